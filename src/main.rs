@@ -1,0 +1,2 @@
+//! apus
+fn main() {}
