@@ -2,8 +2,14 @@
 //!
 //! The host calls [`link`] so that the linker keeps the registrations.
 
+mod callbacks;
 mod formats;
 mod loss_scales;
+mod losses;
+mod metrics;
+mod optimizers;
+mod schedules;
+mod trackers;
 
 /// Keeps this crate, and with it every registration in it, in the binary that calls it.
 pub fn link() {}
