@@ -2,3 +2,4 @@
 //!
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
+pub mod ops;
