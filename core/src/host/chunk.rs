@@ -60,7 +60,10 @@ pub fn chunk_loss(
         }
         _ => None,
     };
-    Ok(ChunkLoss { per_token: per_token.detach(), dlogits })
+    Ok(ChunkLoss {
+        per_token: per_token.detach(),
+        dlogits,
+    })
 }
 
 struct Chunk<'a> {
@@ -70,16 +73,25 @@ struct Chunk<'a> {
 
 impl ChunkOps for Chunk<'_> {
     fn logits(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
-        self.logits.to_dtype(DType::F32).map(wrap).map_err(apus_sdk::Error::new)
+        self.logits
+            .to_dtype(DType::F32)
+            .map(wrap)
+            .map_err(apus_sdk::Error::new)
     }
 
     fn cross_entropy(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
         let fused = || -> Result<Tensor> {
             let (loss, lse) = cross_entropy::forward(&self.logits.detach(), self.labels)?;
-            let op = CrossEntropy { loss, lse, labels: self.labels.clone() };
+            let op = CrossEntropy {
+                loss,
+                lse,
+                labels: self.labels.clone(),
+            };
             Ok(self.logits.apply_op1(op)?)
         };
-        fused().map(wrap).map_err(|e| apus_sdk::Error::new(format!("{e:#}")))
+        fused()
+            .map(wrap)
+            .map_err(|e| apus_sdk::Error::new(format!("{e:#}")))
     }
 }
 
@@ -149,8 +161,10 @@ mod tests {
     impl Loss for Composed {
         fn per_token(&self, chunk: &LossChunk) -> apus_sdk::Result<apus_sdk::Tensor> {
             let n = chunk.labels.shape()[0];
-            let picked =
-                chunk.logits()?.log_softmax(1)?.gather(1, &chunk.labels.reshape(&[n, 1])?)?;
+            let picked = chunk
+                .logits()?
+                .log_softmax(1)?
+                .gather(1, &chunk.labels.reshape(&[n, 1])?)?;
             picked.neg()?.reshape(&[n])
         }
     }
@@ -186,7 +200,9 @@ mod tests {
     fn a_loss_without_gradient_is_an_error() {
         let (logits, labels, weights) = inputs();
         assert!(chunk_loss(&Constant, &logits, &labels, &weights, None).is_ok());
-        let error = chunk_loss(&Constant, &logits, &labels, &weights, Some(1.0)).err().unwrap();
+        let error = chunk_loss(&Constant, &logits, &labels, &weights, Some(1.0))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("no gradient reached the logits"));
     }
 }

@@ -70,7 +70,9 @@ impl TensorOps for Host {
             Unary::Sign => x.sign(),
             Unary::Tanh => x.tanh(),
             // By tanh, which neither overflows nor lacks a gradient.
-            Unary::Sigmoid => (x * 0.5).and_then(|x| x.tanh()).and_then(|x| x.affine(0.5, 0.5)),
+            Unary::Sigmoid => (x * 0.5)
+                .and_then(|x| x.tanh())
+                .and_then(|x| x.affine(0.5, 0.5)),
             Unary::Recip => x.recip(),
         })
     }
@@ -107,7 +109,9 @@ impl TensorOps for Host {
     fn log_softmax(&self, dim: usize) -> Result<apus_sdk::Tensor> {
         let x = &self.0;
         // The maximum is a constant to the gradient: it cancels.
-        let shifted = x.max_keepdim(dim).and_then(|max| x.broadcast_sub(&max.detach()));
+        let shifted = x
+            .max_keepdim(dim)
+            .and_then(|max| x.broadcast_sub(&max.detach()));
         checked(shifted.and_then(|shifted| {
             let sum = shifted.exp()?.sum_keepdim(dim)?.log()?;
             shifted.broadcast_sub(&sum)
@@ -140,11 +144,20 @@ impl TensorOps for Host {
 
     fn full_like(&self, value: f64) -> Result<apus_sdk::Tensor> {
         let zeros = Tensor::zeros(self.0.shape(), self.0.dtype(), self.0.device());
-        checked(zeros.and_then(|zeros| if value == 0.0 { Ok(zeros) } else { zeros + value }))
+        checked(zeros.and_then(|zeros| {
+            if value == 0.0 {
+                Ok(zeros)
+            } else {
+                zeros + value
+            }
+        }))
     }
 
     fn to_vec_f32(&self) -> Result<Vec<f32>> {
-        let flat = self.0.flatten_all().and_then(|x| x.to_dtype(candle_core::DType::F32));
+        let flat = self
+            .0
+            .flatten_all()
+            .and_then(|x| x.to_dtype(candle_core::DType::F32));
         flat.and_then(|x| x.to_vec1()).map_err(error)
     }
 
@@ -200,10 +213,17 @@ mod tests {
         ];
         let inputs = [0.25, 1.0, 3.5];
         for (op, expected) in cases {
-            let found = Host(vector(&inputs)).unary(op).unwrap().to_vec_f32().unwrap();
+            let found = Host(vector(&inputs))
+                .unary(op)
+                .unwrap()
+                .to_vec_f32()
+                .unwrap();
             for (x, found) in inputs.iter().zip(found) {
                 let expected = expected(*x);
-                assert!((found - expected).abs() < 1e-5, "{op:?}({x}) = {found}, not {expected}");
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{op:?}({x}) = {found}, not {expected}"
+                );
             }
         }
     }
@@ -235,7 +255,10 @@ mod tests {
         for (found, expected) in y.to_vec_f32().unwrap().iter().zip(expected) {
             assert!((found - expected).abs() < 1e-4);
         }
-        let grads = unwrap(&y.narrow(0, 1, 1).unwrap()).unwrap().backward().unwrap();
+        let grads = unwrap(&y.narrow(0, 1, 1).unwrap())
+            .unwrap()
+            .backward()
+            .unwrap();
         let grad = grads.get(&x).unwrap().to_vec1::<f32>().unwrap();
         let expected = [-0.244_728, 1.0 - 0.665_241, -0.090_031];
         for (found, expected) in grad.iter().zip(expected) {
@@ -255,9 +278,17 @@ mod tests {
 
     #[test]
     fn shapes_and_types() {
-        let x = wrap(Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap()).reshape(&[2, 3]).unwrap();
-        assert_eq!(x.transpose(0, 1).unwrap().to_vec_f32().unwrap(), [0., 3., 1., 4., 2., 5.]);
-        assert_eq!(x.narrow(1, 1, 2).unwrap().to_vec_f32().unwrap(), [1., 2., 4., 5.]);
+        let x = wrap(Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap())
+            .reshape(&[2, 3])
+            .unwrap();
+        assert_eq!(
+            x.transpose(0, 1).unwrap().to_vec_f32().unwrap(),
+            [0., 3., 1., 4., 2., 5.]
+        );
+        assert_eq!(
+            x.narrow(1, 1, 2).unwrap().to_vec_f32().unwrap(),
+            [1., 2., 4., 5.]
+        );
         assert_eq!(x.sum(1).unwrap().to_vec_f32().unwrap(), [3., 12.]);
         assert_eq!(x.mean(0).unwrap().to_vec_f32().unwrap(), [1.5, 2.5, 3.5]);
         assert_eq!(x.max(1).unwrap().to_vec_f32().unwrap(), [2., 5.]);

@@ -8,12 +8,12 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 /// A and B of one matrix, in f32: `a` `[R, I]`, `b` `[O, R]`; per expert `[E, R, I]` and `[E, R, O]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Pair<'a> {
+#[derive(Debug, Clone)]
+pub struct Pair {
     /// From the input down to the rank.
-    pub a: &'a Tensor,
+    pub a: Tensor,
     /// From the rank up to the output.
-    pub b: &'a Tensor,
+    pub b: Tensor,
     /// `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
     pub scale: f64,
 }
@@ -33,9 +33,9 @@ pub struct Grads {
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn forward(x: &Tensor, pair: Pair) -> Result<(Tensor, Tensor)> {
+pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
     let a = pair.a.to_dtype(x.dtype())?;
-    let b = (pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let xa = x.matmul(&a.t()?)?;
     Ok((xa.matmul(&b.t()?)?, xa))
 }
@@ -44,9 +44,9 @@ pub fn forward(x: &Tensor, pair: Pair) -> Result<(Tensor, Tensor)> {
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn backward(x: &Tensor, pair: Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
+pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
     let a = pair.a.to_dtype(x.dtype())?;
-    let b = (pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let dxa = dy.matmul(&b)?;
     Ok(Grads {
         dx: dxa.matmul(&a)?,
@@ -59,9 +59,9 @@ pub fn backward(x: &Tensor, pair: Pair, xa: &Tensor, dy: &Tensor) -> Result<Grad
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn grouped_forward(x: &Tensor, pair: Pair, offsets: &[usize]) -> Result<(Tensor, Tensor)> {
+pub fn grouped_forward(x: &Tensor, pair: &Pair, offsets: &[usize]) -> Result<(Tensor, Tensor)> {
     let a = pair.a.to_dtype(x.dtype())?;
-    let b = (pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let xa = grouped::matmul(x, &a.transpose(1, 2)?, offsets)?;
     Ok((grouped::matmul(&xa, &b, offsets)?, xa))
 }
@@ -72,13 +72,13 @@ pub fn grouped_forward(x: &Tensor, pair: Pair, offsets: &[usize]) -> Result<(Ten
 /// Shapes do not fit.
 pub fn grouped_backward(
     x: &Tensor,
-    pair: Pair,
+    pair: &Pair,
     xa: &Tensor,
     dy: &Tensor,
     offsets: &[usize],
 ) -> Result<Grads> {
     let a = pair.a.to_dtype(x.dtype())?;
-    let b = (pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let dxa = grouped::matmul(dy, &b.transpose(1, 2)?, offsets)?;
     Ok(Grads {
         dx: grouped::matmul(&dxa, &a, offsets)?,
@@ -97,11 +97,23 @@ mod tests {
         let (x, a, b) = (random(1, &[7, 6]), random(2, &[3, 6]), random(3, &[5, 3]));
         let dy = random(4, &[7, 5]);
         let f = |x: &Tensor, a: &Tensor, b: &Tensor| {
-            dot(&forward(x, Pair { a, b, scale: 1.5 }).unwrap().0, &dy)
+            dot(
+                &forward(
+                    x,
+                    &Pair {
+                        a: a.clone(),
+                        b: b.clone(),
+                        scale: 1.5,
+                    },
+                )
+                .unwrap()
+                .0,
+                &dy,
+            )
         };
-        let pair = Pair {
-            a: &a,
-            b: &b,
+        let pair = &Pair {
+            a: a.clone(),
+            b: b.clone(),
             scale: 1.5,
         };
         let (_, xa) = forward(&x, pair).unwrap();
@@ -122,15 +134,23 @@ mod tests {
         let dy = random(4, &[7, 5]);
         let f = |x: &Tensor, a: &Tensor, b: &Tensor| {
             dot(
-                &grouped_forward(x, Pair { a, b, scale: 0.7 }, &offsets)
-                    .unwrap()
-                    .0,
+                &grouped_forward(
+                    x,
+                    &Pair {
+                        a: a.clone(),
+                        b: b.clone(),
+                        scale: 0.7,
+                    },
+                    &offsets,
+                )
+                .unwrap()
+                .0,
                 &dy,
             )
         };
-        let pair = Pair {
-            a: &a,
-            b: &b,
+        let pair = &Pair {
+            a: a.clone(),
+            b: b.clone(),
             scale: 0.7,
         };
         let (_, xa) = grouped_forward(&x, pair, &offsets).unwrap();
