@@ -1,0 +1,283 @@
+//! The whole model: embedding, layers, head. Forward layer by layer, backward in reverse.
+
+use super::attention::{KvCache, Place};
+use super::config::Config;
+use super::head::Head;
+use super::layer::{DecoderLayer, Kept};
+use super::param::{Param, Weight};
+use super::yarn::Angles;
+use crate::ops::SeqLayout;
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+/// A gpt-oss model.
+pub struct GptOss {
+    pub(super) config: Config,
+    pub(super) embed: Weight,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) head: Head,
+    pub(super) angles: Angles,
+    pub(super) device: Device,
+    pub(super) dtype: DType,
+    pub(super) params: Vec<Arc<Param>>,
+}
+
+/// How to run forward.
+#[derive(Debug, Clone, Default)]
+pub struct ForwardOptions {
+    /// Keep what the backward pass needs.
+    pub training: bool,
+    /// Layers that keep their tape, counted from the last; the others keep their input and run again.
+    pub kept_layers: usize,
+    /// Seed of dropout; `None` switches it off.
+    pub dropout_seed: Option<u64>,
+    /// Weight of the router's auxiliary loss; 0 leaves it out.
+    pub aux_coef: f64,
+}
+
+/// What a forward pass left for the backward pass.
+pub struct Pass {
+    ids: Tensor,
+    place: Place,
+    options: ForwardOptions,
+    layers: Vec<Kept>,
+    aux: Option<Aux>,
+}
+
+/// The router's auxiliary loss of a batch.
+struct Aux {
+    value: f64,
+    /// Gradient by a token's router probabilities, before the coefficient: `E f_e / rows`, `[E]`.
+    grad: Tensor,
+}
+
+/// Keys and values of every layer, for generation.
+pub struct Cache {
+    layers: Vec<KvCache>,
+    len: usize,
+}
+
+impl Cache {
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Pass {
+    /// The auxiliary loss, before its coefficient, if it was asked for.
+    pub fn aux_loss(&self) -> Option<f64> {
+        self.aux.as_ref().map(|aux| aux.value)
+    }
+}
+
+impl GptOss {
+    /// Its shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its layers.
+    pub fn layers(&self) -> &[DecoderLayer] {
+        &self.layers
+    }
+
+    /// The embedding `[V, H]`.
+    pub fn embedding(&self) -> &Weight {
+        &self.embed
+    }
+
+    /// Its output head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Everything that is trained.
+    pub fn params(&self) -> &[Arc<Param>] {
+        &self.params
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Its compute type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Runs token ids `[T]` u32 through all layers, to `[T, H]` before the final norm.
+    ///
+    /// # Errors
+    /// A sequence is longer than the model allows, an id beyond the vocabulary, or out of memory.
+    pub fn forward(
+        &self,
+        ids: &Tensor,
+        seqs: &SeqLayout,
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Pass)> {
+        let place = Place {
+            seqs: seqs.clone(),
+            rope: self.angles.table(seqs.max_len)?,
+        };
+        let mut x = self.lookup(ids)?;
+        let count = self.layers.len();
+        let mut kept = Vec::new();
+        let mut probabilities = Vec::new();
+        let mut chosen = vec![0usize; self.config.num_local_experts];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let seed = layer_seed(options, index);
+            let (y, tape) = layer
+                .forward(&x, &place, seed, None)
+                .with_context(|| format!("layer {index}"))?;
+            if options.aux_coef != 0.0 {
+                probabilities.push(tape.moe.probability_sum()?);
+                for (count, pair) in chosen.iter_mut().zip(tape.moe.plan.offsets.windows(2)) {
+                    *count += pair[1] - pair[0];
+                }
+            }
+            if options.training {
+                kept.push(if index + options.kept_layers >= count {
+                    Kept::Tape(Box::new(tape))
+                } else {
+                    Kept::Input(x, tape.moe.plan.clone())
+                });
+            }
+            x = y;
+        }
+        let aux = match probabilities.is_empty() {
+            true => None,
+            false => Some(self.aux(&probabilities, &chosen, seqs.tokens())?),
+        };
+        let pass = Pass {
+            ids: ids.clone(),
+            place,
+            options: options.clone(),
+            layers: kept,
+            aux,
+        };
+        Ok((x, pass))
+    }
+
+    /// `E sum_e f_e P_e` (`transformers`' `load_balancing_loss_func`): `f_e` the share of rows that
+    /// chose `e`, `P_e` the mean probability, over all layers and tokens.
+    fn aux(&self, probabilities: &[Tensor], chosen: &[usize], tokens: usize) -> Result<Aux> {
+        let rows = (tokens * self.layers.len()) as f64;
+        let experts = chosen.len() as f64;
+        let slope: Vec<f32> = chosen
+            .iter()
+            .map(|&c| (experts * c as f64 / rows / rows) as f32)
+            .collect();
+        let grad = Tensor::new(slope.as_slice(), &self.device)?;
+        let sum = Tensor::stack(probabilities, 0)?.sum(0)?;
+        let value = (sum * &grad)?.sum_all()?.to_scalar::<f32>()?;
+        Ok(Aux {
+            value: f64::from(value),
+            grad,
+        })
+    }
+
+    /// Goes back from the gradient by the hidden states `[T, H]`; everything trained accumulates its
+    /// gradient. `aux_scale` times the auxiliary loss's coefficient weighs its gradient.
+    ///
+    /// # Errors
+    /// The pass was not made for training, or out of memory.
+    pub fn backward(&self, pass: Pass, dhidden: Tensor, aux_scale: f64) -> Result<()> {
+        let Pass {
+            ids,
+            place,
+            options,
+            layers,
+            aux,
+        } = pass;
+        ensure!(
+            layers.len() == self.layers.len(),
+            "backward of a pass that was not for training"
+        );
+        let daux = match aux {
+            Some(aux) => Some((aux.grad * (options.aux_coef * aux_scale))?),
+            None => None,
+        };
+        let mut dx = dhidden;
+        for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
+            let seed = layer_seed(&options, index);
+            dx = layer
+                .backward(kept, &place, seed, &dx, daux.as_ref())
+                .with_context(|| format!("layer {index}, backward"))?;
+        }
+        self.embed.accumulate(|| {
+            let zeros = Tensor::zeros(self.embed.dims(), DType::F32, &self.device)?;
+            Ok(zeros.index_add(&ids, &dx.to_dtype(DType::F32)?, 0)?)
+        })
+    }
+
+    /// An empty cache.
+    pub fn cache(&self) -> Cache {
+        Cache {
+            layers: self.layers.iter().map(|_| KvCache::default()).collect(),
+            len: 0,
+        }
+    }
+
+    /// Runs new tokens `[n]` after those in `cache`, to their hidden states `[n, H]`.
+    ///
+    /// # Errors
+    /// More tokens than the model allows, or out of memory.
+    pub fn decode(&self, ids: &[u32], cache: &mut Cache) -> Result<Tensor> {
+        let (start, end) = (cache.len, cache.len + ids.len());
+        let rope = self.angles.table(end)?;
+        let positions: Vec<u32> = (start as u32..end as u32).collect();
+        let positions = Tensor::new(positions.as_slice(), &self.device)?;
+        let mut x = self.lookup(&Tensor::new(ids, &self.device)?)?;
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            x = layer.decode(&x, &rope, &positions, cache)?;
+        }
+        cache.len = end;
+        Ok(x)
+    }
+
+    /// The first layer whose output for these tokens is not finite, if any; for error messages.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn first_bad_layer(&self, ids: &Tensor, seqs: &SeqLayout) -> Result<Option<usize>> {
+        let place = Place {
+            seqs: seqs.clone(),
+            rope: self.angles.table(seqs.max_len)?,
+        };
+        let mut x = self.lookup(ids)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, &place, None, None)?.0;
+            let sum = x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+            if !sum.is_finite() {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lookup(&self, ids: &Tensor) -> Result<Tensor> {
+        let embed = self.embed.get(self.dtype)?;
+        embed.index_select(ids, 0).with_context(|| {
+            format!(
+                "a token id is beyond the vocabulary of {}",
+                self.config.vocab_size
+            )
+        })
+    }
+}
+
+/// The dropout seed of a layer.
+fn layer_seed(options: &ForwardOptions, index: usize) -> Option<u64> {
+    options.dropout_seed.map(|seed| {
+        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(16 * index as u64)
+    })
+}

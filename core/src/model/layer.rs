@@ -1,0 +1,111 @@
+//! A decoder layer, the unit of recomputation: it keeps its tape, or only its input and where the
+//! tokens were routed.
+
+use super::attention::{Attention, KvCache, Place, Tape as AttentionTape};
+use super::moe::{Moe, Tape as MoeTape};
+use super::norm::Norm;
+use crate::ops::rope::RopeTable;
+use crate::ops::router::RoutePlan;
+use anyhow::Result;
+use candle_core::Tensor;
+
+/// `x + attention(norm(x))`, then the same with the experts.
+#[derive(Debug)]
+pub struct DecoderLayer {
+    /// Before attention.
+    pub input_norm: Norm,
+    /// Attention.
+    pub attention: Attention,
+    /// Before the experts.
+    pub post_norm: Norm,
+    /// Experts.
+    pub moe: Moe,
+}
+
+/// What a layer keeps of its forward pass.
+#[derive(Debug)]
+pub enum Kept {
+    /// Everything that the backward pass reads.
+    Tape(Box<Tape>),
+    /// The input, and where tokens went.
+    Input(Tensor, RoutePlan),
+}
+
+/// Everything that the backward pass of a layer reads.
+#[derive(Debug)]
+pub struct Tape {
+    x: Tensor,
+    attention: AttentionTape,
+    middle: Tensor,
+    /// Of the experts.
+    pub moe: MoeTape,
+}
+
+impl DecoderLayer {
+    /// `x` `[T, H]` to `[T, H]`; with a `plan`, tokens go where they went before.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        place: &Place,
+        seed: Option<u64>,
+        plan: Option<&RoutePlan>,
+    ) -> Result<(Tensor, Tape)> {
+        let (attended, attention) =
+            self.attention
+                .forward(&self.input_norm.forward(x)?, place, seed)?;
+        let middle = (x + attended)?;
+        let (mixed, moe) = self.moe.forward(&self.post_norm.forward(&middle)?, plan)?;
+        let y = (&middle + mixed)?;
+        Ok((
+            y,
+            Tape {
+                x: x.clone(),
+                attention,
+                middle,
+                moe,
+            },
+        ))
+    }
+
+    /// Gradient by the input from `dy` `[T, H]`. A layer that kept only its input runs again first.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn backward(
+        &self,
+        kept: Kept,
+        place: &Place,
+        seed: Option<u64>,
+        dy: &Tensor,
+        daux: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let tape = match kept {
+            Kept::Tape(tape) => *tape,
+            Kept::Input(x, plan) => self.forward(&x, place, seed, Some(&plan))?.1,
+        };
+        let dmixed = self.moe.backward(&tape.moe, dy, daux)?;
+        let dmiddle = (dy + self.post_norm.backward(&tape.middle, &dmixed)?)?;
+        let dattended = self.attention.backward(&tape.attention, place, &dmiddle)?;
+        Ok((dmiddle + self.input_norm.backward(&tape.x, &dattended)?)?)
+    }
+
+    /// New tokens after those in `cache`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn decode(
+        &self,
+        x: &Tensor,
+        rope: &RopeTable,
+        positions: &Tensor,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let normed = self.input_norm.forward(x)?;
+        let middle = (x + self.attention.decode(&normed, rope, positions, cache)?)?;
+        let (mixed, _) = self.moe.forward(&self.post_norm.forward(&middle)?, None)?;
+        Ok((middle + mixed)?)
+    }
+}

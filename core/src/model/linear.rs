@@ -1,0 +1,167 @@
+//! A linear layer with an optional low-rank update: LoRA (<https://arxiv.org/abs/2106.09685>), rsLoRA
+//! (<https://arxiv.org/abs/2312.03732>) or DoRA (<https://arxiv.org/abs/2402.09353>), as `peft.tuners.lora.Linear`.
+
+use super::param::{Param, Weight};
+use crate::ops;
+use crate::ops::lora::Pair;
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+use std::sync::Arc;
+
+/// `y = x w^T + b`, `w` `[O, I]`.
+#[derive(Debug)]
+pub struct Linear {
+    /// Path of the module: `model.layers.0.self_attn.q_proj`.
+    pub name: String,
+    /// `[O, I]`.
+    pub weight: Weight,
+    /// `[O]`.
+    pub bias: Option<Weight>,
+    /// The update.
+    pub lora: Option<Lora>,
+}
+
+/// A low-rank update of a matrix.
+#[derive(Debug)]
+pub struct Lora {
+    /// `[R, I]`.
+    pub a: Arc<Param>,
+    /// `[O, R]`.
+    pub b: Arc<Param>,
+    /// DoRA's magnitude `[O]`.
+    pub magnitude: Option<Arc<Param>>,
+    /// `alpha / r`, or `alpha / sqrt(r)`.
+    pub scale: f64,
+    /// Probability of dropping an input of A.
+    pub dropout: f32,
+}
+
+/// What [`Linear::backward`] needs.
+#[derive(Debug)]
+pub struct Tape {
+    x: Tensor,
+    lora: Option<LoraTape>,
+}
+
+#[derive(Debug)]
+struct LoraTape {
+    xa: Tensor,
+    seed: Option<u64>,
+    dora: Option<DoraTape>,
+}
+
+#[derive(Debug)]
+struct DoraTape {
+    /// `x (W + s B A)^T`, `[T, O]`.
+    z: Tensor,
+    /// Norm of each row of `W + s B A`, `[O]` f32.
+    norm: Tensor,
+    /// Magnitude over norm, in the compute type.
+    ratio: Tensor,
+}
+
+impl Linear {
+    /// `x` `[T, I]` to `[T, O]`. `seed` switches dropout on.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward(&self, x: &Tensor, seed: Option<u64>) -> Result<(Tensor, Tape)> {
+        let dtype = x.dtype();
+        let w = self.weight.get(dtype)?;
+        let bias = self.bias.as_ref().map(|b| b.get(dtype)).transpose()?;
+        let Some(lora) = &self.lora else {
+            let y = ops::linear::forward(x, &w, bias.as_ref())?;
+            return Ok((
+                y,
+                Tape {
+                    x: x.clone(),
+                    lora: None,
+                },
+            ));
+        };
+        let seed = seed.filter(|_| lora.dropout > 0.0);
+        let (update, xa) = ops::lora::forward(&lora.dropped(x, seed)?, &lora.pair())?;
+        let (y, dora) = match &lora.magnitude {
+            None => (
+                (ops::linear::forward(x, &w, bias.as_ref())? + update)?,
+                None,
+            ),
+            Some(magnitude) => {
+                let z = (ops::linear::forward(x, &w, None)? + update)?;
+                let norm = lora.merged(&w)?.sqr()?.sum(1)?.sqrt()?;
+                let ratio = (magnitude.value() / &norm)?.to_dtype(dtype)?;
+                let mut y = z.broadcast_mul(&ratio)?;
+                if let Some(bias) = bias {
+                    y = y.broadcast_add(&bias)?;
+                }
+                (y, Some(DoraTape { z, norm, ratio }))
+            }
+        };
+        Ok((
+            y,
+            Tape {
+                x: x.clone(),
+                lora: Some(LoraTape { xa, seed, dora }),
+            },
+        ))
+    }
+
+    /// Gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn backward(&self, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
+        let w = self.weight.get(dy.dtype())?;
+        if let Some(bias) = &self.bias {
+            bias.accumulate(|| ops::linear::bias_grad(dy))?;
+        }
+        let (Some(lora), Some(saved)) = (&self.lora, &tape.lora) else {
+            self.weight
+                .accumulate(|| ops::linear::weight_grad(&tape.x, dy))?;
+            return ops::linear::input_grad(dy, &w);
+        };
+        let mut dz = dy.clone();
+        if let (Some(dora), Some(magnitude)) = (&saved.dora, &lora.magnitude) {
+            let dm = (dy * &dora.z)?.to_dtype(DType::F32)?.sum(0)?;
+            magnitude.accumulate((dm / &dora.norm)?)?;
+            dz = dy.broadcast_mul(&dora.ratio)?;
+        }
+        let dropped = lora.dropped(&tape.x, saved.seed)?;
+        let grads = ops::lora::backward(&dropped, &lora.pair(), &saved.xa, &dz)?;
+        lora.a.accumulate(grads.da)?;
+        lora.b.accumulate(grads.db)?;
+        Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, saved.seed)?)?)
+    }
+
+    /// Inputs and outputs.
+    pub fn dims(&self) -> (usize, usize) {
+        let dims = self.weight.dims();
+        (dims[1], dims[0])
+    }
+}
+
+impl Lora {
+    fn pair(&self) -> Pair {
+        Pair {
+            a: self.a.value(),
+            b: self.b.value(),
+            scale: self.scale,
+        }
+    }
+
+    fn dropped(&self, x: &Tensor, seed: Option<u64>) -> Result<Tensor> {
+        match seed {
+            Some(seed) => ops::dropout::apply(x, self.dropout, seed),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// `W + scale B A` in f32, without DoRA's magnitude.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn merged(&self, w: &Tensor) -> Result<Tensor> {
+        let delta = (self.b.value().matmul(&self.a.value())? * self.scale)?;
+        Ok((w.to_dtype(DType::F32)? + delta)?)
+    }
+}

@@ -1,0 +1,298 @@
+//! Builds a model from a source of weights.
+
+use super::attention::Attention;
+use super::config::Config;
+use super::experts::{ExpertLinear, Matrix};
+use super::gpt_oss::GptOss;
+use super::head::Head;
+use super::layer::DecoderLayer;
+use super::linear::Linear;
+use super::moe::Moe;
+use super::norm::Norm;
+use super::param::{Param, Weight};
+use super::yarn::Angles;
+use crate::ops::{Heads, mxfp4};
+use crate::weights::WeightSource;
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+/// How expert matrices are kept on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertsDtype {
+    /// Packed if the checkpoint has them so, unpacked a layer at a time.
+    Mxfp4,
+    /// Dense in the compute type.
+    Dense,
+}
+
+/// Which of the model's own weights are trained.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Training {
+    /// None, or the modules of these paths (`modules_to_save`) beside adapters.
+    Adapters(Vec<String>),
+    /// All.
+    Full,
+}
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Where.
+    pub device: Device,
+    /// Compute type of weights and activations: f32 on the CPU, bf16 on CUDA.
+    pub dtype: DType,
+    /// Form of the experts.
+    pub experts: ExpertsDtype,
+    /// What is trained.
+    pub training: Training,
+}
+
+impl LoadOptions {
+    /// Nothing trained, experts as they come, in the compute type of the device.
+    pub fn frozen(device: &Device) -> Self {
+        let dtype = if device.is_cuda() {
+            DType::BF16
+        } else {
+            DType::F32
+        };
+        Self {
+            device: device.clone(),
+            dtype,
+            experts: ExpertsDtype::Mxfp4,
+            training: Training::Adapters(Vec::new()),
+        }
+    }
+}
+
+struct Loader<'a> {
+    config: &'a Config,
+    source: &'a dyn WeightSource,
+    options: &'a LoadOptions,
+    params: Vec<Arc<Param>>,
+}
+
+impl Loader<'_> {
+    /// The prefix of a trained module's name, or `None` if the module is frozen.
+    fn trained(&self, module: &str) -> Option<&'static str> {
+        match &self.options.training {
+            Training::Full => Some(""),
+            Training::Adapters(modules) => modules
+                .iter()
+                .any(|m| m == module)
+                .then_some("base_model.model."),
+        }
+    }
+
+    fn weight(&mut self, module: &str, suffix: &str, shape: &[usize]) -> Result<Weight> {
+        let name = format!("{module}{suffix}");
+        let LoadOptions { device, dtype, .. } = self.options;
+        match self.trained(module) {
+            None => Ok(Weight::Frozen(
+                self.source.tensor(&name, shape, *dtype, device)?,
+            )),
+            Some(prefix) => {
+                let value = self.source.tensor(&name, shape, DType::F32, device)?;
+                self.register(format!("{prefix}{name}"), &value)
+            }
+        }
+    }
+
+    fn register(&mut self, name: String, value: &Tensor) -> Result<Weight> {
+        let param = Param::new(name, value, value.rank() > 1)?;
+        self.params.push(param.clone());
+        Ok(Weight::Trainable(param))
+    }
+
+    fn linear(
+        &mut self,
+        name: String,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.weight(&name, ".weight", &[outputs, inputs])?;
+        let bias = if bias {
+            Some(self.weight(&name, ".bias", &[outputs])?)
+        } else {
+            None
+        };
+        Ok(Linear {
+            name,
+            weight,
+            bias,
+            lora: None,
+        })
+    }
+
+    fn norm(&mut self, name: String) -> Result<Norm> {
+        let weight = self.weight(&name, ".weight", &[self.config.hidden_size])?;
+        Ok(Norm {
+            name,
+            weight,
+            eps: self.config.rms_norm_eps,
+        })
+    }
+
+    fn experts(
+        &mut self,
+        module: &str,
+        part: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<ExpertLinear> {
+        let experts = self.config.num_local_experts;
+        let name = format!("{module}.{part}");
+        let bias = self.weight(module, &format!(".{part}_bias"), &[experts, outputs])?;
+        let matrix = self.matrix(module, &name, [experts, inputs, outputs])?;
+        Ok(ExpertLinear {
+            name,
+            matrix,
+            bias,
+            lora: None,
+        })
+    }
+
+    fn matrix(&mut self, module: &str, name: &str, [e, i, o]: [usize; 3]) -> Result<Matrix> {
+        let LoadOptions {
+            device,
+            dtype,
+            experts,
+            ..
+        } = self.options;
+        let packed = format!("{name}_blocks");
+        if !self.source.contains(&packed) {
+            return Ok(Matrix::Dense(self.dense(module, name, None, [e, i, o])?));
+        }
+        ensure!(
+            i.is_multiple_of(32),
+            "{packed}: {i} inputs are no multiple of 32"
+        );
+        let blocks = self
+            .source
+            .tensor(&packed, &[e, o, i / 32, 16], DType::U8, device)?;
+        let scales = format!("{name}_scales");
+        let scales = self
+            .source
+            .tensor(&scales, &[e, o, i / 32], DType::U8, device)?;
+        if *experts == ExpertsDtype::Mxfp4 && self.trained(module).is_none() {
+            return Ok(Matrix::Packed { blocks, scales });
+        }
+        let dense = mxfp4::dequantize(&blocks, &scales)?.to_dtype(*dtype)?;
+        let dense = dense.transpose(1, 2)?.contiguous()?;
+        Ok(Matrix::Dense(self.dense(
+            module,
+            name,
+            Some(dense),
+            [e, i, o],
+        )?))
+    }
+
+    fn dense(
+        &mut self,
+        module: &str,
+        name: &str,
+        value: Option<Tensor>,
+        shape: [usize; 3],
+    ) -> Result<Weight> {
+        let LoadOptions { device, dtype, .. } = self.options;
+        let prefix = self.trained(module);
+        let value = match value {
+            Some(value) => value,
+            None => {
+                let dtype = if prefix.is_some() { DType::F32 } else { *dtype };
+                self.source.tensor(name, &shape, dtype, device)?
+            }
+        };
+        match prefix {
+            None => Ok(Weight::Frozen(value)),
+            Some(prefix) => self.register(format!("{prefix}{name}"), &value),
+        }
+    }
+
+    fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
+        let c = self.config;
+        let (h, f) = (c.hidden_size, c.intermediate_size);
+        let path = format!("model.layers.{index}");
+        let attention = format!("{path}.self_attn");
+        let heads = Heads {
+            q: c.num_attention_heads,
+            kv: c.num_key_value_heads,
+            dim: c.head_dim,
+        };
+        let mut projection = |name: &str, inputs: usize, outputs: usize| {
+            self.linear(format!("{attention}.{name}"), inputs, outputs, true)
+        };
+        let q_proj = projection("q_proj", h, c.attention_width())?;
+        let k_proj = projection("k_proj", h, c.kv_width())?;
+        let v_proj = projection("v_proj", h, c.kv_width())?;
+        let o_proj = projection("o_proj", c.attention_width(), h)?;
+        let experts = format!("{path}.mlp.experts");
+        let router = format!("{path}.mlp.router");
+        Ok(DecoderLayer {
+            input_norm: self.norm(format!("{path}.input_layernorm"))?,
+            attention: Attention {
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                sinks: self.weight(&attention, ".sinks", &[heads.q])?,
+                heads,
+                window: c.sliding[index].then_some(c.sliding_window),
+            },
+            post_norm: self.norm(format!("{path}.post_attention_layernorm"))?,
+            moe: Moe {
+                router: self.linear(router, h, c.num_local_experts, true)?,
+                gate_up: self.experts(&experts, "gate_up_proj", h, 2 * f)?,
+                down: self.experts(&experts, "down_proj", f, h)?,
+                k: c.num_experts_per_tok,
+                limit: c.swiglu_limit as f32,
+            },
+        })
+    }
+}
+
+impl GptOss {
+    /// Loads a model. `progress` is called after each layer.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape; the error names it and its layer.
+    pub fn load(
+        config: &Config,
+        source: &dyn WeightSource,
+        options: &LoadOptions,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self> {
+        let mut loader = Loader {
+            config,
+            source,
+            options,
+            params: Vec::new(),
+        };
+        let (h, v) = (config.hidden_size, config.vocab_size);
+        let embed = loader.weight("model.embed_tokens", ".weight", &[v, h])?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            layers.push(
+                loader
+                    .layer(index)
+                    .with_context(|| format!("layer {index}"))?,
+            );
+            progress(index + 1);
+        }
+        let head = Head {
+            norm: loader.norm("model.norm".to_owned())?,
+            lm_head: loader.linear("lm_head".to_owned(), h, v, false)?,
+        };
+        Ok(Self {
+            config: config.clone(),
+            embed,
+            layers,
+            head,
+            angles: Angles::new(config, &options.device),
+            device: options.device.clone(),
+            dtype: options.dtype,
+            params: loader.params,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Trainable parameters and frozen weights.
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+use std::sync::{Arc, Mutex};
+
+/// A named trainable tensor with its gradient, both f32.
+///
+/// Its value is changed in place (`ops::copy`, `ops::adamw`), so all who hold the tensor see it.
+#[derive(Debug)]
+pub struct Param {
+    name: String,
+    decay: bool,
+    value: Tensor,
+    grad: Mutex<Option<Tensor>>,
+}
+
+impl Param {
+    /// A parameter; `decay` says whether weight decay applies to it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(name: impl Into<String>, value: &Tensor, decay: bool) -> Result<Arc<Self>> {
+        // A copy of its own: updates in place must not reach whoever made the value.
+        let value = value.to_dtype(DType::F32)?.contiguous()?.copy()?;
+        Ok(Arc::new(Self {
+            name: name.into(),
+            decay,
+            value,
+            grad: Mutex::new(None),
+        }))
+    }
+
+    /// Its name, as checkpoints hold it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether weight decay applies.
+    pub fn decay(&self) -> bool {
+        self.decay
+    }
+
+    /// Its value, f32.
+    pub fn value(&self) -> Tensor {
+        self.value.clone()
+    }
+
+    /// Overwrites its value.
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        ensure!(
+            value.dims() == self.value.dims(),
+            "{}: found shape {:?}, expected {:?}",
+            self.name,
+            value.dims(),
+            self.value.dims()
+        );
+        let value = value.to_dtype(DType::F32)?.to_device(self.value.device())?;
+        crate::ops::copy::into(&self.value, &value)
+    }
+
+    /// Adds to its gradient.
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn accumulate(&self, grad: Tensor) -> Result<()> {
+        ensure!(
+            grad.dims() == self.value.dims(),
+            "{}: gradient of shape {:?}, expected {:?}",
+            self.name,
+            grad.dims(),
+            self.value.dims()
+        );
+        let mut slot = self.slot();
+        *slot = Some(match slot.take() {
+            Some(sum) => (sum + grad.to_dtype(DType::F32)?)?,
+            None => grad.to_dtype(DType::F32)?,
+        });
+        Ok(())
+    }
+
+    /// Its gradient, if anything was accumulated.
+    pub fn grad(&self) -> Option<Tensor> {
+        self.slot().clone()
+    }
+
+    /// Takes its gradient away.
+    pub fn take_grad(&self) -> Option<Tensor> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Tensor>> {
+        self.grad.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// A weight of the model.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// Fixed, in the compute type.
+    Frozen(Tensor),
+    /// Trained.
+    Trainable(Arc<Param>),
+}
+
+impl Weight {
+    /// Its value in `dtype`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn get(&self, dtype: DType) -> Result<Tensor> {
+        Ok(match self {
+            Self::Frozen(tensor) => tensor.to_dtype(dtype)?,
+            Self::Trainable(param) => param.value.to_dtype(dtype)?,
+        })
+    }
+
+    /// Its shape.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Self::Frozen(tensor) => tensor.dims(),
+            Self::Trainable(param) => param.value.dims(),
+        }
+    }
+
+    /// The type it is stored in.
+    pub fn stored(&self) -> DType {
+        match self {
+            Self::Frozen(tensor) => tensor.dtype(),
+            Self::Trainable(_) => DType::F32,
+        }
+    }
+
+    /// The parameter, if it is trained.
+    pub fn param(&self) -> Option<&Arc<Param>> {
+        match self {
+            Self::Frozen(_) => None,
+            Self::Trainable(param) => Some(param),
+        }
+    }
+
+    /// Accumulates a gradient if it is trained; `grad` is not called otherwise.
+    ///
+    /// # Errors
+    /// `grad` failed.
+    pub fn accumulate(&self, grad: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        match self {
+            Self::Frozen(_) => Ok(()),
+            Self::Trainable(param) => param.accumulate(grad()?),
+        }
+    }
+}
