@@ -103,11 +103,11 @@ fn files_of_several_formats_and_their_report() {
     );
     assert_eq!(
         report.total(|s| s.tokens),
-        found.samples.iter().map(|s| s.len()).sum()
+        found.samples.iter().map(|s| s.len()).sum::<usize>()
     );
     assert_eq!(
         report.total(|s| s.trained),
-        found.samples.iter().map(|s| s.targets()).sum()
+        found.samples.iter().map(|s| s.targets()).sum::<usize>()
     );
     assert_eq!(report.unmatched_scales, ["hermes", "ignore_empty_think"]);
     let warnings = report.warnings().join("\n");
