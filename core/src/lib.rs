@@ -5,4 +5,5 @@
 pub mod host;
 pub mod model;
 pub mod ops;
+pub mod train;
 pub mod weights;

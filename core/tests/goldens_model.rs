@@ -39,7 +39,11 @@ fn unpad(all: &HashMap<String, Tensor>, name: &str, mask: &str) -> Vec<Vec<i64>>
             .to_vec2::<i64>()
             .unwrap()
     };
-    let (rows, mask) = (read(name), read(mask));
+    let rows = read(name);
+    let mask = match all.contains_key(mask) {
+        true => read(mask),
+        false => rows.iter().map(|row| vec![1; row.len()]).collect(),
+    };
     let keep = |(row, mask): (Vec<i64>, &Vec<i64>)| {
         row.into_iter()
             .zip(mask)
