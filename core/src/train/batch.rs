@@ -4,7 +4,7 @@ use super::loss::{LossReport, Supervised, head_loss};
 use crate::model::{ForwardOptions, GptOss};
 use crate::ops::SeqLayout;
 use anyhow::{Result, bail, ensure};
-use apus_sdk::Loss;
+use apus_sdk::{Loss, TokenRow};
 use candle_core::{Device, Tensor};
 
 /// Sequences on the device.
@@ -19,6 +19,11 @@ pub struct MicroBatch {
 
 /// A tokenised sequence: ids, labels (-100 is not trained), weights (1 if absent).
 pub type Sequence<'a> = (&'a [u32], &'a [i64], Option<&'a [f32]>);
+
+/// A row as a sequence.
+pub fn sequence(row: &TokenRow) -> Sequence<'_> {
+    (&row.input_ids, &row.labels, row.loss_scale.as_deref())
+}
 
 /// What a micro-batch gave.
 pub struct MicroReport {

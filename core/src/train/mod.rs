@@ -6,20 +6,27 @@
 mod batch;
 mod checkpoint;
 mod clock;
+mod evaluate;
 mod events;
 mod gradient_check;
 mod logs;
 mod loss;
 mod optimizer;
+mod order;
 mod plan;
 mod progress;
+mod settings;
 mod signals;
 mod state;
 mod steps;
+mod trainer;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
+pub use evaluate::evaluate;
 pub use loss::{LossReport, Supervised, head_loss};
 pub use optimizer::OptimizerHost;
 pub use plan::{MemoryPlan, Shape};
+pub use settings::{Every, Settings};
 pub use steps::{Steps, Wanted};
+pub use trainer::{Components, ModelFiles, Outcome, Trainer};
