@@ -15,8 +15,10 @@
 //!
 //! T tokens, H hidden, Q/KV heads, D head dim, E experts, K experts a token, N = T*K routed rows, F expert width.
 
+#[cfg(feature = "cuda")]
 mod table;
 
+#[cfg(feature = "cuda")]
 pub use table::*;
 
 /// One PTX module: the name it is loaded under and its text.

@@ -4,7 +4,10 @@ use crate::Module;
 
 macro_rules! module {
     ($name:literal) => {
-        Module { name: concat!("apus_", $name), ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")) }
+        Module {
+            name: concat!("apus_", $name),
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")),
+        }
     };
 }
 
@@ -135,6 +138,20 @@ pub const ELEMENT: Module = module!("element");
 
 /// Every module, for tests that load them all.
 pub const MODULES: [&Module; 16] = [
-    &RMS_NORM, &ROPE, &ATTENTION_D16, &ATTENTION_D32, &ATTENTION_D64, &ATTENTION_D128, &ROUTER, &PERMUTE, &BIAS, &SWIGLU, &MXFP4,
-    &CROSS_ENTROPY, &RANDOM, &ADAMW, &REDUCE, &ELEMENT,
+    &RMS_NORM,
+    &ROPE,
+    &ATTENTION_D16,
+    &ATTENTION_D32,
+    &ATTENTION_D64,
+    &ATTENTION_D128,
+    &ROUTER,
+    &PERMUTE,
+    &BIAS,
+    &SWIGLU,
+    &MXFP4,
+    &CROSS_ENTROPY,
+    &RANDOM,
+    &ADAMW,
+    &REDUCE,
+    &ELEMENT,
 ];
