@@ -1,1 +1,5 @@
-//! x
+//! The engine of Apus: data, model, operations, training, generation and export.
+//!
+//! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
+//! optimizer, checkpoint. Each step is a module here.
+pub mod ops;

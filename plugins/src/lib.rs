@@ -1,1 +1,15 @@
-//! x
+//! Every component that comes with Apus, one per file, written against `apus-sdk` only.
+//!
+//! The host calls [`link`] so that the linker keeps the registrations.
+
+mod callbacks;
+mod formats;
+mod loss_scales;
+mod losses;
+mod metrics;
+mod optimizers;
+mod schedules;
+mod trackers;
+
+/// Keeps this crate, and with it every registration in it, in the binary that calls it.
+pub fn link() {}

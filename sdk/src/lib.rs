@@ -1,1 +1,74 @@
-//! x
+//! The component traits of Apus.
+//!
+//! Everything that people want to change in a fine-tuning run is a *component*: one ordinary Rust
+//! trait per kind, implemented by a type and made known with one line:
+//!
+//! ```
+//! use apus_sdk::{LossScale, Result, Segment, Turn, register};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! struct NoApology;
+//!
+//! impl LossScale for NoApology {
+//!     fn segments(&self, text: &str, _turn: &Turn) -> Result<Vec<Segment>> {
+//!         let weight = if text.starts_with("I'm sorry") { 0.0 } else { 1.0 };
+//!         Ok(vec![Segment::new(text, weight)])
+//!     }
+//! }
+//!
+//! register! {
+//!     /// Does not train answers that begin with an apology.
+//!     LossScale, "no_apology", NoApology
+//! }
+//!
+//! let found = apus_sdk::components().find(|c| c.name == "no_apology").unwrap();
+//! assert_eq!(found.doc, "Does not train answers that begin with an apology.");
+//! ```
+//!
+//! | kind | trait | decides |
+//! |---|---|---|
+//! | dataset format | [`DatasetFormat`] | which rows it recognises; a row to conversations |
+//! | loss scale | [`LossScale`] | text of a turn to segments with weights |
+//! | loss | [`Loss`] | supervised tokens to a loss per token |
+//! | optimizer | [`Optimizer`] | one update of the trainable parameters |
+//! | schedule | [`LrSchedule`] | the learning-rate factor at a step |
+//! | callback | [`Callback`] | reactions to training events |
+//! | metric | [`Metric`] | evaluation metrics |
+//! | tracker | [`Tracker`] | where numbers, text and logs of a run go |
+//!
+//! A component never sees the engine's tensor library: [`Tensor`] is an opaque handle whose
+//! operations the host carries out on whatever device the run uses.
+
+mod callback;
+mod conversation;
+mod error;
+mod format;
+mod loss;
+mod loss_scale;
+mod metric;
+mod optimizer;
+mod registry;
+mod schedule;
+mod tensor;
+mod tracker;
+
+pub use callback::{Callback, Control, RunState};
+pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
+pub use error::{Error, Result};
+pub use format::{DatasetFormat, Row};
+pub use loss::{ChunkOps, Loss, LossChunk};
+pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
+pub use metric::{EvalBatch, Metric};
+pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
+pub use registry::{Component, Kind, Make, Options, components};
+pub use schedule::{LrSchedule, Progress};
+pub use tensor::{Binary, DType, Reduce, Tensor, TensorOps, Unary};
+pub use tracker::{EndState, RunInfo, Tracker};
+
+/// What the macros of this crate need from the outside; not part of the API.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::registry::build;
+    pub use inventory;
+}

@@ -1,0 +1,196 @@
+//! One AdamW update in place (Loshchilov & Hutter, <https://arxiv.org/abs/1711.05101>), in the order
+//! of `torch.optim.AdamW`: decay, moments, then the step with bias-corrected moments.
+
+use anyhow::{Result, ensure};
+use apus_sdk::AdamW;
+use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Tensor};
+use rayon::prelude::*;
+
+/// Updates parameter `p` and moments `m`, `v` from gradient `g`; all f32 and of one shape.
+///
+/// # Errors
+/// Shapes or types differ.
+pub fn step(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, hyper: &AdamW) -> Result<()> {
+    for (name, tensor) in [("gradient", g), ("first moment", m), ("second moment", v)] {
+        ensure!(
+            tensor.dims() == p.dims() && tensor.dtype() == DType::F32 && p.dtype() == DType::F32,
+            "adamw: the {name} is {:?} {:?}, the parameter {:?} {:?}; all must be F32 of one shape",
+            tensor.dtype(),
+            tensor.dims(),
+            p.dtype(),
+            p.dims()
+        );
+    }
+    let g = g.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = p.device() {
+        return super::cuda::adamw::step(p, &g, m, v, hyper, cuda);
+    }
+    let numbers = Numbers::new(hyper);
+    m.inplace_op2(
+        &g,
+        &Moment {
+            beta: numbers.beta1,
+            square: false,
+        },
+    )?;
+    v.inplace_op2(
+        &g,
+        &Moment {
+            beta: numbers.beta2,
+            square: true,
+        },
+    )?;
+    Ok(p.inplace_op3(m, v, &Update(numbers))?)
+}
+
+/// The numbers of a step as f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// `1 - lr * weight_decay`.
+    pub keep: f32,
+    /// `lr / (1 - beta1^t)`.
+    pub step_size: f32,
+    /// `sqrt(1 - beta2^t)`.
+    pub root_correction: f32,
+    /// Epsilon.
+    pub eps: f32,
+}
+
+impl Numbers {
+    /// Works them out in f64.
+    pub fn new(hyper: &AdamW) -> Self {
+        let t = hyper.step as f64;
+        Self {
+            beta1: hyper.beta1 as f32,
+            beta2: hyper.beta2 as f32,
+            keep: (1.0 - hyper.lr * hyper.weight_decay) as f32,
+            step_size: (hyper.lr / (1.0 - hyper.beta1.powf(t))) as f32,
+            root_correction: (1.0 - hyper.beta2.powf(t)).sqrt() as f32,
+            eps: hyper.eps as f32,
+        }
+    }
+}
+
+const CHUNK: usize = 1 << 14;
+
+fn target<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+    let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
+    else {
+        candle_core::bail!("adamw: expected contiguous f32");
+    };
+    Ok(&mut values[start..end])
+}
+
+fn source<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
+    else {
+        candle_core::bail!("adamw: expected contiguous f32");
+    };
+    Ok(&values[start..end])
+}
+
+struct Moment {
+    beta: f32,
+    square: bool,
+}
+
+impl InplaceOp2 for Moment {
+    fn name(&self) -> &'static str {
+        "adamw moment"
+    }
+
+    fn cpu_fwd(
+        &self,
+        dst: &mut CpuStorage,
+        dst_l: &Layout,
+        g: &CpuStorage,
+        g_l: &Layout,
+    ) -> candle_core::Result<()> {
+        let (m, g, beta) = (target(dst, dst_l)?, source(g, g_l)?, self.beta);
+        m.par_chunks_mut(CHUNK)
+            .zip(g.par_chunks(CHUNK))
+            .for_each(|(m, g)| {
+                for (m, &g) in m.iter_mut().zip(g) {
+                    *m = beta * *m + (1.0 - beta) * if self.square { g * g } else { g };
+                }
+            });
+        Ok(())
+    }
+}
+
+struct Update(Numbers);
+
+impl InplaceOp3 for Update {
+    fn name(&self) -> &'static str {
+        "adamw update"
+    }
+
+    fn cpu_fwd(
+        &self,
+        dst: &mut CpuStorage,
+        dst_l: &Layout,
+        m: &CpuStorage,
+        m_l: &Layout,
+        v: &CpuStorage,
+        v_l: &Layout,
+    ) -> candle_core::Result<()> {
+        let (p, m, v, n) = (
+            target(dst, dst_l)?,
+            source(m, m_l)?,
+            source(v, v_l)?,
+            self.0,
+        );
+        let chunks = m.par_chunks(CHUNK).zip(v.par_chunks(CHUNK));
+        p.par_chunks_mut(CHUNK).zip(chunks).for_each(|(p, (m, v))| {
+            for (p, (&m, &v)) in p.iter_mut().zip(m.iter().zip(v)) {
+                let denominator = v.sqrt() / n.root_correction + n.eps;
+                *p = *p * n.keep - n.step_size * m / denominator;
+            }
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{close, random, values};
+
+    #[test]
+    fn three_steps_by_the_formula() {
+        let (p, m, v) = (
+            random(1, &[37]),
+            random(2, &[37]),
+            random(3, &[37]).sqr().unwrap(),
+        );
+        let (mut ep, mut em, mut ev) = (values(&p), values(&m), values(&v));
+        let (lr, b1, b2, eps, wd) = (0.1, 0.9, 0.99, 1e-8, 0.05);
+        for t in 1..=3 {
+            let g = random(10 + t, &[37]);
+            let hyper = AdamW {
+                lr,
+                beta1: b1,
+                beta2: b2,
+                eps,
+                weight_decay: wd,
+                step: t,
+            };
+            step(&p, &g, &m, &v, &hyper).unwrap();
+            for (i, g) in values(&g).into_iter().enumerate() {
+                em[i] = b1 * em[i] + (1.0 - b1) * g;
+                ev[i] = b2 * ev[i] + (1.0 - b2) * g * g;
+                let mean = em[i] / (1.0 - b1.powi(t as i32));
+                let var = ev[i] / (1.0 - b2.powi(t as i32));
+                ep[i] = ep[i] * (1.0 - lr * wd) - lr * mean / (var.sqrt() + eps);
+            }
+        }
+        close(&p, &ep, 1e-5);
+        close(&m, &em, 1e-5);
+        close(&v, &ev, 1e-5);
+    }
+}

@@ -1,0 +1,63 @@
+//! Attention over a cache of keys and values, for generation: forward only, one sequence.
+
+use super::super::{Heads, host};
+use super::cpu::{axpy, dot, first_key};
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Queries `[Tq, Q D]`, the last of which stands at the end of the cache, over keys and values
+/// `[Tk, KV D]` each, to `[Tq, Q D]`.
+///
+/// # Errors
+/// Shapes do not fit, or there are more queries than keys.
+pub fn cached(
+    q: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    sinks: &Tensor,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let ((tq, width), (tk, kv_width)) = (q.dims2()?, keys.dims2()?);
+    ensure!(
+        width == heads.q * heads.dim
+            && kv_width == heads.kv * heads.dim
+            && values.dims() == keys.dims()
+            && tq <= tk,
+        "attention: queries {:?} and a cache of {:?} do not fit {heads:?}",
+        q.dims(),
+        keys.dims()
+    );
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = q.device() {
+        return super::super::cuda::attention::cached(q, keys, values, sinks, heads, window, cuda);
+    }
+    let (group, dim) = (heads.q / heads.kv, heads.dim);
+    let scale = 1.0 / (dim as f32).sqrt();
+    host::with2(q, sinks, |q, sinks| {
+        host::with2(keys, values, |keys, values| {
+            let mut out = vec![0f32; tq * width];
+            out.par_chunks_mut(dim)
+                .zip(q.par_chunks(dim))
+                .enumerate()
+                .for_each(|(at, (out, q))| {
+                    let (i, head) = (at / heads.q, at % heads.q);
+                    let place = tk - tq + i;
+                    let key = |j: usize| j * kv_width + head / group * dim;
+                    let visible = first_key(place, window)..place + 1;
+                    let scores: Vec<f32> = visible
+                        .clone()
+                        .map(|j| dot(q, &keys[key(j)..key(j) + dim]) * scale)
+                        .collect();
+                    let max = scores.iter().copied().fold(sinks[head], f32::max);
+                    let sum = (sinks[head] - max).exp()
+                        + scores.iter().map(|s| (s - max).exp()).sum::<f32>();
+                    for (s, j) in scores.iter().zip(visible) {
+                        axpy(out, (s - max).exp() / sum, &values[key(j)..key(j) + dim]);
+                    }
+                });
+            Ok(host::f32s(out, (tq, width)))
+        })
+    })
+}

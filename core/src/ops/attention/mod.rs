@@ -1,0 +1,87 @@
+//! Causal attention with sinks and a sliding window on packed sequences, as `transformers`' eager
+//! attention of gpt-oss: scores `q k / sqrt(D)`, a softmax over the visible keys and the head's
+//! sink together, the sink's column dropped. Query head `h` reads key head `h / (Q / KV)`.
+//!
+//! The backward pass is the usual one of flash attention (Dao, <https://arxiv.org/abs/2307.08691>)
+//! because `lse` contains the sink: `p = exp(score - lse)` are then the dropped-column
+//! probabilities, and `ds = p * (dp - sum(dout * out))` stays exact.
+
+mod cached;
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use super::{Heads, SeqLayout};
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+
+pub use cached::cached;
+
+/// `qkv` `[T, (Q + 2 KV) D]`, `sinks` `[Q]` to the output `[T, Q D]` and the logarithm of the sum of
+/// exponentials, sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, itself
+/// included.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn forward(
+    qkv: &Tensor,
+    sinks: &Tensor,
+    seqs: &SeqLayout,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<(Tensor, Tensor)> {
+    check(qkv, sinks, seqs, heads)?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = qkv.device() {
+        return super::cuda::attention::forward(qkv, sinks, seqs, heads, window, cuda);
+    }
+    cpu::forward(qkv, sinks, seqs, heads, window)
+}
+
+/// What [`forward`] gave, for [`backward`].
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// The output.
+    pub out: Tensor,
+    /// The logarithm of the sum of exponentials.
+    pub lse: Tensor,
+}
+
+/// Gradients by `qkv` and by the sinks (`[Q]` f32) from `dout` `[T, Q D]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn backward(
+    qkv: &Tensor,
+    sinks: &Tensor,
+    seqs: &SeqLayout,
+    heads: Heads,
+    window: Option<usize>,
+    saved: &Saved,
+    dout: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    check(qkv, sinks, seqs, heads)?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = qkv.device() {
+        return super::cuda::attention::backward(
+            qkv, sinks, seqs, heads, window, saved, dout, cuda,
+        );
+    }
+    cpu::backward(qkv, sinks, seqs, heads, window, saved, dout)
+}
+
+fn check(qkv: &Tensor, sinks: &Tensor, seqs: &SeqLayout, heads: Heads) -> Result<()> {
+    let (t, width) = qkv.dims2()?;
+    ensure!(
+        width == heads.width()
+            && t == seqs.tokens()
+            && sinks.dims() == [heads.q]
+            && heads.kv > 0
+            && heads.q.is_multiple_of(heads.kv),
+        "attention: qkv {:?} and sinks {:?} do not fit {heads:?} and {} tokens",
+        qkv.dims(),
+        sinks.dims(),
+        seqs.tokens()
+    );
+    Ok(())
+}

@@ -1,0 +1,104 @@
+use super::super::testing::{close, dot, finite_differences, random, values};
+use super::*;
+use candle_core::Device;
+
+const HEADS: Heads = Heads {
+    q: 4,
+    kv: 2,
+    dim: 3,
+};
+
+fn seqs(lengths: &[usize]) -> SeqLayout {
+    SeqLayout::new(lengths, &Device::Cpu).unwrap()
+}
+
+/// Softmax over all keys with a mask and the sink as one more column, in f64.
+fn reference(qkv: &[f64], sinks: &[f64], lengths: &[usize], window: Option<usize>) -> Vec<f64> {
+    let (width, mut start) = (HEADS.width(), 0);
+    let mut out = Vec::new();
+    for &len in lengths {
+        for i in 0..len {
+            for h in 0..HEADS.q {
+                let part = |token: usize, head: usize| {
+                    &qkv[(start + token) * width + head * 3..(start + token) * width + head * 3 + 3]
+                };
+                let g = h / 2;
+                let visible = |j: usize| j <= i && window.is_none_or(|w| i - j < w);
+                let score = |j: usize| -> f64 {
+                    part(i, h)
+                        .iter()
+                        .zip(part(j, 4 + g))
+                        .map(|(a, b)| a * b)
+                        .sum::<f64>()
+                        / 3f64.sqrt()
+                };
+                let keys: Vec<usize> = (0..len).filter(|&j| visible(j)).collect();
+                let total = sinks[h].exp() + keys.iter().map(|&j| score(j).exp()).sum::<f64>();
+                for d in 0..3 {
+                    out.push(
+                        keys.iter()
+                            .map(|&j| score(j).exp() / total * part(j, 6 + g)[d])
+                            .sum(),
+                    );
+                }
+            }
+        }
+        start += len;
+    }
+    out
+}
+
+#[test]
+fn forward_by_the_formula() {
+    let sinks = random(2, &[4]);
+    for (lengths, window) in [
+        (vec![7], None),
+        (vec![7, 1, 5], None),
+        (vec![9, 4], Some(3)),
+        (vec![3], Some(8)),
+        (vec![4], Some(1)),
+    ] {
+        let t: usize = lengths.iter().sum();
+        let qkv = random(1, &[t, HEADS.width()]);
+        let (out, lse) = forward(&qkv, &sinks, &seqs(&lengths), HEADS, window).unwrap();
+        close(
+            &out,
+            &reference(&values(&qkv), &values(&sinks), &lengths, window),
+            1e-5,
+        );
+        assert_eq!(lse.dims(), [4, t]);
+    }
+}
+
+#[test]
+fn gradients() {
+    let sinks = random(2, &[4]);
+    for (lengths, window) in [(vec![6], None), (vec![5, 1, 4], Some(3))] {
+        let seqs = seqs(&lengths);
+        let qkv = random(1, &[seqs.tokens(), HEADS.width()]);
+        let dout = random(3, &[seqs.tokens(), 12]);
+        let f = |qkv: &Tensor, sinks: &Tensor| {
+            dot(&forward(qkv, sinks, &seqs, HEADS, window).unwrap().0, &dout)
+        };
+        let (out, lse) = forward(&qkv, &sinks, &seqs, HEADS, window).unwrap();
+        let saved = Saved { out, lse };
+        let (dqkv, dsinks) = backward(&qkv, &sinks, &seqs, HEADS, window, &saved, &dout).unwrap();
+        finite_differences(&qkv, &dqkv, |qkv| f(qkv, &sinks));
+        finite_differences(&sinks, &dsinks, |sinks| f(&qkv, sinks));
+    }
+}
+
+#[test]
+fn a_cache_gives_what_the_whole_sequence_gives() {
+    let (t, sinks) = (11, random(2, &[4]));
+    let qkv = random(1, &[t, HEADS.width()]);
+    let [q, k, v] = [(0, 12), (12, 6), (18, 6)].map(|(at, len)| qkv.narrow(1, at, len).unwrap());
+    for window in [None, Some(4)] {
+        let (whole, _) = forward(&qkv, &sinks, &seqs(&[t]), HEADS, window).unwrap();
+        for (seen, new) in [(0, 11), (5, 6), (10, 1)] {
+            let q = q.narrow(0, seen, new).unwrap();
+            let found = cached(&q, &k, &v, &sinks, HEADS, window).unwrap();
+            close(&found, &values(&whole.narrow(0, seen, new).unwrap()), 1e-5);
+        }
+    }
+}

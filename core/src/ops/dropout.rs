@@ -1,0 +1,61 @@
+//! Dropout whose mask is a function of a seed: recomputation and the backward pass see the same
+//! mask without storing it, and so do all devices.
+
+use super::{host, philox};
+use anyhow::Result;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Zeroes each element with probability `p` and scales the rest by `1 / (1 - p)`. The gradient is the
+/// same call on the gradient.
+///
+/// # Errors
+/// Out of memory.
+pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
+    if p <= 0.0 {
+        return Ok(x.clone());
+    }
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device() {
+        return super::cuda::dropout::apply(x, p, seed, cuda);
+    }
+    let scale = 1.0 / (1.0 - p);
+    host::with(x, |values: &[f32]| {
+        let mut out = values.to_vec();
+        out.par_chunks_mut(1 << 14)
+            .enumerate()
+            .for_each(|(task, out)| {
+                for (i, out) in out.chunks_mut(4).enumerate() {
+                    let words = philox::block(seed, 0, ((task << 12) + i) as u64);
+                    for (x, word) in out.iter_mut().zip(words) {
+                        *x = if philox::unit(word) < p {
+                            0.0
+                        } else {
+                            *x * scale
+                        };
+                    }
+                }
+            });
+        Ok(host::f32s(out, x.dims()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::values;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn keeps_the_mean_and_repeats() {
+        let ones = Tensor::ones((300, 100), DType::F32, &Device::Cpu).unwrap();
+        let x = values(&apply(&ones, 0.25, 9).unwrap());
+        let kept = x.iter().filter(|&&x| x != 0.0).count() as f64 / x.len() as f64;
+        assert!(
+            (kept - 0.75).abs() < 0.01
+                && x.iter().all(|&x| x == 0.0 || (x - 4.0 / 3.0).abs() < 1e-6)
+        );
+        assert_eq!(x, values(&apply(&ones, 0.25, 9).unwrap()));
+        assert_ne!(x, values(&apply(&ones, 0.25, 10).unwrap()));
+    }
+}

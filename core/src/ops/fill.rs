@@ -1,0 +1,121 @@
+//! Random tensors from a seed and a stream, the same numbers on every device ([`philox`](super::philox)).
+
+use super::philox;
+use anyhow::Result;
+use candle_core::{DType, Device, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Blocks of four numbers a task works through.
+const BLOCKS: usize = 1 << 14;
+
+fn blocks<T: Copy + Default + Send>(count: usize, make: impl Fn(u64) -> [T; 4] + Sync) -> Vec<T> {
+    let mut out = vec![T::default(); count];
+    out.par_chunks_mut(4 * BLOCKS)
+        .enumerate()
+        .for_each(|(task, out)| {
+            for (i, out) in out.chunks_mut(4).enumerate() {
+                let values = make((task * BLOCKS + i) as u64);
+                out.copy_from_slice(&values[..out.len()]);
+            }
+        });
+    out
+}
+
+/// Normal values of this standard deviation.
+pub fn normal_f32(count: usize, seed: u64, stream: u64, std: f32) -> Vec<f32> {
+    blocks(count, |block| {
+        let [a, b, c, d] = philox::block(seed, stream, block);
+        let ([w, x], [y, z]) = (philox::normals(a, b), philox::normals(c, d));
+        [w * std, x * std, y * std, z * std]
+    })
+}
+
+/// Uniform values in `[low, high)`.
+pub fn uniform_f32(count: usize, seed: u64, stream: u64, low: f32, high: f32) -> Vec<f32> {
+    blocks(count, |block| {
+        philox::block(seed, stream, block).map(|word| low + (high - low) * philox::unit(word))
+    })
+}
+
+/// Random bytes: the words of each block, low byte first.
+pub fn random_bytes(count: usize, seed: u64, stream: u64) -> Vec<u8> {
+    let words = blocks(count.div_ceil(4), |block| {
+        philox::block(seed, stream, block)
+    });
+    words
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .take(count)
+        .collect()
+}
+
+/// A tensor of normal values.
+///
+/// # Errors
+/// Out of memory.
+pub fn normal(
+    shape: impl Into<Shape>,
+    std: f32,
+    (seed, stream): (u64, u64),
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::fill::normal(&shape, std, seed, stream, dtype, cuda);
+    }
+    let values = normal_f32(shape.elem_count(), seed, stream, std);
+    Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+}
+
+/// A tensor of uniform values in `[low, high)`, f32.
+///
+/// # Errors
+/// Out of memory.
+pub fn uniform(
+    shape: impl Into<Shape>,
+    (low, high): (f32, f32),
+    (seed, stream): (u64, u64),
+    device: &Device,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    let values = uniform_f32(shape.elem_count(), seed, stream, low, high);
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// A tensor of random bytes.
+///
+/// # Errors
+/// Out of memory.
+pub fn bytes(
+    shape: impl Into<Shape>,
+    (seed, stream): (u64, u64),
+    device: &Device,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::fill::bytes(&shape, seed, stream, cuda);
+    }
+    let values = random_bytes(shape.elem_count(), seed, stream);
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_independence_of_length() {
+        let x = normal_f32(100_001, 7, 3, 2.0);
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        let var = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
+        assert!(mean.abs() < 0.03 && (var - 4.0).abs() < 0.1, "{mean} {var}");
+        assert_eq!(x[..10], normal_f32(10, 7, 3, 2.0));
+        assert_ne!(x[..10], normal_f32(10, 7, 4, 2.0));
+        let u = uniform_f32(1000, 1, 0, -1.0, 3.0);
+        assert!(u.iter().all(|&u| (-1.0..3.0).contains(&u)));
+        assert_eq!(random_bytes(7, 1, 0), random_bytes(16, 1, 0)[..7]);
+    }
+}

@@ -1,0 +1,56 @@
+//! A linear layer: `y = x w^T + b`, and its gradients.
+
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+
+/// `x` `[T, I]`, `w` `[O, I]`, `bias` `[O]` to `[T, O]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.matmul(&w.t()?)?;
+    Ok(match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    })
+}
+
+/// Gradient by `x`: `dy w`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    Ok(dy.matmul(w)?)
+}
+
+/// Gradient by `w`, `[O, I]` f32: `dy^T x`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    Ok(dy.t()?.matmul(x)?.to_dtype(DType::F32)?)
+}
+
+/// Gradient by the bias, `[O]` f32: the sum of `dy` over rows.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
+    Ok(dy.to_dtype(DType::F32)?.sum(0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{dot, finite_differences, random};
+
+    #[test]
+    fn gradients() {
+        let (x, w, b) = (random(1, &[5, 7]), random(2, &[3, 7]), random(3, &[3]));
+        let dy = random(4, &[5, 3]);
+        let y = |x: &Tensor, w: &Tensor, b: &Tensor| dot(&forward(x, w, Some(b)).unwrap(), &dy);
+        finite_differences(&x, &input_grad(&dy, &w).unwrap(), |x| y(x, &w, &b));
+        finite_differences(&w, &weight_grad(&x, &dy).unwrap(), |w| y(&x, w, &b));
+        finite_differences(&b, &bias_grad(&dy).unwrap(), |b| y(&x, &w, b));
+    }
+}

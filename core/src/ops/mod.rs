@@ -1,0 +1,38 @@
+//! Fused operations, one per file, each with an explicit forward and backward.
+//!
+//! An operation is a pair of free functions on plain tensors: nothing here is recorded by candle's
+//! autograd, which would allocate a buffer of zeros per edge, compute gradients of frozen weights,
+//! and cut gradients in fused operations without an error. Layers call `forward`, keep what
+//! `backward` needs on their own tape, and call `backward` in reverse.
+//!
+//! On the CPU everything is f32; on CUDA activations are bf16, statistics and small tensors f32,
+//! and sums are taken in f32. Every sum has a fixed order, so that a run repeats bit for bit.
+//!
+//! `T` tokens, `H` hidden size, `Q`/`KV` heads, `D` head dimension, `E` experts, `K` experts a
+//! token, `N = T * K` routed rows, `R` rank.
+
+pub mod adamw;
+pub mod attention;
+pub mod copy;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod fill;
+pub mod grouped;
+mod host;
+pub mod linear;
+pub mod lora;
+pub mod mxfp4;
+pub mod permute;
+pub mod philox;
+pub mod reduce;
+pub mod rms_norm;
+pub mod rope;
+pub mod router;
+pub mod seq;
+pub mod swiglu;
+
+#[cfg(test)]
+mod testing;
+
+pub use rope::Heads;
+pub use seq::SeqLayout;

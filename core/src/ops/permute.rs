@@ -1,0 +1,162 @@
+//! Rows of tokens to rows of experts and back.
+
+use super::host;
+use super::router::RoutePlan;
+use anyhow::Result;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Rows of tokens in the order of experts: `x` `[T, H]` to `[N, H]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+    let (_, h) = x.dims2()?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device() {
+        return super::cuda::permute::gather(x, plan, cuda);
+    }
+    host::with(x, |x: &[f32]| {
+        host::with(&plan.order, |order: &[u32]| {
+            let mut out = vec![0f32; order.len() * h];
+            out.par_chunks_mut(h).zip(order).for_each(|(out, &pair)| {
+                let token = pair as usize / plan.k;
+                out.copy_from_slice(&x[token * h..(token + 1) * h]);
+            });
+            Ok(host::f32s(out, (order.len(), h)))
+        })
+    })
+}
+
+/// Gradient of [`gather`]: the sum of each token's `k` rows.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+    let (n, h) = dxs.dims2()?;
+    let t = n / plan.k;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = dxs.device() {
+        return super::cuda::permute::gather_backward(dxs, plan, cuda);
+    }
+    host::with(dxs, |dxs: &[f32]| {
+        host::with(&plan.inverse, |inverse: &[u32]| {
+            let mut out = vec![0f32; t * h];
+            out.par_chunks_mut(h)
+                .zip(inverse.par_chunks(plan.k))
+                .for_each(|(out, rows)| {
+                    for &row in rows {
+                        let row = row as usize * h;
+                        for (out, d) in out.iter_mut().zip(&dxs[row..row + h]) {
+                            *out += d;
+                        }
+                    }
+                });
+            Ok(host::f32s(out, (t, h)))
+        })
+    })
+}
+
+/// Sums the experts' outputs by weight: `y` `[N, H]`, `weights` `[T, k]` f32 to `[T, H]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn combine(y: &Tensor, weights: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+    let (n, h) = y.dims2()?;
+    let t = n / plan.k;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = y.device() {
+        return super::cuda::permute::combine(y, weights, plan, cuda);
+    }
+    host::with2(y, weights, |y, weights| {
+        host::with(&plan.inverse, |inverse: &[u32]| {
+            let mut out = vec![0f32; t * h];
+            let choices = inverse.par_chunks(plan.k).zip(weights.par_chunks(plan.k));
+            out.par_chunks_mut(h)
+                .zip(choices)
+                .for_each(|(out, (rows, weights))| {
+                    for (&row, &w) in rows.iter().zip(weights) {
+                        let row = row as usize * h;
+                        for (out, y) in out.iter_mut().zip(&y[row..row + h]) {
+                            *out += w * y;
+                        }
+                    }
+                });
+            Ok(host::f32s(out, (t, h)))
+        })
+    })
+}
+
+/// Gradients of [`combine`] by `y` `[N, H]` and by the weights `[T, k]` f32.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn combine_backward(
+    y: &Tensor,
+    weights: &Tensor,
+    plan: &RoutePlan,
+    dout: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let (n, h) = y.dims2()?;
+    let t = n / plan.k;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = y.device() {
+        return super::cuda::permute::combine_backward(y, weights, plan, dout, cuda);
+    }
+    host::with3(y, weights, dout, |y, weights, dout| {
+        host::with(&plan.order, |order: &[u32]| {
+            let mut dy = vec![0f32; n * h];
+            let mut by_row = vec![0f32; n];
+            let rows = dy.par_chunks_mut(h).zip(y.par_chunks(h)).zip(&mut by_row);
+            rows.zip(order).for_each(|(((dy, y), dweight), &pair)| {
+                let (token, w) = (pair as usize / plan.k, weights[pair as usize]);
+                let dout = &dout[token * h..(token + 1) * h];
+                for (dy, d) in dy.iter_mut().zip(dout) {
+                    *dy = w * d;
+                }
+                *dweight = y.iter().zip(dout).map(|(y, d)| y * d).sum();
+            });
+            let mut dweights = vec![0f32; n];
+            for (&pair, d) in order.iter().zip(by_row) {
+                dweights[pair as usize] = d;
+            }
+            Ok((host::f32s(dy, (n, h)), host::f32s(dweights, (t, plan.k))))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{close, dot, finite_differences, random, values};
+    use candle_core::Device;
+
+    fn plan() -> RoutePlan {
+        let ids = Tensor::new(&[[2u32, 0], [3, 2], [0, 3]], &Device::Cpu).unwrap();
+        RoutePlan::new(&ids, 5).unwrap()
+    }
+
+    #[test]
+    fn rows_go_to_their_experts() {
+        let x = random(1, &[3, 4]);
+        let rows = values(&x);
+        let expected: Vec<f64> = [0, 2, 0, 1, 1, 2]
+            .iter()
+            .flat_map(|&t| rows[t * 4..t * 4 + 4].to_vec())
+            .collect();
+        close(&gather(&x, &plan()).unwrap(), &expected, 0.0);
+    }
+
+    #[test]
+    fn gradients() {
+        let plan = plan();
+        let (x, dxs) = (random(1, &[3, 4]), random(2, &[6, 4]));
+        let dx = gather_backward(&dxs, &plan).unwrap();
+        finite_differences(&x, &dx, |x| dot(&gather(x, &plan).unwrap(), &dxs));
+
+        let (y, w, dout) = (random(3, &[6, 4]), random(4, &[3, 2]), random(5, &[3, 4]));
+        let (dy, dw) = combine_backward(&y, &w, &plan, &dout).unwrap();
+        finite_differences(&y, &dy, |y| dot(&combine(y, &w, &plan).unwrap(), &dout));
+        finite_differences(&w, &dw, |w| dot(&combine(&y, w, &plan).unwrap(), &dout));
+    }
+}

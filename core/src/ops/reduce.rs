@@ -1,0 +1,47 @@
+//! Sums over whole tensors in a fixed order.
+
+use super::host;
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Sum of the squares of all elements of all tensors, f32 in, f64 out.
+///
+/// # Errors
+/// The device failed.
+pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
+    let mut on_device = Vec::new();
+    let mut sum = 0.0;
+    for tensor in tensors {
+        if matches!(tensor.device(), Device::Cpu) {
+            sum += host::with(tensor, |x: &[f32]| {
+                let parts: Vec<f64> = x
+                    .par_chunks(1 << 14)
+                    .map(|x| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum())
+                    .collect();
+                Ok(parts.iter().sum::<f64>())
+            })?;
+        } else {
+            on_device.push(tensor.sqr()?.sum_all()?);
+        }
+    }
+    if !on_device.is_empty() {
+        let sums = Tensor::stack(&on_device, 0)?.to_vec1::<f32>()?;
+        sum += sums.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{dot, random};
+
+    #[test]
+    fn over_several_tensors() {
+        let (a, b) = (random(1, &[300, 70]), random(2, &[5]));
+        let expected = dot(&a, &a) + dot(&b, &b);
+        let found = square_sum(&[a, b]).unwrap();
+        assert!((found - expected).abs() < 1e-9 * expected);
+    }
+}

@@ -1,0 +1,154 @@
+//! Routing of tokens to experts, as `transformers.GptOssTopKRouter`: the `k` greatest logits of a
+//! token choose its experts, and a softmax over those `k` alone gives their weights.
+
+use super::host;
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+/// The experts of each token, `[T, k]` u32, by descending logit, ties to the lower index.
+///
+/// # Errors
+/// More experts asked for than there are.
+pub fn top_k(logits: &Tensor, k: usize) -> Result<Tensor> {
+    let (t, experts) = logits.dims2()?;
+    ensure!(k <= experts, "top-{k} of {experts} experts");
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = logits.device() {
+        return super::cuda::router::top_k(logits, k, cuda);
+    }
+    host::with(logits, |logits: &[f32]| {
+        let mut ids = Vec::with_capacity(t * k);
+        let mut order: Vec<u32> = Vec::with_capacity(experts);
+        for row in logits.chunks(experts) {
+            order.clear();
+            order.extend(0..experts as u32);
+            order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+            ids.extend_from_slice(&order[..k]);
+        }
+        Ok(host::u32s(ids, (t, k)))
+    })
+}
+
+/// Which routed row goes where: the `(token, choice)` pairs sorted by expert.
+#[derive(Debug, Clone)]
+pub struct RoutePlan {
+    /// Experts of each token, `[T, k]` u32.
+    pub ids: Tensor,
+    /// The pair (`token * k + choice`) of each sorted row, `[N]` u32.
+    pub order: Tensor,
+    /// The sorted row of each pair, `[N]` u32.
+    pub inverse: Tensor,
+    /// First sorted row of each expert and the end, `[E + 1]`, on the host.
+    pub offsets: Vec<usize>,
+    /// Experts a token.
+    pub k: usize,
+}
+
+impl RoutePlan {
+    /// Sorts the pairs by expert, keeping their order within one.
+    ///
+    /// # Errors
+    /// An id beyond the number of experts.
+    pub fn new(ids: &Tensor, experts: usize) -> Result<Self> {
+        let (_, k) = ids.dims2()?;
+        let chosen = ids.flatten_all()?.to_vec1::<u32>()?;
+        let mut offsets = vec![0usize; experts + 1];
+        for &id in &chosen {
+            ensure!((id as usize) < experts, "expert {id} of {experts}");
+            offsets[id as usize + 1] += 1;
+        }
+        for e in 0..experts {
+            offsets[e + 1] += offsets[e];
+        }
+        let mut next = offsets.clone();
+        let mut order = vec![0u32; chosen.len()];
+        let mut inverse = vec![0u32; chosen.len()];
+        for (pair, &id) in chosen.iter().enumerate() {
+            let row = next[id as usize];
+            next[id as usize] += 1;
+            order[row] = pair as u32;
+            inverse[pair] = row as u32;
+        }
+        let device = ids.device();
+        Ok(Self {
+            ids: ids.clone(),
+            order: Tensor::new(order.as_slice(), device)?,
+            inverse: Tensor::new(inverse.as_slice(), device)?,
+            offsets,
+            k,
+        })
+    }
+
+    /// Number of routed rows.
+    pub fn rows(&self) -> usize {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+}
+
+/// Weights of the chosen experts, `[T, k]` f32: the softmax over their logits.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let kept = logits.to_dtype(DType::F32)?.gather(ids, 1)?;
+    let shifted = kept.broadcast_sub(&kept.max_keepdim(1)?)?.exp()?;
+    Ok(shifted.broadcast_div(&shifted.sum_keepdim(1)?)?)
+}
+
+/// Gradient by the logits `[T, E]` f32 from that by the weights `[T, k]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn weights_backward(
+    weights: &Tensor,
+    ids: &Tensor,
+    dweights: &Tensor,
+    experts: usize,
+) -> Result<Tensor> {
+    let (t, _) = weights.dims2()?;
+    let mean = (weights * dweights)?.sum_keepdim(1)?;
+    let dkept = (weights * dweights.broadcast_sub(&mean)?)?;
+    let zeros = Tensor::zeros((t, experts), DType::F32, weights.device())?;
+    Ok(zeros.scatter_add(ids, &dkept, 1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{dot, finite_differences, random, values};
+    use candle_core::Device;
+
+    #[test]
+    fn the_greatest_logits_win_and_ties_go_low() {
+        let logits = Tensor::new(
+            &[[1f32, 3.0, 2.0, 3.0], [0.0, -1.0, 0.0, 0.0]],
+            &Device::Cpu,
+        )
+        .unwrap();
+        let ids = top_k(&logits, 3).unwrap().to_vec2::<u32>().unwrap();
+        assert_eq!(ids, [[1, 3, 2], [0, 2, 3]]);
+    }
+
+    #[test]
+    fn plan_sorts_by_expert() {
+        let ids = Tensor::new(&[[2u32, 0], [3, 2], [0, 3]], &Device::Cpu).unwrap();
+        let plan = RoutePlan::new(&ids, 5).unwrap();
+        assert_eq!(plan.offsets, [0, 2, 2, 4, 6, 6]);
+        assert_eq!(plan.order.to_vec1::<u32>().unwrap(), [1, 4, 0, 3, 2, 5]);
+        assert_eq!(plan.inverse.to_vec1::<u32>().unwrap(), [2, 0, 4, 3, 1, 5]);
+        assert!(RoutePlan::new(&ids, 3).is_err());
+    }
+
+    #[test]
+    fn weights_and_their_gradient() {
+        let logits = random(1, &[4, 6]);
+        let ids = top_k(&logits, 3).unwrap();
+        let w = weights(&logits, &ids).unwrap();
+        for row in values(&w).chunks(3) {
+            assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-6 && row[0] >= row[1]);
+        }
+        let dw = random(2, &[4, 3]);
+        let dlogits = weights_backward(&w, &ids, &dw, 6).unwrap();
+        finite_differences(&logits, &dlogits, |x| dot(&weights(x, &ids).unwrap(), &dw));
+    }
+}

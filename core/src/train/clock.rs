@@ -1,0 +1,85 @@
+//! Times as ms-swift writes them.
+
+use std::time::{Duration, Instant};
+
+/// `1h 2m 3s`, `1m 3s`, `3s`.
+pub fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let mut text = String::new();
+    for (count, unit) in [(days, 'd'), (hours, 'h'), (minutes, 'm')] {
+        if count > 0 || !text.is_empty() {
+            text.push_str(&format!("{count}{unit} "));
+        }
+    }
+    text + &format!("{}s", seconds % 60)
+}
+
+/// Measures a run: time used, time left, tokens.
+pub struct Clock {
+    start: Instant,
+    first_step: u64,
+    /// Tokens that went through the model in training.
+    pub tokens: u64,
+    tokens_before: u64,
+    training: Duration,
+    training_total: Duration,
+}
+
+impl Clock {
+    /// Starts now, at this many steps made.
+    pub fn start(step: u64) -> Self {
+        let now = Instant::now();
+        Self { start: now, first_step: step, tokens: 0, tokens_before: 0, training: Duration::ZERO, training_total: Duration::ZERO }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Time left at the present pace.
+    pub fn remaining(&self, step: u64, total: u64) -> Duration {
+        let made = step.saturating_sub(self.first_step).max(1);
+        self.elapsed().mul_f64(total.saturating_sub(step) as f64 / made as f64)
+    }
+
+    /// Mean seconds a step.
+    pub fn seconds_per_step(&self, step: u64) -> f64 {
+        self.elapsed().as_secs_f64() / step.saturating_sub(self.first_step).max(1) as f64
+    }
+
+    /// Counts a training step that took `time` for `tokens`.
+    pub fn count(&mut self, time: Duration, tokens: usize) {
+        self.training += time;
+        self.tokens += tokens as u64;
+    }
+
+    /// Tokens a second in training steps since the last call.
+    pub fn window_rate(&mut self) -> f64 {
+        let time = std::mem::take(&mut self.training);
+        self.training_total += time;
+        let tokens = self.tokens - std::mem::replace(&mut self.tokens_before, self.tokens);
+        tokens as f64 / time.as_secs_f64().max(1e-9)
+    }
+
+    /// Tokens a second over all training steps.
+    pub fn rate(&self) -> f64 {
+        let time = self.training_total + self.training;
+        self.tokens as f64 / time.as_secs_f64().max(1e-9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_for_people() {
+        let shown = |s| human(Duration::from_secs(s));
+        assert_eq!(shown(3), "3s");
+        assert_eq!(shown(63), "1m 3s");
+        assert_eq!(shown(3600), "1h 0m 0s");
+        assert_eq!(shown(90_061), "1d 1h 1m 1s");
+    }
+}

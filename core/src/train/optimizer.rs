@@ -1,0 +1,157 @@
+//! The host of an optimizer component: gradients, clipping, learning rates, state.
+
+use crate::host::{unwrap, wrap};
+use crate::model::Param;
+use crate::ops::reduce;
+use anyhow::{Context, Result, ensure};
+use apus_sdk::{Optimizer, State, StepInfo};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Between the name of a parameter and the name of its state in a checkpoint.
+const SEPARATOR: &str = "//";
+
+/// Runs an optimizer over the model's trainable parameters.
+pub struct OptimizerHost {
+    optimizer: Box<dyn Optimizer>,
+    slots: Vec<Slot>,
+    step: u64,
+}
+
+struct Slot {
+    param: Arc<Param>,
+    /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
+    lr_ratio: f64,
+    state: State,
+}
+
+impl OptimizerHost {
+    /// Takes the parameters in the order given.
+    ///
+    /// With `lorap_lr_ratio`, parameters whose name contains `lora_B` learn that many times faster
+    /// (LoRA+, <https://arxiv.org/abs/2402.12354>, `peft.optimizers.create_loraplus_optimizer`).
+    pub fn new(
+        optimizer: Box<dyn Optimizer>,
+        params: Vec<Arc<Param>>,
+        lorap_lr_ratio: Option<f64>,
+    ) -> Self {
+        let slots = params
+            .into_iter()
+            .map(|param| Slot {
+                lr_ratio: match lorap_lr_ratio {
+                    Some(ratio) if param.name().contains("lora_B") => ratio,
+                    _ => 1.0,
+                },
+                state: State::default(),
+                param,
+            })
+            .collect();
+        Self { optimizer, slots, step: 0 }
+    }
+
+    /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it
+    /// (`torch.nn.utils.clip_grad_norm_`; 0 or less does not clip). Returns the norm before that.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn clip(&self, max_norm: f64) -> Result<f64> {
+        let grads: Vec<Tensor> = self.slots.iter().filter_map(|slot| slot.param.grad()).collect();
+        let norm = reduce::square_sum(&grads)?.sqrt();
+        let factor = max_norm / (norm + 1e-6);
+        if max_norm > 0.0 && factor < 1.0 {
+            for slot in &self.slots {
+                if let Some(grad) = slot.param.take_grad() {
+                    slot.param.accumulate((grad * factor)?)?;
+                }
+            }
+        }
+        Ok(norm)
+    }
+
+    /// One update at learning rate `lr`. Gradients stay until [`zero_grad`](Self::zero_grad).
+    ///
+    /// # Errors
+    /// The component failed.
+    pub fn step(&mut self, lr: f64) -> Result<()> {
+        self.step += 1;
+        let mut params = Vec::with_capacity(self.slots.len());
+        for slot in &mut self.slots {
+            let value = slot.param.value();
+            let grad = match slot.param.grad() {
+                Some(grad) => grad,
+                None => value.zeros_like()?,
+            };
+            params.push(apus_sdk::Param {
+                name: slot.param.name(),
+                value: wrap(value.clone()),
+                grad: wrap(grad),
+                lr: lr * slot.lr_ratio,
+                decay: slot.param.decay(),
+                state: &mut slot.state,
+            });
+        }
+        let info = StepInfo { step: self.step };
+        self.optimizer.step(&mut params, &info).context("in the optimizer component")
+    }
+
+    /// Forgets all gradients.
+    pub fn zero_grad(&self) {
+        for slot in &self.slots {
+            slot.param.take_grad();
+        }
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> impl Iterator<Item = &Arc<Param>> {
+        self.slots.iter().map(|slot| &slot.param)
+    }
+
+    /// Everything to save: `parameter//state` to tensor.
+    ///
+    /// # Errors
+    /// A state tensor that is not the host's.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut all = BTreeMap::new();
+        for slot in &self.slots {
+            for (name, tensor) in slot.state.iter() {
+                let key = format!("{}{SEPARATOR}{name}", slot.param.name());
+                all.insert(key, unwrap(tensor)?.clone());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Puts back what [`state`](Self::state) gave, after `step` updates.
+    ///
+    /// # Errors
+    /// State of a parameter that this run does not train, or of another shape.
+    pub fn restore(
+        &mut self,
+        step: u64,
+        saved: BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<()> {
+        self.step = step;
+        let mut by_name: BTreeMap<String, &mut Slot> =
+            self.slots.iter_mut().map(|slot| (slot.param.name().to_owned(), slot)).collect();
+        for (key, tensor) in saved {
+            let (param, name) = key
+                .rsplit_once(SEPARATOR)
+                .with_context(|| format!("optimizer state has the key {key:?}, not `parameter//name`"))?;
+            let slot = by_name.get_mut(param).with_context(|| {
+                format!(
+                    "optimizer state is for {param}, which this run does not train; resume with \
+                     the same target_modules and target_parameters, or start with --adapters"
+                )
+            })?;
+            let (found, expected) = (tensor.dims(), slot.param.value().dims());
+            ensure!(
+                tensor.dtype() != DType::F32 || found.len() != expected.len() || found == expected,
+                "optimizer state {key} has shape {found:?}, the parameter {expected:?}"
+            );
+            slot.state.insert(name, wrap(tensor.to_device(device)?));
+        }
+        Ok(())
+    }
+}

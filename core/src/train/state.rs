@@ -1,0 +1,79 @@
+//! `trainer_state.json`: what a run has reached, by the names of `transformers.TrainerState`.
+
+use anyhow::{Context, Result};
+use apus_sdk::RunState;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The part of [`RunState`] that is saved in checkpoints, and what resuming has to compare.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Optimizer steps made.
+    pub global_step: u64,
+    /// Optimizer steps in all.
+    pub max_steps: u64,
+    /// Epochs made.
+    pub epoch: f64,
+    /// Best value of the metric so far.
+    pub best_metric: Option<f64>,
+    /// The checkpoint that reached it.
+    pub best_model_checkpoint: Option<PathBuf>,
+    /// Examples in the training set; a resumed run must have as many.
+    pub train_examples: usize,
+    /// Seed of the data order.
+    pub data_seed: u64,
+    /// Seed of everything else.
+    pub seed: u64,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// Losses of steps that were not logged yet.
+    pub pending: Pending,
+    /// Everything logged.
+    pub log_history: Vec<Map<String, Value>>,
+}
+
+/// Sums since the last log line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Steps.
+    pub steps: u64,
+    /// Sum of the steps' losses.
+    pub loss: f64,
+    /// Sum of the steps' auxiliary losses.
+    pub aux_loss: f64,
+    /// Supervised tokens predicted right.
+    pub right: u64,
+    /// Supervised tokens.
+    pub tokens: u64,
+}
+
+impl TrainerState {
+    /// File name inside a checkpoint.
+    pub const FILE: &str = "trainer_state.json";
+
+    /// Reads it from a checkpoint.
+    ///
+    /// # Errors
+    /// The file is missing or malformed: the folder is no checkpoint of Apus, or not a whole one.
+    pub fn read(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join(Self::FILE);
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "{}: cannot be read; a checkpoint to resume from holds trainer_state.json (an \
+                 adapter alone continues with --adapters)",
+                path.display()
+            )
+        })?;
+        serde_json::from_str(&text).with_context(|| format!("{}: malformed", path.display()))
+    }
+
+    /// Puts back what callbacks see.
+    pub fn restore(&self, state: &mut RunState) {
+        state.global_step = self.global_step;
+        state.epoch = self.epoch;
+        state.best_metric = self.best_metric;
+        state.best_model_checkpoint = self.best_model_checkpoint.clone();
+        state.log_history = self.log_history.clone();
+    }
+}

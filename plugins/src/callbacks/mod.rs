@@ -1,0 +1,4 @@
+//! Callbacks: reactions to training events.
+
+mod early_stop;
+mod graceful_exit;

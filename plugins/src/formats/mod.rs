@@ -1,0 +1,1 @@
+//! Dataset formats: rows to conversations.

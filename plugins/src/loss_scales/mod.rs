@@ -1,0 +1,1 @@
+//! Loss scales: which parts of a conversation are trained, and how much.

@@ -1,0 +1,4 @@
+//! Losses: supervised tokens to a loss per token.
+
+mod cross_entropy;
+mod dft;

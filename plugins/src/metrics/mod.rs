@@ -1,0 +1,3 @@
+//! Evaluation metrics.
+
+mod token_acc;

@@ -1,0 +1,50 @@
+//! Lion (Chen et al., <https://arxiv.org/abs/2302.06675>).
+
+use apus_sdk::{Optimizer, Param, Result, StepInfo, register};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Lion {
+    beta1: f64,
+    beta2: f64,
+    weight_decay: f64,
+}
+
+impl Default for Lion {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.99,
+            weight_decay: 0.1,
+        }
+    }
+}
+
+impl Optimizer for Lion {
+    fn step(&mut self, params: &mut [Param], _info: &StepInfo) -> Result<()> {
+        for param in params {
+            let m = param.state.zeros_like("exp_avg", &param.value)?;
+            let blend = |beta: f64| {
+                m.affine(beta, 0.0)?
+                    .add(&param.grad.affine(1.0 - beta, 0.0)?)
+            };
+            let update = blend(self.beta1)?.sign()?.affine(-param.lr, 0.0)?;
+            let decay = if param.decay {
+                1.0 - param.lr * self.weight_decay
+            } else {
+                1.0
+            };
+            param
+                .value
+                .set(&param.value.affine(decay, 0.0)?.add(&update)?)?;
+            m.set(&blend(self.beta2)?)?;
+        }
+        Ok(())
+    }
+}
+
+register! {
+    /// Sign of a momentum, half the memory of AdamW; options beta1, beta2, weight_decay.
+    Optimizer, "lion", Lion
+}

@@ -1,0 +1,5 @@
+//! Optimizers: one update of the trainable parameters.
+
+mod adamw;
+mod lion;
+mod sgd;

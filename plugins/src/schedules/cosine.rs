@@ -1,0 +1,101 @@
+//! Cosine curves: half a wave down, with restarts, or down to a floor.
+
+use super::{done, warming};
+use apus_sdk::{Error, LrSchedule, Progress, Result, register};
+use serde::Deserialize;
+use std::f64::consts::PI;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Cosine {
+    num_cycles: f64,
+}
+
+impl Default for Cosine {
+    fn default() -> Self {
+        Self { num_cycles: 0.5 }
+    }
+}
+
+/// `0.5 (1 + cos(2 pi cycles done))`, as `_get_cosine_schedule_with_warmup_lr_lambda`.
+fn wave(progress: &Progress, cycles: f64) -> f64 {
+    (0.5 * (1.0 + (PI * cycles * 2.0 * done(progress)).cos())).max(0.0)
+}
+
+impl LrSchedule for Cosine {
+    fn factor(&self, progress: &Progress) -> Result<f64> {
+        Ok(warming(progress).unwrap_or_else(|| wave(progress, self.num_cycles)))
+    }
+}
+
+register! {
+    /// A linear rise, then half a cosine down to 0; option num_cycles.
+    LrSchedule, "cosine", Cosine
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CosineWithRestarts {
+    num_cycles: u32,
+}
+
+impl Default for CosineWithRestarts {
+    fn default() -> Self {
+        Self { num_cycles: 1 }
+    }
+}
+
+impl LrSchedule for CosineWithRestarts {
+    fn factor(&self, progress: &Progress) -> Result<f64> {
+        if let Some(rise) = warming(progress) {
+            return Ok(rise);
+        }
+        let done = done(progress);
+        if done >= 1.0 {
+            return Ok(0.0);
+        }
+        let phase = (f64::from(self.num_cycles) * done) % 1.0;
+        Ok((0.5 * (1.0 + (PI * phase).cos())).max(0.0))
+    }
+}
+
+register! {
+    /// Cosine with hard restarts; option num_cycles.
+    LrSchedule, "cosine_with_restarts", CosineWithRestarts
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CosineWithMinLr {
+    min_lr: Option<f64>,
+    min_lr_rate: Option<f64>,
+    num_cycles: Option<f64>,
+}
+
+impl LrSchedule for CosineWithMinLr {
+    fn factor(&self, progress: &Progress) -> Result<f64> {
+        let floor = match (self.min_lr, self.min_lr_rate) {
+            (None, Some(rate)) => rate,
+            (Some(lr), None) => lr / progress.learning_rate,
+            (Some(_), Some(_)) => {
+                return Err(Error::new(
+                    "min_lr and min_lr_rate are both set; keep one of them",
+                ));
+            }
+            (None, None) => {
+                return Err(Error::new(
+                    "needs min_lr or min_lr_rate, for example \
+                     --lr_scheduler_kwargs '{\"min_lr_rate\": 0.1}'",
+                ));
+            }
+        };
+        Ok(warming(progress).unwrap_or_else(|| {
+            wave(progress, self.num_cycles.unwrap_or(0.5)) * (1.0 - floor) + floor
+        }))
+    }
+}
+
+register! {
+    /// Cosine down to min_lr or to min_lr_rate times the learning rate; option num_cycles.
+    LrSchedule, "cosine_with_min_lr", CosineWithMinLr
+}

@@ -1,0 +1,4 @@
+//! Trackers: where the numbers, texts and logs of a run go.
+
+mod console;
+mod jsonl;

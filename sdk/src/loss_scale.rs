@@ -1,0 +1,78 @@
+//! Loss scales: which parts of a conversation are trained, and how much.
+
+use crate::Result;
+
+/// Splits the text of a turn into segments with weights.
+///
+/// The names of several scales can be chained with `+`: each runs on the segments of the one
+/// before, and weights multiply.
+pub trait LossScale: Send + Sync {
+    /// The turns that are trained at all, if this component is a base strategy (the first name of
+    /// a chain); `None` for a scale, which then works on top of [`Base::Default`].
+    fn base(&self) -> Option<Base> {
+        None
+    }
+
+    /// Segments that join back to exactly `text`, each with its weight (0: not trained).
+    ///
+    /// `text` is the content as it stands in the dataset, before any rendering.
+    ///
+    /// # Errors
+    /// Whatever the component cannot handle.
+    fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
+        let _ = turn;
+        Ok(vec![Segment::new(text, 1.0)])
+    }
+}
+
+/// Which parts of a conversation are trained before weights are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Every assistant turn.
+    Default,
+    /// The assistant's turns after the last user or tool message.
+    LastRound,
+    /// Everything, prompts included.
+    All,
+}
+
+/// Where a text stands in its conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn<'a> {
+    /// Role of the message: `assistant`, or any role under [`Base::All`].
+    pub role: &'a str,
+    /// Which field of the message the text is.
+    pub field: Field,
+    /// The user's text that this turn answers, if any.
+    pub query: Option<&'a str>,
+    /// Whether the turn stands after the last user or tool message.
+    pub is_last: bool,
+}
+
+/// A field of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The content.
+    Content,
+    /// The reasoning (`thinking`, `reasoning_content`).
+    Thinking,
+}
+
+/// A piece of text and the weight of its tokens in the loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// The text.
+    pub text: String,
+    /// Weight: 0 is not trained, 1 is usual; any finite value of 0 or more.
+    pub weight: f64,
+}
+
+impl Segment {
+    /// A segment.
+    pub fn new(text: impl Into<String>, weight: f64) -> Self {
+        Self {
+            text: text.into(),
+            weight,
+        }
+    }
+}

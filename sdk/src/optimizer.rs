@@ -1,0 +1,90 @@
+//! Optimizers: one update of the trainable parameters.
+
+use crate::{Result, Tensor};
+use std::collections::BTreeMap;
+
+/// Updates parameters from their gradients.
+pub trait Optimizer: Send {
+    /// One step over all parameters, in place ([`Tensor::set`], [`Tensor::adamw`]).
+    ///
+    /// What has to survive between steps goes into [`Param::state`], which the host saves in
+    /// checkpoints and restores, so that a resumed run goes on exactly.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()>;
+}
+
+/// A trainable parameter in a step.
+pub struct Param<'a> {
+    /// Its name, as adapters are saved: `...q_proj.lora_A.weight`.
+    pub name: &'a str,
+    /// Its value (f32), to be changed in place.
+    pub value: Tensor,
+    /// Its gradient (f32), clipped, of the value's shape.
+    pub grad: Tensor,
+    /// The learning rate of this parameter at this step (schedule and LoRA+ ratio included).
+    pub lr: f64,
+    /// Whether weight decay applies (not to biases and norms).
+    pub decay: bool,
+    /// What the optimizer keeps about this parameter; empty before its first step.
+    pub state: &'a mut State,
+}
+
+/// Named tensors that an optimizer keeps for one parameter.
+#[derive(Debug, Clone, Default)]
+pub struct State(BTreeMap<String, Tensor>);
+
+impl State {
+    /// The tensor of this name, made of zeros in the shape and type of `like` if there is none.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zeros_like(&mut self, name: &str, like: &Tensor) -> Result<Tensor> {
+        if let Some(tensor) = self.0.get(name) {
+            return Ok(tensor.clone());
+        }
+        let tensor = like.zeros_like()?;
+        self.0.insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// Keeps a tensor under this name.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.0.insert(name.into(), tensor);
+    }
+
+    /// All tensors by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+}
+
+/// Where in the run a step is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepInfo {
+    /// Number of this update, from 1.
+    pub step: u64,
+}
+
+/// The numbers of one AdamW update, for the fused [`Tensor::adamw`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Number of this update, from 1, for the bias correction.
+    pub step: u64,
+}
