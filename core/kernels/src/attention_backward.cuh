@@ -8,8 +8,8 @@
 
 namespace backward {
 
-constexpr int ROWS = 32; // rows a stage: of q and dout for k and v, of k and v for q
-constexpr int STAGES = D <= 64 ? 4 : 2;
+constexpr int ROWS = D <= 64 ? 64 : 32; // rows a stage: of q and dout for k and v, of k and v for q
+constexpr int STAGES = 2;
 constexpr int HALF_BYTES = ROWS * ROW_BYTES;
 constexpr int STAGE_BYTES = 2 * HALF_BYTES;
 constexpr int MEMORY = STAGES * STAGE_BYTES;
