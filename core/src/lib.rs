@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
+pub mod adapter;
 pub mod host;
 pub mod model;
 pub mod ops;
