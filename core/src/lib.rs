@@ -4,6 +4,8 @@
 //! optimizer, checkpoint. Each step is a module here.
 pub mod adapter;
 pub mod host;
+pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod train;
 pub mod weights;
