@@ -19,23 +19,27 @@ fn loss(model: &GptOss, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f6
         ..ForwardOptions::default()
     };
     let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
-    let supervised = &batch.supervised;
-    let rows = hidden.index_select(&supervised.rows, 0).unwrap();
+    let index = |list: &[u32]| Tensor::new(list, &Device::Cpu).unwrap();
+    let (rows, labels) = (
+        index(&batch.supervised.rows),
+        index(&batch.supervised.labels),
+    );
+    let picked = hidden.index_select(&rows, 0).unwrap();
     let head = model.head();
-    let (normed, tape) = head.forward(&rows).unwrap();
+    let (normed, tape) = head.forward(&picked).unwrap();
     let logits = head.logits(&normed).unwrap();
-    let (losses, lse) = cross_entropy::forward(&logits, &supervised.labels).unwrap();
+    let (losses, lse) = cross_entropy::forward(&logits, &labels).unwrap();
     let losses = losses.to_vec1::<f32>().unwrap();
     let n = losses.len();
     let mean = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64;
     let total = mean + aux_coef * pass.aux_loss().unwrap_or(0.0);
     if backward {
         let dloss = Tensor::full(1.0 / n as f32, n, &Device::Cpu).unwrap();
-        let dlogits = cross_entropy::backward(&logits, &lse, &supervised.labels, &dloss).unwrap();
+        let dlogits = cross_entropy::backward(&logits, &lse, &labels, &dloss).unwrap();
         let dnormed = head.logits_backward(&normed, &dlogits).unwrap();
         let drows = head.backward(&tape, &dnormed).unwrap();
         let zeros = hidden.zeros_like().unwrap();
-        let dhidden = zeros.index_add(&supervised.rows, &drows, 0).unwrap();
+        let dhidden = zeros.index_add(&rows, &drows, 0).unwrap();
         model.backward(pass, dhidden, 1.0).unwrap();
     }
     total
@@ -56,7 +60,7 @@ fn check(param: &Arc<Param>, value: impl Fn() -> f64) {
     let direction: Vec<f32> = grad.iter().enumerate().map(sign).collect();
     let direction = Tensor::from_vec(direction, start.dims(), &Device::Cpu).unwrap();
     let predicted: f64 = grad.iter().map(|g| f64::from(g.abs())).sum();
-    let h = 0.01 / predicted;
+    let h = (0.002 / predicted).min(0.01);
     let at = |h: f64| {
         let moved = (&start + (&direction * h).unwrap()).unwrap();
         param.set(&moved).unwrap();
