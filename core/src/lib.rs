@@ -2,6 +2,8 @@
 //!
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
+
+pub mod adapter;
 pub mod device;
 pub mod host;
 pub mod memory;

@@ -2,9 +2,11 @@
 
 #![allow(dead_code)]
 
+use apus_core::adapter::Adapter;
 use apus_core::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
 use apus_core::ops::SeqLayout;
-use apus_core::weights::Directory;
+use apus_core::train::{MicroBatch, Sequence};
+use apus_core::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -78,4 +80,64 @@ pub fn max_gap(a: &Tensor, b: &Tensor) -> f32 {
         .unwrap()
         .to_scalar()
         .unwrap()
+}
+
+/// A batch of the forward references, `short`, `long` or `batch`.
+pub fn reference(name: &str) -> MicroBatch {
+    let all = tensors("forward.safetensors");
+    let mask = format!("{name}.attention_mask");
+    let ids = unpad(&all, &format!("{name}.input_ids"), &mask);
+    let labels = unpad(&all, &format!("{name}.labels"), &mask);
+    let ids: Vec<Vec<u32>> = ids
+        .iter()
+        .map(|row| row.iter().map(|&id| id as u32).collect())
+        .collect();
+    let rows = ids.iter().zip(&labels);
+    let rows = rows.map(|(i, l)| (i.as_slice(), l.as_slice(), None) as Sequence);
+    MicroBatch::new(rows, &Device::Cpu).unwrap()
+}
+
+/// The reference model with an adapter of the goldens on it.
+pub fn with_adapter(form: &str, name: &str) -> GptOss {
+    let mut model = load(form, ExpertsDtype::Mxfp4, Training::Adapters(vec![]));
+    let adapter = Adapter::open(&golden(name), model.config()).unwrap();
+    let settings = adapter.config.settings(0);
+    model.add_lora(&adapter.targets, &settings).unwrap();
+    adapter.load_into(model.params()).unwrap();
+    model
+}
+
+/// Base weights with an adapter merged into them, as an exported directory holds them.
+struct Merged {
+    base: Directory,
+    adapter: Adapter,
+}
+
+impl WeightSource for Merged {
+    fn contains(&self, name: &str) -> bool {
+        self.base.contains(name)
+    }
+
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> anyhow::Result<Tensor> {
+        let base = self.base.tensor(name, shape, dtype, device)?;
+        Ok(self.adapter.merged_weight(name, &base)?.unwrap_or(base))
+    }
+}
+
+/// The reference model with an adapter of the goldens merged into its weights.
+pub fn merged(name: &str) -> GptOss {
+    let dir = golden("model_bf16");
+    let config = Config::read(&dir.join("config.json")).unwrap();
+    let source = Merged {
+        base: Directory::open(&dir).unwrap(),
+        adapter: Adapter::open(&golden(name), &config).unwrap(),
+    };
+    let options = LoadOptions::frozen(&Device::Cpu);
+    GptOss::load(&config, &source, &options, |_| {}).unwrap()
 }
