@@ -3,6 +3,8 @@
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
 pub mod host;
+pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod train;
 pub mod weights;

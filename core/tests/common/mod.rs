@@ -1,0 +1,81 @@
+//! The tiny reference model of tests/goldens/tiny and what was computed with it.
+
+#![allow(dead_code)]
+
+use apus_core::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_core::ops::SeqLayout;
+use apus_core::weights::Directory;
+use candle_core::{DType, Device, Tensor};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// A file of the reference data.
+pub fn golden(path: &str) -> PathBuf {
+    PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/goldens/tiny"
+    ))
+    .join(path)
+}
+
+/// The reference model.
+pub fn load(form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
+    let dir = golden(form);
+    let config = Config::read(&dir.join("config.json")).unwrap();
+    let options = LoadOptions {
+        experts,
+        training,
+        ..LoadOptions::frozen(&Device::Cpu)
+    };
+    GptOss::load(&config, &Directory::open(&dir).unwrap(), &options, |_| {}).unwrap()
+}
+
+/// All tensors of a file.
+pub fn tensors(file: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(golden(file), &Device::Cpu).unwrap()
+}
+
+/// The unpadded rows of `[B, T]` by the attention mask.
+pub fn unpad(all: &HashMap<String, Tensor>, name: &str, mask: &str) -> Vec<Vec<i64>> {
+    let read = |name: &str| {
+        all[name]
+            .to_dtype(DType::I64)
+            .unwrap()
+            .to_vec2::<i64>()
+            .unwrap()
+    };
+    let rows = read(name);
+    let mask = match all.contains_key(mask) {
+        true => read(mask),
+        false => rows.iter().map(|row| vec![1; row.len()]).collect(),
+    };
+    let keep = |(row, mask): (Vec<i64>, &Vec<i64>)| {
+        row.into_iter()
+            .zip(mask)
+            .filter(|(_, m)| **m == 1)
+            .map(|(x, _)| x)
+            .collect()
+    };
+    rows.into_iter().zip(&mask).map(keep).collect()
+}
+
+/// Sequences one after another.
+pub fn batch(rows: &[Vec<i64>]) -> (Tensor, SeqLayout) {
+    let ids: Vec<u32> = rows.iter().flatten().map(|&id| id as u32).collect();
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let ids = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap();
+    (ids, SeqLayout::new(&lengths, &Device::Cpu).unwrap())
+}
+
+/// The greatest difference.
+pub fn max_gap(a: &Tensor, b: &Tensor) -> f32 {
+    let b = b.to_dtype(DType::F32).unwrap();
+    (a - b)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap()
+        .to_scalar()
+        .unwrap()
+}
