@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
+pub mod device;
 pub mod host;
 pub mod memory;
 pub mod model;
