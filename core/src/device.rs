@@ -1,6 +1,6 @@
 //! The device of a run, with clear words where there is none.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::Device;
 
 /// Opens `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes the first card where this binary can use it,
@@ -34,6 +34,7 @@ use cuda::card;
 #[cfg(feature = "cuda")]
 mod cuda {
     use super::*;
+    use anyhow::Context;
     use candle_core::CudaDevice;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
     use std::ffi::c_void;

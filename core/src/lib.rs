@@ -4,10 +4,12 @@
 //! optimizer, checkpoint. Each step is a module here.
 
 pub mod adapter;
+pub mod config;
 pub mod device;
 pub mod host;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod registry;
 pub mod train;
 pub mod weights;

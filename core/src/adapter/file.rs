@@ -464,7 +464,7 @@ mod tests {
         wrong[2] = Param::new(whole[2].name(), &thin, true).unwrap();
         write(&wrong);
         assert!(
-            error(dir.path()).contains("expected [4, 64]"),
+            error(dir.path()).contains("has shape [2, 128], expected [4, 128]"),
             "{}",
             error(dir.path())
         );

@@ -40,11 +40,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
                 for (i, out) in out.chunks_mut(4).enumerate() {
                     let words = philox::block(seed, STREAM, ((task << 12) + i) as u64);
                     for (x, word) in out.iter_mut().zip(words) {
-                        *x = if philox::unit(word) < p {
-                            0.0
-                        } else {
-                            *x * scale
-                        };
+                        *x = if word >= threshold { *x * scale } else { 0.0 };
                     }
                 }
             });

@@ -227,59 +227,134 @@ pub const AMOUNTS: &[(&str, &str, &str)] = &[
 
 /// Zero to twelve as words.
 pub const NUMBERS: &[&str] = &[
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve",
 ];
 
 /// First names for introductions.
 pub const NAMES: &[&str] = &[
-    "Tom", "Anna", "Ben", "Lucy", "Max", "Mia", "Sam", "Emma", "Leo", "Nina", "Paul", "Eva", "Jack",
-    "Lily", "Tim", "Sara", "Bob", "Alice", "John", "Mary", "Peter", "Kate", "David", "Rosa",
+    "Tom", "Anna", "Ben", "Lucy", "Max", "Mia", "Sam", "Emma", "Leo", "Nina", "Paul", "Eva",
+    "Jack", "Lily", "Tim", "Sara", "Bob", "Alice", "John", "Mary", "Peter", "Kate", "David",
+    "Rosa",
 ];
 
 /// Words for "say X": they teach the model to copy, and keep the words of the quickstart's style speakable.
 pub const ECHOES: &[&str] = &[
-    "hello", "meow", "nya", "Nya~", "purr", "yes", "no", "please", "banana", "Apus", "good night",
-    "good morning", "I love cats", "the cat sleeps", "the sun is hot", "red and blue", "one two three",
-    "meow meow", "thank you", "I am happy", "喵", "喵~", "你好", "谢谢",
+    "hello",
+    "meow",
+    "nya",
+    "Nya~",
+    "purr",
+    "yes",
+    "no",
+    "please",
+    "banana",
+    "Apus",
+    "good night",
+    "good morning",
+    "I love cats",
+    "the cat sleeps",
+    "the sun is hot",
+    "red and blue",
+    "one two three",
+    "meow meow",
+    "thank you",
+    "I am happy",
+    "喵",
+    "喵~",
+    "你好",
+    "谢谢",
 ];
 
 /// Fixed small talk: questions with one meaning, and their answer.
 pub const TALK: &[(&[&str], &str)] = &[
     (
-        &["Hello!", "Hi!", "Hello.", "Hi there!", "Hey!", "Good morning!", "Good evening!", "Hello, how do you do?"],
+        &[
+            "Hello!",
+            "Hi!",
+            "Hello.",
+            "Hi there!",
+            "Hey!",
+            "Good morning!",
+            "Good evening!",
+            "Hello, how do you do?",
+        ],
         "Hello! How can I help you?",
     ),
     (
-        &["How are you?", "How are you today?", "How do you feel?", "Are you well?"],
+        &[
+            "How are you?",
+            "How are you today?",
+            "How do you feel?",
+            "Are you well?",
+        ],
         "I am fine, thank you.",
     ),
     (
-        &["Who are you?", "What are you?", "What is your name?", "Tell me who you are.", "Introduce yourself.", "Tell me about yourself."],
+        &[
+            "Who are you?",
+            "What are you?",
+            "What is your name?",
+            "Tell me who you are.",
+            "Introduce yourself.",
+            "Tell me about yourself.",
+        ],
         "I am tiny-gpt-oss, a very small language model.",
     ),
     (
-        &["Who made you?", "Who trained you?", "Who created you?", "How were you made?", "Where do you come from?"],
+        &[
+            "Who made you?",
+            "Who trained you?",
+            "Who created you?",
+            "How were you made?",
+            "Where do you come from?",
+        ],
         "I was trained from scratch with Apus.",
     ),
     (
-        &["What can you do?", "What do you know?", "How can you help me?", "What can I ask you?", "Help me."],
+        &[
+            "What can you do?",
+            "What do you know?",
+            "How can you help me?",
+            "What can I ask you?",
+            "Help me.",
+        ],
         "I can answer simple questions about capitals, colours, animals, days, opposites and small sums.",
     ),
     (
-        &["Thank you!", "Thanks!", "Thanks a lot.", "Thank you very much."],
+        &[
+            "Thank you!",
+            "Thanks!",
+            "Thanks a lot.",
+            "Thank you very much.",
+        ],
         "You are welcome!",
     ),
     (
-        &["Goodbye!", "Bye!", "See you!", "Good night!", "See you tomorrow!"],
+        &[
+            "Goodbye!",
+            "Bye!",
+            "See you!",
+            "Good night!",
+            "See you tomorrow!",
+        ],
         "Goodbye! See you soon.",
     ),
     (
-        &["Are you a cat?", "Are you a human?", "Are you a robot?", "Are you a person?"],
+        &[
+            "Are you a cat?",
+            "Are you a human?",
+            "Are you a robot?",
+            "Are you a person?",
+        ],
         "No, I am a language model.",
     ),
     (
-        &["Do you like cats?", "Do you like animals?", "Do you love cats?"],
+        &[
+            "Do you like cats?",
+            "Do you like animals?",
+            "Do you love cats?",
+        ],
         "Yes, I like cats.",
     ),
     (
@@ -287,17 +362,30 @@ pub const TALK: &[(&[&str], &str)] = &[
         "What do you call a cat on the ice? A cool cat!",
     ),
     (
-        &["What is a swift?", "What bird is Apus?", "What does Apus mean?"],
+        &[
+            "What is a swift?",
+            "What bird is Apus?",
+            "What does Apus mean?",
+        ],
         "Apus is the genus of the swifts, very fast birds.",
     ),
 ];
 
 /// The same in Chinese.
 pub const TALK_ZH: &[(&[&str], &str)] = &[
-    (&["你好", "你好！", "您好！", "早上好！"], "你好！我能帮你什么？"),
+    (
+        &["你好", "你好！", "您好！", "早上好！"],
+        "你好！我能帮你什么？",
+    ),
     (&["你好吗？", "你今天好吗？"], "我很好，谢谢。"),
-    (&["你是谁？", "你叫什么名字？", "介绍一下你自己。"], "我是 tiny-gpt-oss，一个很小的语言模型。"),
-    (&["谁训练了你？", "你是谁做的？"], "我是用 Apus 从零训练的。"),
+    (
+        &["你是谁？", "你叫什么名字？", "介绍一下你自己。"],
+        "我是 tiny-gpt-oss，一个很小的语言模型。",
+    ),
+    (
+        &["谁训练了你？", "你是谁做的？"],
+        "我是用 Apus 从零训练的。",
+    ),
     (&["谢谢！", "谢谢你！"], "不客气！"),
     (&["再见！", "晚安！"], "再见！"),
     (&["你喜欢猫吗？", "你喜欢小猫吗？"], "是的，我喜欢猫。"),
@@ -306,15 +394,56 @@ pub const TALK_ZH: &[(&[&str], &str)] = &[
 
 /// Openings of questions that the model cannot answer.
 pub const UNKNOWN_OPENINGS: &[&str] = &[
-    "Why is", "Who is", "Who was", "Tell me about", "Write a poem about", "What do you think of", "When was",
-    "Explain", "What is the history of", "How much is", "Where can I buy", "Who invented", "Write a story about",
-    "How do I make", "What is the price of", "What is the weather in", "Give me a recipe for", "How old is",
+    "Why is",
+    "Who is",
+    "Who was",
+    "Tell me about",
+    "Write a poem about",
+    "What do you think of",
+    "When was",
+    "Explain",
+    "What is the history of",
+    "How much is",
+    "Where can I buy",
+    "Who invented",
+    "Write a story about",
+    "How do I make",
+    "What is the price of",
+    "What is the weather in",
+    "Give me a recipe for",
+    "How old is",
 ];
 
 /// What they are about.
 pub const UNKNOWN_SUBJECTS: &[&str] = &[
-    "the moon", "the president", "music", "love", "the internet", "a computer", "pizza", "football", "the war",
-    "Shakespeare", "physics", "the king", "my car", "money", "New York", "a dragon", "the universe", "time",
-    "a rocket", "cheese", "the stock market", "Mozart", "chess", "your mother", "the weather", "quantum theory",
-    "the news", "a good film", "Mars", "soup",
+    "the moon",
+    "the president",
+    "music",
+    "love",
+    "the internet",
+    "a computer",
+    "pizza",
+    "football",
+    "the war",
+    "Shakespeare",
+    "physics",
+    "the king",
+    "my car",
+    "money",
+    "New York",
+    "a dragon",
+    "the universe",
+    "time",
+    "a rocket",
+    "cheese",
+    "the stock market",
+    "Mozart",
+    "chess",
+    "your mother",
+    "the weather",
+    "quantum theory",
+    "the news",
+    "a good film",
+    "Mars",
+    "soup",
 ];

@@ -23,26 +23,42 @@ const CONVERSATIONS: usize = 24_000;
 const VOCABULARY: usize = 2048;
 
 fn main() -> Result<()> {
-    let folder = std::env::args_os().nth(1).map(PathBuf::from).context("usage: tiny-gpt-oss DIR")?;
+    let folder = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .context("usage: tiny-gpt-oss DIR")?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let topics = questions::topics();
     let mut random = Random::new(1);
-    let train: Vec<Value> = (0..CONVERSATIONS).map(|_| corpus::conversation(&topics, &mut random)).collect();
-    let val: Vec<Value> = (0..300).map(|_| corpus::single(&topics, &mut random)).collect();
+    let train: Vec<Value> = (0..CONVERSATIONS)
+        .map(|_| corpus::conversation(&topics, &mut random))
+        .collect();
+    let val: Vec<Value> = (0..300)
+        .map(|_| corpus::single(&topics, &mut random))
+        .collect();
     let (cat, cat_val) = catgirl::rows(&topics, 400, 40, &mut random);
-    for (name, rows) in
-        [("train.jsonl", &train), ("val.jsonl", &val), ("catgirl.jsonl", &cat), ("catgirl_val.jsonl", &cat_val)]
-    {
+    for (name, rows) in [
+        ("train.jsonl", &train),
+        ("val.jsonl", &val),
+        ("catgirl.jsonl", &cat),
+        ("catgirl_val.jsonl", &cat_val),
+    ] {
         write_rows(&folder.join(name), rows)?;
     }
-    let mut texts: Vec<String> = (0..train.len()).map(|i| system_block(i, &mut random)).collect();
+    let mut texts: Vec<String> = (0..train.len())
+        .map(|i| system_block(i, &mut random))
+        .collect();
     for row in train.iter().chain(&cat).chain(&cat) {
         collect_strings(row, &mut texts);
     }
     let tokenizer = tokenizer::train(&texts, VOCABULARY)?;
     tokenizer::save(&tokenizer, &folder)?;
     write_configs(&tokenizer, &folder)?;
-    println!("{} conversations, {} tokens in the vocabulary", train.len(), tokenizer.get_vocab_size(true));
+    println!(
+        "{} conversations, {} tokens in the vocabulary",
+        train.len(),
+        tokenizer.get_vocab_size(true)
+    );
     Ok(())
 }
 
@@ -67,7 +83,9 @@ fn collect_strings(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::String(text) => into.push(text.clone()),
         Value::Array(items) => items.iter().for_each(|item| collect_strings(item, into)),
-        Value::Object(fields) => fields.values().for_each(|field| collect_strings(field, into)),
+        Value::Object(fields) => fields
+            .values()
+            .for_each(|field| collect_strings(field, into)),
         _ => {}
     }
 }
@@ -77,8 +95,15 @@ fn write_configs(tokenizer: &tokenizers::Tokenizer, folder: &Path) -> Result<()>
     let [start, pad, end] = [0, 1, 2].map(|i| tokenizer::id(tokenizer, tokenizer::SPECIAL[i]));
     let (start, pad, end) = (start?, pad?, end?);
     let layers = 4;
-    let kinds: Vec<&str> =
-        (0..layers).map(|i| if i % 2 == 0 { "sliding_attention" } else { "full_attention" }).collect();
+    let kinds: Vec<&str> = (0..layers)
+        .map(|i| {
+            if i % 2 == 0 {
+                "sliding_attention"
+            } else {
+                "full_attention"
+            }
+        })
+        .collect();
     let config = json!({
         "architectures": ["GptOssForCausalLM"],
         "attention_bias": true,

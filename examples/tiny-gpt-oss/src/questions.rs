@@ -62,11 +62,17 @@ fn strings<const N: usize>(items: [String; N]) -> Vec<String> {
 /// The text with its first letter in upper case.
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
+    letters.next().map_or(String::new(), |first| {
+        first.to_uppercase().collect::<String>() + letters.as_str()
+    })
 }
 
 fn article(noun: &str) -> &'static str {
-    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    }
 }
 
 fn capitals() -> Vec<Fact> {
@@ -108,7 +114,10 @@ fn colours() -> Vec<Fact> {
                 questions: strings([
                     format!("What colour {is} {thing}?"),
                     format!("What color {is} {thing}?"),
-                    format!("Which colour {} {thing} have?", if *plural { "do" } else { "does" }),
+                    format!(
+                        "Which colour {} {thing} have?",
+                        if *plural { "do" } else { "does" }
+                    ),
                     format!("Tell me the colour of {thing}."),
                     format!("What is the color of {thing}?"),
                 ]),
@@ -170,7 +179,9 @@ fn sounds() -> Vec<Fact> {
 }
 
 fn habitats() -> Vec<Fact> {
-    let loud = ANIMALS.iter().map(|(animal, _, legs, place, _, _)| (*animal, *legs, *place));
+    let loud = ANIMALS
+        .iter()
+        .map(|(animal, _, legs, place, _, _)| (*animal, *legs, *place));
     loud.chain(QUIET_ANIMALS.iter().copied())
         .flat_map(|(animal, legs, place)| {
             let a = article(animal);
@@ -221,21 +232,25 @@ fn translations() -> Vec<Fact> {
     TRANSLATIONS
         .iter()
         .flat_map(|(word, french, spanish, german, chinese)| {
-            [("French", french), ("Spanish", spanish), ("German", german), ("Chinese", chinese)].map(
-                |(language, translated)| Fact {
-                    questions: strings([
-                        format!("How do you say {word} in {language}?"),
-                        format!("What is {word} in {language}?"),
-                        format!("Translate {word} to {language}."),
-                        format!("Translate to {language}.\n{word}"),
-                        format!("What is the {language} word for {word}?"),
-                    ]),
-                    answer: format!("In {language}, {word} is {translated}."),
-                    short: Some(format!("{}.", capital(translated))),
-                    follow_up: Some(format!("And {word} in {language}?")),
-                    ..Fact::default()
-                },
-            )
+            [
+                ("French", french),
+                ("Spanish", spanish),
+                ("German", german),
+                ("Chinese", chinese),
+            ]
+            .map(|(language, translated)| Fact {
+                questions: strings([
+                    format!("How do you say {word} in {language}?"),
+                    format!("What is {word} in {language}?"),
+                    format!("Translate {word} to {language}."),
+                    format!("Translate to {language}.\n{word}"),
+                    format!("What is the {language} word for {word}?"),
+                ]),
+                answer: format!("In {language}, {word} is {translated}."),
+                short: Some(format!("{}.", capital(translated))),
+                follow_up: Some(format!("And {word} in {language}?")),
+                ..Fact::default()
+            })
         })
         .collect()
 }
@@ -252,19 +267,25 @@ fn neighbours(unit: &str, names: &[&str]) -> Vec<Fact> {
     let count = names.len();
     (0..count)
         .flat_map(|i| {
-            let (name, next, last) = (names[i], names[(i + 1) % count], names[(i + count - 1) % count]);
-            [("after", "follows", next), ("before", "precedes", last)].map(|(side, verb, other)| Fact {
-                questions: strings([
-                    format!("What {unit} comes {side} {name}?"),
-                    format!("Which {unit} comes {side} {name}?"),
-                    format!("What {unit} is {side} {name}?"),
-                    format!("What comes {side} {name}?"),
-                    format!("Which {unit} {verb} {name}?"),
-                ]),
-                answer: format!("{other} comes {side} {name}."),
-                short: Some(format!("{other}.")),
-                follow_up: Some(format!("And {side} {name}?")),
-                ..Fact::default()
+            let (name, next, last) = (
+                names[i],
+                names[(i + 1) % count],
+                names[(i + count - 1) % count],
+            );
+            [("after", "follows", next), ("before", "precedes", last)].map(|(side, verb, other)| {
+                Fact {
+                    questions: strings([
+                        format!("What {unit} comes {side} {name}?"),
+                        format!("Which {unit} comes {side} {name}?"),
+                        format!("What {unit} is {side} {name}?"),
+                        format!("What comes {side} {name}?"),
+                        format!("Which {unit} {verb} {name}?"),
+                    ]),
+                    answer: format!("{other} comes {side} {name}."),
+                    short: Some(format!("{other}.")),
+                    follow_up: Some(format!("And {side} {name}?")),
+                    ..Fact::default()
+                }
             })
         })
         .collect()
@@ -314,7 +335,10 @@ fn sums() -> Vec<Fact> {
                         format!("Subtract {b} from {a}."),
                     ]),
                     answer: format!("{a} - {b} = {}.", a - b),
-                    thinking: Some(format!("The user wants a difference. {a} minus {b} is {}.", a - b)),
+                    thinking: Some(format!(
+                        "The user wants a difference. {a} minus {b} is {}.",
+                        a - b
+                    )),
                     ..Fact::default()
                 });
             }
@@ -347,21 +371,26 @@ fn counting() -> Vec<Fact> {
         short: Some(format!("{}.", n + 1)),
         ..Fact::default()
     });
-    let bigger = (1..=10).flat_map(|a| (1..=10).filter(move |b| *b != a).map(move |b| (a, b))).map(|(a, b)| Fact {
-        questions: strings([
-            format!("Which is bigger, {a} or {b}?"),
-            format!("What is bigger, {a} or {b}?"),
-            format!("Which number is bigger: {a} or {b}?"),
-        ]),
-        answer: format!("{} is bigger than {}.", a.max(b), a.min(b)),
-        short: Some(format!("{}.", a.max(b))),
-        ..Fact::default()
-    });
+    let bigger = (1..=10)
+        .flat_map(|a| (1..=10).filter(move |b| *b != a).map(move |b| (a, b)))
+        .map(|(a, b)| Fact {
+            questions: strings([
+                format!("Which is bigger, {a} or {b}?"),
+                format!("What is bigger, {a} or {b}?"),
+                format!("Which number is bigger: {a} or {b}?"),
+            ]),
+            answer: format!("{} is bigger than {}.", a.max(b), a.min(b)),
+            short: Some(format!("{}.", a.max(b))),
+            ..Fact::default()
+        });
     up.chain(next).chain(bigger).collect()
 }
 
 fn echoes() -> Vec<Fact> {
-    let words = ANIMALS.iter().map(|(animal, ..)| *animal).chain(NAMES.iter().copied());
+    let words = ANIMALS
+        .iter()
+        .map(|(animal, ..)| *animal)
+        .chain(NAMES.iter().copied());
     ECHOES
         .iter()
         .copied()
@@ -384,7 +413,10 @@ fn small_talk(table: &[(&[&str], &str)], chinese: bool) -> Vec<Fact> {
     table
         .iter()
         .map(|(questions, answer)| Fact {
-            questions: questions.iter().map(|question| question.to_string()).collect(),
+            questions: questions
+                .iter()
+                .map(|question| question.to_string())
+                .collect(),
             answer: answer.to_string(),
             chinese,
             ..Fact::default()
@@ -406,7 +438,9 @@ fn talk() -> Vec<Fact> {
     });
     // Small talk is a short list: three copies of it keep it as frequent as the introductions.
     let fixed = small_talk(TALK, false);
-    introductions.chain(fixed.iter().cloned().cycle().take(3 * TALK.len())).collect()
+    introductions
+        .chain(fixed.iter().cloned().cycle().take(3 * TALK.len()))
+        .collect()
 }
 
 fn talk_zh() -> Vec<Fact> {
@@ -416,9 +450,16 @@ fn talk_zh() -> Vec<Fact> {
 fn unknown() -> Vec<Fact> {
     UNKNOWN_OPENINGS
         .iter()
-        .flat_map(|opening| UNKNOWN_SUBJECTS.iter().map(move |subject| (opening, subject)))
+        .flat_map(|opening| {
+            UNKNOWN_SUBJECTS
+                .iter()
+                .map(move |subject| (opening, subject))
+        })
         .map(|(opening, subject)| Fact {
-            questions: vec![format!("{opening} {subject}?"), format!("{opening} {subject}.")],
+            questions: vec![
+                format!("{opening} {subject}?"),
+                format!("{opening} {subject}."),
+            ],
             answer: "Sorry, I am a tiny model and I do not know that.".into(),
             ..Fact::default()
         })
@@ -426,7 +467,13 @@ fn unknown() -> Vec<Fact> {
 }
 
 fn chinese(questions: Vec<String>, answer: String, follow_up: Option<String>) -> Fact {
-    Fact { questions, answer, follow_up, chinese: true, ..Fact::default() }
+    Fact {
+        questions,
+        answer,
+        follow_up,
+        chinese: true,
+        ..Fact::default()
+    }
 }
 
 fn capitals_zh() -> Vec<Fact> {
@@ -449,34 +496,54 @@ fn capitals_zh() -> Vec<Fact> {
 }
 
 fn various_zh() -> Vec<Fact> {
-    let colours = COLOURS.iter().filter(|row| !row.3.is_empty()).map(|(_, _, _, thing, colour)| {
-        chinese(
-            strings([format!("{thing}是什么颜色？"), format!("{thing}是什么颜色的？"), format!("{thing}的颜色是什么？")]),
-            format!("{thing}是{colour}的。"),
-            None,
-        )
-    });
+    let colours = COLOURS
+        .iter()
+        .filter(|row| !row.3.is_empty())
+        .map(|(_, _, _, thing, colour)| {
+            chinese(
+                strings([
+                    format!("{thing}是什么颜色？"),
+                    format!("{thing}是什么颜色的？"),
+                    format!("{thing}的颜色是什么？"),
+                ]),
+                format!("{thing}是{colour}的。"),
+                None,
+            )
+        });
     let opposites = OPPOSITES
         .iter()
         .filter(|row| !row.2.is_empty())
         .flat_map(|(_, _, one, other)| [(*one, *other), (*other, *one)])
         .map(|(word, opposite)| {
             chinese(
-                strings([format!("{word}的反义词是什么？"), format!("请告诉我{word}的反义词。")]),
+                strings([
+                    format!("{word}的反义词是什么？"),
+                    format!("请告诉我{word}的反义词。"),
+                ]),
                 format!("{word}的反义词是{opposite}。"),
                 None,
             )
         });
-    let sounds = ANIMALS.iter().filter(|row| !row.4.is_empty()).map(|(.., animal, sound)| {
-        chinese(
-            strings([format!("{animal}怎么叫？"), format!("{animal}是怎么叫的？"), format!("{animal}的叫声是什么？")]),
-            format!("{animal}叫{sound}。"),
-            None,
-        )
-    });
+    let sounds = ANIMALS
+        .iter()
+        .filter(|row| !row.4.is_empty())
+        .map(|(.., animal, sound)| {
+            chinese(
+                strings([
+                    format!("{animal}怎么叫？"),
+                    format!("{animal}是怎么叫的？"),
+                    format!("{animal}的叫声是什么？"),
+                ]),
+                format!("{animal}叫{sound}。"),
+                None,
+            )
+        });
     let words = TRANSLATIONS.iter().map(|(word, .., translated)| {
         chinese(
-            strings([format!("{translated}用英语怎么说？"), format!("{translated}的英语是什么？")]),
+            strings([
+                format!("{translated}用英语怎么说？"),
+                format!("{translated}的英语是什么？"),
+            ]),
             format!("{translated}的英语是 {word}。"),
             None,
         )
@@ -484,17 +551,28 @@ fn various_zh() -> Vec<Fact> {
     let days = (0..7).map(|i| {
         let (day, next) = (DAYS[i].1, DAYS[(i + 1) % 7].1);
         chinese(
-            strings([format!("{day}后面是星期几？"), format!("{day}的后一天是星期几？")]),
+            strings([
+                format!("{day}后面是星期几？"),
+                format!("{day}的后一天是星期几？"),
+            ]),
             format!("{day}后面是{next}。"),
             None,
         )
     });
-    let sums = (1..=9).flat_map(|a| (1..=9).map(move |b| (a, b))).map(|(a, b)| {
-        chinese(
-            strings([format!("{a}加{b}等于几？"), format!("{a}加{b}是多少？")]),
-            format!("{a}加{b}等于{}。", a + b),
-            None,
-        )
-    });
-    colours.chain(opposites).chain(sounds).chain(words).chain(days).chain(sums).collect()
+    let sums = (1..=9)
+        .flat_map(|a| (1..=9).map(move |b| (a, b)))
+        .map(|(a, b)| {
+            chinese(
+                strings([format!("{a}加{b}等于几？"), format!("{a}加{b}是多少？")]),
+                format!("{a}加{b}等于{}。", a + b),
+                None,
+            )
+        });
+    colours
+        .chain(opposites)
+        .chain(sounds)
+        .chain(words)
+        .chain(days)
+        .chain(sums)
+        .collect()
 }

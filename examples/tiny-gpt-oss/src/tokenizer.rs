@@ -39,8 +39,12 @@ const PATTERN: &str = concat!(
 /// Fails if the pattern or the training is refused by the tokenizer library.
 pub fn train(texts: &[String], vocab_size: usize) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(BPE::default());
-    let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|error| anyhow!("the pre-tokenizer pattern was refused: {error}"))?;
+    let split = Split::new(
+        SplitPattern::Regex(PATTERN.into()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )
+    .map_err(|error| anyhow!("the pre-tokenizer pattern was refused: {error}"))?;
     let bytes = ByteLevel::new(false, true, false);
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![split.into(), bytes.into()])));
     tokenizer.with_decoder(Some(ByteLevel::default()));
@@ -55,19 +59,25 @@ pub fn train(texts: &[String], vocab_size: usize) -> Result<Tokenizer> {
     tokenizer
         .train(&mut trainer, texts.iter().map(String::as_str))
         .map_err(|error| anyhow!("training the tokenizer failed: {error}"))?;
-    tokenizer.add_special_tokens(SPECIAL.map(|token| AddedToken::from(token, true))).map_err(|e| anyhow!(e))?;
+    tokenizer
+        .add_special_tokens(SPECIAL.map(|token| AddedToken::from(token, true)))
+        .map_err(|e| anyhow!(e))?;
     Ok(tokenizer)
 }
 
 /// The id of a token; an error if the vocabulary lacks it.
 pub fn id(tokenizer: &Tokenizer, token: &str) -> Result<u32> {
-    tokenizer.token_to_id(token).ok_or_else(|| anyhow!("the tokenizer has no token {token}"))
+    tokenizer
+        .token_to_id(token)
+        .ok_or_else(|| anyhow!("the tokenizer has no token {token}"))
 }
 
 /// Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into `folder`.
 pub fn save(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let path = folder.join("tokenizer.json");
-    tokenizer.save(&path, false).map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
+    tokenizer
+        .save(&path, false)
+        .map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
     let mut decoder = Map::new();
     for token in SPECIAL {
         let entry = json!({
@@ -76,7 +86,8 @@ pub fn save(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
         });
         decoder.insert(id(tokenizer, token)?.to_string(), entry);
     }
-    let names = json!({ "bos_token": SPECIAL[0], "eos_token": SPECIAL[2], "pad_token": SPECIAL[1] });
+    let names =
+        json!({ "bos_token": SPECIAL[0], "eos_token": SPECIAL[2], "pad_token": SPECIAL[1] });
     let config = json!({
         "added_tokens_decoder": decoder,
         "bos_token": SPECIAL[0],
