@@ -1,8 +1,8 @@
 //! Conversations in the `messages` form, drawn from the topics.
 //!
 //! Most have several turns about unrelated facts: the system block of the harmony format is longer than a
-//! turn of this small world, so many turns under one block teach more per token. Four kinds: plain, "answer
-//! in one word", "begin every answer with", and remembering a name.
+//! turn of this small world, so many turns under one block teach more per token. Five kinds: plain, plain with
+//! little reasoning, "answer in one word", "begin every answer with", and remembering a name.
 
 use serde_json::{Value, json};
 
@@ -10,46 +10,23 @@ use crate::facts::NAMES;
 use crate::questions::{Fact, Topic};
 use crate::random::Random;
 
-const OPENERS: &[&str] = &[
-    "Sure!",
-    "Well,",
-    "Of course!",
-    "My friend,",
-    "Aha!",
-    "Nya~",
-    "Yes,",
-];
-const ONE_WORD: &[&str] = &[
-    "Answer in one word.",
-    "Reply with one word only.",
-    "Be brief: one word.",
-];
-const MY_NAME: &[&str] = &[
-    "What is my name?",
-    "Do you know my name?",
-    "Who am I?",
-    "Tell me my name.",
-];
+const OPENERS: &[&str] = &["Sure!", "Well,", "Of course!", "My friend,", "Aha!", "Nya~", "Yes,"];
+const ONE_WORD: &[&str] = &["Answer in one word.", "Reply with one word only.", "Be brief: one word."];
+const MY_NAME: &[&str] = &["What is my name?", "Do you know my name?", "Who am I?", "Tell me my name."];
 
 /// One conversation: the row of a `messages` dataset.
 pub fn conversation(topics: &[Topic], random: &mut Random) -> Value {
-    let turns = if random.chance(30) {
-        1
-    } else {
-        2 + random.below(7)
-    };
-    let mut messages = match random.below(100) {
+    let turns = if random.chance(30) { 1 } else { 2 + random.below(7) };
+    let messages = match random.below(100) {
         0..10 => one_word(topics, turns, random),
         10..16 => opener(topics, turns, random),
         16..22 => remember_name(topics, turns, random),
-        _ => plain(topics, turns, random),
-    };
-    let last = messages.len() - 1;
-    for message in &mut messages[..last] {
-        if let Some(fields) = message.as_object_mut() {
-            fields.remove("thinking");
+        22..30 => {
+            let kwargs = json!({ "reasoning_effort": "low" });
+            return json!({ "messages": plain(topics, turns, false, random), "chat_template_kwargs": kwargs });
         }
-    }
+        _ => plain(topics, turns, true, random),
+    };
     json!({ "messages": messages })
 }
 
@@ -60,28 +37,27 @@ pub fn single(topics: &[Topic], random: &mut Random) -> Value {
     json!({ "messages": turn(question, fact.answer.clone(), fact.thinking.as_ref()) })
 }
 
-fn plain(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Value> {
+/// Facts that need thinking come last, where their analysis is kept, or anywhere if nothing is thought.
+fn plain(topics: &[Topic], turns: usize, thinks: bool, random: &mut Random) -> Vec<Value> {
     let mut messages = Vec::new();
     let mut topic = draw_topic(topics, random);
     for i in 0..turns {
-        let follow = i > 0 && random.chance(30);
+        let last = i + 1 == turns;
+        let mut follow = i > 0 && random.chance(30);
         if !follow {
             topic = draw_topic(topics, random);
         }
-        let fact = random.pick(&topic.facts);
-        if fact.thinking.is_some() && i + 1 < turns {
-            topic = &topics[0];
-            continue;
+        let mut fact = random.pick(&topic.facts);
+        while thinks && !last && fact.thinking.is_some() {
+            follow = false;
+            topic = draw_topic(topics, random);
+            fact = random.pick(&topic.facts);
         }
         let question = match &fact.follow_up {
-            Some(question) if follow && !messages.is_empty() => question.clone(),
+            Some(question) if follow => question.clone(),
             _ => phrase(fact, random),
         };
-        messages.extend(turn(question, fact.answer.clone(), fact.thinking.as_ref()));
-    }
-    if messages.is_empty() {
-        let fact = random.pick(&topics[0].facts);
-        messages = turn(phrase(fact, random), fact.answer.clone(), None);
+        messages.extend(turn(question, fact.answer.clone(), fact.thinking.as_ref().filter(|_| thinks)));
     }
     messages
 }
@@ -111,27 +87,15 @@ fn opener(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Value> {
                 break fact;
             }
         };
-        messages.extend(turn(
-            phrase(fact, random),
-            format!("{opener} {}", fact.answer),
-            None,
-        ));
+        messages.extend(turn(phrase(fact, random), format!("{opener} {}", fact.answer), None));
     }
     messages
 }
 
 fn remember_name(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Value> {
     let name = random.pick(NAMES);
-    let hello = [
-        format!("My name is {name}."),
-        format!("Hello, I am {name}."),
-        format!("Hi, my name is {name}!"),
-    ];
-    let mut messages = turn(
-        random.pick(&hello).clone(),
-        format!("Nice to meet you, {name}!"),
-        None,
-    );
+    let hello = [format!("My name is {name}."), format!("Hello, I am {name}."), format!("Hi, my name is {name}!")];
+    let mut messages = turn(random.pick(&hello).clone(), format!("Nice to meet you, {name}!"), None);
     if turns > 2 {
         for _ in 0..1 + random.below(3) {
             let fact = draw(topics, random);
@@ -140,11 +104,7 @@ fn remember_name(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Val
             }
         }
     }
-    messages.extend(turn(
-        random.pick(MY_NAME).to_string(),
-        format!("Your name is {name}."),
-        None,
-    ));
+    messages.extend(turn(random.pick(MY_NAME).to_string(), format!("Your name is {name}."), None));
     messages
 }
 
