@@ -2,9 +2,16 @@
 //!
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
+
+pub mod adapter;
 pub mod chat;
+pub mod config;
 pub mod data;
+pub mod device;
 pub mod host;
+pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod registry;
+pub mod train;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! Dataset files through formats, encoder and report to batches.
 
-mod common;
+mod data_common;
 
 use apus_core::{
     chat::{ChatTemplate, EncodeOptions, Encoder},
@@ -9,7 +9,7 @@ use apus_core::{
         read_sets, samples,
     },
 };
-use common::{chain, format, tiny_tokenizer};
+use data_common::{chain, format, tiny_tokenizer};
 use std::{
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},

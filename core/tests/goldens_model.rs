@@ -1,73 +1,11 @@
 //! The tiny reference model against what transformers computed (tests/goldens/tiny/README.md).
 
-use apus_core::model::{Config, ExpertsDtype, ForwardOptions, GptOss, LoadOptions, Training};
-use apus_core::ops::{SeqLayout, cross_entropy};
-use apus_core::weights::Directory;
-use candle_core::{DType, Device, Tensor};
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod common;
 
-fn golden(path: &str) -> PathBuf {
-    PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/goldens/tiny"
-    ))
-    .join(path)
-}
-
-fn load(form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
-    let dir = golden(form);
-    let config = Config::read(&dir.join("config.json")).unwrap();
-    let options = LoadOptions {
-        experts,
-        training,
-        ..LoadOptions::frozen(&Device::Cpu)
-    };
-    GptOss::load(&config, &Directory::open(&dir).unwrap(), &options, |_| {}).unwrap()
-}
-
-fn tensors(file: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(golden(file), &Device::Cpu).unwrap()
-}
-
-/// The unpadded rows of `[B, T]` by the attention mask.
-fn unpad(all: &HashMap<String, Tensor>, name: &str, mask: &str) -> Vec<Vec<i64>> {
-    let read = |name: &str| {
-        all[name]
-            .to_dtype(DType::I64)
-            .unwrap()
-            .to_vec2::<i64>()
-            .unwrap()
-    };
-    let (rows, mask) = (read(name), read(mask));
-    let keep = |(row, mask): (Vec<i64>, &Vec<i64>)| {
-        row.into_iter()
-            .zip(mask)
-            .filter(|(_, m)| **m == 1)
-            .map(|(x, _)| x)
-            .collect()
-    };
-    rows.into_iter().zip(&mask).map(keep).collect()
-}
-
-fn batch(rows: &[Vec<i64>]) -> (Tensor, SeqLayout) {
-    let ids: Vec<u32> = rows.iter().flatten().map(|&id| id as u32).collect();
-    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-    let ids = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap();
-    (ids, SeqLayout::new(&lengths, &Device::Cpu).unwrap())
-}
-
-fn max_gap(a: &Tensor, b: &Tensor) -> f32 {
-    let b = b.to_dtype(DType::F32).unwrap();
-    (a - b)
-        .unwrap()
-        .abs()
-        .unwrap()
-        .max_all()
-        .unwrap()
-        .to_scalar()
-        .unwrap()
-}
+use apus_core::model::{ExpertsDtype, ForwardOptions, Training};
+use apus_core::ops::cross_entropy;
+use candle_core::{Device, Tensor};
+use common::{batch, golden, load, max_gap, tensors, unpad};
 
 #[test]
 fn logits_and_losses_of_both_checkpoint_forms() {

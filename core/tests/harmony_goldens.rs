@@ -1,10 +1,10 @@
 //! Both renderers and the tokenizer against reference conversations of transformers.
 
-mod common;
+mod data_common;
 
 use apus_core::chat::{ChatTemplate, RenderOptions};
 use apus_sdk::{Conversation, Message};
-use common::{conversation, golden, jinja, lines, tiny_tokenizer, tokenizer};
+use data_common::{conversation, golden, jinja, lines, tiny_tokenizer, tokenizer};
 use serde_json::{Map, Value, json};
 
 fn options(row: &Map<String, Value>) -> RenderOptions {

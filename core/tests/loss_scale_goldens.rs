@@ -1,9 +1,9 @@
 //! Loss scales against vectors made by ms-swift's own functions.
 
-mod common;
+mod data_common;
 
 use apus_sdk::{Field, Turn};
-use common::{chain, lines};
+use data_common::{chain, lines};
 use serde_json::{Value, json};
 
 #[test]

@@ -1,13 +1,13 @@
 //! Which tokens are trained, and how much: whole conversations through the encoder.
 
-mod common;
+mod data_common;
 
 use apus_core::chat::{
     ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader,
     preview::{Marks, marked},
 };
 use apus_sdk::{LossScale, Sample, Segment, TokenRow, Turn};
-use common::{chain, conversation, jinja, tiny_tokenizer};
+use data_common::{chain, conversation, jinja, tiny_tokenizer};
 use serde_json::{Value, json};
 
 fn encoder(template: ChatTemplate, scales: apus_core::chat::Chain, header: TrainHeader) -> Encoder {

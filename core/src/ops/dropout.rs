@@ -2,9 +2,17 @@
 //! mask without storing it, and so do all devices.
 
 use super::{host, philox};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
+
+/// The stream of random numbers for masks: "drop".
+const STREAM: u64 = 0x6472_6f70;
+
+/// Words below this are dropped.
+pub fn threshold(p: f32) -> u32 {
+    (f64::from(p) * f64::from(u32::MAX)) as u32
+}
 
 /// Zeroes each element with probability `p` and scales the rest by `1 / (1 - p)`. The gradient is the
 /// same call on the gradient.
@@ -12,27 +20,27 @@ use rayon::prelude::*;
 /// # Errors
 /// Out of memory.
 pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
-    if p <= 0.0 {
+    ensure!(
+        (0.0..1.0).contains(&p),
+        "dropout probability {p} is not in 0..1"
+    );
+    if p == 0.0 {
         return Ok(x.clone());
     }
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::dropout::apply(x, p, seed, cuda);
     }
-    let scale = 1.0 / (1.0 - p);
+    let (threshold, scale) = (threshold(p), 1.0 / (1.0 - p));
     host::with(x, |values: &[f32]| {
         let mut out = values.to_vec();
         out.par_chunks_mut(1 << 14)
             .enumerate()
             .for_each(|(task, out)| {
                 for (i, out) in out.chunks_mut(4).enumerate() {
-                    let words = philox::block(seed, 0, ((task << 12) + i) as u64);
+                    let words = philox::block(seed, STREAM, ((task << 12) + i) as u64);
                     for (x, word) in out.iter_mut().zip(words) {
-                        *x = if philox::unit(word) < p {
-                            0.0
-                        } else {
-                            *x * scale
-                        };
+                        *x = if word >= threshold { *x * scale } else { 0.0 };
                     }
                 }
             });

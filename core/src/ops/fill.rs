@@ -26,7 +26,7 @@ pub fn normal_f32(count: usize, seed: u64, stream: u64, std: f32) -> Vec<f32> {
     blocks(count, |block| {
         let [a, b, c, d] = philox::block(seed, stream, block);
         let ([w, x], [y, z]) = (philox::normals(a, b), philox::normals(c, d));
-        [w * std, x * std, y * std, z * std]
+        [w, x, y, z].map(|z| (f64::from(std) * z) as f32)
     })
 }
 
@@ -37,15 +37,14 @@ pub fn uniform_f32(count: usize, seed: u64, stream: u64, low: f32, high: f32) ->
     })
 }
 
-/// Random bytes: the words of each block, low byte first.
-pub fn random_bytes(count: usize, seed: u64, stream: u64) -> Vec<u8> {
+/// Random bytes in `low..low + span`, `span` up to 256: the words of each block, low byte first.
+pub fn random_bytes(count: usize, seed: u64, stream: u64, low: u8, span: u32) -> Vec<u8> {
     let words = blocks(count.div_ceil(4), |block| {
         philox::block(seed, stream, block)
     });
-    words
-        .into_iter()
-        .flat_map(u32::to_le_bytes)
-        .take(count)
+    let bytes = words.into_iter().flat_map(u32::to_le_bytes).take(count);
+    bytes
+        .map(|byte| low.wrapping_add(((u32::from(byte) * span) >> 8) as u8))
         .collect()
 }
 
@@ -63,7 +62,7 @@ pub fn normal(
     let shape = shape.into();
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = device {
-        return super::cuda::fill::normal(&shape, std, seed, stream, dtype, cuda);
+        return super::cuda::fill::normal(&shape, std, (seed, stream), dtype, cuda);
     }
     let values = normal_f32(shape.elem_count(), seed, stream, std);
     Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
@@ -84,21 +83,22 @@ pub fn uniform(
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
-/// A tensor of random bytes.
+/// A tensor of random bytes in `low..low + span`, `span` up to 256.
 ///
 /// # Errors
 /// Out of memory.
 pub fn bytes(
     shape: impl Into<Shape>,
+    (low, span): (u8, u32),
     (seed, stream): (u64, u64),
     device: &Device,
 ) -> Result<Tensor> {
     let shape = shape.into();
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = device {
-        return super::cuda::fill::bytes(&shape, seed, stream, cuda);
+        return super::cuda::fill::bytes(&shape, (low, span), (seed, stream), cuda);
     }
-    let values = random_bytes(shape.elem_count(), seed, stream);
+    let values = random_bytes(shape.elem_count(), seed, stream, low, span);
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
@@ -116,6 +116,14 @@ mod tests {
         assert_ne!(x[..10], normal_f32(10, 7, 4, 2.0));
         let u = uniform_f32(1000, 1, 0, -1.0, 3.0);
         assert!(u.iter().all(|&u| (-1.0..3.0).contains(&u)));
-        assert_eq!(random_bytes(7, 1, 0), random_bytes(16, 1, 0)[..7]);
+        assert_eq!(
+            random_bytes(7, 1, 0, 0, 256),
+            random_bytes(16, 1, 0, 0, 256)[..7]
+        );
+        assert!(
+            random_bytes(100, 1, 0, 120, 4)
+                .iter()
+                .all(|b| (120..124).contains(b))
+        );
     }
 }

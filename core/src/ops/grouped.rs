@@ -61,8 +61,8 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor, offsets: &[usize]) -> Result<Tensor>
 pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize]) -> Result<Tensor> {
     let (n, o) = y.dims2()?;
     #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = y.device() {
-        return super::cuda::grouped::add_bias(y, bias, offsets, cuda);
+    if let candle_core::Device::Cuda(cuda) = y.device().clone() {
+        return super::cuda::grouped::add_bias(y, bias, offsets, &cuda);
     }
     host::with2(&y, bias, |y, bias| {
         let mut out = y.to_vec();
@@ -82,6 +82,10 @@ pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn bias_grad(dy: &Tensor, offsets: &[usize]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = dy.device() {
+        return super::cuda::grouped::bias_grad(dy, offsets, cuda);
+    }
     let (_, o) = dy.dims2()?;
     let zeros = Tensor::zeros(o, DType::F32, dy.device())?;
     let mut parts = vec![zeros; offsets.len() - 1];

@@ -1,7 +1,7 @@
 //! A linear layer: `y = x w^T + b`, and its gradients.
 
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 /// `x` `[T, I]`, `w` `[O, I]`, `bias` `[O]` to `[T, O]`.
 ///
@@ -9,10 +9,12 @@ use candle_core::{DType, Tensor};
 /// Shapes do not fit.
 pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let y = x.matmul(&w.t()?)?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    })
+    let Some(bias) = bias else { return Ok(y) };
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = y.device().clone() {
+        return super::cuda::linear::add_bias(y, bias, &cuda);
+    }
+    Ok(y.broadcast_add(bias)?)
 }
 
 /// Gradient by `x`: `dy w`.
@@ -28,7 +30,11 @@ pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    Ok(dy.t()?.matmul(x)?.to_dtype(DType::F32)?)
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device() {
+        return super::cuda::linear::weight_grad(x, dy, cuda);
+    }
+    Ok(dy.t()?.matmul(x)?)
 }
 
 /// Gradient by the bias, `[O]` f32: the sum of `dy` over rows.
@@ -36,7 +42,11 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
-    Ok(dy.to_dtype(DType::F32)?.sum(0)?)
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = dy.device() {
+        return super::cuda::linear::bias_grad(dy, cuda);
+    }
+    Ok(dy.sum(0)?)
 }
 
 #[cfg(test)]

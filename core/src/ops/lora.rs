@@ -3,9 +3,9 @@
 //!
 //! A and B are f32; the products are taken in the type of `x`.
 
-use super::grouped;
+use super::{grouped, linear};
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 /// A and B of one matrix, in f32: `a` `[R, I]`, `b` `[O, R]`; per expert `[E, R, I]` and `[E, R, O]`.
 #[derive(Debug, Clone)]
@@ -50,8 +50,8 @@ pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Gra
     let dxa = dy.matmul(&b)?;
     Ok(Grads {
         dx: dxa.matmul(&a)?,
-        da: dxa.t()?.matmul(x)?.to_dtype(DType::F32)?,
-        db: (dy.t()?.matmul(xa)?.to_dtype(DType::F32)? * pair.scale)?,
+        da: linear::weight_grad(x, &dxa)?,
+        db: (linear::weight_grad(xa, dy)? * pair.scale)?,
     })
 }
 

@@ -15,6 +15,8 @@ pub mod adamw;
 pub mod attention;
 pub mod copy;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod dropout;
 pub mod fill;
 pub mod grouped;

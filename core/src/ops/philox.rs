@@ -35,13 +35,13 @@ pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
-/// Two normal numbers from two words (Box and Muller).
-pub fn normals(a: u32, b: u32) -> [f32; 2] {
+/// Two standard normal numbers from two words (Box and Muller), in f64.
+pub fn normals(a: u32, b: u32) -> [f64; 2] {
     // In (0, 1], so that the logarithm is finite.
-    let u = ((a >> 8) + 1) as f32 * (1.0 / (1 << 24) as f32);
+    let u = (f64::from(a >> 8) + 1.0) / f64::from(1 << 24);
     let radius = (-2.0 * u.ln()).sqrt();
-    let angle = std::f32::consts::TAU * unit(b);
-    [radius * angle.cos(), radius * angle.sin()]
+    let (sine, cosine) = (std::f64::consts::TAU * f64::from(b >> 8) / f64::from(1 << 24)).sin_cos();
+    [radius * cosine, radius * sine]
 }
 
 #[cfg(test)]

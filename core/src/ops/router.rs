@@ -90,6 +90,10 @@ impl RoutePlan {
 /// # Errors
 /// Shapes do not fit.
 pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = logits.device() {
+        return super::cuda::router::weights(logits, ids, cuda);
+    }
     let kept = logits.to_dtype(DType::F32)?.gather(ids, 1)?;
     let shifted = kept.broadcast_sub(&kept.max_keepdim(1)?)?.exp()?;
     Ok(shifted.broadcast_div(&shifted.sum_keepdim(1)?)?)
@@ -105,6 +109,10 @@ pub fn weights_backward(
     dweights: &Tensor,
     experts: usize,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = weights.device() {
+        return super::cuda::router::weights_backward(weights, ids, dweights, experts, cuda);
+    }
     let (t, _) = weights.dims2()?;
     let mean = (weights * dweights)?.sum_keepdim(1)?;
     let dkept = (weights * dweights.broadcast_sub(&mean)?)?;

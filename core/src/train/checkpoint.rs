@@ -40,12 +40,14 @@ impl Checkpoint {
             File::open(run)?.sync_all()?;
             Ok(())
         };
-        attempt().inspect_err(|_| drop(fs::remove_dir_all(&temporary))).with_context(|| {
-            format!(
-                "{}: cannot be saved; earlier checkpoints are untouched",
-                target.display()
-            )
-        })?;
+        attempt()
+            .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
+            .with_context(|| {
+                format!(
+                    "{}: cannot be saved; earlier checkpoints are untouched",
+                    target.display()
+                )
+            })?;
         Ok(target)
     }
 
@@ -58,7 +60,9 @@ impl Checkpoint {
         for entry in fs::read_dir(run).with_context(|| run.display().to_string())? {
             let entry = entry?;
             let name = entry.file_name();
-            let step = name.to_str().and_then(|name| name.strip_prefix("checkpoint-"));
+            let step = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("checkpoint-"));
             if let Some(Ok(step)) = step.map(str::parse::<u64>) {
                 found.push((step, entry.path()));
             }
@@ -95,7 +99,11 @@ impl Checkpoint {
     /// It does not exist, or lacks a file; the error names it and whole checkpoints beside it.
     pub fn check(dir: &Path, weights: &str) -> Result<()> {
         if !dir.is_dir() {
-            bail!("{}: no such checkpoint folder{}", dir.display(), beside(dir));
+            bail!(
+                "{}: no such checkpoint folder{}",
+                dir.display(),
+                beside(dir)
+            );
         }
         for file in [weights, OPTIMIZER_FILE, super::state::TrainerState::FILE] {
             if !dir.join(file).is_file() {
@@ -140,7 +148,11 @@ mod tests {
     use super::*;
 
     fn names(run: &Path) -> Vec<u64> {
-        Checkpoint::list(run).unwrap().into_iter().map(|(step, _)| step).collect()
+        Checkpoint::list(run)
+            .unwrap()
+            .into_iter()
+            .map(|(step, _)| step)
+            .collect()
     }
 
     #[test]
@@ -190,9 +202,13 @@ mod tests {
         })
         .unwrap();
         Checkpoint::check(&whole, "w").unwrap();
-        let half = Checkpoint::write(run.path(), 2, |dir| Ok(fs::write(dir.join("w"), "")?)).unwrap();
+        let half =
+            Checkpoint::write(run.path(), 2, |dir| Ok(fs::write(dir.join("w"), "")?)).unwrap();
         let error = Checkpoint::check(&half, "w").unwrap_err().to_string();
-        assert!(error.contains(OPTIMIZER_FILE) && error.contains("checkpoint-1"), "{error}");
+        assert!(
+            error.contains(OPTIMIZER_FILE) && error.contains("checkpoint-1"),
+            "{error}"
+        );
         assert!(Checkpoint::check(&run.path().join("checkpoint-3"), "w").is_err());
     }
 }

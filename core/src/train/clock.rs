@@ -30,7 +30,14 @@ impl Clock {
     /// Starts now, at this many steps made.
     pub fn start(step: u64) -> Self {
         let now = Instant::now();
-        Self { start: now, first_step: step, tokens: 0, tokens_before: 0, training: Duration::ZERO, training_total: Duration::ZERO }
+        Self {
+            start: now,
+            first_step: step,
+            tokens: 0,
+            tokens_before: 0,
+            training: Duration::ZERO,
+            training_total: Duration::ZERO,
+        }
     }
 
     /// Time since the start.
@@ -41,7 +48,8 @@ impl Clock {
     /// Time left at the present pace.
     pub fn remaining(&self, step: u64, total: u64) -> Duration {
         let made = step.saturating_sub(self.first_step).max(1);
-        self.elapsed().mul_f64(total.saturating_sub(step) as f64 / made as f64)
+        self.elapsed()
+            .mul_f64(total.saturating_sub(step) as f64 / made as f64)
     }
 
     /// Mean seconds a step.

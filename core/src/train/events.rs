@@ -32,7 +32,10 @@ macro_rules! events {
 impl Events {
     /// Callbacks with their names.
     pub fn new(callbacks: Vec<(String, Box<dyn Callback>)>) -> Self {
-        Self { callbacks, control: Control::default() }
+        Self {
+            callbacks,
+            control: Control::default(),
+        }
     }
 
     events! {
@@ -87,7 +90,9 @@ mod tests {
     impl Callback for Stops {
         fn on_step_end(&mut self, state: &RunState, control: &mut Control) -> apus_sdk::Result<()> {
             control.should_training_stop = state.global_step >= 2;
-            control.metrics.insert("mine".to_owned(), state.global_step.into());
+            control
+                .metrics
+                .insert("mine".to_owned(), state.global_step.into());
             Ok(())
         }
         fn on_save(&mut self, _: &Path, _: &RunState, _: &mut Control) -> apus_sdk::Result<()> {
@@ -98,7 +103,10 @@ mod tests {
     #[test]
     fn requests_and_errors_reach_the_trainer() {
         let mut events = Events::new(vec![("stops".to_owned(), Box::new(Stops))]);
-        let state = RunState { global_step: 2, ..Default::default() };
+        let state = RunState {
+            global_step: 2,
+            ..Default::default()
+        };
         events.on_step_end(&state).unwrap();
         assert!(events.control.should_training_stop);
         let mut values = Map::new();

@@ -10,7 +10,12 @@ pub struct Trackers(Vec<(String, Option<Box<dyn Tracker>>)>);
 impl Trackers {
     /// Starts each tracker.
     pub fn start(trackers: Vec<(String, Box<dyn Tracker>)>, run: &RunInfo) -> Self {
-        let mut all = Self(trackers.into_iter().map(|(name, t)| (name, Some(t))).collect());
+        let mut all = Self(
+            trackers
+                .into_iter()
+                .map(|(name, t)| (name, Some(t)))
+                .collect(),
+        );
         all.each(|tracker| tracker.start(run));
         all
     }

@@ -4,12 +4,13 @@ use crate::host::chunk_loss;
 use crate::model::Head;
 use anyhow::Result;
 use apus_sdk::{EvalBatch, Loss};
-use candle_core::{Tensor, D};
+use candle_core::{D, Tensor};
 
 /// Logits of one chunk hold at most this many numbers.
 const CHUNK_ELEMENTS: usize = 1 << 28;
 
 /// The supervised positions of a batch.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Supervised {
     /// Position of each supervised token's *predecessor* among all tokens, ascending.
     pub rows: Vec<u32>,
@@ -46,7 +47,12 @@ pub fn head_loss(
     scale: Option<f64>,
 ) -> Result<LossReport> {
     let device = hidden.device();
-    let Supervised { rows, labels, weights, lengths } = supervised;
+    let Supervised {
+        rows,
+        labels,
+        weights,
+        lengths,
+    } = supervised;
     let mut tokens = EvalBatch {
         labels: labels.clone(),
         weights: weights.clone(),
@@ -55,7 +61,11 @@ pub fn head_loss(
     };
     if rows.is_empty() {
         let dhidden = scale.map(|_| hidden.zeros_like()).transpose()?;
-        return Ok(LossReport { sum: 0.0, tokens, dhidden });
+        return Ok(LossReport {
+            sum: 0.0,
+            tokens,
+            dhidden,
+        });
     }
     let picked = hidden.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
     let (normed, tape) = head.forward(&picked)?;
@@ -69,12 +79,19 @@ pub fn head_loss(
         let weights = Tensor::new(&weights[start..start + len], device)?;
         let found = chunk_loss(loss, &logits, &labels, &weights, scale)?;
         tokens.losses.extend(found.per_token.to_vec1::<f32>()?);
-        tokens.predictions.extend(logits.argmax(D::Minus1)?.to_vec1::<u32>()?);
+        tokens
+            .predictions
+            .extend(logits.argmax(D::Minus1)?.to_vec1::<u32>()?);
         if let Some(dlogits) = found.dlogits {
             gradients.push(head.logits_backward(&normed, &dlogits)?);
         }
     }
-    let sum = tokens.losses.iter().zip(weights).map(|(&l, &w)| f64::from(l) * f64::from(w)).sum();
+    let sum = tokens
+        .losses
+        .iter()
+        .zip(weights)
+        .map(|(&l, &w)| f64::from(l) * f64::from(w))
+        .sum();
     let dhidden = match scale {
         Some(_) => {
             let drows = head.backward(&tape, &Tensor::cat(&gradients, 0)?)?;
@@ -82,7 +99,11 @@ pub fn head_loss(
         }
         None => None,
     };
-    Ok(LossReport { sum, tokens, dhidden })
+    Ok(LossReport {
+        sum,
+        tokens,
+        dhidden,
+    })
 }
 
 /// Rows of `drows` at their positions among the rows of `like`, zeros elsewhere: a gather from
@@ -107,7 +128,10 @@ mod tests {
     fn rows_go_back_where_they_came_from() {
         let like = Tensor::zeros((4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let drows = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
-        let spread = spread(&drows, &[0, 2], &like).unwrap().to_vec2::<f32>().unwrap();
+        let spread = spread(&drows, &[0, 2], &like)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
         assert_eq!(spread, [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]);
     }
 }

@@ -3,6 +3,7 @@
 //! [`recipe`] reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
 //! one ingredient each.
 
+mod batch;
 mod checkpoint;
 mod clock;
 mod evaluate;
@@ -11,18 +12,21 @@ mod gradient_check;
 mod logs;
 mod loss;
 mod optimizer;
+mod order;
 mod plan;
 mod progress;
-mod recipe;
-mod samples;
-mod setup;
+mod settings;
 mod signals;
 mod state;
 mod steps;
+mod trainer;
 
+pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
-pub use evaluate::{Evaluation, evaluate};
-pub use loss::{LossReport, head_loss};
+pub use evaluate::evaluate;
+pub use loss::{LossReport, Supervised, head_loss};
 pub use optimizer::OptimizerHost;
-pub use recipe::run;
-pub use steps::Steps;
+pub use plan::{MemoryPlan, Shape};
+pub use settings::{Every, Settings};
+pub use steps::{Steps, Wanted};
+pub use trainer::{Components, ModelFiles, Outcome, Trainer};

@@ -47,7 +47,11 @@ impl OptimizerHost {
                 param,
             })
             .collect();
-        Self { optimizer, slots, step: 0 }
+        Self {
+            optimizer,
+            slots,
+            step: 0,
+        }
     }
 
     /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it
@@ -56,7 +60,11 @@ impl OptimizerHost {
     /// # Errors
     /// The device failed.
     pub fn clip(&self, max_norm: f64) -> Result<f64> {
-        let grads: Vec<Tensor> = self.slots.iter().filter_map(|slot| slot.param.grad()).collect();
+        let grads: Vec<Tensor> = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.param.grad())
+            .collect();
         let norm = reduce::square_sum(&grads)?.sqrt();
         let factor = max_norm / (norm + 1e-6);
         if max_norm > 0.0 && factor < 1.0 {
@@ -92,7 +100,9 @@ impl OptimizerHost {
             });
         }
         let info = StepInfo { step: self.step };
-        self.optimizer.step(&mut params, &info).context("in the optimizer component")
+        self.optimizer
+            .step(&mut params, &info)
+            .context("in the optimizer component")
     }
 
     /// Forgets all gradients.
@@ -133,19 +143,23 @@ impl OptimizerHost {
         device: &Device,
     ) -> Result<()> {
         self.step = step;
-        let mut by_name: BTreeMap<String, &mut Slot> =
-            self.slots.iter_mut().map(|slot| (slot.param.name().to_owned(), slot)).collect();
+        let mut by_name: BTreeMap<String, &mut Slot> = self
+            .slots
+            .iter_mut()
+            .map(|slot| (slot.param.name().to_owned(), slot))
+            .collect();
         for (key, tensor) in saved {
-            let (param, name) = key
-                .rsplit_once(SEPARATOR)
-                .with_context(|| format!("optimizer state has the key {key:?}, not `parameter//name`"))?;
+            let (param, name) = key.rsplit_once(SEPARATOR).with_context(|| {
+                format!("optimizer state has the key {key:?}, not `parameter//name`")
+            })?;
             let slot = by_name.get_mut(param).with_context(|| {
                 format!(
                     "optimizer state is for {param}, which this run does not train; resume with \
                      the same target_modules and target_parameters, or start with --adapters"
                 )
             })?;
-            let (found, expected) = (tensor.dims(), slot.param.value().dims());
+            let value = slot.param.value();
+            let (found, expected) = (tensor.dims(), value.dims());
             ensure!(
                 tensor.dtype() != DType::F32 || found.len() != expected.len() || found == expected,
                 "optimizer state {key} has shape {found:?}, the parameter {expected:?}"

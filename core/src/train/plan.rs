@@ -32,24 +32,39 @@ pub struct Shape {
 impl MemoryPlan {
     /// Works it out for a model of this shape.
     pub fn new(config: &Config, shape: &Shape) -> Self {
-        let Shape { tokens, compute_bytes, .. } = *shape;
+        let Shape {
+            tokens,
+            compute_bytes,
+            ..
+        } = *shape;
         let c = compute_bytes;
         let (hidden, inter) = (config.hidden_size as u64, config.intermediate_size as u64);
         let layers = config.num_hidden_layers as u64;
         let routed = tokens * config.num_experts_per_tok as u64;
-        let qkv = ((config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim) as u64;
+        let qkv = ((config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim)
+            as u64;
         let attention = (config.num_attention_heads * config.head_dim) as u64;
-        let tape = tokens * c * (3 * hidden + 2 * qkv + 2 * attention)
-            + routed * c * (2 * inter + hidden);
+        let tape =
+            tokens * c * (3 * hidden + 2 * qkv + 2 * attention) + routed * c * (2 * inter + hidden);
         let working = routed * c * (2 * hidden + 4 * inter) + tokens * c * (2 * qkv + 4 * hidden);
         let expert_matrix = config.num_local_experts as u64 * hidden * inter * c;
-        let buffer = if shape.packed_experts { 2 * expert_matrix } else { 0 };
+        let buffer = if shape.packed_experts {
+            2 * expert_matrix
+        } else {
+            0
+        };
         let logits = (tokens.min(1 << 12) * config.vocab_size as u64).min(1 << 28) * (3 * c);
         let parts = vec![
             ("weights", shape.weight_bytes),
             ("adapters and gradients", shape.trainable * 8),
-            ("optimizer state", shape.trainable * 4 * shape.optimizer_copies),
-            ("layer inputs (checkpoints)", (layers + 1) * tokens * hidden * c),
+            (
+                "optimizer state",
+                shape.trainable * 4 * shape.optimizer_copies,
+            ),
+            (
+                "layer inputs (checkpoints)",
+                (layers + 1) * tokens * hidden * c,
+            ),
             ("tapes of kept layers", (shape.kept_layers.max(1)) * tape),
             ("working buffers of one layer", working),
             ("dequantised experts of one layer", buffer),
@@ -66,8 +81,12 @@ impl MemoryPlan {
     /// As a table for a terminal.
     pub fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        let all = self.parts.iter().copied().chain([("together", self.total())]);
+        table.load_style(presets::NOTHING);
+        let all = self
+            .parts
+            .iter()
+            .copied()
+            .chain([("together", self.total())]);
         for (name, bytes) in all {
             table.add_row([name.to_owned(), gib(bytes)]);
         }
@@ -78,7 +97,11 @@ impl MemoryPlan {
 /// `1.25 GiB`, or MiB below one GiB.
 pub fn gib(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1u32 << 30);
-    if gib >= 1.0 { format!("{gib:.2} GiB") } else { format!("{:.1} MiB", gib * 1024.0) }
+    if gib >= 1.0 {
+        format!("{gib:.2} GiB")
+    } else {
+        format!("{:.1} MiB", gib * 1024.0)
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ impl Progress {
         }
         let bar = ProgressBar::new(total).with_position(made);
         let style = "{bar:30} {pos}/{len}  {msg}  {elapsed} < {eta}";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Self(bar)
     }
 
@@ -25,7 +27,9 @@ impl Progress {
 
     /// One step more.
     pub fn step(&self, loss: f64, lr: f64, tokens_per_second: f64) {
-        self.0.set_message(format!("loss {loss:.4}  lr {lr:.2e}  {tokens_per_second:.0} tok/s"));
+        self.0.set_message(format!(
+            "loss {loss:.4}  lr {lr:.2e}  {tokens_per_second:.0} tok/s"
+        ));
         self.0.inc(1);
     }
 

@@ -25,8 +25,6 @@ pub struct TrainerState {
     pub data_seed: u64,
     /// Seed of everything else.
     pub seed: u64,
-    /// Tokens trained on so far.
-    pub tokens: u64,
     /// Losses of steps that were not logged yet.
     pub pending: Pending,
     /// Everything logged.

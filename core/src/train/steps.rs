@@ -53,11 +53,21 @@ impl Steps {
         let total = wanted
             .max_steps
             .unwrap_or_else(|| (wanted.epochs * per_epoch as f64).ceil() as u64);
-        ensure!(total > 0, "num_train_epochs {} gives no step at all", wanted.epochs);
+        ensure!(
+            total > 0,
+            "num_train_epochs {} gives no step at all",
+            wanted.epochs
+        );
         let warmup = wanted
             .warmup_steps
             .unwrap_or_else(|| (total as f64 * wanted.warmup_ratio).ceil() as u64);
-        Ok(Self { batches_per_epoch, accumulation: wanted.accumulation, per_epoch, total, warmup })
+        Ok(Self {
+            batches_per_epoch,
+            accumulation: wanted.accumulation,
+            per_epoch,
+            total,
+            warmup,
+        })
     }
 
     /// The epoch (from 0) of a step (from 0).
@@ -77,7 +87,8 @@ impl Steps {
             return 0.0;
         }
         let last = steps - 1;
-        self.epoch_of(last) as f64 + self.batches_of(last).end as f64 / self.batches_per_epoch as f64
+        self.epoch_of(last) as f64
+            + self.batches_of(last).end as f64 / self.batches_per_epoch as f64
     }
 
     /// Whether the step (from 0) is the last of its epoch.
@@ -107,7 +118,10 @@ mod tests {
         assert_eq!((steps.total, steps.warmup), (5, 2));
         let ranges: Vec<_> = (0..5).map(|step| steps.batches_of(step)).collect();
         assert_eq!(ranges, [0..2, 2..4, 4..5, 0..2, 2..4]);
-        assert_eq!((0..4).map(|s| steps.epoch_of(s)).collect::<Vec<_>>(), [0, 0, 0, 1]);
+        assert_eq!(
+            (0..4).map(|s| steps.epoch_of(s)).collect::<Vec<_>>(),
+            [0, 0, 0, 1]
+        );
         assert_eq!(steps.epochs_after(3), 1.0);
         assert_eq!(steps.epochs_after(4), 1.4);
         assert!(steps.ends_epoch(2) && !steps.ends_epoch(3));
@@ -115,14 +129,30 @@ mod tests {
 
     #[test]
     fn max_steps_and_warmup_steps_win() {
-        let wanted = Wanted { max_steps: Some(20), warmup_steps: Some(7), ..WANTED };
+        let wanted = Wanted {
+            max_steps: Some(20),
+            warmup_steps: Some(7),
+            ..WANTED
+        };
         let steps = Steps::new(&wanted).unwrap();
         assert_eq!((steps.total, steps.warmup), (20, 7));
     }
 
     #[test]
     fn nothing_to_train_is_an_error() {
-        assert!(Steps::new(&Wanted { examples: 0, ..WANTED }).is_err());
-        assert!(Steps::new(&Wanted { epochs: 0.0, ..WANTED }).is_err());
+        assert!(
+            Steps::new(&Wanted {
+                examples: 0,
+                ..WANTED
+            })
+            .is_err()
+        );
+        assert!(
+            Steps::new(&Wanted {
+                epochs: 0.0,
+                ..WANTED
+            })
+            .is_err()
+        );
     }
 }

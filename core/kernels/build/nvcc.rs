@@ -1,0 +1,104 @@
+//! Compiles each module of kernels to PTX for compute capability 8.0. The driver turns PTX into machine code for the
+//! card at hand (and caches it), so one build serves every card from 8.0 on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+const MODULES: [&str; 12] = [
+    "rms_norm",
+    "rope",
+    "router",
+    "permute",
+    "bias",
+    "swiglu",
+    "mxfp4",
+    "cross_entropy",
+    "random",
+    "adamw",
+    "reduce",
+    "element",
+];
+const HEAD_DIMS: [u32; 4] = [16, 32, 64, 128];
+const ARCHITECTURE: &str = "compute_80";
+
+/// Writes `<module>.ptx` into `out` for every module, several at a time.
+pub fn compile_all(out: &Path) -> Result<(), String> {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let nvcc = find()?;
+    let mut jobs: Vec<(String, Vec<String>)> = HEAD_DIMS
+        .iter()
+        .map(|dim| {
+            (
+                format!("attention_d{dim}"),
+                vec![format!("-DHEAD_DIM={dim}"), "src/attention.cu".into()],
+            )
+        })
+        .collect();
+    jobs.extend(
+        MODULES
+            .iter()
+            .map(|name| (name.to_string(), vec![format!("src/{name}.cu")])),
+    );
+    let queue = Mutex::new(jobs.into_iter());
+    let next = || queue.lock().ok().and_then(|mut jobs| jobs.next());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+    std::thread::scope(|scope| {
+        let worker = || {
+            while let Some((name, arguments)) = next() {
+                compile(&nvcc, &out.join(format!("{name}.ptx")), &arguments)?;
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .map_err(|_| "a compiling thread panicked".to_string())?
+        })
+    })
+}
+
+fn compile(nvcc: &Path, ptx: &Path, arguments: &[String]) -> Result<(), String> {
+    let mut command = Command::new(nvcc);
+    command
+        .args(["-ptx", "-O3", "-std=c++17", "-arch", ARCHITECTURE])
+        .args(arguments)
+        .arg("-o")
+        .arg(ptx);
+    let output = command
+        .output()
+        .map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(format!(
+        "nvcc failed ({}): {command:?}\n{}",
+        output.status,
+        String::from_utf8_lossy(&said)
+    ))
+}
+
+/// The compiler: `NVCC` itself, else `bin/nvcc` under `CUDA_HOME` or `CUDA_PATH`, else on `PATH`, else /usr/local/cuda.
+fn find() -> Result<PathBuf, String> {
+    let name = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
+    let given = std::env::var_os("NVCC").map(PathBuf::from);
+    let roots = ["CUDA_HOME", "CUDA_PATH"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(|root| PathBuf::from(root).join("bin").join(name));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<PathBuf> = std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .collect();
+    let usual = PathBuf::from("/usr/local/cuda/bin").join(name);
+    given.into_iter().chain(roots).chain(on_path).chain([usual]).find(|nvcc| nvcc.is_file()).ok_or_else(|| {
+        "feature `cuda` needs nvcc, the CUDA compiler (12.0 or newer), and none was found: looked at $NVCC, $CUDA_HOME/bin, \
+         $CUDA_PATH/bin, $PATH and /usr/local/cuda/bin. Install the CUDA toolkit or point NVCC at the compiler; without \
+         a GPU, build without `--features cuda`."
+            .to_string()
+    })
+}

@@ -1,0 +1,70 @@
+"""Loads the PTX modules, launches kernels as core/kernels/src/table.rs documents, compares and times."""
+import traceback
+
+import cupy, numpy as np, torch
+
+
+class Harness:
+    i32, i64, u32, u64, f32 = np.int32, np.int64, np.uint32, np.uint64, np.float32
+
+    def __init__(self, folder):
+        self.folder, self.modules, self.passed, self.failed = folder, {}, 0, 0
+
+    def kernel(self, module, name):
+        if module not in self.modules:
+            self.modules[module] = cupy.RawModule(path=f"{self.folder}/{module}.ptx")
+        return self.modules[module].get_function(name)
+
+    def launch(self, module, name, grid, block, *args):
+        pointers = [np.uint64(a.data_ptr()) if isinstance(a, torch.Tensor) else np.uint64(0) if a is None else a for a in args]
+        self.kernel(module, name)(tuple(grid) + (1,) * (3 - len(grid)), (block, 1, 1), tuple(pointers))
+
+    def rows(self, module, name, rows, *args):
+        self.launch(module, name, (-(-rows // 4),), 128, *args)
+
+    def elements(self, module, name, count, *args):
+        self.launch(module, name, (-(-count // 2048),), 256, *args)
+
+    def verdict(self, good, name, text):
+        self.passed, self.failed = self.passed + good, self.failed + (not good)
+        if not good:
+            print(f"FAILED {name}: {text}", flush=True)
+
+    def close(self, name, got, want, tolerance=4e-3):
+        """Relative error in the Frobenius norm; 4e-3 is the rounding of one bf16."""
+        got, want = got.detach().double(), want.detach().double()
+        error = ((got - want).norm() / want.norm().clamp(min=1e-30)).item()
+        self.verdict(error <= tolerance, name, f"relative error {error:.2e}, allowed {tolerance:.0e}")
+
+    def equal(self, name, got, want):
+        wrong = (got != want).sum().item()
+        self.verdict(wrong == 0, name, f"{wrong} of {want.numel()} differ")
+
+    def guard(self, test):
+        before = self.failed
+        try:
+            test(self)
+            torch.cuda.synchronize()
+        except Exception:
+            traceback.print_exc()
+            self.verdict(False, test.__name__, "raised")
+        print(f"{test.__module__}.{test.__name__}: {'ok' if self.failed == before else 'FAILED'}", flush=True)
+
+    def milliseconds(self, run, repeats=10):
+        for _ in range(3):
+            run()
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / repeats
+
+    def bandwidth(self, name, size, run):
+        ms = self.milliseconds(run)
+        print(f"{name:30} {ms:8.3f} ms {size / ms / 1e6:8.0f} GB/s", flush=True)
+
+    def throughput(self, name, flop, run):
+        ms = self.milliseconds(run)
+        print(f"{name:44} {ms:8.3f} ms {flop / ms / 1e9:8.1f} TFLOP/s", flush=True)

@@ -1,0 +1,57 @@
+"""The counter-based generator against a NumPy version of the rule in src/philox.cuh and src/random.cu."""
+import numpy as np, torch
+
+LOW = np.uint64(0xFFFFFFFF)
+
+
+def philox(seed, stream, blocks):
+    blocks = np.asarray(blocks, dtype=np.uint64)
+    full = lambda v: np.full_like(blocks, v)
+    c = [blocks & LOW, blocks >> np.uint64(32), full(stream & 0xFFFFFFFF), full(stream >> 32)]
+    k = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        a, b = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        high, low = lambda p: p >> np.uint64(32), lambda p: p & LOW
+        c = [high(b) ^ c[1] ^ np.uint64(k[0]), low(b), high(a) ^ c[3] ^ np.uint64(k[1]), low(a)]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return np.stack(c, -1)
+
+
+def words(seed, stream, first, count):
+    index = np.arange(first, first + count, dtype=np.uint64)
+    return np.take_along_axis(philox(seed, stream, index // 4), (index % 4).astype(np.int64)[:, None], 1)[:, 0]
+
+
+def check(h):
+    assert [hex(v) for v in philox(0, 0, [0])[0]] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+    for count, seed, stream, first in [(5, 42, 7, 0), (5003, 2**40 + 9, 2**33 + 1, 16), (4096, 1, 2, 2**36)]:
+        w = words(seed, stream, first, count + 1)
+        uniform = (np.float32(-0.25) + (w >> np.uint64(8)).astype(np.float32) * np.float32(2**-24) * np.float32(0.75))[:count]
+        y, z = torch.empty(count, device="cuda"), torch.empty(count, device="cuda", dtype=torch.bfloat16)
+        args = h.i64(count), h.u64(seed), h.u64(stream), h.u64(first)
+        h.elements("random", "fill_uniform_f32", count, y, *args, h.f32(-0.25), h.f32(0.75))
+        h.elements("random", "fill_uniform_bf16", count, z, *args, h.f32(-0.25), h.f32(0.75))
+        want = torch.from_numpy(uniform).cuda()
+        h.equal(f"fill_uniform_f32 {count}", y, want)
+        h.equal(f"fill_uniform_bf16 {count}", z, want.bfloat16())
+        even = w[: (count + 1) // 2 * 2].reshape(-1, 2)
+        u1, u2 = ((even[:, 0] >> np.uint64(8)) + np.uint64(1)) * 2.0**-24, (even[:, 1] >> np.uint64(8)) * 2.0**-24
+        r, a = np.sqrt(-2 * np.log(u1)), 2 * np.pi * u2
+        normal = np.stack([r * np.cos(a), r * np.sin(a)], -1).reshape(-1)[:count]
+        want = torch.from_numpy((np.float64(np.float32(0.5)) + np.float64(np.float32(0.02)) * normal).astype(np.float32)).cuda()
+        h.elements("random", "fill_normal_f32", count, y, *args, h.f32(0.5), h.f32(0.02))
+        h.elements("random", "fill_normal_bf16", count, z, *args, h.f32(0.5), h.f32(0.02))
+        h.close(f"fill_normal_f32 {count}", y, want, 1e-9)
+        h.equal(f"fill_normal_bf16 {count}", z, want.bfloat16())
+        raw = philox(seed, stream, (first + np.arange((count + 15) // 16 * 16, dtype=np.uint64)[::16]) // np.uint64(16)).astype("<u4")
+        byte = raw.view(np.uint8).reshape(-1)[:count].astype(np.int64)
+        for low, span in ((0, 256), (118, 5)):
+            b = torch.empty(count, device="cuda", dtype=torch.uint8)
+            h.elements("random", "fill_bytes", count, b, *args, h.u32(low), h.u32(span))
+            h.equal(f"fill_bytes {count} {low}", b.long(), torch.from_numpy(low + (byte * span >> 8)).cuda())
+        keep = torch.from_numpy(words(seed, 0x64726F70, 0, count) >= int(0.3 * 2**32)).cuda()
+        x = torch.randn(count, device="cuda")
+        h.elements("random", "dropout_f32", count, y, x, h.i64(count), h.u64(seed), h.u32(int(0.3 * 2**32)), h.f32(1 / 0.7))
+        h.close(f"dropout_f32 {count}", y, torch.where(keep, x.double() / 0.7, 0), 1e-6)
+        h.elements("random", "dropout_bf16", count, z, x.bfloat16(), h.i64(count), h.u64(seed), h.u32(int(0.3 * 2**32)), h.f32(1 / 0.7))
+        h.close(f"dropout_bf16 {count}", z, torch.where(keep, x.bfloat16().double() / 0.7, 0))

@@ -1,0 +1,262 @@
+//! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
+
+use crate::model::{ExpertLinear, GptOss, Linear, Matrix, Param, Weight};
+use candle_core::DType;
+use comfy_table::{CellAlignment, Table as Drawing, presets};
+use std::fmt;
+use std::sync::Arc;
+
+/// One part of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// `self_attn`, `mlp.experts`, `LoRA on q_proj`.
+    pub part: String,
+    /// Modules of this kind.
+    pub modules: usize,
+    /// Count of numbers.
+    pub parameters: usize,
+    /// Type they are kept in on the device.
+    pub stored: String,
+    /// Type of the products they enter.
+    pub computed: String,
+    /// Count of those that are trained.
+    pub trainable: usize,
+}
+
+/// All parts; its `Display` is the table that a run prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The model's own weights first, then the adapter.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// The parts of a model as it stands.
+    pub fn of(model: &GptOss) -> Self {
+        let computed = type_name(model.dtype());
+        let mut table = Self { rows: Vec::new() };
+        table.weight("embed_tokens", model.embedding(), computed);
+        for layer in model.layers() {
+            let a = &layer.attention;
+            for linear in [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj] {
+                table.linear("self_attn", linear, computed);
+            }
+            table.weight("self_attn sinks", &a.sinks, computed);
+        }
+        for layer in model.layers() {
+            let moe = &layer.moe;
+            table.linear("mlp.router", &moe.router, computed);
+        }
+        for layer in model.layers() {
+            for linear in [&layer.moe.gate_up, &layer.moe.down] {
+                table.experts(linear, computed);
+            }
+        }
+        for layer in model.layers() {
+            for norm in [&layer.input_norm, &layer.post_norm] {
+                table.weight("norms", &norm.weight, computed);
+            }
+        }
+        let head = model.head();
+        table.weight("norms", &head.norm.weight, computed);
+        table.linear("lm_head", &head.lm_head, computed);
+        table.adapters(model, computed);
+        table
+    }
+
+    /// Count of numbers that are trained.
+    pub fn trainable(&self) -> usize {
+        self.rows.iter().map(|row| row.trainable).sum()
+    }
+
+    /// Count of all numbers, adapters included.
+    pub fn parameters(&self) -> usize {
+        self.rows.iter().map(|row| row.parameters).sum()
+    }
+
+    fn weight(&mut self, part: &str, weight: &Weight, computed: &str) {
+        let count: usize = weight.dims().iter().product();
+        let trained = weight.param().map_or(0, |_| count);
+        self.add(part, count, type_name(weight.stored()), computed, trained);
+    }
+
+    fn linear(&mut self, part: &str, linear: &Linear, computed: &str) {
+        self.weight(part, &linear.weight, computed);
+        if let Some(bias) = &linear.bias {
+            self.weight(&format!("{part} biases"), bias, computed);
+        }
+    }
+
+    fn experts(&mut self, linear: &ExpertLinear, computed: &str) {
+        let (e, i, o) = linear.dims();
+        match &linear.matrix {
+            Matrix::Dense(weight) => self.weight("mlp.experts", weight, computed),
+            Matrix::Packed { .. } => {
+                let computed = format!("{computed}, unpacked at each use");
+                self.add("mlp.experts", e * i * o, "mxfp4", &computed, 0);
+            }
+        }
+        self.weight("mlp.experts biases", &linear.bias, computed);
+    }
+
+    fn adapters(&mut self, model: &GptOss, computed: &str) {
+        let mut add = |part: String, params: &[&Arc<Param>]| {
+            let count = params.iter().map(|p| p.value().elem_count()).sum();
+            self.add(&part, count, "f32", computed, count);
+        };
+        for linear in model.linears() {
+            if let Some(lora) = &linear.lora {
+                let mut params = vec![&lora.a, &lora.b];
+                params.extend(&lora.magnitude);
+                let name = linear.name.rsplit('.').next().unwrap_or_default();
+                add(
+                    format!("LoRA on {name}, rank {}", rank(&lora.a, 1)),
+                    &params,
+                );
+            }
+        }
+        for layer in model.layers() {
+            for linear in [&layer.moe.gate_up, &layer.moe.down] {
+                if let Some(lora) = &linear.lora {
+                    let name = linear.name.rsplit('.').next().unwrap_or_default();
+                    let rank = rank(&lora.a, lora.experts);
+                    add(
+                        format!("LoRA on experts.{name}, rank {rank}"),
+                        &[&lora.a, &lora.b],
+                    );
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, part: &str, count: usize, stored: &str, computed: &str, trained: usize) {
+        let same = |row: &&mut Row| {
+            row.part == part && row.stored == stored && (row.trainable > 0) == (trained > 0)
+        };
+        match self.rows.iter_mut().find(same) {
+            Some(row) => {
+                row.modules += 1;
+                row.parameters += count;
+                row.trainable += trained;
+            }
+            None => self.rows.push(Row {
+                part: part.to_owned(),
+                modules: 1,
+                parameters: count,
+                stored: stored.to_owned(),
+                computed: computed.to_owned(),
+                trainable: trained,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut drawing = Drawing::new();
+        drawing.load_style(presets::UTF8_BORDERS_ONLY);
+        drawing.set_header([
+            "part",
+            "tensors",
+            "parameters",
+            "stored",
+            "computed",
+            "trained",
+        ]);
+        let number = |n: usize| match n {
+            0 => "-".to_owned(),
+            n => grouped(n),
+        };
+        for row in &self.rows {
+            drawing.add_row([
+                row.part.clone(),
+                number(row.modules),
+                number(row.parameters),
+                row.stored.clone(),
+                row.computed.clone(),
+                number(row.trainable),
+            ]);
+        }
+        for column in [1, 2, 5] {
+            if let Some(column) = drawing.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let (trained, all) = (self.trainable(), self.parameters());
+        let percent = 100.0 * trained as f64 / all.max(1) as f64;
+        writeln!(f, "{drawing}")?;
+        write!(
+            f,
+            "trainable {} of {} parameters ({percent:.4}%)",
+            grouped(trained),
+            grouped(all)
+        )
+    }
+}
+
+fn rank(a: &Arc<Param>, experts: usize) -> usize {
+    a.value().dims()[0] / experts
+}
+
+fn type_name(dtype: DType) -> &'static str {
+    dtype.as_str()
+}
+
+/// `20914757184` as `20,914,757,184`.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let parts: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|part| std::str::from_utf8(part).ok())
+        .collect();
+    parts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::testing::{goldens, tiny};
+    use crate::adapter::{Wanted, resolve};
+    use crate::model::{Init, LoadOptions, LoraSettings};
+    use crate::weights::Directory;
+    use candle_core::Device;
+
+    #[test]
+    fn counts_and_types() {
+        let source = Directory::open(&goldens().join("model_mxfp4")).unwrap();
+        let options = LoadOptions::frozen(&Device::Cpu);
+        let mut model = GptOss::load(&tiny(), &source, &options, |_| {}).unwrap();
+        assert_eq!(Table::of(&model).trainable(), 0);
+        let wanted = Wanted {
+            parameters: ["1", "3"]
+                .iter()
+                .flat_map(|n| ["gate_up_proj", "down_proj"].map(|p| format!("{n}.mlp.experts.{p}")))
+                .collect(),
+            ..Wanted::from_names(vec!["all-linear".into()])
+        };
+        let settings = LoraSettings {
+            rank: 4,
+            alpha: 8.0,
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+            init: Init::Kaiming,
+            seed: 1,
+        };
+        let targets = resolve(&tiny(), &wanted).unwrap();
+        model.add_lora(&targets, &settings).unwrap();
+        let table = Table::of(&model);
+        assert_eq!(table.trainable(), 35_840);
+        let experts = table.rows.iter().find(|r| r.part == "mlp.experts").unwrap();
+        assert_eq!(
+            (experts.stored.as_str(), experts.parameters),
+            ("mxfp4", 589_824)
+        );
+        let text = table.to_string();
+        assert!(text.contains("LoRA on experts.down_proj, rank 4"), "{text}");
+        assert!(text.contains("trainable 35,840 of"), "{text}");
+        assert_eq!(grouped(20_914_757_184), "20,914,757,184");
+    }
+}

@@ -1,0 +1,104 @@
+//! What a flag is.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// The commands that take flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// `apus sft`
+    Sft,
+    /// `apus infer`
+    Infer,
+    /// `apus export`
+    Export,
+    /// `apus model new`
+    ModelNew,
+}
+
+/// How a value is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`; the flag alone is `true`.
+    Bool,
+    /// A whole number.
+    Int,
+    /// A number.
+    Float,
+    /// Text.
+    Text,
+    /// One or more texts.
+    List,
+    /// A JSON value.
+    Json,
+    /// A component: its name, or a table with `name` and options.
+    Component,
+    /// Several components.
+    Components,
+}
+
+/// A flag: `--name value`, and the key `name` in a configuration file.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// ms-swift's name, with underscores; dashes are accepted too.
+    pub name: &'static str,
+    /// Other spellings.
+    pub aliases: &'static [&'static str],
+    /// How its value is read.
+    pub kind: Kind,
+    /// Heading in the help.
+    pub group: &'static str,
+    /// Commands that take it.
+    pub commands: &'static [Command],
+    /// One line.
+    pub help: &'static str,
+    /// For a flag that is accepted and does nothing: what is said about it.
+    pub idle: Option<&'static str>,
+}
+
+impl Flag {
+    /// Reads the words of a command line.
+    ///
+    /// # Errors
+    /// They are not of the flag's kind.
+    pub fn parse(&self, words: &[String]) -> Result<Value> {
+        let one = || match words {
+            [word] => Ok(word.as_str()),
+            _ => bail!("--{}: expected one value, found {}", self.name, words.len()),
+        };
+        Ok(match self.kind {
+            Kind::Bool => match words {
+                [] => Value::Bool(true),
+                _ => match one()?.to_ascii_lowercase().as_str() {
+                    "true" | "1" | "yes" => Value::Bool(true),
+                    "false" | "0" | "no" => Value::Bool(false),
+                    other => bail!("--{}: expected true or false, found {other:?}", self.name),
+                },
+            },
+            Kind::Int => number::<i64>(self.name, one()?, "a whole number")?.into(),
+            Kind::Float => number::<f64>(self.name, one()?, "a number")?.into(),
+            Kind::Text => one()?.into(),
+            Kind::List => words.iter().map(String::as_str).collect(),
+            Kind::Json => serde_json::from_str(one()?)
+                .with_context(|| format!("--{}: expected JSON", self.name))?,
+            Kind::Component => component(one()?),
+            Kind::Components => words.iter().map(|word| component(word)).collect(),
+        })
+    }
+
+    /// Whether this command takes it.
+    pub fn belongs_to(&self, command: Command) -> bool {
+        self.commands.contains(&command)
+    }
+}
+
+fn component(name: &str) -> Value {
+    serde_json::json!({ "name": name })
+}
+
+fn number<T: std::str::FromStr>(flag: &str, word: &str, what: &str) -> Result<T> {
+    match word.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => bail!("--{flag}: expected {what}, found {word:?}"),
+    }
+}

@@ -1,0 +1,187 @@
+//! Every flag.
+
+use super::flag::{Command, Command::*, Flag, Kind, Kind::*};
+
+const S: &[Command] = &[Sft];
+const I: &[Command] = &[Infer];
+const E: &[Command] = &[Export];
+const N: &[Command] = &[ModelNew];
+const SI: &[Command] = &[Sft, Infer];
+const SIE: &[Command] = &[Sft, Infer, Export];
+const IE: &[Command] = &[Infer, Export];
+const EN: &[Command] = &[Export, ModelNew];
+
+const fn flag(
+    group: &'static str,
+    commands: &'static [Command],
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        aliases: &[],
+        kind,
+        group,
+        commands,
+        help,
+        idle: None,
+    }
+}
+
+impl Flag {
+    const fn or(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+    const fn idle(mut self, why: &'static str) -> Self {
+        self.idle = Some(why);
+        self
+    }
+}
+
+const MODEL: &str = "Model";
+const DATA: &str = "Data";
+const CHAT: &str = "Chat template";
+const LORA: &str = "Adapter";
+const TRAIN: &str = "Training";
+const OPTIM: &str = "Optimizer and schedule";
+const SAVE: &str = "Evaluation and saving";
+const LOOK: &str = "Logging";
+const GENERATE: &str = "Generation";
+const OUTPUT: &str = "Output";
+const IDLE: &str = "Accepted for ms-swift's sake";
+
+/// The table.
+pub const FLAGS: &[Flag] = &[
+    flag(MODEL, SIE, "model", Text, "Model directory, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIE, "adapters", List, "Adapter folder to start from, to answer with, or to merge").or(&["adapter", "ckpt_dir"]),
+    flag(MODEL, SI, "tokenizer", Text, "Directory with tokenizer.json, for a model that has none"),
+    flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
+    flag(MODEL, SI, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
+    flag(MODEL, SI, "device", Text, "auto, cpu, cuda or cuda:N"),
+    flag(DATA, SI, "dataset", List, "Training data: json, jsonl files, PATH#N for N rows"),
+    flag(DATA, SI, "val_dataset", List, "Evaluation data; for infer, the questions to answer"),
+    flag(DATA, S, "split_dataset_ratio", Float, "Share of the training data set aside for evaluation"),
+    flag(DATA, SI, "dataset_format", Component, "Format of the rows, if it is not to be recognised"),
+    flag(DATA, S, "dataset_shuffle", Bool, "Shuffle rows before sampling and splitting"),
+    flag(DATA, S, "train_dataloader_shuffle", Bool, "Take the training examples in a new order each epoch"),
+    flag(DATA, S, "data_seed", Int, "Seed of sampling, splitting and the order of the data"),
+    flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out"),
+    flag(DATA, SI, "max_length", Int, "Longest example in tokens"),
+    flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right or raise"),
+    flag(DATA, S, "loss_scale", Text, "What is trained and how much: default, last_round, all, ignore_empty_think, ...; chained with +"),
+    flag(CHAT, SI, "system", Text, "Instructions for every conversation that has none"),
+    flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
+    flag(CHAT, SI, "model_identity", Text, "First line of the system message"),
+    flag(CHAT, SI, "current_date", Text, "Date in the system message, YYYY-MM-DD; today if not given"),
+    flag(CHAT, SI, "template_backend", Text, "auto (the model's template if it has one), jinja or native"),
+    flag(CHAT, SI, "think_to_analysis", Bool, "Move <think>...</think> at the start of an answer to the analysis channel"),
+    flag(LORA, S, "train_type", Text, "lora or full").or(&["tuner_type", "sft_type"]),
+    flag(LORA, S, "lora_rank", Int, "Rank"),
+    flag(LORA, S, "lora_alpha", Float, "Scale: the update is alpha / rank * B A"),
+    flag(LORA, S, "lora_dropout", Float, "Probability of dropping an input of A"),
+    flag(LORA, S, "target_modules", List, "Linear layers to adapt: all-linear, names, or a pattern"),
+    flag(LORA, S, "target_regex", Text, "Pattern for whole module paths, in place of target_modules"),
+    flag(LORA, S, "target_parameters", List, "Expert parameters to adapt, such as 7.mlp.experts.gate_up_proj"),
+    flag(LORA, S, "modules_to_save", List, "Modules trained whole: names, all-embedding, all-norm"),
+    flag(LORA, S, "use_rslora", Bool, "Scale by alpha / sqrt(rank)"),
+    flag(LORA, S, "use_dora", Bool, "Learn magnitudes by themselves (DoRA)"),
+    flag(LORA, S, "lorap_lr_ratio", Float, "Learning rate of B over that of A (LoRA+)"),
+    flag(LORA, S, "init_weights", Text, "How A starts: true (kaiming uniform) or gaussian").or(&["init_lora_weights"]),
+    flag(TRAIN, S, "num_train_epochs", Float, "Passes over the data"),
+    flag(TRAIN, S, "max_steps", Int, "Optimizer steps, in place of epochs; -1 for none"),
+    flag(TRAIN, S, "per_device_train_batch_size", Int, "Examples in a micro-batch"),
+    flag(TRAIN, S, "per_device_eval_batch_size", Int, "Examples in a batch of an evaluation"),
+    flag(TRAIN, S, "gradient_accumulation_steps", Int, "Micro-batches in a step; 16 examples in all if not given"),
+    flag(TRAIN, S, "gradient_checkpointing", Bool, "Keep only the inputs of layers and compute the rest again"),
+    flag(TRAIN, S, "gradient_checkpointing_skip_layers", Text, "Layers that keep everything all the same: a number, or auto"),
+    flag(TRAIN, S, "loss_type", Component, "The loss").or(&["loss"]),
+    flag(TRAIN, S, "router_aux_loss_coef", Float, "Weight of the router's load-balancing loss"),
+    flag(TRAIN, S, "seed", Int, "Seed of adapters and dropout"),
+    flag(TRAIN, S, "callbacks", Components, "Callbacks"),
+    flag(TRAIN, S, "early_stop_interval", Int, "Stop after this many saves without a better metric"),
+    flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly"),
+    flag(TRAIN, S, "dry_run", Bool, "Show the configuration, a memory plan and one example, and stop"),
+    flag(OPTIM, S, "learning_rate", Float, "Learning rate; 1e-4 for lora, 1e-5 for full if not given"),
+    flag(OPTIM, S, "optim", Text, "adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer"),
+    flag(OPTIM, S, "optimizer", Component, "The optimizer"),
+    flag(OPTIM, S, "weight_decay", Float, "Weight decay"),
+    flag(OPTIM, S, "adam_beta1", Float, "Decay of AdamW's first moment"),
+    flag(OPTIM, S, "adam_beta2", Float, "Decay of AdamW's second moment"),
+    flag(OPTIM, S, "adam_epsilon", Float, "AdamW's epsilon"),
+    flag(OPTIM, S, "max_grad_norm", Float, "Bound of the gradient norm; 0 does not clip"),
+    flag(OPTIM, S, "lr_scheduler_type", Text, "constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay"),
+    flag(OPTIM, S, "lr_scheduler_kwargs", Json, "Options of the schedule, as JSON"),
+    flag(OPTIM, S, "lr_scheduler", Component, "The schedule with its options").or(&["lr_schedule"]),
+    flag(OPTIM, S, "warmup_ratio", Float, "Share of steps over which the learning rate rises"),
+    flag(OPTIM, S, "warmup_steps", Int, "Steps over which the learning rate rises"),
+    flag(SAVE, S, "eval_strategy", Text, "steps, epoch or no; as save_strategy if not given").or(&["evaluation_strategy"]),
+    flag(SAVE, S, "eval_steps", Int, "Steps between evaluations; as save_steps if not given"),
+    flag(SAVE, S, "metrics", Components, "Evaluation metrics").or(&["eval_metric", "metric"]),
+    flag(SAVE, S, "save_strategy", Text, "steps, epoch or no"),
+    flag(SAVE, S, "save_steps", Int, "Steps between checkpoints"),
+    flag(SAVE, S, "save_total_limit", Int, "Checkpoints to keep; the best and the last always stay"),
+    flag(SAVE, S, "save_only_model", Bool, "Leave the optimizer's state out of checkpoints"),
+    flag(SAVE, S, "metric_for_best_model", Text, "loss, or a metric"),
+    flag(SAVE, S, "greater_is_better", Bool, "Whether more of that metric is better; by its name if not given"),
+    flag(SAVE, S, "load_best_model_at_end", Bool, "Go back to the best checkpoint at the end"),
+    flag(LOOK, S, "logging_steps", Int, "Steps between log lines"),
+    flag(LOOK, S, "logging_first_step", Bool, "Log the first step too"),
+    flag(LOOK, S, "report_to", List, "Where numbers go beside the terminal and logging.jsonl"),
+    flag(LOOK, S, "trackers", Components, "Trackers with their options, beside report_to"),
+    flag(LOOK, S, "run_name", Text, "Name of the run; its folder if not given"),
+    flag(LOOK, S, "sample_prompts", List, "Prompts to answer before and after training"),
+    flag(LOOK, SI, "swanlab_project", Text, "SwanLab project").idle("the swanlab tracker is not there yet"),
+    flag(LOOK, SI, "swanlab_token", Text, "SwanLab key").idle("the swanlab tracker is not there yet"),
+    flag(LOOK, SI, "swanlab_workspace", Text, "SwanLab workspace").idle("the swanlab tracker is not there yet"),
+    flag(LOOK, SI, "swanlab_exp_name", Text, "SwanLab experiment").idle("the swanlab tracker is not there yet"),
+    flag(LOOK, SI, "swanlab_mode", Text, "SwanLab mode").idle("the swanlab tracker is not there yet"),
+    flag(GENERATE, SI, "max_new_tokens", Int, "Most tokens in an answer"),
+    flag(GENERATE, SI, "temperature", Float, "0 takes the most probable token"),
+    flag(GENERATE, I, "top_p", Float, "Sample among the tokens that make up this probability"),
+    flag(GENERATE, I, "top_k", Int, "Sample among this many tokens"),
+    flag(GENERATE, I, "seed", Int, "Seed of sampling"),
+    flag(GENERATE, I, "stream", Bool, "Print an answer as it comes"),
+    flag(GENERATE, I, "show_thinking", Bool, "Print the analysis channel too"),
+    flag(GENERATE, I, "result_path", Text, "File for the answers to val_dataset, jsonl"),
+    flag(GENERATE, I, "val_dataset_sample", Int, "Rows of val_dataset to answer"),
+    flag(GENERATE, I, "input_ids", List, "Token ids whose logits go to dump_logits"),
+    flag(GENERATE, I, "dump_logits", Text, "Write the logits of input_ids to this safetensors file and stop"),
+    flag(OUTPUT, S, "output_dir", Text, "Folder for runs; each gets its own v{N}-{time} inside"),
+    flag(OUTPUT, S, "add_version", Bool, "Make a folder of its own for the run"),
+    flag(OUTPUT, EN, "output_dir", Text, "Folder to write").or(&["out"]),
+    flag(OUTPUT, E, "merge_lora", Bool, "Merge the adapter into the model"),
+    flag(OUTPUT, E, "quantize", Text, "mxfp4: pack BF16 experts"),
+    flag(OUTPUT, E, "max_shard_size", Text, "Size of a file of weights, such as 5GB"),
+    flag(OUTPUT, E, "exist_ok", Bool, "Replace the output folder if it is there"),
+    flag(OUTPUT, N, "arch", Text, "gpt-oss-20b, gpt-oss-120b, or a config.json"),
+    flag(OUTPUT, N, "format", Text, "Experts as mxfp4 or bf16"),
+    flag(OUTPUT, N, "seed", Int, "Seed of the weights"),
+    flag(OUTPUT, N, "tokenizer", Text, "Directory whose tokenizer files are copied along"),
+    flag(IDLE, SIE, "model_type", Text, "").idle("the model's config.json says what it is"),
+    flag(IDLE, SI, "template", Text, "").idle("gpt-oss has one template, harmony"),
+    flag(IDLE, S, "tuner_backend", Text, "").idle("adapters are always PEFT's"),
+    flag(IDLE, S, "lora_bias", Text, "").idle("biases are not trained, as with none"),
+    flag(IDLE, S, "lora_dtype", Text, "").idle("adapters are always float32"),
+    flag(IDLE, S, "bf16", Bool, "").idle("the compute type follows the device, or torch_dtype"),
+    flag(IDLE, S, "use_liger_kernel", Bool, "").idle("the loss and all layers are always fused"),
+    flag(IDLE, S, "deepspeed", Text, "").idle("on one card there is nothing to spread"),
+    flag(IDLE, SI, "attn_impl", Text, "").idle("attention is always the fused one with sinks"),
+    flag(IDLE, S, "experts_impl", Text, "").idle("experts are always grouped"),
+    flag(IDLE, S, "packing", Bool, "").idle("batches hold sequences one after another without padding"),
+    flag(IDLE, S, "padding_free", Bool, "").idle("batches hold sequences one after another without padding"),
+    flag(IDLE, SI, "load_from_cache_file", Bool, "").idle("data is read anew each time, which is fast"),
+    flag(IDLE, SI, "dataset_num_proc", Int, "").idle("data is tokenised on all cores"),
+    flag(IDLE, S, "dataloader_num_workers", Int, "").idle("data is ready in memory before training starts"),
+    flag(IDLE, S, "dataloader_pin_memory", Bool, "").idle("data is ready in memory before training starts"),
+    flag(IDLE, S, "model_author", List, "").idle("only self-cognition datasets use it"),
+    flag(IDLE, S, "model_name", List, "").idle("only self-cognition datasets use it"),
+    flag(IDLE, S, "ddp_find_unused_parameters", Bool, "").idle("there is one process"),
+    flag(IDLE, S, "ddp_backend", Text, "").idle("there is one process"),
+    flag(IDLE, S, "create_checkpoint_symlink", Bool, "").idle("the summary names the last and the best checkpoint"),
+    flag(IDLE, S, "check_model", Bool, "").idle("the model's files are always checked"),
+    flag(IDLE, IE, "infer_backend", Text, "").idle("answers come from Apus itself"),
+    flag(IDLE, I, "max_batch_size", Int, "").idle("questions are answered one at a time"),
+    flag(IDLE, IE, "safe_serialization", Bool, "").idle("weights are always safetensors"),
+];

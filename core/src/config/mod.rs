@@ -1,0 +1,25 @@
+//! Configuration: one table of flags, from which parsing, help and documentation come; a TOML file
+//! under the flags; a typed structure per command.
+
+mod component;
+mod flag;
+mod flags;
+mod resolve;
+mod sft;
+mod tools;
+
+pub use component::Spec;
+pub use flag::{Command, Flag, Kind};
+pub use flags::FLAGS;
+pub use resolve::{Resolved, from_arguments, nearest};
+pub use sft::SftConfig;
+pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The typed configuration of a command.
+pub trait Config: Serialize + DeserializeOwned + Default {
+    /// The command.
+    const COMMAND: Command;
+}

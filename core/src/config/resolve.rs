@@ -1,0 +1,397 @@
+//! From a command line to a typed configuration: the TOML file first, flags over it.
+
+use super::flag::{Command, Flag, Kind};
+use super::{Config, FLAGS};
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A configuration and how it came about.
+#[derive(Debug, Clone)]
+pub struct Resolved<T> {
+    /// The values.
+    pub config: T,
+    /// Flags that were written, in the file or on the command line.
+    pub given: BTreeSet<String>,
+    /// A line for each written flag that does nothing.
+    pub notes: Vec<String>,
+}
+
+impl<T> Resolved<T> {
+    /// Whether a flag was written.
+    pub fn given(&self, flag: &str) -> bool {
+        self.given.contains(flag)
+    }
+}
+
+/// Resolves the words after a command.
+///
+/// # Errors
+/// An unknown flag or key (with the nearest name), or a value of the wrong kind.
+pub fn from_arguments<T: Config>(words: &[String]) -> Result<Resolved<T>> {
+    let mut file = None;
+    let mut written: Vec<(String, Vec<String>)> = Vec::new();
+    let mut words = words.iter().peekable();
+    if let Some(first) = words.peek()
+        && first.ends_with(".toml")
+    {
+        file = words.next().cloned();
+    }
+    while let Some(word) = words.next() {
+        let Some(name) = word.strip_prefix("--") else {
+            bail!("expected a flag, found {word:?}");
+        };
+        let (name, mut values) = match name.split_once('=') {
+            Some((name, value)) => (name, vec![value.to_owned()]),
+            None => (name, Vec::new()),
+        };
+        while let Some(value) = words.next_if(|word| !is_flag(word)) {
+            values.push(value.clone());
+        }
+        match name {
+            "config" => file = Some(values.pop().context("--config: expected a file")?),
+            _ => written.push((name.replace('-', "_"), values)),
+        }
+    }
+    let mut merged = Merged::new(T::COMMAND);
+    if let Some(file) = file {
+        merged.read(Path::new(&file))?;
+    }
+    for (name, values) in written {
+        merged.set_words(&name, &values)?;
+    }
+    merged.finish()
+}
+
+/// A word that starts a flag; negative numbers do not.
+fn is_flag(word: &str) -> bool {
+    word.starts_with("--")
+}
+
+struct Merged {
+    command: Command,
+    values: Map<String, Value>,
+    given: BTreeSet<String>,
+    notes: Vec<String>,
+}
+
+impl Merged {
+    fn new(command: Command) -> Self {
+        Self {
+            command,
+            values: Map::new(),
+            given: BTreeSet::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<&'static Flag> {
+        let mine = || FLAGS.iter().filter(|flag| flag.belongs_to(self.command));
+        if let Some(flag) = mine().find(|flag| flag.name == name || flag.aliases.contains(&name)) {
+            return Ok(flag);
+        }
+        let known: Vec<&str> = mine()
+            .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
+            .collect();
+        match nearest(name, &known).first() {
+            Some(near) => bail!("there is no {name}; did you mean {near}?"),
+            None => bail!("there is no {name}"),
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot be read", path.display()))?;
+        let table: toml::Table =
+            toml::from_str(&text).with_context(|| format!("{}: malformed", path.display()))?;
+        for (key, value) in table {
+            let line = text
+                .lines()
+                .position(|line| line.trim_start().starts_with(&key));
+            let place = || match line {
+                Some(line) => format!("{}, line {}, key {key}", path.display(), line + 1),
+                None => format!("{}, key {key}", path.display()),
+            };
+            let flag = self.flag(&key.replace('-', "_")).with_context(place)?;
+            let value = fit(flag, serde_json::to_value(value)?).with_context(place)?;
+            self.set(flag, value);
+        }
+        Ok(())
+    }
+
+    fn set_words(&mut self, name: &str, words: &[String]) -> Result<()> {
+        if let Some((component, option)) = name.split_once('.') {
+            return self.set_option(component, option, words);
+        }
+        let flag = self
+            .flag(name)
+            .with_context(|| format!("unknown flag --{name}"))?;
+        let value = flag.parse(words)?;
+        self.set(flag, value);
+        Ok(())
+    }
+
+    fn set(&mut self, flag: &Flag, value: Value) {
+        if let Some(why) = flag.idle {
+            self.notes
+                .push(format!("{}: nothing to do here: {why}", flag.name));
+            return;
+        }
+        // A name on the command line keeps options that the file gave for the same component.
+        if flag.kind == Kind::Component
+            && let (Some(Value::Object(old)), Value::Object(new)) =
+                (self.values.get_mut(flag.name), &value)
+            && old.get("name") == new.get("name")
+        {
+            old.extend(new.clone());
+        } else {
+            self.values.insert(flag.name.to_owned(), value);
+        }
+        self.given.insert(flag.name.to_owned());
+    }
+
+    /// `--optimizer.momentum 0.95`.
+    fn set_option(&mut self, component: &str, option: &str, words: &[String]) -> Result<()> {
+        let flag = self
+            .flag(component)
+            .with_context(|| format!("unknown flag --{component}.{option}"))?;
+        if flag.kind != Kind::Component {
+            bail!("--{component}.{option}: {} takes no options", flag.name);
+        }
+        let Some(Value::Object(table)) = self.values.get_mut(flag.name) else {
+            bail!(
+                "--{component}.{option}: give --{} NAME before its options",
+                flag.name
+            );
+        };
+        let value = match words {
+            [] => Value::Bool(true),
+            [word] => serde_json::from_str(word).unwrap_or_else(|_| Value::String(word.clone())),
+            words => words.iter().map(String::as_str).collect(),
+        };
+        table.insert(option.to_owned(), value);
+        Ok(())
+    }
+
+    fn finish<T: Config>(self) -> Result<Resolved<T>> {
+        let config = serde_json::from_value(Value::Object(self.values))
+            .context("a value does not fit its flag")?;
+        Ok(Resolved {
+            config,
+            given: self.given,
+            notes: self.notes,
+        })
+    }
+}
+
+/// Checks a value of a file against the kind of its flag; a single text serves as a list.
+fn fit(flag: &Flag, value: Value) -> Result<Value> {
+    let fits = match flag.kind {
+        Kind::Bool => value.is_boolean(),
+        Kind::Int => value.is_i64() || value.is_u64(),
+        Kind::Float => value.is_number(),
+        Kind::Text => match &value {
+            Value::Number(number) => return Ok(Value::String(number.to_string())),
+            Value::Bool(truth) => return Ok(Value::String(truth.to_string())),
+            value => value.is_string(),
+        },
+        Kind::List => match value {
+            Value::String(_) => return Ok(Value::Array(vec![value])),
+            Value::Array(ref items) => items.iter().all(Value::is_string),
+            _ => false,
+        },
+        Kind::Json => true,
+        Kind::Component => match &value {
+            Value::String(name) => return Ok(serde_json::json!({ "name": name })),
+            value => value.get("name").is_some_and(Value::is_string),
+        },
+        Kind::Components => match value {
+            Value::String(_) | Value::Object(_) => return Ok(Value::Array(vec![value])),
+            Value::Array(_) => true,
+            _ => false,
+        },
+    };
+    if fits {
+        return Ok(value);
+    }
+    let expected = match flag.kind {
+        Kind::Bool => "true or false",
+        Kind::Int => "a whole number",
+        Kind::Float => "a number",
+        Kind::Text => "text",
+        Kind::List => "a list of texts",
+        Kind::Json => "a value",
+        Kind::Component => "a name, or a table with name and options",
+        Kind::Components => "a list of names or tables",
+    };
+    bail!("expected {expected}, found {value}")
+}
+
+/// The names most like this one, best first; none that is far off.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let mut scored: Vec<(f64, &str)> = known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
+        .filter(|(score, _)| *score > 0.75)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ExportConfig, InferConfig, SftConfig};
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn sft(line: &str) -> Resolved<SftConfig> {
+        from_arguments(&words(line)).unwrap()
+    }
+
+    fn error(line: &str) -> String {
+        format!(
+            "{:#}",
+            from_arguments::<SftConfig>(&words(line)).unwrap_err()
+        )
+    }
+
+    #[test]
+    fn every_field_has_a_flag_and_every_flag_a_field() {
+        fn compare<T: Config>() {
+            let Value::Object(fields) = serde_json::to_value(T::default()).unwrap() else {
+                unreachable!()
+            };
+            let fields: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
+            let flags: BTreeSet<&str> = FLAGS
+                .iter()
+                .filter(|flag| flag.belongs_to(T::COMMAND) && flag.idle.is_none())
+                .map(|flag| flag.name)
+                .collect();
+            assert_eq!(fields, flags);
+        }
+        compare::<SftConfig>();
+        compare::<InferConfig>();
+        compare::<ExportConfig>();
+        compare::<super::super::ModelNewConfig>();
+    }
+
+    #[test]
+    fn the_tutorials_commands() {
+        let found = sft(
+            "--deepspeed zero3 --model /path/to/gpt-oss-20b --dataset /path/to/train.json --train_type lora \
+             --torch_dtype bfloat16 --num_train_epochs 35 --per_device_train_batch_size 1 \
+             --per_device_eval_batch_size 1 --learning_rate 1e-4 --lora_rank 8 --lora_alpha 32 \
+             --target_modules all-linear --gradient_accumulation_steps 16 --eval_steps 50 --save_steps 50 \
+             --save_total_limit 2 --logging_steps 5 --max_length 8192 --output_dir output --warmup_ratio 0.05 \
+             --dataloader_num_workers 4 --use_liger_kernel true --load_from_cache_file false \
+             --loss_scale ignore_empty_think --save_strategy epoch --model_author gxb \
+             --model_name gxb-gpt-oss-20b-agent-distill --report_to swanlab --swanlab_project swift-robot",
+        );
+        let c = &found.config;
+        assert_eq!(c.num_train_epochs, 35.0);
+        assert_eq!(
+            (c.base_lr(), c.accumulation(), c.max_length),
+            (1e-4, 16, Some(8192))
+        );
+        assert_eq!(c.report_to, ["swanlab"]);
+        assert_eq!(found.notes.len(), 7, "{:#?}", found.notes);
+        c.check(&|flag| found.given(flag)).unwrap();
+
+        let line = "--adapters v0-20250811-150539/checkpoint-551 --stream true --temperature 0 --max_new_tokens 2048";
+        let infer: Resolved<InferConfig> = from_arguments(&words(line)).unwrap();
+        assert_eq!(
+            (infer.config.temperature, infer.config.stream),
+            (Some(0.0), Some(true))
+        );
+        let line = "--adapters v0-20250811-150539/checkpoint-551 --merge_lora true";
+        let export: Resolved<ExportConfig> = from_arguments(&words(line)).unwrap();
+        assert!(export.config.merge_lora);
+    }
+
+    #[test]
+    fn both_spellings_dashes_and_equals() {
+        let found = sft("--tuner-type=full --eval-steps 7 --max_steps -1 --use_dora");
+        assert_eq!(found.config.train_type, "full");
+        assert_eq!(found.config.eval_steps, Some(7));
+        assert!(found.config.use_dora);
+    }
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        std::fs::write(
+            &file,
+            "model = \"m\"\nlora_rank = 4\ntarget_modules = \"q_proj\"\noptimizer = { name = \"lion\", beta1 = 0.8 }\n",
+        )
+        .unwrap();
+        let found = sft(&format!("--config {} --lora_rank 16", file.display()));
+        assert_eq!(
+            (found.config.lora_rank, found.config.model.as_str()),
+            (16, "m")
+        );
+        assert_eq!(found.config.target_modules, ["q_proj"]);
+        let found = sft(&format!("{} --optimizer.beta2 0.9", file.display()));
+        let optimizer = found.config.optimizer.unwrap();
+        assert_eq!(optimizer.options["beta1"], 0.8);
+        assert_eq!(optimizer.options["beta2"], 0.9);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(error("--lora_rnk 8").contains("did you mean lora_rank?"));
+        assert!(error("--lora_rank eight").contains("expected a whole number, found \"eight\""));
+        assert!(error("--use_dora maybe").contains("expected true or false"));
+        assert!(error("lora_rank 8").contains("expected a flag"));
+        assert!(error("--lora_rank.x 8").contains("takes no options"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        std::fs::write(&file, "model = \"m\"\nlearning_rat = 1e-4\n").unwrap();
+        let text = error(&format!("--config {}", file.display()));
+        assert!(
+            text.contains("line 2") && text.contains("did you mean learning_rate?"),
+            "{text}"
+        );
+        std::fs::write(&file, "lora_rank = \"eight\"\n").unwrap();
+        let text = error(&format!("--config {}", file.display()));
+        assert!(
+            text.contains("line 1, key lora_rank: expected a whole number"),
+            "{text}"
+        );
+        std::fs::write(&file, "lora_rank = \n").unwrap();
+        assert!(error(&format!("--config {}", file.display())).contains("line 1"));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let check = |line: &str| {
+            let found = sft(&format!("--model m --dataset d {line}"));
+            let given = |flag: &str| found.given(flag);
+            found
+                .config
+                .check(&given)
+                .and_then(|()| found.config.optimizer_spec(&given).map(drop))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(check("--warmup_ratio 0.1 --warmup_steps 5").contains("warmup_steps"));
+        assert!(check("--optimizer adamw --optim sgd").contains("optim"));
+        assert!(
+            check("--optimizer adamw --optimizer.beta2 0.9 --adam_beta2 0.9")
+                .contains("optimizer.beta2")
+        );
+        assert!(
+            check("--use_dora true --target_parameters 1.mlp.experts.down_proj")
+                .contains("target_parameters")
+        );
+        assert!(check("--optim adafactor").contains("adafactor"));
+        assert!(
+            check("--load_best_model_at_end true --save_steps 5 --eval_steps 2")
+                .contains("multiple")
+        );
+    }
+}

@@ -1,0 +1,351 @@
+//! The configuration of a fine-tuning run.
+
+use super::component::Spec;
+use super::flag::Command;
+use anyhow::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// Flags of `apus sft`; each field is the flag of its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SftConfig {
+    pub model: String,
+    pub adapters: Vec<String>,
+    pub tokenizer: Option<String>,
+    pub torch_dtype: Option<String>,
+    pub experts_dtype: String,
+    pub device: String,
+    pub dataset: Vec<String>,
+    pub val_dataset: Vec<String>,
+    pub split_dataset_ratio: f64,
+    pub dataset_format: Option<Spec>,
+    pub dataset_shuffle: bool,
+    pub train_dataloader_shuffle: bool,
+    pub data_seed: u64,
+    pub strict: bool,
+    pub max_length: Option<usize>,
+    pub truncation_strategy: String,
+    pub loss_scale: String,
+    pub system: Option<String>,
+    pub reasoning_effort: Option<String>,
+    pub model_identity: Option<String>,
+    pub current_date: Option<String>,
+    pub template_backend: String,
+    pub think_to_analysis: bool,
+    pub train_type: String,
+    pub lora_rank: usize,
+    pub lora_alpha: f64,
+    pub lora_dropout: f64,
+    pub target_modules: Vec<String>,
+    pub target_regex: Option<String>,
+    pub target_parameters: Vec<String>,
+    pub modules_to_save: Vec<String>,
+    pub use_rslora: bool,
+    pub use_dora: bool,
+    pub lorap_lr_ratio: Option<f64>,
+    pub init_weights: String,
+    pub num_train_epochs: f64,
+    pub max_steps: i64,
+    pub per_device_train_batch_size: usize,
+    pub per_device_eval_batch_size: usize,
+    pub gradient_accumulation_steps: Option<usize>,
+    pub gradient_checkpointing: bool,
+    pub gradient_checkpointing_skip_layers: String,
+    pub loss_type: Spec,
+    pub router_aux_loss_coef: f64,
+    pub seed: u64,
+    pub callbacks: Vec<Spec>,
+    pub early_stop_interval: Option<u64>,
+    pub resume_from_checkpoint: Option<String>,
+    pub dry_run: bool,
+    pub learning_rate: Option<f64>,
+    pub optim: String,
+    pub optimizer: Option<Spec>,
+    pub weight_decay: f64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub max_grad_norm: f64,
+    pub lr_scheduler_type: String,
+    pub lr_scheduler_kwargs: Map<String, Value>,
+    pub lr_scheduler: Option<Spec>,
+    pub warmup_ratio: f64,
+    pub warmup_steps: Option<u64>,
+    pub eval_strategy: Option<String>,
+    pub eval_steps: Option<u64>,
+    pub metrics: Vec<Spec>,
+    pub save_strategy: String,
+    pub save_steps: u64,
+    pub save_total_limit: Option<usize>,
+    pub save_only_model: bool,
+    pub metric_for_best_model: String,
+    pub greater_is_better: Option<bool>,
+    pub load_best_model_at_end: bool,
+    pub logging_steps: u64,
+    pub logging_first_step: bool,
+    pub report_to: Vec<String>,
+    pub trackers: Vec<Spec>,
+    pub run_name: Option<String>,
+    pub sample_prompts: Vec<String>,
+    pub max_new_tokens: usize,
+    pub temperature: f64,
+    pub output_dir: String,
+    pub add_version: bool,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            adapters: Vec::new(),
+            tokenizer: None,
+            torch_dtype: None,
+            experts_dtype: "mxfp4".to_owned(),
+            device: "auto".to_owned(),
+            dataset: Vec::new(),
+            val_dataset: Vec::new(),
+            split_dataset_ratio: 0.0,
+            dataset_format: None,
+            dataset_shuffle: true,
+            train_dataloader_shuffle: true,
+            data_seed: 42,
+            strict: false,
+            max_length: None,
+            truncation_strategy: "delete".to_owned(),
+            loss_scale: "default".to_owned(),
+            system: None,
+            reasoning_effort: None,
+            model_identity: None,
+            current_date: None,
+            template_backend: "auto".to_owned(),
+            think_to_analysis: true,
+            train_type: "lora".to_owned(),
+            lora_rank: 8,
+            lora_alpha: 32.0,
+            lora_dropout: 0.0,
+            target_modules: vec!["all-linear".to_owned()],
+            target_regex: None,
+            target_parameters: Vec::new(),
+            modules_to_save: Vec::new(),
+            use_rslora: false,
+            use_dora: false,
+            lorap_lr_ratio: None,
+            init_weights: "true".to_owned(),
+            num_train_epochs: 3.0,
+            max_steps: -1,
+            per_device_train_batch_size: 1,
+            per_device_eval_batch_size: 1,
+            gradient_accumulation_steps: None,
+            gradient_checkpointing: true,
+            gradient_checkpointing_skip_layers: "0".to_owned(),
+            loss_type: Spec::named("cross_entropy"),
+            router_aux_loss_coef: 0.0,
+            seed: 42,
+            callbacks: Vec::new(),
+            early_stop_interval: None,
+            resume_from_checkpoint: None,
+            dry_run: false,
+            learning_rate: None,
+            optim: "adamw_torch".to_owned(),
+            optimizer: None,
+            weight_decay: 0.1,
+            adam_beta1: 0.9,
+            adam_beta2: 0.95,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            lr_scheduler_type: "cosine".to_owned(),
+            lr_scheduler_kwargs: Map::new(),
+            lr_scheduler: None,
+            warmup_ratio: 0.0,
+            warmup_steps: None,
+            eval_strategy: None,
+            eval_steps: None,
+            metrics: vec![Spec::named("token_acc")],
+            save_strategy: "steps".to_owned(),
+            save_steps: 500,
+            save_total_limit: None,
+            save_only_model: false,
+            metric_for_best_model: "loss".to_owned(),
+            greater_is_better: None,
+            load_best_model_at_end: false,
+            logging_steps: 5,
+            logging_first_step: true,
+            report_to: Vec::new(),
+            trackers: Vec::new(),
+            run_name: None,
+            sample_prompts: Vec::new(),
+            max_new_tokens: 128,
+            temperature: 0.0,
+            output_dir: "output".to_owned(),
+            add_version: true,
+        }
+    }
+}
+
+impl super::Config for SftConfig {
+    const COMMAND: Command = Command::Sft;
+}
+
+impl SftConfig {
+    /// Checks that the values fit together; `given` says which flags were written.
+    ///
+    /// # Errors
+    /// Values that contradict each other; the error names both.
+    pub fn check(&self, given: &dyn Fn(&str) -> bool) -> Result<()> {
+        ensure!(
+            !self.model.is_empty(),
+            "--model is missing: a model directory, or synthetic:gpt-oss-20b"
+        );
+        ensure!(
+            !self.dataset.is_empty(),
+            "--dataset is missing: a json or jsonl file"
+        );
+        ensure!(
+            matches!(self.train_type.as_str(), "lora" | "full"),
+            "train_type is {:?}, expected lora or full",
+            self.train_type
+        );
+        for strategy in [&self.save_strategy, self.eval_strategy()] {
+            ensure!(
+                matches!(strategy.as_str(), "steps" | "epoch" | "no"),
+                "save_strategy or eval_strategy is {strategy:?}, expected steps, epoch or no"
+            );
+        }
+        ensure!(
+            (0.0..1.0).contains(&self.warmup_ratio),
+            "warmup_ratio is {}, expected a share from 0 to below 1",
+            self.warmup_ratio
+        );
+        if given("warmup_ratio") && given("warmup_steps") {
+            bail!("warmup_ratio and warmup_steps are both given; keep one of them");
+        }
+        if given("lr_scheduler") && (given("lr_scheduler_type") || given("lr_scheduler_kwargs")) {
+            bail!(
+                "lr_scheduler and its shorthand lr_scheduler_type / lr_scheduler_kwargs are both given; keep one of them"
+            );
+        }
+        if given("optimizer") && given("optim") {
+            bail!("optimizer and its shorthand optim are both given; keep one of them");
+        }
+        if self.use_dora || self.lora_dropout > 0.0 {
+            ensure!(
+                self.target_parameters.is_empty(),
+                "target_parameters cannot be used with lora_dropout or use_dora, as in PEFT"
+            );
+        }
+        if self.load_best_model_at_end {
+            ensure!(
+                self.eval_strategy() == &self.save_strategy && self.save_strategy != "no",
+                "load_best_model_at_end needs eval_strategy ({}) and save_strategy ({}) to be the same",
+                self.eval_strategy(),
+                self.save_strategy
+            );
+            ensure!(
+                self.save_strategy != "steps" || self.save_steps.is_multiple_of(self.eval_steps()),
+                "load_best_model_at_end needs save_steps ({}) to be a multiple of eval_steps ({})",
+                self.save_steps,
+                self.eval_steps()
+            );
+        }
+        if let Some(optimizer) = &self.optimizer {
+            for (flag, option) in SHORTHANDS {
+                if given(flag) && optimizer.options.contains_key(*option) {
+                    bail!("{flag} and optimizer.{option} are both given; keep one of them");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When to evaluate.
+    pub fn eval_strategy(&self) -> &String {
+        self.eval_strategy.as_ref().unwrap_or(&self.save_strategy)
+    }
+
+    /// Steps between evaluations.
+    pub fn eval_steps(&self) -> u64 {
+        self.eval_steps.unwrap_or(self.save_steps)
+    }
+
+    /// Micro-batches in a step: 16 examples in all unless given, as ms-swift.
+    pub fn accumulation(&self) -> usize {
+        let size = self.per_device_train_batch_size.max(1);
+        self.gradient_accumulation_steps
+            .unwrap_or_else(|| 16usize.div_ceil(size).max(1))
+    }
+
+    /// Base learning rate.
+    pub fn base_lr(&self) -> f64 {
+        let default = if self.train_type == "full" {
+            1e-5
+        } else {
+            1e-4
+        };
+        self.learning_rate.unwrap_or(default)
+    }
+
+    /// Whether more of the metric is better.
+    pub fn greater(&self) -> bool {
+        let name = &self.metric_for_best_model;
+        self.greater_is_better
+            .unwrap_or_else(|| !name.ends_with("loss") && !name.ends_with("perplexity"))
+    }
+
+    /// The optimizer with its options, shorthands filled in.
+    ///
+    /// # Errors
+    /// An `optim` that there is no component for.
+    pub fn optimizer_spec(&self, given: &dyn Fn(&str) -> bool) -> Result<Spec> {
+        if let Some(spec) = &self.optimizer {
+            let mut spec = spec.clone();
+            for (flag, option) in SHORTHANDS {
+                if given(flag) {
+                    spec.options.insert((*option).to_owned(), self.number(flag));
+                }
+            }
+            return Ok(spec);
+        }
+        let (name, options): (&str, &[(&str, &str)]) = match self.optim.as_str() {
+            "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf" => ("adamw", SHORTHANDS),
+            "sgd" => ("sgd", &SHORTHANDS[..1]),
+            "lion" | "lion_32bit" => ("lion", &SHORTHANDS[..1]),
+            other => bail!(
+                "optim is {other:?}; there are adamw_torch, adamw_torch_fused, sgd and lion, and --optimizer NAME for any component"
+            ),
+        };
+        let options = options
+            .iter()
+            .map(|(flag, option)| ((*option).to_owned(), self.number(flag)));
+        Ok(Spec {
+            name: name.to_owned(),
+            options: options.collect(),
+        })
+    }
+
+    fn number(&self, flag: &str) -> Value {
+        match flag {
+            "weight_decay" => json!(self.weight_decay),
+            "adam_beta1" => json!(self.adam_beta1),
+            "adam_beta2" => json!(self.adam_beta2),
+            _ => json!(self.adam_epsilon),
+        }
+    }
+
+    /// The schedule with its options.
+    pub fn schedule_spec(&self) -> Spec {
+        self.lr_scheduler.clone().unwrap_or_else(|| Spec {
+            name: self.lr_scheduler_type.clone(),
+            options: self.lr_scheduler_kwargs.clone(),
+        })
+    }
+}
+
+/// Flags that are shorthands for options of the optimizer.
+const SHORTHANDS: &[(&str, &str)] = &[
+    ("weight_decay", "weight_decay"),
+    ("adam_beta1", "beta1"),
+    ("adam_beta2", "beta2"),
+    ("adam_epsilon", "eps"),
+];

@@ -1,0 +1,139 @@
+//! The configurations of the other commands.
+
+use super::component::Spec;
+use super::flag::Command;
+use serde::{Deserialize, Serialize};
+
+/// Flags of `apus infer`; each field is the flag of its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct InferConfig {
+    pub model: Option<String>,
+    pub adapters: Vec<String>,
+    pub tokenizer: Option<String>,
+    pub torch_dtype: Option<String>,
+    pub experts_dtype: String,
+    pub device: String,
+    pub dataset: Vec<String>,
+    pub val_dataset: Vec<String>,
+    pub val_dataset_sample: Option<usize>,
+    pub dataset_format: Option<Spec>,
+    pub strict: bool,
+    pub max_length: Option<usize>,
+    pub system: Option<String>,
+    pub reasoning_effort: Option<String>,
+    pub model_identity: Option<String>,
+    pub current_date: Option<String>,
+    pub template_backend: String,
+    pub think_to_analysis: bool,
+    pub max_new_tokens: usize,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<usize>,
+    pub seed: u64,
+    pub stream: Option<bool>,
+    pub show_thinking: bool,
+    pub result_path: Option<String>,
+    pub input_ids: Vec<String>,
+    pub dump_logits: Option<String>,
+}
+
+impl Default for InferConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            adapters: Vec::new(),
+            tokenizer: None,
+            torch_dtype: None,
+            experts_dtype: "mxfp4".to_owned(),
+            device: "auto".to_owned(),
+            dataset: Vec::new(),
+            val_dataset: Vec::new(),
+            val_dataset_sample: None,
+            dataset_format: None,
+            strict: false,
+            max_length: None,
+            system: None,
+            reasoning_effort: None,
+            model_identity: None,
+            current_date: None,
+            template_backend: "auto".to_owned(),
+            think_to_analysis: true,
+            max_new_tokens: 2048,
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            seed: 42,
+            stream: None,
+            show_thinking: true,
+            result_path: None,
+            input_ids: Vec::new(),
+            dump_logits: None,
+        }
+    }
+}
+
+impl super::Config for InferConfig {
+    const COMMAND: Command = Command::Infer;
+}
+
+/// Flags of `apus export`; each field is the flag of its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ExportConfig {
+    pub model: Option<String>,
+    pub adapters: Vec<String>,
+    pub merge_lora: bool,
+    pub quantize: Option<String>,
+    pub output_dir: Option<String>,
+    pub max_shard_size: String,
+    pub exist_ok: bool,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            adapters: Vec::new(),
+            merge_lora: false,
+            quantize: None,
+            output_dir: None,
+            max_shard_size: "5GB".to_owned(),
+            exist_ok: false,
+        }
+    }
+}
+
+impl super::Config for ExportConfig {
+    const COMMAND: Command = Command::Export;
+}
+
+/// Flags of `apus model new`; each field is the flag of its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ModelNewConfig {
+    pub arch: String,
+    pub format: String,
+    pub seed: u64,
+    pub tokenizer: Option<String>,
+    pub output_dir: Option<String>,
+}
+
+impl Default for ModelNewConfig {
+    fn default() -> Self {
+        Self {
+            arch: "gpt-oss-20b".to_owned(),
+            format: "mxfp4".to_owned(),
+            seed: 42,
+            tokenizer: None,
+            output_dir: None,
+        }
+    }
+}
+
+impl super::Config for ModelNewConfig {
+    const COMMAND: Command = Command::ModelNew;
+}

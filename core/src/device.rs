@@ -1,0 +1,163 @@
+//! The device of a run, with clear words where there is none.
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+
+/// Opens `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes the first card where this binary can use it,
+/// else the CPU.
+///
+/// # Errors
+/// A card was asked for that is not there, or that this binary cannot use.
+pub fn open(wanted: &str) -> Result<Device> {
+    match wanted {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(card(0).unwrap_or(Device::Cpu)),
+        "cuda" => card(0),
+        other => match other.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(index)) => card(index),
+            _ => bail!("device {other:?} is not one of auto, cpu, cuda, cuda:N"),
+        },
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card(_index: usize) -> Result<Device> {
+    bail!("this apus was built without CUDA; build it with `cargo build --release --features cuda`")
+}
+
+#[cfg(feature = "cuda")]
+pub use cuda::{peak_memory, reset_peak};
+
+#[cfg(feature = "cuda")]
+use cuda::card;
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::*;
+    use anyhow::Context;
+    use candle_core::CudaDevice;
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use std::ffi::c_void;
+
+    /// The least driver: the kernels are compiled by CUDA 13.
+    const DRIVER: i32 = 13_000;
+
+    pub fn card(index: usize) -> Result<Device> {
+        let driver = driver_version().context(
+            "no NVIDIA driver answers; run on the CPU with --device cpu, or install a driver",
+        )?;
+        if driver < DRIVER {
+            bail!(
+                "the NVIDIA driver supports CUDA {}.{}, this apus needs 13.0: install driver 580 or newer",
+                driver / 1000,
+                driver % 1000 / 10
+            );
+        }
+        let device = Device::new_cuda(index).with_context(|| {
+            format!("card {index} cannot be opened; run on the CPU with --device cpu")
+        })?;
+        let Device::Cuda(cuda) = &device else {
+            bail!("card {index} is no CUDA device")
+        };
+        let (major, minor) = cuda.cuda_stream().context().compute_capability()?;
+        if major < 8 {
+            bail!(
+                "card {index} has compute capability {major}.{minor}, apus needs 8.0 (Ampere) or newer"
+            );
+        }
+        // SAFETY: all work goes to one stream, where the order of calls is the order of execution.
+        unsafe { cuda.disable_event_tracking() };
+        keep_pool(cuda)?;
+        Ok(device)
+    }
+
+    fn driver_version() -> Result<i32> {
+        result::init().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        let mut version = 0;
+        // SAFETY: writes one integer.
+        let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        anyhow::ensure!(status == sys::CUresult::CUDA_SUCCESS, "{status:?}");
+        Ok(version)
+    }
+
+    fn pool(cuda: &CudaDevice) -> Result<sys::CUmemoryPool> {
+        let stream = cuda.cuda_stream();
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: writes one handle; the device lives as long as the context.
+        let status =
+            unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) };
+        anyhow::ensure!(
+            status == sys::CUresult::CUDA_SUCCESS,
+            "the memory pool: {status:?}"
+        );
+        Ok(pool)
+    }
+
+    fn set(cuda: &CudaDevice, attribute: sys::CUmemPool_attribute, mut value: u64) -> Result<()> {
+        // SAFETY: both attributes used here are 64-bit integers, read during the call.
+        let status = unsafe {
+            sys::cuMemPoolSetAttribute(pool(cuda)?, attribute, (&raw mut value).cast::<c_void>())
+        };
+        anyhow::ensure!(
+            status == sys::CUresult::CUDA_SUCCESS,
+            "the memory pool: {status:?}"
+        );
+        Ok(())
+    }
+
+    /// Keeps freed memory in the pool: giving it back at every synchronisation costs milliseconds.
+    fn keep_pool(cuda: &CudaDevice) -> Result<()> {
+        set(
+            cuda,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            u64::MAX,
+        )
+    }
+
+    /// The most memory that was in use since the last [`reset_peak`], in bytes.
+    pub fn peak_memory(cuda: &CudaDevice) -> Option<u64> {
+        let mut value = 0u64;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is a 64-bit integer, written during the call.
+        let status = unsafe {
+            sys::cuMemPoolGetAttribute(
+                pool(cuda).ok()?,
+                attribute,
+                (&raw mut value).cast::<c_void>(),
+            )
+        };
+        (status == sys::CUresult::CUDA_SUCCESS).then_some(value)
+    }
+
+    /// Forgets the peak so far.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn reset_peak(cuda: &CudaDevice) -> Result<()> {
+        set(
+            cuda,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+            0,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        assert!(open("cpu").unwrap().is_cpu());
+        assert!(open("tpu").unwrap_err().to_string().contains("\"tpu\""));
+        if !cfg!(feature = "cuda") {
+            assert!(open("auto").unwrap().is_cpu());
+            assert!(
+                open("cuda")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("--features cuda")
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Memory in use, for people who watch it.
+
+use candle_core::Device;
+
+/// The most memory that was in use, in bytes: of the card on CUDA, of the process on the CPU.
+pub fn peak(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => crate::device::peak_memory(cuda),
+        _ => resident_peak(),
+    }
+}
+
+/// `VmHWM` of this process, where the system tells.
+fn resident_peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_uses_some() {
+        assert!(peak(&Device::Cpu).unwrap() > 1 << 20);
+    }
+}

@@ -1,0 +1,118 @@
+//! See [`crate::ops::grouped`]: one cuBLAS call per expert that has rows, straight into the result.
+
+use super::gemm::{Operand, gemm};
+use super::launch::{Grid, b16, empty, f32, int, launch, long, pointer, u32};
+use crate::ops::grouped::filled;
+use anyhow::{Result, bail};
+use apus_kernels::BIAS;
+use candle_core::{CudaDevice, DType, Device, Tensor};
+
+const BF16: u64 = 2;
+const F32: u64 = 4;
+
+/// The matrices' address, whether they are transposed, and what keeps them alive.
+fn matrices(w: &Tensor) -> Result<(Tensor, bool)> {
+    let (_, i, o) = w.dims3()?;
+    match w.stride() {
+        [_, row, 1] if *row == o && w.is_contiguous() => Ok((w.clone(), false)),
+        [e, 1, column] if *column == i && *e == i * o => Ok((w.transpose(1, 2)?, true)),
+        _ => Ok((w.contiguous()?, false)),
+    }
+}
+
+/// Rows times the matrix of their expert.
+pub fn matmul(x: &Tensor, w: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+    let ((n, i), (_, _, o)) = (x.dims2()?, w.dims3()?);
+    let x = x.contiguous()?;
+    let (w, transposed) = matrices(w)?;
+    let out = empty((n, o), DType::BF16, cuda)?;
+    let [x0, w0, y0] = [
+        pointer(&x, DType::BF16)?,
+        pointer(&w, DType::BF16)?,
+        pointer(&out, DType::BF16)?,
+    ];
+    for (e, rows) in filled(offsets) {
+        let a = Operand {
+            pointer: x0 + (rows.start * i) as u64 * BF16,
+            transposed: false,
+        };
+        let b = Operand {
+            pointer: w0 + (e * i * o) as u64 * BF16,
+            transposed,
+        };
+        let y = y0 + (rows.start * o) as u64 * BF16;
+        gemm(cuda, [rows.len(), o, i], a, b, (y, DType::BF16))?;
+    }
+    Ok(out)
+}
+
+/// Each expert's `x^T dy`, f32.
+pub fn weight_grad(
+    x: &Tensor,
+    dy: &Tensor,
+    offsets: &[usize],
+    cuda: &CudaDevice,
+) -> Result<Tensor> {
+    let ((_, i), (_, o)) = (x.dims2()?, dy.dims2()?);
+    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    let device = Device::Cuda(cuda.clone());
+    let out = Tensor::zeros((offsets.len() - 1, i, o), DType::F32, &device)?;
+    let [x0, d0, w0] = [
+        pointer(&x, DType::BF16)?,
+        pointer(&dy, DType::BF16)?,
+        pointer(&out, DType::F32)?,
+    ];
+    for (e, rows) in filled(offsets) {
+        let a = Operand {
+            pointer: x0 + (rows.start * i) as u64 * BF16,
+            transposed: true,
+        };
+        let b = Operand {
+            pointer: d0 + (rows.start * o) as u64 * BF16,
+            transposed: false,
+        };
+        let w = w0 + (e * i * o) as u64 * F32;
+        gemm(cuda, [i, o, rows.len()], a, b, (w, DType::F32))?;
+    }
+    Ok(out)
+}
+
+fn on_device(offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+    let offsets: Vec<u32> = offsets.iter().map(|&o| o as u32).collect();
+    Ok(Tensor::new(
+        offsets.as_slice(),
+        &Device::Cuda(cuda.clone()),
+    )?)
+}
+
+/// Adds each expert's bias in place.
+pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+    let ((n, width), (experts, _)) = (y.dims2()?, bias.dims2()?);
+    if experts + 1 != offsets.len() {
+        bail!("{experts} biases for {} groups", offsets.len() - 1);
+    }
+    let offsets = on_device(offsets, cuda)?;
+    let args = [
+        b16(&y)?,
+        b16(bias)?,
+        u32(&offsets)?,
+        long(n),
+        int(width)?,
+        int(experts)?,
+    ];
+    launch(cuda, &BIAS, "grouped_add_bias", Grid::rows(n), &args)?;
+    Ok(y)
+}
+
+/// Sum of each expert's rows, f32.
+pub fn bias_grad(dy: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+    let (_, width) = dy.dims2()?;
+    let experts = offsets.len() - 1;
+    let dy = dy.contiguous()?;
+    let offsets = on_device(offsets, cuda)?;
+    let out = empty((experts, width), DType::F32, cuda)?;
+    let args = [f32(&out)?, b16(&dy)?, u32(&offsets)?, int(width)?];
+    let grid = Grid::new([width.div_ceil(64), experts, 1], 256);
+    launch(cuda, &BIAS, "grouped_bias_grad", grid, &args)?;
+    Ok(out)
+}

@@ -1,0 +1,18 @@
+//! The CUDA side of the operations: one file each, all of `unsafe` in `launch` and `gemm`.
+
+mod gemm;
+mod launch;
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod fill;
+pub mod grouped;
+pub mod linear;
+pub mod mxfp4;
+pub mod permute;
+pub mod rms_norm;
+pub mod rope;
+pub mod router;
+pub mod swiglu;

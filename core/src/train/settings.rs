@@ -1,0 +1,86 @@
+//! What the training loop needs to know, apart from model, data and components.
+
+use std::path::PathBuf;
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// Never by itself.
+    Never,
+    /// After this many steps, again and again.
+    Steps(u64),
+    /// At the end of each epoch.
+    Epoch,
+}
+
+impl Every {
+    /// Whether it happens after `step` steps.
+    pub fn due(self, step: u64, ends_epoch: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Steps(every) => step.is_multiple_of(every.max(1)),
+            Self::Epoch => ends_epoch,
+        }
+    }
+}
+
+/// The numbers of a run; each has the meaning of the flag of its name.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of the run.
+    pub run_dir: PathBuf,
+    /// Name of the run.
+    pub run_name: String,
+    /// Epochs.
+    pub num_train_epochs: f64,
+    /// Steps, in place of epochs.
+    pub max_steps: Option<u64>,
+    /// Examples in a micro-batch.
+    pub per_device_train_batch_size: usize,
+    /// Examples in a batch of an evaluation.
+    pub per_device_eval_batch_size: usize,
+    /// Micro-batches in a step.
+    pub gradient_accumulation_steps: usize,
+    /// Base learning rate.
+    pub learning_rate: f64,
+    /// Share of steps that warm up.
+    pub warmup_ratio: f64,
+    /// Steps that warm up, in place of the share.
+    pub warmup_steps: Option<u64>,
+    /// Bound of the gradient norm; 0 does not clip.
+    pub max_grad_norm: f64,
+    /// LoRA+'s factor for B.
+    pub lorap_lr_ratio: Option<f64>,
+    /// Layers that keep their tape.
+    pub kept_layers: usize,
+    /// Weight of the router's auxiliary loss.
+    pub router_aux_loss_coef: f64,
+    /// Steps between log lines.
+    pub logging_steps: u64,
+    /// Whether the first step is logged too.
+    pub logging_first_step: bool,
+    /// When to evaluate.
+    pub evaluate: Every,
+    /// When to save.
+    pub save: Every,
+    /// Checkpoints kept beside the best and the last.
+    pub save_total_limit: Option<usize>,
+    /// Save no optimizer state.
+    pub save_only_model: bool,
+    /// `loss`, or the name of a metric.
+    pub metric_for_best_model: String,
+    /// Whether more of it is better.
+    pub greater_is_better: bool,
+    /// Go back to the best checkpoint at the end.
+    pub load_best_model_at_end: bool,
+    /// Seed of dropout.
+    pub seed: u64,
+    /// Seed of the data order.
+    pub data_seed: u64,
+    /// Whether the order changes at all.
+    pub shuffle: bool,
+    /// Checkpoint to go on from.
+    pub resume_from_checkpoint: Option<PathBuf>,
+    /// The resolved configuration, for trackers and args.json.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
