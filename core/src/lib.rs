@@ -4,12 +4,17 @@
 //! optimizer, checkpoint. Each step is a module here.
 
 pub mod adapter;
+pub mod chat;
 pub mod config;
+pub mod data;
 pub mod device;
+pub mod export;
+pub mod generate;
 pub mod host;
 pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod registry;
+pub mod synthetic;
 pub mod train;
 pub mod weights;

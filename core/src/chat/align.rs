@@ -1,0 +1,170 @@
+//! Where the weights of a conversation's texts stand in its rendered form.
+//!
+//! Harmony delimits itself, so the rendered text is read back into messages and each is matched
+//! with the message of the conversation that it came from, whichever renderer made it.
+
+use super::{
+    encode::TrainHeader,
+    harmony::{self, END, Span},
+    turns::{Parts, Prepared, Weighted},
+};
+use anyhow::{Context, Result, bail};
+use apus_sdk::Base;
+use std::ops::Range;
+
+/// A weight for each byte of the rendered text; bytes of weight 0 are not trained.
+///
+/// # Errors
+/// Rendered text that is no harmony, or that does not hold the conversation's texts as they are.
+pub fn byte_weights(
+    rendered: &str,
+    prepared: &Prepared,
+    base: Base,
+    header: TrainHeader,
+) -> Result<Vec<f32>> {
+    let spans = harmony::parse(rendered).context("the chat template's text is not harmony")?;
+    let all = base == Base::All;
+    let mut aligner = Aligner {
+        rendered,
+        weights: vec![if all { 1.0 } else { 0.0 }; rendered.len()],
+        prepared,
+        next: 0,
+        continues: 0.0,
+        header: if all { TrainHeader::Full } else { header },
+    };
+    for span in &spans {
+        aligner.place(span)?;
+    }
+    Ok(aligner.weights)
+}
+
+struct Aligner<'a> {
+    rendered: &'a str,
+    weights: Vec<f32>,
+    prepared: &'a Prepared,
+    /// The message that the next span belongs to, or one before it.
+    next: usize,
+    /// Weight of the closing token of the assistant's message before, if the model goes on itself.
+    continues: f32,
+    header: TrainHeader,
+}
+
+impl Aligner<'_> {
+    fn place(&mut self, span: &Span) -> Result<()> {
+        let role = span.header.role.as_str();
+        let continues = std::mem::take(&mut self.continues);
+        match role {
+            "system" => Ok(()),
+            "assistant" => self.assistant(span, continues),
+            "developer" => match self.prepared.conversation.messages.first() {
+                Some(first) if first.role == "system" || first.role == "developer" => {
+                    self.next = 1;
+                    self.prompt(span, 0)
+                }
+                _ => Ok(()),
+            },
+            _ => {
+                let wanted = if role == "user" { "user" } else { "tool" };
+                let index = self.find(wanted)?;
+                self.next = index + 1;
+                self.prompt(span, index)
+            }
+        }
+    }
+
+    fn find(&self, role: &str) -> Result<usize> {
+        let messages = &self.prepared.conversation.messages;
+        let rest = messages.iter().enumerate().skip(self.next);
+        rest.clone()
+            .find(|(_, message)| message.role == role)
+            .map(|(index, _)| index)
+            .with_context(|| format!("the chat template rendered a {role} message too many"))
+    }
+
+    fn prompt(&mut self, span: &Span, index: usize) -> Result<()> {
+        let Some(content) = self.parts(index).content.clone() else {
+            return Ok(());
+        };
+        if !content.is_trained() {
+            self.fill(span.opening.start..span.closing.end, 0.0);
+            return Ok(());
+        }
+        if !content.text.is_empty() {
+            self.body(span, &content, index)?;
+        }
+        if self.header == TrainHeader::Full {
+            self.fill(span.opening.start..span.head.end, content.open);
+        }
+        self.fill(span.closing.clone(), content.close);
+        Ok(())
+    }
+
+    fn assistant(&mut self, span: &Span, continues: f32) -> Result<()> {
+        let index = self.find("assistant")?;
+        let parts = self.parts(index).clone();
+        let analysis = span.header.channel.as_deref() == Some("analysis");
+        let part = if span.header.recipient.is_some() {
+            parts.call.as_ref()
+        } else if analysis {
+            let filled = |part: &&Weighted| !part.text.is_empty() || parts.call.is_none();
+            let content = parts.content.as_ref().filter(|_| parts.call.is_some());
+            parts.thinking.as_ref().filter(filled).or(content)
+        } else {
+            parts.content.as_ref()
+        };
+        // The answer or the call is what a message ends with.
+        self.next = if analysis { index } else { index + 1 };
+        let Some(part) = part else {
+            bail!(
+                "message {}: the chat template wrote a part that the message does not have",
+                index + 1
+            );
+        };
+        if !part.is_trained() {
+            self.fill(span.opening.start..span.closing.end, 0.0);
+            return Ok(());
+        }
+        self.body(span, part, index)?;
+        match self.header {
+            TrainHeader::None => {}
+            TrainHeader::Channel => {
+                self.fill(span.head.clone(), part.open);
+                self.fill(span.opening.clone(), continues);
+            }
+            TrainHeader::Full => self.fill(span.opening.start..span.head.end, part.open),
+        }
+        self.fill(span.closing.clone(), part.close);
+        let goes_on = &self.rendered[span.closing.clone()] == END
+            && span.header.channel.as_deref() != Some("final");
+        self.continues = if goes_on { part.close } else { 0.0 };
+        Ok(())
+    }
+
+    fn parts(&self, index: usize) -> &Parts {
+        &self.prepared.parts[index]
+    }
+
+    fn body(&mut self, span: &Span, part: &Weighted, index: usize) -> Result<()> {
+        let body = &self.rendered[span.body.clone()];
+        let Some(at) = body.find(&part.text) else {
+            bail!(
+                "message {}: the chat template changed the text, so its weights have no place; \
+                 expected `{}` in `{}`",
+                index + 1,
+                shorten(&part.text),
+                shorten(body)
+            );
+        };
+        let from = span.body.start + at;
+        self.weights[from..from + part.weights.len()].copy_from_slice(&part.weights);
+        Ok(())
+    }
+
+    fn fill(&mut self, range: Range<usize>, weight: f32) {
+        self.weights[range].fill(weight);
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(60).collect()
+}

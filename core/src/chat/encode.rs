@@ -1,0 +1,229 @@
+//! A dataset's sample to what is trained: token ids, labels and weights.
+
+use super::{
+    align::byte_weights,
+    scale::Chain,
+    template::{ChatTemplate, RenderOptions, is_system},
+    tokenizer::{Tokenizer, Tokens},
+    turns::{Prepared, prepare},
+};
+use anyhow::{Result, ensure};
+use apus_sdk::{Conversation, Message, Sample, TokenRow};
+use std::sync::Arc;
+
+/// The label of a token that is not trained.
+pub const IGNORED: i64 = -100;
+
+/// Which tokens of an assistant's header are trained, where the message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrainHeader {
+    /// None: the body and the token that ends it.
+    None,
+    /// What the model has to write itself: everything after the `<|start|>assistant` that a prompt
+    /// ends with (channel, recipient), and `<|start|>assistant` too between the messages of one
+    /// turn.
+    #[default]
+    Channel,
+    /// All of it, `<|start|>assistant` included.
+    Full,
+}
+
+/// How samples are encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodeOptions {
+    /// Take a leading `<think>..</think>` out of the content and render it as analysis.
+    pub think_to_analysis: bool,
+    /// Which tokens of headers are trained.
+    pub train_header: TrainHeader,
+    /// Date, reasoning effort, identity, system message.
+    pub render: RenderOptions,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            think_to_analysis: true,
+            train_header: TrainHeader::default(),
+            render: RenderOptions::default(),
+        }
+    }
+}
+
+/// One sample, ready for training. The three lists have the same length.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Encoded {
+    /// Token ids.
+    pub input_ids: Vec<u32>,
+    /// The token id where the token is trained, else -100.
+    pub labels: Vec<i64>,
+    /// The weight of the token in the loss; 0 where the label is -100.
+    pub weights: Vec<f32>,
+    /// Name of the group its loss is reported under.
+    pub channel: Option<String>,
+}
+
+impl Encoded {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+
+    /// Number of supervised targets: labels that are not -100, the first aside, since nothing
+    /// stands before it to predict it from (transformers' `num_items_in_batch`).
+    pub fn targets(&self) -> usize {
+        let labels = self.labels.iter().skip(1);
+        labels.filter(|label| **label != IGNORED).count()
+    }
+}
+
+/// Tokenizer, template and loss scales of a run.
+pub struct Encoder {
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    scales: Chain,
+    options: EncodeOptions,
+}
+
+impl Encoder {
+    /// An encoder. A date left open is fixed to today's, so that all rows of a run agree.
+    ///
+    /// # Errors
+    /// A date that is none.
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        template: ChatTemplate,
+        scales: Chain,
+        mut options: EncodeOptions,
+    ) -> Result<Self> {
+        let today = options.render.today()?;
+        options.render.date = Some(today.format("%Y-%m-%d").to_string());
+        Ok(Self {
+            tokenizer,
+            template,
+            scales,
+            options,
+        })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// The loss scales.
+    pub fn scales(&self) -> &Chain {
+        &self.scales
+    }
+
+    /// The options, with the date that is used.
+    pub fn options(&self) -> &EncodeOptions {
+        &self.options
+    }
+
+    /// Encodes a sample for training.
+    ///
+    /// # Errors
+    /// A conversation without an assistant's message, one that cannot be rendered, or token ids
+    /// that the model does not have.
+    pub fn encode(&self, sample: &Sample) -> Result<Encoded> {
+        match sample {
+            Sample::Conversation(conversation) => self.conversation(conversation),
+            Sample::Tokens(row) => self.tokens(row),
+        }
+    }
+
+    /// The text and token ids that ask the model for the next message of a conversation.
+    ///
+    /// # Errors
+    /// A conversation that cannot be rendered.
+    pub fn prompt(&self, conversation: &Conversation) -> Result<(String, Vec<u32>)> {
+        let prepared = self.prepare(conversation)?;
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            ..self.options.render.clone()
+        };
+        let text = self.template.render(&prepared.conversation, &options)?;
+        let ids = self.tokenizer.encode(&text)?;
+        Ok((text, ids))
+    }
+
+    fn prepare(&self, conversation: &Conversation) -> Result<Prepared> {
+        let has_system = conversation.messages.first().is_some_and(is_system);
+        let think = self.options.think_to_analysis;
+        match &self.options.render.system {
+            Some(system) if !has_system => {
+                let mut conversation = conversation.clone();
+                conversation
+                    .messages
+                    .insert(0, Message::new("system", system.as_str()));
+                prepare(&conversation, &self.scales, think)
+            }
+            _ => prepare(conversation, &self.scales, think),
+        }
+    }
+
+    fn conversation(&self, conversation: &Conversation) -> Result<Encoded> {
+        let is_assistant = |message: &Message| message.role == "assistant";
+        ensure!(
+            conversation.messages.iter().any(is_assistant),
+            "row has no assistant message to train on"
+        );
+        let prepared = self.prepare(conversation)?;
+        let options = &self.options.render;
+        let text = self.template.render(&prepared.conversation, options)?;
+        let base = self.scales.base();
+        let bytes = byte_weights(&text, &prepared, base, self.options.train_header)?;
+        let Tokens { ids, ends } = self.tokenizer.encode_with_ends(&text)?;
+        let mut from = 0;
+        let weights: Vec<f32> = ends
+            .iter()
+            .map(|end| {
+                let covered = &bytes[from..*end];
+                from = *end;
+                covered.iter().copied().fold(0.0, f32::max)
+            })
+            .collect();
+        let label = |(id, weight): (&u32, &f32)| match *weight > 0.0 {
+            true => i64::from(*id),
+            false => IGNORED,
+        };
+        Ok(Encoded {
+            labels: ids.iter().zip(&weights).map(label).collect(),
+            input_ids: ids,
+            weights,
+            channel: conversation.channel.clone(),
+        })
+    }
+
+    fn tokens(&self, row: &TokenRow) -> Result<Encoded> {
+        let n = row.input_ids.len();
+        ensure!(
+            row.labels.len() == n && row.loss_scale.as_ref().is_none_or(|w| w.len() == n),
+            "a tokenised row's lists differ in length: {n} ids, {} labels, {} weights",
+            row.labels.len(),
+            row.loss_scale.as_ref().map_or(n, Vec::len)
+        );
+        let mut encoded = Encoded {
+            input_ids: row.input_ids.clone(),
+            labels: row.labels.clone(),
+            weights: row.loss_scale.clone().unwrap_or_else(|| vec![1.0; n]),
+            channel: None,
+        };
+        for (label, weight) in encoded.labels.iter_mut().zip(&mut encoded.weights) {
+            if *label == IGNORED || *weight <= 0.0 {
+                (*label, *weight) = (IGNORED, 0.0);
+            }
+        }
+        Ok(encoded)
+    }
+}

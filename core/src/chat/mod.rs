@@ -1,0 +1,22 @@
+//! Conversations to tokens with labels and weights, and generated tokens back to messages.
+//!
+//! A conversation is rendered to text by the model's own template ([`jinja`]) or by the built-in
+//! renderer of the harmony format ([`harmony`]), the loss scales weigh the texts of its turns
+//! ([`scale`]), the rendered text is read back into messages so that weights land on the right
+//! bytes ([`align`]), and the whole is tokenised once ([`encode`]).
+
+pub mod align;
+pub mod encode;
+pub mod harmony;
+pub mod jinja;
+pub mod json;
+pub mod preview;
+pub mod scale;
+pub mod template;
+pub mod tokenizer;
+pub mod turns;
+
+pub use encode::{EncodeOptions, Encoded, Encoder, TrainHeader};
+pub use scale::Chain;
+pub use template::{ChatTemplate, RenderOptions, Renderer};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,130 @@
+//! Which dataset format reads a file.
+
+use anyhow::{Context, Result, bail};
+use apus_sdk::{DatasetFormat, Row};
+
+/// The formats that a run may use.
+pub struct Formats {
+    known: Vec<(String, Box<dyn DatasetFormat>)>,
+    forced: Option<usize>,
+}
+
+impl Formats {
+    /// Formats by name; `forced` names the one to use for every file in place of a choice.
+    ///
+    /// # Errors
+    /// A name that is not among them.
+    pub fn new(known: Vec<(String, Box<dyn DatasetFormat>)>, forced: Option<&str>) -> Result<Self> {
+        let index = |name: &str| {
+            let found = known.iter().position(|(known, _)| known == name);
+            found.with_context(|| {
+                let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+                format!("no dataset format `{name}`, known are {}", names.join(", "))
+            })
+        };
+        let forced = forced.map(index).transpose()?;
+        Ok(Self { known, forced })
+    }
+
+    /// The format for rows like this one: the forced one, or of those that recognise its columns
+    /// the one of the highest rank.
+    ///
+    /// # Errors
+    /// Columns that no format recognises, or two formats of the same rank.
+    pub fn choose(&self, row: &Row) -> Result<(&str, &dyn DatasetFormat)> {
+        if let Some(index) = self.forced {
+            let (name, format) = &self.known[index];
+            return Ok((name, format.as_ref()));
+        }
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        let mut fitting: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, format)| format.recognises(&columns))
+            .collect();
+        fitting.sort_by_key(|(_, format)| std::cmp::Reverse(format.rank()));
+        match fitting.as_slice() {
+            [] => {
+                let names: Vec<_> = self.known.iter().map(|(name, _)| name.as_str()).collect();
+                bail!(
+                    "no dataset format recognises the columns {}; known formats are {} (force one \
+                     with --dataset_format)",
+                    columns.join(", "),
+                    names.join(", ")
+                )
+            }
+            [(a, first), (b, second), ..] if first.rank() == second.rank() => bail!(
+                "dataset formats `{a}` and `{b}` both recognise the columns {}; choose one with \
+                 --dataset_format",
+                columns.join(", ")
+            ),
+            [(name, format), ..] => Ok((name, format.as_ref())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_sdk::{Result as SdkResult, Sample};
+
+    struct Fake(&'static str, i32);
+    impl DatasetFormat for Fake {
+        fn recognises(&self, columns: &[&str]) -> bool {
+            columns.contains(&self.0)
+        }
+        fn rank(&self) -> i32 {
+            self.1
+        }
+        fn convert(&self, _: Row) -> SdkResult<Vec<Sample>> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn formats(forced: Option<&str>) -> Result<Formats> {
+        let fakes = [
+            ("low", Fake("a", 1)),
+            ("high", Fake("b", 2)),
+            ("same", Fake("c", 2)),
+        ];
+        let boxed = fakes.map(|(name, fake)| (name.to_owned(), Box::new(fake) as _));
+        Formats::new(boxed.into(), forced)
+    }
+
+    fn row(columns: &[&str]) -> Row {
+        columns
+            .iter()
+            .map(|name| ((*name).to_owned(), 1.into()))
+            .collect()
+    }
+
+    #[test]
+    fn the_highest_rank_wins() {
+        let formats = formats(None).unwrap();
+        let choose = |columns: &[&str]| {
+            formats
+                .choose(&row(columns))
+                .map(|(name, _)| name.to_owned())
+        };
+        assert_eq!(choose(&["a"]).unwrap(), "low");
+        assert_eq!(choose(&["a", "b"]).unwrap(), "high");
+        let bad = choose(&["b", "c"]).unwrap_err().to_string();
+        assert!(bad.contains("`high` and `same`"), "{bad}");
+        let bad = choose(&["x", "y"]).unwrap_err().to_string();
+        assert!(
+            bad.contains("columns x, y") && bad.contains("low, high, same"),
+            "{bad}"
+        );
+    }
+
+    #[test]
+    fn a_format_can_be_forced() {
+        let (name, _) = formats(Some("low"))
+            .unwrap()
+            .choose(&row(&["b"]))
+            .map(|(n, _)| (n.to_owned(), ()))
+            .unwrap();
+        assert_eq!(name, "low");
+        assert!(formats(Some("lo")).is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! Records to encoded samples, on all cores, with a report.
+
+use super::{
+    file::Record,
+    format::Formats,
+    report::{Report, SourceReport},
+    truncate::{Fitted, Truncation, fit},
+};
+use crate::chat::{Encoded, Encoder};
+use anyhow::{Context, Result, anyhow, bail};
+use apus_sdk::{DatasetFormat, Sample};
+use rayon::prelude::*;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+const TOO_LONG: &str = "longer than max_length";
+const UNTRAINED: &str = "no trained token";
+const NO_SAMPLE: &str = "the format gave no sample";
+const BAD_ROW: &str = "bad row";
+
+/// How rows are prepared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PrepareOptions {
+    /// The most tokens of a sample; `None` is without limit.
+    pub max_length: Option<usize>,
+    /// What happens to longer ones.
+    pub truncation: Truncation,
+    /// Stop at the first row that is bad or too long, in place of dropping it.
+    pub strict: bool,
+    /// Threads to work with; `None` is one for each core.
+    pub workers: Option<usize>,
+    /// The highest token id of the model plus one, to check tokenised rows against.
+    pub vocabulary: Option<usize>,
+}
+
+/// Samples ready for training, in the order of the records.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Dataset {
+    /// The samples.
+    pub samples: Vec<Encoded>,
+    /// For each sample, the record that it came from.
+    pub records: Vec<usize>,
+    /// What became of the rows.
+    pub report: Report,
+}
+
+/// What became of one record.
+enum Outcome {
+    /// Its samples, whole or cut.
+    Samples(Vec<Prepared>),
+    /// The row is bad.
+    Bad(anyhow::Error),
+}
+
+enum Prepared {
+    Kept(Encoded, bool),
+    Dropped(&'static str, usize),
+}
+
+/// Encodes records. `progress` is called from all threads with the number of records done so far.
+///
+/// # Errors
+/// Malformed JSON; columns that no format recognises; with `strict` (or the strategy `raise`) the
+/// first bad (or too long) row; nothing left to train on.
+pub fn prepare(
+    records: &[Record],
+    formats: &Formats,
+    encoder: &Encoder,
+    options: &PrepareOptions,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Dataset> {
+    let chosen = choose(records, formats)?;
+    let done = AtomicUsize::new(0);
+    let one = |record: &Record| -> Result<Outcome> {
+        let row = record.row()?;
+        let format = chosen
+            .get(&record.source)
+            .context("a file without a format")?;
+        let outcome = encode(row, format.1, encoder, options);
+        progress(1 + done.fetch_add(1, Ordering::Relaxed));
+        Ok(outcome)
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.workers.unwrap_or(0))
+        .build()
+        .context("starting the threads that prepare the dataset")?;
+    let outcomes: Vec<Result<Outcome>> = pool.install(|| records.par_iter().map(one).collect());
+
+    let stop_at_long = options.strict || options.truncation == Truncation::Raise;
+    let mut dataset = Dataset::default();
+    let mut sources: Vec<SourceReport> = Vec::new();
+    for (index, (record, outcome)) in records.iter().zip(outcomes).enumerate() {
+        let outcome = outcome?;
+        let source = match sources.iter().position(|s| *s.source == *record.source) {
+            Some(i) => &mut sources[i],
+            None => {
+                sources.push(SourceReport {
+                    source: record.source.to_string(),
+                    format: chosen[&record.source].0.to_owned(),
+                    ..SourceReport::default()
+                });
+                let last = sources.len() - 1;
+                &mut sources[last]
+            }
+        };
+        source.rows += 1;
+        match outcome {
+            Outcome::Bad(error) if options.strict => {
+                return Err(error.context(format!("{record}: bad row (strict)")));
+            }
+            Outcome::Bad(error) => source.drop_row(BAD_ROW, format!("{record}: {error:#}")),
+            Outcome::Samples(samples) => {
+                if samples.is_empty() {
+                    source.drop_row(NO_SAMPLE, record.to_string());
+                }
+                for sample in samples {
+                    match sample {
+                        Prepared::Dropped(TOO_LONG, length) if stop_at_long => bail!(
+                            "{record}: {length} tokens, {TOO_LONG} {}; raise it, or let \
+                             truncation_strategy delete or cut such rows (without strict)",
+                            options.max_length.unwrap_or(length)
+                        ),
+                        Prepared::Dropped(reason, length) => {
+                            source.longest = source.longest.max(length);
+                            source.drop_row(reason, format!("{record}: {length} tokens"));
+                        }
+                        Prepared::Kept(sample, cut) => {
+                            source.kept += 1;
+                            source.truncated += usize::from(cut);
+                            source.tokens += sample.len();
+                            source.trained += sample.targets();
+                            source.longest = source.longest.max(sample.len());
+                            dataset.samples.push(sample);
+                            dataset.records.push(index);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let unmatched = encoder.scales().unmatched();
+    dataset.report = Report {
+        sources,
+        unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
+    };
+    if dataset.samples.is_empty() {
+        let rows = records.len();
+        let mut message = format!("nothing to train on: none of {rows} rows is left");
+        for line in dataset.report.warnings() {
+            message = format!("{message}\n{line}");
+        }
+        return Err(anyhow!(message));
+    }
+    Ok(dataset)
+}
+
+/// The samples of records, not encoded, each with the index of its record: for inference.
+///
+/// # Errors
+/// Malformed JSON, columns that no format recognises, or the first bad row.
+pub fn samples(records: &[Record], formats: &Formats) -> Result<Vec<(usize, Sample)>> {
+    let chosen = choose(records, formats)?;
+    let mut all = Vec::with_capacity(records.len());
+    for (index, record) in records.iter().enumerate() {
+        let row = record.row()?;
+        let (_, format) = chosen
+            .get(&record.source)
+            .context("a file without a format")?;
+        let samples = format
+            .convert(row)
+            .map_err(|error| anyhow!("{record}: {error}"))?;
+        all.extend(samples.into_iter().map(|sample| (index, sample)));
+    }
+    Ok(all)
+}
+
+type Chosen<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
+
+/// The format of each file, by its first row here.
+fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<Chosen<'a>> {
+    let mut chosen = Chosen::new();
+    for record in records {
+        if !chosen.contains_key(&record.source) {
+            let row = record.row()?;
+            let format = formats.choose(&row).with_context(|| record.to_string())?;
+            chosen.insert(Arc::clone(&record.source), format);
+        }
+    }
+    Ok(chosen)
+}
+
+fn encode(
+    row: apus_sdk::Row,
+    format: &dyn DatasetFormat,
+    encoder: &Encoder,
+    options: &PrepareOptions,
+) -> Outcome {
+    let run = || -> Result<Vec<Prepared>> {
+        let samples = format.convert(row).map_err(|error| anyhow!("{error}"))?;
+        samples
+            .iter()
+            .map(|sample| encode_one(sample, encoder, options))
+            .collect()
+    };
+    match run() {
+        Ok(samples) => Outcome::Samples(samples),
+        Err(error) => Outcome::Bad(error),
+    }
+}
+
+fn encode_one(sample: &Sample, encoder: &Encoder, options: &PrepareOptions) -> Result<Prepared> {
+    let encoded = encoder.encode(sample)?;
+    if let Some(vocabulary) = options.vocabulary {
+        let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
+        let mut all = ids.chain(encoded.labels.iter().copied());
+        if let Some(id) = all.find(|id| *id >= vocabulary as i64) {
+            bail!("token id {id} is not in the model's vocabulary of {vocabulary}");
+        }
+    }
+    let (encoded, cut) = match fit(encoded, options.max_length, options.truncation) {
+        Fitted::Whole(encoded) => (encoded, false),
+        Fitted::Cut(encoded) => (encoded, true),
+        Fitted::Dropped(length) => return Ok(Prepared::Dropped(TOO_LONG, length)),
+    };
+    if encoded.targets() == 0 {
+        return Ok(Prepared::Dropped(UNTRAINED, encoded.len()));
+    }
+    Ok(Prepared::Kept(encoded, cut))
+}
