@@ -54,7 +54,8 @@ impl Default for EncodeOptions {
 pub struct Encoded {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// The token id where the token is trained, else -100.
+    /// Where the token is trained, the id that has to stand there (of a conversation, its own);
+    /// else -100.
     pub labels: Vec<i64>,
     /// The weight of the token in the loss; 0 where the label is -100.
     pub weights: Vec<f32>,

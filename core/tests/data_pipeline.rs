@@ -1,0 +1,228 @@
+//! Dataset files through formats, encoder and report to batches.
+
+mod data_common;
+
+use apus_core::{
+    chat::{ChatTemplate, EncodeOptions, Encoder},
+    data::{
+        Batch, Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, prepare,
+        read_sets, samples,
+    },
+};
+use data_common::{chain, format, tiny_tokenizer};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+const NAMES: [&str; 5] = ["messages", "sharegpt", "alpaca", "query_response", "tokens"];
+
+fn formats(forced: Option<&str>) -> Formats {
+    let all = NAMES.map(|name| (name.to_owned(), format(name)));
+    Formats::new(all.into(), forced).unwrap()
+}
+
+fn encoder(scales: &str) -> Encoder {
+    let options = EncodeOptions::default();
+    Encoder::new(
+        tiny_tokenizer(),
+        ChatTemplate::native(),
+        chain(scales),
+        options,
+    )
+    .unwrap()
+}
+
+fn records(dir: &Path, files: &[(&str, &str)]) -> Vec<Record> {
+    let mut options = SourceOptions {
+        dataset_shuffle: false,
+        ..SourceOptions::default()
+    };
+    for (name, text) in files {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        options.dataset.push(path.display().to_string());
+    }
+    read_sets(&options).unwrap().train
+}
+
+fn run(files: &[(&str, &str)], options: &PrepareOptions) -> anyhow::Result<Dataset> {
+    let dir = tempfile::tempdir()?;
+    let records = records(dir.path(), files);
+    prepare(
+        &records,
+        &formats(None),
+        &encoder("default"),
+        options,
+        &|_| {},
+    )
+}
+
+const ALPACA: &str = r#"[{"instruction": "沐雪的功能是什么？", "input": "", "output": "喵~", "history": []},
+{"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]}]"#;
+const MESSAGES: &str = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+{"messages": [{"role": "user", "content": "a"}]}
+{"messages": [{"role": "nobody", "content": "a"}]}
+"#;
+const TOKENS: &str = r#"{"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "loss_scale": [0, 1, 0.5]}
+{"input_ids": [1, 2, 3], "labels": [1, -100, -100]}"#;
+
+#[test]
+fn files_of_several_formats_and_their_report() {
+    let files = [
+        ("a.json", ALPACA),
+        ("m.jsonl", MESSAGES),
+        ("t.jsonl", TOKENS),
+    ];
+    let done = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    let records = records(dir.path(), &files);
+    let count = |_| {
+        done.fetch_add(1, Ordering::Relaxed);
+    };
+    let scales = encoder("default+hermes+ignore_empty_think");
+    let found = prepare(
+        &records,
+        &formats(None),
+        &scales,
+        &PrepareOptions::default(),
+        &count,
+    )
+    .unwrap();
+    assert_eq!(done.into_inner(), 7);
+    assert_eq!(found.records, [0, 1, 2, 5]);
+    let report = &found.report;
+    let used: Vec<_> = report
+        .sources
+        .iter()
+        .map(|s| (s.format.as_str(), s.rows, s.kept))
+        .collect();
+    assert_eq!(
+        used,
+        [("alpaca", 2, 2), ("messages", 3, 1), ("tokens", 2, 1)]
+    );
+    assert_eq!(
+        report.total(|s| s.tokens),
+        found.samples.iter().map(|s| s.len()).sum::<usize>()
+    );
+    assert_eq!(
+        report.total(|s| s.trained),
+        found.samples.iter().map(|s| s.targets()).sum::<usize>()
+    );
+    assert_eq!(report.unmatched_scales, ["hermes", "ignore_empty_think"]);
+    let warnings = report.warnings().join("\n");
+    assert!(warnings.contains("WARNING: 2 of 3 rows"), "{warnings}");
+    assert!(
+        warnings.contains("m.jsonl:2: row has no assistant message to train on"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("m.jsonl:3: column `messages`: message 1: unknown role"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("t.jsonl: dropped 1 (no trained token)"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("`hermes` matched nothing"), "{warnings}");
+    assert!(report.to_string().contains("alpaca"));
+
+    let batch = Batch::collate(&found.samples.iter().collect::<Vec<_>>());
+    let rows = batch.rows();
+    assert_eq!(rows.len(), batch.targets());
+    assert_eq!(rows.len(), report.total(|s| s.trained));
+    for (position, target) in rows.index.iter().zip(&rows.targets) {
+        assert_eq!(batch.input_ids[*position as usize + 1], *target);
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let with = |workers| PrepareOptions {
+        workers: Some(workers),
+        ..PrepareOptions::default()
+    };
+    let files = [("a.json", ALPACA), ("t.jsonl", TOKENS)];
+    assert_eq!(
+        run(&files, &with(1)).unwrap().samples,
+        run(&files, &with(4)).unwrap().samples
+    );
+}
+
+#[test]
+fn long_samples() {
+    let with = |truncation, strict| PrepareOptions {
+        max_length: Some(100),
+        truncation,
+        strict,
+        ..PrepareOptions::default()
+    };
+    let long = format!(
+        "{MESSAGES}{{\"messages\": [{{\"role\": \"user\", \"content\": \"{0}\"}}, {{\"role\": \"assistant\", \"content\": \"{0}\"}}]}}",
+        "word ".repeat(200)
+    );
+    let lengths = |strategy| {
+        let found = run(&[("m.jsonl", &long)], &with(strategy, false))?;
+        let lengths: Vec<_> = found.samples.iter().map(|sample| sample.len()).collect();
+        anyhow::Ok((lengths, found.report))
+    };
+    let error = |strategy, strict| {
+        format!(
+            "{:#}",
+            run(&[("m.jsonl", &long)], &with(strategy, strict)).unwrap_err()
+        )
+    };
+    let bad = lengths(Truncation::Delete).unwrap_err().to_string();
+    assert!(
+        bad.contains("none of 4 rows is left") && bad.contains("longer than max_length"),
+        "{bad}"
+    );
+    let (left, report) = lengths(Truncation::Left).unwrap();
+    assert_eq!((left, report.sources[0].truncated), (vec![100, 100], 2));
+    let bad = lengths(Truncation::Right).unwrap_err().to_string();
+    assert!(bad.contains("no trained token"), "{bad}");
+    let bad = error(Truncation::Raise, false);
+    assert!(
+        bad.contains("m.jsonl:1: ") && bad.contains("longer than max_length 100"),
+        "{bad}"
+    );
+    assert!(
+        error(Truncation::Left, true).contains("m.jsonl:2: bad row (strict): row has no assistant")
+    );
+}
+
+#[test]
+fn bad_files() {
+    let error = |files: &[(&str, &str)]| {
+        format!("{:#}", run(files, &PrepareOptions::default()).unwrap_err())
+    };
+    let bad = error(&[("m.jsonl", &format!("{MESSAGES}{{\"messages\": "))]);
+    assert!(bad.contains("m.jsonl:4: malformed JSON"), "{bad}");
+    let bad = error(&[("x.jsonl", "{\"colour\": 1}")]);
+    assert!(
+        bad.contains("x.jsonl:1: no dataset format recognises the columns colour"),
+        "{bad}"
+    );
+    let options = PrepareOptions {
+        vocabulary: Some(3),
+        ..PrepareOptions::default()
+    };
+    let bad = run(&[("t.jsonl", TOKENS)], &options)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        bad.contains("token id 3 is not in the model's vocabulary of 3"),
+        "{bad}"
+    );
+}
+
+#[test]
+fn samples_for_inference_need_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "{\"query\": \"a\"}\n{\"query\": \"b\"}";
+    let found = samples(&records(dir.path(), &[("q.jsonl", text)]), &formats(None)).unwrap();
+    assert_eq!(
+        found.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+        [0, 1]
+    );
+}

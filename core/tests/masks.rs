@@ -1,0 +1,234 @@
+//! Which tokens are trained, and how much: whole conversations through the encoder.
+
+mod data_common;
+
+use apus_core::chat::{
+    ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader,
+    preview::{Marks, marked},
+};
+use apus_sdk::{LossScale, Sample, Segment, TokenRow, Turn};
+use data_common::{chain, conversation, jinja, tiny_tokenizer};
+use serde_json::{Value, json};
+
+fn encoder(template: ChatTemplate, scales: apus_core::chat::Chain, header: TrainHeader) -> Encoder {
+    let options = EncodeOptions {
+        train_header: header,
+        render: RenderOptions {
+            date: Some("2025-08-05".to_owned()),
+            ..RenderOptions::default()
+        },
+        ..EncodeOptions::default()
+    };
+    Encoder::new(tiny_tokenizer(), template, scales, options).unwrap()
+}
+
+fn sample(row: &Value) -> Sample {
+    Sample::Conversation(conversation(row.as_object().unwrap()))
+}
+
+/// The marked text after the system message, the same from both renderers.
+fn marks_with(row: &Value, scales: &str, header: TrainHeader) -> String {
+    let mut texts: Vec<String> = [Some(ChatTemplate::native()), jinja()]
+        .into_iter()
+        .flatten()
+        .map(|template| {
+            let encoder = encoder(template, chain(scales), header);
+            let encoded = encoder.encode(&sample(row)).unwrap();
+            check(&encoded);
+            let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+            text.split_once("every message.").unwrap().1.to_owned()
+        })
+        .collect();
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    texts.remove(0).trim_start_matches("<|end|>").to_owned()
+}
+
+fn marks(row: &Value, scales: &str) -> String {
+    marks_with(row, scales, TrainHeader::Channel)
+}
+
+fn check(encoded: &Encoded) {
+    for ((id, label), weight) in encoded
+        .input_ids
+        .iter()
+        .zip(&encoded.labels)
+        .zip(&encoded.weights)
+    {
+        let expected = if *weight > 0.0 { i64::from(*id) } else { -100 };
+        assert_eq!(*label, expected);
+    }
+}
+
+fn two_turns() -> Value {
+    json!({"messages": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "thinking": "t"},
+    ]})
+}
+
+#[test]
+fn every_answer_with_its_stop_token() {
+    assert_eq!(
+        marks(&two_turns(), "default"),
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b<|end|>]]\
+         <|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>analysis<|message|>t<|end|>\
+         <|start|>assistant<|channel|>final<|message|>d<|return|>]]"
+    );
+    let header_off = marks_with(&two_turns(), "default", TrainHeader::None);
+    assert!(
+        header_off.contains("<|channel|>analysis<|message|>[[t<|end|>]]<|start|>assistant"),
+        "{header_off}"
+    );
+    let header_full = marks_with(&two_turns(), "default", TrainHeader::Full);
+    assert!(
+        header_full.contains("<|end|>[[<|start|>assistant<|channel|>final<|message|>b<|end|>]]"),
+        "{header_full}"
+    );
+}
+
+#[test]
+fn the_last_round_and_everything() {
+    let last = marks(&two_turns(), "last_round");
+    assert!(
+        last.contains("assistant<|channel|>final<|message|>b<|end|>"),
+        "{last}"
+    );
+    assert!(last.ends_with("d<|return|>]]"), "{last}");
+    let encoder = encoder(ChatTemplate::native(), chain("all"), TrainHeader::Channel);
+    let all = encoder.encode(&sample(&two_turns())).unwrap();
+    assert!(all.weights.iter().all(|weight| *weight == 1.0));
+    assert_eq!(all.targets(), all.len() - 1);
+}
+
+#[test]
+fn empty_thoughts() {
+    let row = |content: &str| json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]});
+    let answer = "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>hi<|return|>]]";
+    for scales in ["default", "ignore_empty_think"] {
+        assert_eq!(marks(&row("<think>\n\n</think>\n\nhi"), scales), answer);
+    }
+    let by_hand =
+        "<|channel|>analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>hi";
+    assert_eq!(
+        marks(&row(by_hand), "ignore_empty_think"),
+        "<|start|>user<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|><|end|>\
+         <|start|>assistant[[<|channel|>final<|message|>hi<|return|>]]"
+    );
+    let field = json!({"messages": [{"role": "user", "content": "a"},
+        {"role": "assistant", "content": "hi", "thinking": ""}]});
+    assert_eq!(
+        marks(&field, "ignore_empty_think"),
+        marks(&row(by_hand), "ignore_empty_think")
+    );
+    assert!(
+        marks(&field, "default")
+            .contains("assistant[[<|channel|>analysis<|message|><|end|><|start|>")
+    );
+}
+
+#[test]
+fn weights_travel_into_the_analysis() {
+    let row = json!({"messages": [{"role": "user", "content": "a"},
+        {"role": "assistant", "content": "<think>Thought: t Observation: o</think>Action: x"}]});
+    assert_eq!(
+        marks(&row, "react"),
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>analysis<|message|>Thought: t ]]\
+         [[Observation:]](2) o[[<|end|><|start|>assistant<|channel|>final<|message|>Action: x<|return|>]](2)"
+    );
+}
+
+#[test]
+fn calls_of_tools_and_marks_of_messages() {
+    let row = json!({"messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "thinking": "t", "tool_calls": [{"name": "f", "arguments": {"x": 1}}]},
+        {"role": "tool", "content": "r"},
+    ], "tools": [{"name": "f", "description": "d"}]});
+    let found = marks(&row, "default");
+    let call = "[[<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f<|channel|>commentary \
+                json<|message|>{\"x\": 1}<|call|>]]<|start|>functions.f to=assistant<|channel|>commentary<|message|>\"r\"<|end|>";
+    assert!(found.ends_with(call), "{found}");
+
+    let row = json!({"messages": [
+        {"role": "user", "content": "a", "loss": true},
+        {"role": "assistant", "content": "b", "loss": false},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d", "loss_scale": 0.5},
+    ]});
+    assert_eq!(
+        marks(&row, "default"),
+        "<|start|>user<|message|>[[a<|end|>]]<|start|>assistant<|channel|>final<|message|>b<|end|>\
+         <|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>final<|message|>d<|return|>]](0.5)"
+    );
+}
+
+#[test]
+fn a_token_takes_the_greatest_weight_of_its_bytes() {
+    struct Halves;
+    impl LossScale for Halves {
+        fn segments(&self, text: &str, _: &Turn) -> apus_sdk::Result<Vec<Segment>> {
+            Ok(text
+                .char_indices()
+                .map(|(i, c)| Segment::new(c, [0.5, 0.0, 2.0][i % 3]))
+                .collect())
+        }
+    }
+    let scales =
+        apus_core::chat::Chain::new(vec![("halves".to_owned(), Box::new(Halves))]).unwrap();
+    let encoder = encoder(ChatTemplate::native(), scales, TrainHeader::None);
+    let row = json!({"messages": [{"role": "user", "content": "a"},
+        {"role": "assistant", "content": "the capital of the island"}]});
+    let encoded = encoder.encode(&sample(&row)).unwrap();
+    let (mut at, content) = (0, "the capital of the island".len());
+    let from = encoded
+        .weights
+        .iter()
+        .position(|weight| *weight > 0.0)
+        .unwrap();
+    let mut long = 0;
+    for (id, weight) in encoded.input_ids.iter().zip(&encoded.weights).skip(from) {
+        let bytes = encoder.tokenizer().token(*id).len();
+        if at >= content {
+            break;
+        }
+        long += usize::from(bytes > 1);
+        let expected = (at..at + bytes)
+            .map(|i| [0.5, 0.0, 2.0][i % 3])
+            .fold(0.0, f32::max);
+        assert_eq!(*weight, expected, "at byte {at}");
+        at += bytes;
+    }
+    assert!(at >= content && long > 3);
+}
+
+#[test]
+fn rows_that_cannot_be_trained() {
+    let encoder = encoder(
+        ChatTemplate::native(),
+        chain("default"),
+        TrainHeader::Channel,
+    );
+    let error = |sample: &Sample| encoder.encode(sample).unwrap_err().to_string();
+    let user = sample(&json!({"messages": [{"role": "user", "content": "a"}]}));
+    assert_eq!(error(&user), "row has no assistant message to train on");
+    let uneven = Sample::Tokens(TokenRow {
+        input_ids: vec![1, 2],
+        labels: vec![1],
+        loss_scale: None,
+    });
+    assert!(error(&uneven).contains("differ in length"));
+    let tokens = Sample::Tokens(TokenRow {
+        input_ids: vec![1, 2, 3],
+        labels: vec![-100, 2, 7],
+        loss_scale: Some(vec![1.0, 0.0, 0.5]),
+    });
+    let encoded = encoder.encode(&tokens).unwrap();
+    assert_eq!(encoded.labels, [-100, -100, 7]);
+    assert_eq!(encoded.weights, [0.0, 0.0, 0.5]);
+    let (text, ids) = match &user {
+        Sample::Conversation(c) => encoder.prompt(c).unwrap(),
+        Sample::Tokens(_) => panic!("a conversation"),
+    };
+    assert!(text.ends_with("<|end|><|start|>assistant") && !ids.is_empty());
+}
