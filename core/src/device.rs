@@ -11,12 +11,25 @@ use candle_core::Device;
 pub fn open(wanted: &str) -> Result<Device> {
     match wanted {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(card(0).unwrap_or(Device::Cpu)),
+        "auto" => Ok(first_card().unwrap_or(Device::Cpu)),
         "cuda" => card(0),
         other => match other.strip_prefix("cuda:").map(str::parse) {
             Some(Ok(index)) => card(index),
             _ => bail!("device {other:?} is not one of auto, cpu, cuda, cuda:N"),
         },
+    }
+}
+
+/// The first card; where this binary could use one and none answers, a line says why.
+fn first_card() -> Option<Device> {
+    match card(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            if cfg!(feature = "cuda") {
+                eprintln!("no CUDA device, running on the CPU: {error:#}");
+            }
+            None
+        }
     }
 }
 
@@ -26,7 +39,7 @@ fn card(_index: usize) -> Result<Device> {
 }
 
 #[cfg(feature = "cuda")]
-pub use cuda::{peak_memory, reset_peak};
+pub use cuda::{Memory, memory, peak_memory, reset_peak};
 
 #[cfg(feature = "cuda")]
 use cuda::card;
@@ -105,6 +118,19 @@ mod cuda {
         Ok(())
     }
 
+    fn get(cuda: &CudaDevice, attribute: sys::CUmemPool_attribute) -> Result<u64> {
+        let mut value = 0u64;
+        // SAFETY: the attributes used here are 64-bit integers, written during the call.
+        let status = unsafe {
+            sys::cuMemPoolGetAttribute(pool(cuda)?, attribute, (&raw mut value).cast::<c_void>())
+        };
+        anyhow::ensure!(
+            status == sys::CUresult::CUDA_SUCCESS,
+            "the memory pool: {status:?}"
+        );
+        Ok(value)
+    }
+
     /// Keeps freed memory in the pool: giving it back at every synchronisation costs milliseconds.
     fn keep_pool(cuda: &CudaDevice) -> Result<()> {
         set(
@@ -114,19 +140,45 @@ mod cuda {
         )
     }
 
+    /// Memory of a card, in bytes.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Memory {
+        /// In use by tensors of this process.
+        pub used: u64,
+        /// Still to be had: what the driver has free and what the pool holds without using it.
+        pub free: u64,
+        /// Of the card.
+        pub total: u64,
+    }
+
+    /// Memory in use, free and in all. Freed tensors count as used until the stream is past them.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn memory(cuda: &CudaDevice) -> Result<Memory> {
+        let (free, total) = cuda.cuda_stream().context().mem_get_info()?;
+        let used = get(
+            cuda,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+        )?;
+        let reserved = get(
+            cuda,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT,
+        )?;
+        Ok(Memory {
+            used,
+            free: free as u64 + reserved.saturating_sub(used),
+            total: total as u64,
+        })
+    }
+
     /// The most memory that was in use since the last [`reset_peak`], in bytes.
     pub fn peak_memory(cuda: &CudaDevice) -> Option<u64> {
-        let mut value = 0u64;
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-        // SAFETY: the attribute is a 64-bit integer, written during the call.
-        let status = unsafe {
-            sys::cuMemPoolGetAttribute(
-                pool(cuda).ok()?,
-                attribute,
-                (&raw mut value).cast::<c_void>(),
-            )
-        };
-        (status == sys::CUresult::CUDA_SUCCESS).then_some(value)
+        get(
+            cuda,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+        )
+        .ok()
     }
 
     /// Forgets the peak so far.

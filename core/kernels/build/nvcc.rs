@@ -1,5 +1,6 @@
 //! Compiles each module of kernels to PTX for compute capability 8.0. The driver turns PTX into machine code for the
-//! card at hand (and caches it), so one build serves every card from 8.0 on.
+//! card at hand (and caches it), so one build serves every card from 8.0 on. One module more holds what only Hopper
+//! (9.0) has instructions for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ const MODULES: [&str; 12] = [
     "element",
 ];
 const HEAD_DIMS: [u32; 4] = [16, 32, 64, 128];
-const ARCHITECTURE: &str = "compute_80";
+const PORTABLE: &str = "compute_80";
 
 /// Writes `<module>.ptx` into `out` for every module, several at a time.
 pub fn compile_all(out: &Path) -> Result<(), String> {
@@ -28,27 +29,28 @@ pub fn compile_all(out: &Path) -> Result<(), String> {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let nvcc = find()?;
-    let mut jobs: Vec<(String, Vec<String>)> = HEAD_DIMS
-        .iter()
-        .map(|dim| {
-            (
-                format!("attention_d{dim}"),
-                vec![format!("-DHEAD_DIM={dim}"), "src/attention.cu".into()],
-            )
-        })
-        .collect();
-    jobs.extend(
-        MODULES
-            .iter()
-            .map(|name| (name.to_string(), vec![format!("src/{name}.cu")])),
-    );
+    let mut jobs = vec![Job::new(
+        "attention_d64_hopper",
+        "attention_hopper",
+        "compute_90a",
+        &["-DHEAD_DIM=64", "-DHOPPER"],
+    )];
+    jobs.extend(HEAD_DIMS.map(|dim| {
+        Job::new(
+            &format!("attention_d{dim}"),
+            "attention",
+            PORTABLE,
+            &[&format!("-DHEAD_DIM={dim}")],
+        )
+    }));
+    jobs.extend(MODULES.map(|name| Job::new(name, name, PORTABLE, &[])));
     let queue = Mutex::new(jobs.into_iter());
     let next = || queue.lock().ok().and_then(|mut jobs| jobs.next());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
     std::thread::scope(|scope| {
         let worker = || {
-            while let Some((name, arguments)) = next() {
-                compile(&nvcc, &out.join(format!("{name}.ptx")), &arguments)?;
+            while let Some(job) = next() {
+                job.compile(&nvcc, out)?;
             }
             Ok(())
         };
@@ -61,25 +63,45 @@ pub fn compile_all(out: &Path) -> Result<(), String> {
     })
 }
 
-fn compile(nvcc: &Path, ptx: &Path, arguments: &[String]) -> Result<(), String> {
-    let mut command = Command::new(nvcc);
-    command
-        .args(["-ptx", "-O3", "-std=c++17", "-arch", ARCHITECTURE])
-        .args(arguments)
-        .arg("-o")
-        .arg(ptx);
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
-    if output.status.success() {
-        return Ok(());
+struct Job {
+    ptx: String,
+    arguments: Vec<String>,
+}
+
+impl Job {
+    fn new(module: &str, source: &str, architecture: &str, defines: &[&str]) -> Job {
+        let mut arguments = vec![
+            format!("src/{source}.cu"),
+            "-arch".into(),
+            architecture.into(),
+        ];
+        arguments.extend(defines.iter().map(|define| define.to_string()));
+        Job {
+            ptx: format!("{module}.ptx"),
+            arguments,
+        }
     }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!(
-        "nvcc failed ({}): {command:?}\n{}",
-        output.status,
-        String::from_utf8_lossy(&said)
-    ))
+
+    fn compile(&self, nvcc: &Path, out: &Path) -> Result<(), String> {
+        let mut command = Command::new(nvcc);
+        command
+            .args(["-ptx", "-O3", "-std=c++17"])
+            .args(&self.arguments)
+            .arg("-o")
+            .arg(out.join(&self.ptx));
+        let output = command
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Err(format!(
+            "nvcc failed ({}): {command:?}\n{}",
+            output.status,
+            String::from_utf8_lossy(&said)
+        ))
+    }
 }
 
 /// The compiler: `NVCC` itself, else `bin/nvcc` under `CUDA_HOME` or `CUDA_PATH`, else on `PATH`, else /usr/local/cuda.

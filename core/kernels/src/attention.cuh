@@ -1,13 +1,18 @@
 // Building blocks of the attention kernels: asynchronous tile loads into swizzled shared memory, tensor-core
 // fragments (mma.sync m16n8k16, bf16 in, f32 out; fragment layouts from the PTX manual), sequence bookkeeping.
-// The file is compiled once a head dim, which HEAD_DIM gives.
+// The file is compiled once a head dim, which HEAD_DIM gives; HOPPER asks for the kernels of attention_hopper.cu.
 #pragma once
 #include "common.cuh"
 
 constexpr int D = HEAD_DIM;
+#ifdef HOPPER
+constexpr int WARPS = 8;
+constexpr int MT = 1;                     // 16-row tiles a warp owns
+#else
 constexpr int WARPS = 4;
+constexpr int MT = D <= 64 ? 2 : 1;
+#endif
 constexpr int THREADS = WARPS * 32;
-constexpr int MT = D <= 64 ? 2 : 1;       // 16-row tiles a warp owns
 constexpr int WARP_ROWS = MT * 16;
 constexpr int TILE = WARPS * WARP_ROWS;   // rows a block owns (queries; keys in the backward for k and v)
 constexpr int KS = D / 16;                // steps of 16 over the head dim

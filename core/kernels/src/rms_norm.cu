@@ -1,114 +1,124 @@
-// RMS norm: y = w * x * r with r = 1/sqrt(mean(x^2) + eps), all in f32, rounded once. A warp takes a row and keeps
-// it in registers up to REGISTER_CHUNKS * 256 columns; wider or odd rows are read again.
+// RMS norm: y = w * x * r with r = 1/sqrt(mean(x^2) + eps), all in f32, rounded once. A block takes four rows one after
+// the other and keeps a row in registers up to REGISTER_CHUNKS * 1024 columns; wider or odd rows are read again.
 #include "common.cuh"
 
-constexpr int REGISTER_CHUNKS = 12;
+constexpr int BLOCK = 128;
+constexpr int REGISTER_CHUNKS = 4; // 16-byte chunks a thread keeps
 
-__device__ __forceinline__ bool in_registers(int width) {
-    return width % 8 == 0 && width <= REGISTER_CHUNKS * 256;
-}
+__device__ __forceinline__ bool in_registers(int width) { return width % 8 == 0 && width <= REGISTER_CHUNKS * BLOCK * 8; }
 
-__device__ __forceinline__ float rstd_of(float square_sum, int width, float eps) {
-    return 1.f / sqrtf(square_sum / (float)width + eps);
-}
+__device__ __forceinline__ float rstd_of(float square_sum, int width, float eps) { return 1.f / sqrtf(square_sum / (float)width + eps); }
 
-__device__ __forceinline__ void load_row(const bf16* x, int chunks, int lane, uint4 row[REGISTER_CHUNKS]) {
+// Sums of two values over the block. Two sets of slots in turn, so one barrier a row is enough.
+__device__ __forceinline__ float2 row_sums(float a, float b, int turn) {
+    __shared__ float2 parts[2][BLOCK / 32];
+    a = warp_sum(a), b = warp_sum(b);
+    if (threadIdx.x % 32 == 0) parts[turn % 2][threadIdx.x / 32] = make_float2(a, b);
+    __syncthreads();
+    float2 sum = parts[turn % 2][0];
 #pragma unroll
-    for (int c = 0; c < REGISTER_CHUNKS; c++) {
-        const int i = lane + 32 * c;
-        row[c] = i < chunks ? reinterpret_cast<const uint4*>(x)[i] : make_uint4(0, 0, 0, 0);
-    }
+    for (int w = 1; w < BLOCK / 32; w++) sum.x += parts[turn % 2][w].x, sum.y += parts[turn % 2][w].y;
+    return sum;
 }
 
-__device__ __forceinline__ float square_sum_of(const uint4 row[REGISTER_CHUNKS]) {
-    float sum = 0.f, f[8];
-#pragma unroll
-    for (int c = 0; c < REGISTER_CHUNKS; c++) {
-        unpack8(row[c], f);
-#pragma unroll
-        for (int j = 0; j < 8; j++) sum += f[j] * f[j];
-    }
-    return warp_sum(sum);
-}
-
-__device__ __forceinline__ float square_sum_of(const bf16* x, int width, int lane) {
-    float sum = 0.f;
-    for (int i = lane; i < width; i += 32) {
-        const float f = to_float(x[i]);
-        sum += f * f;
-    }
-    return warp_sum(sum);
+__device__ __forceinline__ uint4 chunk_or_zero(const bf16* p, int i, int chunks) {
+    return i < chunks ? reinterpret_cast<const uint4*>(p)[i] : make_uint4(0, 0, 0, 0);
 }
 
 KERNEL rms_norm_forward(bf16* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, int rows, int width, float eps) {
-    const i64 row = warp_row();
-    const int lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    x += row * width, y += row * width;
-    if (in_registers(width)) {
-        const int chunks = width / 8;
-        uint4 xs[REGISTER_CHUNKS];
-        load_row(x, chunks, lane, xs);
-        const float r = rstd_of(square_sum_of(xs), width, eps);
-        float f[8], g[8];
+    const bool kept = in_registers(width);
+    const int chunks = width / 8;
+    for (int turn = 0; turn < ROWS_PER_BLOCK; turn++) {
+        const i64 row = (i64)blockIdx.x * ROWS_PER_BLOCK + turn;
+        if (row >= rows) return;
+        const bf16* from = x + row * width;
+        bf16* to = y + row * width;
+        float square = 0.f;
+        if (kept) {
+            uint4 xs[REGISTER_CHUNKS];
+            float f[8], g[8];
 #pragma unroll
-        for (int c = 0; c < REGISTER_CHUNKS; c++) {
-            const int i = lane + 32 * c;
-            if (i >= chunks) continue;
-            unpack8(xs[c], f);
-            unpack8(reinterpret_cast<const uint4*>(w)[i], g);
+            for (int c = 0; c < REGISTER_CHUNKS; c++) xs[c] = chunk_or_zero(from, threadIdx.x + c * BLOCK, chunks);
 #pragma unroll
-            for (int j = 0; j < 8; j++) f[j] = g[j] * (f[j] * r);
-            reinterpret_cast<uint4*>(y)[i] = pack8(f);
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                unpack8(xs[c], f);
+#pragma unroll
+                for (int j = 0; j < 8; j++) square += f[j] * f[j];
+            }
+            const float r = rstd_of(row_sums(square, 0.f, turn).x, width, eps);
+#pragma unroll
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                const int i = threadIdx.x + c * BLOCK;
+                if (i >= chunks) continue;
+                unpack8(xs[c], f);
+                unpack8(reinterpret_cast<const uint4*>(w)[i], g);
+#pragma unroll
+                for (int j = 0; j < 8; j++) f[j] = g[j] * (f[j] * r);
+                reinterpret_cast<uint4*>(to)[i] = pack8(f);
+            }
+        } else {
+            for (int i = threadIdx.x; i < width; i += BLOCK) square += to_float(from[i]) * to_float(from[i]);
+            const float r = rstd_of(row_sums(square, 0.f, turn).x, width, eps);
+            for (int i = threadIdx.x; i < width; i += BLOCK) to[i] = from_float<bf16>(to_float(w[i]) * (to_float(from[i]) * r));
         }
-    } else {
-        const float r = rstd_of(square_sum_of(x, width, lane), width, eps);
-        for (int i = lane; i < width; i += 32) y[i] = from_float<bf16>(to_float(w[i]) * (to_float(x[i]) * r));
     }
 }
 
 // dx = r * w*dy - x * r^3/width * sum(w*dy*x)
-KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ dy,
-                         int rows, int width, float eps) {
-    const i64 row = warp_row();
-    const int lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    x += row * width, dx += row * width, dy += row * width;
-    if (in_registers(width)) {
-        const int chunks = width / 8;
-        uint4 xs[REGISTER_CHUNKS], ds[REGISTER_CHUNKS];
-        load_row(x, chunks, lane, xs);
-        load_row(dy, chunks, lane, ds);
-        const float r = rstd_of(square_sum_of(xs), width, eps);
-        float f[8], d[8], g[8], dot = 0.f;
+KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ dy, int rows,
+                         int width, float eps) {
+    const bool kept = in_registers(width);
+    const int chunks = width / 8;
+    for (int turn = 0; turn < ROWS_PER_BLOCK; turn++) {
+        const i64 row = (i64)blockIdx.x * ROWS_PER_BLOCK + turn;
+        if (row >= rows) return;
+        const bf16 *from = x + row * width, *gradient = dy + row * width;
+        bf16* to = dx + row * width;
+        float square = 0.f, dot = 0.f;
+        if (kept) {
+            uint4 xs[REGISTER_CHUNKS], ds[REGISTER_CHUNKS];
+            float f[8], d[8], g[8];
 #pragma unroll
-        for (int c = 0; c < REGISTER_CHUNKS; c++) {
-            const int i = lane + 32 * c;
-            if (i >= chunks) continue;
-            unpack8(xs[c], f);
-            unpack8(ds[c], d);
-            unpack8(reinterpret_cast<const uint4*>(w)[i], g);
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                xs[c] = chunk_or_zero(from, threadIdx.x + c * BLOCK, chunks);
+                ds[c] = chunk_or_zero(gradient, threadIdx.x + c * BLOCK, chunks);
+            }
 #pragma unroll
-            for (int j = 0; j < 8; j++) dot += g[j] * d[j] * f[j];
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                unpack8(xs[c], f);
+                unpack8(ds[c], d);
+                unpack8(chunk_or_zero(w, threadIdx.x + c * BLOCK, chunks), g);
+#pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    d[j] *= g[j];
+                    square += f[j] * f[j];
+                    dot += d[j] * f[j];
+                }
+            }
+            const float2 sums = row_sums(square, dot, turn);
+            const float r = rstd_of(sums.x, width, eps), pull = sums.y * r * r * r / (float)width;
+#pragma unroll
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                const int i = threadIdx.x + c * BLOCK;
+                if (i >= chunks) continue;
+                unpack8(xs[c], f);
+                unpack8(ds[c], d);
+                unpack8(reinterpret_cast<const uint4*>(w)[i], g);
+#pragma unroll
+                for (int j = 0; j < 8; j++) f[j] = r * (g[j] * d[j]) - f[j] * pull;
+                reinterpret_cast<uint4*>(to)[i] = pack8(f);
+            }
+        } else {
+            for (int i = threadIdx.x; i < width; i += BLOCK) {
+                const float f = to_float(from[i]);
+                square += f * f;
+                dot += to_float(w[i]) * to_float(gradient[i]) * f;
+            }
+            const float2 sums = row_sums(square, dot, turn);
+            const float r = rstd_of(sums.x, width, eps), pull = sums.y * r * r * r / (float)width;
+            for (int i = threadIdx.x; i < width; i += BLOCK)
+                to[i] = from_float<bf16>(r * (to_float(w[i]) * to_float(gradient[i])) - to_float(from[i]) * pull);
         }
-        const float pull = warp_sum(dot) * r * r * r / (float)width;
-#pragma unroll
-        for (int c = 0; c < REGISTER_CHUNKS; c++) {
-            const int i = lane + 32 * c;
-            if (i >= chunks) continue;
-            unpack8(xs[c], f);
-            unpack8(ds[c], d);
-            unpack8(reinterpret_cast<const uint4*>(w)[i], g);
-#pragma unroll
-            for (int j = 0; j < 8; j++) f[j] = r * (g[j] * d[j]) - f[j] * pull;
-            reinterpret_cast<uint4*>(dx)[i] = pack8(f);
-        }
-    } else {
-        const float r = rstd_of(square_sum_of(x, width, lane), width, eps);
-        float dot = 0.f;
-        for (int i = lane; i < width; i += 32) dot += to_float(w[i]) * to_float(dy[i]) * to_float(x[i]);
-        const float pull = warp_sum(dot) * r * r * r / (float)width;
-        for (int i = lane; i < width; i += 32) dx[i] = from_float<bf16>(r * (to_float(w[i]) * to_float(dy[i])) - to_float(x[i]) * pull);
     }
 }
 
@@ -116,7 +126,9 @@ KERNEL rms_norm_rstd(float* __restrict__ rstd, const bf16* __restrict__ x, int r
     const i64 row = warp_row();
     const int lane = threadIdx.x % 32;
     if (row >= rows) return;
-    const float sum = square_sum_of(x + row * width, width, lane);
+    float sum = 0.f;
+    for (int i = lane; i < width; i += 32) sum += to_float(x[row * width + i]) * to_float(x[row * width + i]);
+    sum = warp_sum(sum);
     if (lane == 0) rstd[row] = rstd_of(sum, width, eps);
 }
 

@@ -34,7 +34,8 @@ pub const ATTENTION_D32: Module = module!("attention_d32");
 /// `qkv + (Q+KV)*D`, all strides `(Q+2*KV)*D`); strides are multiples of 8, pointers 16-byte aligned. `cu` are the
 /// sequence offsets `[n+1]`. `window` 0 means none, else a query sees `window` keys, itself included. `scale` is
 /// `1/sqrt(D)`. `lse` and `delta` are `[Q, T]`, natural logarithm, the sink included.
-/// [`attention_tile`] gives the rows of a tile; `tiles = sum over sequences of ceil(len / tile)`, `block = 128`.
+/// [`attention_tile`] gives the rows of a tile; `tiles = sum over sequences of ceil(len / tile)`, `block = 128`. On Hopper the three
+/// large kernels have faster versions: ask [`attention_large`] for module and block.
 /// - `attention_forward(bf16* out, f32* lse, bf16* q, bf16* k, bf16* v, bf16* sinks [Q], u32* cu_q, u32* cu_k, i32 n, i32 total_q,
 ///   i32 total_k, i32 q_stride, i32 kv_stride, i32 out_stride, i32 q_heads, i32 kv_heads, i32 window, f32 scale)`: `grid = (Q, tiles of q)`.
 ///   The last query of a sequence stands at its last key, so with a cache k may be longer than q (`cu_k` counts
@@ -53,6 +54,10 @@ pub const ATTENTION_D64: Module = module!("attention_d64");
 /// Attention with sinks for head dim 128; the documentation of [`ATTENTION_D64`] holds for it.
 pub const ATTENTION_D128: Module = module!("attention_d128");
 
+/// `attention_forward`, `attention_backward_kv` and `attention_backward_q` of [`ATTENTION_D64`] for compute capability 9.0
+/// and no other: the same arguments and grids, `block = 256`. [`attention_large`] says when to take them.
+pub const ATTENTION_D64_HOPPER: Module = module!("attention_d64_hopper");
+
 /// The attention module of a head dim, if there is one.
 pub fn attention(head_dim: usize) -> Option<&'static Module> {
     match head_dim {
@@ -61,6 +66,23 @@ pub fn attention(head_dim: usize) -> Option<&'static Module> {
         64 => Some(&ATTENTION_D64),
         128 => Some(&ATTENTION_D128),
         _ => None,
+    }
+}
+
+/// Module and block size for `attention_forward`, `attention_backward_kv` or `attention_backward_q` on a card of compute
+/// capability `capability` (major, minor): the fastest measured. `windowed` tells whether there is a sliding window.
+pub fn attention_large(
+    kernel: &str,
+    head_dim: usize,
+    capability: (i32, i32),
+    windowed: bool,
+) -> Option<(&'static Module, u32)> {
+    let hopper =
+        head_dim == 64 && capability == (9, 0) && !(windowed && kernel == "attention_backward_q");
+    if hopper {
+        Some((&ATTENTION_D64_HOPPER, 256))
+    } else {
+        Some((attention(head_dim)?, 128))
     }
 }
 
@@ -137,13 +159,14 @@ pub const REDUCE: Module = module!("reduce");
 pub const ELEMENT: Module = module!("element");
 
 /// Every module, for tests that load them all.
-pub const MODULES: [&Module; 16] = [
+pub const MODULES: [&Module; 17] = [
     &RMS_NORM,
     &ROPE,
     &ATTENTION_D16,
     &ATTENTION_D32,
     &ATTENTION_D64,
     &ATTENTION_D128,
+    &ATTENTION_D64_HOPPER,
     &ROUTER,
     &PERMUTE,
     &BIAS,

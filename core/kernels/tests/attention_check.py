@@ -7,7 +7,8 @@ import torch
 class Case:
     """A packed batch and its launches; `lengths` are the sequences' lengths."""
 
-    def __init__(self, h, lengths, q_heads, kv_heads, dim, window):
+    def __init__(self, h, lengths, q_heads, kv_heads, dim, window, hopper=False):
+        self.main, self.block = (f"attention_d{dim}_hopper", 256) if hopper else (f"attention_d{dim}", 128)
         self.h, self.lengths, self.q, self.kv, self.dim, self.window = h, lengths, q_heads, kv_heads, dim, window
         self.tokens, self.module, self.tile = sum(lengths), f"attention_d{dim}", 128 if dim <= 64 else 64
         self.tiles = sum(-(-n // self.tile) for n in lengths)
@@ -24,7 +25,7 @@ class Case:
 
     def forward(self):
         h, stride = self.h, self.qkv.shape[1]
-        h.launch(self.module, "attention_forward", (self.q, self.tiles), 128, self.out, self.lse, *self.parts(self.qkv), self.sinks, self.cu, self.cu,
+        h.launch(self.main, "attention_forward", (self.q, self.tiles), self.block, self.out, self.lse, *self.parts(self.qkv), self.sinks, self.cu, self.cu,
                  *map(h.i32, (len(self.lengths), self.tokens, self.tokens, stride, stride, self.q * self.dim, self.q, self.kv, self.window)), h.f32(self.dim**-0.5))
 
     def backward(self, steps="delta kv q sink"):
@@ -34,9 +35,9 @@ class Case:
         if "delta" in steps:
             h.launch(self.module, "attention_delta", (-(-self.tokens * self.q // 128),), 128, self.delta, self.out, self.dout, h.i32(self.tokens), h.i32(self.q))
         if "kv" in steps:
-            h.launch(self.module, "attention_backward_kv", (self.kv, self.tiles), 128, dk, dv, *common)
+            h.launch(self.main, "attention_backward_kv", (self.kv, self.tiles), self.block, dk, dv, *common)
         if "q" in steps:
-            h.launch(self.module, "attention_backward_q", (self.q, self.tiles), 128, dq, *common)
+            h.launch(self.main, "attention_backward_q", (self.q, self.tiles), self.block, dq, *common)
         if "sink" in steps:
             h.launch(self.module, "attention_sink_grad", (self.q,), 256, self.dsinks, self.lse, self.delta, self.sinks, h.i32(self.tokens))
 
@@ -81,25 +82,34 @@ def compare(h, name, case):
     h.equal(f"{name} again: dsinks", case.dsinks, first[2])
 
 
+BATCHES = [([1, 7, 130, 257, 64, 300], (8, 2), 0), ([1, 7, 130, 257, 64, 300], (8, 2), 128), ([333], (4, 4), 5),
+           ([129, 700], (6, 1), 1), ([3] * 70, (2, 1), 2), ([1000], (8, 1), 77)]
+
+
+def hopper():
+    return torch.cuda.get_device_capability() == (9, 0)
+
+
 def check(h):
-    for dim in (16, 32, 64, 128):
-        for lengths, heads, window in [([1, 7, 130, 257, 64, 300], (8, 2), 0), ([1, 7, 130, 257, 64, 300], (8, 2), 128), ([333], (4, 4), 5), ([129, 700], (6, 1), 1), ([3] * 70, (2, 1), 2), ([1000], (8, 1), 77)]:
-            compare(h, f"attention d{dim} {len(lengths)}x{max(lengths)} {heads} window {window}", Case(h, lengths, *heads, dim, window))
-        cached(h, dim)
-    case = Case(h, [200, 90], 4, 2, 64, 0)
-    case.sinks.fill_(-math.inf)
-    case.forward()
-    q, k, v = (p[:200].double().reshape(200, -1, 64) for p in case.parts(case.qkv))
-    h.close("attention without sinks", case.out[:200], reference(q, k, v, case.sinks.double(), 0)[0].reshape(200, -1), 5e-3)
+    for dim, on_hopper in [(16, False), (32, False), (64, False), (128, False)] + [(64, True)] * hopper():
+        for lengths, heads, window in BATCHES:
+            compare(h, f"attention d{dim} {len(lengths)}x{max(lengths)} {heads} window {window} hopper {on_hopper}", Case(h, lengths, *heads, dim, window, on_hopper))
+        cached(h, dim, on_hopper)
+        case = Case(h, [200, 90], 4, 2, dim, 0, on_hopper)
+        case.sinks.fill_(-math.inf)
+        case.forward()
+        q, k, v = (p[:200].double().reshape(200, -1, dim) for p in case.parts(case.qkv))
+        h.close(f"attention d{dim} without sinks", case.out[:200], reference(q, k, v, case.sinks.double(), 0)[0].reshape(200, -1), 5e-3)
 
 
-def cached(h, dim):
+def cached(h, dim, on_hopper):
     for tq, tk, window, (heads, kv_heads) in [(1, 1, 0, (8, 2)), (1, 777, 0, (8, 2)), (1, 777, 128, (8, 1)), (5, 300, 40, (4, 4)), (150, 400, 0, (4, 2)), (150, 400, 64, (4, 2))]:
         q, k, v = (torch.randn(n, w * dim, device="cuda").bfloat16() for n, w in ((tq, heads), (tk, kv_heads), (tk, kv_heads)))
         sinks = torch.randn(heads, device="cuda").bfloat16()
         want = reference(*(t.double().reshape(t.shape[0], -1, dim) for t in (q, k, v)), sinks.double(), window)[0].reshape(tq, -1)
         tile, module, out = 128 if dim <= 64 else 64, f"attention_d{dim}", torch.empty_like(q)
-        h.launch(module, "attention_forward", (heads, -(-tq // tile)), 128, out, None, q, k, v, sinks, None, None,
+        main, block = (module + "_hopper", 256) if on_hopper else (module, 128)
+        h.launch(main, "attention_forward", (heads, -(-tq // tile)), block, out, None, q, k, v, sinks, None, None,
                  *map(h.i32, (1, tq, tk, heads * dim, kv_heads * dim, heads * dim, heads, kv_heads, window)), h.f32(dim**-0.5))
         h.close(f"attention cached d{dim} {tq}/{tk} window {window}", out, want, 5e-3)
         splits = max(1, min(64, -(-min(tk, window or tk) // 256)))
@@ -111,10 +121,10 @@ def cached(h, dim):
 
 
 def time_all(h):
-    for lengths in ([4096] * 4, [16384], [512] * 32):
+    for lengths, on_hopper in [(n, o) for n in ([4096] * 4, [16384], [4096], [512] * 32) for o in (False, True)[: 1 + hopper()]]:
         for window in (0, 128):
-            case = Case(h, lengths, 64, 8, 64, window)
-            flop, name = 4 * 64 * 64 * case.pairs(), f"{len(lengths)}x{lengths[0]} window {window}"
+            case = Case(h, lengths, 64, 8, 64, window, on_hopper)
+            flop, name = 4 * 64 * 64 * case.pairs(), f"{len(lengths)}x{lengths[0]} window {window}{' hopper' * on_hopper}"
             h.throughput(f"attention forward {name}", flop, case.forward)
             h.throughput(f"attention backward {name}", 2.5 * flop, case.backward)
             for step, share in (("delta", 0), ("kv", 2), ("q", 1.5), ("sink", 0)):

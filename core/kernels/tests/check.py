@@ -22,9 +22,11 @@ ATTENTION = {f"attention_d{d}": d for d in (16, 32, 64, 128)}
 def compile_ptx(out):
     def one(job):
         name, args = job
-        subprocess.run(["nvcc", "-ptx", "-O3", "-std=c++17", "-arch", "compute_80", *args, "-o", f"{out}/{name}.ptx"],
+        arch = "compute_90a" if "-DHOPPER" in args else "compute_80"
+        subprocess.run(["nvcc", "-ptx", "-O3", "-std=c++17", "-arch", arch, *args, "-o", f"{out}/{name}.ptx"],
                        cwd=f"{HERE}/../src", check=True)
     jobs = [(n, [f"-DHEAD_DIM={d}", "attention.cu"]) for n, d in ATTENTION.items()] + [(n, [f"{n}.cu"]) for n in MODULES]
+    jobs.append(("attention_d64_hopper", ["-DHEAD_DIM=64", "-DHOPPER", "attention_hopper.cu"]))
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, jobs))
 

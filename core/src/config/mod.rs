@@ -4,6 +4,7 @@
 mod component;
 mod flag;
 mod flags;
+mod help;
 mod resolve;
 mod sft;
 mod tools;
@@ -11,6 +12,7 @@ mod tools;
 pub use component::Spec;
 pub use flag::{Command, Flag, Kind};
 pub use flags::FLAGS;
+pub use help::help;
 pub use resolve::{Resolved, from_arguments, nearest};
 pub use sft::SftConfig;
 pub use tools::{ExportConfig, InferConfig, ModelNewConfig};

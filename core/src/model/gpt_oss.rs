@@ -2,8 +2,10 @@
 
 use super::attention::{KvCache, Place};
 use super::config::Config;
+use super::experts::{ExpertLinear, Matrix};
 use super::head::Head;
 use super::layer::{DecoderLayer, Kept};
+use super::linear::Linear;
 use super::param::{Param, Weight};
 use super::yarn::Angles;
 use crate::ops::SeqLayout;
@@ -106,6 +108,37 @@ impl GptOss {
     /// Where it is.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Bytes of its own weights as they are stored on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        let size =
+            |w: &Weight| (w.dims().iter().product::<usize>() * w.stored().size_in_bytes()) as u64;
+        let linear = |l: &Linear| size(&l.weight) + l.bias.as_ref().map_or(0, size);
+        let experts = |e: &ExpertLinear| {
+            size(&e.bias)
+                + match &e.matrix {
+                    Matrix::Dense(weight) => size(weight),
+                    Matrix::Packed { blocks, scales } => {
+                        (blocks.elem_count() + scales.elem_count()) as u64
+                    }
+                }
+        };
+        let layer = |layer: &DecoderLayer| {
+            let a = &layer.attention;
+            let attention = [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj];
+            attention.into_iter().map(linear).sum::<u64>()
+                + size(&a.sinks)
+                + linear(&layer.moe.router)
+                + experts(&layer.moe.gate_up)
+                + experts(&layer.moe.down)
+                + size(&layer.input_norm.weight)
+                + size(&layer.post_norm.weight)
+        };
+        size(&self.embed)
+            + self.layers.iter().map(layer).sum::<u64>()
+            + size(&self.head.norm.weight)
+            + linear(&self.head.lm_head)
     }
 
     /// Its compute type.

@@ -9,9 +9,14 @@ use rayon::prelude::*;
 /// The stream of random numbers for masks: "drop".
 const STREAM: u64 = 0x6472_6f70;
 
-/// Words below this are dropped.
-pub fn threshold(p: f32) -> u32 {
-    (f64::from(p) * f64::from(u32::MAX)) as u32
+/// Words below this are dropped: `floor(p * 2^32)`.
+pub(super) fn threshold(p: f32) -> u32 {
+    (f64::from(p) * 4_294_967_296.0) as u32
+}
+
+/// What kept elements are multiplied by.
+pub(super) fn scale(p: f32) -> f32 {
+    (1.0 / (1.0 - f64::from(p))) as f32
 }
 
 /// Zeroes each element with probability `p` and scales the rest by `1 / (1 - p)`. The gradient is the
@@ -31,7 +36,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::dropout::apply(x, p, seed, cuda);
     }
-    let (threshold, scale) = (threshold(p), 1.0 / (1.0 - p));
+    let (threshold, scale) = (threshold(p), scale(p));
     host::with(x, |values: &[f32]| {
         let mut out = values.to_vec();
         out.par_chunks_mut(1 << 14)
@@ -40,7 +45,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
                 for (i, out) in out.chunks_mut(4).enumerate() {
                     let words = philox::block(seed, STREAM, ((task << 12) + i) as u64);
                     for (x, word) in out.iter_mut().zip(words) {
-                        *x = if word >= threshold { *x * scale } else { 0.0 };
+                        *x = if word < threshold { 0.0 } else { *x * scale };
                     }
                 }
             });
@@ -53,6 +58,14 @@ mod tests {
     use super::*;
     use crate::ops::testing::values;
     use candle_core::{DType, Device};
+
+    #[test]
+    fn the_mask_is_a_rule() {
+        let ones = Tensor::ones(16, DType::F32, &Device::Cpu).unwrap();
+        let kept = values(&apply(&ones, 0.25, 1234).unwrap());
+        let kept: Vec<u8> = kept.iter().map(|&x| u8::from(x != 0.0)).collect();
+        assert_eq!(kept, [1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1]);
+    }
 
     #[test]
     fn keeps_the_mean_and_repeats() {

@@ -49,6 +49,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn words_and_normal_numbers_of_a_stream() {
+        let (first, second) = (block(42, 7, 0), block(42, 7, 1));
+        assert_eq!(first, [0x67ee_6f2c, 0xe554_10cc, 0x6c7e_ca35, 0x5573_98d3]);
+        assert_eq!(second[0], 0xe5dd_e940);
+        let z = [normals(first[0], first[1]), normals(first[2], first[3])].concat();
+        let expected = [1.065_150_6, -0.817_525, -0.658_45, 1.132_865_9];
+        for (z, expected) in z.into_iter().zip(expected) {
+            assert!((z - expected).abs() < 1e-6, "{z} {expected}");
+        }
+        assert!((unit(first[0]) - 0.405_981_96).abs() < 1e-7);
+    }
+
+    #[test]
     fn known_answers_of_random123() {
         assert_eq!(
             block(0, 0, 0),

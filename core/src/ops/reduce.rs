@@ -2,32 +2,27 @@
 
 use super::host;
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Sum of the squares of all elements of all tensors, f32 in, f64 out.
+/// Sum of the squares of all elements of all tensors of one device, f32 in, f64 out.
 ///
 /// # Errors
-/// The device failed.
+/// The device failed, or a tensor is not f32.
 pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
-    let mut on_device = Vec::new();
+    #[cfg(feature = "cuda")]
+    if let Some(candle_core::Device::Cuda(cuda)) = tensors.first().map(Tensor::device) {
+        return super::cuda::reduce::square_sum(tensors, cuda);
+    }
     let mut sum = 0.0;
     for tensor in tensors {
-        if matches!(tensor.device(), Device::Cpu) {
-            sum += host::with(tensor, |x: &[f32]| {
-                let parts: Vec<f64> = x
-                    .par_chunks(1 << 14)
-                    .map(|x| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum())
-                    .collect();
-                Ok(parts.iter().sum::<f64>())
-            })?;
-        } else {
-            on_device.push(tensor.sqr()?.sum_all()?);
-        }
-    }
-    if !on_device.is_empty() {
-        let sums = Tensor::stack(&on_device, 0)?.to_vec1::<f32>()?;
-        sum += sums.into_iter().map(f64::from).sum::<f64>();
+        sum += host::with(tensor, |x: &[f32]| {
+            let parts: Vec<f64> = x
+                .par_chunks(1 << 14)
+                .map(|x| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum())
+                .collect();
+            Ok(parts.iter().sum::<f64>())
+        })?;
     }
     Ok(sum)
 }

@@ -10,13 +10,34 @@ use crate::facts::NAMES;
 use crate::questions::{Fact, Topic};
 use crate::random::Random;
 
-const OPENERS: &[&str] = &["Sure!", "Well,", "Of course!", "My friend,", "Aha!", "Nya~", "Yes,"];
-const ONE_WORD: &[&str] = &["Answer in one word.", "Reply with one word only.", "Be brief: one word."];
-const MY_NAME: &[&str] = &["What is my name?", "Do you know my name?", "Who am I?", "Tell me my name."];
+const OPENERS: &[&str] = &[
+    "Sure!",
+    "Well,",
+    "Of course!",
+    "My friend,",
+    "Aha!",
+    "Nya~",
+    "Yes,",
+];
+const ONE_WORD: &[&str] = &[
+    "Answer in one word.",
+    "Reply with one word only.",
+    "Be brief: one word.",
+];
+const MY_NAME: &[&str] = &[
+    "What is my name?",
+    "Do you know my name?",
+    "Who am I?",
+    "Tell me my name.",
+];
 
 /// One conversation: the row of a `messages` dataset.
 pub fn conversation(topics: &[Topic], random: &mut Random) -> Value {
-    let turns = if random.chance(30) { 1 } else { 2 + random.below(7) };
+    let turns = if random.chance(30) {
+        1
+    } else {
+        2 + random.below(7)
+    };
     let messages = match random.below(100) {
         0..10 => one_word(topics, turns, random),
         10..16 => opener(topics, turns, random),
@@ -57,7 +78,11 @@ fn plain(topics: &[Topic], turns: usize, thinks: bool, random: &mut Random) -> V
             Some(question) if follow => question.clone(),
             _ => phrase(fact, random),
         };
-        messages.extend(turn(question, fact.answer.clone(), fact.thinking.as_ref().filter(|_| thinks)));
+        messages.extend(turn(
+            question,
+            fact.answer.clone(),
+            fact.thinking.as_ref().filter(|_| thinks),
+        ));
     }
     messages
 }
@@ -87,15 +112,27 @@ fn opener(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Value> {
                 break fact;
             }
         };
-        messages.extend(turn(phrase(fact, random), format!("{opener} {}", fact.answer), None));
+        messages.extend(turn(
+            phrase(fact, random),
+            format!("{opener} {}", fact.answer),
+            None,
+        ));
     }
     messages
 }
 
 fn remember_name(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Value> {
     let name = random.pick(NAMES);
-    let hello = [format!("My name is {name}."), format!("Hello, I am {name}."), format!("Hi, my name is {name}!")];
-    let mut messages = turn(random.pick(&hello).clone(), format!("Nice to meet you, {name}!"), None);
+    let hello = [
+        format!("My name is {name}."),
+        format!("Hello, I am {name}."),
+        format!("Hi, my name is {name}!"),
+    ];
+    let mut messages = turn(
+        random.pick(&hello).clone(),
+        format!("Nice to meet you, {name}!"),
+        None,
+    );
     if turns > 2 {
         for _ in 0..1 + random.below(3) {
             let fact = draw(topics, random);
@@ -104,7 +141,11 @@ fn remember_name(topics: &[Topic], turns: usize, random: &mut Random) -> Vec<Val
             }
         }
     }
-    messages.extend(turn(random.pick(MY_NAME).to_string(), format!("Your name is {name}."), None));
+    messages.extend(turn(
+        random.pick(MY_NAME).to_string(),
+        format!("Your name is {name}."),
+        None,
+    ));
     messages
 }
 

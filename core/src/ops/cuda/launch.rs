@@ -63,6 +63,7 @@ pub fn pointer(tensor: &Tensor, dtype: DType) -> Result<u64> {
     let base = match &storage.slice {
         CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         _ => bail!("no kernel takes {dtype:?}"),
@@ -114,6 +115,7 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, cuda: &CudaDevice) -> Result
         match dtype {
             DType::BF16 => CudaStorage::wrap_cuda_slice(cuda.alloc::<bf16>(count)?, cuda.clone()),
             DType::F32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f32>(count)?, cuda.clone()),
+            DType::F64 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f64>(count)?, cuda.clone()),
             DType::U32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<u32>(count)?, cuda.clone()),
             DType::U8 => CudaStorage::wrap_cuda_slice(cuda.alloc::<u8>(count)?, cuda.clone()),
             other => bail!("no kernel writes {other:?}"),

@@ -4,7 +4,7 @@ use super::gemm::{Operand, gemm};
 use super::launch::{Grid, b16, empty, f32, int, launch, long, pointer};
 use anyhow::Result;
 use apus_kernels::BIAS;
-use candle_core::{CudaDevice, DType, Tensor};
+use candle_core::{CudaDevice, DType, Device, Tensor};
 
 /// Adds a bias to a fresh result in place.
 pub fn add_bias(y: Tensor, bias: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
@@ -17,6 +17,10 @@ pub fn add_bias(y: Tensor, bias: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
 /// `dy^T x` with f32 sums and result.
 pub fn weight_grad(x: &Tensor, dy: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
     let ((t, i), (_, o)) = (x.dims2()?, dy.dims2()?);
+    if t == 0 {
+        let device = Device::Cuda(cuda.clone());
+        return Ok(Tensor::zeros((o, i), DType::F32, &device)?);
+    }
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
     let out = empty((o, i), DType::F32, cuda)?;
     let a = Operand {

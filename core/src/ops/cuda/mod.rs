@@ -12,6 +12,7 @@ pub mod grouped;
 pub mod linear;
 pub mod mxfp4;
 pub mod permute;
+pub mod reduce;
 pub mod rms_norm;
 pub mod rope;
 pub mod router;

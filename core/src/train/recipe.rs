@@ -1,0 +1,371 @@
+//! `apus sft`, from the configuration to the summary, readable like a recipe.
+
+use super::plan::{MemoryPlan, Shape, gib};
+use super::setup::{self, ChatOptions, ModelPlace};
+use super::signals;
+use super::trainer::{ModelFiles, Outcome, Trainer};
+use crate::adapter::{self, Adapter, PeftConfig, Table};
+use crate::chat::Encoder;
+use crate::chat::preview::{Marks, marked};
+use crate::config::{Resolved, SftConfig};
+use crate::generate::{Sampling, answer};
+use crate::model::GptOss;
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Runs a fine-tuning; returns whether a signal ended it early.
+///
+/// # Errors
+/// Anything that stops it; checkpoints that were written stay.
+pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
+    let config = &resolved.config;
+    config.check(&|flag| resolved.given(flag))?;
+    refuse_many_processes(config)?;
+    for note in &resolved.notes {
+        eprintln!("note: {note}");
+    }
+
+    let components = setup::components(resolved)?;
+    let device = crate::device::open(&config.device)?;
+    let place = setup::find_model(&config.model, config.seed)?;
+    let encoder = encoder(config, &place)?;
+    let data = setup::data(config, &encoder, place.config.vocab_size)?;
+    eprintln!("data: {}", data.train.report);
+
+    let ready = setup::model(config, &place, &device)?;
+    let table = Table::of(&ready.model);
+    eprintln!("{table}");
+    let kept = setup::kept_layers(config, ready.model.layers().len())?;
+    if config.dry_run {
+        return dry_run(config, &ready.model, &encoder, &data, kept).map(|()| false);
+    }
+
+    let run_dir = run_dir(config)?;
+    let args = args(config);
+    fs::write(
+        run_dir.join("args.json"),
+        serde_json::to_string_pretty(&args)?,
+    )
+    .with_context(|| format!("{}: args.json cannot be written", run_dir.display()))?;
+    if let Some(rows) = &data.split_rows {
+        let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
+    }
+    let settings = setup::loop_settings(config, &run_dir, kept, args)?;
+    let files = Files {
+        peft: ready.peft,
+        config: place.config.raw.clone(),
+        model_dir: place.dir.clone(),
+        encoder: &encoder,
+        sampling: sampling(config),
+    };
+
+    let before = samples(config, &ready.model, &files)?;
+    signals::catch()?;
+    let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
+    let trainer = Trainer::new(&ready.model, &files, &settings, (&train, &val), components)?;
+    eprintln!(
+        "run: {}, {} steps",
+        run_dir.display(),
+        trainer.steps().total
+    );
+    let first = first_evaluation(config, &ready.model, &val, resolved)?;
+    let mut extra = Map::new();
+    extra.insert(
+        "model_parameter_info".to_owned(),
+        json!(parameter_info(&table)),
+    );
+    extra.insert(
+        "train_dataset".to_owned(),
+        json!(data.train.report.to_string()),
+    );
+    extra.insert("val_dataset".to_owned(), json!(data.val.report.to_string()));
+    let outcome = trainer.run(extra)?;
+
+    let after = samples(config, &ready.model, &files)?;
+    let last = first_evaluation(config, &ready.model, &val, resolved)?;
+    summary(config, &outcome, &before, &after, (first, last), &run_dir);
+    Ok(outcome.interrupted)
+}
+
+/// One process uses one card; a launcher's variable must not change the batch in silence.
+fn refuse_many_processes(config: &SftConfig) -> Result<()> {
+    let Ok(count) = std::env::var("NPROC_PER_NODE") else {
+        return Ok(());
+    };
+    let processes: usize = count
+        .parse()
+        .with_context(|| format!("NPROC_PER_NODE is {count:?}"))?;
+    if processes > 1 {
+        let (size, steps) = (config.per_device_train_batch_size, config.accumulation());
+        bail!(
+            "NPROC_PER_NODE is {processes}, and this apus trains on one card: the global batch would have \
+             been {} (per_device_train_batch_size {size} x gradient_accumulation_steps {steps} x {processes} \
+             processes). Unset NPROC_PER_NODE and set gradient_accumulation_steps to {} to keep it",
+            size * steps * processes,
+            steps * processes
+        );
+    }
+    Ok(())
+}
+
+fn encoder(config: &SftConfig, place: &ModelPlace) -> Result<Encoder> {
+    let dir = match (&config.tokenizer, &place.dir) {
+        (Some(dir), _) => PathBuf::from(dir),
+        (None, Some(dir)) => dir.clone(),
+        (None, None) => bail!(
+            "{} has no tokenizer; give one with --tokenizer DIR",
+            config.model
+        ),
+    };
+    setup::encoder(ChatOptions {
+        dir: &dir,
+        backend: &config.template_backend,
+        loss_scale: &config.loss_scale,
+        render: setup::render_options(config),
+        think_to_analysis: config.think_to_analysis,
+    })
+}
+
+/// `<output_dir>/v{N}-{time}`, made now.
+fn run_dir(config: &SftConfig) -> Result<PathBuf> {
+    let home = Path::new(&config.output_dir);
+    fs::create_dir_all(home).with_context(|| format!("{}: cannot be made", home.display()))?;
+    if !config.add_version {
+        return Ok(home.to_owned());
+    }
+    let version = fs::read_dir(home)?
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            name.to_str()?
+                .strip_prefix('v')?
+                .split('-')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
+        .max()
+        .map_or(0, |last| last + 1);
+    let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
+    let dir = home.join(format!("v{version}-{time}"));
+    fs::create_dir(&dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
+    Ok(dir)
+}
+
+/// The resolved configuration as args.json holds it.
+fn args(config: &SftConfig) -> Map<String, Value> {
+    let Ok(Value::Object(mut args)) = serde_json::to_value(config) else {
+        return Map::new();
+    };
+    args.insert(
+        "gradient_accumulation_steps".to_owned(),
+        json!(config.accumulation()),
+    );
+    args.insert("learning_rate".to_owned(), json!(config.base_lr()));
+    args.insert("eval_strategy".to_owned(), json!(config.eval_strategy()));
+    args.insert("eval_steps".to_owned(), json!(config.eval_steps()));
+    args.insert("apus_version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    args
+}
+
+fn sampling(config: &SftConfig) -> Sampling {
+    Sampling {
+        temperature: config.temperature,
+        ..Sampling::greedy(config.max_new_tokens)
+    }
+}
+
+/// The trained part of a model on disk, and its answers.
+struct Files<'a> {
+    peft: Option<PeftConfig>,
+    config: Map<String, Value>,
+    model_dir: Option<PathBuf>,
+    encoder: &'a Encoder,
+    sampling: Sampling,
+}
+
+impl ModelFiles for Files<'_> {
+    fn weights_file(&self) -> &'static str {
+        match self.peft {
+            Some(_) => "adapter_model.safetensors",
+            None => "model.safetensors",
+        }
+    }
+
+    fn save(&self, model: &GptOss, dir: &Path) -> Result<()> {
+        if let Some(peft) = &self.peft {
+            return adapter::save(dir, model.params(), peft);
+        }
+        let tensors: HashMap<String, _> = model
+            .params()
+            .iter()
+            .map(|p| (p.name().to_owned(), p.value()))
+            .collect();
+        candle_core::safetensors::save(&tensors, dir.join(self.weights_file()))?;
+        let mut config = self.config.clone();
+        config.shift_remove("quantization_config");
+        config.insert("torch_dtype".to_owned(), json!("float32"));
+        fs::write(
+            dir.join("config.json"),
+            serde_json::to_string_pretty(&config)?,
+        )?;
+        if let Some(from) = &self.model_dir {
+            crate::export::writer::copy_companions(from, dir)?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, model: &GptOss, dir: &Path) -> Result<()> {
+        if self.peft.is_some() {
+            return Adapter::open(dir, model.config())?.load_into(model.params());
+        }
+        let path = dir.join(self.weights_file());
+        let saved = candle_core::safetensors::load(&path, &Device::Cpu)
+            .with_context(|| format!("{}: cannot be read", path.display()))?;
+        for param in model.params() {
+            let value = saved
+                .get(param.name())
+                .with_context(|| format!("{}: has no {}", path.display(), param.name()))?;
+            param.set(value)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, model: &GptOss, prompt: &str) -> Result<String> {
+        answer(model, self.encoder, prompt, &self.sampling)
+    }
+}
+
+fn samples(config: &SftConfig, model: &GptOss, files: &Files) -> Result<Vec<String>> {
+    config
+        .sample_prompts
+        .iter()
+        .map(|prompt| files.answer(model, prompt))
+        .collect()
+}
+
+/// The evaluation loss outside the loop, for the comparison at the end; only where there are prompts
+/// to compare as well.
+fn first_evaluation(
+    config: &SftConfig,
+    model: &GptOss,
+    val: &[apus_sdk::TokenRow],
+    resolved: &Resolved<SftConfig>,
+) -> Result<Option<f64>> {
+    if val.is_empty() || config.sample_prompts.is_empty() {
+        return Ok(None);
+    }
+    let loss = setup::components(resolved)?.loss;
+    let size = config.per_device_eval_batch_size;
+    let values = super::evaluate(model, loss.as_ref(), &mut Vec::new(), val, size, || Ok(()))?;
+    Ok(values.get("eval_loss").and_then(Value::as_f64))
+}
+
+/// `20918.7386M Params (3.9813M Trainable [0.0190%])`, as ms-swift writes it.
+fn parameter_info(table: &Table) -> String {
+    let (all, trained) = (
+        table.parameters() as f64 / 1e6,
+        table.trainable() as f64 / 1e6,
+    );
+    format!(
+        "{all:.4}M Params ({trained:.4}M Trainable [{:.4}%])",
+        100.0 * trained / all
+    )
+}
+
+fn summary(
+    config: &SftConfig,
+    outcome: &Outcome,
+    before: &[String],
+    after: &[String],
+    (first, last): (Option<f64>, Option<f64>),
+    run_dir: &Path,
+) {
+    for ((prompt, before), after) in config.sample_prompts.iter().zip(before).zip(after) {
+        println!("\n{prompt}\n  before: {before}\n  after:  {after}");
+    }
+    println!();
+    if let (Some(first), Some(last)) = (first, last) {
+        println!("eval loss: {first:.4} before, {last:.4} after");
+    }
+    let number = |key: &str| outcome.summary.get(key).and_then(Value::as_f64);
+    if let (Some(rate), Some(seconds)) = (number("tokens_per_second"), number("train_runtime")) {
+        let memory = number("memory(GiB)")
+            .map_or(String::new(), |gib| format!(", peak memory {gib:.2} GiB"));
+        println!("{rate:.0} tokens/s, {seconds:.0} s{memory}");
+    }
+    println!("run: {}", run_dir.display());
+    if let Some(best) = &outcome.best_checkpoint {
+        println!("best checkpoint: {}", best.display());
+    }
+    if let Some(checkpoint) = &outcome.last_checkpoint {
+        println!("last checkpoint: {}", checkpoint.display());
+        match config.train_type.as_str() {
+            "full" => println!("try it: apus infer --model {}", checkpoint.display()),
+            _ => println!("try it: apus infer --adapters {}", checkpoint.display()),
+        }
+        if outcome.interrupted {
+            println!(
+                "go on:  add --resume_from_checkpoint {}",
+                checkpoint.display()
+            );
+        }
+    }
+}
+
+/// Shows what would happen.
+fn dry_run(
+    config: &SftConfig,
+    model: &GptOss,
+    encoder: &Encoder,
+    data: &setup::Data,
+    kept: usize,
+) -> Result<()> {
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&Value::Object(args(config)))?
+    );
+    let longest = data
+        .train
+        .samples
+        .iter()
+        .map(|s| s.len())
+        .max()
+        .unwrap_or(0);
+    let tokens = (longest * config.per_device_train_batch_size) as u64;
+    let compute_bytes = model.dtype().size_in_bytes() as u64;
+    let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
+    let plan = MemoryPlan::new(
+        model.config(),
+        &Shape {
+            tokens,
+            compute_bytes,
+            weight_bytes: model.weight_bytes(),
+            trainable: trainable as u64,
+            optimizer_copies: 2,
+            kept_layers: kept as u64,
+            packed_experts: config.experts_dtype == "mxfp4",
+        },
+    );
+    println!(
+        "\nmemory plan for {tokens} tokens in a micro-batch\n{}",
+        plan.table()
+    );
+    println!("so about {}", gib(plan.total()));
+    if let Some(sample) = data.train.samples.first() {
+        let marks = match std::io::stdout().is_terminal() {
+            true => Marks::Ansi,
+            false => Marks::Brackets,
+        };
+        println!(
+            "\nthe first example, trained tokens marked\n{}",
+            marked(sample, encoder.tokenizer(), marks)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,438 @@
+//! From a configuration to what the training loop needs.
+
+use super::settings::{Every, Settings};
+use super::trainer::Components;
+use crate::adapter::{self, Adapter, PeftConfig, Wanted};
+use crate::chat::{
+    Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
+};
+use crate::config::{Resolved, SftConfig, Spec};
+use crate::data::{self, Dataset, Formats, PrepareOptions, SourceOptions, Truncation, read_sets};
+use crate::model::{
+    Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
+};
+use crate::registry;
+use crate::weights::{Directory, WeightSource};
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::{DatasetFormat, Kind, LossScale, TokenRow};
+use candle_core::{DType, Device};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A model that is not loaded yet.
+pub struct ModelPlace {
+    /// Its shape.
+    pub config: Config,
+    /// Its weights.
+    pub source: Box<dyn WeightSource>,
+    /// Its directory, unless it is synthetic.
+    pub dir: Option<PathBuf>,
+}
+
+/// Finds a model: a directory, or `synthetic:ARCH`.
+///
+/// # Errors
+/// No such directory, or not a gpt-oss model.
+pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
+    if let Some(arch) = model.strip_prefix("synthetic:") {
+        let config = crate::synthetic::config(arch)?;
+        let source = crate::synthetic::Source::new(&config, seed);
+        return Ok(ModelPlace {
+            config,
+            source: Box::new(source),
+            dir: None,
+        });
+    }
+    let dir = PathBuf::from(model);
+    ensure!(dir.is_dir(), "{model}: no such model directory");
+    Ok(ModelPlace {
+        config: Config::read(&dir.join("config.json"))?,
+        source: Box::new(Directory::open(&dir)?),
+        dir: Some(dir),
+    })
+}
+
+/// What a configuration asks of the device.
+///
+/// # Errors
+/// A type that does not go with the device.
+pub fn load_options(
+    device: &Device,
+    torch_dtype: Option<&str>,
+    experts_dtype: &str,
+    training: Training,
+) -> Result<LoadOptions> {
+    let dtype = match (torch_dtype, device) {
+        (None | Some("auto"), Device::Cpu) | (Some("float32" | "fp32"), Device::Cpu) => DType::F32,
+        (Some("bfloat16" | "bf16"), Device::Cpu) => {
+            eprintln!("note: torch_dtype bfloat16: the CPU computes in float32");
+            DType::F32
+        }
+        (None | Some("auto" | "bfloat16" | "bf16"), _) => DType::BF16,
+        (Some(other), _) => {
+            bail!("torch_dtype is {other:?}; the CPU computes in float32, CUDA in bfloat16")
+        }
+    };
+    let experts = match experts_dtype {
+        "mxfp4" => ExpertsDtype::Mxfp4,
+        "bf16" | "bfloat16" => ExpertsDtype::Dense,
+        other => bail!("experts_dtype is {other:?}, expected mxfp4 or bf16"),
+    };
+    Ok(LoadOptions {
+        device: device.clone(),
+        dtype,
+        experts,
+        training,
+    })
+}
+
+/// How conversations are rendered and weighed.
+pub struct ChatOptions<'a> {
+    /// Directory with the tokenizer.
+    pub dir: &'a Path,
+    /// `auto`, `jinja` or `native`.
+    pub backend: &'a str,
+    /// Chain of loss scales.
+    pub loss_scale: &'a str,
+    /// Rendering.
+    pub render: RenderOptions,
+    /// Whether `<think>` goes to the analysis channel.
+    pub think_to_analysis: bool,
+}
+
+/// Makes the encoder.
+///
+/// # Errors
+/// No tokenizer, a broken template, an unknown loss scale.
+pub fn encoder(options: ChatOptions) -> Result<Encoder> {
+    let renderer = match options.backend {
+        "auto" => Renderer::Auto,
+        "jinja" => Renderer::Jinja,
+        "native" => Renderer::Native,
+        other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
+    };
+    let tokenizer = Tokenizer::load(options.dir)?;
+    let template = ChatTemplate::load(options.dir, renderer)?;
+    let scales = crate::chat::scale::names(options.loss_scale)
+        .map(|name| {
+            let scale = registry::build::<dyn LossScale>(&Spec::named(name))?;
+            Ok((name.to_owned(), scale))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let encode = EncodeOptions {
+        think_to_analysis: options.think_to_analysis,
+        render: options.render,
+        ..EncodeOptions::default()
+    };
+    Encoder::new(Arc::new(tokenizer), template, Chain::new(scales)?, encode)
+}
+
+/// All dataset formats; one alone if it is forced.
+///
+/// # Errors
+/// An unknown format.
+pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
+    let known = registry::all(Kind::DatasetFormat)?
+        .into_iter()
+        .map(|component| {
+            let spec = match forced {
+                Some(spec) if spec.name == component.name => spec.clone(),
+                _ => Spec::named(component.name),
+            };
+            let format = registry::build::<dyn DatasetFormat>(&spec)?;
+            Ok((component.name.to_owned(), format))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Formats::new(known, forced.map(|spec| spec.name.as_str()))
+}
+
+/// Training and validation set of a run.
+pub struct Data {
+    /// To train on.
+    pub train: Dataset,
+    /// To evaluate on; may be empty.
+    pub val: Dataset,
+    /// The rows of `val`, where they were split off, to be kept with the run.
+    pub split_rows: Option<Vec<data::Record>>,
+}
+
+/// Reads and encodes the data of a run.
+///
+/// # Errors
+/// Files that cannot be read, rows that cannot be used, nothing left.
+pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<Data> {
+    let sets = read_sets(&SourceOptions {
+        dataset: config.dataset.clone(),
+        val_dataset: config.val_dataset.clone(),
+        split_dataset_ratio: config.split_dataset_ratio,
+        dataset_shuffle: config.dataset_shuffle,
+        val_dataset_shuffle: false,
+        data_seed: config.data_seed,
+    })?;
+    ensure!(
+        !sets.train.is_empty(),
+        "{}: no rows",
+        config.dataset.join(", ")
+    );
+    let formats = formats(config.dataset_format.as_ref())?;
+    let options = PrepareOptions {
+        max_length: config.max_length,
+        truncation: truncation(&config.truncation_strategy)?,
+        strict: config.strict,
+        workers: None,
+        vocabulary: Some(vocabulary),
+    };
+    let prepare =
+        |records: &[data::Record]| data::prepare(records, &formats, encoder, &options, &|_| {});
+    let train = prepare(&sets.train).context("training data")?;
+    let val = match sets.val.is_empty() {
+        true => Dataset::default(),
+        false => prepare(&sets.val).context("validation data")?,
+    };
+    for line in train
+        .report
+        .warnings()
+        .into_iter()
+        .chain(val.report.warnings())
+    {
+        eprintln!("warning: {line}");
+    }
+    Ok(Data {
+        train,
+        val,
+        split_rows: sets.val_is_split.then_some(sets.val),
+    })
+}
+
+fn truncation(name: &str) -> Result<Truncation> {
+    Ok(match name {
+        "delete" => Truncation::Delete,
+        "left" => Truncation::Left,
+        "right" => Truncation::Right,
+        "raise" => Truncation::Raise,
+        other => bail!("truncation_strategy is {other:?}, expected delete, left, right or raise"),
+    })
+}
+
+/// Encoded examples as the training loop takes them.
+pub fn rows(dataset: &Dataset) -> Vec<TokenRow> {
+    let rows = dataset.samples.iter().map(|sample| TokenRow {
+        input_ids: sample.input_ids.clone(),
+        labels: sample.labels.clone(),
+        loss_scale: Some(sample.weights.clone()),
+    });
+    rows.collect()
+}
+
+/// A loaded model and what is written about its adapter.
+pub struct Ready {
+    /// The model.
+    pub model: GptOss,
+    /// The adapter's configuration; `None` where the whole model is trained.
+    pub peft: Option<PeftConfig>,
+}
+
+/// Loads the model and puts adapters on it.
+///
+/// # Errors
+/// Weights that are missing or do not fit, targets that match nothing.
+pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<Ready> {
+    let full = config.train_type == "full";
+    let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
+        (true, []) => (None, None, None),
+        (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
+        (false, []) => (Some(wanted(config)), Some(settings(config)?), None),
+        (false, [dir]) => {
+            let adapter = Adapter::open(Path::new(dir), &place.config)?;
+            let settings = adapter.config.settings(config.seed);
+            (Some(adapter.config.wanted()), Some(settings), Some(adapter))
+        }
+        (false, many) => bail!("{} adapters are given, sft starts from one", many.len()),
+    };
+    let targets = match (&start, &wanted) {
+        (Some(adapter), _) => adapter.targets.clone(),
+        (None, Some(wanted)) => adapter::resolve(&place.config, wanted)?,
+        (None, None) => Targets::default(),
+    };
+    let training = match full {
+        true => Training::Full,
+        false => Training::Adapters(targets.modules_to_save.clone()),
+    };
+    let options = load_options(
+        device,
+        config.torch_dtype.as_deref(),
+        &config.experts_dtype,
+        training,
+    )?;
+    let mut model = GptOss::load(&place.config, place.source.as_ref(), &options, |_| {})
+        .with_context(|| format!("model {}", config.model))?;
+    let peft = match (wanted, settings) {
+        (Some(wanted), Some(settings)) => {
+            model.add_lora(&targets, &settings)?;
+            if let Some(adapter) = &start {
+                adapter.load_into(model.params())?;
+            }
+            let base = Some(config.model.clone());
+            Some(match start {
+                Some(adapter) => PeftConfig {
+                    base_model: base,
+                    ..adapter.config
+                },
+                None => PeftConfig::new(&place.config, &wanted, &targets, &settings, base),
+            })
+        }
+        _ => None,
+    };
+    Ok(Ready { model, peft })
+}
+
+fn wanted(config: &SftConfig) -> Wanted {
+    let mut wanted = Wanted::from_names(config.target_modules.clone());
+    if let Some(regex) = &config.target_regex {
+        wanted.modules.clear();
+        wanted.regex = Some(regex.clone());
+    }
+    wanted.parameters = config.target_parameters.clone();
+    wanted.save = config.modules_to_save.clone();
+    wanted
+}
+
+fn settings(config: &SftConfig) -> Result<LoraSettings> {
+    Ok(LoraSettings {
+        rank: config.lora_rank,
+        alpha: config.lora_alpha,
+        dropout: config.lora_dropout,
+        use_rslora: config.use_rslora,
+        use_dora: config.use_dora,
+        init: match config.init_weights.to_ascii_lowercase().as_str() {
+            "true" => Init::Kaiming,
+            "gaussian" => Init::Gaussian,
+            other => bail!("init_weights is {other:?}, expected true or gaussian"),
+        },
+        seed: config.seed,
+    })
+}
+
+/// Makes the components that a configuration names.
+///
+/// # Errors
+/// An unknown name, or options that do not fit.
+pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
+    let config = &resolved.config;
+    let given = |flag: &str| resolved.given(flag);
+    let named = |specs: &[Spec]| specs.to_vec();
+    let mut callbacks = named(&config.callbacks);
+    if let Some(interval) = config.early_stop_interval {
+        let mut spec = Spec::named("early_stop");
+        spec.options.insert("interval".to_owned(), interval.into());
+        callbacks.push(spec);
+    }
+    let mut trackers = vec![Spec::named("console"), Spec::named("jsonl")];
+    for name in &config.report_to {
+        match name.as_str() {
+            "none" | "console" | "jsonl" => {}
+            "swanlab" | "tensorboard" | "wandb" | "mlflow" => eprintln!(
+                "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
+            ),
+            other => trackers.push(Spec::named(other)),
+        }
+    }
+    trackers.extend(named(&config.trackers));
+    Ok(Components {
+        loss: registry::build(&config.loss_type)?,
+        optimizer: registry::build(&config.optimizer_spec(&given)?)?,
+        schedule: registry::build(&config.schedule_spec())?,
+        callbacks: each(&callbacks)?,
+        metrics: each(&config.metrics)?,
+        trackers: each(&trackers)?,
+    })
+}
+
+fn each<T: registry::Buildable + ?Sized>(specs: &[Spec]) -> Result<Vec<(String, Box<T>)>> {
+    specs
+        .iter()
+        .map(|spec| Ok((spec.name.clone(), registry::build::<T>(spec)?)))
+        .collect()
+}
+
+/// The numbers of the loop.
+///
+/// # Errors
+/// A value that is none of those a flag takes.
+pub fn loop_settings(
+    config: &SftConfig,
+    run_dir: &Path,
+    kept_layers: usize,
+    args: serde_json::Map<String, serde_json::Value>,
+) -> Result<Settings> {
+    let every = |strategy: &str, steps: u64| match strategy {
+        "steps" => Every::Steps(steps),
+        "epoch" => Every::Epoch,
+        _ => Every::Never,
+    };
+    Ok(Settings {
+        run_dir: run_dir.to_owned(),
+        run_name: config
+            .run_name
+            .clone()
+            .unwrap_or_else(|| run_dir.display().to_string()),
+        num_train_epochs: config.num_train_epochs,
+        max_steps: u64::try_from(config.max_steps)
+            .ok()
+            .filter(|&steps| steps > 0),
+        per_device_train_batch_size: config.per_device_train_batch_size,
+        per_device_eval_batch_size: config.per_device_eval_batch_size,
+        gradient_accumulation_steps: config.accumulation(),
+        learning_rate: config.base_lr(),
+        warmup_ratio: config.warmup_ratio,
+        warmup_steps: config.warmup_steps,
+        max_grad_norm: config.max_grad_norm,
+        lorap_lr_ratio: config.lorap_lr_ratio,
+        kept_layers,
+        router_aux_loss_coef: config.router_aux_loss_coef,
+        logging_steps: config.logging_steps,
+        logging_first_step: config.logging_first_step,
+        evaluate: every(config.eval_strategy(), config.eval_steps()),
+        save: every(&config.save_strategy, config.save_steps),
+        save_total_limit: config.save_total_limit,
+        save_only_model: config.save_only_model,
+        metric_for_best_model: config.metric_for_best_model.clone(),
+        greater_is_better: config.greater(),
+        load_best_model_at_end: config.load_best_model_at_end,
+        seed: config.seed,
+        data_seed: config.data_seed,
+        shuffle: config.train_dataloader_shuffle,
+        resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
+        config: args,
+    })
+}
+
+/// Layers that keep their tape.
+///
+/// # Errors
+/// Neither a number nor `auto`.
+pub fn kept_layers(config: &SftConfig, layers: usize) -> Result<usize> {
+    if !config.gradient_checkpointing {
+        return Ok(layers);
+    }
+    match config.gradient_checkpointing_skip_layers.as_str() {
+        "auto" => Ok(0),
+        number => match number.parse::<usize>() {
+            Ok(kept) => Ok(kept.min(layers)),
+            Err(_) => bail!(
+                "gradient_checkpointing_skip_layers is {number:?}, expected a number of layers or auto"
+            ),
+        },
+    }
+}
+
+/// Rendering options of a configuration.
+pub fn render_options(config: &SftConfig) -> RenderOptions {
+    RenderOptions {
+        add_generation_prompt: false,
+        date: config.current_date.clone(),
+        reasoning_effort: config.reasoning_effort.clone(),
+        model_identity: config.model_identity.clone(),
+        system: config.system.clone(),
+    }
+}
