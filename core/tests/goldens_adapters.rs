@@ -3,6 +3,7 @@
 
 mod common;
 
+use apus_core::generate::{Sampling, generate};
 use apus_core::model::{ExpertsDtype, ForwardOptions, GptOss, Training};
 use candle_core::{DType, Device, Tensor};
 use common::{golden, load, max_gap, merged, reference, tensors, with_adapter};
@@ -56,18 +57,7 @@ fn logits_unmerged_and_merged() {
 }
 
 fn greedy(model: &GptOss, prompt: &[u32], count: usize) -> Vec<u32> {
-    let mut cache = model.cache();
-    let (mut new, mut input) = (Vec::new(), prompt.to_vec());
-    while new.len() < count {
-        let hidden = model.decode(&input, &mut cache).unwrap();
-        let last = hidden.narrow(0, input.len() - 1, 1).unwrap();
-        let (normed, _) = model.head().forward(&last).unwrap();
-        let logits = model.head().logits(&normed).unwrap();
-        let next = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];
-        new.push(next);
-        input = vec![next];
-    }
-    new
+    generate(model, prompt, &[], &Sampling::greedy(count), &mut |_| {}).unwrap()
 }
 
 #[test]

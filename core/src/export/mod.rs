@@ -1,19 +1,18 @@
 //! `apus export`: an adapter merged into its base, or experts packed as MXFP4.
 
+mod experts;
+mod merge;
+mod quantize;
 pub mod writer;
 
-use crate::adapter::Adapter;
 use crate::config::ExportConfig;
-use crate::generate::base_of;
-use crate::model::Config;
-use crate::ops::mxfp4;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 use safetensors::Dtype;
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use writer::{Entry, Extra, bf16_bytes, size, write_model};
+use writer::bf16_bytes;
 
 /// Exports; returns the folder that was written.
 ///
@@ -30,7 +29,7 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
             .model
             .as_ref()
             .context("--model is missing: what to quantize")?;
-        return quantize(Path::new(model), options);
+        return quantize::quantize(Path::new(model), options);
     }
     ensure!(
         options.merge_lora,
@@ -42,7 +41,7 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
             options.adapters.len()
         )
     };
-    merge(Path::new(adapter), options)
+    merge::merge(Path::new(adapter), options)
 }
 
 fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {
@@ -55,268 +54,52 @@ fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {
     }
 }
 
-/// What a tensor of the result is made of.
-enum Origin {
-    /// The base's tensor as it is.
-    Same,
-    /// The base's tensor, merged.
-    Merged,
-    /// Packed experts, unpacked and merged.
-    Unpacked,
-}
-
-fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
-    let base = match &options.model {
-        Some(model) => PathBuf::from(model),
-        None => base_of(adapter)?,
-    };
-    let mut config = Config::read(&base.join("config.json"))?;
-    let directory = Directory::open(&base)?;
-    let merged = Adapter::open(adapter, &config)?;
-    let dense = |layer: usize| {
-        ["gate_up_proj", "down_proj"]
-            .iter()
-            .any(|part| merged.touches(&format!("model.layers.{layer}.mlp.experts.{part}")))
-    };
-    let mut entries = Vec::new();
-    let mut origins = Vec::new();
-    for name in directory.names() {
-        let (dtype, shape) = directory.view(name, |v| Ok((v.dtype(), v.shape().to_vec())))?;
-        let packed = name.strip_suffix("_blocks");
-        let scales = name.ends_with("_scales");
-        let unpack = layer_of(name).is_some_and(dense) && (packed.is_some() || scales);
-        match (unpack, packed) {
-            (true, None) => {}
-            (true, Some(plain)) => {
-                let [e, o, g, _] = shape[..] else {
-                    bail!("{name}: shape {shape:?}")
-                };
-                let shape = vec![e, g * 32, o];
-                entries.push(Entry {
-                    name: plain.to_owned(),
-                    dtype: Dtype::BF16,
-                    shape,
-                });
-                origins.push(Origin::Unpacked);
-            }
-            (false, _) => {
-                let origin = if merged.touches(name) {
-                    Origin::Merged
-                } else {
-                    Origin::Same
-                };
-                entries.push(Entry {
-                    name: name.to_owned(),
-                    dtype,
-                    shape,
-                });
-                origins.push(origin);
-            }
-        }
-    }
-    let layers: Vec<usize> = (0..config.num_hidden_layers)
-        .filter(|&l| dense(l))
-        .collect();
-    note_dense(&mut config, &layers)?;
-    let dir = target(options, adapter, "-merged");
-    let extra = Extra {
-        config: Value::Object(config.raw.clone()),
-        copy_from: Some(&base),
-    };
-    let mut at = 0;
-    write_model(
-        &dir,
-        &entries,
-        size(&options.max_shard_size)?,
-        options.exist_ok,
-        &extra,
-        |entry| {
-            at += 1;
-            match origins[at - 1] {
-                Origin::Same => directory.view(&entry.name, |view| Ok(view.data().to_vec())),
-                Origin::Merged => {
-                    let (dtype, tensor) = directory.view(&entry.name, |view| {
-                        let dtype = match view.dtype() {
-                            Dtype::F32 => DType::F32,
-                            Dtype::BF16 => DType::BF16,
-                            other => bail!("type {other:?} cannot be merged"),
-                        };
-                        let t =
-                            Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu);
-                        Ok((dtype, t?))
-                    })?;
-                    bytes(
-                        &merged
-                            .merged_weight(&entry.name, &tensor)?
-                            .unwrap_or(tensor),
-                        dtype,
-                    )
-                }
-                Origin::Unpacked => {
-                    let dense = unpack(&directory, &entry.name)?;
-                    bytes(
-                        &merged.merged_weight(&entry.name, &dense)?.unwrap_or(dense),
-                        DType::BF16,
-                    )
-                }
-            }
-        },
-    )?;
-    Ok(dir)
-}
-
-/// Layers whose experts are written in BF16 are named, so that transformers reads them so.
-fn note_dense(config: &mut Config, layers: &[usize]) -> Result<()> {
-    if layers.len() == config.num_hidden_layers {
-        config.raw.shift_remove("quantization_config");
-        return Ok(());
-    }
-    let Some(quantization) = config.raw.get_mut("quantization_config") else {
-        return Ok(());
-    };
-    let list = quantization
-        .as_object_mut()
-        .context("quantization_config is no object")?
-        .entry("modules_to_not_convert")
-        .or_insert_with(|| json!([]));
-    let list = list
-        .as_array_mut()
-        .context("modules_to_not_convert is no list")?;
-    list.extend(
-        layers
-            .iter()
-            .map(|layer| json!(format!("model.layers.{layer}.mlp.experts"))),
+/// The result must not replace what it is made of.
+fn apart(dir: &Path, base: &Path) -> Result<()> {
+    let same = matches!((dir.canonicalize(), base.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    ensure!(
+        !same,
+        "{}: is the model that is read; choose another --output_dir",
+        dir.display()
     );
     Ok(())
 }
 
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("model.layers.")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
-}
-
-/// Packed experts as `[E, in, out]` bf16.
-fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
-    let read = |suffix: &str| {
-        directory.view(&format!("{name}{suffix}"), |view| {
-            Ok(Tensor::from_raw_buffer(
-                view.data(),
-                DType::U8,
-                view.shape(),
-                &Device::Cpu,
-            )?)
-        })
-    };
-    let dense = mxfp4::dequantize(&read("_blocks")?, &read("_scales")?)?;
-    Ok(dense.to_dtype(DType::BF16)?.transpose(1, 2)?.contiguous()?)
-}
-
+/// Little-endian bytes in this type.
 fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
-    let values = tensor
-        .flatten_all()?
-        .to_dtype(DType::F32)?
-        .to_vec1::<f32>()?;
+    let flat = tensor.flatten_all()?;
     Ok(match dtype {
-        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        _ => bf16_bytes(&values),
-    })
-}
-
-/// Packs dense experts; everything else is written in BF16.
-fn quantize(model: &Path, options: &ExportConfig) -> Result<PathBuf> {
-    let config = Config::read(&model.join("config.json"))?;
-    let directory = Directory::open(model)?;
-    let mut entries = Vec::new();
-    for name in directory.names() {
-        let (dtype, shape) = directory.view(name, |v| Ok((v.dtype(), v.shape().to_vec())))?;
-        let experts =
-            name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj");
-        match (experts, shape.as_slice()) {
-            (true, &[e, i, o]) => {
-                ensure!(
-                    i.is_multiple_of(32),
-                    "{name}: {i} inputs are no multiple of 32"
-                );
-                let entry = |suffix: &str, shape: Vec<usize>| Entry {
-                    name: format!("{name}{suffix}"),
-                    dtype: Dtype::U8,
-                    shape,
-                };
-                entries.push(entry("_blocks", vec![e, o, i / 32, 16]));
-                entries.push(entry("_scales", vec![e, o, i / 32]));
-            }
-            _ => {
-                let dtype = if dtype == Dtype::U8 {
-                    dtype
-                } else {
-                    Dtype::BF16
-                };
-                entries.push(Entry {
-                    name: name.to_owned(),
-                    dtype,
-                    shape,
-                });
-            }
+        DType::F32 => {
+            let values = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            values.iter().flat_map(|v| v.to_le_bytes()).collect()
         }
-    }
-    let mut raw = config.raw.clone();
-    let published = crate::synthetic::config("gpt-oss-20b")?;
-    raw.insert(
-        "quantization_config".to_owned(),
-        published.raw["quantization_config"].clone(),
-    );
-    raw.insert("torch_dtype".to_owned(), json!("bfloat16"));
-    let dir = target(options, model, "-mxfp4");
-    let extra = Extra {
-        config: Value::Object(raw),
-        copy_from: Some(model),
-    };
-    let mut scales = Vec::new();
-    write_model(
-        &dir,
-        &entries,
-        size(&options.max_shard_size)?,
-        options.exist_ok,
-        &extra,
-        |entry| {
-            if entry.name.ends_with("_scales") && !directory.names().any(|name| name == entry.name)
-            {
-                return Ok(std::mem::take(&mut scales));
-            }
-            if let Some(plain) = entry.name.strip_suffix("_blocks")
-                && directory.names().any(|name| name == plain)
-            {
-                let dense = read_f32(&directory, plain)?.transpose(1, 2)?.contiguous()?;
-                let (blocks, found) = mxfp4::encode(&dense.flatten_all()?.to_vec1::<f32>()?)?;
-                scales = found;
-                return Ok(blocks);
-            }
-            if entry.dtype == Dtype::U8 {
-                return directory.view(&entry.name, |view| Ok(view.data().to_vec()));
-            }
-            bytes(&read_f32(&directory, &entry.name)?, DType::BF16)
-        },
-    )?;
-    Ok(dir)
+        _ if flat.dtype() == DType::BF16 => {
+            let values = flat.to_vec1::<bf16>()?;
+            values.iter().flat_map(|v| v.to_le_bytes()).collect()
+        }
+        _ => bf16_bytes(&flat.to_dtype(DType::F32)?.to_vec1::<f32>()?),
+    })
 }
 
 fn read_f32(directory: &Directory, name: &str) -> Result<Tensor> {
     directory.view(name, |view| {
-        let dtype = match view.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::BF16 => DType::BF16,
-            other => bail!("type {other:?}, expected F32 or BF16"),
-        };
+        let dtype = float(view.dtype())?;
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
         Ok(tensor.to_dtype(DType::F32)?)
     })
 }
 
+fn float(dtype: Dtype) -> Result<DType> {
+    match dtype {
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::BF16 => Ok(DType::BF16),
+        other => bail!("type {other:?}, expected F32 or BF16"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::experts::unpack;
     use super::*;
     use std::collections::BTreeMap;
 

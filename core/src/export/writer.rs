@@ -46,12 +46,15 @@ impl Entry {
 pub struct Extra<'a> {
     /// config.json.
     pub config: Value,
+    /// generation_config.json, where `copy_from` has none.
+    pub generation: Option<Value>,
     /// Directory from which tokenizer, generation settings and template are copied.
     pub copy_from: Option<&'a Path>,
 }
 
 /// Writes a model to `dir`, in files of at most `max_shard` bytes; `provide` gives the bytes of each
-/// tensor, one after another. An existing `dir` is an error unless `replace`.
+/// tensor, one after another. An existing `dir` is an error unless `replace`; it must be a model then,
+/// with no other files, and stays as it is until the new one is whole.
 ///
 /// # Errors
 /// `provide` failed, or the disk did; nothing is left behind then.
@@ -63,11 +66,13 @@ pub fn write_model(
     extra: &Extra,
     mut provide: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    if dir.exists() && !replace {
-        bail!(
+    if dir.exists() {
+        ensure!(
+            replace,
             "{}: exists already; choose another folder, or give --exist_ok true",
             dir.display()
         );
+        only_a_model(dir)?;
     }
     let name = dir
         .file_name()
@@ -88,11 +93,15 @@ pub fn write_model(
         if let Some(from) = extra.copy_from {
             copy_companions(from, &temporary)?;
         }
-        if dir.exists() {
-            fs::remove_dir_all(dir)?;
+        if extra.generation.is_some() && !temporary.join("generation_config.json").exists() {
+            write_json(
+                &temporary.join("generation_config.json"),
+                &json!(extra.generation),
+            )?;
         }
-        fs::rename(&temporary, dir)?;
-        Ok(())
+        File::open(&temporary)?.sync_all()?;
+        swap(&temporary, dir, &parent.join(format!(".{name}.old")))?;
+        Ok(File::open(parent)?.sync_all()?)
     };
     attempt()
         .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
@@ -104,13 +113,48 @@ pub fn write_model(
         })
 }
 
+/// Puts the new folder in the place of the old one, if there is one.
+fn swap(new: &Path, dir: &Path, old: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(fs::rename(new, dir)?);
+    }
+    if old.exists() {
+        fs::remove_dir_all(old)?;
+    }
+    fs::rename(dir, old)?;
+    if let Err(error) = fs::rename(new, dir) {
+        fs::rename(old, dir)?;
+        return Err(error.into());
+    }
+    Ok(fs::remove_dir_all(old)?)
+}
+
+/// Refuses to replace a folder that holds anything but a model.
+fn only_a_model(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let known = name == "config.json"
+            || name == "model.safetensors.index.json"
+            || name.ends_with(".safetensors")
+            || COMPANIONS.contains(&name.as_str());
+        ensure!(
+            known && !entry.path().is_dir(),
+            "{}: holds {name}, which is no part of a model, and is not replaced; choose another folder",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// Copies tokenizer, generation settings and template of a model.
 ///
 /// # Errors
 /// The disk failed.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for file in COMPANIONS.iter().filter(|file| from.join(file).is_file()) {
-        fs::copy(from.join(file), to.join(file))?;
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("copying {file}"))?;
+        File::open(to.join(file))?.sync_all()?;
     }
     Ok(())
 }
@@ -253,6 +297,7 @@ mod tests {
     fn write(dir: &Path, replace: bool, fail: bool) -> Result<()> {
         let extra = Extra {
             config: json!({"x": 1}),
+            generation: Some(json!({"eos_token_id": 2})),
             copy_from: None,
         };
         write_model(dir, &entries(), 45, replace, &extra, |entry| {
@@ -287,6 +332,21 @@ mod tests {
         assert!(error.contains("tensor c: No space left"), "{error}");
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
         assert!(Directory::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_model_is_replaced_and_other_files_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("m");
+        write(&dir, false, false).unwrap();
+        fs::remove_file(dir.join("model-00001-of-00002.safetensors")).unwrap();
+        write(&dir, true, false).unwrap();
+        assert!(Directory::open(&dir).is_ok() && dir.join("generation_config.json").is_file());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        fs::write(dir.join("thesis.txt"), "unique").unwrap();
+        let error = write(&dir, true, false).unwrap_err().to_string();
+        assert!(error.contains("holds thesis.txt"), "{error}");
+        assert!(dir.join("thesis.txt").is_file());
     }
 
     #[test]

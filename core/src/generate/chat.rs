@@ -1,112 +1,148 @@
 //! A conversation on a terminal, with ms-swift's commands.
 
-use super::{Sampling, respond};
+use super::view::{Look, View};
+use super::{Counts, Sampling, respond};
 use crate::chat::Encoder;
 use crate::model::GptOss;
 use anyhow::Result;
 use apus_sdk::{Conversation, Message};
 use std::io::{BufRead, Write};
 
-const HELP: &str = "exit or quit to leave, clear to forget the conversation, multi-line to write several lines \
-                    (end with #), reset-system to change the instructions";
+const HELP: &str = "\
+exit or quit to leave, clear to forget the conversation, reset-system to change the instructions,
+multi-line for input of several lines, each ended by #, and single-line to go back";
 
 /// What the user typed.
 #[derive(Debug, PartialEq)]
 enum Line {
     Leave,
     Clear,
-    MultiLine,
+    Several(bool),
     ResetSystem,
     Nothing,
     Text(String),
 }
 
-fn read(line: &str) -> Line {
-    match line.trim() {
+fn command(text: &str) -> Line {
+    match text.trim() {
         "exit" | "quit" => Line::Leave,
         "clear" => Line::Clear,
-        "multi-line" => Line::MultiLine,
+        "multi-line" => Line::Several(true),
+        "single-line" => Line::Several(false),
         "reset-system" => Line::ResetSystem,
         "" => Line::Nothing,
         text => Line::Text(text.to_owned()),
     }
 }
 
-/// Talks until the input ends.
+/// Talks until the input ends. An answer that fails is reported, and the conversation goes on without it.
 ///
 /// # Errors
-/// Input or output failed, or out of memory.
+/// Input or output failed.
 pub fn chat(
     model: &GptOss,
     encoder: &Encoder,
     sampling: &Sampling,
     (input, output): (&mut dyn BufRead, &mut dyn Write),
-    (stream, thinking): (bool, bool),
-) -> Result<()> {
+    (stream, look): (bool, Look),
+) -> Result<Counts> {
     writeln!(output, "{HELP}")?;
     let mut conversation = Conversation::default();
+    let mut counts = Counts::default();
+    let mut several = false;
     loop {
-        write!(output, "<<< ")?;
-        output.flush()?;
-        let mut line = String::new();
-        if input.read_line(&mut line)? == 0 {
-            return Ok(writeln!(output)?);
-        }
-        let text = match read(&line) {
-            Line::Leave => return Ok(()),
+        let Some(text) = ask(
+            input,
+            output,
+            if several { "<<<[M] " } else { "<<< " },
+            several,
+        )?
+        else {
+            writeln!(output)?;
+            return Ok(counts);
+        };
+        let text = match command(&text) {
+            Line::Leave => return Ok(counts),
             Line::Nothing => continue,
             Line::Clear => {
                 conversation.messages.retain(|m| m.role == "system");
                 continue;
             }
+            Line::Several(on) => {
+                several = on;
+                continue;
+            }
             Line::ResetSystem => {
-                write!(output, "instructions: ")?;
-                output.flush()?;
-                let mut system = String::new();
-                input.read_line(&mut system)?;
+                let system = ask(input, output, "instructions: ", several)?.unwrap_or_default();
                 conversation.messages.clear();
                 if !system.trim().is_empty() {
-                    conversation
-                        .messages
-                        .push(Message::new("system", system.trim()));
+                    let system = Message::new("system", system.trim());
+                    conversation.messages.push(system);
                 }
                 continue;
             }
-            Line::MultiLine => several(input)?,
             Line::Text(text) => text,
         };
         conversation.messages.push(Message::new("user", text));
+        let mut view = View::new(look);
         let mut failed = None;
-        let (message, ..) = respond(model, encoder, &conversation, sampling, &mut |text| {
-            if stream && thinking && failed.is_none() {
+        let mut show = |text: String| {
+            if failed.is_none() {
                 failed = write!(output, "{text}").and_then(|()| output.flush()).err();
             }
-        })?;
+        };
+        let mut whole = String::new();
+        let answer = respond(
+            model,
+            encoder,
+            &conversation,
+            sampling,
+            &mut |text| match stream {
+                true => show(view.next(text)),
+                false => whole.push_str(text),
+            },
+        );
+        if !stream {
+            show(view.next(&whole));
+        }
+        show(view.end() + "\n");
         if let Some(error) = failed {
             return Err(error.into());
         }
-        if stream && thinking {
-            writeln!(output)?;
-        } else {
-            if let Some(thought) = message.thinking.as_ref().filter(|_| thinking) {
-                writeln!(output, "({thought})")?;
+        match answer {
+            Ok(answer) => {
+                counts.add(&answer.counts);
+                conversation.messages.push(answer.message);
             }
-            writeln!(output, "{}", message.text().unwrap_or_default())?;
+            Err(error) => {
+                writeln!(output, "error: {error:#}")?;
+                conversation.messages.pop();
+            }
         }
-        conversation.messages.push(message);
     }
 }
 
-/// Lines up to one that ends with `#`.
-fn several(input: &mut dyn BufRead) -> Result<String> {
+/// A line, or lines up to one that ends with `#`; `None` at the end of the input.
+fn ask(
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+    prompt: &str,
+    several: bool,
+) -> Result<Option<String>> {
+    write!(output, "{prompt}")?;
+    output.flush()?;
     let mut text = String::new();
     loop {
-        let mut line = String::new();
-        if input.read_line(&mut line)? == 0 {
-            return Ok(text.trim().to_owned());
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok((!text.is_empty()).then_some(text));
+        }
+        let line = String::from_utf8_lossy(&line);
+        if !several || text.is_empty() && !matches!(command(&line), Line::Text(_)) {
+            return Ok(Some(line.into_owned()));
         }
         match line.trim_end().strip_suffix('#') {
-            Some(last) => return Ok((text + last).trim().to_owned()),
+            Some(last) => return Ok(Some(text + last)),
             None => text += &line,
         }
     }
@@ -118,14 +154,20 @@ mod tests {
 
     #[test]
     fn commands_and_text() {
-        assert_eq!(read(" quit\n"), Line::Leave);
-        assert_eq!(read("\n"), Line::Nothing);
-        assert_eq!(
-            read("clear the table\n"),
-            Line::Text("clear the table".to_owned())
-        );
-        let mut input: &[u8] = b"one\ntwo#\nthree\n";
-        assert_eq!(several(&mut input).unwrap(), "one\ntwo");
-        assert_eq!(input, b"three\n");
+        assert_eq!(command(" quit\n"), Line::Leave);
+        assert_eq!(command("\n"), Line::Nothing);
+        let text = Line::Text("clear the table".to_owned());
+        assert_eq!(command("clear the table\n"), text);
+    }
+
+    #[test]
+    fn one_line_and_several() {
+        let mut input: &[u8] = b"one\ntwo\n three#\nsingle-line\n\xe5\x96";
+        let mut next = |several| ask(&mut input, &mut Vec::new(), "", several).unwrap();
+        assert_eq!(next(false).as_deref(), Some("one\n"));
+        assert_eq!(next(true).as_deref(), Some("two\n three"));
+        assert_eq!(next(true).as_deref(), Some("single-line\n"));
+        assert_eq!(next(false).as_deref(), Some("\u{fffd}"));
+        assert_eq!(next(false), None);
     }
 }

@@ -1,20 +1,15 @@
 //! `apus infer`: loads a model with its adapter and answers.
 
-use super::{Sampling, chat::chat, respond};
+use super::view::Look;
+use super::{Sampling, chat::chat, dataset, logits};
 use crate::adapter::Adapter;
 use crate::chat::{Encoder, RenderOptions};
 use crate::config::InferConfig;
-use crate::data::{self, SourceOptions, read_sets};
-use crate::model::{ForwardOptions, GptOss, Training};
-use crate::ops::SeqLayout;
-use crate::train::setup::{ChatOptions, ModelPlace, encoder, find_model, formats, load_options};
+use crate::model::{GptOss, Training};
+use crate::train::setup::{ChatOptions, ModelPlace, encoder, find_model, load_options};
 use anyhow::{Context, Result, bail};
-use apus_sdk::Sample;
-use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,21 +18,22 @@ use std::time::Instant;
 /// # Errors
 /// Neither names one that exists.
 pub fn base_of(adapter: &Path) -> Result<PathBuf> {
-    let read = |file: &str, key: &str| -> Option<String> {
-        let text = std::fs::read_to_string(adapter.join(file)).ok()?;
-        let json: Value = serde_json::from_str(&text).ok()?;
-        Some(json.get(key)?.as_str()?.to_owned())
-    };
     let named = [
-        read("args.json", "model"),
-        read("adapter_config.json", "base_model_name_or_path"),
+        ("args.json", "model"),
+        ("adapter_config.json", "base_model_name_or_path"),
     ];
-    for name in named.iter().flatten() {
+    let mut missing = None;
+    for (file, key) in named {
+        let json = json_object(&adapter.join(file))?;
+        let Some(name) = json.get(key).and_then(Value::as_str) else {
+            continue;
+        };
         if name.starts_with("synthetic:") || Path::new(name).is_dir() {
             return Ok(PathBuf::from(name));
         }
+        missing.get_or_insert_with(|| name.to_owned());
     }
-    match named.into_iter().flatten().next() {
+    match missing {
         Some(name) => bail!(
             "{}: its base model {name:?} is not there; give it with --model",
             adapter.display()
@@ -46,6 +42,16 @@ pub fn base_of(adapter: &Path) -> Result<PathBuf> {
             "{}: names no base model; give it with --model",
             adapter.display()
         ),
+    }
+}
+
+/// An object in a file; an empty one if there is no file.
+fn json_object(path: &Path) -> Result<Map<String, Value>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text)
+            .with_context(|| format!("{}: malformed JSON", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
@@ -72,13 +78,14 @@ fn find(config: &InferConfig) -> Result<Found> {
         (Some(model), [dir]) => (model.clone(), Some(dir.clone())),
         (_, many) => bail!("{} adapters are given, infer takes one", many.len()),
     };
-    let args = adapter
-        .as_ref()
-        .and_then(|dir| std::fs::read_to_string(Path::new(dir).join("args.json")).ok())
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+    let args = match &adapter {
+        Some(dir) => json_object(&Path::new(dir).join("args.json"))?,
+        None => Map::new(),
+    };
+    // A synthetic base has the weights of the run's seed.
+    let seed = args.get("seed").and_then(Value::as_u64);
     Ok(Found {
-        place: find_model(&model, 42)?,
+        place: find_model(&model, seed.unwrap_or(42))?,
         adapter: adapter.map(PathBuf::from),
         args,
     })
@@ -146,139 +153,109 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
     })
 }
 
+/// What generation_config.json asks for, where no flag does.
+fn sampling(config: &InferConfig, dir: Option<&Path>) -> Result<Sampling> {
+    let path = dir.map(|dir| dir.join("generation_config.json"));
+    let saved: Value = match path.filter(|path| path.is_file()) {
+        Some(path) => serde_json::from_str(&std::fs::read_to_string(&path)?)
+            .with_context(|| format!("{}: malformed JSON", path.display()))?,
+        None => Value::Null,
+    };
+    let greedy = saved["do_sample"] == json!(false);
+    let temperature = match greedy {
+        true => 0.0,
+        false => saved["temperature"].as_f64().unwrap_or(1.0),
+    };
+    let top_k = saved["top_k"].as_u64().map(|k| k as usize);
+    Ok(Sampling {
+        temperature: config.temperature.unwrap_or(temperature),
+        top_p: config.top_p.or(saved["top_p"].as_f64()),
+        top_k: config.top_k.or(top_k),
+        seed: config.seed,
+        max_new_tokens: config.max_new_tokens,
+    })
+}
+
 /// Runs `apus infer`.
 ///
 /// # Errors
 /// A model or adapter that cannot be loaded, data that cannot be read, output that cannot be written.
 pub fn infer(config: &InferConfig) -> Result<()> {
     let found = find(config)?;
-    let model = load(config, &found)?;
     if let Some(path) = &config.dump_logits {
-        return dump_logits(&model, &config.input_ids, Path::new(path));
+        let ids = logits::ids(&config.input_ids, found.place.config.vocab_size)?;
+        return logits::dump(&load(config, &found)?, &ids, Path::new(path));
     }
     let encoder = chat_encoder(config, &found)?;
-    let sampling = Sampling {
-        temperature: config.temperature.unwrap_or(1.0),
-        top_p: config.top_p,
-        top_k: config.top_k,
-        seed: config.seed,
-        max_new_tokens: config.max_new_tokens,
+    let sampling = sampling(config, found.place.dir.as_deref())?;
+    let look = Look {
+        thinking: config.show_thinking,
+        colour: std::io::stdout().is_terminal(),
     };
-    if config.val_dataset.is_empty() {
-        let interactive = std::io::stdin().is_terminal();
-        let stream = config.stream.unwrap_or(interactive);
-        let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-        let ends = (&mut input as _, &mut output as _);
-        return chat(
-            &model,
-            &encoder,
-            &sampling,
-            ends,
-            (stream, config.show_thinking),
-        );
+    if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
+        let questions = dataset::Questions::open(config, &encoder, found.adapter.as_deref())?;
+        return questions.answer(&load(config, &found)?, &encoder, &sampling, look);
     }
-    answer_dataset(config, &found, &model, &encoder, &sampling)
-}
-
-/// Answers each row of the dataset, with ms-swift's keys in the result.
-fn answer_dataset(
-    config: &InferConfig,
-    found: &Found,
-    model: &GptOss,
-    encoder: &Encoder,
-    sampling: &Sampling,
-) -> Result<()> {
-    let sets = read_sets(&SourceOptions {
-        val_dataset: config.val_dataset.clone(),
-        ..SourceOptions::default()
-    })?;
-    let formats = formats(config.dataset_format.as_ref())?;
-    let mut samples = data::samples(&sets.val, &formats)?;
-    samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
-    let path = result_path(config, found)?;
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("{}: cannot be written", path.display()))?;
-    let mut file = BufWriter::new(file);
+    let model = load(config, &found)?;
+    let stream = config.stream.unwrap_or(true);
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = Instant::now();
-    let (mut read, mut written) = (0, 0);
-    let count = samples.len();
-    for (_, sample) in samples {
-        let Sample::Conversation(mut conversation) = sample else {
-            bail!("rows of token ids cannot be answered; infer needs conversations");
-        };
-        let labels = match conversation.messages.last() {
-            Some(last) if last.role == "assistant" => {
-                conversation.messages.pop().map(|message| message.content)
-            }
-            _ => None,
-        };
-        let stream = config.stream.unwrap_or(false);
-        let (message, prompt, new) =
-            respond(model, encoder, &conversation, sampling, &mut |text| {
-                if stream {
-                    print!("{text}");
-                    drop(std::io::stdout().flush());
-                }
-            })?;
-        if stream {
-            println!();
-        }
-        read += prompt;
-        written += new;
-        let response = message.content.clone();
-        conversation.messages.push(message);
-        let line = json!({
-            "response": response,
-            "labels": labels,
-            "messages": conversation.messages,
-        });
-        writeln!(file, "{line}")?;
-        file.flush()?;
+    let ends = (&mut input as _, &mut output as _);
+    let counts = chat(&model, &encoder, &sampling, ends, (stream, look))?;
+    if counts.samples > 0 {
+        writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
     }
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "{count} answers, {read} prompt tokens, {written} generated tokens, {seconds:.1} s, {:.1} tokens/s; {}",
-        written as f64 / seconds.max(1e-9),
-        path.display()
-    );
     Ok(())
 }
 
-fn result_path(config: &InferConfig, found: &Found) -> Result<PathBuf> {
-    let path = match (&config.result_path, &found.adapter) {
-        (Some(path), _) => PathBuf::from(path),
-        (None, adapter) => {
-            let home = adapter.clone().unwrap_or_else(|| PathBuf::from("result"));
-            let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
-            home.join("infer_result").join(format!("{time}.jsonl"))
-        }
-    };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("{}: cannot be made", parent.display()))?;
-    }
-    Ok(path)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Logits of token ids, for comparison with other implementations.
-fn dump_logits(model: &GptOss, ids: &[String], path: &Path) -> Result<()> {
-    let ids: Vec<u32> = ids
-        .iter()
-        .flat_map(|word| word.split(','))
-        .map(|word| {
-            word.trim()
-                .parse()
-                .with_context(|| format!("input_ids: {word:?} is no token id"))
-        })
-        .collect::<Result<_>>()?;
-    let seqs = SeqLayout::new(&[ids.len()], model.device())?;
-    let tokens = Tensor::new(ids.as_slice(), model.device())?;
-    let (hidden, _) = model.forward(&tokens, &seqs, &ForwardOptions::default())?;
-    let (normed, _) = model.head().forward(&hidden)?;
-    let logits = model.head().logits(&normed)?.to_dtype(DType::F32)?;
-    let all = HashMap::from([
-        ("logits".to_owned(), logits),
-        ("input_ids".to_owned(), tokens),
-    ]);
-    Ok(candle_core::safetensors::save(&all, path)?)
+    #[test]
+    fn sampling_of_the_model_and_of_flags() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generation_config.json");
+        std::fs::write(
+            &path,
+            r#"{"do_sample": true, "temperature": 0.7, "top_k": 20}"#,
+        )
+        .unwrap();
+        let mut config = InferConfig::default();
+        let found = sampling(&config, Some(dir.path())).unwrap();
+        assert_eq!(
+            (found.temperature, found.top_k, found.top_p),
+            (0.7, Some(20), None)
+        );
+        config.temperature = Some(0.0);
+        assert_eq!(
+            sampling(&config, Some(dir.path())).unwrap().temperature,
+            0.0
+        );
+        std::fs::write(&path, r#"{"do_sample": false}"#).unwrap();
+        config.temperature = None;
+        assert_eq!(
+            sampling(&config, Some(dir.path())).unwrap().temperature,
+            0.0
+        );
+        assert_eq!(sampling(&config, None).unwrap().temperature, 1.0);
+    }
+
+    #[test]
+    fn the_base_of_an_adapter() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| format!("{:#}", base_of(dir).unwrap_err());
+        assert!(error(dir.path()).contains("names no base model"));
+        let config = dir.path().join("adapter_config.json");
+        std::fs::write(&config, r#"{"base_model_name_or_path": "/no/where"}"#).unwrap();
+        assert!(error(dir.path()).contains("/no/where"));
+        let args = dir.path().join("args.json");
+        std::fs::write(&args, r#"{"model": "synthetic:gpt-oss-20b", "seed": 7}"#).unwrap();
+        assert_eq!(
+            base_of(dir.path()).unwrap(),
+            Path::new("synthetic:gpt-oss-20b")
+        );
+        std::fs::write(&args, "{").unwrap();
+        assert!(error(dir.path()).contains("args.json"));
+    }
 }

@@ -1,8 +1,11 @@
 //! Answers: sampling with a key-value cache, a conversation on a terminal, answers to a file.
 
 mod chat;
+mod dataset;
 mod infer;
+mod logits;
 mod sample;
+mod view;
 
 pub use infer::{base_of, infer};
 pub use sample::{Sampling, generate};
@@ -13,7 +16,48 @@ use crate::model::GptOss;
 use anyhow::Result;
 use apus_sdk::{Conversation, Message};
 
-/// The model's answer to a conversation: its message, and how many tokens it read and wrote.
+/// What was read and written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers.
+    pub samples: usize,
+    /// Tokens of the prompts.
+    pub prompt: usize,
+    /// Tokens of the answers.
+    pub generated: usize,
+}
+
+impl Counts {
+    /// Adds those of another answer.
+    pub fn add(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.prompt += other.prompt;
+        self.generated += other.generated;
+    }
+
+    /// One line, with the speed over this many seconds.
+    pub fn line(&self, seconds: f64) -> String {
+        format!(
+            "{} answers, {} prompt tokens, {} generated tokens, {seconds:.1} s, {:.1} tokens/s",
+            self.samples,
+            self.prompt,
+            self.generated,
+            self.generated as f64 / seconds.max(1e-9)
+        )
+    }
+}
+
+/// An answer.
+pub struct Answer {
+    /// The assistant's message.
+    pub message: Message,
+    /// All of the text, special tokens included.
+    pub text: String,
+    /// Its length.
+    pub counts: Counts,
+}
+
+/// The model's answer to a conversation. `on_text` gets the text, special tokens included, as it comes.
 ///
 /// # Errors
 /// The conversation cannot be rendered, or out of memory.
@@ -23,7 +67,7 @@ pub fn respond(
     conversation: &Conversation,
     sampling: &Sampling,
     on_text: &mut dyn FnMut(&str),
-) -> Result<(Message, usize, usize)> {
+) -> Result<Answer> {
     let (_, prompt) = encoder.prompt(conversation)?;
     let tokenizer = encoder.tokenizer();
     let stop = tokenizer.stop_ids();
@@ -33,7 +77,15 @@ pub fn respond(
         on_text(shown.next(&bytes));
     })?;
     let text = tokenizer.decode(&ids, true);
-    Ok((parse_completion(&text).message(), prompt.len(), ids.len()))
+    Ok(Answer {
+        message: parse_completion(&text).message(),
+        text,
+        counts: Counts {
+            samples: 1,
+            prompt: prompt.len(),
+            generated: ids.len(),
+        },
+    })
 }
 
 /// The answer to one prompt, as text.
@@ -50,8 +102,8 @@ pub fn answer(
         messages: vec![Message::new("user", prompt)],
         ..Conversation::default()
     };
-    let (message, ..) = respond(model, encoder, &conversation, sampling, &mut |_| {})?;
-    Ok(message.text().unwrap_or_default().to_owned())
+    let answer = respond(model, encoder, &conversation, sampling, &mut |_| {})?;
+    Ok(answer.message.text().unwrap_or_default().to_owned())
 }
 
 /// Bytes shown so far: a character that is not whole yet waits for its rest.
@@ -64,16 +116,24 @@ struct Streamed {
 impl Streamed {
     /// The text that came with these bytes, all bytes so far.
     fn next(&mut self, bytes: &[u8]) -> &str {
-        let fresh = &bytes[self.shown.min(bytes.len())..];
-        let whole = match std::str::from_utf8(fresh) {
-            Ok(text) => text.len(),
-            // What cannot become valid any more is shown as replacement characters.
-            Err(error) if error.error_len().is_some() => fresh.len(),
-            Err(error) => error.valid_up_to(),
-        };
-        self.shown += whole;
-        self.held = String::from_utf8_lossy(&fresh[..whole]).into_owned();
-        &self.held
+        self.held.clear();
+        let mut fresh = &bytes[self.shown.min(bytes.len())..];
+        loop {
+            let (valid, bad) = match std::str::from_utf8(fresh) {
+                Ok(text) => (text.len(), None),
+                Err(error) => (error.valid_up_to(), error.error_len()),
+            };
+            self.held += &String::from_utf8_lossy(&fresh[..valid]);
+            self.shown += valid + bad.unwrap_or(0);
+            match bad {
+                // What cannot become valid any more is shown as a replacement character.
+                Some(bad) => {
+                    self.held.push('\u{fffd}');
+                    fresh = &fresh[valid + bad..];
+                }
+                None => return &self.held,
+            }
+        }
     }
 }
 
@@ -89,5 +149,10 @@ mod tests {
             .map(|n| streamed.next(&text[..n]).to_owned())
             .collect();
         assert_eq!(shown, ["", "", "喵", "!"]);
+        let mut streamed = Streamed::default();
+        let shown: Vec<String> = [&b"a\xff\xe5"[..], b"a\xff\xe5\x96", b"a\xff\xe5\x96\xb5"]
+            .map(|bytes| streamed.next(bytes).to_owned())
+            .to_vec();
+        assert_eq!(shown.concat(), "a\u{fffd}喵");
     }
 }

@@ -12,7 +12,7 @@ pub struct Sampling {
     pub temperature: f64,
     /// Among the tokens that make up this probability.
     pub top_p: Option<f64>,
-    /// Among this many tokens.
+    /// Among this many tokens; 0 for all.
     pub top_k: Option<usize>,
     /// Seed.
     pub seed: u64,
@@ -34,7 +34,8 @@ impl Sampling {
 
     fn processor(&self) -> LogitsProcessor {
         let temperature = self.temperature;
-        let rule = match (temperature, self.top_k, self.top_p) {
+        let top_k = self.top_k.filter(|&k| k > 0);
+        let rule = match (temperature, top_k, self.top_p) {
             (t, ..) if t <= 0.0 => Rule::ArgMax,
             (_, None, None) => Rule::All { temperature },
             (_, None, Some(p)) => Rule::TopP { p, temperature },
@@ -52,8 +53,8 @@ fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
     Ok(model.head().logits(&normed)?.get(0)?.to_dtype(DType::F32)?)
 }
 
-/// The tokens after `prompt`, up to and including the first of `stop`. `on_token` sees all new tokens
-/// after each.
+/// The tokens after `prompt`, up to and including the first of `stop`, or as many as the model has
+/// positions for. `on_token` sees all new tokens after each.
 ///
 /// # Errors
 /// An empty prompt, more tokens than the model allows, or out of memory.
@@ -69,11 +70,13 @@ pub fn generate(
     let mut cache = model.cache();
     let mut hidden = model.decode(prompt, &mut cache)?;
     let mut new = Vec::new();
-    while new.len() < sampling.max_new_tokens {
+    let room = (model.config().max_position_embeddings + 1).saturating_sub(prompt.len());
+    let most = sampling.max_new_tokens.min(room);
+    while new.len() < most {
         let token = processor.sample(&last_logits(model, &hidden)?)?;
         new.push(token);
         on_token(&new);
-        if stop.contains(&token) || new.len() == sampling.max_new_tokens {
+        if stop.contains(&token) || new.len() == most {
             break;
         }
         hidden = model.decode(&[token], &mut cache)?;

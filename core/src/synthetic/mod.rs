@@ -4,7 +4,8 @@
 //! Activations stay sane through all layers by the usual rule: matrices that read the residual stream
 //! have standard deviation `1 / sqrt(inputs)`, those that write to it are smaller by `sqrt(2 * layers)`;
 //! embeddings have deviation 1, norms are 1. MXFP4 experts get random nibbles under the power of two
-//! nearest to that deviation.
+//! nearest to that deviation. So the residual stream starts at rms 1 and stays below 4 to the last layer,
+//! and router logits have deviation 1, which gives every expert its share of tokens.
 
 mod new;
 
@@ -13,25 +14,89 @@ pub use new::model_new;
 use crate::model::Config;
 use crate::ops::fill;
 use crate::weights::WeightSource;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Deviation of a uniformly random E2M1 nibble.
 const NIBBLE_STD: f64 = 2.926;
 
-/// The configuration of `gpt-oss-20b`, `gpt-oss-120b`, or of a config.json.
+/// The configuration of `gpt-oss-20b`, `gpt-oss-120b`, or of a config.json; with changes behind a
+/// question mark: `gpt-oss-20b?format=bf16&num_hidden_layers=4`.
 ///
 /// # Errors
-/// Another name, or a file that is no gpt-oss configuration.
+/// Another name, a file that is no gpt-oss configuration, or a change of something that is no number in it.
 pub fn config(arch: &str) -> Result<Config> {
-    match arch {
+    let (name, changes) = arch.split_once('?').unwrap_or((arch, ""));
+    let mut config = match name {
         "gpt-oss-20b" => Config::parse(published(24, 32)),
         "gpt-oss-120b" => Config::parse(published(36, 128)),
         path if path.ends_with(".json") => Config::read(Path::new(path)),
         other => bail!("{other:?} is not gpt-oss-20b, gpt-oss-120b or the path of a config.json"),
+    }?;
+    if changes.is_empty() {
+        return Ok(config);
     }
+    for change in changes.split('&') {
+        let (key, value) = change
+            .split_once('=')
+            .with_context(|| format!("{change:?} in {arch:?}: expected key=value"))?;
+        if key == "format" {
+            set_format(&mut config, value)?;
+            continue;
+        }
+        let number: u64 = value
+            .parse()
+            .with_context(|| format!("{change:?} in {arch:?}: expected a number"))?;
+        ensure!(
+            config.raw.get(key).is_some_and(Value::is_u64),
+            "{key:?} in {arch:?} is no number of config.json; for example num_hidden_layers=4, format=bf16"
+        );
+        config.raw.insert(key.to_owned(), number.into());
+        if key == "num_hidden_layers" {
+            config.raw.shift_remove("layer_types");
+        }
+    }
+    Config::parse(Value::Object(config.raw)).with_context(|| arch.to_owned())
+}
+
+/// Experts packed or dense.
+fn set_format(config: &mut Config, format: &str) -> Result<()> {
+    let packed = config.raw.contains_key("quantization_config");
+    match (format, packed) {
+        ("mxfp4", false) => {
+            let quantization = published(1, 1)["quantization_config"].take();
+            config
+                .raw
+                .insert("quantization_config".to_owned(), quantization);
+        }
+        ("bf16", true) => {
+            config.raw.shift_remove("quantization_config");
+        }
+        ("mxfp4" | "bf16", _) => {}
+        (other, _) => bail!("format is {other:?}, expected mxfp4 or bf16"),
+    }
+    Ok(())
+}
+
+/// generation_config.json with the special tokens of a configuration, in the style of the published models.
+fn generation(config: &Config) -> Value {
+    let id = |key: &str| config.raw.get(key).and_then(Value::as_u64);
+    let mut raw = Map::new();
+    if config.vocab_size == 201_088 {
+        raw.insert("bos_token_id".to_owned(), 199_998.into());
+    }
+    raw.insert("do_sample".to_owned(), true.into());
+    let ends: Vec<u64> = ["eos_token_id", "pad_token_id"]
+        .iter()
+        .filter_map(|key| id(key))
+        .collect();
+    raw.insert("eos_token_id".to_owned(), json!(ends));
+    if let Some(pad) = id("pad_token_id") {
+        raw.insert("pad_token_id".to_owned(), pad.into());
+    }
+    Value::Object(raw)
 }
 
 /// config.json in the style of the published models.
@@ -192,6 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn changes_behind_a_question_mark() {
+        let small = config("gpt-oss-20b?format=bf16&num_hidden_layers=3").unwrap();
+        assert_eq!(small.sliding, [true, false, true]);
+        assert!(!Source::new(&small, 1).packed);
+        for (arch, problem) in [
+            ("gpt-oss-20b?layers=3", "num_hidden_layers=4"),
+            ("gpt-oss-20b?format=int4", "mxfp4 or bf16"),
+            ("gpt-oss-20b?head_dim", "key=value"),
+        ] {
+            let error = format!("{:#}", config(arch).unwrap_err());
+            assert!(error.contains(problem), "{error}");
+        }
+        let json = generation(&small);
+        assert_eq!(json["eos_token_id"], json!([200_002, 199_999]));
+    }
+
+    #[test]
     fn activations_stay_sane_and_every_expert_gets_tokens() {
         let mut raw = config("gpt-oss-20b").unwrap().raw;
         for (key, value) in [
@@ -217,15 +299,11 @@ mod tests {
             ..Default::default()
         };
         let (hidden, pass) = model.forward(&ids, &seqs, &options).unwrap();
-        let rms = hidden
-            .sqr()
-            .unwrap()
-            .mean_all()
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-            .sqrt();
-        assert!((0.8..4.0).contains(&rms), "rms {rms}");
+        let rms = |x: &Tensor| {
+            let square = x.sqr().unwrap().mean_all().unwrap();
+            square.to_scalar::<f32>().unwrap().sqrt()
+        };
+        assert!((0.8..4.0).contains(&rms(&hidden)), "rms {}", rms(&hidden));
         // A balanced router has an auxiliary loss near the number of experts a token uses.
         let aux = pass.aux_loss().unwrap();
         assert!((3.9..4.8).contains(&aux), "auxiliary loss {aux}");

@@ -1,12 +1,12 @@
 //! `apus model new`: a checkpoint of random weights.
 
-use super::{Source, config};
+use super::{Source, config, generation, set_format};
 use crate::config::ModelNewConfig;
 use crate::export::writer::{Entry, Extra, size, write_model};
 use crate::model::Config;
 use crate::ops::fill;
 use crate::weights::WeightSource;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -18,20 +18,7 @@ use std::path::{Path, PathBuf};
 /// An unknown shape, or the disk failed.
 pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     let mut config = config(&options.arch)?;
-    match options.format.as_str() {
-        "mxfp4" if config.raw.contains_key("quantization_config") => {}
-        "mxfp4" => {
-            let published = super::config("gpt-oss-20b")?;
-            let quantization = published.raw["quantization_config"].clone();
-            config
-                .raw
-                .insert("quantization_config".to_owned(), quantization);
-        }
-        "bf16" => {
-            config.raw.shift_remove("quantization_config");
-        }
-        other => bail!("format is {other:?}, expected mxfp4 or bf16"),
-    }
+    set_format(&mut config, &options.format)?;
     let dir = PathBuf::from(
         options
             .output_dir
@@ -40,8 +27,15 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     );
     let source = Source::new(&config, options.seed);
     let entries = entries(&config, &source);
+    if let Some(tokenizer) = &options.tokenizer {
+        ensure!(
+            Path::new(tokenizer).join("tokenizer.json").is_file(),
+            "tokenizer {tokenizer}: holds no tokenizer.json"
+        );
+    }
     let extra = Extra {
         config: Value::Object(config.raw.clone()),
+        generation: Some(generation(&config)),
         copy_from: options.tokenizer.as_deref().map(Path::new),
     };
     write_model(&dir, &entries, size("5GB")?, false, &extra, |entry| {

@@ -1,0 +1,225 @@
+//! Answers to the rows of a dataset, in a file with ms-swift's keys.
+
+use super::view::{Look, View};
+use super::{Counts, Sampling, respond};
+use crate::chat::Encoder;
+use crate::config::InferConfig;
+use crate::data::{self, SourceOptions, read_sets};
+use crate::model::GptOss;
+use crate::train::setup::formats;
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::{Conversation, Sample};
+use serde_json::{Map, Value, json};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Columns that are a conversation, in one format or another; all others go along to the result.
+const CONVERSATION: [&str; 13] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "input",
+    "output",
+    "query",
+    "prompt",
+    "response",
+    "history",
+    "system",
+    "labels",
+    "tools",
+];
+
+/// One to answer.
+struct Question {
+    conversation: Conversation,
+    /// What the dataset answers.
+    labels: Option<Value>,
+    others: Map<String, Value>,
+    /// File and line.
+    place: String,
+}
+
+/// All of a dataset.
+pub struct Questions {
+    all: Vec<Question>,
+    path: PathBuf,
+    stream: bool,
+}
+
+impl Questions {
+    /// Reads them. Everything that can be refused is refused here, before a model is loaded.
+    ///
+    /// # Errors
+    /// Files that cannot be read, rows that cannot be asked, no rows.
+    pub fn open(config: &InferConfig, encoder: &Encoder, adapter: Option<&Path>) -> Result<Self> {
+        let files = match config.val_dataset.is_empty() {
+            true => &config.dataset,
+            false => &config.val_dataset,
+        };
+        let records = read_sets(&SourceOptions {
+            val_dataset: files.clone(),
+            ..SourceOptions::default()
+        })?
+        .val;
+        let formats = formats(config.dataset_format.as_ref())?;
+        let mut samples = data::samples(&records, &formats)?;
+        samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
+        ensure!(
+            !samples.is_empty(),
+            "{}: no rows to answer",
+            files.join(", ")
+        );
+        let mut all = Vec::with_capacity(samples.len());
+        for (index, sample) in samples {
+            let place = records[index].to_string();
+            let mut others = match serde_json::from_str(&records[index].text) {
+                Ok(Value::Object(row)) => row,
+                _ => Map::new(),
+            };
+            others.retain(|key, _| !CONVERSATION.contains(&key.as_str()));
+            let question =
+                question(sample, others, place.clone()).with_context(|| place.clone())?;
+            let (_, prompt) = encoder
+                .prompt(&question.conversation)
+                .with_context(|| place.clone())?;
+            match config.max_length {
+                Some(most) if prompt.len() > most => {
+                    let text = format!("{place}: {} tokens, max_length is {most}", prompt.len());
+                    ensure!(!config.strict, text);
+                    eprintln!("warning: {text}; left out");
+                }
+                _ => all.push(question),
+            }
+        }
+        let home = adapter.map_or_else(|| PathBuf::from("result"), Path::to_owned);
+        let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
+        let default = || home.join("infer_result").join(format!("{time}.jsonl"));
+        Ok(Self {
+            all,
+            path: config
+                .result_path
+                .as_ref()
+                .map_or_else(default, PathBuf::from),
+            stream: config.stream.unwrap_or(false),
+        })
+    }
+
+    /// Answers them, a line each, written as soon as it is there, behind what the file holds already.
+    ///
+    /// # Errors
+    /// The file cannot be written, or out of memory.
+    pub fn answer(
+        self,
+        model: &GptOss,
+        encoder: &Encoder,
+        sampling: &Sampling,
+        look: Look,
+    ) -> Result<()> {
+        let written = || format!("{}: cannot be written", self.path.display());
+        if let Some(parent) = self.path.parent() {
+            std::fs::create_dir_all(parent).with_context(written)?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path);
+        let mut file = BufWriter::new(file.with_context(written)?);
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        for mut question in self.all {
+            let mut view = View::new(look);
+            let show = |text: String| {
+                print!("{text}");
+                // A closed terminal is no reason to lose the answers.
+                drop(std::io::stdout().flush());
+            };
+            let answer = respond(
+                model,
+                encoder,
+                &question.conversation,
+                sampling,
+                &mut |text| {
+                    if self.stream {
+                        show(view.next(text));
+                    }
+                },
+            )
+            .with_context(|| question.place.clone())?;
+            if self.stream {
+                show(view.end() + "\n");
+            }
+            counts.add(&answer.counts);
+            let response = match answer.message.text() {
+                Some(text) => text.to_owned(),
+                None => answer.text,
+            };
+            question.conversation.messages.push(answer.message);
+            let mut line = Map::new();
+            line.insert("response".to_owned(), response.into());
+            line.insert("labels".to_owned(), json!(question.labels));
+            line.insert("messages".to_owned(), json!(question.conversation.messages));
+            line.extend(question.others);
+            writeln!(file, "{}", Value::Object(line))
+                .and_then(|()| file.flush())
+                .with_context(written)?;
+        }
+        println!("{}", counts.line(start.elapsed().as_secs_f64()));
+        println!("answers: {}", self.path.display());
+        Ok(())
+    }
+}
+
+/// A row as a question; the dataset's own answer is taken off.
+fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result<Question> {
+    let Sample::Conversation(mut conversation) = sample else {
+        bail!("a row of token ids cannot be answered; infer needs conversations");
+    };
+    let labels = conversation
+        .messages
+        .pop_if(|last| last.role == "assistant")
+        .map(|message| message.content);
+    ensure!(
+        conversation
+            .messages
+            .iter()
+            .any(|message| message.role != "system"),
+        "there is nothing to answer"
+    );
+    Ok(Question {
+        conversation,
+        labels,
+        others,
+        place,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_sdk::Message;
+
+    #[test]
+    fn the_last_answer_is_the_label() {
+        let mut conversation = Conversation::default();
+        let roles = ["system", "user", "assistant", "user", "assistant"];
+        let messages = roles.iter().enumerate();
+        conversation.messages = messages
+            .map(|(i, &role)| Message::new(role, i.to_string()))
+            .collect();
+        let ask = |conversation| {
+            question(
+                Sample::Conversation(conversation),
+                Map::new(),
+                "d:1".to_owned(),
+            )
+        };
+        let found = ask(conversation.clone()).unwrap();
+        assert_eq!(found.labels, Some(json!("4")));
+        assert_eq!(found.conversation.messages.len(), 4);
+        conversation.messages.truncate(1);
+        assert!(ask(conversation).is_err());
+    }
+}
