@@ -74,6 +74,11 @@ impl Encoded {
         self.input_ids.is_empty()
     }
 
+    /// Ids, labels and weights, as the trainer takes them.
+    pub fn sequence(&self) -> (&[u32], &[i64], Option<&[f32]>) {
+        (&self.input_ids, &self.labels, Some(&self.weights))
+    }
+
     /// Number of supervised targets: labels that are not -100, the first aside, since nothing
     /// stands before it to predict it from (transformers' `num_items_in_batch`).
     pub fn targets(&self) -> usize {

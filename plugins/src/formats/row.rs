@@ -82,9 +82,8 @@ pub fn conversation(row: &Row, mut messages: Vec<Message>) -> Result<Vec<Sample>
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");
-    if let Some(system) = text(row, &["system", "system_prompt"])?
-        && !has_system
-    {
+    let system = text(row, &["system", "system_prompt"])?;
+    if let Some(system) = system.filter(|system| !system.is_empty() && !has_system) {
         messages.insert(0, Message::new("system", system));
     }
     let template_kwargs = match row.get("chat_template_kwargs") {
