@@ -3,8 +3,27 @@
 use crate::{Ended, Failure};
 use apus_core::registry;
 use apus_sdk::Kind;
+use clap::{Arg, ArgMatches, Command};
 
-pub fn run(words: &[String]) -> Result<Ended, Failure> {
+/// What clap needs to know about it.
+pub fn command() -> Command {
+    Command::new("components")
+        .about("Lists everything that can be named in a run")
+        .arg(
+            Arg::new("kind")
+                .value_name("KIND")
+                .num_args(0..)
+                .help("Only this kind"),
+        )
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
+    let words: Vec<&str> = matches
+        .get_many::<String>("kind")
+        .unwrap_or_default()
+        .map(String::as_str)
+        .collect();
     let wanted = words.join(" ").replace(['-', '_'], " ");
     let kinds: Vec<Kind> = Kind::ALL
         .iter()
@@ -21,9 +40,10 @@ pub fn run(words: &[String]) -> Result<Ended, Failure> {
     for kind in kinds {
         println!("{kind}");
         for component in registry::all(kind).map_err(Failure::Run)? {
+            let (name, doc) = (component.name, component.doc);
             println!(
-                "  {:24} {}  ({} {})",
-                component.name, component.doc, component.source, component.version
+                "  {name:24} {doc}  ({} {})",
+                component.source, component.version
             );
         }
     }

@@ -1,10 +1,10 @@
 //! `apus export`
 
 use crate::{Ended, Failure};
-use apus_core::config::{ExportConfig, from_arguments};
+use apus_core::config::{ExportConfig, Resolved};
 
-pub fn run(words: &[String]) -> Result<Ended, Failure> {
-    let resolved = from_arguments::<ExportConfig>(words).map_err(Failure::Usage)?;
+/// Runs the command.
+pub fn run(resolved: &Resolved<ExportConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         eprintln!("note: {note}");
     }

@@ -1,10 +1,10 @@
 //! `apus infer`
 
 use crate::{Ended, Failure};
-use apus_core::config::{InferConfig, from_arguments};
+use apus_core::config::{InferConfig, Resolved};
 
-pub fn run(words: &[String]) -> Result<Ended, Failure> {
-    let resolved = from_arguments::<InferConfig>(words).map_err(Failure::Usage)?;
+/// Runs the command.
+pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         eprintln!("note: {note}");
     }

@@ -1,4 +1,4 @@
-//! The command line of Apus.
+//! The command line of Apus: one file per command, each of which only calls the engine.
 
 mod components;
 mod export;
@@ -6,7 +6,8 @@ mod infer;
 mod model;
 mod sft;
 
-use apus_core::config::Command as Tool;
+use apus_core::config::{self, Command as Tool, ComponentOptions, Config, Resolved, split_options};
+use clap::{ArgMatches, Command};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -17,24 +18,23 @@ enum Ended {
     Interrupted,
 }
 
-const USAGE: &str = "\
-apus: fine-tune gpt-oss with LoRA from one native binary
-
-  apus sft --model DIR --dataset FILE [--config FILE.toml] [flags]    train
-  apus infer --adapters CHECKPOINT [flags]                            talk, or answer a dataset
-  apus export --adapters CHECKPOINT --merge_lora true                 merge an adapter into its model
-  apus model new --arch gpt-oss-20b --out DIR                         a checkpoint of random weights
-  apus components [KIND]                                              everything that can be named in a run
-
-apus COMMAND --help lists the flags of a command.";
+/// Why a command ended with an error.
+enum Failure {
+    /// It was called wrongly.
+    Usage(anyhow::Error),
+    /// It failed.
+    Run(anyhow::Error),
+}
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         eprintln!("apus has a bug, please report it with the command and configuration: {info}");
     }));
     apus_plugins::link();
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words) {
+    let words: Vec<String> = std::env::args().collect();
+    let (words, options) = split_options(&words);
+    let matches = command().get_matches_from(words);
+    match run(&matches, &options) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
         Err(Failure::Usage(error)) => {
@@ -48,53 +48,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why a command ended with an error.
-enum Failure {
-    /// It was called wrongly.
-    Usage(anyhow::Error),
-    /// It failed.
-    Run(anyhow::Error),
+fn command() -> Command {
+    Command::new("apus")
+        .about("Fine-tunes gpt-oss with LoRA from one native binary")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(config::command(Tool::Sft))
+        .subcommand(config::command(Tool::Infer))
+        .subcommand(config::command(Tool::Export))
+        .subcommand(
+            Command::new("model")
+                .about("Makes models")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(config::command(Tool::ModelNew)),
+        )
+        .subcommand(components::command())
 }
 
-fn run(words: &[String]) -> Result<Ended, Failure> {
-    let (command, rest) = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["--help" | "-h" | "help", ..] => {
-            println!("{USAGE}");
-            return Ok(Ended::Done);
-        }
-        ["--version" | "-V" | "version", ..] => {
-            println!("apus {}", env!("CARGO_PKG_VERSION"));
-            return Ok(Ended::Done);
-        }
-        ["model", "new", ..] => ("model new", &words[2..]),
-        [command, ..] => (command, &words[1..]),
-    };
-    let wants_help = rest.iter().any(|word| word == "--help" || word == "-h");
-    let tool = match command {
-        "sft" => Tool::Sft,
-        "infer" => Tool::Infer,
-        "export" => Tool::Export,
-        "model new" => Tool::ModelNew,
-        "components" => return components::run(rest),
-        other => {
-            let known = ["sft", "infer", "export", "model", "components"];
-            let near = apus_core::config::nearest(other, &known);
-            let hint = near
-                .first()
-                .map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return Err(Failure::Usage(anyhow::anyhow!(
-                "there is no command {other:?}{hint}\n\n{USAGE}"
-            )));
-        }
-    };
-    match (wants_help, tool) {
-        (true, tool) => {
-            println!("{}", apus_core::config::help(tool));
-            Ok(Ended::Done)
-        }
-        (false, Tool::Sft) => sft::run(rest),
-        (false, Tool::Infer) => infer::run(rest),
-        (false, Tool::Export) => export::run(rest),
-        (false, Tool::ModelNew) => model::run(rest),
+fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failure> {
+    match matches.subcommand() {
+        Some(("sft", matches)) => sft::run(&resolve(matches, options)?),
+        Some(("infer", matches)) => infer::run(&resolve(matches, options)?),
+        Some(("export", matches)) => export::run(&resolve(matches, options)?),
+        Some(("model", matches)) => match matches.subcommand() {
+            Some(("new", matches)) => model::run(&resolve(matches, options)?),
+            _ => Ok(Ended::Done),
+        },
+        Some(("components", matches)) => components::run(matches),
+        _ => Ok(Ended::Done),
     }
+}
+
+/// The typed configuration of a command.
+fn resolve<T: Config>(
+    matches: &ArgMatches,
+    options: &ComponentOptions,
+) -> Result<Resolved<T>, Failure> {
+    config::from_matches(matches, options).map_err(Failure::Usage)
 }

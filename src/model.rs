@@ -1,10 +1,10 @@
 //! `apus model new`
 
 use crate::{Ended, Failure};
-use apus_core::config::{ModelNewConfig, from_arguments};
+use apus_core::config::{ModelNewConfig, Resolved};
 
-pub fn run(words: &[String]) -> Result<Ended, Failure> {
-    let resolved = from_arguments::<ModelNewConfig>(words).map_err(Failure::Usage)?;
+/// Runs the command.
+pub fn run(resolved: &Resolved<ModelNewConfig>) -> Result<Ended, Failure> {
     let dir = apus_core::synthetic::model_new(&resolved.config).map_err(Failure::Run)?;
     println!("written: {}", dir.display());
     Ok(Ended::Done)

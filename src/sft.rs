@@ -1,11 +1,11 @@
 //! `apus sft`
 
 use crate::{Ended, Failure};
-use apus_core::config::{SftConfig, from_arguments};
+use apus_core::config::{Resolved, SftConfig};
 
-pub fn run(words: &[String]) -> Result<Ended, Failure> {
-    let resolved = from_arguments::<SftConfig>(words).map_err(Failure::Usage)?;
-    match apus_core::train::run(&resolved).map_err(Failure::Run)? {
+/// Runs the command.
+pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
+    match apus_core::train::run(resolved).map_err(Failure::Run)? {
         true => Ok(Ended::Interrupted),
         false => Ok(Ended::Done),
     }

@@ -1,19 +1,22 @@
 //! Configuration: one table of flags, from which parsing, help and documentation come; a TOML file
 //! under the flags; a typed structure per command.
 
+mod cli;
 mod component;
 mod flag;
 mod flags;
-mod help;
 mod resolve;
 mod sft;
 mod tools;
 
+pub use cli::{command, help};
 pub use component::Spec;
 pub use flag::{Command, Flag, Kind};
 pub use flags::FLAGS;
-pub use help::help;
-pub use resolve::{Resolved, from_arguments, nearest};
+
+pub use resolve::{
+    ComponentOptions, Resolved, from_arguments, from_matches, nearest, split_options,
+};
 pub use sft::SftConfig;
 pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
 

@@ -4,18 +4,35 @@ use super::launch::{Arg, Grid, b16, empty, f32, int, launch, pointer, u32};
 use crate::ops::attention::Saved;
 use crate::ops::{Heads, SeqLayout};
 use anyhow::{Context, Result};
-use apus_kernels::{Module, attention, attention_tile};
+use apus_kernels::{Module, attention, attention_large, attention_tile};
 use candle_core::{CudaDevice, DType, Tensor};
 
 const BF16: u64 = 2;
 
 fn module(heads: Heads) -> Result<&'static Module> {
-    attention(heads.dim).with_context(|| {
-        format!(
-            "head_dim {} has no CUDA kernel; there are ones for 16, 32, 64 and 128",
-            heads.dim
-        )
-    })
+    attention(heads.dim).with_context(|| no_kernel(heads))
+}
+
+fn no_kernel(heads: Heads) -> String {
+    format!(
+        "head_dim {} has no CUDA kernel; there are ones for 16, 32, 64 and 128",
+        heads.dim
+    )
+}
+
+/// Launches a kernel that has versions by card, on a grid of heads and tiles.
+fn launch_large(
+    cuda: &CudaDevice,
+    kernel: &str,
+    heads: Heads,
+    window: Option<usize>,
+    [x, y]: [usize; 2],
+    args: &[Arg],
+) -> Result<()> {
+    let capability = cuda.cuda_stream().context().compute_capability()?;
+    let (module, threads) = attention_large(kernel, heads.dim, capability, window.is_some())
+        .with_context(|| no_kernel(heads))?;
+    launch(cuda, module, kernel, Grid::new([x, y, 1], threads), args)
 }
 
 fn tiles(seqs: &SeqLayout, heads: Heads) -> usize {
@@ -71,8 +88,8 @@ pub fn forward(
         int(window.unwrap_or(0))?,
         scale(heads),
     ];
-    let grid = Grid::new([heads.q, tiles(seqs, heads), 1], 128);
-    launch(cuda, module(heads)?, "attention_forward", grid, &args)?;
+    let grid = [heads.q, tiles(seqs, heads)];
+    launch_large(cuda, "attention_forward", heads, window, grid, &args)?;
     Ok((out, lse))
 }
 
@@ -123,16 +140,11 @@ pub fn backward(
     ];
     let tiles = tiles(seqs, heads);
     let args = [[dk, dv].as_slice(), &common].concat();
-    let grid = Grid::new([heads.kv, tiles, 1], 128);
-    launch(cuda, module, "attention_backward_kv", grid, &args)?;
+    let grid = [heads.kv, tiles];
+    launch_large(cuda, "attention_backward_kv", heads, window, grid, &args)?;
     let args = [[dq].as_slice(), &common].concat();
-    launch(
-        cuda,
-        module,
-        "attention_backward_q",
-        Grid::new([heads.q, tiles, 1], 128),
-        &args,
-    )?;
+    let grid = [heads.q, tiles];
+    launch_large(cuda, "attention_backward_q", heads, window, grid, &args)?;
 
     let dsinks = empty(heads.q, DType::F32, cuda)?;
     let args = [
@@ -190,8 +202,8 @@ pub fn cached(
             window_arg,
             scale(heads),
         ];
-        let grid = Grid::new([heads.q, tq.div_ceil(attention_tile(heads.dim)), 1], 128);
-        launch(cuda, module, "attention_forward", grid, &args)?;
+        let grid = [heads.q, tq.div_ceil(attention_tile(heads.dim))];
+        launch_large(cuda, "attention_forward", heads, window, grid, &args)?;
         return Ok(out);
     }
     let seen = window.map_or(tk, |window| window.min(tk));

@@ -1,0 +1,118 @@
+//! The command line of a command, for clap, from the table of flags and the defaults of its
+//! configuration.
+
+use super::flag::{Command as Tool, Flag, Kind};
+use super::{Config, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig};
+use clap::{Arg, ArgAction, Command};
+use serde_json::Value;
+
+/// What clap needs to know about a command.
+pub fn command(tool: Tool) -> Command {
+    match tool {
+        Tool::Sft => build::<SftConfig>("sft", "Fine-tunes a model"),
+        Tool::Infer => build::<InferConfig>("infer", "Answers, on the terminal or for a dataset"),
+        Tool::Export => build::<ExportConfig>("export", "Merges an adapter, or packs experts"),
+        Tool::ModelNew => build::<ModelNewConfig>("new", "Writes a checkpoint of random weights"),
+    }
+}
+
+/// The help of a command.
+pub fn help(tool: Tool) -> String {
+    command(tool).render_help().to_string()
+}
+
+fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
+    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
+    let file = Arg::new("file")
+        .value_name("FILE.toml")
+        .help("Same as --config");
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE.toml")
+        .help("Configuration file; its keys are the flags' names, and flags go over it");
+    let mine = FLAGS.iter().filter(|flag| flag.belongs_to(T::COMMAND));
+    Command::new(name)
+        .about(about)
+        .args_override_self(true)
+        .args([file, config])
+        .args(mine.map(|flag| argument(flag, &defaults[flag.name])))
+}
+
+fn argument(flag: &'static Flag, default: &Value) -> Arg {
+    let value = match flag.kind {
+        Kind::Bool => "true|false",
+        Kind::Int => "N",
+        Kind::Float => "X",
+        Kind::Text | Kind::List => "TEXT",
+        Kind::Json => "JSON",
+        Kind::Component | Kind::Components => "NAME",
+    };
+    let dashed = |name: &str| name.contains('_').then(|| name.replace('_', "-"));
+    let mut argument = Arg::new(flag.name)
+        .long(flag.name)
+        .visible_aliases(flag.aliases.to_vec())
+        .aliases(
+            flag.aliases
+                .iter()
+                .copied()
+                .chain([flag.name])
+                .filter_map(dashed)
+                .collect::<Vec<_>>(),
+        )
+        .value_name(value)
+        .help_heading(flag.group)
+        .action(ArgAction::Set)
+        .allow_negative_numbers(true)
+        .help(match flag.idle {
+            Some(why) => format!("Nothing to do here: {why}"),
+            None => format!("{}{}", flag.help, shown(default)),
+        });
+    argument = match flag.kind {
+        Kind::Bool => argument.num_args(0..=1).default_missing_value("true"),
+        Kind::List | Kind::Components => argument.num_args(1..),
+        _ => argument.num_args(1),
+    };
+    argument
+}
+
+fn shown(default: &Value) -> String {
+    let name = |value: &Value| match value.get("name").unwrap_or(value) {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let text = match default {
+        Value::Null => String::new(),
+        Value::Array(items) => items.iter().map(name).collect::<Vec<_>>().join(" "),
+        Value::Object(map) if map.is_empty() => String::new(),
+        other => name(other),
+    };
+    match text.is_empty() {
+        true => text,
+        false => format!(" [{text}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_accepts_every_command() {
+        for tool in [Tool::Sft, Tool::Infer, Tool::Export, Tool::ModelNew] {
+            command(tool).debug_assert();
+        }
+    }
+
+    #[test]
+    fn help_names_flags_values_and_defaults() {
+        let text = help(Tool::Sft);
+        for part in [
+            "--lora_rank <N>",
+            "Rank [8]",
+            "aliases: --tuner_type, --sft_type",
+            "The loss [cross_entropy]",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
