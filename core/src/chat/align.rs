@@ -140,7 +140,11 @@ impl Aligner<'_> {
         let is_rewritten = closed_by_end && is_answer && self.header != TrainHeader::Full;
         let close = if is_rewritten { 0.0 } else { part.close };
         self.fill(span.closing.clone(), close);
-        self.continues = if closed_by_end && !is_answer { part.close } else { 0.0 };
+        self.continues = if closed_by_end && !is_answer {
+            part.close
+        } else {
+            0.0
+        };
         Ok(())
     }
 
