@@ -18,7 +18,7 @@ fn reference(qkv: &[f64], sinks: &[f64], lengths: &[usize], window: Option<usize
     let mut out = Vec::new();
     for &len in lengths {
         for i in 0..len {
-            for h in 0..HEADS.q {
+            for (h, sink) in sinks.iter().enumerate().take(HEADS.q) {
                 let part = |token: usize, head: usize| {
                     &qkv[(start + token) * width + head * 3..(start + token) * width + head * 3 + 3]
                 };
@@ -33,7 +33,7 @@ fn reference(qkv: &[f64], sinks: &[f64], lengths: &[usize], window: Option<usize
                         / 3f64.sqrt()
                 };
                 let keys: Vec<usize> = (0..len).filter(|&j| visible(j)).collect();
-                let total = sinks[h].exp() + keys.iter().map(|&j| score(j).exp()).sum::<f64>();
+                let total = sink.exp() + keys.iter().map(|&j| score(j).exp()).sum::<f64>();
                 for d in 0..3 {
                     out.push(
                         keys.iter()
