@@ -71,7 +71,7 @@ fn two_turns() -> Value {
 fn every_answer_with_its_stop_token() {
     assert_eq!(
         marks(&two_turns(), "default"),
-        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b<|end|>]]\
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b]]<|end|>\
          <|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>analysis<|message|>t<|end|>\
          <|start|>assistant<|channel|>final<|message|>d<|return|>]]"
     );

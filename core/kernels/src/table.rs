@@ -77,8 +77,8 @@ pub fn attention_large(
     capability: (i32, i32),
     windowed: bool,
 ) -> Option<(&'static Module, u32)> {
-    let hopper =
-        head_dim == 64 && capability == (9, 0) && !(windowed && kernel == "attention_backward_q");
+    let faster = !windowed || kernel == "attention_forward";
+    let hopper = head_dim == 64 && capability == (9, 0) && faster;
     if hopper {
         Some((&ATTENTION_D64_HOPPER, 256))
     } else {

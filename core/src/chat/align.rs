@@ -133,10 +133,18 @@ impl Aligner<'_> {
             }
             TrainHeader::Full => self.fill(span.opening.start..span.head.end, part.open),
         }
-        self.fill(span.closing.clone(), part.close);
-        let goes_on = &self.rendered[span.closing.clone()] == END
-            && span.header.channel.as_deref() != Some("final");
-        self.continues = if goes_on { part.close } else { 0.0 };
+        // An earlier answer ends with <|end|>, but what the model has to write there is <|return|>:
+        // training both would teach it to run on into the user's next message.
+        let closed_by_end = &self.rendered[span.closing.clone()] == END;
+        let is_answer = span.header.channel.as_deref() == Some("final");
+        let is_rewritten = closed_by_end && is_answer && self.header != TrainHeader::Full;
+        let close = if is_rewritten { 0.0 } else { part.close };
+        self.fill(span.closing.clone(), close);
+        self.continues = if closed_by_end && !is_answer {
+            part.close
+        } else {
+            0.0
+        };
         Ok(())
     }
 

@@ -1,33 +1,69 @@
-//! `cargo run --release -p tiny-gpt-oss -- DIR` writes what tiny-gpt-oss is made from.
+//! `cargo run --release -p tiny-gpt-oss -- DIR` makes tiny-gpt-oss from nothing.
 //!
-//! Into DIR go `train.jsonl` and `val.jsonl` (messages form), the tokenizer, `config.json` and
-//! `generation_config.json` of the model, and the cat-girl rows of the quickstart. Everything depends on
-//! fixed seeds alone. The README says how the model is trained from it.
+//! Three steps, all by default, or the one named after DIR: `prepare` writes corpus, tokenizer, random weights
+//! and the quickstart's dataset into DIR; `train` runs `apus sft` with `configs/tiny-gpt-oss.toml` on them;
+//! `pack` quantises the experts and writes `DIR/model`. Everything depends on fixed seeds alone.
 
 mod catgirl;
 mod corpus;
 mod facts;
+mod init;
+mod pack;
 mod questions;
 mod random;
+mod shape;
 mod tokenizer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use random::Random;
+use shape::Shape;
 
 const CONVERSATIONS: usize = 24_000;
 const VOCABULARY: usize = 2048;
 
 fn main() -> Result<()> {
-    let folder = std::env::args_os()
-        .nth(1)
+    let mut arguments = std::env::args_os().skip(1);
+    let folder = arguments
+        .next()
         .map(PathBuf::from)
-        .context("usage: tiny-gpt-oss DIR")?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        .context("usage: tiny-gpt-oss DIR [prepare|train|pack]")?;
+    let step = arguments
+        .next()
+        .map(|step| step.to_string_lossy().into_owned());
+    let wanted = |name: &str| step.as_deref().is_none_or(|step| step == name);
+    if let Some(step) = step
+        .as_deref()
+        .filter(|step| !["prepare", "train", "pack"].contains(step))
+    {
+        bail!("{step}: no such step, expected prepare, train or pack");
+    }
+    if wanted("prepare") {
+        prepare(&folder)?;
+    }
+    if wanted("train") {
+        train(&folder)?;
+    }
+    if wanted("pack") {
+        let checkpoint = last_checkpoint(&folder.join("run"))?;
+        pack::pack(&checkpoint, &folder.join("model"))?;
+        println!(
+            "{}: packed from {}",
+            folder.join("model").display(),
+            checkpoint.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes corpus, quickstart data and the folder `init` with tokenizer and random weights.
+fn prepare(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let topics = questions::topics();
     let mut random = Random::new(1);
     let train: Vec<Value> = (0..CONVERSATIONS)
@@ -52,14 +88,72 @@ fn main() -> Result<()> {
         collect_strings(row, &mut texts);
     }
     let tokenizer = tokenizer::train(&texts, VOCABULARY)?;
-    tokenizer::save(&tokenizer, &folder)?;
-    write_configs(&tokenizer, &folder)?;
+    let files = tempfile::tempdir()?;
+    tokenizer::save(&tokenizer, files.path())?;
+    tokenizer::write_json(
+        &files.path().join("generation_config.json"),
+        &Shape::generation_config(&tokenizer)?,
+    )?;
+    let shape = Shape::tiny(tokenizer.get_vocab_size(true));
+    init::write(
+        &folder.join("init"),
+        &shape.config(&tokenizer)?,
+        &shape,
+        files.path(),
+        &mut Random::new(2),
+    )?;
     println!(
-        "{} conversations, {} tokens in the vocabulary",
+        "{}: {} conversations, {} tokens in the vocabulary",
+        folder.display(),
         train.len(),
-        tokenizer.get_vocab_size(true)
+        shape.vocab
     );
     Ok(())
+}
+
+/// Runs `apus sft` of this workspace.
+fn train(folder: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let status = Command::new(cargo)
+        .args(["run", "--release", "--quiet", "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        .args(["-p", "apus", "--", "sft", "--config"])
+        .arg(root.join("configs/tiny-gpt-oss.toml"))
+        .arg("--model")
+        .arg(folder.join("init"))
+        .arg("--dataset")
+        .arg(folder.join("train.jsonl"))
+        .arg("--val_dataset")
+        .arg(folder.join("val.jsonl"))
+        .arg("--output_dir")
+        .arg(folder.join("run"))
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "training ended with {status}");
+    Ok(())
+}
+
+/// The checkpoint of the highest step in a run folder.
+fn last_checkpoint(run: &Path) -> Result<PathBuf> {
+    let listing = fs::read_dir(run).with_context(|| format!("cannot read {}", run.display()))?;
+    let step = |path: &PathBuf| {
+        path.file_name()?
+            .to_str()?
+            .strip_prefix("checkpoint-")?
+            .parse::<u64>()
+            .ok()
+    };
+    listing
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| step(path).is_some())
+        .max_by_key(step)
+        .with_context(|| {
+            format!(
+                "{} holds no checkpoint; run the step `train` first",
+                run.display()
+            )
+        })
 }
 
 fn write_rows(path: &Path, rows: &[Value]) -> Result<()> {
@@ -88,61 +182,4 @@ fn collect_strings(value: &Value, into: &mut Vec<String>) {
             .for_each(|field| collect_strings(field, into)),
         _ => {}
     }
-}
-
-/// config.json of the gpt-oss architecture at this size, and generation_config.json.
-fn write_configs(tokenizer: &tokenizers::Tokenizer, folder: &Path) -> Result<()> {
-    let [start, pad, end] = [0, 1, 2].map(|i| tokenizer::id(tokenizer, tokenizer::SPECIAL[i]));
-    let (start, pad, end) = (start?, pad?, end?);
-    let layers = 4;
-    let kinds: Vec<&str> = (0..layers)
-        .map(|i| {
-            if i % 2 == 0 {
-                "sliding_attention"
-            } else {
-                "full_attention"
-            }
-        })
-        .collect();
-    let config = json!({
-        "architectures": ["GptOssForCausalLM"],
-        "attention_bias": true,
-        "attention_dropout": 0.0,
-        "eos_token_id": end,
-        "experts_per_token": 2,
-        "head_dim": 32,
-        "hidden_act": "silu",
-        "hidden_size": 160,
-        "initial_context_length": 4096,
-        "initializer_range": 0.02,
-        "intermediate_size": 160,
-        "layer_types": kinds,
-        "max_position_embeddings": 131072,
-        "model_type": "gpt_oss",
-        "num_attention_heads": 6,
-        "num_experts_per_tok": 2,
-        "num_hidden_layers": layers,
-        "num_key_value_heads": 2,
-        "num_local_experts": 8,
-        "output_router_logits": false,
-        "pad_token_id": pad,
-        "rms_norm_eps": 1e-5,
-        "rope_scaling": {
-            "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
-            "original_max_position_embeddings": 4096,
-        },
-        "rope_theta": 150000,
-        "router_aux_loss_coef": 0.9,
-        "sliding_window": 32,
-        "swiglu_limit": 7.0,
-        "tie_word_embeddings": false,
-        "torch_dtype": "bfloat16",
-        "use_cache": true,
-        "vocab_size": tokenizer.get_vocab_size(true),
-    });
-    tokenizer::write_json(&folder.join("config.json"), &config)?;
-    let generation = json!({
-        "bos_token_id": start, "do_sample": true, "eos_token_id": [end, pad], "pad_token_id": pad,
-    });
-    tokenizer::write_json(&folder.join("generation_config.json"), &generation)
 }

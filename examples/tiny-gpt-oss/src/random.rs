@@ -35,4 +35,15 @@ impl Random {
             items.swap(i, self.below(i + 1));
         }
     }
+
+    /// Normally distributed numbers of mean 0 and this deviation (Box and Muller, 1958).
+    pub fn normals(&mut self, count: usize, deviation: f64) -> Vec<f32> {
+        const STEPS: usize = 1 << 53;
+        let normal = |_| {
+            let radius = (1 + self.below(STEPS)) as f64 / STEPS as f64;
+            let turn = self.below(STEPS) as f64 / STEPS as f64;
+            ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * turn).cos() * deviation) as f32
+        };
+        (0..count).map(normal).collect()
+    }
 }
