@@ -5,7 +5,7 @@ Needs torch and transformers (5.x), and peft for --adapter. For example:
 
     apus model new --arch gpt-oss-20b --format mxfp4 --seed 1 --out random-20b
     apus infer --model random-20b --input_ids 1,22,333,4444,55555 --dump_logits logits.safetensors
-    python3 tests/compare_with_transformers.py --model random-20b --logits logits.safetensors
+    python3 tests/compare_with_transformers.py random-20b logits.safetensors
 
 With an adapter that Apus trained, its logits come from `apus infer --model random-20b --adapters CKPT ...`
 and go with `--adapter CKPT` here. With --apus the script runs Apus by itself.
@@ -17,6 +17,7 @@ relative to that of the logits, and how often the most probable token is the sam
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -29,9 +30,9 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="model directory")
+    parser.add_argument("model", help="model directory")
+    parser.add_argument("logits", nargs="?", help="what --dump_logits wrote")
     parser.add_argument("--adapter", help="adapter directory, loaded through PEFT")
-    parser.add_argument("--logits", help="what --dump_logits wrote")
     parser.add_argument("--apus", help="the binary, to write the logits with")
     parser.add_argument("--input_ids", default="1,22,333,444,55,666,7,88,99,111,222,5")
     parser.add_argument("--dtype", default="bfloat16", choices=sorted(TOLERANCE))
@@ -39,7 +40,7 @@ def arguments():
     parser.add_argument("--tolerance", type=float, help="largest relative root mean square")
     args = parser.parse_args()
     if not args.logits and not args.apus:
-        parser.error("give --logits, or --apus to make them")
+        parser.error("give the logits, or --apus to make them")
     return args
 
 
@@ -66,6 +67,8 @@ def reference(args, ids):
         options["quantization_config"] = Mxfp4Config(
             dequantize=True, modules_to_not_convert=skipped
         )
+    if importlib.util.find_spec("accelerate"):
+        options["device_map"] = device
     dtype = getattr(torch, args.dtype)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, **options)
     model = model.to(device=device, dtype=dtype).eval()

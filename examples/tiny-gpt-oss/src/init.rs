@@ -140,3 +140,44 @@ fn mix(noise: &[f32], like: impl Fn(usize) -> f64) -> Vec<f32> {
         .map(|(i, n)| (rest * f64::from(*n) + LIKENESS * like(i)) as f32)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cosine of two rows.
+    fn likeness(a: &[f32], b: &[f32]) -> f32 {
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    #[test]
+    fn queries_resemble_the_keys_of_their_group_and_only_those() {
+        let shape = Shape::tiny(64);
+        let tensors = tensors(&shape, &mut Random::new(5));
+        let find = |end: &str| {
+            &tensors
+                .iter()
+                .find(|(name, ..)| name.ends_with(end))
+                .unwrap()
+                .2
+        };
+        let (queries, keys) = (
+            find("0.self_attn.q_proj.weight"),
+            find("0.self_attn.k_proj.weight"),
+        );
+        let row =
+            |values: &[f32], i: usize| values[i * shape.hidden..(i + 1) * shape.hidden].to_vec();
+        let mean = |other: &dyn Fn(usize) -> usize| {
+            let rows = shape.heads * shape.head_dim;
+            let sum: f32 = (0..rows)
+                .map(|i| likeness(&row(queries, i), &row(keys, other(i))))
+                .sum();
+            sum / rows as f32
+        };
+        assert!((mean(&|i| shape.kv_row(i)) - LIKENESS as f32).abs() < 0.03);
+        assert!(mean(&|i| (shape.kv_row(i) + 1) % 64).abs() < 0.03);
+        let (embedding, head) = (find("embed_tokens.weight"), find("lm_head.weight"));
+        assert!((likeness(embedding, head) - 1.0).abs() < 1e-4);
+    }
+}

@@ -5,6 +5,7 @@
 //! `pack` quantises the experts and writes `DIR/model`. Everything depends on fixed seeds alone.
 
 mod catgirl;
+mod chinese;
 mod corpus;
 mod facts;
 mod init;
@@ -181,5 +182,37 @@ fn collect_strings(value: &Value, into: &mut Vec<String>) {
             .values()
             .for_each(|field| collect_strings(field, into)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files in the repository are what the generator makes today, and the corpus keeps its rules.
+    #[test]
+    fn the_generator_makes_the_quickstart_data() {
+        let topics = questions::topics();
+        let mut random = Random::new(1);
+        for _ in 0..CONVERSATIONS {
+            let row = corpus::conversation(&topics, &mut random);
+            let messages = row["messages"].as_array().unwrap();
+            assert_eq!(messages.last().unwrap()["role"], "assistant");
+            let thinking = messages
+                .iter()
+                .position(|message| !message["thinking"].is_null());
+            assert!(thinking.is_none_or(|at| at + 1 == messages.len()), "{row}");
+        }
+        (0..300).for_each(|_| drop(corpus::single(&topics, &mut random)));
+        let (train, val) = catgirl::rows(&topics, 400, 40, &mut random);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../quickstart");
+        for (name, rows) in [("catgirl.jsonl", train), ("catgirl_val.jsonl", val)] {
+            let shipped = fs::read_to_string(folder.join(name)).unwrap();
+            let made: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            assert!(
+                shipped == made,
+                "{name} differs from what src/catgirl.rs makes"
+            );
+        }
     }
 }

@@ -66,3 +66,38 @@ fn bytes(name: &str, tensor: &Tensor) -> Result<(Entry, Vec<u8>)> {
     };
     Ok((entry, tensor.flatten_all()?.to_vec1::<u8>()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::collections::HashMap;
+
+    #[test]
+    fn experts_come_back_close_and_the_right_way_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::write(from.join("config.json"), "{}").unwrap();
+        let name = "model.layers.0.mlp.experts.down_proj";
+        let values = Random::new(7).normals(2 * 64 * 32, 0.1);
+        let tensor = Tensor::from_vec(values, (2, 64, 32), &Device::Cpu).unwrap();
+        let norm = Tensor::ones(32, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let tensors = HashMap::from([(name, tensor.clone()), ("model.norm.weight", norm)]);
+        files::save(&tensors, from.join("model.safetensors")).unwrap();
+        pack(&from, &to).unwrap();
+        let found = files::load(to.join("model.safetensors"), &Device::Cpu).unwrap();
+        let (blocks, scales) = (
+            &found[&format!("{name}_blocks")],
+            &found[&format!("{name}_scales")],
+        );
+        let restored = mxfp4::dequantize(blocks, scales)
+            .unwrap()
+            .transpose(1, 2)
+            .unwrap();
+        let scalar = |t: Tensor| t.sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let error = scalar((&restored - &tensor).unwrap().sqr().unwrap());
+        let size = scalar(tensor.sqr().unwrap());
+        assert!(error < 0.02 * size, "{error} of {size}");
+    }
+}

@@ -3,6 +3,7 @@
 //! The answers are whole sentences of one pattern per topic; the phrasings vary, so that the model has to
 //! recognise what is asked instead of a fixed string.
 
+use crate::chinese;
 use crate::facts::*;
 
 /// One fact, as it can be asked and answered.
@@ -49,13 +50,14 @@ pub fn topics() -> Vec<Topic> {
         topic(5, echoes()),
         topic(8, talk()),
         topic(6, unknown()),
-        topic(5, capitals_zh()),
-        topic(8, various_zh()),
-        topic(4, talk_zh()),
+        topic(5, chinese::capitals()),
+        topic(8, chinese::various()),
+        topic(4, small_talk(TALK_ZH, true)),
     ]
 }
 
-fn strings<const N: usize>(items: [String; N]) -> Vec<String> {
+/// An array of phrasings as a list.
+pub fn strings<const N: usize>(items: [String; N]) -> Vec<String> {
     items.into()
 }
 
@@ -443,10 +445,6 @@ fn talk() -> Vec<Fact> {
         .collect()
 }
 
-fn talk_zh() -> Vec<Fact> {
-    small_talk(TALK_ZH, true)
-}
-
 fn unknown() -> Vec<Fact> {
     UNKNOWN_OPENINGS
         .iter()
@@ -463,116 +461,5 @@ fn unknown() -> Vec<Fact> {
             answer: "Sorry, I am a tiny model and I do not know that.".into(),
             ..Fact::default()
         })
-        .collect()
-}
-
-fn chinese(questions: Vec<String>, answer: String, follow_up: Option<String>) -> Fact {
-    Fact {
-        questions,
-        answer,
-        follow_up,
-        chinese: true,
-        ..Fact::default()
-    }
-}
-
-fn capitals_zh() -> Vec<Fact> {
-    CAPITALS
-        .iter()
-        .filter(|(_, _, country, _)| !country.is_empty())
-        .map(|(_, _, country, city)| {
-            chinese(
-                strings([
-                    format!("{country}的首都是哪里？"),
-                    format!("{country}的首都是什么？"),
-                    format!("{country}的首都在哪里？"),
-                    format!("请告诉我{country}的首都。"),
-                ]),
-                format!("{country}的首都是{city}。"),
-                Some(format!("{country}呢？")),
-            )
-        })
-        .collect()
-}
-
-fn various_zh() -> Vec<Fact> {
-    let colours = COLOURS
-        .iter()
-        .filter(|row| !row.3.is_empty())
-        .map(|(_, _, _, thing, colour)| {
-            chinese(
-                strings([
-                    format!("{thing}是什么颜色？"),
-                    format!("{thing}是什么颜色的？"),
-                    format!("{thing}的颜色是什么？"),
-                ]),
-                format!("{thing}是{colour}的。"),
-                None,
-            )
-        });
-    let opposites = OPPOSITES
-        .iter()
-        .filter(|row| !row.2.is_empty())
-        .flat_map(|(_, _, one, other)| [(*one, *other), (*other, *one)])
-        .map(|(word, opposite)| {
-            chinese(
-                strings([
-                    format!("{word}的反义词是什么？"),
-                    format!("请告诉我{word}的反义词。"),
-                ]),
-                format!("{word}的反义词是{opposite}。"),
-                None,
-            )
-        });
-    let sounds = ANIMALS
-        .iter()
-        .filter(|row| !row.4.is_empty())
-        .map(|(.., animal, sound)| {
-            chinese(
-                strings([
-                    format!("{animal}怎么叫？"),
-                    format!("{animal}是怎么叫的？"),
-                    format!("{animal}的叫声是什么？"),
-                ]),
-                format!("{animal}叫{sound}。"),
-                None,
-            )
-        });
-    let words = TRANSLATIONS.iter().map(|(word, .., translated)| {
-        chinese(
-            strings([
-                format!("{translated}用英语怎么说？"),
-                format!("{translated}的英语是什么？"),
-            ]),
-            format!("{translated}的英语是 {word}。"),
-            None,
-        )
-    });
-    let days = (0..7).map(|i| {
-        let (day, next) = (DAYS[i].1, DAYS[(i + 1) % 7].1);
-        chinese(
-            strings([
-                format!("{day}后面是星期几？"),
-                format!("{day}的后一天是星期几？"),
-            ]),
-            format!("{day}后面是{next}。"),
-            None,
-        )
-    });
-    let sums = (1..=9)
-        .flat_map(|a| (1..=9).map(move |b| (a, b)))
-        .map(|(a, b)| {
-            chinese(
-                strings([format!("{a}加{b}等于几？"), format!("{a}加{b}是多少？")]),
-                format!("{a}加{b}等于{}。", a + b),
-                None,
-            )
-        });
-    colours
-        .chain(opposites)
-        .chain(sounds)
-        .chain(words)
-        .chain(days)
-        .chain(sums)
         .collect()
 }
