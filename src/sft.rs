@@ -5,6 +5,10 @@ use apus_core::config::{Resolved, SftConfig};
 
 /// Runs the command.
 pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
+    resolved
+        .config
+        .check(&|flag| resolved.given(flag))
+        .map_err(Failure::Usage)?;
     match apus_core::train::run(resolved).map_err(Failure::Run)? {
         true => Ok(Ended::Interrupted),
         false => Ok(Ended::Done),

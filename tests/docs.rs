@@ -1,0 +1,64 @@
+//! The tables of docs/from-ms-swift.md agree with the flags.
+
+use apus_core::config::{
+    Config, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig, SftConfig,
+};
+use serde_json::Value;
+
+const PAGE: &str = include_str!("../docs/from-ms-swift.md");
+
+#[test]
+fn every_flag_is_in_the_page_as_it_is() {
+    compare::<SftConfig>("apus sft");
+    compare::<InferConfig>("apus infer");
+    compare::<ExportConfig>("apus export");
+    compare::<ModelNewConfig>("apus model new");
+}
+
+/// Each row of a command's table begins as its flag says, in the order of the flags.
+fn compare<T: Config>(title: &str) {
+    let heading = format!("### `{title}`\n");
+    let (_, section) = PAGE.split_once(&heading).expect("the command's heading");
+    let section = section.split("\n### ").next().unwrap_or_default();
+    let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+    let defaults = serde_json::to_value(T::default()).unwrap();
+    let mine = |flag: &&Flag| flag.belongs_to(T::COMMAND);
+    let expected: Vec<String> = FLAGS
+        .iter()
+        .filter(mine)
+        .map(|flag| row(flag, &defaults[flag.name]))
+        .collect();
+    for (row, expected) in rows.iter().zip(&expected) {
+        assert!(
+            row.starts_with(expected),
+            "{title}: {row}\nexpected: {expected}"
+        );
+    }
+    assert_eq!(rows.len(), expected.len(), "{title}");
+}
+
+fn row(flag: &Flag, default: &Value) -> String {
+    let mut text = format!("| `{}`", flag.name);
+    let aliases: Vec<String> = flag.aliases.iter().map(|a| format!("`{a}`")).collect();
+    if !aliases.is_empty() {
+        text += &format!(" also {}", aliases.join(", "));
+    }
+    if let Some(why) = flag.idle {
+        return format!("{text} |  | nothing to do here: {why} |");
+    }
+    let default = shown(default);
+    match default.is_empty() {
+        true => text + " |  | ",
+        false => format!("{text} | `{default}` | "),
+    }
+}
+
+fn shown(default: &Value) -> String {
+    match default.get("name").unwrap_or(default) {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(_) => String::new(),
+        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
