@@ -38,6 +38,7 @@ pub fn write(
     let entries: Vec<Entry> = tensors.iter().map(entry).collect();
     let extra = Extra {
         config: config.clone(),
+        generation: None,
         copy_from: Some(tokenizer),
     };
     let mut values = tensors.iter().map(|(_, _, values)| values);

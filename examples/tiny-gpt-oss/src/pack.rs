@@ -51,6 +51,7 @@ pub fn pack(from: &Path, to: &Path) -> Result<()> {
     let mut next = data.drain(..);
     let extra = Extra {
         config,
+        generation: None,
         copy_from: Some(from),
     };
     write_model(to, &entries, usize::MAX, true, &extra, |_| {
