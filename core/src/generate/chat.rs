@@ -15,7 +15,7 @@ const HELP: &str = "exit or quit to leave, clear to forget the conversation, mul
 enum Line {
     Leave,
     Clear,
-    MultiLine,
+    Several,
     ResetSystem,
     Nothing,
     Text(String),
@@ -25,7 +25,7 @@ fn read(line: &str) -> Line {
     match line.trim() {
         "exit" | "quit" => Line::Leave,
         "clear" => Line::Clear,
-        "multi-line" => Line::MultiLine,
+        "multi-line" => Line::Several,
         "reset-system" => Line::ResetSystem,
         "" => Line::Nothing,
         text => Line::Text(text.to_owned()),
@@ -72,7 +72,7 @@ pub fn chat(
                 }
                 continue;
             }
-            Line::MultiLine => several(input)?,
+            Line::Several => several(input)?,
             Line::Text(text) => text,
         };
         conversation.messages.push(Message::new("user", text));

@@ -9,7 +9,7 @@ use super::layer::DecoderLayer;
 use super::linear::Linear;
 use super::moe::Moe;
 use super::norm::Norm;
-use super::param::{Param, Weight};
+use super::param::{self, Param, Weight};
 use super::yarn::Angles;
 use crate::ops::{Heads, mxfp4};
 use crate::weights::WeightSource;
@@ -99,7 +99,8 @@ impl Loader<'_> {
     }
 
     fn register(&mut self, name: String, value: &Tensor) -> Result<Weight> {
-        let param = Param::new(name, value, value.rank() > 1)?;
+        let decay = param::decays(&name);
+        let param = Param::new(name, value, decay)?;
         self.params.push(param.clone());
         Ok(Weight::Trainable(param))
     }

@@ -180,7 +180,7 @@ fn add(linear: &mut Linear, settings: &LoraSettings) -> Result<Vec<Arc<Param>>> 
     let magnitude = if settings.use_dora {
         let norm = weight.sqr()?.sum(1)?.sqrt()?;
         let name = format!("base_model.model.{}.lora_magnitude_vector", linear.name);
-        let magnitude = Param::new(name, &norm, false)?;
+        let magnitude = Param::new(name, &norm, true)?;
         params.push(magnitude.clone());
         Some(magnitude)
     } else {

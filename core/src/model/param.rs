@@ -153,3 +153,29 @@ impl Weight {
         }
     }
 }
+
+/// Whether weight decay applies to a parameter of this name: to all but biases and norms, as in transformers'
+/// `Trainer.get_decay_parameter_names`.
+pub fn decays(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let norm = name
+        .split('.')
+        .any(|part| part == "norm" || part.ends_with("_norm"));
+    let none = ["bias", "layernorm", "rmsnorm"];
+    !norm && !none.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decays;
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        assert!(decays("model.layers.0.self_attn.q_proj.weight"));
+        assert!(decays("model.layers.0.self_attn.sinks"));
+        assert!(decays("base_model.model.lm_head.lora_A.weight"));
+        assert!(!decays("model.layers.0.mlp.experts.down_proj_bias"));
+        assert!(!decays("model.layers.0.input_layernorm.weight"));
+        assert!(!decays("model.norm.weight"));
+    }
+}

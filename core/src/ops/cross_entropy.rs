@@ -1,6 +1,7 @@
 //! Cross entropy of logits with labels, fused: `lse(logits) - logits[label]`.
 
 use super::host;
+use super::wide::{exp, exp_sum, max, wide};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -29,9 +30,9 @@ pub fn forward(logits: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)> {
                 .par_chunks(v)
                 .zip(labels)
                 .map(|(row, &label)| {
-                    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    let sum: f32 = row.iter().map(|x| (x - max).exp()).sum();
-                    (sum.ln() + (max - row[label as usize]), max + sum.ln())
+                    let top = max(row, f32::NEG_INFINITY);
+                    let sum = exp_sum(row, top);
+                    (sum.ln() + (top - row[label as usize]), top + sum.ln())
                 })
                 .collect();
             let (loss, lse) = rows.into_iter().unzip();
@@ -57,14 +58,20 @@ pub fn backward(logits: &Tensor, lse: &Tensor, labels: &Tensor, dloss: &Tensor) 
             out.par_chunks_mut(v)
                 .zip(rows)
                 .for_each(|(out, (((row, lse), d), &label))| {
-                    for (out, x) in out.iter_mut().zip(row) {
-                        *out = (x - lse).exp() * d;
-                    }
+                    scaled_softmax(out, row, *lse, *d);
                     out[label as usize] -= d;
                 });
             Ok(host::f32s(out, (n, v)))
         })
     })
+}
+
+wide! {
+    fn scaled_softmax(out: &mut [f32], row: &[f32], lse: f32, scale: f32) {
+        for (out, x) in out.iter_mut().zip(row) {
+            *out = exp(x - lse) * scale;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Matrix products of rows grouped by expert: each expert's rows with its own matrix.
 
 use super::host;
+use super::wide::axpy;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -68,9 +69,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize]) -> Result<Tensor> {
         let mut out = y.to_vec();
         for (e, rows) in filled(offsets) {
             for row in out[rows.start * o..rows.end * o].chunks_mut(o) {
-                for (y, b) in row.iter_mut().zip(&bias[e * o..(e + 1) * o]) {
-                    *y += b;
-                }
+                axpy(row, 1.0, &bias[e * o..(e + 1) * o]);
             }
         }
         Ok(host::f32s(out, (n, o)))
@@ -87,15 +86,17 @@ pub fn bias_grad(dy: &Tensor, offsets: &[usize]) -> Result<Tensor> {
         return super::cuda::grouped::bias_grad(dy, offsets, cuda);
     }
     let (_, o) = dy.dims2()?;
-    let zeros = Tensor::zeros(o, DType::F32, dy.device())?;
-    let mut parts = vec![zeros; offsets.len() - 1];
-    for (e, rows) in filled(offsets) {
-        parts[e] = dy
-            .narrow(0, rows.start, rows.len())?
-            .to_dtype(DType::F32)?
-            .sum(0)?;
-    }
-    Ok(Tensor::stack(&parts, 0)?)
+    let experts = offsets.len() - 1;
+    host::with(dy, |dy: &[f32]| {
+        let mut out = vec![0f32; experts * o];
+        for (e, rows) in filled(offsets) {
+            let sum = &mut out[e * o..(e + 1) * o];
+            for row in dy[rows.start * o..rows.end * o].chunks(o) {
+                axpy(sum, 1.0, row);
+            }
+        }
+        Ok(host::f32s(out, (experts, o)))
+    })
 }
 
 /// The experts that have rows, with them.

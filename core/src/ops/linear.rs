@@ -1,5 +1,6 @@
 //! A linear layer: `y = x w^T + b`, and its gradients.
 
+use super::grouped;
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -14,7 +15,8 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     if let candle_core::Device::Cuda(cuda) = y.device().clone() {
         return super::cuda::linear::add_bias(y, bias, &cuda);
     }
-    Ok(y.broadcast_add(bias)?)
+    let rows = y.dim(0)?;
+    grouped::add_bias(y, &bias.unsqueeze(0)?, &[0, rows])
 }
 
 /// Gradient by `x`: `dy w`.
@@ -46,7 +48,7 @@ pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     if let candle_core::Device::Cuda(cuda) = dy.device() {
         return super::cuda::linear::bias_grad(dy, cuda);
     }
-    Ok(dy.sum(0)?)
+    Ok(grouped::bias_grad(dy, &[0, dy.dim(0)?])?.squeeze(0)?)
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ pub mod rms_norm;
 pub mod rope;
 pub mod router;
 pub mod seq;
+mod small;
 pub mod swiglu;
+mod wide;
 
 #[cfg(test)]
 mod testing;

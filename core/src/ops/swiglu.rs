@@ -3,6 +3,7 @@
 //! As in torch, a value on a bound passes its gradient, one beyond it none.
 
 use super::host;
+use super::wide::{exp, wide};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -24,12 +25,7 @@ pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
         let mut y = vec![0f32; n * f2 / 2];
         y.par_chunks_mut((f2 / 2).max(1))
             .zip(gate_up.par_chunks(f2))
-            .for_each(|(y, pairs)| {
-                for (y, pair) in y.iter_mut().zip(pairs.chunks_exact(2)) {
-                    let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
-                    *y = (up + 1.0) * gate * sigmoid(ALPHA * gate);
-                }
-            });
+            .for_each(|(y, pairs)| forward_row(y, pairs, limit));
         Ok(host::f32s(y, (n, f2 / 2)))
     })
 }
@@ -49,30 +45,40 @@ pub fn backward(gate_up: &Tensor, limit: f32, dy: &Tensor) -> Result<Tensor> {
         let rows = gate_up.par_chunks(f2).zip(dy.par_chunks((f2 / 2).max(1)));
         out.par_chunks_mut(f2)
             .zip(rows)
-            .for_each(|(out, (pairs, dy))| {
-                let pairs = out.chunks_exact_mut(2).zip(pairs.chunks_exact(2));
-                for ((out, pair), &d) in pairs.zip(dy) {
-                    let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
-                    let s = sigmoid(ALPHA * gate);
-                    let slope = s * (1.0 + ALPHA * gate * (1.0 - s));
-                    out[0] = if pair[0] <= limit {
-                        d * (up + 1.0) * slope
-                    } else {
-                        0.0
-                    };
-                    out[1] = if pair[1].abs() <= limit {
-                        d * gate * s
-                    } else {
-                        0.0
-                    };
-                }
-            });
+            .for_each(|(out, (pairs, dy))| backward_row(out, pairs, dy, limit));
         Ok(host::f32s(out, (n, f2)))
     })
 }
 
+wide! {
+    fn forward_row(y: &mut [f32], pairs: &[f32], limit: f32) {
+        for (y, pair) in y.iter_mut().zip(pairs.as_chunks::<2>().0) {
+            let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
+            *y = (up + 1.0) * gate * sigmoid(ALPHA * gate);
+        }
+    }
+}
+
+wide! {
+    fn backward_row(out: &mut [f32], pairs: &[f32], dy: &[f32], limit: f32) {
+        let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0);
+        for ((out, pair), d) in pairs.zip(dy) {
+            let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
+            let s = sigmoid(ALPHA * gate);
+            let slope = s * (1.0 + ALPHA * gate * (1.0 - s));
+            let by_gate = d * (up + 1.0) * slope;
+            let by_up = d * gate * s;
+            *out = [
+                if pair[0] <= limit { by_gate } else { 0.0 },
+                if pair[1].abs() <= limit { by_up } else { 0.0 },
+            ];
+        }
+    }
+}
+
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + exp(-x))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Attention over a cache of keys and values, for generation: forward only, one sequence.
 
+use super::super::wide::{axpy, dot, exp_in_place, max};
 use super::super::{Heads, host};
-use super::cpu::{axpy, dot, first_key};
+use super::cpu::first_key;
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -46,15 +47,14 @@ pub fn cached(
                     let place = tk - tq + i;
                     let key = |j: usize| j * kv_width + head / group * dim;
                     let visible = first_key(place, window)..place + 1;
-                    let scores: Vec<f32> = visible
+                    let mut scores: Vec<f32> = visible
                         .clone()
                         .map(|j| dot(q, &keys[key(j)..key(j) + dim]) * scale)
                         .collect();
-                    let max = scores.iter().copied().fold(sinks[head], f32::max);
-                    let sum = (sinks[head] - max).exp()
-                        + scores.iter().map(|s| (s - max).exp()).sum::<f32>();
-                    for (s, j) in scores.iter().zip(visible) {
-                        axpy(out, (s - max).exp() / sum, &values[key(j)..key(j) + dim]);
+                    let top = max(&scores, sinks[head]);
+                    let sum = (sinks[head] - top).exp() + exp_in_place(&mut scores, top);
+                    for (p, j) in scores.iter().zip(visible) {
+                        axpy(out, p / sum, &values[key(j)..key(j) + dim]);
                     }
                 });
             Ok(host::f32s(out, (tq, width)))

@@ -1,68 +1,217 @@
-//! Attention on the CPU: a task per sequence and key head, in f32.
+//! Attention on the CPU: a task per sequence and query head, blocks of queries against all keys they see, in f32.
 
+use super::super::small::{Matrix, add_product, transposed};
+use super::super::wide::{LANES, dot, exp_in_place, max, wide};
 use super::super::{Heads, SeqLayout, host};
 use super::Saved;
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
+
+/// Queries that go through the products together.
+const BLOCK: usize = 32;
 
 /// First visible key of query `i`.
 pub fn first_key(i: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| (i + 1).saturating_sub(window))
 }
 
-/// Reads heads out of `[q | k | v]` rows.
-struct Rows<'a> {
+/// One query head of one sequence, with its part of the `[q | k | v]` rows.
+struct Task<'a> {
     qkv: &'a [f32],
     heads: Heads,
+    window: Option<usize>,
+    start: usize,
+    len: usize,
+    head: usize,
 }
 
-impl<'a> Rows<'a> {
-    fn part(&self, token: usize, head: usize) -> &'a [f32] {
-        let start = token * self.heads.width() + head * self.heads.dim;
-        &self.qkv[start..start + self.heads.dim]
+fn tasks<'a>(
+    qkv: &'a [f32],
+    seqs: &SeqLayout,
+    heads: Heads,
+    window: Option<usize>,
+) -> Vec<Task<'a>> {
+    let task = |start, end, head| Task {
+        qkv,
+        heads,
+        window,
+        start,
+        len: end - start,
+        head,
+    };
+    seqs.ranges()
+        .flat_map(|(start, end)| (0..heads.q).map(move |head| task(start, end, head)))
+        .collect()
+}
+
+/// A block of queries and the keys that any of them sees, from a multiple of [`LANES`].
+struct Block {
+    queries: Range<usize>,
+    keys: Range<usize>,
+}
+
+impl<'a> Task<'a> {
+    fn group(&self) -> usize {
+        self.head / (self.heads.q / self.heads.kv)
     }
-    fn q(&self, token: usize, head: usize) -> &'a [f32] {
-        self.part(token, head)
+
+    fn part(&self, token: usize, head: usize) -> Matrix<'a> {
+        let rows = Matrix::rows(self.qkv, self.heads.width());
+        rows.from(self.start + token, head * self.heads.dim)
     }
-    fn k(&self, token: usize, head: usize) -> &'a [f32] {
-        self.part(token, self.heads.q + head)
+
+    fn q(&self, from: usize) -> Matrix<'a> {
+        self.part(from, self.head)
     }
-    fn v(&self, token: usize, head: usize) -> &'a [f32] {
-        self.part(token, self.heads.q + self.heads.kv + head)
+
+    fn k(&self, from: usize) -> Matrix<'a> {
+        self.part(from, self.heads.q + self.group())
+    }
+
+    fn v(&self, from: usize) -> Matrix<'a> {
+        self.part(from, self.heads.q + self.heads.kv + self.group())
+    }
+
+    /// Width of rows over keys: their number, padded.
+    fn stride(&self) -> usize {
+        self.len.next_multiple_of(LANES)
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.heads.dim as f32).sqrt()
+    }
+
+    /// Keys as `[D, stride]`, scaled for scores.
+    fn scaled_keys(&self) -> Vec<f32> {
+        let mut keys = transposed(self.k(0), self.len, self.heads.dim, self.stride());
+        keys.iter_mut().for_each(|k| *k *= self.scale());
+        keys
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        let (len, window) = (self.len, self.window);
+        (0..len).step_by(BLOCK).map(move |first| {
+            let end = (first + BLOCK).min(len);
+            let from = first_key(first, window);
+            Block {
+                queries: first..end,
+                keys: from - from % LANES..end,
+            }
+        })
+    }
+
+    /// `rows` `[block, D]` times transposed keys or values, to `out` `[block, stride]`, keys of the block first.
+    fn against(&self, rows: Matrix<'_>, columns: &[f32], block: &Block, out: &mut [f32]) {
+        let (stride, width) = (self.stride(), block.keys.len().next_multiple_of(LANES));
+        let count = block.queries.len();
+        for row in out.chunks_mut(stride).take(count) {
+            row[..width].fill(0.0);
+        }
+        let columns = Matrix::rows(&columns[block.keys.start..], stride);
+        add_product(rows, columns, out, stride, [count, width, self.heads.dim]);
+    }
+
+    /// The part of a block's row that query `i` sees; the rest of the row becomes 0.
+    fn seen<'r>(&self, i: usize, block: &Block, row: &'r mut [f32]) -> &'r mut [f32] {
+        let from = first_key(i, self.window) - block.keys.start;
+        let to = i + 1 - block.keys.start;
+        row[..from].fill(0.0);
+        row[to..block.keys.len()].fill(0.0);
+        &mut row[from..to]
+    }
+
+    /// Output `[len, D]` and log-sum-exp `[len]`.
+    fn forward(&self, sink: f32) -> (Vec<f32>, Vec<f32>) {
+        let (dim, stride) = (self.heads.dim, self.stride());
+        let keys = self.scaled_keys();
+        let (mut out, mut lse) = (vec![0f32; self.len * dim], vec![0f32; self.len]);
+        let mut scores = vec![0f32; BLOCK * stride];
+        for block in self.blocks() {
+            self.against(self.q(block.queries.start), &keys, &block, &mut scores);
+            for (i, row) in block.queries.clone().zip(scores.chunks_mut(stride)) {
+                let row = self.seen(i, &block, row);
+                let top = max(row, sink);
+                let sum = (sink - top).exp() + exp_in_place(row, top);
+                lse[i] = top + sum.ln();
+                row.iter_mut().for_each(|p| *p /= sum);
+            }
+            add_product(
+                Matrix::rows(&scores, stride),
+                self.v(block.keys.start),
+                &mut out[block.queries.start * dim..],
+                dim,
+                [block.queries.len(), dim, block.keys.len()],
+            );
+        }
+        (out, lse)
+    }
+
+    /// Gradients from those of the output, `dout`, and what the forward pass gave: rows `[Q D]` of the sequence,
+    /// from this head on, and its `lse`.
+    fn backward(&self, sink: f32, out: Matrix<'_>, lse: &[f32], dout: Matrix<'_>) -> Part {
+        let (dim, stride) = (self.heads.dim, self.stride());
+        let keys = self.scaled_keys();
+        let values = transposed(self.v(0), self.len, dim, stride);
+        let mut part = Part::new(self.len * dim);
+        let mut p = vec![0f32; BLOCK * stride];
+        let mut ds = vec![0f32; BLOCK * stride];
+        for block in self.blocks() {
+            let (first, from) = (block.queries.start, block.keys.start);
+            let dout_block = dout.from(first, 0);
+            self.against(self.q(first), &keys, &block, &mut p);
+            self.against(dout_block, &values, &block, &mut ds);
+            let rows = p.chunks_mut(stride).zip(ds.chunks_mut(stride));
+            for (i, (p, ds)) in block.queries.clone().zip(rows) {
+                exp_in_place(self.seen(i, &block, p), lse[i]);
+                let row = |m: Matrix<'_>| i * m.row..i * m.row + dim;
+                let delta = dot(&out.data[row(out)], &dout.data[row(dout)]);
+                part.dsink -= (sink - lse[i]).exp() * delta;
+                score_gradient(ds, p, delta);
+            }
+            let (queries, keys) = (block.queries.len(), block.keys.len());
+            let (p, ds) = (Matrix::rows(&p, stride), Matrix::rows(&ds, stride));
+            let [dv, dk] = [&mut part.dv, &mut part.dk].map(|d| &mut d[from * dim..]);
+            add_product(p.t(), dout_block, dv, dim, [keys, dim, queries]);
+            add_product(ds.t(), self.q(first), dk, dim, [keys, dim, queries]);
+            let dq = &mut part.dq[first * dim..];
+            add_product(ds, self.k(from), dq, dim, [queries, dim, keys]);
+        }
+        let scale = self.scale();
+        for d in part.dq.iter_mut().chain(&mut part.dk) {
+            *d *= scale;
+        }
+        part
     }
 }
 
-/// Inner product with eight running sums, so that it vectorises in a fixed order.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = a8
-        .remainder()
-        .iter()
-        .zip(b8.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
-    for (a, b) in a8.zip(b8) {
-        for i in 0..8 {
-            sums[i] += a[i] * b[i];
+wide! {
+    /// `p * (dp - delta)` over `dp`; without visibility `p` is 0.
+    fn score_gradient(dp: &mut [f32], p: &[f32], delta: f32) {
+        for (dp, p) in dp.iter_mut().zip(p) {
+            *dp = p * (*dp - delta);
         }
     }
-    sums.iter().sum::<f32>() + tail
 }
 
-/// `y += a * x`.
-pub fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+/// Gradients of a task, `[len, D]` each.
+struct Part {
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    dsink: f32,
+}
+
+impl Part {
+    fn new(count: usize) -> Self {
+        Self {
+            dq: vec![0f32; count],
+            dk: vec![0f32; count],
+            dv: vec![0f32; count],
+            dsink: 0.0,
+        }
     }
-}
-
-/// Tasks: each sequence with each key head.
-fn tasks(seqs: &SeqLayout, heads: Heads) -> Vec<(usize, usize, usize)> {
-    seqs.ranges()
-        .flat_map(|(start, end)| (0..heads.kv).map(move |g| (start, end, g)))
-        .collect()
 }
 
 /// See [`super::forward`].
@@ -73,58 +222,20 @@ pub fn forward(
     heads: Heads,
     window: Option<usize>,
 ) -> Result<(Tensor, Tensor)> {
-    let t = seqs.tokens();
-    let (group, dim) = (heads.q / heads.kv, heads.dim);
-    let scale = 1.0 / (dim as f32).sqrt();
+    let (t, dim) = (seqs.tokens(), heads.dim);
     host::with2(qkv, sinks, |qkv, sinks| {
-        let rows = Rows { qkv, heads };
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = tasks(seqs, heads)
-            .into_par_iter()
-            .map(|(start, end, g)| {
-                let len = end - start;
-                let mut out = vec![0f32; group * len * dim];
-                let mut lse = vec![0f32; group * len];
-                let mut scores = vec![0f32; len];
-                for h in 0..group {
-                    let sink = sinks[g * group + h];
-                    for i in 0..len {
-                        let q = rows.q(start + i, g * group + h);
-                        let first = first_key(i, window);
-                        let scores = &mut scores[first..=i];
-                        let mut max = sink;
-                        for (j, s) in scores.iter_mut().enumerate() {
-                            *s = dot(q, rows.k(start + first + j, g)) * scale;
-                            max = max.max(*s);
-                        }
-                        let mut sum = (sink - max).exp();
-                        for s in scores.iter_mut() {
-                            *s = (*s - max).exp();
-                            sum += *s;
-                        }
-                        let at = (h * len + i) * dim;
-                        let out = &mut out[at..at + dim];
-                        for (j, &p) in scores.iter().enumerate() {
-                            axpy(out, p / sum, rows.v(start + first + j, g));
-                        }
-                        lse[h * len + i] = max + sum.ln();
-                    }
-                }
-                (out, lse)
-            })
+        let tasks = tasks(qkv, seqs, heads, window);
+        let parts: Vec<(Vec<f32>, Vec<f32>)> = tasks
+            .par_iter()
+            .map(|task| task.forward(sinks[task.head]))
             .collect();
         let mut out = vec![0f32; t * heads.q * dim];
         let mut lse = vec![0f32; heads.q * t];
-        for ((start, end, g), (part, part_lse)) in tasks(seqs, heads).into_iter().zip(parts) {
-            let len = end - start;
-            for h in 0..group {
-                let head = g * group + h;
-                lse[head * t + start..head * t + end]
-                    .copy_from_slice(&part_lse[h * len..(h + 1) * len]);
-                for i in 0..len {
-                    let to = (start + i) * heads.q * dim + head * dim;
-                    let from = (h * len + i) * dim;
-                    out[to..to + dim].copy_from_slice(&part[from..from + dim]);
-                }
+        for (task, (part, part_lse)) in tasks.iter().zip(parts) {
+            lse[task.head * t + task.start..][..task.len].copy_from_slice(&part_lse);
+            for (i, part) in part.chunks(dim).enumerate() {
+                let to = ((task.start + i) * heads.q + task.head) * dim;
+                out[to..to + dim].copy_from_slice(part);
             }
         }
         Ok((
@@ -132,14 +243,6 @@ pub fn forward(
             host::f32s(lse, (heads.q, t)),
         ))
     })
-}
-
-/// Gradients of one task: queries `[group, len, D]`, keys and values `[len, D]`, sinks `[group]`.
-struct Part {
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    dsinks: Vec<f32>,
 }
 
 /// See [`super::backward`].
@@ -152,69 +255,31 @@ pub fn backward(
     saved: &Saved,
     dout: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let t = seqs.tokens();
-    let (group, dim) = (heads.q / heads.kv, heads.dim);
-    let scale = 1.0 / (dim as f32).sqrt();
+    let (t, dim, row) = (seqs.tokens(), heads.dim, heads.q * heads.dim);
     host::with2(qkv, sinks, |qkv, sinks| {
         host::with3(&saved.out, &saved.lse, dout, |out, lse, dout| {
-            let rows = Rows { qkv, heads };
-            let head_of = |token: usize, head: usize| {
-                let start = (token * heads.q + head) * dim;
-                start..start + dim
-            };
-            let parts: Vec<Part> = tasks(seqs, heads)
-                .into_par_iter()
-                .map(|(start, end, g)| {
-                    let len = end - start;
-                    let mut part = Part {
-                        dq: vec![0f32; group * len * dim],
-                        dk: vec![0f32; len * dim],
-                        dv: vec![0f32; len * dim],
-                        dsinks: vec![0f32; group],
-                    };
-                    for h in 0..group {
-                        let head = g * group + h;
-                        for i in 0..len {
-                            let token = start + i;
-                            let q = rows.q(token, head);
-                            let d = &dout[head_of(token, head)];
-                            let delta = dot(d, &out[head_of(token, head)]);
-                            let lse = lse[head * t + token];
-                            part.dsinks[h] -= (sinks[head] - lse).exp() * delta;
-                            let dq = &mut part.dq[(h * len + i) * dim..(h * len + i + 1) * dim];
-                            for j in first_key(i, window)..=i {
-                                let (k, v) = (rows.k(start + j, g), rows.v(start + j, g));
-                                let p = (dot(q, k) * scale - lse).exp();
-                                axpy(&mut part.dv[j * dim..(j + 1) * dim], p, d);
-                                let ds = p * (dot(d, v) - delta) * scale;
-                                axpy(dq, ds, k);
-                                axpy(&mut part.dk[j * dim..(j + 1) * dim], ds, q);
-                            }
-                        }
-                    }
-                    part
+            let tasks = tasks(qkv, seqs, heads, window);
+            let parts: Vec<Part> = tasks
+                .par_iter()
+                .map(|task| {
+                    let rows = |x| Matrix::rows(x, row).from(task.start, task.head * dim);
+                    let lse = &lse[task.head * t + task.start..][..task.len];
+                    let (out, dout) = (rows(out), rows(dout));
+                    task.backward(sinks[task.head], out, lse, dout)
                 })
                 .collect();
             let width = heads.width();
-            let mut dqkv = vec![0f32; t * width];
-            let mut dsinks = vec![0f32; heads.q];
-            for ((start, end, g), part) in tasks(seqs, heads).into_iter().zip(parts) {
-                let len = end - start;
-                let mut put = |token: usize, head: usize, values: &[f32]| {
-                    let to = token * width + head * dim;
-                    dqkv[to..to + dim].copy_from_slice(values);
-                };
-                for i in 0..len {
-                    for h in 0..group {
-                        let from = (h * len + i) * dim;
-                        put(start + i, g * group + h, &part.dq[from..from + dim]);
+            let (mut dqkv, mut dsinks) = (vec![0f32; t * width], vec![0f32; heads.q]);
+            for (task, part) in tasks.iter().zip(&parts) {
+                dsinks[task.head] += part.dsink;
+                let (k, v) = (heads.q + task.group(), heads.q + heads.kv + task.group());
+                for (head, part) in [(task.head, &part.dq), (k, &part.dk), (v, &part.dv)] {
+                    for (i, part) in part.chunks(dim).enumerate() {
+                        let to = (task.start + i) * width + head * dim;
+                        for (d, part) in dqkv[to..to + dim].iter_mut().zip(part) {
+                            *d += part;
+                        }
                     }
-                    let from = i * dim..(i + 1) * dim;
-                    put(start + i, heads.q + g, &part.dk[from.clone()]);
-                    put(start + i, heads.q + heads.kv + g, &part.dv[from]);
-                }
-                for (h, d) in part.dsinks.iter().enumerate() {
-                    dsinks[g * group + h] += d;
                 }
             }
             Ok((host::f32s(dqkv, (t, width)), host::f32s(dsinks, heads.q)))

@@ -18,7 +18,7 @@ fn reference(qkv: &[f64], sinks: &[f64], lengths: &[usize], window: Option<usize
     let mut out = Vec::new();
     for &len in lengths {
         for i in 0..len {
-            for h in 0..HEADS.q {
+            for (h, sink) in sinks.iter().enumerate() {
                 let part = |token: usize, head: usize| {
                     &qkv[(start + token) * width + head * 3..(start + token) * width + head * 3 + 3]
                 };
@@ -33,7 +33,7 @@ fn reference(qkv: &[f64], sinks: &[f64], lengths: &[usize], window: Option<usize
                         / 3f64.sqrt()
                 };
                 let keys: Vec<usize> = (0..len).filter(|&j| visible(j)).collect();
-                let total = sinks[h].exp() + keys.iter().map(|&j| score(j).exp()).sum::<f64>();
+                let total = sink.exp() + keys.iter().map(|&j| score(j).exp()).sum::<f64>();
                 for d in 0..3 {
                     out.push(
                         keys.iter()
@@ -57,6 +57,9 @@ fn forward_by_the_formula() {
         (vec![9, 4], Some(3)),
         (vec![3], Some(8)),
         (vec![4], Some(1)),
+        (vec![70, 33], None),
+        (vec![5, 90], Some(19)),
+        (vec![64, 40], Some(50)),
     ] {
         let t: usize = lengths.iter().sum();
         let qkv = random(1, &[t, HEADS.width()]);
@@ -73,7 +76,12 @@ fn forward_by_the_formula() {
 #[test]
 fn gradients() {
     let sinks = random(2, &[4]);
-    for (lengths, window) in [(vec![6], None), (vec![5, 1, 4], Some(3))] {
+    for (lengths, window) in [
+        (vec![6], None),
+        (vec![5, 1, 4], Some(3)),
+        (vec![3, 67], Some(21)),
+        (vec![35, 40], None),
+    ] {
         let seqs = seqs(&lengths);
         let qkv = random(1, &[seqs.tokens(), HEADS.width()]);
         let dout = random(3, &[seqs.tokens(), 12]);
@@ -101,4 +109,22 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
             close(&found, &values(&whole.narrow(0, seen, new).unwrap()), 1e-5);
         }
     }
+}
+
+#[test]
+fn runs_repeat_bit_for_bit() {
+    let (seqs, sinks) = (seqs(&[50, 7]), random(2, &[4]));
+    let (qkv, dout) = (random(1, &[57, HEADS.width()]), random(3, &[57, 12]));
+    let run = || {
+        let (out, lse) = forward(&qkv, &sinks, &seqs, HEADS, Some(20)).unwrap();
+        let saved = Saved { out, lse };
+        let (dqkv, dsinks) = backward(&qkv, &sinks, &seqs, HEADS, Some(20), &saved, &dout).unwrap();
+        [
+            values(&saved.out),
+            values(&saved.lse),
+            values(&dqkv),
+            values(&dsinks),
+        ]
+    };
+    assert_eq!(run(), run());
 }
