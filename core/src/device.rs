@@ -85,7 +85,7 @@ mod cuda {
     }
 
     fn driver_version() -> Result<i32> {
-        result::init().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        result::init().map_err(|e| anyhow::anyhow!("{:?}", e.0))?;
         let mut version = 0;
         // SAFETY: writes one integer.
         let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
