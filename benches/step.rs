@@ -1,0 +1,102 @@
+//! One training step on the CPU: forward, backward, AdamW.
+
+use apus_core::config::Spec;
+use apus_core::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
+use apus_core::train::{MicroBatch, OptimizerHost, Sequence};
+use apus_core::{adapter, registry, synthetic, weights};
+use apus_sdk::{Loss, Optimizer};
+use candle_core::Device;
+use std::path::Path;
+
+fn main() {
+    apus_plugins::link();
+    divan::main();
+}
+
+/// A model with LoRA on attention and on the experts of its last layer, its optimizer and its loss.
+struct Bench {
+    model: GptOss,
+    optimizer: OptimizerHost,
+    loss: Box<dyn Loss>,
+    batch: MicroBatch,
+}
+
+impl Bench {
+    fn new(
+        config: &Config,
+        source: &dyn weights::WeightSource,
+        sequences: usize,
+        length: usize,
+    ) -> Self {
+        let options = LoadOptions::frozen(&Device::Cpu);
+        let mut model = GptOss::load(config, source, &options, |_| {}).unwrap();
+        let last = config.num_hidden_layers - 1;
+        let wanted = adapter::Wanted {
+            modules: vec!["all-linear".to_owned()],
+            parameters: ["gate_up_proj", "down_proj"]
+                .map(|p| format!("{last}.mlp.experts.{p}"))
+                .to_vec(),
+            ..adapter::Wanted::default()
+        };
+        let settings = LoraSettings {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+            init: Init::Kaiming,
+            seed: 1,
+        };
+        model
+            .add_lora(&adapter::resolve(config, &wanted).unwrap(), &settings)
+            .unwrap();
+        let adamw = registry::build::<dyn Optimizer>(&Spec::named("adamw")).unwrap();
+        let ids: Vec<u32> = (0..length as u32)
+            .map(|i| i * 37 % config.vocab_size as u32)
+            .collect();
+        let labels: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+        let rows = (0..sequences).map(|_| (ids.as_slice(), labels.as_slice(), None) as Sequence);
+        Self {
+            optimizer: OptimizerHost::new(adamw, model.params().to_vec(), None),
+            loss: registry::build(&Spec::named("cross_entropy")).unwrap(),
+            batch: MicroBatch::new(rows, &Device::Cpu).unwrap(),
+            model,
+        }
+    }
+
+    fn step(&mut self) -> f64 {
+        let options = ForwardOptions {
+            training: true,
+            ..ForwardOptions::default()
+        };
+        let window = self.batch.targets();
+        let found = self
+            .batch
+            .train(&self.model, self.loss.as_ref(), window, &options)
+            .unwrap();
+        self.optimizer.clip(1.0).unwrap();
+        self.optimizer.step(1e-4).unwrap();
+        self.optimizer.zero_grad();
+        found.loss.sum
+    }
+}
+
+/// The reference model, 4 sequences of 32 tokens.
+#[divan::bench]
+fn reference_model(bencher: divan::Bencher) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny/model_mxfp4");
+    let config = Config::read(&dir.join("config.json")).unwrap();
+    let source = weights::Directory::open(&dir).unwrap();
+    let mut bench = Bench::new(&config, &source, 4, 32);
+    bencher.bench_local(|| bench.step());
+}
+
+/// The quickstart's shape with random weights, 8 sequences of 128 tokens.
+#[divan::bench]
+fn quickstart_shape(bencher: divan::Bencher) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-gpt-oss/model/config.json");
+    let config = Config::read(&path).unwrap();
+    let mut bench = Bench::new(&config, &synthetic::Source::new(&config, 1), 8, 128);
+    bencher.bench_local(|| bench.step());
+}
