@@ -11,6 +11,25 @@ pub fn peak(device: &Device) -> Option<u64> {
     }
 }
 
+/// The memory that a run can still take, in bytes.
+pub fn free(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => crate::device::memory(cuda).ok().map(|memory| memory.free),
+        _ => available(),
+    }
+}
+
+/// `MemAvailable` of this machine, where the system tells.
+fn available() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// `VmHWM` of this process, where the system tells.
 fn resident_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -29,5 +48,6 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn this_process_uses_some() {
         assert!(peak(&Device::Cpu).unwrap() > 1 << 20);
+        assert!(free(&Device::Cpu).unwrap() > 1 << 20);
     }
 }

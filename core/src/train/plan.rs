@@ -46,6 +46,8 @@ impl MemoryPlan {
         let attention = (config.num_attention_heads * config.head_dim) as u64;
         let tape =
             tokens * c * (3 * hidden + 2 * qkv + 2 * attention) + routed * c * (2 * inter + hidden);
+        // The layer that runs again has a tape as well.
+        let kept = shape.kept_layers.max(1);
         let working = routed * c * (2 * hidden + 4 * inter) + tokens * c * (2 * qkv + 4 * hidden);
         let expert_matrix = config.num_local_experts as u64 * hidden * inter * c;
         let buffer = if shape.packed_experts {
@@ -65,12 +67,32 @@ impl MemoryPlan {
                 "layer inputs (checkpoints)",
                 (layers + 1) * tokens * hidden * c,
             ),
-            ("tapes of kept layers", (shape.kept_layers.max(1)) * tape),
+            ("tapes of kept layers", kept * tape),
             ("working buffers of one layer", working),
             ("dequantised experts of one layer", buffer),
             ("logits of one chunk", logits),
         ];
         Self { parts }
+    }
+
+    /// The most layers that can keep their tape in `free` bytes beside the weights, which are there
+    /// already; a tenth is left over.
+    pub fn layers_that_fit(config: &Config, shape: &Shape, free: u64) -> usize {
+        let usable = free / 10 * 9;
+        let needed = |kept_layers: u64| {
+            let plan = Self::new(
+                config,
+                &Shape {
+                    kept_layers,
+                    ..*shape
+                },
+            );
+            plan.total() - shape.weight_bytes
+        };
+        (0..=config.num_hidden_layers)
+            .rev()
+            .find(|&kept| needed(kept as u64) <= usable)
+            .unwrap_or(0)
     }
 
     /// All together, in bytes.
@@ -107,6 +129,23 @@ pub fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_memory_keeps_more_layers() {
+        let config = crate::synthetic::config("gpt-oss-20b").unwrap();
+        let shape = Shape {
+            tokens: 16_384,
+            compute_bytes: 2,
+            weight_bytes: 45 << 30,
+            trainable: 15_000_000,
+            optimizer_copies: 2,
+            kept_layers: 0,
+            packed_experts: false,
+        };
+        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape, gib << 30);
+        assert_eq!((fit(1), fit(1000)), (0, 24));
+        assert!(fit(30) < fit(60) && fit(60) <= 24);
+    }
 
     #[test]
     fn sizes_for_people() {

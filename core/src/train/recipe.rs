@@ -40,9 +40,15 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let ready = setup::model(config, &place, &device)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
-    let kept = setup::kept_layers(config, ready.model.layers().len())?;
+    let longest = data.train.samples.iter().map(|s| s.len()).max();
+    let shape = setup::memory_shape(config, &ready.model, longest.unwrap_or(0));
+    let kept = setup::kept_layers(config, &ready.model, &shape)?;
+    let shape = Shape {
+        kept_layers: kept as u64,
+        ..shape
+    };
     if config.dry_run {
-        return dry_run(config, &ready.model, &encoder, &data, kept).map(|()| false);
+        return dry_run(config, &ready.model, &encoder, &data, &shape).map(|()| false);
     }
 
     let run_dir = run_dir(config)?;
@@ -324,36 +330,16 @@ fn dry_run(
     model: &GptOss,
     encoder: &Encoder,
     data: &setup::Data,
-    kept: usize,
+    shape: &Shape,
 ) -> Result<()> {
     println!(
         "{}",
         serde_json::to_string_pretty(&Value::Object(args(config)))?
     );
-    let longest = data
-        .train
-        .samples
-        .iter()
-        .map(|s| s.len())
-        .max()
-        .unwrap_or(0);
-    let tokens = (longest * config.per_device_train_batch_size) as u64;
-    let compute_bytes = model.dtype().size_in_bytes() as u64;
-    let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
-    let plan = MemoryPlan::new(
-        model.config(),
-        &Shape {
-            tokens,
-            compute_bytes,
-            weight_bytes: model.weight_bytes(),
-            trainable: trainable as u64,
-            optimizer_copies: 2,
-            kept_layers: kept as u64,
-            packed_experts: config.experts_dtype == "mxfp4",
-        },
-    );
+    let plan = MemoryPlan::new(model.config(), shape);
     println!(
-        "\nmemory plan for {tokens} tokens in a micro-batch\n{}",
+        "\nmemory plan for {} tokens in a micro-batch\n{}",
+        shape.tokens,
         plan.table()
     );
     println!("so about {}", gib(plan.total()));
