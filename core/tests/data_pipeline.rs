@@ -2,13 +2,15 @@
 
 mod data_common;
 
+use apus_core::train::MicroBatch;
 use apus_core::{
     chat::{ChatTemplate, EncodeOptions, Encoder},
     data::{
-        Batch, Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, prepare,
-        read_sets, samples,
+        Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, prepare, read_sets,
+        samples,
     },
 };
+use candle_core::Device;
 use data_common::{chain, format, tiny_tokenizer};
 use std::{
     path::Path,
@@ -127,13 +129,9 @@ fn files_of_several_formats_and_their_report() {
     assert!(warnings.contains("`hermes` matched nothing"), "{warnings}");
     assert!(report.to_string().contains("alpaca"));
 
-    let batch = Batch::collate(&found.samples.iter().collect::<Vec<_>>());
-    let rows = batch.rows();
-    assert_eq!(rows.len(), batch.targets());
-    assert_eq!(rows.len(), report.total(|s| s.trained));
-    for (position, target) in rows.index.iter().zip(&rows.targets) {
-        assert_eq!(batch.input_ids[*position as usize + 1], *target);
-    }
+    let batch = MicroBatch::new(found.samples.iter().map(|s| s.sequence()), &Device::Cpu).unwrap();
+    assert_eq!(batch.targets(), report.total(|s| s.trained));
+    assert_eq!(batch.tokens(), report.total(|s| s.tokens));
 }
 
 #[test]
