@@ -2,6 +2,7 @@
 
 use apus_core::config::Spec;
 use apus_core::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
+use apus_core::registry::Named;
 use apus_core::train::{MicroBatch, OptimizerHost, Sequence};
 use apus_core::{adapter, registry, synthetic, weights};
 use apus_sdk::{Loss, Optimizer};
@@ -17,7 +18,7 @@ fn main() {
 struct Bench {
     model: GptOss,
     optimizer: OptimizerHost,
-    loss: Box<dyn Loss>,
+    loss: Named<dyn Loss>,
     batch: MicroBatch,
 }
 
@@ -50,7 +51,7 @@ impl Bench {
         model
             .add_lora(&adapter::resolve(config, &wanted).unwrap(), &settings)
             .unwrap();
-        let adamw = registry::build::<dyn Optimizer>(&Spec::named("adamw")).unwrap();
+        let adamw = registry::named::<dyn Optimizer>(&Spec::named("adamw")).unwrap();
         let ids: Vec<u32> = (0..length as u32)
             .map(|i| i * 37 % config.vocab_size as u32)
             .collect();
@@ -58,7 +59,7 @@ impl Bench {
         let rows = (0..sequences).map(|_| (ids.as_slice(), labels.as_slice(), None) as Sequence);
         Self {
             optimizer: OptimizerHost::new(adamw, model.params().to_vec(), None),
-            loss: registry::build(&Spec::named("cross_entropy")).unwrap(),
+            loss: registry::named(&Spec::named("cross_entropy")).unwrap(),
             batch: MicroBatch::new(rows, &Device::Cpu).unwrap(),
             model,
         }
@@ -72,7 +73,7 @@ impl Bench {
         let window = self.batch.targets();
         let found = self
             .batch
-            .train(&self.model, self.loss.as_ref(), window, &options)
+            .train(&self.model, &self.loss, window, &options)
             .unwrap();
         self.optimizer.clip(1.0).unwrap();
         self.optimizer.step(1e-4).unwrap();

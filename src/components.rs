@@ -1,20 +1,40 @@
-//! `apus components [KIND]`
+//! `apus components [KIND]`, and the part of `--help` that lists components.
 
 use crate::{Ended, Failure};
-use apus_core::registry;
-use apus_sdk::Kind;
+use apus_core::config::FLAGS;
+use apus_core::plugin::{self, PluginSpec};
+use apus_core::registry::{self, Entry};
+use apus_sdk::{Kind, OptionDoc};
 use clap::{Arg, ArgMatches, Command};
+use std::fmt::Write;
 
 /// What clap needs to know about it.
 pub fn command() -> Command {
     Command::new("components")
-        .about("Lists everything that can be named in a run")
+        .about("Lists everything that can be named in a run, with its options")
         .arg(
             Arg::new("kind")
                 .value_name("KIND")
                 .num_args(0..)
                 .help("Only this kind"),
         )
+        .arg(plugins_argument())
+}
+
+/// `--plugin FILE ...`
+pub fn plugins_argument() -> Arg {
+    Arg::new("plugins")
+        .long("plugins")
+        .visible_aliases(["plugin"])
+        .value_name("FILE")
+        .num_args(1..)
+        .help("Plugin libraries, beside those in the folders of APUS_PLUGIN_PATH")
+}
+
+/// The plugins that were given.
+pub fn given_plugins(matches: &ArgMatches) -> Vec<PluginSpec> {
+    let files = matches.get_many::<String>("plugins").unwrap_or_default();
+    files.map(PluginSpec::new).collect()
 }
 
 /// Runs the command.
@@ -24,28 +44,96 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
         .unwrap_or_default()
         .map(String::as_str)
         .collect();
-    let wanted = words.join(" ").replace(['-', '_'], " ");
-    let kinds: Vec<Kind> = Kind::ALL
-        .iter()
-        .copied()
-        .filter(|kind| wanted.is_empty() || kind.name() == wanted)
-        .collect();
-    if kinds.is_empty() {
-        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-        return Err(Failure::Usage(anyhow::anyhow!(
-            "there is no kind of component {wanted:?}; there are {}",
-            names.join(", ")
-        )));
-    }
+    let kinds = kinds(&words.join(" "))?;
+    plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
     for kind in kinds {
-        println!("{kind}");
-        for component in registry::all(kind).map_err(Failure::Run)? {
-            let (name, doc) = (component.name, component.doc);
-            println!(
-                "  {name:24} {doc}  ({} {})",
-                component.source, component.version
-            );
-        }
+        print!("{}", section(kind).map_err(Failure::Run)?);
     }
     Ok(Ended::Done)
+}
+
+/// The kind of this name, or all.
+fn kinds(wanted: &str) -> Result<Vec<Kind>, Failure> {
+    if wanted.is_empty() {
+        return Ok(Kind::ALL.to_vec());
+    }
+    Ok(vec![kind(wanted)?])
+}
+
+/// The kind of this name.
+pub fn kind(wanted: &str) -> Result<Kind, Failure> {
+    Kind::from_name(wanted).ok_or_else(|| {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        Failure::Usage(anyhow::anyhow!(
+            "there is no kind of component {wanted:?}; there are {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// All components of a kind with their options.
+fn section(kind: Kind) -> anyhow::Result<String> {
+    let mut text = format!("{kind}\n");
+    for entry in registry::all(kind)? {
+        text += &lines(&entry);
+    }
+    Ok(text)
+}
+
+/// A component: a line, and one for each of its options.
+pub fn lines(entry: &Entry) -> String {
+    let mut text = format!(
+        "  {:24} {}  ({})\n",
+        entry.name,
+        entry.doc.doc,
+        entry.source.label()
+    );
+    let rows: Vec<[String; 4]> = entry.doc.options.iter().map(row).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));
+    for [name, kind, default, doc] in &rows {
+        let [a, b, c] = widths;
+        let line = format!("      {name:a$}  {kind:b$}  {default:c$}  {doc}");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn row(option: &OptionDoc) -> [String; 4] {
+    let default = option.default.as_ref();
+    [
+        option.name.clone(),
+        option.kind.clone(),
+        default.map_or_else(String::new, |default| match default {
+            serde_json::Value::Null => "none".to_owned(),
+            other => other.to_string(),
+        }),
+        option.doc.clone(),
+    ]
+}
+
+/// What `--help` says after the flags: every component with its options.
+pub fn help() -> String {
+    let flag = |kind| match kind {
+        Kind::DatasetFormat => "dataset_format",
+        Kind::LossScale => "loss_scale",
+        Kind::Loss => "loss_type",
+        Kind::Optimizer => "optimizer",
+        Kind::LrSchedule => "lr_scheduler",
+        Kind::Callback => "callbacks",
+        Kind::Metric => "metrics",
+        Kind::Tracker => "trackers",
+    };
+    let mut text = "Components: what the flags of these names take. Options are set by \
+                    --FLAG.OPTION VALUE (--FLAG.NAME.OPTION VALUE where there are several), or in a \
+                    configuration by { name = \"...\", OPTION = VALUE }.\n"
+        .to_owned();
+    for &kind in Kind::ALL {
+        debug_assert!(FLAGS.iter().any(|known| known.name == flag(kind)));
+        let _ = match section(kind) {
+            Ok(section) => write!(text, "\n--{}: {section}", flag(kind)),
+            Err(error) => write!(text, "\n{error:#}"),
+        };
+    }
+    text
 }

@@ -4,9 +4,13 @@ mod components;
 mod export;
 mod infer;
 mod model;
+mod plugin;
 mod sft;
 
-use apus_core::config::{self, Command as Tool, ComponentOptions, Config, Resolved, split_options};
+use apus_core::config::{
+    self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
+};
+use apus_core::plugin::PluginSpec;
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
 
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
     apus_plugins::link();
     let words: Vec<String> = std::env::args().collect();
     let (words, options) = split_options(&words);
-    let matches = command().get_matches_from(words);
+    let matches = command(&words).get_matches_from(&words);
     match run(&matches, &options) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
@@ -48,13 +52,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn command() -> Command {
+/// The command line; where its help is asked for, with all components in it.
+fn command(words: &[String]) -> Command {
+    let mut sft = config::command(Tool::Sft);
+    if words.iter().any(|word| word == "--help") && words.iter().any(|word| word == "sft") {
+        sft = sft.after_long_help(help(words));
+    }
     Command::new("apus")
         .about("Fine-tunes gpt-oss with LoRA from one native binary")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(config::command(Tool::Sft))
+        .subcommand(sft)
         .subcommand(config::command(Tool::Infer))
         .subcommand(config::command(Tool::Export))
         .subcommand(
@@ -65,6 +74,29 @@ fn command() -> Command {
                 .subcommand(config::command(Tool::ModelNew)),
         )
         .subcommand(components::command())
+        .subcommand(plugin::command())
+}
+
+/// The components, those of plugins on the command line among them.
+fn help(words: &[String]) -> String {
+    let flags = FLAGS.iter().find(|flag| flag.name == "plugins");
+    let names = |word: &str| {
+        let name = word
+            .strip_prefix("--")
+            .unwrap_or_default()
+            .replace('-', "_");
+        flags.is_some_and(|flag| flag.name == name || flag.aliases.contains(&name.as_str()))
+    };
+    let files = words
+        .iter()
+        .skip_while(|word| !names(word))
+        .skip(1)
+        .take_while(|word| !word.starts_with("--"));
+    let specs: Vec<PluginSpec> = files.map(PluginSpec::new).collect();
+    match apus_core::plugin::load(&specs) {
+        Ok(()) => components::help(),
+        Err(error) => format!("{error:#}\n\n{}", components::help()),
+    }
 }
 
 fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failure> {
@@ -77,6 +109,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
             _ => Ok(Ended::Done),
         },
         Some(("components", matches)) => components::run(matches),
+        Some(("plugin", matches)) => plugin::run(matches),
         _ => Ok(Ended::Done),
     }
 }

@@ -20,6 +20,15 @@ pub fn open(wanted: &str) -> Result<Device> {
     }
 }
 
+/// `cpu`, `cuda:0`.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
 /// The first card; where this binary could use one and none answers, a line says why.
 fn first_card() -> Option<Device> {
     match card(0) {

@@ -14,6 +14,7 @@ pub mod host;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod plugin;
 pub mod registry;
 pub mod synthetic;
 pub mod train;

@@ -1,65 +1,101 @@
-//! Finds components by kind and name.
+//! Every component that can be named: those linked into this binary, and those of loaded plugins.
 
 use crate::config::{Spec, nearest};
+use crate::plugin::{self, Plugin};
 use anyhow::{Context, Result, bail};
-use apus_sdk::{
-    Callback, Component, DatasetFormat, Kind, Loss, LossScale, LrSchedule, Make, Metric, Optimizer,
-    Tracker, components,
-};
+use apus_sdk::abi::{ComponentDoc, Crosses};
+use apus_sdk::{Component, Kind, components};
 
-/// A kind of component that can be made.
-pub trait Buildable {
-    /// Its kind.
-    const KIND: Kind;
-
-    /// Makes one, if `make` makes this kind.
-    fn make(make: &Make, options: &apus_sdk::Options) -> Option<apus_sdk::Result<Box<Self>>>;
+/// A component that can be named in a run.
+pub struct Entry {
+    /// Its name in a configuration: for a plugin's, with the plugin's prefix.
+    pub name: String,
+    /// What it does and what can be set.
+    pub doc: ComponentDoc,
+    /// Where it comes from.
+    pub source: Source,
 }
 
-macro_rules! buildable {
-    ($($kind:ident),*) => {$(
-        impl Buildable for dyn $kind {
-            const KIND: Kind = Kind::$kind;
+/// Where a component comes from.
+#[derive(Clone, Copy)]
+pub enum Source {
+    /// Linked into this binary.
+    Linked(&'static Component),
+    /// A plugin.
+    Loaded(&'static Plugin),
+}
 
-            fn make(
-                make: &Make,
-                options: &apus_sdk::Options,
-            ) -> Option<apus_sdk::Result<Box<Self>>> {
-                match make {
-                    Make::$kind(make) => Some(make(options)),
-                    _ => None,
-                }
+impl Source {
+    /// For messages: `apus-plugins 0.1.0 (built in)`, `plugin mine 0.1.0 (libmine.so)`.
+    pub fn label(self) -> String {
+        match self {
+            Self::Linked(component) => {
+                format!("{} {} (built in)", component.source, component.version)
             }
+            Self::Loaded(plugin) => plugin.label(),
         }
-    )*};
+    }
 }
-buildable!(
-    DatasetFormat,
-    LossScale,
-    Loss,
-    Optimizer,
-    LrSchedule,
-    Callback,
-    Metric,
-    Tracker
-);
+
+/// A component of a run and what it is called.
+pub struct Named<T: ?Sized> {
+    /// Its name in the configuration.
+    pub name: String,
+    /// For messages: `loss dft`, or `loss focal of plugin mine 0.1.0 (libmine.so)`.
+    pub label: String,
+    /// Whether it comes from a plugin.
+    pub foreign: bool,
+    /// The component.
+    pub component: Box<T>,
+}
+
+impl<T: ?Sized> Named<T> {
+    /// A component of this host.
+    pub fn new(label: &str, component: Box<T>) -> Self {
+        Self {
+            name: label.to_owned(),
+            label: label.to_owned(),
+            foreign: false,
+            component,
+        }
+    }
+}
 
 /// All components of a kind, by name.
 ///
 /// # Errors
 /// Two of the same name; the error names both sources.
-pub fn all(kind: Kind) -> Result<Vec<&'static Component>> {
-    let mut found: Vec<_> = components().filter(|c| c.kind() == kind).collect();
-    found.sort_by_key(|c| c.name);
+pub fn all(kind: Kind) -> Result<Vec<Entry>> {
+    let linked = components()
+        .filter(|component| component.kind() == kind)
+        .map(|component| Entry {
+            name: component.name.to_owned(),
+            doc: ComponentDoc::from(component),
+            source: Source::Linked(component),
+        });
+    let loaded = plugin::loaded().into_iter().flat_map(|plugin| {
+        let docs = plugin.description().components.iter();
+        docs.filter(|doc| doc.kind == kind.name())
+            .map(|doc| Entry {
+                name: format!("{}{}", plugin.prefix, doc.name),
+                doc: doc.clone(),
+                source: Source::Loaded(plugin),
+            })
+            .collect::<Vec<_>>()
+    });
+    let mut found: Vec<Entry> = linked.chain(loaded).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
     for pair in found.windows(2) {
-        if pair[0].name == pair[1].name {
+        if let [a, b] = pair
+            && a.name == b.name
+        {
             bail!(
-                "two components are called {kind} {:?}: one from {} {}, one from {} {}",
-                pair[0].name,
-                pair[0].source,
-                pair[0].version,
-                pair[1].source,
-                pair[1].version
+                "two components are called {kind} {:?}: one from {}, one from {}. Names are unique: give \
+                 one of the plugins a prefix in the configuration, \
+                 plugins = [{{ path = \"...\", prefix = \"mine_\" }}], or leave one out",
+                a.name,
+                a.source.label(),
+                b.source.label()
             );
         }
     }
@@ -70,34 +106,60 @@ pub fn all(kind: Kind) -> Result<Vec<&'static Component>> {
 ///
 /// # Errors
 /// An unknown name (the known ones are listed, nearest first), or options that it does not take.
-pub fn build<T: Buildable + ?Sized>(spec: &Spec) -> Result<Box<T>> {
+pub fn build<T: Crosses + ?Sized>(spec: &Spec) -> Result<Box<T>> {
+    Ok(named(spec)?.component)
+}
+
+/// As [`build`], with what it is called.
+///
+/// # Errors
+/// As [`build`].
+pub fn named<T: Crosses + ?Sized>(spec: &Spec) -> Result<Named<T>> {
     let known = all(T::KIND)?;
-    let Some(component) = known.iter().find(|c| c.name == spec.name) else {
-        let names: Vec<&str> = known.iter().map(|c| c.name).collect();
-        let mut order = nearest(&spec.name, &names);
-        order.extend(
-            names
-                .iter()
-                .filter(|n| !order.contains(n))
-                .copied()
-                .collect::<Vec<_>>(),
-        );
-        bail!(
-            "there is no {} {:?}; there are {}",
-            T::KIND,
-            spec.name,
-            order.join(", ")
-        );
+    let Some(entry) = known.iter().find(|entry| entry.name == spec.name) else {
+        return Err(unknown(T::KIND, &spec.name, &known));
     };
-    match T::make(&component.make, &spec.options) {
-        Some(made) => made.with_context(|| format!("{} {}", T::KIND, spec.name)),
-        None => bail!("{} is registered under the wrong kind", spec.name),
-    }
+    make(entry, spec)
+}
+
+fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
+    let mut label = format!("{} {}", T::KIND, spec.name);
+    let component = match entry.source {
+        Source::Linked(component) => match T::make(&component.make, &spec.options) {
+            Some(made) => made.with_context(|| label.clone())?,
+            None => bail!("{} is registered under the wrong kind", spec.name),
+        },
+        Source::Loaded(plugin) => {
+            label = format!("{label} of {}", plugin.label());
+            plugin
+                .make(&entry.doc.name, &spec.options, &label)
+                .with_context(|| label.clone())?
+        }
+    };
+    Ok(Named {
+        name: spec.name.clone(),
+        label,
+        foreign: matches!(entry.source, Source::Loaded(_)),
+        component,
+    })
+}
+
+fn unknown(kind: Kind, name: &str, known: &[Entry]) -> anyhow::Error {
+    let names: Vec<&str> = known.iter().map(|entry| entry.name.as_str()).collect();
+    let mut order = nearest(name, &names);
+    let others = names.iter().filter(|name| !order.contains(name));
+    order.extend(others.copied().collect::<Vec<_>>());
+    anyhow::anyhow!(
+        "there is no {kind} {name:?}; there are {}. A plugin's are there once it is given with \
+         --plugin",
+        order.join(", ")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::Optimizer;
 
     #[test]
     fn unknown_names_and_options_are_explained() {
@@ -125,11 +187,29 @@ mod tests {
             all(kind)
                 .unwrap()
                 .iter()
-                .map(|c| c.name)
+                .map(|entry| entry.name.clone())
                 .collect::<Vec<_>>()
         };
         assert_eq!(names(Kind::Optimizer), ["adamw", "lion", "sgd"]);
         assert_eq!(names(Kind::Loss), ["cross_entropy", "dft"]);
         assert_eq!(names(Kind::LrSchedule).len(), 9);
+    }
+
+    #[test]
+    fn every_option_of_the_built_ins_is_documented() {
+        apus_plugins::link();
+        for &kind in Kind::ALL {
+            for entry in all(kind).unwrap() {
+                assert!(!entry.doc.doc.is_empty(), "{kind} {}", entry.name);
+                for option in &entry.doc.options {
+                    assert!(
+                        !option.doc.is_empty() && option.default.is_some(),
+                        "{kind} {}: {}",
+                        entry.name,
+                        option.name
+                    );
+                }
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ fn encoder(scales: &str) -> Encoder {
     Encoder::new(
         tiny_tokenizer(),
         ChatTemplate::native(),
-        chain(scales),
+        chain("", scales),
         options,
     )
     .unwrap()

@@ -1,31 +1,31 @@
 //! LoRA gradients and whole training curves against transformers + PEFT
 //! (tests/goldens/tiny/README.md, with the tolerances it suggests).
 
+mod builtins;
 mod common;
 
+use apus_core::config::Spec;
 use apus_core::model::{
     ExpertMatrix, ExpertsDtype, ForwardOptions, GptOss, Init, LoraSettings, Targets, Training,
 };
+use apus_core::registry::{self, Named};
 use apus_core::train::{MicroBatch, OptimizerHost, Sequence, head_loss};
-use apus_sdk::{LrSchedule, Make, Progress, components};
+use apus_sdk::abi::Crosses;
+use apus_sdk::{Loss, LrSchedule, Optimizer, Progress};
 use candle_core::{DType, Device, Tensor};
+use builtins::ways;
 use common::{golden, load, max_gap, tensors, unpad};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Makes a component by name.
-macro_rules! component {
-    ($kind:ident, $name:expr, $options:expr) => {{
-        apus_plugins::link();
-        let options = $options.as_object().unwrap().clone();
-        let make = components()
-            .find_map(|c| match c.make {
-                Make::$kind(make) if c.name == $name => Some(make),
-                _ => None,
-            })
-            .unwrap();
-        make(&options).unwrap()
-    }};
+fn component<K: Crosses + ?Sized>(name: &str, options: Value) -> Named<K> {
+    apus_plugins::link();
+    registry::named(&Spec {
+        name: name.to_owned(),
+        options: options.as_object().unwrap().clone(),
+    })
+    .unwrap()
 }
 
 fn targets(model: &GptOss, experts: &[usize]) -> Targets {
@@ -106,7 +106,7 @@ fn lora_gradients() {
     let info: Value =
         serde_json::from_str(&std::fs::read_to_string(golden("info.json")).unwrap()).unwrap();
     let expected = tensors("lora.safetensors");
-    let loss = component!(Loss, "cross_entropy", json!({}));
+    let loss = component::<dyn Loss>("cross_entropy", json!({}));
     let cases: [(&str, &[usize], LoraSettings); 4] = [
         ("attn", &[], SETTINGS),
         ("attn_experts", &[1, 3], SETTINGS),
@@ -144,7 +144,7 @@ fn lora_gradients() {
                     ..Default::default()
                 };
                 let found = batch
-                    .train(&model, loss.as_ref(), batch.targets(), &options)
+                    .train(&model, &loss, batch.targets(), &options)
                     .unwrap();
                 let mean = found.loss.sum / batch.targets() as f64;
                 let wanted = info["lora_grads"][tag]["loss"].as_f64().unwrap();
@@ -185,7 +185,15 @@ struct Curve {
     experts: &'static [usize],
 }
 
+/// Follows a curve with the built-in components linked in, and loaded: the same bits both ways.
 fn follow(curve: &Curve) {
+    let [linked, loaded] = ways().map(|way| follow_with(way, curve));
+    assert_eq!(linked, loaded, "{}: linked in and loaded differ", curve.name);
+}
+
+/// Loss and gradient norm of each step.
+fn follow_with(way: &str, curve: &Curve) -> Vec<(f64, f64)> {
+    let mut followed = Vec::new();
     let curves: Value =
         serde_json::from_str(&std::fs::read_to_string(golden("curves.json")).unwrap()).unwrap();
     let (hyper, steps) = (&curves[curve.name]["hyper"], &curves[curve.name]["steps"]);
@@ -193,16 +201,14 @@ fn follow(curve: &Curve) {
     let data = tensors("train_data.safetensors");
     let init = hyper["init_adapter"].as_str().unwrap();
     let model = adapted("model_mxfp4", init, curve.experts, &SETTINGS);
-    let loss = component!(Loss, "cross_entropy", json!({}));
-    let adamw = component!(
-        Optimizer,
-        "adamw",
-        json!({"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": number("weight_decay")})
+    let loss = component::<dyn Loss>(&format!("{way}cross_entropy"), json!({}));
+    let adamw = component::<dyn Optimizer>(
+        &format!("{way}adamw"),
+        json!({"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": number("weight_decay")}),
     );
-    let schedule: Box<dyn LrSchedule> = component!(
-        LrSchedule,
-        "cosine_with_min_lr",
-        json!({"min_lr_rate": number("min_lr_rate")})
+    let schedule = component::<dyn LrSchedule>(
+        &format!("{way}cosine_with_min_lr"),
+        json!({"min_lr_rate": number("min_lr_rate")}),
     );
     let ratio = hyper["loraplus_lr_ratio"].as_f64();
     let mut optimizer = OptimizerHost::new(adamw, model.params().to_vec(), ratio);
@@ -228,22 +234,18 @@ fn follow(curve: &Curve) {
         };
         let sum: f64 = batches
             .iter()
-            .map(|b| {
-                b.train(&model, loss.as_ref(), window, &options)
-                    .unwrap()
-                    .loss
-                    .sum
-            })
+            .map(|b| b.train(&model, &loss, window, &options).unwrap().loss.sum)
             .sum();
         let mean = sum / window as f64;
         let norm = optimizer.clip(number("clip")).unwrap();
+        followed.push((mean, norm));
         let progress = Progress {
             step: step as u64,
             total,
             warmup: hyper["warmup_steps"].as_u64().unwrap(),
             learning_rate: number("lr"),
         };
-        let lr = number("lr") * schedule.factor(&progress).unwrap();
+        let lr = number("lr") * schedule.component.factor(&progress).unwrap();
         let check = |what: &str, found: f64, tolerance: f64| {
             let wanted = wanted[what].as_f64().unwrap();
             let name = curve.name;
@@ -312,7 +314,7 @@ fn curve_d_loraplus() {
 #[test]
 fn gradients_of_every_weight_by_finite_differences() {
     let model = load("model_bf16", ExpertsDtype::Dense, Training::Full);
-    let loss = component!(Loss, "cross_entropy", json!({}));
+    let loss = component::<dyn Loss>("cross_entropy", json!({}));
     let batch = reference_batch();
     let options = ForwardOptions {
         training: true,
@@ -321,17 +323,11 @@ fn gradients_of_every_weight_by_finite_differences() {
         ..Default::default()
     };
     batch
-        .train(&model, loss.as_ref(), batch.targets(), &options)
+        .train(&model, &loss, batch.targets(), &options)
         .unwrap();
     let value = || -> f64 {
         let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
-        let found = head_loss(
-            model.head(),
-            loss.as_ref(),
-            &hidden,
-            &batch.supervised,
-            None,
-        );
+        let found = head_loss(model.head(), &loss, &hidden, &batch.supervised, None);
         found.unwrap().sum / batch.targets() as f64 + 0.5 * pass.aux_loss().unwrap()
     };
     let expected = 3 + 4 * (8 + 1 + 2 + 2 + 4);

@@ -1,8 +1,10 @@
-//! Loss scales against vectors made by ms-swift's own functions.
+//! Loss scales against vectors made by ms-swift's own functions, linked in and loaded.
 
+mod builtins;
 mod data_common;
 
 use apus_sdk::{Field, Turn};
+use builtins::ways;
 use data_common::{chain, lines};
 use serde_json::{Value, json};
 
@@ -10,9 +12,9 @@ use serde_json::{Value, json};
 fn reference_vectors() {
     let rows = lines("loss_scale.jsonl");
     assert_eq!(rows.len(), 120);
-    for row in rows {
+    for (way, row) in ways().into_iter().flat_map(|way| rows.iter().map(move |row| (way, row))) {
         let text = |key: &str| row[key].as_str();
-        let chain = chain(text("loss_scale").unwrap());
+        let chain = chain(way, text("loss_scale").unwrap());
         let turn = Turn {
             role: "assistant",
             field: Field::Content,

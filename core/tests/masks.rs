@@ -32,7 +32,7 @@ fn marks_with(row: &Value, scales: &str, header: TrainHeader) -> String {
         .into_iter()
         .flatten()
         .map(|template| {
-            let encoder = encoder(template, chain(scales), header);
+            let encoder = encoder(template, chain("", scales), header);
             let encoded = encoder.encode(&sample(row)).unwrap();
             check(&encoded);
             let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
@@ -95,7 +95,7 @@ fn the_last_round_and_everything() {
         "{last}"
     );
     assert!(last.ends_with("d<|return|>]]"), "{last}");
-    let encoder = encoder(ChatTemplate::native(), chain("all"), TrainHeader::Channel);
+    let encoder = encoder(ChatTemplate::native(), chain("", "all"), TrainHeader::Channel);
     let all = encoder.encode(&sample(&two_turns())).unwrap();
     assert!(all.weights.iter().all(|weight| *weight == 1.0));
     assert_eq!(all.targets(), all.len() - 1);
@@ -206,7 +206,7 @@ fn a_token_takes_the_greatest_weight_of_its_bytes() {
 fn rows_that_cannot_be_trained() {
     let encoder = encoder(
         ChatTemplate::native(),
-        chain("default"),
+        chain("", "default"),
         TrainHeader::Channel,
     );
     let error = |sample: &Sample| encoder.encode(sample).unwrap_err().to_string();

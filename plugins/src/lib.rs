@@ -13,3 +13,8 @@ mod trackers;
 
 /// Keeps this crate, and with it every registration in it, in the binary that calls it.
 pub fn link() {}
+
+/// The snippets of the plugin guide compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugin-guide.md")]
+mod guide {}

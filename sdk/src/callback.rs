@@ -1,12 +1,50 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::Result;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// Reacts to training events: implement the ones you need.
 ///
 /// Each method sees the [`RunState`] and may ask for something through [`Control`].
+///
+/// ```
+/// use apus_sdk::{Callback, Control, Result, RunState, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct GoodEnough {
+///         /// The run ends once `eval_loss` is below this.
+///         target: f64 = 1.0,
+///     }
+/// }
+///
+/// impl Callback for GoodEnough {
+///     fn on_evaluate(
+///         &mut self,
+///         metrics: &serde_json::Map<String, serde_json::Value>,
+///         _state: &RunState,
+///         control: &mut Control,
+///     ) -> Result<()> {
+///         let loss = metrics.get("eval_loss").and_then(|loss| loss.as_f64());
+///         if loss.is_some_and(|loss| loss < self.target) {
+///             control.should_training_stop = true;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// register! {
+///     /// Stops at a loss that is good enough.
+///     Callback, "good_enough", GoodEnough
+/// }
+///
+/// let mut callback = testing::make::<dyn Callback>("good_enough", json!({"target": 0.5}))?;
+/// let played = testing::Run::new(10).eval_losses(&[0.9, 0.6, 0.4, 0.3]).play(&mut *callback)?;
+/// assert_eq!(played.steps, 3);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 #[allow(unused_variables)]
 pub trait Callback: Send {
     /// The trainer is ready; nothing has run yet.
@@ -122,10 +160,39 @@ pub trait Callback: Send {
     ) -> Result<()> {
         Ok(())
     }
+    /// A prompt of [`Control::generate`] was answered by the model as it is now.
+    ///
+    /// # Errors
+    /// As [`on_init_end`](Self::on_init_end).
+    fn on_generate(
+        &mut self,
+        prompt: &str,
+        answer: &str,
+        state: &RunState,
+        control: &mut Control,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// What has to survive in a checkpoint; `Null` for nothing.
+    ///
+    /// # Errors
+    /// As [`on_init_end`](Self::on_init_end).
+    fn save_state(&self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+    /// Puts back what [`save_state`](Self::save_state) gave, when a run is resumed, before any event.
+    ///
+    /// # Errors
+    /// A state that it does not know, which keeps the run from starting.
+    fn load_state(&mut self, saved: Value) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a run has reached, by the names of `TrainerState`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunState {
     /// Optimizer steps made.
     pub global_step: u64,
@@ -148,13 +215,15 @@ pub struct RunState {
     /// Whether a greater `metric_for_best_model` is better.
     pub greater_is_better: bool,
     /// Everything logged so far.
+    #[serde(skip)]
     pub log_history: Vec<Map<String, Value>>,
     /// Folder of the run.
     pub output_dir: PathBuf,
 }
 
 /// What a callback asks for, by the names of `TrainerControl`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Control {
     /// Leave after this step, as if all steps were made.
     pub should_training_stop: bool,
@@ -168,6 +237,21 @@ pub struct Control {
     pub metrics: Map<String, Value>,
     /// A factor on the scheduled learning rate from the next step on.
     pub lr_factor: Option<f64>,
-    /// Prompts to answer after this step; trackers receive the texts.
+    /// Prompts to answer after this step; trackers and [`Callback::on_generate`] receive the texts.
     pub generate: Vec<String>,
+}
+
+impl Control {
+    /// Checks what was asked for.
+    ///
+    /// # Errors
+    /// A learning-rate factor that is negative or not a number.
+    pub fn check(&self) -> Result<()> {
+        match self.lr_factor {
+            Some(factor) if !factor.is_finite() || factor < 0.0 => Err(Error::new(format!(
+                "asked for a learning-rate factor of {factor}; it is a finite number of 0 or more"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }

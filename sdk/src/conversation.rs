@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One training example.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sample {
     /// Messages, still to be rendered by the chat template.
     Conversation(Conversation),
@@ -77,7 +78,7 @@ pub struct ToolCall {
 }
 
 /// A row that is already tokenised.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// Token ids.
     pub input_ids: Vec<u32>,

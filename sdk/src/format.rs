@@ -6,6 +6,54 @@ use crate::{Result, Sample};
 pub type Row = serde_json::Map<String, serde_json::Value>;
 
 /// Turns rows of one shape into training examples.
+///
+/// ```
+/// use apus_sdk::{Conversation, DatasetFormat, Message, Result, Row, Sample};
+/// use apus_sdk::{options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Quiz {
+///         /// Column of the questions.
+///         column: String = "question".to_owned(),
+///     }
+/// }
+///
+/// impl DatasetFormat for Quiz {
+///     fn recognises(&self, columns: &[&str]) -> bool {
+///         columns.contains(&self.column.as_str()) && columns.contains(&"answer")
+///     }
+///
+///     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+///         let text = |column: &str| {
+///             let value = row.get(column).and_then(|value| value.as_str());
+///             value.ok_or_else(|| format!("`{column}` is no text"))
+///         };
+///         let messages = vec![
+///             Message::new("user", text(&self.column)?),
+///             Message::new("assistant", text("answer")?),
+///         ];
+///         Ok(vec![Sample::Conversation(Conversation {
+///             messages,
+///             ..Conversation::default()
+///         })])
+///     }
+/// }
+///
+/// register! {
+///     /// Questions with an answer.
+///     DatasetFormat, "quiz", Quiz
+/// }
+///
+/// let quiz = testing::make::<dyn DatasetFormat>("quiz", json!({"column": "q"}))?;
+/// let samples = testing::convert(&*quiz, json!({"q": "2 + 2?", "answer": "4"}))?;
+/// let Sample::Conversation(conversation) = &samples[0] else {
+///     panic!("these are tokens");
+/// };
+/// assert_eq!(conversation.messages[1].text(), Some("4"));
+/// assert!(testing::convert(&*quiz, json!({"q": "2 + 2?", "answer": 4})).is_err());
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait DatasetFormat: Send + Sync {
     /// Whether this format reads rows with these columns. The first row of a dataset decides;
     /// where several formats answer yes, [`rank`](Self::rank) decides.
@@ -16,10 +64,30 @@ pub trait DatasetFormat: Send + Sync {
         0
     }
 
+    /// [`recognises`](Self::recognises) and [`rank`](Self::rank) as the host asks for them: a
+    /// plugin's may fail. `None` is not recognised.
+    ///
+    /// # Errors
+    /// The plugin panicked.
+    #[doc(hidden)]
+    fn try_rank(&self, columns: &[&str]) -> Result<Option<i32>> {
+        Ok(self.recognises(columns).then(|| self.rank()))
+    }
+
     /// One row to any number of examples; an empty list drops the row (the host counts and
     /// reports it).
     ///
     /// # Errors
     /// A row of this format that is malformed. The host adds file and line.
     fn convert(&self, row: Row) -> Result<Vec<Sample>>;
+
+    /// [`convert`](Self::convert) from the row's JSON text. The host calls this one, so that a row
+    /// that a plugin converts is read once, by the plugin.
+    ///
+    /// # Errors
+    /// As [`convert`](Self::convert), or text that is no JSON object.
+    #[doc(hidden)]
+    fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
+        self.convert(serde_json::from_str(text)?)
+    }
 }

@@ -38,8 +38,14 @@
 //! | tracker | [`Tracker`] | where numbers, text and logs of a run go |
 //!
 //! A component never sees the engine's tensor library: [`Tensor`] is an opaque handle whose
-//! operations the host carries out on whatever device the run uses.
+//! operations the host carries out on whatever device the run uses. [`testing`] runs a component in
+//! `cargo test`, without the host.
 
+// Macros of this crate name it as plugins do.
+#[allow(unused_extern_crates)]
+extern crate self as apus_sdk;
+
+pub mod abi;
 mod callback;
 mod conversation;
 mod error;
@@ -48,9 +54,11 @@ mod loss;
 mod loss_scale;
 mod metric;
 mod optimizer;
+mod options;
 mod registry;
 mod schedule;
 mod tensor;
+pub mod testing;
 mod tracker;
 
 pub use callback::{Callback, Control, RunState};
@@ -59,16 +67,20 @@ pub use error::{Error, Result};
 pub use format::{DatasetFormat, Row};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
-pub use metric::{EvalBatch, Metric};
+pub use metric::{Decoder, EvalBatch, Metric};
 pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
-pub use registry::{Component, Kind, Make, Options, components};
+pub use options::{Describe, OptionDoc, Options};
+pub use registry::{Component, Kind, Make, components};
 pub use schedule::{LrSchedule, Progress};
-pub use tensor::{Binary, DType, Reduce, Tensor, TensorOps, Unary};
+pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, RunInfo, Tracker};
 
 /// What the macros of this crate need from the outside; not part of the API.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::registry::build;
+    pub use crate::abi::private::*;
+    pub use crate::options::{ByDescription, BySerde, Probe, build, option};
+    pub use abi_stable;
     pub use inventory;
+    pub use serde;
 }

@@ -7,6 +7,40 @@ use crate::{Result, Tensor};
 /// Called several times a step, once per chunk of tokens, so that the logits of a whole batch
 /// never exist. The host multiplies the result by the tokens' weights, adds it up, divides by the
 /// number of supervised tokens of the whole accumulation window, and differentiates it.
+///
+/// ```
+/// use apus_sdk::{Loss, LossChunk, Result, Tensor, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Focal {
+///         /// How much less a token counts that is already known; 0 is cross entropy.
+///         gamma: f64 = 2.0,
+///     }
+/// }
+///
+/// impl Loss for Focal {
+///     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
+///         let loss = chunk.cross_entropy()?;
+///         let missing = loss.neg()?.exp()?.affine(-1.0, 1.0)?;
+///         missing.powf(self.gamma)?.mul(&loss)
+///     }
+/// }
+///
+/// register! {
+///     /// Cross entropy that looks at what is not yet known.
+///     Loss, "focal", Focal
+/// }
+///
+/// let chunk = testing::Chunk::random(4, 9, 0);
+/// let plain = testing::make::<dyn Loss>("focal", json!({"gamma": 0}))?;
+/// for (found, expected) in chunk.per_token(&*plain)?.iter().zip(chunk.cross_entropy()) {
+///     assert!((found - expected).abs() < 1e-5);
+/// }
+/// let focal = testing::make::<dyn Loss>("focal", json!({}))?;
+/// assert!(chunk.per_token(&*focal)?.iter().zip(chunk.cross_entropy()).all(|(f, c)| *f < c));
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait Loss: Send + Sync {
     /// A loss `[n]` (f32), one per token, not yet multiplied by the weights.
     ///
@@ -32,6 +66,10 @@ impl<'a> LossChunk<'a> {
             weights,
             ops,
         }
+    }
+
+    pub(crate) fn ops(&self) -> &'a dyn ChunkOps {
+        self.ops
     }
 
     /// The logits `[n, vocabulary]` in f32. Differentiable, and as large as it sounds.

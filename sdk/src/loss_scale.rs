@@ -6,11 +6,52 @@ use crate::Result;
 ///
 /// The names of several scales can be chained with `+`: each runs on the segments of the one
 /// before, and weights multiply.
+///
+/// ```
+/// use apus_sdk::{LossScale, Result, Segment, Turn, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Quotes {
+///         /// Weight of quoted lines.
+///         weight: f64 = 0.0,
+///     }
+/// }
+///
+/// impl LossScale for Quotes {
+///     fn segments(&self, text: &str, _turn: &Turn) -> Result<Vec<Segment>> {
+///         let weigh = |line: &str| match line.starts_with('>') {
+///             true => Segment::new(line, self.weight),
+///             false => Segment::new(line, 1.0),
+///         };
+///         Ok(text.split_inclusive('\n').map(weigh).collect())
+///     }
+/// }
+///
+/// register! {
+///     /// Trains quoted lines less.
+///     LossScale, "quotes", Quotes
+/// }
+///
+/// let quotes = testing::make::<dyn LossScale>("quotes", json!({"weight": 0.25}))?;
+/// let segments = testing::segments(&*quotes, "> Why?\nBecause.")?;
+/// assert_eq!(segments, [("> Why?\n".to_owned(), 0.25), ("Because.".to_owned(), 1.0)]);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait LossScale: Send + Sync {
     /// The turns that are trained at all, if this component is a base strategy (the first name of
     /// a chain); `None` for a scale, which then works on top of [`Base::Default`].
     fn base(&self) -> Option<Base> {
         None
+    }
+
+    /// [`base`](Self::base) as the host asks for it: a plugin's may fail.
+    ///
+    /// # Errors
+    /// The plugin panicked.
+    #[doc(hidden)]
+    fn try_base(&self) -> Result<Option<Base>> {
+        Ok(self.base())
     }
 
     /// Segments that join back to exactly `text`, each with its weight (0: not trained).

@@ -3,6 +3,45 @@
 use crate::Result;
 
 /// Adds up something over an evaluation.
+///
+/// ```
+/// use apus_sdk::{EvalBatch, Metric, Result, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Exact {}
+///     state {
+///         right: u64,
+///         all: u64,
+///     }
+/// }
+///
+/// impl Metric for Exact {
+///     fn update(&mut self, batch: &EvalBatch) -> Result<()> {
+///         for (labels, predictions) in batch.sequences() {
+///             self.right += u64::from(batch.decode(labels)? == batch.decode(predictions)?);
+///             self.all += 1;
+///         }
+///         Ok(())
+///     }
+///
+///     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+///         let share = self.right as f64 / self.all.max(1) as f64;
+///         *self = Self::default();
+///         Ok(vec![("exact".to_owned(), share)])
+///     }
+/// }
+///
+/// register! {
+///     /// Share of answers that are right to the letter.
+///     Metric, "exact", Exact
+/// }
+///
+/// let mut exact = testing::make::<dyn Metric>("exact", json!({}))?;
+/// let values = testing::measure(&mut *exact, &[("yes", "yes"), ("no", "now")])?;
+/// assert_eq!(values, [("exact".to_owned(), 0.5)]);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait Metric: Send {
     /// Takes in one batch.
     ///
@@ -18,16 +57,48 @@ pub trait Metric: Send {
 }
 
 /// The supervised tokens of one batch.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct EvalBatch {
+#[derive(Clone, Copy)]
+pub struct EvalBatch<'a> {
     /// The right tokens.
-    pub labels: Vec<u32>,
-    /// The most probable tokens, one per label.
-    pub predictions: Vec<u32>,
+    pub labels: &'a [u32],
+    /// The most probable tokens, one per label, each given the right tokens before it.
+    pub predictions: &'a [u32],
     /// Weight of each token in the loss.
-    pub weights: Vec<f32>,
+    pub weights: &'a [f32],
     /// Loss of each token, unweighted.
-    pub losses: Vec<f32>,
+    pub losses: &'a [f32],
     /// Number of supervised tokens of each sequence, in order; adds up to `labels.len()`.
-    pub lengths: Vec<usize>,
+    pub lengths: &'a [usize],
+    /// Turns tokens into text.
+    pub decoder: &'a dyn Decoder,
+}
+
+impl<'a> EvalBatch<'a> {
+    /// Right and most probable tokens of each sequence.
+    pub fn sequences(&self) -> impl Iterator<Item = (&'a [u32], &'a [u32])> {
+        let (labels, predictions) = (self.labels, self.predictions);
+        let mut start = 0;
+        self.lengths.iter().map(move |&length| {
+            let range = start..start + length;
+            start = range.end;
+            (&labels[range.clone()], &predictions[range])
+        })
+    }
+
+    /// The text of tokens, without special tokens.
+    ///
+    /// # Errors
+    /// The run has no tokenizer.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.decoder.decode(tokens)
+    }
+}
+
+/// Turns tokens into text; the host's tokenizer.
+pub trait Decoder {
+    /// The text of tokens, without special tokens.
+    ///
+    /// # Errors
+    /// There is no tokenizer.
+    fn decode(&self, tokens: &[u32]) -> Result<String>;
 }

@@ -4,6 +4,40 @@ use crate::{Result, Tensor};
 use std::collections::BTreeMap;
 
 /// Updates parameters from their gradients.
+///
+/// ```
+/// use apus_sdk::{Optimizer, Param, Result, StepInfo, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Momentum {
+///         /// Share of the last step that is kept.
+///         beta: f64 = 0.9,
+///     }
+/// }
+///
+/// impl Optimizer for Momentum {
+///     fn step(&mut self, params: &mut [Param], _info: &StepInfo) -> Result<()> {
+///         for param in params {
+///             let velocity = param.state.zeros_like("velocity", &param.value)?;
+///             velocity.set(&velocity.affine(self.beta, 0.0)?.add(&param.grad)?)?;
+///             param.value.set(&param.value.sub(&velocity.affine(param.lr, 0.0)?)?)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// register! {
+///     /// Gradient descent with momentum.
+///     Optimizer, "momentum", Momentum
+/// }
+///
+/// let mut momentum = testing::make::<dyn Optimizer>("momentum", json!({"beta": 0.5}))?;
+/// let values = testing::minimise(&mut *momentum, &[3.0, 1.0], &[0.0, 2.0], &[2], 0.1, 50)?;
+/// assert_eq!(values[0], 5.0);
+/// assert!(values[50] < 1e-3);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait Optimizer: Send {
     /// One step over all parameters, in place ([`Tensor::set`], [`Tensor::adamw`]).
     ///
@@ -57,6 +91,11 @@ impl State {
     /// Keeps a tensor under this name.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
         self.0.insert(name.into(), tensor);
+    }
+
+    /// Takes all tensors out.
+    pub(crate) fn take(&mut self) -> BTreeMap<String, Tensor> {
+        std::mem::take(&mut self.0)
     }
 
     /// All tensors by name.

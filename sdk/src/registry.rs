@@ -1,14 +1,10 @@
 //! How a component becomes known: one registration line, collected by `inventory`.
 
 use crate::{
-    Callback, DatasetFormat, Error, Loss, LossScale, LrSchedule, Metric, Optimizer, Result, Tracker,
+    Callback, DatasetFormat, Loss, LossScale, LrSchedule, Metric, Optimizer, OptionDoc, Options,
+    Result, Tracker,
 };
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use std::fmt;
-
-/// A component's options, as the run configuration gives them.
-pub type Options = Map<String, Value>;
 
 /// One registered component.
 pub struct Component {
@@ -22,6 +18,8 @@ pub struct Component {
     pub version: &'static str,
     /// How it is made.
     pub make: Make,
+    /// What can be set.
+    pub options: fn() -> Vec<OptionDoc>,
 }
 
 impl Component {
@@ -53,6 +51,12 @@ macro_rules! kinds {
             /// Its name in messages: `loss scale`.
             pub fn name(self) -> &'static str {
                 match self { $(Kind::$kind => $name),* }
+            }
+
+            /// The kind of this name; dashes and underscores stand for spaces.
+            pub fn from_name(name: &str) -> Option<Self> {
+                let name = name.to_ascii_lowercase().replace(['-', '_'], " ");
+                Self::ALL.iter().copied().find(|kind| kind.name() == name)
             }
         }
 
@@ -90,8 +94,8 @@ impl fmt::Display for Kind {
 /// Registers a component: kind, name, type.
 ///
 /// The type is its own options: it is read by serde from what the configuration gives beside
-/// `name`. Derive `Deserialize` with `#[serde(default, deny_unknown_fields)]` for options, or on a
-/// unit struct for none. A doc comment becomes the line that lists show.
+/// `name`. Declare it with [`options!`](crate::options), or derive `Deserialize` yourself (on a unit
+/// struct for no options at all). The doc comment becomes the line that lists show.
 #[macro_export]
 macro_rules! register {
     ($(#[doc = $doc:literal])* $kind:ident, $name:literal, $component:ty) => {
@@ -102,40 +106,21 @@ macro_rules! register {
                 $crate::private::build::<$component>(options)
                     .map(|component| ::std::boxed::Box::new(component) as _)
             }
+            fn options() -> ::std::vec::Vec<$crate::OptionDoc> {
+                #[allow(unused_imports)]
+                use $crate::private::{ByDescription, BySerde};
+                (&$crate::private::Probe::<$component>::new()).options()
+            }
             $crate::private::inventory::submit! {
                 $crate::Component {
                     name: $name,
-                    doc: ::std::concat!($($doc),*).trim_ascii(),
+                    doc: ::std::concat!("" $(, $doc)*).trim_ascii(),
                     source: ::std::env!("CARGO_PKG_NAME"),
                     version: ::std::env!("CARGO_PKG_VERSION"),
                     make: $crate::Make::$kind(make),
+                    options,
                 }
             }
         };
     };
-}
-
-/// Reads a component from its options; a unit struct takes none.
-///
-/// # Errors
-/// An option that the component does not have, or of the wrong type.
-#[doc(hidden)]
-pub fn build<T: DeserializeOwned>(options: &Options) -> Result<T> {
-    match serde_json::from_value(Value::Object(options.clone())) {
-        Ok(component) => Ok(component),
-        Err(error) if options.is_empty() => {
-            serde_json::from_value(Value::Null).map_err(|_| Error::from(error))
-        }
-        Err(error) => match serde_json::from_value::<T>(Value::Null) {
-            Ok(_) => Err(Error::new(format!(
-                "takes no options, found {}",
-                options
-                    .keys()
-                    .map(|key| format!("`{key}`"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ))),
-            Err(_) => Err(error.into()),
-        },
-    }
 }

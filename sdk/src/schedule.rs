@@ -3,6 +3,37 @@
 use crate::Result;
 
 /// The learning rate over a run, as a factor on `learning_rate`.
+///
+/// ```
+/// use apus_sdk::{LrSchedule, Progress, Result, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Root {
+///         /// The factor never falls below this.
+///         least: f64 = 0.0,
+///     }
+/// }
+///
+/// impl LrSchedule for Root {
+///     fn factor(&self, progress: &Progress) -> Result<f64> {
+///         let (step, warmup) = (progress.step as f64, progress.warmup as f64);
+///         let rise = if warmup > 0.0 { step / warmup } else { 1.0 };
+///         let left = 1.0 - step / progress.total as f64;
+///         Ok(rise.min(left.sqrt()).max(self.least))
+///     }
+/// }
+///
+/// register! {
+///     /// Falls with the root of what is left.
+///     LrSchedule, "root", Root
+/// }
+///
+/// let root = testing::make::<dyn LrSchedule>("root", json!({"least": 0.1}))?;
+/// let factors = testing::curve(&*root, 100, 10)?;
+/// assert_eq!((factors[0], factors[5], factors[75]), (0.1, 0.5, 0.5));
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait LrSchedule: Send + Sync {
     /// The factor for the update after `progress.step` updates were made.
     ///

@@ -1,10 +1,58 @@
 //! Trackers: where the numbers, texts and logs of a run go.
 
 use crate::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// Receives what a run reports. An error is reported once and never stops the run.
+/// Receives what a run reports.
+///
+/// A tracker has a thread of its own and a queue of bounded length: it may be slow without slowing
+/// the run. An error or a panic is reported once and the tracker is left out from there on; it never
+/// stops the run.
+///
+/// ```
+/// use apus_sdk::{Result, RunInfo, Tracker, options, register, testing};
+/// use serde_json::{Map, Value, json};
+/// use std::{fs, io::Write};
+///
+/// options! {
+///     struct Csv {
+///         /// The number that is written.
+///         key: String = "loss".to_owned(),
+///     }
+///     state {
+///         file: Option<fs::File>,
+///     }
+/// }
+///
+/// impl Tracker for Csv {
+///     fn start(&mut self, run: &RunInfo) -> Result<()> {
+///         self.file = Some(fs::File::create(run.dir.join("losses.csv"))?);
+///         Ok(())
+///     }
+///
+///     fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
+///         if let (Some(file), Some(value)) = (&mut self.file, values.get(&self.key)) {
+///             writeln!(file, "{step},{value}")?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// register! {
+///     /// One number as a table.
+///     Tracker, "csv", Csv
+/// }
+///
+/// let dir = std::env::temp_dir().join(format!("apus-csv-{}", std::process::id()));
+/// fs::create_dir_all(&dir)?;
+/// let mut csv = testing::make::<dyn Tracker>("csv", json!({}))?;
+/// testing::track(&mut *csv, &dir, &[(1, json!({"loss": 2.5})), (2, json!({"loss": 1.5}))])?;
+/// assert_eq!(fs::read_to_string(dir.join("losses.csv"))?, "1,2.5\n2,1.5\n");
+/// fs::remove_dir_all(&dir)?;
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
 pub trait Tracker: Send {
     /// The run begins.
     ///
@@ -27,6 +75,11 @@ pub trait Tracker: Send {
         Ok(())
     }
 
+    /// Whether it writes to the terminal, so that the progress bar has to make way for it.
+    fn on_terminal(&self) -> bool {
+        false
+    }
+
     /// The run is over; everything must be written.
     ///
     /// # Errors
@@ -38,7 +91,8 @@ pub trait Tracker: Send {
 }
 
 /// What a tracker is told at the start.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunInfo {
     /// Name of the run.
     pub name: String,
@@ -55,7 +109,8 @@ pub struct RunInfo {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndState {
     /// All steps were made, or a callback stopped it. Holds the summary line of logging.jsonl.
     Finished(Map<String, Value>),

@@ -4,14 +4,6 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Segment, Turn};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The names in a `--loss_scale` such as `last_round+ignore_empty_think`.
-pub fn names(chain: &str) -> impl Iterator<Item = &str> {
-    chain
-        .split('+')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-}
-
 /// Loss scales in the order in which they run.
 pub struct Chain {
     base: Base,
@@ -21,6 +13,7 @@ pub struct Chain {
 struct Link {
     name: String,
     scale: Box<dyn LossScale>,
+    is_base: bool,
     matched: AtomicBool,
 }
 
@@ -42,7 +35,7 @@ impl Chain {
     pub fn new(scales: Vec<(String, Box<dyn LossScale>)>) -> Result<Self> {
         let mut base = Base::Default;
         for (i, (name, scale)) in scales.iter().enumerate() {
-            match scale.base() {
+            match scale.try_base()? {
                 Some(found) if i == 0 => base = found,
                 Some(_) => bail!(
                     "loss scale `{name}` decides which turns are trained, so it must be the first of \
@@ -52,9 +45,12 @@ impl Chain {
                 None => {}
             }
         }
-        let links = scales.into_iter().map(|(name, scale)| Link {
+        let has_base = scales.first().map(|(_, scale)| scale.try_base()).transpose()?;
+        let has_base = has_base.flatten().is_some();
+        let links = scales.into_iter().enumerate().map(|(i, (name, scale))| Link {
             name,
             scale,
+            is_base: has_base && i == 0,
             matched: AtomicBool::new(false),
         });
         Ok(Self {
@@ -93,7 +89,7 @@ impl Chain {
     /// The scales that so far changed no weight anywhere: with all rows seen, likely a mistake.
     pub fn unmatched(&self) -> Vec<&str> {
         let idle =
-            |link: &&Link| link.scale.base().is_none() && !link.matched.load(Ordering::Relaxed);
+            |link: &&Link| !link.is_base && !link.matched.load(Ordering::Relaxed);
         self.links
             .iter()
             .filter(idle)
@@ -104,37 +100,45 @@ impl Chain {
 
 impl Link {
     fn run(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        let segments = self
-            .scale
-            .segments(text, turn)
-            .map_err(|e| anyhow::anyhow!("{e}"))?;
-        let mut rest = text;
-        for segment in &segments {
-            ensure!(
-                segment.weight.is_finite() && segment.weight >= 0.0,
-                "gave weight {} to `{}`; weights are finite numbers of 0 or more",
-                segment.weight,
-                start_of(&segment.text)
-            );
-            let Some(after) = rest.strip_prefix(segment.text.as_str()) else {
-                bail!(
-                    "its segments do not join back to the text: `{}` is not at `{}`",
-                    start_of(&segment.text),
-                    start_of(rest)
-                );
-            };
-            rest = after;
-        }
-        ensure!(
-            rest.is_empty(),
-            "its segments do not join back to the text: they end before `{}`",
-            start_of(rest)
-        );
+        let segments = segments(self.scale.as_ref(), text, turn)?;
         if segments.iter().any(|segment| segment.weight != 1.0) {
             self.matched.store(true, Ordering::Relaxed);
         }
         Ok(segments)
     }
+}
+
+/// What a scale makes of a text.
+///
+/// # Errors
+/// The scale fails, changes the text, or gives a weight that is negative or not finite.
+pub fn segments(scale: &dyn LossScale, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
+    let segments = scale
+        .segments(text, turn)
+        .map_err(|e| anyhow::anyhow!("{e}"))?;
+    let mut rest = text;
+    for segment in &segments {
+        ensure!(
+            segment.weight.is_finite() && segment.weight >= 0.0,
+            "gave weight {} to `{}`; weights are finite numbers of 0 or more",
+            segment.weight,
+            start_of(&segment.text)
+        );
+        let Some(after) = rest.strip_prefix(segment.text.as_str()) else {
+            bail!(
+                "its segments do not join back to the text: `{}` is not at `{}`",
+                start_of(&segment.text),
+                start_of(rest)
+            );
+        };
+        rest = after;
+    }
+    ensure!(
+        rest.is_empty(),
+        "its segments do not join back to the text: they end before `{}`",
+        start_of(rest)
+    );
+    Ok(segments)
 }
 
 fn start_of(text: &str) -> String {
@@ -207,10 +211,5 @@ mod tests {
         assert_eq!(good.unmatched(), ["s1"]);
         let bad = chain(vec![idle(), base()]).err().unwrap().to_string();
         assert!(bad.contains("`s1`") && bad.contains("first"), "{bad}");
-    }
-
-    #[test]
-    fn names_of_a_chain() {
-        assert_eq!(names("a+b + c").collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }

@@ -46,6 +46,8 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         Kind::Text | Kind::List => "TEXT",
         Kind::Json => "JSON",
         Kind::Component | Kind::Components => "NAME",
+        Kind::Chain => "NAME+NAME",
+        Kind::Plugins => "FILE",
     };
     let dashed = |name: &str| name.contains('_').then(|| name.replace('_', "-"));
     let mut argument = Arg::new(flag.name)
@@ -69,7 +71,7 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         });
     argument = match flag.kind {
         Kind::Bool => argument.num_args(0..=1).default_missing_value("true"),
-        Kind::List | Kind::Components => argument.num_args(1..),
+        Kind::List | Kind::Components | Kind::Plugins => argument.num_args(1..),
         _ => argument.num_args(1),
     };
     argument

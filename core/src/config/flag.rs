@@ -35,6 +35,10 @@ pub enum Kind {
     Component,
     /// Several components.
     Components,
+    /// Several components in a chain, `a+b`.
+    Chain,
+    /// Plugin libraries: paths, or tables with `path`, `sha256` and `prefix`.
+    Plugins,
 }
 
 /// A flag: `--name value`, and the key `name` in a configuration file.
@@ -78,11 +82,12 @@ impl Flag {
             Kind::Int => number::<i64>(self.name, one()?, "a whole number")?.into(),
             Kind::Float => number::<f64>(self.name, one()?, "a number")?.into(),
             Kind::Text => one()?.into(),
-            Kind::List => words.iter().map(String::as_str).collect(),
+            Kind::List | Kind::Plugins => words.iter().map(String::as_str).collect(),
             Kind::Json => serde_json::from_str(one()?)
                 .with_context(|| format!("--{}: expected JSON", self.name))?,
             Kind::Component => component(one()?),
             Kind::Components => words.iter().map(|word| component(word)).collect(),
+            Kind::Chain => chain(one()?),
         })
     }
 
@@ -94,6 +99,12 @@ impl Flag {
 
 fn component(name: &str) -> Value {
     serde_json::json!({ "name": name })
+}
+
+/// The components of `a+b`.
+pub(super) fn chain(text: &str) -> Value {
+    let names = text.split('+').map(str::trim).filter(|name| !name.is_empty());
+    names.map(component).collect()
 }
 
 fn number<T: std::str::FromStr>(flag: &str, word: &str, what: &str) -> Result<T> {

@@ -41,6 +41,7 @@ impl Flag {
 }
 
 const MODEL: &str = "Model";
+const PLUGINS: &str = "Plugins";
 const DATA: &str = "Data";
 const CHAT: &str = "Chat template";
 const LORA: &str = "Adapter";
@@ -60,7 +61,8 @@ pub const FLAGS: &[Flag] = &[
     flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
     flag(MODEL, SI, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
     flag(MODEL, SI, "device", Text, "auto, cpu, cuda or cuda:N"),
-    flag(DATA, SI, "dataset", List, "Training data: json, jsonl files, PATH#N for N rows"),
+    flag(PLUGINS, SIE, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
+    flag(DATA, SI, "dataset", List, "Training data: json, jsonl or csv files, PATH#N for N rows"),
     flag(DATA, SI, "val_dataset", List, "Evaluation data; for infer, the questions to answer"),
     flag(DATA, S, "split_dataset_ratio", Float, "Share of the training data set aside for evaluation"),
     flag(DATA, SI, "dataset_format", Component, "Format of the rows, if it is not to be recognised"),
@@ -70,7 +72,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out"),
     flag(DATA, SI, "max_length", Int, "Longest example in tokens"),
     flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right or raise"),
-    flag(DATA, S, "loss_scale", Text, "What is trained and how much: default, last_round, all, ignore_empty_think, ...; chained with +"),
+    flag(DATA, S, "loss_scale", Chain, "What is trained and how much: default, last_round, all, ignore_empty_think, ...; chained with +"),
     flag(CHAT, SI, "system", Text, "Instructions for every conversation that has none"),
     flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
     flag(CHAT, SI, "model_identity", Text, "First line of the system message"),
@@ -130,6 +132,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LOOK, S, "logging_first_step", Bool, "Log the first step too"),
     flag(LOOK, S, "report_to", List, "Where numbers go beside the terminal and logging.jsonl"),
     flag(LOOK, S, "trackers", Components, "Trackers with their options, beside report_to"),
+    flag(LOOK, S, "tracker_timeout", Float, "Seconds that the end of a run waits for its trackers"),
     flag(LOOK, S, "run_name", Text, "Name of the run; its folder if not given"),
     flag(LOOK, S, "sample_prompts", List, "Prompts to answer before and after training"),
     flag(LOOK, SI, "swanlab_project", Text, "SwanLab project").idle("the swanlab tracker is not there yet"),

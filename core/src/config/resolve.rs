@@ -1,7 +1,7 @@
 //! From a command line to a typed configuration: the TOML file first, flags over it.
 
 use super::cli::command;
-use super::flag::{Command, Flag, Kind};
+use super::flag::{Command, Flag, Kind, chain};
 use super::{Config, FLAGS};
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -166,14 +166,16 @@ impl Merged {
         let flag = self
             .flag(component)
             .with_context(|| format!("unknown flag --{component}.{option}"))?;
-        if flag.kind != Kind::Component {
-            bail!("--{component}.{option}: {} takes no options", flag.name);
-        }
-        let Some(Value::Object(table)) = self.values.get_mut(flag.name) else {
+        let Some(given) = self.values.get_mut(flag.name) else {
             bail!(
                 "--{component}.{option}: give --{} NAME before its options",
                 flag.name
             );
+        };
+        let (table, option) = match (flag.kind, given) {
+            (Kind::Component, Value::Object(table)) => (table, option),
+            (Kind::Components | Kind::Chain, Value::Array(items)) => one_of(flag, items, option)?,
+            _ => bail!("--{component}.{option}: {} takes no options", flag.name),
         };
         let value = match words {
             [] => Value::Bool(true),
@@ -192,6 +194,28 @@ impl Merged {
             given: self.given,
             notes: self.notes,
         })
+    }
+}
+
+/// The component that `--callbacks.NAME.option` means; with one alone, its name may be left out.
+fn one_of<'a>(
+    flag: &Flag,
+    items: &'a mut [Value],
+    option: &'a str,
+) -> Result<(&'a mut Map<String, Value>, &'a str)> {
+    let name = |item: &Value| item.get("name").and_then(Value::as_str).map(str::to_owned);
+    let names: Vec<String> = items.iter().filter_map(name).collect();
+    let (at, rest) = match option.split_once('.') {
+        Some((wanted, rest)) => (names.iter().position(|name| name == wanted), rest),
+        None => ((items.len() == 1).then_some(0), option),
+    };
+    match at.and_then(|at| items.get_mut(at)) {
+        Some(Value::Object(table)) => Ok((table, rest)),
+        _ => bail!(
+            "--{0}.{option}: which of {1}? Write --{0}.NAME.{rest}",
+            flag.name,
+            names.join(", ")
+        ),
     }
 }
 
@@ -216,8 +240,14 @@ fn fit(flag: &Flag, value: Value) -> Result<Value> {
             Value::String(name) => return Ok(serde_json::json!({ "name": name })),
             value => value.get("name").is_some_and(Value::is_string),
         },
-        Kind::Components => match value {
+        Kind::Components | Kind::Plugins => match value {
             Value::String(_) | Value::Object(_) => return Ok(Value::Array(vec![value])),
+            Value::Array(_) => true,
+            _ => false,
+        },
+        Kind::Chain => match value {
+            Value::String(text) => return Ok(chain(&text)),
+            Value::Object(_) => return Ok(Value::Array(vec![value])),
             Value::Array(_) => true,
             _ => false,
         },
@@ -234,6 +264,8 @@ fn fit(flag: &Flag, value: Value) -> Result<Value> {
         Kind::Json => "a value",
         Kind::Component => "a name, or a table with name and options",
         Kind::Components => "a list of names or tables",
+        Kind::Chain => "names with + between them, or a list of names or tables",
+        Kind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
     };
     bail!("expected {expected}, found {value}")
 }
@@ -352,6 +384,18 @@ mod tests {
     }
 
     #[test]
+    fn options_of_one_among_several() {
+        let found = sft("--callbacks a b --callbacks.b.patience 3 --loss_scale all+x --loss_scale.x.code 2.5");
+        assert_eq!(found.config.callbacks[1].options["patience"], 3);
+        let scales = &found.config.loss_scale;
+        assert_eq!(scales.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["all", "x"]);
+        assert_eq!(scales[1].options["code"], 2.5);
+        let found = sft("--metrics m --metrics.order 4 --plugin a.so b.so");
+        assert_eq!(found.config.metrics[0].options["order"], 4);
+        assert_eq!(found.config.plugins.len(), 2);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert!(
             error("--lora_rnk 8").contains("'--lora_rank'"),
@@ -361,7 +405,9 @@ mod tests {
         assert!(error("--lora_rank eight").contains("expected a whole number, found \"eight\""));
         assert!(error("--use_dora maybe").contains("expected true or false"));
         assert!(error("a.toml b.toml").contains("unexpected argument"));
-        assert!(error("--lora_rank.x 8").contains("takes no options"));
+        assert!(error("--lora_rank 8 --lora_rank.x 8").contains("takes no options"));
+        assert!(error("--optimizer.x 8").contains("give --optimizer NAME before"));
+        assert!(error("--callbacks a b --callbacks.x 8").contains("which of a, b?"));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         std::fs::write(&file, "model = \"m\"\nlearning_rat = 1e-4\n").unwrap();

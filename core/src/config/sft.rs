@@ -2,6 +2,7 @@
 
 use super::component::Spec;
 use super::flag::Command;
+use crate::plugin::PluginSpec;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -17,6 +18,7 @@ pub struct SftConfig {
     pub torch_dtype: Option<String>,
     pub experts_dtype: String,
     pub device: String,
+    pub plugins: Vec<PluginSpec>,
     pub dataset: Vec<String>,
     pub val_dataset: Vec<String>,
     pub split_dataset_ratio: f64,
@@ -27,7 +29,7 @@ pub struct SftConfig {
     pub strict: bool,
     pub max_length: Option<usize>,
     pub truncation_strategy: String,
-    pub loss_scale: String,
+    pub loss_scale: Vec<Spec>,
     pub system: Option<String>,
     pub reasoning_effort: Option<String>,
     pub model_identity: Option<String>,
@@ -87,6 +89,7 @@ pub struct SftConfig {
     pub logging_first_step: bool,
     pub report_to: Vec<String>,
     pub trackers: Vec<Spec>,
+    pub tracker_timeout: f64,
     pub run_name: Option<String>,
     pub sample_prompts: Vec<String>,
     pub max_new_tokens: usize,
@@ -104,6 +107,7 @@ impl Default for SftConfig {
             torch_dtype: None,
             experts_dtype: "mxfp4".to_owned(),
             device: "auto".to_owned(),
+            plugins: Vec::new(),
             dataset: Vec::new(),
             val_dataset: Vec::new(),
             split_dataset_ratio: 0.0,
@@ -114,7 +118,7 @@ impl Default for SftConfig {
             strict: false,
             max_length: None,
             truncation_strategy: "delete".to_owned(),
-            loss_scale: "default".to_owned(),
+            loss_scale: vec![Spec::named("default")],
             system: None,
             reasoning_effort: None,
             model_identity: None,
@@ -174,6 +178,7 @@ impl Default for SftConfig {
             logging_first_step: true,
             report_to: Vec::new(),
             trackers: Vec::new(),
+            tracker_timeout: 30.0,
             run_name: None,
             sample_prompts: Vec::new(),
             max_new_tokens: 128,

@@ -2,6 +2,7 @@
 
 use super::component::Spec;
 use super::flag::Command;
+use crate::plugin::PluginSpec;
 use serde::{Deserialize, Serialize};
 
 /// Flags of `apus infer`; each field is the flag of its name.
@@ -15,6 +16,7 @@ pub struct InferConfig {
     pub torch_dtype: Option<String>,
     pub experts_dtype: String,
     pub device: String,
+    pub plugins: Vec<PluginSpec>,
     pub dataset: Vec<String>,
     pub val_dataset: Vec<String>,
     pub val_dataset_sample: Option<usize>,
@@ -48,6 +50,7 @@ impl Default for InferConfig {
             torch_dtype: None,
             experts_dtype: "mxfp4".to_owned(),
             device: "auto".to_owned(),
+            plugins: Vec::new(),
             dataset: Vec::new(),
             val_dataset: Vec::new(),
             val_dataset_sample: None,
@@ -85,6 +88,7 @@ impl super::Config for InferConfig {
 pub struct ExportConfig {
     pub model: Option<String>,
     pub adapters: Vec<String>,
+    pub plugins: Vec<PluginSpec>,
     pub merge_lora: bool,
     pub quantize: Option<String>,
     pub output_dir: Option<String>,
@@ -97,6 +101,7 @@ impl Default for ExportConfig {
         Self {
             model: None,
             adapters: Vec::new(),
+            plugins: Vec::new(),
             merge_lora: false,
             quantize: None,
             output_dir: None,

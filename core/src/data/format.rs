@@ -37,12 +37,14 @@ impl Formats {
             return Ok((name, format.as_ref()));
         }
         let columns: Vec<&str> = row.keys().map(String::as_str).collect();
-        let mut fitting: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(_, format)| format.recognises(&columns))
-            .collect();
-        fitting.sort_by_key(|(_, format)| std::cmp::Reverse(format.rank()));
+        let mut fitting = Vec::new();
+        for (name, format) in &self.known {
+            let rank = format
+                .try_rank(&columns)
+                .map_err(|error| anyhow::anyhow!("dataset format {name}: {error}"))?;
+            fitting.extend(rank.map(|rank| (rank, name, format)));
+        }
+        fitting.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
         match fitting.as_slice() {
             [] => {
                 let names: Vec<_> = self.known.iter().map(|(name, _)| name.as_str()).collect();
@@ -53,12 +55,12 @@ impl Formats {
                     names.join(", ")
                 )
             }
-            [(a, first), (b, second), ..] if first.rank() == second.rank() => bail!(
+            [(first, a, _), (second, b, _), ..] if first == second => bail!(
                 "dataset formats `{a}` and `{b}` both recognise the columns {}; choose one with \
                  --dataset_format",
                 columns.join(", ")
             ),
-            [(name, format), ..] => Ok((name, format.as_ref())),
+            &[(_, name, format), ..] => Ok((name.as_str(), format.as_ref())),
         }
     }
 }

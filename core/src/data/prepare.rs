@@ -77,11 +77,13 @@ pub fn prepare(
     let chosen = choose(records, formats)?;
     let done = AtomicUsize::new(0);
     let one = |record: &Record| -> Result<Outcome> {
-        let row = record.row()?;
         let format = chosen
             .get(&record.source)
             .context("a file without a format")?;
-        let outcome = encode(row, format.1, encoder, options);
+        let outcome = match convert(record, format.1)? {
+            Ok(samples) => encode(&samples, encoder, options),
+            Err(error) => Outcome::Bad(error),
+        };
         progress(1 + done.fetch_add(1, Ordering::Relaxed));
         Ok(outcome)
     };
@@ -167,13 +169,10 @@ pub fn samples(records: &[Record], formats: &Formats) -> Result<Vec<(usize, Samp
     let chosen = choose(records, formats)?;
     let mut all = Vec::with_capacity(records.len());
     for (index, record) in records.iter().enumerate() {
-        let row = record.row()?;
         let (_, format) = chosen
             .get(&record.source)
             .context("a file without a format")?;
-        let samples = format
-            .convert(row)
-            .map_err(|error| anyhow!("{record}: {error}"))?;
+        let samples = convert(record, *format)?.with_context(|| record.to_string())?;
         all.extend(samples.into_iter().map(|sample| (index, sample)));
     }
     Ok(all)
@@ -194,20 +193,21 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<Chosen<'a>> {
     Ok(chosen)
 }
 
-fn encode(
-    row: apus_sdk::Row,
-    format: &dyn DatasetFormat,
-    encoder: &Encoder,
-    options: &PrepareOptions,
-) -> Outcome {
-    let run = || -> Result<Vec<Prepared>> {
-        let samples = format.convert(row).map_err(|error| anyhow!("{error}"))?;
-        samples
-            .iter()
-            .map(|sample| encode_one(sample, encoder, options))
-            .collect()
-    };
-    match run() {
+/// The samples of a record, or why its row is bad. The format reads the row's text itself; what is no
+/// row at all stops everything, with file and line.
+fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sample>>> {
+    match format.convert_text(&record.text) {
+        Ok(samples) => Ok(Ok(samples)),
+        Err(error) => {
+            record.row()?;
+            Ok(Err(anyhow!("{error}")))
+        }
+    }
+}
+
+fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Outcome {
+    let prepared = samples.iter().map(|sample| encode_one(sample, encoder, options));
+    match prepared.collect() {
         Ok(samples) => Outcome::Samples(samples),
         Err(error) => Outcome::Bad(error),
     }

@@ -6,6 +6,7 @@ mod quantize;
 pub mod writer;
 
 use crate::config::ExportConfig;
+use crate::plugin;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -41,6 +42,10 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
             options.adapters.len()
         )
     };
+    plugin::load(&options.plugins)?;
+    for line in plugin::compare(Path::new(adapter)) {
+        eprintln!("note: {line}");
+    }
     merge::merge(Path::new(adapter), options)
 }
 

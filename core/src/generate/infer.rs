@@ -6,6 +6,7 @@ use crate::adapter::Adapter;
 use crate::chat::{Encoder, RenderOptions};
 use crate::config::InferConfig;
 use crate::model::{GptOss, Training};
+use crate::plugin;
 use crate::train::setup::{ChatOptions, ModelPlace, encoder, find_model, load_options};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -135,7 +136,7 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
     encoder(ChatOptions {
         dir: &dir,
         backend: &config.template_backend,
-        loss_scale: "default",
+        loss_scale: &[],
         render: RenderOptions {
             add_generation_prompt: true,
             date: config.current_date.clone().or_else(|| arg("current_date")),
@@ -181,7 +182,11 @@ fn sampling(config: &InferConfig, dir: Option<&Path>) -> Result<Sampling> {
 /// # Errors
 /// A model or adapter that cannot be loaded, data that cannot be read, output that cannot be written.
 pub fn infer(config: &InferConfig) -> Result<()> {
+    plugin::load(&config.plugins)?;
     let found = find(config)?;
+    for line in found.adapter.iter().flat_map(|dir| plugin::compare(dir)) {
+        eprintln!("note: {line}");
+    }
     if let Some(path) = &config.dump_logits {
         let ids = logits::ids(&config.input_ids, found.place.config.vocab_size)?;
         return logits::dump(&load(config, &found)?, &ids, Path::new(path));

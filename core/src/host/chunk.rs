@@ -2,6 +2,7 @@
 
 use super::{unwrap, wrap};
 use crate::ops::cross_entropy;
+use crate::registry::Named;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{ChunkOps, Loss, LossChunk};
 use candle_core::{CustomOp1, DType, Tensor, Var};
@@ -21,7 +22,7 @@ pub struct ChunkLoss {
 /// # Errors
 /// The component failed, or its result is not `[n]` f32, or no gradient reached the logits.
 pub fn chunk_loss(
-    loss: &dyn Loss,
+    loss: &Named<dyn Loss>,
     logits: &Tensor,
     labels: &Tensor,
     weights: &Tensor,
@@ -37,12 +38,16 @@ pub fn chunk_loss(
     };
     let (wrapped_labels, wrapped_weights) = (wrap(labels.clone()), wrap(weights.clone()));
     let chunk = LossChunk::new(&wrapped_labels, &wrapped_weights, &ops);
-    let found = loss.per_token(&chunk).context("in the loss component")?;
+    let found = loss
+        .component
+        .per_token(&chunk)
+        .with_context(|| loss.label.clone())?;
     let per_token = unwrap(&found)?;
     let n = labels.dim(0)?;
     ensure!(
         per_token.dims() == [n] && per_token.dtype() == DType::F32,
-        "the loss component returned {:?} {:?}, expected one f32 per token: [{n}]",
+        "{} returned {:?} {:?}, expected one f32 per token: [{n}]",
+        loss.label,
         per_token.dtype(),
         per_token.dims()
     );
@@ -53,8 +58,9 @@ pub fn chunk_loss(
             match grads.remove(&var) {
                 Some(grad) => Some(grad),
                 None => bail!(
-                    "no gradient reached the logits: the loss component's result does not depend \
-                     on them, or passed through detach()"
+                    "no gradient reached the logits: the result of {} does not depend on them, or \
+                     passed through detach()",
+                    loss.label
                 ),
             }
         }
@@ -176,6 +182,10 @@ mod tests {
         }
     }
 
+    fn named(loss: impl Loss + 'static) -> Named<dyn Loss> {
+        Named::new("loss test", Box::new(loss))
+    }
+
     fn inputs() -> (Tensor, Tensor, Tensor) {
         let logits = Tensor::randn(0f32, 2.0, (5, 7), &Device::Cpu).unwrap();
         let labels = Tensor::new(&[0u32, 6, 3, 3, 1], &Device::Cpu).unwrap();
@@ -186,8 +196,8 @@ mod tests {
     #[test]
     fn fused_and_composed_losses_agree() {
         let (logits, labels, weights) = inputs();
-        let a = chunk_loss(&Fused, &logits, &labels, &weights, Some(0.25)).unwrap();
-        let b = chunk_loss(&Composed, &logits, &labels, &weights, Some(0.25)).unwrap();
+        let a = chunk_loss(&named(Fused), &logits, &labels, &weights, Some(0.25)).unwrap();
+        let b = chunk_loss(&named(Composed), &logits, &labels, &weights, Some(0.25)).unwrap();
         let close = |a: &Tensor, b: &Tensor| {
             let gap = (a - b).unwrap().abs().unwrap().max_all().unwrap();
             assert!(gap.to_scalar::<f32>().unwrap() < 1e-5);
@@ -199,8 +209,8 @@ mod tests {
     #[test]
     fn a_loss_without_gradient_is_an_error() {
         let (logits, labels, weights) = inputs();
-        assert!(chunk_loss(&Constant, &logits, &labels, &weights, None).is_ok());
-        let error = chunk_loss(&Constant, &logits, &labels, &weights, Some(1.0))
+        assert!(chunk_loss(&named(Constant), &logits, &labels, &weights, None).is_ok());
+        let error = chunk_loss(&named(Constant), &logits, &labels, &weights, Some(1.0))
             .err()
             .unwrap();
         assert!(error.to_string().contains("no gradient reached the logits"));

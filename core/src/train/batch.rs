@@ -3,8 +3,9 @@
 use super::loss::{LossReport, Supervised, head_loss};
 use crate::model::{ForwardOptions, GptOss};
 use crate::ops::SeqLayout;
-use anyhow::{Result, bail, ensure};
-use apus_sdk::{Loss, TokenRow};
+use crate::registry::Named;
+use anyhow::{Result, anyhow, bail, ensure};
+use apus_sdk::{Loss, LossChunk, TokenRow};
 use candle_core::{Device, Tensor};
 
 /// Sequences on the device.
@@ -97,7 +98,7 @@ impl MicroBatch {
     pub fn train(
         &self,
         model: &GptOss,
-        loss: &dyn Loss,
+        loss: &Named<dyn Loss>,
         window: usize,
         options: &ForwardOptions,
     ) -> Result<MicroReport> {
@@ -105,7 +106,7 @@ impl MicroBatch {
         let scale = 1.0 / window.max(1) as f64;
         let found = head_loss(model.head(), loss, &hidden, &self.supervised, Some(scale))?;
         if !found.sum.is_finite() {
-            return Err(self.not_finite(model, found.sum)?);
+            return Err(self.not_finite(model, loss, &hidden, found.sum)?);
         }
         let aux = pass.aux_loss();
         if let Some(dhidden) = &found.dhidden {
@@ -115,17 +116,42 @@ impl MicroBatch {
         Ok(MicroReport { loss: found, aux })
     }
 
-    fn not_finite(&self, model: &GptOss, sum: f64) -> Result<anyhow::Error> {
+    fn not_finite(
+        &self,
+        model: &GptOss,
+        loss: &Named<dyn Loss>,
+        hidden: &Tensor,
+        sum: f64,
+    ) -> Result<anyhow::Error> {
+        let usual = Named::<dyn Loss>::new("cross entropy", Box::new(CrossEntropy));
+        let usual = head_loss(model.head(), &usual, hidden, &self.supervised, None)?;
+        if usual.sum.is_finite() {
+            return Ok(anyhow!(
+                "{} gave a loss that is not finite ({sum}), while the cross entropy of the same tokens \
+                 is ({}): the model is sound, the mistake is in the loss",
+                loss.label,
+                usual.sum
+            ));
+        }
         let place = match model.first_bad_layer(&self.ids, &self.seqs)? {
             Some(layer) => format!("the output of layer {layer} is the first that is not finite"),
             None => {
                 "every layer's output is finite, so it arose in the head or the loss".to_owned()
             }
         };
-        Ok(anyhow::anyhow!(
+        Ok(anyhow!(
             "the loss is not finite ({sum}): {place}. Lower learning_rate or max_grad_norm, and look \
              at the batch for broken rows; earlier checkpoints are untouched"
         ))
+    }
+}
+
+/// The loss to compare another one with.
+struct CrossEntropy;
+
+impl Loss for CrossEntropy {
+    fn per_token(&self, chunk: &LossChunk) -> apus_sdk::Result<apus_sdk::Tensor> {
+        chunk.cross_entropy()
     }
 }
 

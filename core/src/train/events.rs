@@ -1,5 +1,6 @@
 //! Sends training events to callbacks, and gathers what they ask for.
 
+use crate::registry::Named;
 use anyhow::{Context, Result};
 use apus_sdk::{Callback, Control, RunState};
 use serde_json::{Map, Value};
@@ -7,7 +8,7 @@ use std::path::Path;
 
 /// The callbacks of a run, in the order of the configuration.
 pub struct Events {
-    callbacks: Vec<(String, Box<dyn Callback>)>,
+    callbacks: Vec<Named<dyn Callback>>,
     /// What they have asked for and was not done yet.
     pub control: Control,
 }
@@ -19,10 +20,12 @@ macro_rules! events {
         /// # Errors
         /// A callback failed; the error names it.
         pub fn $event(&mut self, $($arg: $type,)* state: &RunState) -> Result<()> {
-            for (name, callback) in &mut self.callbacks {
+            for callback in &mut self.callbacks {
                 callback
+                    .component
                     .$event($($arg,)* state, &mut self.control)
-                    .with_context(|| format!("callback {name}, {}", stringify!($event)))?;
+                    .and_then(|()| self.control.check())
+                    .with_context(|| format!("{}, {}", callback.label, stringify!($event)))?;
             }
             Ok(())
         }
@@ -30,8 +33,8 @@ macro_rules! events {
 }
 
 impl Events {
-    /// Callbacks with their names.
-    pub fn new(callbacks: Vec<(String, Box<dyn Callback>)>) -> Self {
+    /// These callbacks.
+    pub fn new(callbacks: Vec<Named<dyn Callback>>) -> Self {
         Self {
             callbacks,
             control: Control::default(),
@@ -65,6 +68,8 @@ impl Events {
         on_evaluate(metrics: &Map<String, Value>);
         /// A checkpoint was saved.
         on_save(checkpoint: &Path);
+        /// A prompt was answered.
+        on_generate(prompt: &str, answer: &str);
     }
 
     /// Numbers are about to be logged.
@@ -73,10 +78,44 @@ impl Events {
     /// A callback failed; the error names it.
     pub fn on_log(&mut self, values: &mut Map<String, Value>, state: &RunState) -> Result<()> {
         values.append(&mut self.control.metrics);
-        for (name, callback) in &mut self.callbacks {
+        for callback in &mut self.callbacks {
             callback
+                .component
                 .on_log(values, state, &mut self.control)
-                .with_context(|| format!("callback {name}, on_log"))?;
+                .and_then(|()| self.control.check())
+                .with_context(|| format!("{}, on_log", callback.label))?;
+        }
+        Ok(())
+    }
+
+    /// What callbacks keep, by name.
+    ///
+    /// # Errors
+    /// A callback failed; the error names it.
+    pub fn save_state(&self) -> Result<Map<String, Value>> {
+        let mut all = Map::new();
+        for callback in &self.callbacks {
+            let kept = callback.component.save_state();
+            let kept = kept.with_context(|| format!("{}, save_state", callback.label))?;
+            if !kept.is_null() {
+                all.insert(callback.name.clone(), kept);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives back what callbacks kept.
+    ///
+    /// # Errors
+    /// A callback does not know its state; the error names it.
+    pub fn load_state(&mut self, mut saved: Map<String, Value>) -> Result<()> {
+        for callback in &mut self.callbacks {
+            if let Some(kept) = saved.remove(&callback.name) {
+                callback
+                    .component
+                    .load_state(kept)
+                    .with_context(|| format!("{}, load_state", callback.label))?;
+            }
         }
         Ok(())
     }
@@ -102,7 +141,7 @@ mod tests {
 
     #[test]
     fn requests_and_errors_reach_the_trainer() {
-        let mut events = Events::new(vec![("stops".to_owned(), Box::new(Stops))]);
+        let mut events = Events::new(vec![Named::new("callback stops", Box::new(Stops))]);
         let state = RunState {
             global_step: 2,
             ..Default::default()

@@ -1,82 +1,251 @@
-//! Hands what a run reports to its trackers. A tracker that fails is reported once and left alone:
-//! looking at a run must never harm it.
+//! Hands what a run reports to its trackers: looking at a run must never harm it.
+//!
+//! Each tracker works on a thread of its own behind a queue of bounded length. One that is slow loses
+//! lines rather than time of the run; one that fails or panics is left out from there on; one that
+//! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
+use crate::registry::Named;
 use apus_sdk::{EndState, RunInfo, Tracker};
+use indicatif::ProgressBar;
 use serde_json::{Map, Value};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What waits for one tracker at most.
+const QUEUE: usize = 1024;
 
 /// The trackers of a run.
-pub struct Trackers(Vec<(String, Option<Box<dyn Tracker>>)>);
+pub struct Trackers {
+    lines: Vec<Line>,
+    patience: Duration,
+}
+
+/// A tracker's queue and thread.
+struct Line {
+    label: String,
+    queue: Option<SyncSender<Arc<Report>>>,
+    thread: Option<JoinHandle<()>>,
+    lost: u64,
+}
+
+enum Report {
+    Start(RunInfo),
+    Log(u64, Map<String, Value>),
+    Text(u64, String, String),
+    Finish(EndState),
+}
 
 impl Trackers {
-    /// Starts each tracker.
-    pub fn start(trackers: Vec<(String, Box<dyn Tracker>)>, run: &RunInfo) -> Self {
-        let mut all = Self(
-            trackers
-                .into_iter()
-                .map(|(name, t)| (name, Some(t)))
-                .collect(),
-        );
-        all.each(|tracker| tracker.start(run));
+    /// Starts each tracker. `bar` is taken out of the way of those that write to the terminal; `patience` is how
+    /// long the end of the run waits for all of them together.
+    pub fn start(
+        trackers: Vec<Named<dyn Tracker>>,
+        run: &RunInfo,
+        bar: &ProgressBar,
+        patience: Duration,
+    ) -> Self {
+        let lines = trackers.into_iter().map(|tracker| Line::new(tracker, bar.clone()));
+        let mut all = Self {
+            lines: lines.collect(),
+            patience,
+        };
+        all.send(Report::Start(run.clone()));
         all
     }
 
     /// Numbers of a step.
     pub fn log(&mut self, step: u64, values: &Map<String, Value>) {
-        self.each(|tracker| tracker.log(step, values));
+        self.send(Report::Log(step, values.clone()));
     }
 
     /// A text of a step.
     pub fn text(&mut self, step: u64, name: &str, text: &str) {
-        self.each(|tracker| tracker.text(step, name, text));
+        self.send(Report::Text(step, name.to_owned(), text.to_owned()));
     }
 
-    /// The end of the run.
+    /// The end of the run: everything that waits is still worked off, as far as patience goes.
     pub fn finish(&mut self, end: &EndState) {
-        self.each(|tracker| tracker.finish(end));
+        let until = Instant::now() + self.patience;
+        let last = Arc::new(Report::Finish(end.clone()));
+        for line in &mut self.lines {
+            line.push(&last, until);
+            line.queue = None;
+        }
+        for line in &mut self.lines {
+            line.join(until);
+        }
     }
 
-    fn each(&mut self, mut act: impl FnMut(&mut dyn Tracker) -> apus_sdk::Result<()>) {
-        for (name, slot) in &mut self.0 {
-            if let Some(tracker) = slot
-                && let Err(error) = act(tracker.as_mut())
-            {
-                eprintln!("warning: tracker {name} failed and is left out from here on: {error}");
-                *slot = None;
+    fn send(&mut self, report: Report) {
+        let report = Arc::new(report);
+        for line in &mut self.lines {
+            line.offer(&report);
+        }
+    }
+}
+
+impl Line {
+    fn new(tracker: Named<dyn Tracker>, bar: ProgressBar) -> Self {
+        let (queue, reports) = sync_channel(QUEUE);
+        let label = tracker.label.clone();
+        let work = move || work(tracker, &reports, &bar);
+        let spawned = std::thread::Builder::new().name(format!("tracker {label}")).spawn(work);
+        if let Err(error) = &spawned {
+            eprintln!("warning: {label} has no thread and is left out: {error}");
+        }
+        Self {
+            label,
+            queue: spawned.is_ok().then_some(queue),
+            thread: spawned.ok(),
+            lost: 0,
+        }
+    }
+
+    /// Queues a report; a full queue loses it.
+    fn offer(&mut self, report: &Arc<Report>) {
+        let Some(queue) = &self.queue else { return };
+        match queue.try_send(Arc::clone(report)) {
+            Ok(()) => {}
+            // It has failed, and said so.
+            Err(TrySendError::Disconnected(_)) => self.queue = None,
+            Err(TrySendError::Full(_)) => {
+                if self.lost == 0 {
+                    eprintln!(
+                        "warning: {} does not keep up: {QUEUE} reports wait for it, more are lost; the \
+                         run goes on",
+                        self.label
+                    );
+                }
+                self.lost += 1;
             }
         }
+    }
+
+    /// Queues a report that must not be lost, as long as there is time.
+    fn push(&mut self, report: &Arc<Report>, until: Instant) {
+        let Some(queue) = &self.queue else { return };
+        while let Err(TrySendError::Full(_)) = queue.try_send(Arc::clone(report)) {
+            if Instant::now() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn join(&mut self, until: Instant) {
+        if self.lost > 0 {
+            eprintln!("warning: {} has lost {} reports", self.label, self.lost);
+        }
+        let Some(thread) = self.thread.take() else { return };
+        while !thread.is_finished() {
+            if Instant::now() >= until {
+                eprintln!(
+                    "warning: {} does not come to an end; it is left alone (tracker_timeout)",
+                    self.label
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = thread.join();
+    }
+}
+
+/// Works off reports until there are no more, or one fails.
+fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &ProgressBar) {
+    // Holding back the bar for any other one would let that one's hanging stop the run.
+    let terminal = tracker.component.on_terminal();
+    for report in reports {
+        let tracked = &mut tracker.component;
+        let mut act = || match &*report {
+            Report::Start(run) => tracked.start(run),
+            Report::Log(step, values) => tracked.log(*step, values),
+            Report::Text(step, name, text) => tracked.text(*step, name, text),
+            Report::Finish(end) => tracked.finish(end),
+        };
+        let label = &tracker.label;
+        let act = || match terminal {
+            true => bar.suspend(act),
+            false => act(),
+        };
+        let failed = match catch_unwind(AssertUnwindSafe(act)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panicked".to_owned(),
+        };
+        // A plugin's error begins with its origin.
+        let said = failed.strip_prefix(label.as_str()).unwrap_or(&failed);
+        let said = said.trim_start_matches([',', ':', ' ']);
+        bar.suspend(|| {
+            eprintln!("warning: {label} failed and is left out from here on: {said}");
+        });
+        return;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::Error;
+    use std::sync::Mutex;
 
-    struct Fails(std::sync::Arc<std::sync::atomic::AtomicU32>);
-    impl Tracker for Fails {
+    /// Does what the function says at each log, and keeps the steps that it was called for.
+    struct Does(Arc<Mutex<Vec<u64>>>, fn(u64) -> apus_sdk::Result<()>);
+    impl Tracker for Does {
         fn start(&mut self, _run: &RunInfo) -> apus_sdk::Result<()> {
             Ok(())
         }
-        fn log(&mut self, _step: u64, _values: &Map<String, Value>) -> apus_sdk::Result<()> {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            Err("no network".into())
+        fn log(&mut self, step: u64, _values: &Map<String, Value>) -> apus_sdk::Result<()> {
+            self.0.lock().unwrap().push(step);
+            (self.1)(step)
         }
     }
 
+    fn run(act: fn(u64) -> apus_sdk::Result<()>, steps: u64, patience: u64) -> Vec<u64> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let does: Box<dyn Tracker> = Box::new(Does(Arc::clone(&seen), act));
+        let tracker = Named::new("tracker does", does);
+        let bar = ProgressBar::hidden();
+        let patience = Duration::from_millis(patience);
+        let mut trackers = Trackers::start(vec![tracker], &RunInfo::default(), &bar, patience);
+        for step in 0..steps {
+            trackers.log(step, &Map::new());
+        }
+        trackers.finish(&EndState::Interrupted);
+        let seen = seen.lock().unwrap();
+        seen.clone()
+    }
+
     #[test]
-    fn a_failing_tracker_is_asked_once() {
-        let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-        let run = RunInfo {
-            name: String::new(),
-            dir: std::path::PathBuf::new(),
-            config: Map::new(),
-            max_steps: 2,
-            resumed_at: 0,
-            interactive: false,
+    fn every_report_arrives_in_order() {
+        assert_eq!(run(|_| Ok(()), 500, 10_000), (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_that_fails_is_left_out() {
+        let fails = |step| match step {
+            2 => Err(Error::new("no network")),
+            _ => Ok(()),
         };
-        let tracker: Box<dyn Tracker> = Box::new(Fails(calls.clone()));
-        let mut trackers = Trackers::start(vec![("fails".to_owned(), tracker)], &run);
-        trackers.log(1, &Map::new());
-        trackers.log(2, &Map::new());
-        assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(run(fails, 50, 10_000), [0, 1, 2]);
+        assert_eq!(run(|step| panic!("at {step}"), 50, 10_000), [0]);
+    }
+
+    #[test]
+    fn one_that_hangs_holds_nobody_up() {
+        let start = Instant::now();
+        let seen = run(
+            |_| {
+                std::thread::sleep(Duration::from_secs(3600));
+                Ok(())
+            },
+            3 * QUEUE as u64,
+            50,
+        );
+        assert_eq!(seen, [0]);
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::host::chunk_loss;
 use crate::model::Head;
+use crate::registry::Named;
 use anyhow::Result;
-use apus_sdk::{EvalBatch, Loss};
+use apus_sdk::Loss;
 use candle_core::{D, Tensor};
 
 /// Logits of one chunk hold at most this many numbers.
@@ -22,12 +23,27 @@ pub struct Supervised {
     pub lengths: Vec<usize>,
 }
 
+/// What is known of each supervised token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tokens {
+    /// The right tokens.
+    pub labels: Vec<u32>,
+    /// The most probable tokens.
+    pub predictions: Vec<u32>,
+    /// Weight of each in the loss.
+    pub weights: Vec<f32>,
+    /// Loss of each, unweighted.
+    pub losses: Vec<f32>,
+    /// Number of supervised tokens of each sequence.
+    pub lengths: Vec<usize>,
+}
+
 /// What the supervised tokens of a batch gave.
 pub struct LossReport {
     /// Sum of weight times loss.
     pub sum: f64,
     /// Labels, predictions and losses, for metrics.
-    pub tokens: EvalBatch,
+    pub tokens: Tokens,
     /// Gradient of `sum * scale` by the hidden states `[T, H]`, if asked for.
     pub dhidden: Option<Tensor>,
 }
@@ -41,7 +57,7 @@ pub struct LossReport {
 /// The loss component failed, or the device ran out of memory.
 pub fn head_loss(
     head: &Head,
-    loss: &dyn Loss,
+    loss: &Named<dyn Loss>,
     hidden: &Tensor,
     supervised: &Supervised,
     scale: Option<f64>,
@@ -53,11 +69,11 @@ pub fn head_loss(
         weights,
         lengths,
     } = supervised;
-    let mut tokens = EvalBatch {
+    let mut tokens = Tokens {
         labels: labels.clone(),
         weights: weights.clone(),
         lengths: lengths.clone(),
-        ..EvalBatch::default()
+        ..Tokens::default()
     };
     if rows.is_empty() {
         let dhidden = scale.map(|_| hidden.zeros_like()).transpose()?;

@@ -25,8 +25,9 @@ mod trainer;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
-pub use evaluate::evaluate;
-pub use loss::{LossReport, Supervised, head_loss};
+pub use events::Events;
+pub use evaluate::{Evaluation, evaluate};
+pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
 pub use plan::{MemoryPlan, Shape};
 pub use recipe::run;

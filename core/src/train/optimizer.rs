@@ -2,7 +2,8 @@
 
 use crate::host::{unwrap, wrap};
 use crate::model::Param;
-use crate::ops::reduce;
+use crate::ops::{copy, reduce};
+use crate::registry::Named;
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{Optimizer, State, StepInfo};
 use candle_core::{DType, Device, Tensor};
@@ -13,8 +14,11 @@ use std::sync::Arc;
 const SEPARATOR: &str = "//";
 
 /// Runs an optimizer over the model's trainable parameters.
+///
+/// A plugin's step is all or nothing: values and state are copied before it, and put back if it fails
+/// or leaves a value that is not finite.
 pub struct OptimizerHost {
-    optimizer: Box<dyn Optimizer>,
+    optimizer: Named<dyn Optimizer>,
     slots: Vec<Slot>,
     step: u64,
 }
@@ -26,13 +30,24 @@ struct Slot {
     state: State,
 }
 
+impl Slot {
+    /// Copies of value and state.
+    fn copy(&self) -> Result<(Tensor, State)> {
+        let mut state = State::default();
+        for (name, tensor) in self.state.iter() {
+            state.insert(name, wrap(unwrap(tensor)?.copy()?));
+        }
+        Ok((self.param.value().copy()?, state))
+    }
+}
+
 impl OptimizerHost {
     /// Takes the parameters in the order given.
     ///
     /// With `lorap_lr_ratio`, parameters whose name contains `lora_B` learn that many times faster
     /// (LoRA+, <https://arxiv.org/abs/2402.12354>, `peft.optimizers.create_loraplus_optimizer`).
     pub fn new(
-        optimizer: Box<dyn Optimizer>,
+        optimizer: Named<dyn Optimizer>,
         params: Vec<Arc<Param>>,
         lorap_lr_ratio: Option<f64>,
     ) -> Self {
@@ -82,6 +97,38 @@ impl OptimizerHost {
     /// # Errors
     /// The component failed.
     pub fn step(&mut self, lr: f64) -> Result<()> {
+        if !self.optimizer.foreign {
+            return self.update(lr);
+        }
+        let before = self.slots.iter().map(Slot::copy).collect::<Result<Vec<_>>>()?;
+        let result = self.update(lr).and_then(|()| self.check_values());
+        if result.is_err() {
+            self.step -= 1;
+            for (slot, (value, state)) in self.slots.iter_mut().zip(before) {
+                copy::into(&slot.param.value(), &value)?;
+                slot.state = state;
+            }
+        }
+        result
+    }
+
+    fn check_values(&self) -> Result<()> {
+        let values: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.value()).collect();
+        if reduce::square_sum(&values)?.is_finite() {
+            return Ok(());
+        }
+        for slot in &self.slots {
+            ensure!(
+                reduce::square_sum(&[slot.param.value()])?.is_finite(),
+                "{} left values in {} that are not finite; its step was taken back",
+                self.optimizer.label,
+                slot.param.name()
+            );
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, lr: f64) -> Result<()> {
         self.step += 1;
         let mut params = Vec::with_capacity(self.slots.len());
         for slot in &mut self.slots {
@@ -101,8 +148,9 @@ impl OptimizerHost {
         }
         let info = StepInfo { step: self.step };
         self.optimizer
+            .component
             .step(&mut params, &info)
-            .context("in the optimizer component")
+            .with_context(|| self.optimizer.label.clone())
     }
 
     /// Forgets all gradients.

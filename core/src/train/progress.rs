@@ -33,9 +33,9 @@ impl Progress {
         self.0.inc(1);
     }
 
-    /// Runs `print` with the bar out of the way.
-    pub fn around<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.0.suspend(print)
+    /// The bar, for those who write around it.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.0
     }
 
     /// Takes the bar away.

@@ -1,5 +1,6 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
+use super::evaluate::{Evaluation, evaluate};
 use super::plan::{MemoryPlan, Shape, gib};
 use super::setup::{self, ChatOptions, ModelPlace};
 use super::signals;
@@ -10,7 +11,9 @@ use crate::chat::preview::{Marks, marked};
 use crate::config::{Resolved, SftConfig};
 use crate::generate::{Sampling, answer};
 use crate::model::GptOss;
+use crate::plugin;
 use anyhow::{Context, Result, bail};
+use apus_sdk::Decoder;
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -30,6 +33,8 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         eprintln!("note: {note}");
     }
 
+    plugin::load(&config.plugins)?;
+    say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
     let device = crate::device::open(&config.device)?;
     let place = setup::find_model(&config.model, config.seed)?;
@@ -80,7 +85,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         run_dir.display(),
         trainer.steps().total
     );
-    let first = first_evaluation(config, &ready.model, &val, resolved)?;
+    let first = first_evaluation(config, &ready.model, &files, &val, resolved)?;
     let mut extra = Map::new();
     extra.insert(
         "model_parameter_info".to_owned(),
@@ -94,9 +99,18 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let outcome = trainer.run(extra)?;
 
     let after = samples(config, &ready.model, &files)?;
-    let last = first_evaluation(config, &ready.model, &val, resolved)?;
+    let last = first_evaluation(config, &ready.model, &files, &val, resolved)?;
     summary(config, &outcome, &before, &after, (first, last), &run_dir);
     Ok(outcome.interrupted)
+}
+
+/// A resumed run says which plugins of it are missing or are other builds now.
+fn say_which_plugins_differ(config: &SftConfig) {
+    for dir in config.resume_from_checkpoint.iter() {
+        for line in plugin::compare(Path::new(dir)) {
+            eprintln!("warning: {line}");
+        }
+    }
 }
 
 /// One process uses one card; a launcher's variable must not change the batch in silence.
@@ -175,6 +189,7 @@ fn args(config: &SftConfig) -> Map<String, Value> {
     args.insert("learning_rate".to_owned(), json!(config.base_lr()));
     args.insert("eval_strategy".to_owned(), json!(config.eval_strategy()));
     args.insert("eval_steps".to_owned(), json!(config.eval_steps()));
+    args.insert("plugins".to_owned(), json!(plugin::records()));
     args.insert("apus_version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
     args
 }
@@ -193,6 +208,12 @@ struct Files<'a> {
     model_dir: Option<PathBuf>,
     encoder: &'a Encoder,
     sampling: Sampling,
+}
+
+impl Decoder for Files<'_> {
+    fn decode(&self, tokens: &[u32]) -> apus_sdk::Result<String> {
+        Ok(self.encoder.tokenizer().decode(tokens, false))
+    }
 }
 
 impl ModelFiles for Files<'_> {
@@ -260,6 +281,7 @@ fn samples(config: &SftConfig, model: &GptOss, files: &Files) -> Result<Vec<Stri
 fn first_evaluation(
     config: &SftConfig,
     model: &GptOss,
+    files: &Files,
     val: &[apus_sdk::TokenRow],
     resolved: &Resolved<SftConfig>,
 ) -> Result<Option<f64>> {
@@ -268,7 +290,12 @@ fn first_evaluation(
     }
     let loss = setup::components(resolved)?.loss;
     let size = config.per_device_eval_batch_size;
-    let values = super::evaluate(model, loss.as_ref(), &mut Vec::new(), val, size, || Ok(()))?;
+    let on = Evaluation {
+        examples: val,
+        batch_size: size,
+        decoder: files,
+    };
+    let values = evaluate(model, &loss, &mut [], &on, || Ok(()))?;
     Ok(values.get("eval_loss").and_then(Value::as_f64))
 }
 

@@ -81,6 +81,8 @@ pub struct Settings {
     pub shuffle: bool,
     /// Checkpoint to go on from.
     pub resume_from_checkpoint: Option<PathBuf>,
+    /// How long the end of the run waits for trackers.
+    pub tracker_timeout: std::time::Duration,
     /// The resolved configuration, for trackers and args.json.
     pub config: serde_json::Map<String, serde_json::Value>,
 }

@@ -12,13 +12,15 @@ use crate::data::{self, Dataset, Formats, PrepareOptions, SourceOptions, Truncat
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
-use crate::registry;
+use crate::registry::{self, Named};
 use crate::weights::{Directory, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::abi::Crosses;
 use apus_sdk::{DatasetFormat, Kind, LossScale, TokenRow};
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A model that is not loaded yet.
 pub struct ModelPlace {
@@ -94,7 +96,7 @@ pub struct ChatOptions<'a> {
     /// `auto`, `jinja` or `native`.
     pub backend: &'a str,
     /// Chain of loss scales.
-    pub loss_scale: &'a str,
+    pub loss_scale: &'a [Spec],
     /// Rendering.
     pub render: RenderOptions,
     /// Whether `<think>` goes to the analysis channel.
@@ -114,11 +116,10 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     };
     let tokenizer = Tokenizer::load(options.dir)?;
     let template = ChatTemplate::load(options.dir, renderer)?;
-    let scales = crate::chat::scale::names(options.loss_scale)
-        .map(|name| {
-            let scale = registry::build::<dyn LossScale>(&Spec::named(name))?;
-            Ok((name.to_owned(), scale))
-        })
+    let scales = options
+        .loss_scale
+        .iter()
+        .map(|spec| Ok((spec.name.clone(), registry::build::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
     let encode = EncodeOptions {
         think_to_analysis: options.think_to_analysis,
@@ -135,13 +136,13 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
 pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?
         .into_iter()
-        .map(|component| {
+        .map(|entry| {
             let spec = match forced {
-                Some(spec) if spec.name == component.name => spec.clone(),
-                _ => Spec::named(component.name),
+                Some(spec) if spec.name == entry.name => spec.clone(),
+                _ => Spec::named(entry.name),
             };
             let format = registry::build::<dyn DatasetFormat>(&spec)?;
-            Ok((component.name.to_owned(), format))
+            Ok((spec.name, format))
         })
         .collect::<Result<Vec<_>>>()?;
     Formats::new(known, forced.map(|spec| spec.name.as_str()))
@@ -340,20 +341,17 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     }
     trackers.extend(named(&config.trackers));
     Ok(Components {
-        loss: registry::build(&config.loss_type)?,
-        optimizer: registry::build(&config.optimizer_spec(&given)?)?,
-        schedule: registry::build(&config.schedule_spec())?,
+        loss: registry::named(&config.loss_type)?,
+        optimizer: registry::named(&config.optimizer_spec(&given)?)?,
+        schedule: registry::named(&config.schedule_spec())?,
         callbacks: each(&callbacks)?,
         metrics: each(&config.metrics)?,
         trackers: each(&trackers)?,
     })
 }
 
-fn each<T: registry::Buildable + ?Sized>(specs: &[Spec]) -> Result<Vec<(String, Box<T>)>> {
-    specs
-        .iter()
-        .map(|spec| Ok((spec.name.clone(), registry::build::<T>(spec)?)))
-        .collect()
+fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
+    specs.iter().map(registry::named).collect()
 }
 
 /// The numbers of the loop.
@@ -404,6 +402,8 @@ pub fn loop_settings(
         data_seed: config.data_seed,
         shuffle: config.train_dataloader_shuffle,
         resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
+        tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
+            .context("tracker_timeout")?,
         config: args,
     })
 }

@@ -29,6 +29,16 @@ pub struct TrainerState {
     pub pending: Pending,
     /// Everything logged.
     pub log_history: Vec<Map<String, Value>>,
+    /// The factor on the learning rate that a callback asked for.
+    #[serde(default = "one")]
+    pub lr_factor: f64,
+    /// What callbacks keep, by name (`stateful_callbacks` of transformers).
+    #[serde(default)]
+    pub stateful_callbacks: Map<String, Value>,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Sums since the last log line.

@@ -5,7 +5,6 @@ mod due;
 use super::batch::{MicroBatch, sequence};
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
-use super::evaluate::Metrics;
 use super::events::Events;
 use super::gradient_check;
 use super::logs::Trackers;
@@ -17,9 +16,11 @@ use super::signals;
 use super::state::{Pending, TrainerState};
 use super::steps::{Steps, Wanted};
 use crate::model::{ForwardOptions, GptOss};
-use anyhow::{Context, Result};
+use crate::registry::Named;
+use anyhow::{Context, Result, ensure};
 use apus_sdk::{
-    Callback, EndState, Loss, LrSchedule, Optimizer, RunInfo, RunState, TokenRow, Tracker,
+    Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, TokenRow,
+    Tracker,
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -28,21 +29,21 @@ use std::time::Instant;
 /// The components of a run.
 pub struct Components {
     /// Loss.
-    pub loss: Box<dyn Loss>,
+    pub loss: Named<dyn Loss>,
     /// Optimizer.
-    pub optimizer: Box<dyn Optimizer>,
+    pub optimizer: Named<dyn Optimizer>,
     /// Schedule.
-    pub schedule: Box<dyn LrSchedule>,
-    /// Callbacks with their names.
-    pub callbacks: Vec<(String, Box<dyn Callback>)>,
-    /// Metrics with their names.
-    pub metrics: Metrics,
-    /// Trackers with their names.
-    pub trackers: Vec<(String, Box<dyn Tracker>)>,
+    pub schedule: Named<dyn LrSchedule>,
+    /// Callbacks.
+    pub callbacks: Vec<Named<dyn Callback>>,
+    /// Metrics.
+    pub metrics: Vec<Named<dyn Metric>>,
+    /// Trackers.
+    pub trackers: Vec<Named<dyn Tracker>>,
 }
 
-/// How the model's trained part is written and read; and how it answers a prompt.
-pub trait ModelFiles {
+/// How the model's trained part is written and read; how it answers a prompt and spells tokens.
+pub trait ModelFiles: Decoder {
     /// File that holds the weights in a checkpoint.
     fn weights_file(&self) -> &'static str;
 
@@ -85,9 +86,9 @@ pub struct Trainer<'a> {
     settings: &'a Settings,
     train: &'a [TokenRow],
     val: &'a [TokenRow],
-    loss: Box<dyn Loss>,
-    schedule: Box<dyn LrSchedule>,
-    metrics: Metrics,
+    loss: Named<dyn Loss>,
+    schedule: Named<dyn LrSchedule>,
+    metrics: Vec<Named<dyn Metric>>,
     optimizer: OptimizerHost,
     events: Events,
     trackers: Trackers,
@@ -98,6 +99,7 @@ pub struct Trainer<'a> {
     progress: Progress,
     last_checkpoint: Option<PathBuf>,
     lr_factor: f64,
+    saving: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -134,10 +136,14 @@ impl<'a> Trainer<'a> {
             ..RunState::default()
         };
         let mut pending = Pending::default();
+        let mut events = Events::new(components.callbacks);
+        let mut lr_factor = 1.0;
         if let Some(dir) = &settings.resume_from_checkpoint {
             let saved = restore(dir, model, files, &mut optimizer, train.len(), settings)
                 .with_context(|| format!("{}: cannot be resumed", dir.display()))?;
             saved.restore(&mut state);
+            events.load_state(saved.stateful_callbacks)?;
+            lr_factor = saved.lr_factor;
             pending = saved.pending;
         }
         let progress = Progress::new(steps.total, state.global_step);
@@ -159,15 +165,21 @@ impl<'a> Trainer<'a> {
             schedule: components.schedule,
             metrics: components.metrics,
             optimizer,
-            events: Events::new(components.callbacks),
-            trackers: Trackers::start(components.trackers, &info),
+            events,
+            trackers: Trackers::start(
+                components.trackers,
+                &info,
+                progress.bar(),
+                settings.tracker_timeout,
+            ),
             clock: Clock::start(state.global_step),
             steps,
             state,
             pending,
             progress,
             last_checkpoint: settings.resume_from_checkpoint.clone(),
-            lr_factor: 1.0,
+            lr_factor,
+            saving: false,
         })
     }
 
@@ -199,6 +211,7 @@ impl<'a> Trainer<'a> {
                 })
             }
             Err(error) => {
+                let error = self.rescue(error);
                 self.trackers
                     .finish(&EndState::Crashed(format!("{error:#}")));
                 Err(error)
@@ -267,7 +280,7 @@ impl<'a> Trainer<'a> {
         for (index, batch) in batches.iter().enumerate() {
             let options = self.forward_options(index);
             let found = batch
-                .train(self.model, self.loss.as_ref(), window, &options)
+                .train(self.model, &self.loss, window, &options)
                 .with_context(|| format!("micro-batch {index} (examples {:?})", groups[index]))?;
             let hits = found
                 .loss
@@ -289,6 +302,12 @@ impl<'a> Trainer<'a> {
             gradient_check::check(self.optimizer.params())?;
         }
         let grad_norm = self.optimizer.clip(self.settings.max_grad_norm)?;
+        ensure!(
+            grad_norm.is_finite(),
+            "the gradient is not finite (its norm is {grad_norm}) although the loss is ({loss}): lower \
+             learning_rate, or look at the gradient of {}",
+            self.loss.label
+        );
         self.events.on_pre_optimizer_step(&self.state)?;
         let lr = self.learning_rate()?;
         self.optimizer.step(lr)?;
@@ -332,8 +351,15 @@ impl<'a> Trainer<'a> {
         };
         let factor = self
             .schedule
+            .component
             .factor(&progress)
-            .context("in the schedule component")?;
+            .with_context(|| self.schedule.label.clone())?;
+        ensure!(
+            factor.is_finite() && factor >= 0.0,
+            "{} gave the factor {factor} after {} steps, expected a finite number of 0 or more",
+            self.schedule.label,
+            progress.step
+        );
         Ok(self.settings.learning_rate * factor * self.lr_factor)
     }
 }

@@ -1,8 +1,10 @@
 //! Reference data and the built-in components, for the tests of the data pipeline.
 #![allow(dead_code)]
 
-use apus_core::chat::{Chain, ChatTemplate, Tokenizer, scale};
-use apus_sdk::{Conversation, DatasetFormat, LossScale, Make, Options, Sample, components};
+use apus_core::chat::{Chain, ChatTemplate, Tokenizer};
+use apus_core::config::Spec;
+use apus_core::registry;
+use apus_sdk::{Conversation, DatasetFormat, LossScale, Sample};
 use serde_json::{Map, Value};
 use std::{
     fs::File,
@@ -60,28 +62,20 @@ pub fn jinja() -> Option<ChatTemplate> {
     }
 }
 
+/// A built-in format, linked in or (with a prefix) loaded.
 pub fn format(name: &str) -> Box<dyn DatasetFormat> {
     apus_plugins::link();
-    let mut all = components().filter(|component| component.name == name);
-    all.find_map(|component| match component.make {
-        Make::DatasetFormat(make) => Some(make(&Options::new()).unwrap()),
-        _ => None,
-    })
-    .unwrap()
+    registry::build(&Spec::named(name)).unwrap()
 }
 
-pub fn loss_scale(name: &str) -> Box<dyn LossScale> {
+/// A chain of built-in scales; `way` goes before each name.
+pub fn chain(way: &str, names: &str) -> Chain {
     apus_plugins::link();
-    let mut all = components().filter(|component| component.name == name);
-    all.find_map(|component| match component.make {
-        Make::LossScale(make) => Some(make(&Options::new()).unwrap()),
-        _ => None,
-    })
-    .unwrap_or_else(|| panic!("no loss scale {name}"))
-}
-
-pub fn chain(names: &str) -> Chain {
-    let scales = scale::names(names).map(|name| (name.to_owned(), loss_scale(name)));
+    let scales = names.split('+').map(|name| {
+        let spec = Spec::named(format!("{way}{}", name.trim()));
+        let scale: Box<dyn LossScale> = registry::build(&spec).unwrap();
+        (spec.name, scale)
+    });
     Chain::new(scales.collect()).unwrap()
 }
 

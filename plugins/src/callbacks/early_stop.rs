@@ -1,38 +1,29 @@
 //! Stops a run that no longer gets better, as ms-swift's `early_stop` callback (4.x).
+//!
+//! Its counters go into checkpoints. A checkpoint is written before `on_save`, so it does not know of
+//! itself yet: a resumed run counts the save that it goes on from when it begins.
 
-use apus_sdk::{Callback, Control, Result, RunState, register};
-use serde::Deserialize;
+use apus_sdk::{Callback, Control, Error, Result, RunState, register};
+use serde_json::{Value, json};
 use std::path::Path;
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct EarlyStop {
-    interval: u64,
-    #[serde(skip)]
-    best: Option<f64>,
-    #[serde(skip)]
-    without: u64,
-}
-
-impl Default for EarlyStop {
-    fn default() -> Self {
-        Self {
-            interval: 3,
-            best: None,
-            without: 0,
-        }
+apus_sdk::options! {
+    struct EarlyStop {
+        /// Saves in a row without a better metric_for_best_model after which the run stops.
+        interval: u64 = 3,
+    }
+    state {
+        best: Option<f64>,
+        without: u64,
+        resumed: bool,
     }
 }
 
-impl Callback for EarlyStop {
-    fn on_save(
-        &mut self,
-        _checkpoint: &Path,
-        state: &RunState,
-        control: &mut Control,
-    ) -> Result<()> {
+impl EarlyStop {
+    /// Takes in a save; whether there were enough of them.
+    fn count(&mut self, state: &RunState) -> bool {
         let Some(now) = state.best_metric else {
-            return Ok(());
+            return false;
         };
         let improved = match self.best {
             None => true,
@@ -45,13 +36,46 @@ impl Callback for EarlyStop {
         } else {
             self.without += 1;
         }
-        control.should_training_stop |= self.without >= self.interval;
+        self.without >= self.interval
+    }
+}
+
+impl Callback for EarlyStop {
+    fn on_train_begin(&mut self, state: &RunState, _control: &mut Control) -> Result<()> {
+        if std::mem::take(&mut self.resumed) {
+            self.count(state);
+        }
+        Ok(())
+    }
+
+    fn on_save(
+        &mut self,
+        _checkpoint: &Path,
+        state: &RunState,
+        control: &mut Control,
+    ) -> Result<()> {
+        control.should_training_stop |= self.count(state);
+        Ok(())
+    }
+
+    fn save_state(&self) -> Result<Value> {
+        Ok(json!({"best": self.best, "without": self.without}))
+    }
+
+    fn load_state(&mut self, saved: Value) -> Result<()> {
+        let strange = || Error::new(format!("cannot go on from {saved}"));
+        self.without = saved["without"].as_u64().ok_or_else(strange)?;
+        self.best = match &saved["best"] {
+            Value::Null => None,
+            best => Some(best.as_f64().ok_or_else(strange)?),
+        };
+        self.resumed = true;
         Ok(())
     }
 }
 
 register! {
-    /// Stops after `interval` saves in a row without a better metric_for_best_model.
+    /// Stops after several saves in a row without a better metric_for_best_model.
     Callback, "early_stop", EarlyStop
 }
 
@@ -59,24 +83,65 @@ register! {
 mod tests {
     use super::*;
 
+    fn patient(interval: u64) -> EarlyStop {
+        EarlyStop {
+            interval,
+            ..Default::default()
+        }
+    }
+
+    fn at(best: f64) -> RunState {
+        RunState {
+            best_metric: Some(best),
+            ..Default::default()
+        }
+    }
+
+    /// Whether it stops at a save with this best metric.
+    fn stops(callback: &mut EarlyStop, best: f64) -> bool {
+        let mut control = Control::default();
+        callback
+            .on_save(Path::new("c"), &at(best), &mut control)
+            .unwrap();
+        control.should_training_stop
+    }
+
     #[test]
     fn stops_after_interval_saves_without_improvement() {
-        let mut callback = EarlyStop {
-            interval: 2,
-            ..Default::default()
-        };
-        let mut stops = Vec::new();
-        for best in [3.0, 2.0, 2.0, 1.5, 1.5, 1.5] {
-            let state = RunState {
-                best_metric: Some(best),
-                ..Default::default()
-            };
-            let mut control = Control::default();
-            callback
-                .on_save(Path::new("c"), &state, &mut control)
-                .unwrap();
-            stops.push(control.should_training_stop);
+        let mut callback = patient(2);
+        assert_eq!(
+            [3.0, 2.0, 2.0, 1.5, 1.5, 1.5].map(|best| stops(&mut callback, best)),
+            [false, false, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_resumed_run_goes_on_counting() {
+        let best = [3.0, 2.0, 2.0, 2.0, 2.0];
+        let mut callback = patient(3);
+        let whole = best.map(|best| stops(&mut callback, best));
+        assert_eq!(whole, [false, false, false, false, true]);
+        for resumed_from in 0..4 {
+            let mut callback = patient(3);
+            for best in &best[..resumed_from] {
+                stops(&mut callback, *best);
+            }
+            let saved = callback.save_state().unwrap();
+            let mut callback = patient(3);
+            callback.load_state(saved).unwrap();
+            let (state, mut control) = (at(best[resumed_from]), Control::default());
+            callback.on_train_begin(&state, &mut control).unwrap();
+            assert_eq!(control, Control::default());
+            for i in resumed_from + 1..5 {
+                let stopped = stops(&mut callback, best[i]);
+                assert_eq!(stopped, whole[i], "resumed from {resumed_from}, at {i}");
+            }
         }
-        assert_eq!(stops, [false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_strange_state_is_refused() {
+        let error = patient(1).load_state(json!({"best": 1.0})).unwrap_err();
+        assert!(error.to_string().contains("cannot go on from"), "{error}");
     }
 }

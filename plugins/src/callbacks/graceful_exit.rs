@@ -1,13 +1,13 @@
 //! Leaves a run when a file appears, as ms-swift's `graceful_exit`: save, then stop.
 
 use apus_sdk::{Callback, Control, Result, RunState, register};
-use serde::Deserialize;
 use std::path::PathBuf;
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct GracefulExit {
-    exit_file: Option<PathBuf>,
+apus_sdk::options! {
+    struct GracefulExit {
+        /// The file whose appearance ends the run; none is `EXIT` in the folder of the run.
+        exit_file: Option<PathBuf> = None,
+    }
 }
 
 impl Callback for GracefulExit {
@@ -26,7 +26,7 @@ impl Callback for GracefulExit {
 }
 
 register! {
-    /// Saves and stops when the file `exit_file` (`<run folder>/EXIT`) appears, and removes it.
+    /// Saves and stops when a file appears, and removes it.
     Callback, "graceful_exit", GracefulExit
 }
 

@@ -9,7 +9,7 @@ struct Dft;
 impl Loss for Dft {
     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
         let ce = chunk.cross_entropy()?;
-        let probability = ce.neg()?.exp()?.detach();
+        let probability = ce.neg()?.exp()?.detach()?;
         ce.mul(&probability)
     }
 }

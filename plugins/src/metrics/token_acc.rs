@@ -1,15 +1,13 @@
 //! Share of supervised tokens that the model would have chosen itself.
 
 use apus_sdk::{EvalBatch, Metric, Result, register};
-use serde::Deserialize;
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct TokenAcc {
-    #[serde(skip)]
-    right: u64,
-    #[serde(skip)]
-    all: u64,
+apus_sdk::options! {
+    struct TokenAcc {}
+    state {
+        right: u64,
+        all: u64,
+    }
 }
 
 impl Metric for TokenAcc {
@@ -17,7 +15,7 @@ impl Metric for TokenAcc {
         let hits = batch
             .labels
             .iter()
-            .zip(&batch.predictions)
+            .zip(batch.predictions)
             .filter(|(a, b)| a == b);
         self.right += hits.count() as u64;
         self.all += batch.labels.len() as u64;
@@ -41,19 +39,35 @@ register! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::Decoder;
+
+    struct NoText;
+
+    impl Decoder for NoText {
+        fn decode(&self, _tokens: &[u32]) -> Result<String> {
+            Ok(String::new())
+        }
+    }
+
+    fn update(metric: &mut TokenAcc, labels: &[u32], predictions: &[u32]) {
+        let batch = EvalBatch {
+            labels,
+            predictions,
+            weights: &vec![1.0; labels.len()],
+            losses: &vec![0.0; labels.len()],
+            lengths: &[labels.len()],
+            decoder: &NoText,
+        };
+        metric.update(&batch).unwrap();
+    }
 
     #[test]
     fn counts_over_batches_and_starts_afresh() {
         let mut metric = TokenAcc::default();
-        let batch = |labels: &[u32], predictions: &[u32]| EvalBatch {
-            labels: labels.to_vec(),
-            predictions: predictions.to_vec(),
-            ..Default::default()
-        };
-        metric.update(&batch(&[1, 2, 3], &[1, 0, 3])).unwrap();
-        metric.update(&batch(&[4], &[5])).unwrap();
+        update(&mut metric, &[1, 2, 3], &[1, 0, 3]);
+        update(&mut metric, &[4], &[5]);
         assert_eq!(metric.compute().unwrap(), [("token_acc".to_owned(), 0.5)]);
-        metric.update(&batch(&[4], &[4])).unwrap();
+        update(&mut metric, &[4], &[4]);
         assert_eq!(metric.compute().unwrap(), [("token_acc".to_owned(), 1.0)]);
     }
 }

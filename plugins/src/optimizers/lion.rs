@@ -1,23 +1,16 @@
 //! Lion (Chen et al., <https://arxiv.org/abs/2302.06675>).
 
 use apus_sdk::{Optimizer, Param, Result, StepInfo, register};
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Lion {
-    beta1: f64,
-    beta2: f64,
-    weight_decay: f64,
-}
-
-impl Default for Lion {
-    fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.99,
-            weight_decay: 0.1,
-        }
+apus_sdk::options! {
+    struct Lion {
+        /// Share of the momentum, against the gradient, in what the step takes the sign of; 0 to 1.
+        beta1: f64 = 0.9,
+        /// Decay of the momentum, 0 to below 1.
+        beta2: f64 = 0.99,
+        /// Share of a parameter, times its learning rate, that goes at each step; biases and norms are
+        /// spared.
+        weight_decay: f64 = 0.1,
     }
 }
 
@@ -45,6 +38,6 @@ impl Optimizer for Lion {
 }
 
 register! {
-    /// Sign of a momentum, half the memory of AdamW; options beta1, beta2, weight_decay.
+    /// Sign of a momentum, half the memory of AdamW.
     Optimizer, "lion", Lion
 }

@@ -1,14 +1,17 @@
 //! Stochastic gradient descent with momentum, as `torch.optim.SGD`.
 
 use apus_sdk::{Optimizer, Param, Result, StepInfo, register};
-use serde::Deserialize;
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Sgd {
-    momentum: f64,
-    nesterov: bool,
-    weight_decay: f64,
+apus_sdk::options! {
+    struct Sgd {
+        /// Decay of the sum of gradients that a step follows, 0 to below 1; 0 keeps none.
+        momentum: f64 = 0.0,
+        /// Whether a step looks ahead along the momentum (Nesterov).
+        nesterov: bool = false,
+        /// Share of a parameter that is added to its gradient, as torch does; biases and norms are
+        /// spared.
+        weight_decay: f64 = 0.0,
+    }
 }
 
 impl Optimizer for Sgd {
@@ -36,6 +39,6 @@ impl Optimizer for Sgd {
 }
 
 register! {
-    /// Gradient descent; options momentum, nesterov, weight_decay (added to the gradient, as torch does).
+    /// Gradient descent, with momentum if it is set.
     Optimizer, "sgd", Sgd
 }

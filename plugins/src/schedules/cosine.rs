@@ -2,18 +2,12 @@
 
 use super::{done, warming};
 use apus_sdk::{Error, LrSchedule, Progress, Result, register};
-use serde::Deserialize;
 use std::f64::consts::PI;
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Cosine {
-    num_cycles: f64,
-}
-
-impl Default for Cosine {
-    fn default() -> Self {
-        Self { num_cycles: 0.5 }
+apus_sdk::options! {
+    struct Cosine {
+        /// Waves over the run; 0.5 goes down once.
+        num_cycles: f64 = 0.5,
     }
 }
 
@@ -29,19 +23,14 @@ impl LrSchedule for Cosine {
 }
 
 register! {
-    /// A linear rise, then half a cosine down to 0; option num_cycles.
+    /// A linear rise, then half a cosine down to 0.
     LrSchedule, "cosine", Cosine
 }
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct CosineWithRestarts {
-    num_cycles: u32,
-}
-
-impl Default for CosineWithRestarts {
-    fn default() -> Self {
-        Self { num_cycles: 1 }
+apus_sdk::options! {
+    struct CosineWithRestarts {
+        /// Falls over the run, each from the full rate to 0.
+        num_cycles: u32 = 1,
     }
 }
 
@@ -60,16 +49,19 @@ impl LrSchedule for CosineWithRestarts {
 }
 
 register! {
-    /// Cosine with hard restarts; option num_cycles.
+    /// A linear rise, then several cosines down to 0, each from the full rate.
     LrSchedule, "cosine_with_restarts", CosineWithRestarts
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct CosineWithMinLr {
-    min_lr: Option<f64>,
-    min_lr_rate: Option<f64>,
-    num_cycles: Option<f64>,
+apus_sdk::options! {
+    struct CosineWithMinLr {
+        /// The learning rate at the end; this or min_lr_rate is needed.
+        min_lr: Option<f64> = None,
+        /// The learning rate at the end as a share of learning_rate, 0 to 1.
+        min_lr_rate: Option<f64> = None,
+        /// Waves over the run; none is 0.5, which goes down once.
+        num_cycles: Option<f64> = None,
+    }
 }
 
 impl LrSchedule for CosineWithMinLr {
@@ -96,6 +88,6 @@ impl LrSchedule for CosineWithMinLr {
 }
 
 register! {
-    /// Cosine down to min_lr or to min_lr_rate times the learning rate; option num_cycles.
+    /// A linear rise, then half a cosine down to min_lr, or to min_lr_rate times the learning rate.
     LrSchedule, "cosine_with_min_lr", CosineWithMinLr
 }

@@ -2,12 +2,13 @@
 
 use super::warming;
 use apus_sdk::{LrSchedule, Progress, Result, register};
-use serde::Deserialize;
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct InverseSqrt {
-    timescale: Option<u64>,
+apus_sdk::options! {
+    struct InverseSqrt {
+        /// Steps after warm-up until the rate is at 1 / sqrt(2) of its peak; none is the number of
+        /// warm-up steps, or 10000 without any.
+        timescale: Option<u64> = None,
+    }
 }
 
 impl LrSchedule for InverseSqrt {
@@ -26,6 +27,6 @@ impl LrSchedule for InverseSqrt {
 }
 
 register! {
-    /// A linear rise, then 1 / sqrt(step); option timescale (the warm-up, or 10000).
+    /// A linear rise, then 1 / sqrt(step).
     LrSchedule, "inverse_sqrt", InverseSqrt
 }

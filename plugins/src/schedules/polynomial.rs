@@ -2,21 +2,13 @@
 
 use super::{done, warming};
 use apus_sdk::{Error, LrSchedule, Progress, Result, register};
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Polynomial {
-    lr_end: f64,
-    power: f64,
-}
-
-impl Default for Polynomial {
-    fn default() -> Self {
-        Self {
-            lr_end: 1e-7,
-            power: 1.0,
-        }
+apus_sdk::options! {
+    struct Polynomial {
+        /// The learning rate at the end, below learning_rate.
+        lr_end: f64 = 1e-7,
+        /// Power of the share of steps that remain; 1 is a straight line.
+        power: f64 = 1.0,
     }
 }
 
@@ -35,6 +27,6 @@ impl LrSchedule for Polynomial {
 }
 
 register! {
-    /// A fall by a power of the remaining share to lr_end; options lr_end, power.
+    /// A linear rise, then a fall to lr_end by a power of the share of steps that remain.
     LrSchedule, "polynomial", Polynomial
 }

@@ -1,10 +1,10 @@
 //! Rise, plateau, fall (MiniCPM, <https://arxiv.org/abs/2404.06395>), as `get_wsd_schedule`.
 
 use apus_sdk::{Error, LrSchedule, Progress, Result, register};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Shape {
     Linear,
@@ -13,27 +13,20 @@ enum Shape {
     OneMinusSqrt,
 }
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct WarmupStableDecay {
-    num_decay_steps: Option<u64>,
-    num_stable_steps: Option<u64>,
-    warmup_type: Shape,
-    decay_type: Shape,
-    min_lr_ratio: f64,
-    num_cycles: f64,
-}
-
-impl Default for WarmupStableDecay {
-    fn default() -> Self {
-        Self {
-            num_decay_steps: None,
-            num_stable_steps: None,
-            warmup_type: Shape::Linear,
-            decay_type: Shape::Cosine,
-            min_lr_ratio: 0.0,
-            num_cycles: 0.5,
-        }
+apus_sdk::options! {
+    struct WarmupStableDecay {
+        /// Steps of the fall; needed.
+        num_decay_steps: Option<u64> = None,
+        /// Steps of the plateau; none is what warm-up and fall leave of the run.
+        num_stable_steps: Option<u64> = None,
+        /// Form of the rise: linear, cosine or 1-sqrt.
+        warmup_type: Shape = Shape::Linear,
+        /// Form of the fall: linear, cosine or 1-sqrt.
+        decay_type: Shape = Shape::Cosine,
+        /// Share of learning_rate at which the rise begins and the fall ends, 0 to 1.
+        min_lr_ratio: f64 = 0.0,
+        /// Waves of a cosine fall; 0.5 goes down once.
+        num_cycles: f64 = 0.5,
     }
 }
 
@@ -78,6 +71,6 @@ impl LrSchedule for WarmupStableDecay {
 }
 
 register! {
-    /// Rise, plateau, fall; options num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles.
+    /// Rise, plateau, fall.
     LrSchedule, "warmup_stable_decay", WarmupStableDecay
 }

@@ -1,14 +1,13 @@
 //! One line per log on standard error, as people read it in a terminal or in a job's log.
 
 use apus_sdk::{Result, RunInfo, Tracker, register};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Console {
-    #[serde(skip)]
-    interactive: bool,
+apus_sdk::options! {
+    struct Console {}
+    state {
+        interactive: bool,
+    }
 }
 
 /// What a log line shows, in this order, when it is there.

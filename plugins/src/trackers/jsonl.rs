@@ -1,16 +1,15 @@
 //! `logging.jsonl` in the run's folder, with ms-swift's keys: one line per log, then a summary.
 
 use apus_sdk::{EndState, Error, Result, RunInfo, Tracker, register};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Jsonl {
-    #[serde(skip)]
-    file: Option<File>,
+apus_sdk::options! {
+    struct Jsonl {}
+    state {
+        file: Option<File>,
+    }
 }
 
 impl Jsonl {

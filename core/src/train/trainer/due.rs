@@ -2,12 +2,14 @@
 
 use super::super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::super::clock::human;
-use super::super::evaluate::evaluate;
+use super::super::evaluate::{Evaluation, evaluate};
 use super::super::settings::Every;
 use super::super::state::{Pending, TrainerState};
 use super::Trainer;
-use anyhow::{Context, Result};
+use crate::ops::reduce;
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 impl Trainer<'_> {
     /// Logs, evaluates, saves and generates as intervals, callbacks and the end of the run ask for.
@@ -37,8 +39,8 @@ impl Trainer<'_> {
         }
         for prompt in std::mem::take(&mut self.events.control.generate) {
             let answer = self.files.answer(self.model, &prompt)?;
-            self.progress
-                .around(|| self.trackers.text(step, &prompt, &answer));
+            self.trackers.text(step, &prompt, &answer);
+            self.events.on_generate(&prompt, &answer, &self.state)?;
         }
         Ok(())
     }
@@ -103,7 +105,7 @@ impl Trainer<'_> {
         self.events.on_log(&mut values, &self.state)?;
         self.state.log_history.push(values.clone());
         let step = self.state.global_step;
-        self.progress.around(|| self.trackers.log(step, &values));
+        self.trackers.log(step, &values);
         Ok(())
     }
 
@@ -111,10 +113,13 @@ impl Trainer<'_> {
         let (events, state) = (&mut self.events, &self.state);
         let mut values = evaluate(
             self.model,
-            self.loss.as_ref(),
+            &self.loss,
             &mut self.metrics,
-            self.val,
-            self.settings.per_device_eval_batch_size,
+            &Evaluation {
+                examples: self.val,
+                batch_size: self.settings.per_device_eval_batch_size,
+                decoder: self.files,
+            },
             || events.on_prediction_step(state),
         )?;
         let name = &self.settings.metric_for_best_model;
@@ -146,7 +151,61 @@ impl Trainer<'_> {
         self.report(values)
     }
 
+    /// Saves a checkpoint and tells of it.
     fn save(&mut self) -> Result<()> {
+        self.saving = true;
+        let kept = self.events.save_state()?;
+        let path = self.write(kept)?;
+        self.saving = false;
+        self.events.on_save(&path, &self.state)?;
+        let s = self.settings;
+        match s.save_total_limit {
+            Some(limit) => Checkpoint::rotate(
+                &s.run_dir,
+                limit,
+                self.state.best_model_checkpoint.as_deref(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// After an error: what was trained so far goes to a checkpoint, unless it is in one already, or is
+    /// not worth it. The error says where.
+    pub(super) fn rescue(&mut self, error: Error) -> Error {
+        let step = self.state.global_step;
+        if step == 0 || self.saving {
+            return error;
+        }
+        let path = Checkpoint::path(&self.settings.run_dir, step);
+        let saved = match path.is_dir() {
+            true => Ok(path),
+            false => self.write_if_sound(),
+        };
+        match saved {
+            Ok(path) => anyhow!(
+                "{error:#}. The state after step {step} is saved in {0}: go on with \
+                 --resume_from_checkpoint {0}",
+                path.display()
+            ),
+            Err(also) => anyhow!("{error:#}. The state after step {step} is not saved: {also:#}"),
+        }
+    }
+
+    fn write_if_sound(&mut self) -> Result<PathBuf> {
+        let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
+        ensure!(
+            reduce::square_sum(&values)?.is_finite(),
+            "it is not finite"
+        );
+        let kept = self.events.save_state().unwrap_or_else(|error| {
+            eprintln!("warning: what callbacks keep is not saved: {error:#}");
+            Map::new()
+        });
+        self.write(kept)
+    }
+
+    /// Writes a checkpoint, with what callbacks keep.
+    fn write(&mut self, stateful_callbacks: Map<String, Value>) -> Result<PathBuf> {
         let (s, step) = (self.settings, self.state.global_step);
         let saved = TrainerState {
             global_step: step,
@@ -159,6 +218,8 @@ impl Trainer<'_> {
             seed: s.seed,
             pending: self.pending.clone(),
             log_history: self.state.log_history.clone(),
+            lr_factor: self.lr_factor,
+            stateful_callbacks,
         };
         let path = Checkpoint::write(&s.run_dir, step, |dir| {
             self.files.save(self.model, dir)?;
@@ -176,15 +237,7 @@ impl Trainer<'_> {
             )?)
         })?;
         self.last_checkpoint = Some(path.clone());
-        self.events.on_save(&path, &self.state)?;
-        match s.save_total_limit {
-            Some(limit) => Checkpoint::rotate(
-                &s.run_dir,
-                limit,
-                self.state.best_model_checkpoint.as_deref(),
-            ),
-            None => Ok(()),
-        }
+        Ok(path)
     }
 
     /// The last line of the log, by ms-swift's names.

@@ -1,0 +1,70 @@
+//! Dataset formats across the boundary: a row goes out as JSON text, its samples come back as such.
+
+use super::guard::guard;
+use super::object::{Imported, component, to_json};
+use crate::{DatasetFormat, Result, Row, Sample, Wire};
+use abi_stable::StableAbi;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{ROption, RSlice, RStr, RString};
+use std::sync::OnceLock;
+
+/// A dataset format's functions.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = FormatTableRef)))]
+pub struct FormatTable {
+    /// The rank, if it recognises these columns.
+    pub rank: unsafe extern "C" fn(*const (), RSlice<'_, RStr<'_>>) -> Wire<ROption<i32>>,
+    /// The samples of a row.
+    #[sabi(last_prefix_field)]
+    pub convert: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RString>,
+}
+
+pub(super) fn table() -> FormatTableRef {
+    static TABLE: OnceLock<FormatTableRef> = OnceLock::new();
+    *TABLE.get_or_init(|| FormatTable { rank, convert }.leak_into_prefix())
+}
+
+unsafe extern "C" fn rank(this: *const (), columns: RSlice<'_, RStr<'_>>) -> Wire<ROption<i32>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let format = unsafe { component::<dyn DatasetFormat>(this) };
+        let columns: Vec<&str> = columns.iter().map(|column| column.as_str()).collect();
+        Ok(format.try_rank(&columns)?.into())
+    })
+}
+
+unsafe extern "C" fn convert(this: *const (), row: RStr<'_>) -> Wire<RString> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let format = unsafe { component::<dyn DatasetFormat>(this) };
+        to_json(&format.convert_text(row.as_str())?)
+    })
+}
+
+impl DatasetFormat for Imported<FormatTableRef> {
+    fn recognises(&self, columns: &[&str]) -> bool {
+        self.try_rank(columns).is_ok_and(|rank| rank.is_some())
+    }
+
+    fn try_rank(&self, columns: &[&str]) -> Result<Option<i32>> {
+        let columns: Vec<RStr> = columns.iter().map(|&column| column.into()).collect();
+        let (this, call) = (self.object.this(), self.object.table().rank());
+        // SAFETY: pointer and table belong together; the columns outlive the call.
+        let wire = unsafe { call(this, RSlice::from_slice(&columns)) };
+        Ok(self.origin.took("recognises", wire)?.into_option())
+    }
+
+    fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+        self.convert_text(&serde_json::to_string(&row)?)
+    }
+
+    fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
+        let (this, call) = (self.object.this(), self.object.table().convert());
+        // SAFETY: pointer and table belong together; the text outlives the call.
+        let json = self
+            .origin
+            .took("convert", unsafe { call(this, text.into()) })?;
+        serde_json::from_str(&json).map_err(|error| self.origin.failed("convert", &error))
+    }
+}

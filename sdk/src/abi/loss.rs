@@ -1,0 +1,117 @@
+//! Losses across the boundary.
+
+use super::guard::guard;
+use super::object::{Imported, component};
+use crate::{ChunkOps, Error, Loss, LossChunk, Result, Tensor, Wire};
+use abi_stable::StableAbi;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::RResult;
+use std::sync::OnceLock;
+
+/// A loss's functions.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = LossTableRef)))]
+pub struct LossTable {
+    /// The loss of each token of a chunk.
+    #[sabi(last_prefix_field)]
+    pub per_token: unsafe extern "C" fn(*const (), WireChunk<'_>) -> Wire<Tensor>,
+}
+
+/// A [`LossChunk`].
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WireChunk<'a> {
+    labels: &'a Tensor,
+    weights: &'a Tensor,
+    /// Goes with the functions of `host`.
+    ops: *const (),
+    host: ChunkTableRef,
+}
+
+/// The host's functions for a chunk.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ChunkTableRef)))]
+pub struct ChunkTable {
+    /// See [`LossChunk::logits`].
+    pub logits: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
+    /// See [`LossChunk::cross_entropy`].
+    #[sabi(last_prefix_field)]
+    pub cross_entropy: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
+}
+
+pub(super) fn table() -> LossTableRef {
+    static TABLE: OnceLock<LossTableRef> = OnceLock::new();
+    *TABLE.get_or_init(|| LossTable { per_token }.leak_into_prefix())
+}
+
+unsafe extern "C" fn per_token(this: *const (), chunk: WireChunk<'_>) -> Wire<Tensor> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let loss = unsafe { component::<dyn Loss>(this) };
+        loss.per_token(&LossChunk::new(chunk.labels, chunk.weights, &chunk))
+    })
+}
+
+/// The plugin's side of a chunk.
+impl ChunkOps for WireChunk<'_> {
+    fn logits(&self) -> Result<Tensor> {
+        // SAFETY: pointer and table come from one host, which waits for the loss to return.
+        given(unsafe { self.host.logits()(self.ops) })
+    }
+
+    fn cross_entropy(&self) -> Result<Tensor> {
+        // SAFETY: as above.
+        given(unsafe { self.host.cross_entropy()(self.ops) })
+    }
+}
+
+fn given(wire: Wire<Tensor>) -> Result<Tensor> {
+    match wire {
+        RResult::ROk(tensor) => Ok(tensor),
+        RResult::RErr(message) => Err(Error::new(message)),
+    }
+}
+
+fn chunk_table() -> ChunkTableRef {
+    static TABLE: OnceLock<ChunkTableRef> = OnceLock::new();
+    *TABLE.get_or_init(|| {
+        ChunkTable {
+            logits,
+            cross_entropy,
+        }
+        .leak_into_prefix()
+    })
+}
+
+/// The host's chunk behind a pointer to the reference to it.
+unsafe fn ops<'a>(ops: *const ()) -> &'a dyn ChunkOps {
+    // SAFETY: `Imported::per_token` makes the pointer and outlives the call.
+    unsafe { *ops.cast::<&dyn ChunkOps>() }
+}
+
+unsafe extern "C" fn logits(this: *const ()) -> Wire<Tensor> {
+    // SAFETY: the plugin gives the chunk's own pointer.
+    guard(|| unsafe { ops(this) }.logits())
+}
+
+unsafe extern "C" fn cross_entropy(this: *const ()) -> Wire<Tensor> {
+    // SAFETY: the plugin gives the chunk's own pointer.
+    guard(|| unsafe { ops(this) }.cross_entropy())
+}
+
+impl Loss for Imported<LossTableRef> {
+    fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
+        let ops: &dyn ChunkOps = chunk.ops();
+        let wire = WireChunk {
+            labels: chunk.labels,
+            weights: chunk.weights,
+            ops: std::ptr::from_ref(&ops).cast(),
+            host: chunk_table(),
+        };
+        let (this, call) = (self.object.this(), self.object.table().per_token());
+        // SAFETY: pointer and table belong together; the chunk outlives the call.
+        self.origin.took("per_token", unsafe { call(this, wire) })
+    }
+}

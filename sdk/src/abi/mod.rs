@@ -1,0 +1,45 @@
+//! The boundary between a plugin library and its host.
+//!
+//! A plugin exports one root module ([`PluginRoot`]). Tables of functions (prefix types of
+//! `abi_stable`) only grow at their end; whatever people will want to extend (rows, run states,
+//! options, descriptions) crosses as JSON, where a new field breaks nobody. Each kind of component has
+//! one file with both of its sides: the functions that a plugin exports, and the trait's
+//! implementation on top of them for the host.
+//!
+//! No panic crosses: every exported function runs inside a [guard](guard::guard) that was compiled
+//! into the plugin.
+
+mod callback;
+mod describe;
+mod export;
+mod format;
+pub(crate) mod guard;
+mod loss;
+mod loss_scale;
+mod metric;
+mod object;
+mod open;
+mod optimizer;
+mod root;
+mod schedule;
+mod tracker;
+
+pub use describe::{ComponentDoc, Description};
+pub use object::{Crosses, Object, Origin};
+pub use open::{Library, OpenError, layout, open};
+pub use root::{PluginRoot, PluginRootRef};
+
+/// Name of the section of a library that says which SDK it was built with.
+pub const SECTION: &str = ".apus.sdk";
+
+/// The symbol through which a host finds the root module.
+pub const ROOT_SYMBOL: &str = abi_stable::library::ROOT_MODULE_LOADER_NAME;
+
+/// This SDK's version.
+pub const SDK_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `export_plugin!` needs from the outside.
+#[doc(hidden)]
+pub mod private {
+    pub use super::export::{TAG, root};
+}

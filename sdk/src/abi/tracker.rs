@@ -1,0 +1,108 @@
+//! Trackers across the boundary.
+
+use super::guard::guard;
+use super::object::{Imported, component_mut, to_json};
+use crate::{EndState, Result, RunInfo, Tracker, Wire};
+use abi_stable::StableAbi;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::RStr;
+use serde_json::{Map, Value};
+use std::sync::OnceLock;
+
+/// A tracker's functions; run, values and end are JSON.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = TrackerTableRef)))]
+#[allow(missing_docs)]
+pub struct TrackerTable {
+    pub start: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
+    pub log: unsafe extern "C" fn(*mut (), u64, RStr<'_>) -> Wire<()>,
+    pub text: unsafe extern "C" fn(*mut (), u64, RStr<'_>, RStr<'_>) -> Wire<()>,
+    pub finish: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
+    #[sabi(last_prefix_field)]
+    pub on_terminal: unsafe extern "C" fn(*mut ()) -> Wire<bool>,
+}
+
+pub(super) fn table() -> TrackerTableRef {
+    static TABLE: OnceLock<TrackerTableRef> = OnceLock::new();
+    *TABLE.get_or_init(|| {
+        TrackerTable {
+            start,
+            log,
+            text,
+            finish,
+            on_terminal,
+        }
+        .leak_into_prefix()
+    })
+}
+
+/// The tracker behind the host's pointer.
+unsafe fn tracker<'a>(this: *mut ()) -> &'a mut dyn Tracker {
+    // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
+    unsafe { component_mut::<dyn Tracker>(this) }
+}
+
+unsafe extern "C" fn start(this: *mut (), run: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.start(&serde_json::from_str(run.as_str())?))
+}
+
+unsafe extern "C" fn log(this: *mut (), step: u64, values: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.log(step, &serde_json::from_str(values.as_str())?))
+}
+
+unsafe extern "C" fn text(this: *mut (), step: u64, name: RStr<'_>, text: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.text(step, name.as_str(), text.as_str()))
+}
+
+unsafe extern "C" fn finish(this: *mut (), end: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.finish(&serde_json::from_str(end.as_str())?))
+}
+
+unsafe extern "C" fn on_terminal(this: *mut ()) -> Wire<bool> {
+    // SAFETY: see `tracker`.
+    guard(|| Ok(unsafe { tracker(this) }.on_terminal()))
+}
+
+impl Tracker for Imported<TrackerTableRef> {
+    fn start(&mut self, run: &RunInfo) -> Result<()> {
+        let json = to_json(run)?;
+        let (this, table) = (self.object.this(), self.object.table());
+        // SAFETY: pointer and table belong together; the text outlives the call.
+        self.origin
+            .took("start", unsafe { table.start()(this, json.as_rstr()) })
+    }
+
+    fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
+        let json = to_json(values)?;
+        let (this, table) = (self.object.this(), self.object.table());
+        // SAFETY: as above.
+        self.origin
+            .took("log", unsafe { table.log()(this, step, json.as_rstr()) })
+    }
+
+    fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
+        let (this, table) = (self.object.this(), self.object.table());
+        // SAFETY: as above.
+        let wire = unsafe { table.text()(this, step, name.into(), text.into()) };
+        self.origin.took("text", wire)
+    }
+
+    fn on_terminal(&self) -> bool {
+        let (this, table) = (self.object.this(), self.object.table());
+        // SAFETY: as above.
+        unsafe { table.on_terminal()(this) }.unwrap_or(false)
+    }
+
+    fn finish(&mut self, end: &EndState) -> Result<()> {
+        let json = to_json(end)?;
+        let (this, table) = (self.object.this(), self.object.table());
+        // SAFETY: as above.
+        self.origin
+            .took("finish", unsafe { table.finish()(this, json.as_rstr()) })
+    }
+}

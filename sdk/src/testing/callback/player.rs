@@ -1,0 +1,155 @@
+//! A run under way: the trainer's loop, without a model.
+
+use super::{Played, Run};
+use crate::{Callback, Control, Error, Result, RunState};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// The learning rate of a run for a callback, before a factor.
+const LEARNING_RATE: f64 = 1e-4;
+
+/// A run under way.
+pub struct Player<'a> {
+    run: &'a Run,
+    callback: &'a mut dyn Callback,
+    state: RunState,
+    control: Control,
+    lr_factor: Option<f64>,
+    played: Played,
+}
+
+/// Sends an event: its name, and what it is about.
+macro_rules! send {
+    ($player:ident.$event:ident($($about:expr),*)) => {{
+        let event = stringify!($event);
+        $player.callback
+            .$event($($about,)* &$player.state, &mut $player.control)
+            .and_then(|()| $player.control.check())
+            .map_err(|error| Error::new(format!("{event}: {error}")))?
+    }};
+}
+
+impl<'a> Player<'a> {
+    /// A run that has not begun.
+    pub fn new(run: &'a Run, callback: &'a mut dyn Callback) -> Self {
+        let state = RunState {
+            max_steps: run.steps,
+            num_train_epochs: 1.0,
+            output_dir: PathBuf::from("output"),
+            ..RunState::default()
+        };
+        Self {
+            run,
+            callback,
+            state,
+            control: Control::default(),
+            lr_factor: None,
+            played: Played::default(),
+        }
+    }
+
+    /// Sends all events.
+    pub fn play(mut self) -> Result<Played> {
+        send!(self.on_init_end());
+        send!(self.on_train_begin());
+        while self.state.global_step < self.run.steps {
+            if self.state.global_step == 0 {
+                send!(self.on_epoch_begin());
+            }
+            self.step()?;
+            if self.state.global_step == self.run.steps {
+                send!(self.on_epoch_end());
+            }
+            self.what_is_due()?;
+            if self.control.should_training_stop {
+                break;
+            }
+        }
+        self.played.steps = self.state.global_step;
+        send!(self.on_train_end());
+        Ok(self.played)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        send!(self.on_step_begin());
+        send!(self.on_substep_end());
+        send!(self.on_pre_optimizer_step());
+        send!(self.on_optimizer_step());
+        self.state.global_step += 1;
+        self.state.epoch = self.state.global_step as f64 / self.run.steps as f64;
+        self.state.learning_rate = LEARNING_RATE * self.lr_factor.unwrap_or(1.0);
+        self.state.loss = Some(1.0 / self.state.global_step as f64);
+        self.state.grad_norm = Some(1.0);
+        send!(self.on_step_end());
+        Ok(())
+    }
+
+    /// Logs, evaluates, saves and answers, as the trainer does after a step.
+    fn what_is_due(&mut self) -> Result<()> {
+        let step = self.state.global_step;
+        if let Some(factor) = self.control.lr_factor
+            && self.lr_factor != Some(factor)
+        {
+            self.lr_factor = Some(factor);
+            self.played.lr_factors.push((step, factor));
+        }
+        self.control.should_log = false;
+        self.log(Map::from_iter([
+            ("loss".to_owned(), json!(self.state.loss)),
+            ("grad_norm".to_owned(), json!(self.state.grad_norm)),
+            ("learning_rate".to_owned(), json!(self.state.learning_rate)),
+        ]))?;
+        let due = step <= self.run.eval_losses.len() as u64;
+        let asked = std::mem::take(&mut self.control.should_evaluate);
+        if asked {
+            self.played.evaluations.push(step);
+        }
+        if due || asked {
+            self.evaluate()?;
+        }
+        let asked = std::mem::take(&mut self.control.should_save);
+        if asked {
+            self.played.saves.push(step);
+        }
+        if due || asked {
+            let path = self.checkpoint();
+            send!(self.on_save(&path));
+        }
+        for prompt in std::mem::take(&mut self.control.generate) {
+            let answer = (self.run.answer)(&prompt);
+            send!(self.on_generate(&prompt, &answer));
+            self.played.answers.push((step, prompt, answer));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        send!(self.on_prediction_step());
+        let losses = &self.run.eval_losses;
+        let given = losses
+            .get(self.state.global_step as usize - 1)
+            .or(losses.last());
+        let loss = given.copied().or(self.state.loss).unwrap_or_default();
+        if self.state.best_metric.is_none_or(|best| loss < best) {
+            self.state.best_metric = Some(loss);
+            self.state.best_model_checkpoint = Some(self.checkpoint());
+        }
+        let values = Map::from_iter([("eval_loss".to_owned(), json!(loss))]);
+        send!(self.on_evaluate(&values));
+        self.log(values)
+    }
+
+    fn log(&mut self, mut values: Map<String, Value>) -> Result<()> {
+        values.insert("epoch".to_owned(), json!(self.state.epoch));
+        values.append(&mut self.control.metrics);
+        send!(self.on_log(&mut values));
+        self.state.log_history.push(values.clone());
+        self.played.logs.push(values);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        let step = self.state.global_step;
+        self.state.output_dir.join(format!("checkpoint-{step}"))
+    }
+}

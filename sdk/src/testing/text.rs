@@ -1,0 +1,141 @@
+//! Loss scales and dataset formats: one text, one row.
+
+use super::object;
+use crate::{DatasetFormat, Error, Field, LossScale, Result, Sample, Turn};
+use serde_json::Value;
+
+/// Segments of the content of an assistant's last answer, with their weights.
+///
+/// # Errors
+/// Those of the scale; segments that do not join back to the text; a weight that is negative or not
+/// finite.
+pub fn segments(scale: &dyn LossScale, text: &str) -> Result<Vec<(String, f64)>> {
+    let turn = Turn {
+        role: "assistant",
+        field: Field::Content,
+        query: None,
+        is_last: true,
+    };
+    let segments = scale.segments(text, &turn)?;
+    let joined: String = segments
+        .iter()
+        .map(|segment| segment.text.as_str())
+        .collect();
+    if joined != text {
+        return Err(Error::new(format!(
+            "the segments join to {joined:?}, the text is {text:?}"
+        )));
+    }
+    let checked = segments.into_iter().map(|segment| {
+        match segment.weight.is_finite() && segment.weight >= 0.0 {
+            true => Ok((segment.text, segment.weight)),
+            false => Err(Error::new(format!(
+                "the weight of {:?} is {}; it is a finite number of 0 or more",
+                segment.text, segment.weight
+            ))),
+        }
+    });
+    checked.collect()
+}
+
+/// Converts one row, a JSON object.
+///
+/// # Errors
+/// Those of the format; columns that it does not recognise; token rows whose lists differ in length.
+pub fn convert(format: &dyn DatasetFormat, row: Value) -> Result<Vec<Sample>> {
+    let row = object(row, "rows")?;
+    let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+    if !format.recognises(&columns) {
+        return Err(Error::new(format!(
+            "the format does not recognise the columns {}",
+            columns.join(", ")
+        )));
+    }
+    let samples = format.convert(row)?;
+    for sample in &samples {
+        if let Sample::Tokens(row) = sample {
+            let tokens = row.input_ids.len();
+            let weights = row.loss_scale.as_ref().map_or(tokens, Vec::len);
+            if [row.labels.len(), weights] != [tokens; 2] {
+                return Err(Error::new(format!(
+                    "{tokens} tokens with {} labels and {weights} weights",
+                    row.labels.len()
+                )));
+            }
+        }
+    }
+    Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conversation, Message, Row, Segment, TokenRow};
+    use serde_json::json;
+
+    /// What stands before the first space, and the rest.
+    struct Split(&'static str, f64);
+    impl LossScale for Split {
+        fn segments(&self, text: &str, _turn: &Turn) -> Result<Vec<Segment>> {
+            let (head, tail) = text.split_once(' ').ok_or("one word")?;
+            Ok(vec![
+                Segment::new(format!("{head}{}", self.0), self.1),
+                Segment::new(tail, 1.0),
+            ])
+        }
+    }
+
+    struct Pairs;
+    impl DatasetFormat for Pairs {
+        fn recognises(&self, columns: &[&str]) -> bool {
+            columns.contains(&"q")
+        }
+        fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+            if let Some(tokens) = row.get("tokens") {
+                return Ok(vec![Sample::Tokens(TokenRow {
+                    input_ids: serde_json::from_value(tokens.clone())?,
+                    ..TokenRow::default()
+                })]);
+            }
+            let message = Message::new("user", row["q"].as_str().ok_or("q is text")?);
+            Ok(vec![Sample::Conversation(Conversation {
+                messages: vec![message],
+                ..Conversation::default()
+            })])
+        }
+    }
+
+    #[test]
+    fn segments_join_and_weigh_something() {
+        let found = segments(&Split(" ", 0.0), "a b c").unwrap();
+        assert_eq!(found, [("a ".to_owned(), 0.0), ("b c".to_owned(), 1.0)]);
+        let said = |scale: Split| segments(&scale, "a b").unwrap_err().to_string();
+        assert_eq!(
+            said(Split("", 1.0)),
+            r#"the segments join to "ab", the text is "a b""#
+        );
+        assert!(said(Split(" ", -1.0)).contains(r#"the weight of "a " is -1"#));
+        assert!(said(Split(" ", f64::NAN)).contains("NaN"));
+        assert!(segments(&Split(" ", 1.0), "a").is_err());
+    }
+
+    #[test]
+    fn rows_are_recognised_and_checked() {
+        let found = convert(&Pairs, json!({"q": "Hi"})).unwrap();
+        let Sample::Conversation(conversation) = &found[0] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(conversation.messages[0].text(), Some("Hi"));
+        let said = |row| convert(&Pairs, row).unwrap_err().to_string();
+        assert_eq!(
+            said(json!({"a": 1, "b": 2})),
+            "the format does not recognise the columns a, b"
+        );
+        assert_eq!(said(json!({"q": 1})), "q is text");
+        assert_eq!(
+            said(json!({"q": 1, "tokens": [1]})),
+            "1 tokens with 0 labels and 1 weights"
+        );
+        assert!(said(json!("Hi")).contains("a JSON object"));
+    }
+}

@@ -1,0 +1,143 @@
+//! `apus plugin new|check|list`
+
+mod new;
+
+use crate::components::{given_plugins, kind, lines, plugins_argument};
+use crate::{Ended, Failure};
+use apus_core::plugin::{self, PluginSpec, check};
+use apus_core::registry::{self, Source};
+use apus_sdk::Kind;
+use clap::{Arg, ArgMatches, Command};
+use std::path::PathBuf;
+
+/// What clap needs to know about it.
+pub fn command() -> Command {
+    Command::new("plugin")
+        .about("Makes, checks and lists plugin libraries")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("new")
+                .about("Writes a crate with one component, a test and a README")
+                .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the crate"))
+                .arg(
+                    Arg::new("kind")
+                        .long("kind")
+                        .value_name("KIND")
+                        .required(true)
+                        .help("Kind of its component: dataset-format, loss-scale, loss, optimizer, schedule, callback, metric, tracker"),
+                )
+                .arg(Arg::new("dir").long("dir").value_name("DIR").help("Folder to make [./NAME]"))
+                .arg(Arg::new("sdk").long("sdk").value_name("DIR").help("Folder of the crate apus-sdk to build against")),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Loads plugins and exercises each of their components")
+                .arg(Arg::new("files").value_name("FILE").num_args(1..).required(true))
+                .arg(
+                    Arg::new("device")
+                        .long("device")
+                        .value_name("DEVICE")
+                        .default_value("cpu")
+                        .help("auto, cpu, cuda or cuda:N"),
+                ),
+        )
+        .subcommand(
+            Command::new("list")
+                .about("Lists plugins with version, hash and components")
+                .arg(plugins_argument()),
+        )
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
+    match matches.subcommand() {
+        Some(("new", matches)) => new_crate(matches),
+        Some(("check", matches)) => check_files(matches),
+        Some(("list", matches)) => list(matches),
+        _ => Ok(Ended::Done),
+    }
+}
+
+fn new_crate(matches: &ArgMatches) -> Result<Ended, Failure> {
+    let text = |id: &str| matches.get_one::<String>(id);
+    let (Some(name), Some(wanted)) = (text("name"), text("kind")) else {
+        return Ok(Ended::Done);
+    };
+    let options = new::NewOptions {
+        dir: text("dir").map(PathBuf::from),
+        sdk: text("sdk").map(PathBuf::from),
+    };
+    let dir = new::run(name, kind(wanted)?, &options).map_err(Failure::Run)?;
+    println!("written: {}", dir.display());
+    println!(
+        "next: cd {} && cargo test && cargo build --release",
+        dir.display()
+    );
+    Ok(Ended::Done)
+}
+
+fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
+    let files = matches.get_many::<String>("files").unwrap_or_default();
+    let specs: Vec<PluginSpec> = files.map(PluginSpec::new).collect();
+    let device = matches
+        .get_one::<String>("device")
+        .map_or("cpu", String::as_str);
+    let device = apus_core::device::open(device).map_err(Failure::Run)?;
+    plugin::load(&specs).map_err(Failure::Run)?;
+    let mut failed = 0;
+    for plugin in plugin::loaded() {
+        print_plugin(plugin);
+        for entry in entries(plugin).map_err(Failure::Run)? {
+            print!("{} {}", entry.doc.kind, lines(&entry).trim_start());
+            for finding in check::check(&entry, &device) {
+                failed += usize::from(finding.is_failure());
+                println!("      {finding}");
+            }
+        }
+    }
+    match failed {
+        0 => Ok(Ended::Done),
+        failed => Err(Failure::Run(anyhow::anyhow!("{failed} checks failed"))),
+    }
+}
+
+fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
+    plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
+    let loaded = plugin::loaded();
+    if loaded.is_empty() {
+        println!("no plugins; give some with --plugin FILE, or name a folder in APUS_PLUGIN_PATH");
+    }
+    for plugin in loaded {
+        print_plugin(plugin);
+        for entry in entries(plugin).map_err(Failure::Run)? {
+            println!("  {} {}: {}", entry.doc.kind, entry.name, entry.doc.doc);
+        }
+    }
+    Ok(Ended::Done)
+}
+
+fn print_plugin(plugin: &plugin::Plugin) {
+    let description = plugin.description();
+    println!(
+        "{} {}  {}\n  apus-sdk {}, sha256 {}",
+        description.name,
+        description.version,
+        plugin.file.display(),
+        description.sdk,
+        plugin.sha256
+    );
+}
+
+/// The components of one plugin, by kind.
+fn entries(of: &plugin::Plugin) -> anyhow::Result<Vec<registry::Entry>> {
+    let mut found = Vec::new();
+    for &kind in Kind::ALL {
+        let all = registry::all(kind)?.into_iter();
+        found.extend(all.filter(|entry| match entry.source {
+            Source::Loaded(plugin) => plugin.canonical == of.canonical,
+            Source::Linked(_) => false,
+        }));
+    }
+    Ok(found)
+}

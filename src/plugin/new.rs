@@ -1,0 +1,256 @@
+//! `apus plugin new`: the crate of a plugin with one small component that works and its test, to be
+//! changed into what is wanted.
+
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::Kind;
+use apus_sdk::abi::SDK_VERSION;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::path::{Path, PathBuf};
+
+const CARGO_TOML: &str = include_str!("templates/Cargo.toml.txt");
+const README: &str = include_str!("templates/README.md.txt");
+const GITIGNORE: &str = "/target\n";
+
+/// The SDK of the checkout that this binary was built from.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk");
+
+/// Where things are, if not where they usually are.
+#[derive(Debug, Clone, Default)]
+pub struct NewOptions {
+    /// The folder to make; `./NAME` if it is not given.
+    pub dir: Option<PathBuf>,
+    /// The folder of apus-sdk; that of the checkout this binary was built from, or else the published
+    /// crate, if it is not given.
+    pub sdk: Option<PathBuf>,
+}
+
+/// Makes the crate and gives back its folder.
+///
+/// # Errors
+/// A name that is none for a crate, a folder that is there already, an SDK that is not where it should
+/// be.
+pub fn run(name: &str, kind: Kind, options: &NewOptions) -> Result<PathBuf> {
+    check(name)?;
+    let sdk = dependency(options.sdk.as_deref(), Path::new(CHECKOUT))?;
+    let dir = options.dir.clone().unwrap_or_else(|| PathBuf::from(name));
+    ensure!(
+        dir.symlink_metadata().is_err(),
+        "{}: is there already; give another name, or another folder with --dir",
+        dir.display()
+    );
+    for (file, text) in files(name, kind, &sdk) {
+        let path = dir.join(file);
+        let folder = path.parent().unwrap_or(&dir);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&path, text))
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+    }
+    Ok(dir)
+}
+
+/// Refuses names that cargo, the compiler or the plugin's own dependencies would stumble over.
+fn check(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut words = name.split(['-', '_']);
+    ensure!(
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && words.all(|word| !word.is_empty() && word.chars().all(plain)),
+        "{name:?} is no name for a crate: it is made of words of lowercase letters and digits with a \
+         single - or _ between them and begins with a letter, as in my-loss"
+    );
+    let component = component(name);
+    if KEYWORDS.contains(&component.as_str()) {
+        bail!("{name:?} is a word of the Rust language; choose another name, such as my-{name}");
+    }
+    if TAKEN.contains(&component.as_str()) {
+        bail!(
+            "{name:?} is the name of a crate that a plugin uses; choose another, such as my-{name}"
+        );
+    }
+    Ok(())
+}
+
+/// Keywords of the 2024 edition that a name could be.
+const KEYWORDS: &[&str] = &[
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
+    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+];
+
+/// Crates that come with Rust, and those that the templates depend on.
+const TAKEN: &[&str] = &[
+    "alloc",
+    "apus_sdk",
+    "core",
+    "proc_macro",
+    "serde_json",
+    "std",
+    "test",
+];
+
+/// The name of the component of a crate.
+fn component(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The value of `apus-sdk` in the crate's Cargo.toml.
+fn dependency(given: Option<&Path>, checkout: &Path) -> Result<String> {
+    let folder = match given {
+        Some(folder) => {
+            ensure!(
+                folder.join("Cargo.toml").is_file(),
+                "{}: this is not the folder of apus-sdk; there is no Cargo.toml in it",
+                folder.display()
+            );
+            std::path::absolute(folder)?
+        }
+        None if checkout.join("Cargo.toml").is_file() => checkout.to_owned(),
+        None => {
+            let version: Vec<&str> = SDK_VERSION.split('.').take(2).collect();
+            return Ok(format!("\"{}\"", version.join(".")));
+        }
+    };
+    let text = folder
+        .to_str()
+        .with_context(|| format!("{}: is not UTF-8", folder.display()))?;
+    // A JSON string is a TOML string.
+    Ok(format!("{{ path = {} }}", serde_json::to_string(text)?))
+}
+
+/// A kind's library, and the flag that names a component of it.
+fn template(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::DatasetFormat => (
+            include_str!("templates/dataset_format/lib.rs"),
+            "dataset_format",
+        ),
+        Kind::LossScale => (include_str!("templates/loss_scale/lib.rs"), "loss_scale"),
+        Kind::Loss => (include_str!("templates/loss/lib.rs"), "loss_type"),
+        Kind::Optimizer => (include_str!("templates/optimizer/lib.rs"), "optimizer"),
+        Kind::LrSchedule => (include_str!("templates/schedule/lib.rs"), "lr_scheduler"),
+        Kind::Callback => (include_str!("templates/callback/lib.rs"), "callbacks"),
+        Kind::Metric => (include_str!("templates/metric/lib.rs"), "metrics"),
+        Kind::Tracker => (include_str!("templates/tracker/lib.rs"), "trackers"),
+    }
+}
+
+/// The files of the crate by their paths in it.
+fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
+    let (lib, flag) = template(kind);
+    let component = component(name);
+    let library = format!("{DLL_PREFIX}{component}{DLL_SUFFIX}");
+    let kind = match kind.name() {
+        name if name.starts_with(['a', 'e', 'i', 'o', 'u']) => format!("an {name}"),
+        name => format!("a {name}"),
+    };
+    let fill = |text: &str| {
+        text.replace("{{crate}}", name)
+            .replace("{{component}}", &component)
+            .replace("{{kind}}", &kind)
+            .replace("{{flag}}", flag)
+            .replace("{{library}}", &library)
+            .replace("{{sdk}}", sdk)
+    };
+    [
+        ("Cargo.toml", fill(CARGO_TOML)),
+        ("README.md", fill(README)),
+        (".gitignore", GITIGNORE.to_owned()),
+        ("src/lib.rs", fill(lib)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_crates() {
+        for name in ["focal", "my-loss", "my_loss", "two-cycles_2", "a1"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        let said = |name| check(name).unwrap_err().to_string();
+        for name in [
+            "", "1st", "-a", "a-", "a--b", "a-_b", "Focal", "my loss", "my.loss", "a/b", "..",
+            "größe",
+        ] {
+            assert!(
+                said(name).contains("lowercase letters and digits"),
+                "{name}"
+            );
+        }
+        assert!(said("match").contains("a word of the Rust language"));
+        assert!(said("serde-json").contains("a crate that a plugin uses"));
+        assert!(said("test").contains("my-test"));
+    }
+
+    #[test]
+    fn every_kind_has_a_whole_crate() {
+        let dir = tempfile::tempdir().unwrap();
+        for &kind in Kind::ALL {
+            let options = NewOptions {
+                dir: Some(dir.path().join(kind.name())),
+                sdk: None,
+            };
+            let made = run("my-part", kind, &options).unwrap();
+            let read = |file: &str| std::fs::read_to_string(made.join(file)).unwrap();
+            for (file, _) in files("my-part", kind, "") {
+                assert!(!read(file).contains("{{"), "{kind}: {file}");
+            }
+            let lib = read("src/lib.rs");
+            for part in [
+                "apus_sdk::export_plugin!();",
+                "apus_sdk::options! {",
+                "\"my_part\", ",
+                "apus_sdk::testing::",
+            ] {
+                assert!(lib.contains(part), "{kind}: {part}");
+            }
+            let cargo = read("Cargo.toml");
+            for part in [
+                "name = \"my-part\"",
+                "crate-type = [\"cdylib\"]",
+                "\n[workspace]\n",
+            ] {
+                assert!(cargo.contains(part), "{kind}: {part}");
+            }
+            assert_eq!(read(".gitignore"), "/target\n");
+            let (_, flag) = template(kind);
+            let command = format!(
+                "apus sft --plugin target/release/{DLL_PREFIX}my_part{DLL_SUFFIX} --{flag} my_part"
+            );
+            assert!(read("README.md").contains(&command), "{kind}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = NewOptions {
+            dir: Some(dir.path().to_owned()),
+            sdk: None,
+        };
+        let error = run("my-loss", Kind::Loss, &options)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("is there already"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_sdk_is_given_or_in_the_checkout_or_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        assert!(dependency(None, &gone).unwrap().starts_with("\"1."));
+        let error = dependency(Some(&gone), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not the folder of apus-sdk"), "{error}");
+        let sdk = dir.path().join("a \"quoted\" sdk");
+        std::fs::create_dir(&sdk).unwrap();
+        std::fs::write(sdk.join("Cargo.toml"), "").unwrap();
+        let found = dependency(None, &sdk).unwrap();
+        assert!(found.starts_with("{ path = \"/"), "{found}");
+        assert!(found.ends_with(r#"/a \"quoted\" sdk" }"#), "{found}");
+        assert_eq!(dependency(Some(&sdk), &gone).unwrap(), found);
+    }
+}

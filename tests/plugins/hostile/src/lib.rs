@@ -1,0 +1,6 @@
+//! Components that fail in every way that a host has to survive.
+
+apus_sdk::export_plugin!();
+
+mod bad;
+mod wrong;
