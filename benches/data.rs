@@ -1,6 +1,7 @@
 //! Conversations to tokens with weights: rendering, loss scales, tokenising.
 
 use apus_core::chat::RenderOptions;
+use apus_core::config::Spec;
 use apus_core::train::setup::{ChatOptions, encoder};
 use apus_sdk::{Conversation, Message, Sample};
 use std::path::Path;
@@ -32,10 +33,11 @@ fn samples() -> Vec<Sample> {
 #[divan::bench(args = ["default", "ignore_empty_think", "hermes+ignore_empty_think"])]
 fn thousand_conversations(bencher: divan::Bencher, loss_scale: &str) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny/model_mxfp4");
+    let scales: Vec<Spec> = loss_scale.split('+').map(Spec::named).collect();
     let encoder = encoder(ChatOptions {
         dir: &dir,
         backend: "native",
-        loss_scale,
+        loss_scale: &scales,
         render: RenderOptions::default(),
         think_to_analysis: true,
     })

@@ -61,6 +61,20 @@ impl<T: ?Sized> Named<T> {
     }
 }
 
+impl<T: ?Sized> Named<T> {
+    /// What came out of `event`, with this component named in the error; a plugin's names itself.
+    ///
+    /// # Errors
+    /// That of the result.
+    pub fn said<R>(&self, event: &str, result: apus_sdk::Result<R>) -> Result<R> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) if self.foreign => Err(error.into()),
+            Err(error) => bail!("{}, {event}: {error}", self.label),
+        }
+    }
+}
+
 /// All components of a kind, by name.
 ///
 /// # Errors

@@ -12,8 +12,8 @@ use apus_core::registry::{self, Named};
 use apus_core::train::{MicroBatch, OptimizerHost, Sequence, head_loss};
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Loss, LrSchedule, Optimizer, Progress};
-use candle_core::{DType, Device, Tensor};
 use builtins::ways;
+use candle_core::{DType, Device, Tensor};
 use common::{golden, load, max_gap, tensors, unpad};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -188,7 +188,11 @@ struct Curve {
 /// Follows a curve with the built-in components linked in, and loaded: the same bits both ways.
 fn follow(curve: &Curve) {
     let [linked, loaded] = ways().map(|way| follow_with(way, curve));
-    assert_eq!(linked, loaded, "{}: linked in and loaded differ", curve.name);
+    assert_eq!(
+        linked, loaded,
+        "{}: linked in and loaded differ",
+        curve.name
+    );
 }
 
 /// Loss and gradient norm of each step.
@@ -277,6 +281,7 @@ fn follow_with(way: &str, curve: &Curve) -> Vec<(f64, f64)> {
         let gap = max_gap(&reference_logits(&model), wanted);
         assert!(gap < 5e-3, "{key}: {gap}");
     }
+    followed
 }
 
 #[test]

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 fn reference_vectors() {
     let rows = lines("loss_scale.jsonl");
     assert_eq!(rows.len(), 120);
-    for (way, row) in ways().into_iter().flat_map(|way| rows.iter().map(move |row| (way, row))) {
+    for (way, row) in ways()
+        .into_iter()
+        .flat_map(|way| rows.iter().map(move |row| (way, row)))
+    {
         let text = |key: &str| row[key].as_str();
         let chain = chain(way, text("loss_scale").unwrap());
         let turn = Turn {

@@ -95,7 +95,11 @@ fn the_last_round_and_everything() {
         "{last}"
     );
     assert!(last.ends_with("d<|return|>]]"), "{last}");
-    let encoder = encoder(ChatTemplate::native(), chain("", "all"), TrainHeader::Channel);
+    let encoder = encoder(
+        ChatTemplate::native(),
+        chain("", "all"),
+        TrainHeader::Channel,
+    );
     let all = encoder.encode(&sample(&two_turns())).unwrap();
     assert!(all.weights.iter().all(|weight| *weight == 1.0));
     assert_eq!(all.targets(), all.len() - 1);

@@ -45,14 +45,20 @@ impl Chain {
                 None => {}
             }
         }
-        let has_base = scales.first().map(|(_, scale)| scale.try_base()).transpose()?;
+        let has_base = scales
+            .first()
+            .map(|(_, scale)| scale.try_base())
+            .transpose()?;
         let has_base = has_base.flatten().is_some();
-        let links = scales.into_iter().enumerate().map(|(i, (name, scale))| Link {
-            name,
-            scale,
-            is_base: has_base && i == 0,
-            matched: AtomicBool::new(false),
-        });
+        let links = scales
+            .into_iter()
+            .enumerate()
+            .map(|(i, (name, scale))| Link {
+                name,
+                scale,
+                is_base: has_base && i == 0,
+                matched: AtomicBool::new(false),
+            });
         Ok(Self {
             base,
             links: links.collect(),
@@ -88,8 +94,7 @@ impl Chain {
 
     /// The scales that so far changed no weight anywhere: with all rows seen, likely a mistake.
     pub fn unmatched(&self) -> Vec<&str> {
-        let idle =
-            |link: &&Link| !link.is_base && !link.matched.load(Ordering::Relaxed);
+        let idle = |link: &&Link| !link.is_base && !link.matched.load(Ordering::Relaxed);
         self.links
             .iter()
             .filter(idle)

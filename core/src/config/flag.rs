@@ -103,7 +103,10 @@ fn component(name: &str) -> Value {
 
 /// The components of `a+b`.
 pub(super) fn chain(text: &str) -> Value {
-    let names = text.split('+').map(str::trim).filter(|name| !name.is_empty());
+    let names = text
+        .split('+')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     names.map(component).collect()
 }
 

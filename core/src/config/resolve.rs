@@ -385,10 +385,15 @@ mod tests {
 
     #[test]
     fn options_of_one_among_several() {
-        let found = sft("--callbacks a b --callbacks.b.patience 3 --loss_scale all+x --loss_scale.x.code 2.5");
+        let found = sft(
+            "--callbacks a b --callbacks.b.patience 3 --loss_scale all+x --loss_scale.x.code 2.5",
+        );
         assert_eq!(found.config.callbacks[1].options["patience"], 3);
         let scales = &found.config.loss_scale;
-        assert_eq!(scales.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["all", "x"]);
+        assert_eq!(
+            scales.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+            ["all", "x"]
+        );
         assert_eq!(scales[1].options["code"], 2.5);
         let found = sft("--metrics m --metrics.order 4 --plugin a.so b.so");
         assert_eq!(found.config.metrics[0].options["order"], 4);

@@ -206,7 +206,9 @@ fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sam
 }
 
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Outcome {
-    let prepared = samples.iter().map(|sample| encode_one(sample, encoder, options));
+    let prepared = samples
+        .iter()
+        .map(|sample| encode_one(sample, encoder, options));
     match prepared.collect() {
         Ok(samples) => Outcome::Samples(samples),
         Err(error) => Outcome::Bad(error),

@@ -3,7 +3,7 @@
 use super::{unwrap, wrap};
 use crate::ops::cross_entropy;
 use crate::registry::Named;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use apus_sdk::{ChunkOps, Loss, LossChunk};
 use candle_core::{CustomOp1, DType, Tensor, Var};
 
@@ -38,10 +38,7 @@ pub fn chunk_loss(
     };
     let (wrapped_labels, wrapped_weights) = (wrap(labels.clone()), wrap(weights.clone()));
     let chunk = LossChunk::new(&wrapped_labels, &wrapped_weights, &ops);
-    let found = loss
-        .component
-        .per_token(&chunk)
-        .with_context(|| loss.label.clone())?;
+    let found = loss.said("per_token", loss.component.per_token(&chunk))?;
     let per_token = unwrap(&found)?;
     let n = labels.dim(0)?;
     ensure!(

@@ -139,12 +139,18 @@ fn elf(file: &Path, bytes: &[u8]) -> Result<()> {
     );
     let table = header.e_phoff(endian)
         + u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
-    let segments = header.program_headers(endian, bytes).map_err(|_| cut(table))?;
+    let segments = header
+        .program_headers(endian, bytes)
+        .map_err(|_| cut(table))?;
     let sections = header.e_shoff(endian)
         + u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
     let needed = segments
         .iter()
-        .map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian)))
+        .map(|segment| {
+            segment
+                .p_offset(endian)
+                .saturating_add(segment.p_filesz(endian))
+        })
         .fold(sections, u64::max);
     match needed > bytes.len() as u64 {
         true => Err(cut(needed)),
@@ -192,7 +198,9 @@ mod tests {
     #[test]
     fn what_is_no_plugin_is_named() {
         assert!(said(b"").contains("the file is empty"));
-        assert!(said(b"some text that is longer than a magic number").contains("no library at all"));
+        assert!(
+            said(b"some text that is longer than a magic number").contains("no library at all")
+        );
         assert!(said(b"!<arch>\nxxxxxxxxxxxxxxxx").contains("a static library"));
         let here = match std::env::consts::ARCH {
             "aarch64" => object::elf::EM_AARCH64,
@@ -202,7 +210,10 @@ mod tests {
         assert!(said(&header(other, ET_DYN, 100)).contains("it was built for"));
         assert!(said(&header(here, object::elf::ET_REL, 100)).contains("an object file"));
         let cut = said(&header(here, ET_DYN, 70_000));
-        assert!(cut.contains("it has 120 bytes, its headers speak of 70000"), "{cut}");
+        assert!(
+            cut.contains("it has 120 bytes, its headers speak of 70000"),
+            "{cut}"
+        );
         assert!(said(&header(here, ET_DYN, 70_000)[..70]).contains("cut off"));
         assert!(said(&header(here, ET_DYN, 100)).contains("exports no root module"));
     }

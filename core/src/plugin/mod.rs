@@ -35,7 +35,10 @@ static LOADED: Mutex<Vec<&'static Plugin>> = Mutex::new(Vec::new());
 
 /// Every plugin that was loaded, in the order of loading.
 pub fn loaded() -> Vec<&'static Plugin> {
-    LOADED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    LOADED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 /// Loads plugins, and those in the folders of [`PATH_VARIABLE`]; one that is loaded already stays
@@ -45,6 +48,9 @@ pub fn loaded() -> Vec<&'static Plugin> {
 /// The first one that cannot be used: what was found, what was expected and what to do. Two
 /// components of one kind and name.
 pub fn load(specs: &[PluginSpec]) -> Result<()> {
+    // One at a time, or two threads would both find a plugin not loaded yet.
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     for spec in from_environment()?.iter().chain(specs) {
         load_one(spec)?;
     }
@@ -66,7 +72,9 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
             file.display()
         );
     }
-    let canonical = file.canonicalize().with_context(|| format!("plugin {}", file.display()))?;
+    let canonical = file
+        .canonicalize()
+        .with_context(|| format!("plugin {}", file.display()))?;
     if let Some(plugin) = loaded().iter().find(|plugin| plugin.canonical == canonical) {
         ensure!(
             plugin.sha256 == sha256,
@@ -124,9 +132,9 @@ fn refused(file: &str, message: &str) -> String {
     let missing = message
         .split_once(": cannot open shared object file")
         .and_then(|(before, _)| before.rsplit([' ', '"']).next());
-    let symbol = message.split_once("undefined symbol: ").map(|(_, after)| {
-        after.trim_end_matches(['"', '}', ')']).trim()
-    });
+    let symbol = message
+        .split_once("undefined symbol: ")
+        .map(|(_, after)| after.trim_end_matches(['"', '}', ')']).trim());
     match (missing, symbol) {
         (Some(missing), _) if !file.ends_with(missing) => format!(
             "plugin {file}: it depends on {missing}, which is not there. Install the package that has \
@@ -181,11 +189,20 @@ mod tests {
 
     #[test]
     fn the_loaders_words_are_explained() {
-        let said = refused("a/libmine.so", "libdep.so.1: cannot open shared object file: No such file");
-        assert!(said.contains("depends on libdep.so.1, which is not there"), "{said}");
+        let said = refused(
+            "a/libmine.so",
+            "libdep.so.1: cannot open shared object file: No such file",
+        );
+        assert!(
+            said.contains("depends on libdep.so.1, which is not there"),
+            "{said}"
+        );
         let said = refused("a/libmine.so", "/x/libmine.so: undefined symbol: nope");
         assert!(said.contains("needs the symbol nope,"), "{said}");
         let said = refused("a/libmine.so", "/x/libmine.so: something else");
-        assert!(said.contains("refuses to load it: /x/libmine.so: something else"), "{said}");
+        assert!(
+            said.contains("refuses to load it: /x/libmine.so: something else"),
+            "{said}"
+        );
     }
 }

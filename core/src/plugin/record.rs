@@ -37,7 +37,10 @@ pub fn compare(checkpoint: &Path) -> Vec<String> {
         return Vec::new();
     };
     let now = records();
-    saved.iter().filter_map(|saved| difference(saved, &now)).collect()
+    saved
+        .iter()
+        .filter_map(|saved| difference(saved, &now))
+        .collect()
 }
 
 fn difference(saved: &Value, now: &[Value]) -> Option<String> {
@@ -71,13 +74,14 @@ mod tests {
 
     #[test]
     fn differences_are_told() {
-        let record = |version: &str, sha256: &str| {
-            json!({"name": "mine", "version": version, "path": "/a/libmine.so", "sha256": sha256})
-        };
+        let record = |version: &str, sha256: &str| json!({"name": "mine", "version": version, "path": "/a/libmine.so", "sha256": sha256});
         let saved = record("0.1.0", "aaaaaaaaaaaaaaaa");
         assert_eq!(difference(&saved, std::slice::from_ref(&saved)), None);
         let said = difference(&saved, &[]).unwrap();
-        assert!(said.contains("plugin mine 0.1.0") && said.contains("not loaded"), "{said}");
+        assert!(
+            said.contains("plugin mine 0.1.0") && said.contains("not loaded"),
+            "{said}"
+        );
         let said = difference(&saved, &[record("0.1.0", "b")]).unwrap();
         assert!(said.contains("another build"), "{said}");
         let said = difference(&saved, &[record("0.2.0", "b")]).unwrap();

@@ -81,7 +81,10 @@ pub fn from_environment() -> Result<Vec<PluginSpec>> {
 
 fn libraries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| {
-        format!("{PATH_VARIABLE} names {}, which cannot be read", folder.display())
+        format!(
+            "{PATH_VARIABLE} names {}, which cannot be read",
+            folder.display()
+        )
     })?;
     let mut found = Vec::new();
     for entry in entries {

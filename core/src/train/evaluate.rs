@@ -4,7 +4,7 @@ use super::batch::{MicroBatch, sequence};
 use super::loss::head_loss;
 use crate::model::{ForwardOptions, GptOss};
 use crate::registry::Named;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use apus_sdk::{Decoder, EvalBatch, Loss, Metric, TokenRow};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -55,10 +55,8 @@ pub fn evaluate(
             decoder: on.decoder,
         };
         for metric in metrics.iter_mut() {
-            metric
-                .component
-                .update(&tokens)
-                .with_context(|| metric.label.clone())?;
+            let updated = metric.component.update(&tokens);
+            metric.said("update", updated)?;
         }
         batches += 1;
         after()?;
@@ -77,7 +75,7 @@ pub fn evaluate(
     );
     for metric in metrics {
         let computed = metric.component.compute();
-        for (key, value) in computed.with_context(|| metric.label.clone())? {
+        for (key, value) in metric.said("compute", computed)? {
             ensure!(
                 value.is_finite(),
                 "{}: eval_{key} is {value}, expected a finite number",

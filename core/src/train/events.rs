@@ -1,7 +1,7 @@
 //! Sends training events to callbacks, and gathers what they ask for.
 
 use crate::registry::Named;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use apus_sdk::{Callback, Control, RunState};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -21,11 +21,11 @@ macro_rules! events {
         /// A callback failed; the error names it.
         pub fn $event(&mut self, $($arg: $type,)* state: &RunState) -> Result<()> {
             for callback in &mut self.callbacks {
-                callback
+                let event = callback
                     .component
                     .$event($($arg,)* state, &mut self.control)
-                    .and_then(|()| self.control.check())
-                    .with_context(|| format!("{}, {}", callback.label, stringify!($event)))?;
+                    .and_then(|()| self.control.check());
+                callback.said(stringify!($event), event)?;
             }
             Ok(())
         }
@@ -79,11 +79,11 @@ impl Events {
     pub fn on_log(&mut self, values: &mut Map<String, Value>, state: &RunState) -> Result<()> {
         values.append(&mut self.control.metrics);
         for callback in &mut self.callbacks {
-            callback
+            let event = callback
                 .component
                 .on_log(values, state, &mut self.control)
-                .and_then(|()| self.control.check())
-                .with_context(|| format!("{}, on_log", callback.label))?;
+                .and_then(|()| self.control.check());
+            callback.said("on_log", event)?;
         }
         Ok(())
     }
@@ -95,8 +95,7 @@ impl Events {
     pub fn save_state(&self) -> Result<Map<String, Value>> {
         let mut all = Map::new();
         for callback in &self.callbacks {
-            let kept = callback.component.save_state();
-            let kept = kept.with_context(|| format!("{}, save_state", callback.label))?;
+            let kept = callback.said("save_state", callback.component.save_state())?;
             if !kept.is_null() {
                 all.insert(callback.name.clone(), kept);
             }
@@ -111,10 +110,8 @@ impl Events {
     pub fn load_state(&mut self, mut saved: Map<String, Value>) -> Result<()> {
         for callback in &mut self.callbacks {
             if let Some(kept) = saved.remove(&callback.name) {
-                callback
-                    .component
-                    .load_state(kept)
-                    .with_context(|| format!("{}, load_state", callback.label))?;
+                let loaded = callback.component.load_state(kept);
+                callback.said("load_state", loaded)?;
             }
         }
         Ok(())

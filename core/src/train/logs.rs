@@ -47,7 +47,9 @@ impl Trackers {
         bar: &ProgressBar,
         patience: Duration,
     ) -> Self {
-        let lines = trackers.into_iter().map(|tracker| Line::new(tracker, bar.clone()));
+        let lines = trackers
+            .into_iter()
+            .map(|tracker| Line::new(tracker, bar.clone()));
         let mut all = Self {
             lines: lines.collect(),
             patience,
@@ -92,7 +94,9 @@ impl Line {
         let (queue, reports) = sync_channel(QUEUE);
         let label = tracker.label.clone();
         let work = move || work(tracker, &reports, &bar);
-        let spawned = std::thread::Builder::new().name(format!("tracker {label}")).spawn(work);
+        let spawned = std::thread::Builder::new()
+            .name(format!("tracker {label}"))
+            .spawn(work);
         if let Err(error) = &spawned {
             eprintln!("warning: {label} has no thread and is left out: {error}");
         }
@@ -139,7 +143,9 @@ impl Line {
         if self.lost > 0 {
             eprintln!("warning: {} has lost {} reports", self.label, self.lost);
         }
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         while !thread.is_finished() {
             if Instant::now() >= until {
                 eprintln!(

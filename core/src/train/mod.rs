@@ -25,8 +25,8 @@ mod trainer;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
-pub use events::Events;
 pub use evaluate::{Evaluation, evaluate};
+pub use events::Events;
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
 pub use plan::{MemoryPlan, Shape};

@@ -100,7 +100,11 @@ impl OptimizerHost {
         if !self.optimizer.foreign {
             return self.update(lr);
         }
-        let before = self.slots.iter().map(Slot::copy).collect::<Result<Vec<_>>>()?;
+        let before = self
+            .slots
+            .iter()
+            .map(Slot::copy)
+            .collect::<Result<Vec<_>>>()?;
         let result = self.update(lr).and_then(|()| self.check_values());
         if result.is_err() {
             self.step -= 1;
@@ -147,10 +151,8 @@ impl OptimizerHost {
             });
         }
         let info = StepInfo { step: self.step };
-        self.optimizer
-            .component
-            .step(&mut params, &info)
-            .with_context(|| self.optimizer.label.clone())
+        let stepped = self.optimizer.component.step(&mut params, &info);
+        self.optimizer.said("step", stepped)
     }
 
     /// Forgets all gradients.

@@ -349,11 +349,8 @@ impl<'a> Trainer<'a> {
             warmup: self.steps.warmup,
             learning_rate: self.settings.learning_rate,
         };
-        let factor = self
-            .schedule
-            .component
-            .factor(&progress)
-            .with_context(|| self.schedule.label.clone())?;
+        let factor = self.schedule.component.factor(&progress);
+        let factor = self.schedule.said("factor", factor)?;
         ensure!(
             factor.is_finite() && factor >= 0.0,
             "{} gave the factor {factor} after {} steps, expected a finite number of 0 or more",

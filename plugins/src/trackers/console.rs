@@ -69,6 +69,10 @@ impl Tracker for Console {
         Ok(())
     }
 
+    fn on_terminal(&self) -> bool {
+        true
+    }
+
     fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
         eprintln!("step {step}  {name}\n{text}");
         Ok(())

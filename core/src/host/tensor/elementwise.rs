@@ -1,11 +1,15 @@
 //! Operations on each element.
 
 use super::{Arguments, exactly};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use apus_sdk::Op;
 use candle_core::Tensor;
 
 pub(super) fn unary(op: Op, x: &Tensor) -> Result<Tensor> {
+    ensure!(
+        op == Op::Not || x.dtype().is_float(),
+        "it takes floats; cast the tensor first"
+    );
     Ok(match op {
         Op::Neg => x.neg()?,
         Op::Exp => x.exp()?,

@@ -63,7 +63,10 @@ fn host() -> TensorHostRef {
 /// The minor version of the SDK in this binary.
 fn minor() -> u32 {
     let mut parts = apus_sdk::abi::SDK_VERSION.split('.').skip(1);
-    parts.next().and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    parts
+        .next()
+        .and_then(|minor| minor.parse().ok())
+        .unwrap_or(0)
 }
 
 fn give(tensor: Tensor) -> Handle {
@@ -129,7 +132,9 @@ unsafe extern "C" fn call(
         })?;
         // SAFETY: see `retain`.
         let arguments = unsafe { Arguments::new(&tensors, &ints, &floats) };
-        Ok(give(arguments.run(op).with_context(|| arguments.describe(op))?))
+        Ok(give(
+            arguments.run(op).with_context(|| arguments.describe(op))?,
+        ))
     })
 }
 
@@ -268,11 +273,13 @@ fn ours(dtype: candle_core::DType) -> DType {
 /// candle's element type of a number.
 fn theirs(code: i64) -> Result<candle_core::DType> {
     let dtype = u32::try_from(code).ok().and_then(DType::from_code);
-    Ok(match dtype.with_context(|| format!("unknown element type {code}"))? {
-        DType::F32 => candle_core::DType::F32,
-        DType::BF16 => candle_core::DType::BF16,
-        DType::I64 => candle_core::DType::I64,
-        DType::U32 => candle_core::DType::U32,
-        DType::Bool => candle_core::DType::U8,
-    })
+    Ok(
+        match dtype.with_context(|| format!("unknown element type {code}"))? {
+            DType::F32 => candle_core::DType::F32,
+            DType::BF16 => candle_core::DType::BF16,
+            DType::I64 => candle_core::DType::I64,
+            DType::U32 => candle_core::DType::U32,
+            DType::Bool => candle_core::DType::U8,
+        },
+    )
 }

@@ -69,7 +69,9 @@ fn cumsum(x: &Tensor, dim: usize) -> Result<Tensor> {
     }
     let last = x.transpose(dim, D::Minus1)?;
     let blocks = n.div_ceil(BLOCK);
-    let padded = last.pad_with_zeros(D::Minus1, 0, blocks * BLOCK - n)?.contiguous()?;
+    let padded = last
+        .pad_with_zeros(D::Minus1, 0, blocks * BLOCK - n)?
+        .contiguous()?;
     let mut shape = padded.dims().to_vec();
     shape.pop();
     shape.extend([blocks, BLOCK]);

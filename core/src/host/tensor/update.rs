@@ -21,8 +21,12 @@ pub(super) fn run(op: Update, arguments: &Arguments) -> Result<()> {
         Update::AdamW => {
             let [param, grad, m, v] = arguments.tensors()?;
             ensure!(
-                !shared(param, m) && !shared(param, v) && !shared(m, v) && !shared(grad, param)
-                    && !shared(grad, m) && !shared(grad, v),
+                !shared(param, m)
+                    && !shared(param, v)
+                    && !shared(m, v)
+                    && !shared(grad, param)
+                    && !shared(grad, m)
+                    && !shared(grad, v),
                 "parameter, gradient and moments are four different tensors"
             );
             let [step] = exactly(arguments.ints)?;

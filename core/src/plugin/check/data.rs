@@ -3,7 +3,9 @@
 use super::{Finding, Findings, push};
 use crate::registry::Named;
 use anyhow::{Result, ensure};
-use apus_sdk::{Base, DatasetFormat, Decoder, EvalBatch, Field, LossScale, Metric, Row, Sample, Turn};
+use apus_sdk::{
+    Base, DatasetFormat, Decoder, EvalBatch, Field, LossScale, Metric, Row, Sample, Turn,
+};
 use serde_json::{Value, json};
 
 /// Rows of the usual shapes, to see which ones a format reads.
@@ -57,7 +59,11 @@ pub(super) fn format(format: &Named<dyn DatasetFormat>, findings: &mut Findings)
         false => Finding::Good(format!("recognises {}", read.join(", "))),
     });
     // A row of something else must be an error or no sample, not a panic.
-    for strange in [json!({}), json!({"": null}), json!({"messages": 3, "text": [1]})] {
+    for strange in [
+        json!({}),
+        json!({"": null}),
+        json!({"messages": 3, "text": [1]}),
+    ] {
         let text = strange.to_string();
         if let Err(error) = format.convert(row(strange))
             && error.to_string().contains("panicked")
@@ -68,7 +74,9 @@ pub(super) fn format(format: &Named<dyn DatasetFormat>, findings: &mut Findings)
 }
 
 fn convert(format: &dyn DatasetFormat, row: Row) -> Result<String> {
-    let samples = format.convert(row).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let samples = format
+        .convert(row)
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     for sample in &samples {
         match sample {
             Sample::Conversation(conversation) => ensure!(
@@ -147,7 +155,10 @@ struct Characters;
 
 impl Decoder for Characters {
     fn decode(&self, tokens: &[u32]) -> apus_sdk::Result<String> {
-        Ok(tokens.iter().filter_map(|&token| char::from_u32(token)).collect())
+        Ok(tokens
+            .iter()
+            .filter_map(|&token| char::from_u32(token))
+            .collect())
     }
 }
 
@@ -173,18 +184,31 @@ pub(super) fn metric(mut metric: Named<dyn Metric>, findings: &mut Findings) {
         let computed = computed.map_err(|error| anyhow::anyhow!("{error}"))?;
         ensure!(!computed.is_empty(), "no value at all");
         for (name, value) in &computed {
-            ensure!(value.is_finite(), "{name} is {value}, expected a finite number");
+            ensure!(
+                value.is_finite(),
+                "{name} is {value}, expected a finite number"
+            );
         }
         Ok(computed)
     };
     let shown = |values: &[(String, f64)]| {
-        let pairs = values.iter().map(|(name, value)| format!("{name} {value:.4}"));
+        let pairs = values
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.4}"));
         pairs.collect::<Vec<_>>().join(", ")
     };
     let good = values(&right);
-    push(findings, "all tokens right", good.as_ref().map(|v| shown(v)).map_err(copy));
+    push(
+        findings,
+        "all tokens right",
+        good.as_ref().map(|v| shown(v)).map_err(copy),
+    );
     let bad = values(&wrong);
-    push(findings, "some tokens wrong", bad.as_ref().map(|v| shown(v)).map_err(copy));
+    push(
+        findings,
+        "some tokens wrong",
+        bad.as_ref().map(|v| shown(v)).map_err(copy),
+    );
     if let (Ok(good), Ok(again)) = (good, values(&right)) {
         let same = good == again;
         findings.push(match same {

@@ -17,7 +17,11 @@ const WEIGHTS: [f32; TOKENS] = [1.0, 2.0, 0.5, 1.0, 0.25, 1.0];
 pub(super) fn check(loss: &Named<dyn Loss>, device: &Device, findings: &mut Findings) {
     push(findings, "one finite loss a token", values(loss, device));
     let before = findings.len();
-    push(findings, "gradient against finite differences", gradient(loss, device));
+    push(
+        findings,
+        "gradient against finite differences",
+        gradient(loss, device),
+    );
     if findings.get(before).is_some_and(Finding::is_failure) {
         let note = "a loss that is meant to hold something constant uses detach(), which finite \
                     differences do not see";
@@ -31,28 +35,41 @@ fn logits(device: &Device) -> Result<Tensor> {
     fill::normal((TOKENS, VOCABULARY), 2.0, (7, 1), DType::F32, device)
 }
 
-fn run(loss: &Named<dyn Loss>, logits: &Tensor, gradient: bool) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+fn run(
+    loss: &Named<dyn Loss>,
+    logits: &Tensor,
+    gradient: bool,
+) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
     let n = logits.dim(0)?;
     let labels = Tensor::new(&LABELS[..n], logits.device())?;
     let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
     let found = chunk_loss(loss, logits, &labels, &weights, gradient.then_some(1.0))?;
-    let grad = found.dlogits.map(|grad| grad.flatten_all()?.to_vec1()).transpose()?;
+    let grad = found
+        .dlogits
+        .map(|grad| grad.flatten_all()?.to_vec1())
+        .transpose()?;
     Ok((found.per_token.to_vec1()?, grad))
 }
 
 fn values(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
     let (values, _) = run(loss, &logits(device)?, false)?;
     ensure!(values.iter().all(|value| value.is_finite()), "{values:?}");
-    let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| {
-        (low.min(value), high.max(value))
-    });
+    let (low, high) = values
+        .iter()
+        .fold((f32::MAX, f32::MIN), |(low, high), &value| {
+            (low.min(value), high.max(value))
+        });
     Ok(format!("from {low:.4} to {high:.4}"))
 }
 
 /// The weighted sum, in f64.
 fn total(loss: &Named<dyn Loss>, logits: &Tensor) -> Result<f64> {
     let (values, _) = run(loss, logits, false)?;
-    Ok(values.iter().zip(WEIGHTS).map(|(&v, w)| f64::from(v) * f64::from(w)).sum())
+    Ok(values
+        .iter()
+        .zip(WEIGHTS)
+        .map(|(&v, w)| f64::from(v) * f64::from(w))
+        .sum())
 }
 
 fn gradient(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
@@ -60,7 +77,10 @@ fn gradient(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
     let x = logits(device)?;
     let (_, grad) = run(loss, &x, true)?;
     let grad = grad.unwrap_or_default();
-    ensure!(grad.iter().all(|value| value.is_finite()), "it is not finite");
+    ensure!(
+        grad.iter().all(|value| value.is_finite()),
+        "it is not finite"
+    );
     let flat: Vec<f32> = x.flatten_all()?.to_vec1()?;
     let scale = grad.iter().fold(0f32, |most, value| most.max(value.abs()));
     ensure!(scale > 0.0, "it is zero everywhere");
@@ -84,14 +104,19 @@ fn gradient(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
         at / VOCABULARY,
         at % VOCABULARY
     );
-    Ok(format!("off by at most {gap:.1e}, with gradients up to {scale:.1e}"))
+    Ok(format!(
+        "off by at most {gap:.1e}, with gradients up to {scale:.1e}"
+    ))
 }
 
 fn extreme(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
     for scale in [0.0, 30.0] {
         let (values, grad) = run(loss, &logits(device)?.affine(scale, 0.0)?, true)?;
         let sound = |values: &[f32]| values.iter().all(|value| value.is_finite());
-        ensure!(sound(&values), "with logits times {scale} the loss is {values:?}");
+        ensure!(
+            sound(&values),
+            "with logits times {scale} the loss is {values:?}"
+        );
         ensure!(
             grad.as_deref().is_some_and(sound),
             "with logits times {scale} the gradient is not finite"

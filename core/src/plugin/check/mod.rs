@@ -87,7 +87,11 @@ fn describe(entry: &Entry, findings: &mut Findings) {
         let note = "no documentation: put a doc comment before it in register!";
         findings.push(Finding::Note(note.to_owned()));
     }
-    let bare = entry.doc.options.iter().filter(|option| option.doc.is_empty());
+    let bare = entry
+        .doc
+        .options
+        .iter()
+        .filter(|option| option.doc.is_empty());
     let bare: Vec<&str> = bare.map(|option| option.name.as_str()).collect();
     if !bare.is_empty() {
         findings.push(Finding::Note(format!(

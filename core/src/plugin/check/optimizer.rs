@@ -16,7 +16,11 @@ const LR: f64 = 0.02;
 pub(super) fn check(spec: &Spec, device: &Device, findings: &mut Findings) -> Result<()> {
     registry::build::<dyn Optimizer>(spec)?;
     push(findings, "a quadratic goes down", descends(spec, device));
-    push(findings, "goes on exactly from a checkpoint", resumes(spec, device));
+    push(
+        findings,
+        "goes on exactly from a checkpoint",
+        resumes(spec, device),
+    );
     push(findings, "zero gradients", idles(spec, device));
     Ok(())
 }
@@ -34,7 +38,11 @@ impl Bowl {
         for (i, shape) in shapes.into_iter().enumerate() {
             let value = fill::normal(shape, 0.5, (1, i as u64), DType::F32, device)?;
             targets.push(fill::normal(shape, 0.5, (2, i as u64), DType::F32, device)?);
-            let name = ["layers.0.q_proj.lora_A.weight", "layers.0.q_proj.lora_B.weight", "norm.weight"];
+            let name = [
+                "layers.0.q_proj.lora_A.weight",
+                "layers.0.q_proj.lora_B.weight",
+                "norm.weight",
+            ];
             params.push(Param::new(name[i], &value, i < 2)?);
         }
         Ok(Self {
@@ -57,20 +65,27 @@ impl Bowl {
     }
 
     fn values(&self) -> Result<Vec<Vec<f32>>> {
-        let flat = self.host.params().map(|p| Ok(p.value().flatten_all()?.to_vec1()?));
+        let flat = self
+            .host
+            .params()
+            .map(|p| Ok(p.value().flatten_all()?.to_vec1()?));
         flat.collect()
     }
 }
 
 fn descends(spec: &Spec, device: &Device) -> Result<String> {
     let mut bowl = Bowl::new(spec, device)?;
-    let values = (0..=STEPS).map(|_| bowl.step()).collect::<Result<Vec<_>>>()?;
+    let values = (0..=STEPS)
+        .map(|_| bowl.step())
+        .collect::<Result<Vec<_>>>()?;
     let (first, last) = (values[0], values[STEPS]);
     ensure!(
         last.is_finite() && last < 0.9 * first,
         "it was {first:.4} and is {last:.4} after {STEPS} steps at a learning rate of {LR}"
     );
-    Ok(format!("{first:.4} to {last:.4} in {STEPS} steps at a learning rate of {LR}"))
+    Ok(format!(
+        "{first:.4} to {last:.4} in {STEPS} steps at a learning rate of {LR}"
+    ))
 }
 
 fn resumes(spec: &Spec, device: &Device) -> Result<String> {
@@ -81,7 +96,9 @@ fn resumes(spec: &Spec, device: &Device) -> Result<String> {
         halves.step()?;
     }
     let (state, values) = (halves.host.state()?, halves.host.params());
-    let values = values.map(|p| Ok(p.value().copy()?)).collect::<Result<Vec<_>>>()?;
+    let values = values
+        .map(|p| Ok(p.value().copy()?))
+        .collect::<Result<Vec<_>>>()?;
     let kept = state.len();
     // As a checkpoint does, state passes through memory of its own.
     let state = state
@@ -111,7 +128,11 @@ fn idles(spec: &Spec, device: &Device) -> Result<String> {
     for _ in 0..3 {
         bowl.host.step(LR)?;
     }
-    let sound = bowl.values()?.iter().flatten().all(|value| value.is_finite());
+    let sound = bowl
+        .values()?
+        .iter()
+        .flatten()
+        .all(|value| value.is_finite());
     ensure!(sound, "values that are not finite");
     Ok(String::new())
 }

@@ -46,7 +46,11 @@ pub(super) fn callback(spec: &Spec, findings: &mut Findings) -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for the run")?;
     let callback: Named<dyn Callback> = registry::named(spec)?;
     let mut events = Events::new(vec![callback]);
-    push(findings, "every event of a run", play(&mut events, folder.path()));
+    push(
+        findings,
+        "every event of a run",
+        play(&mut events, folder.path()),
+    );
     let kept = (|| -> Result<String> {
         let kept = events.save_state()?;
         let mut again = Events::new(vec![registry::named(spec)?]);
@@ -135,25 +139,29 @@ fn map(value: Value) -> Map<String, Value> {
 }
 
 pub(super) fn tracker(mut tracker: Named<dyn Tracker>, findings: &mut Findings) {
-    let result = tempfile::tempdir().context("a folder for the run").and_then(|folder| {
-        let run = RunInfo {
-            name: "check".to_owned(),
-            dir: folder.path().to_owned(),
-            config: map(json!({"model": "tiny", "learning_rate": 1e-4, "dataset": ["a.jsonl"]})),
-            max_steps: 3,
-            ..RunInfo::default()
-        };
-        play_tracker(tracker.component.as_mut(), &run)?;
-        let files = std::fs::read_dir(folder.path())?;
-        let names: Vec<String> = files
-            .flatten()
-            .map(|file| file.file_name().to_string_lossy().into_owned())
-            .collect();
-        Ok(match names.is_empty() {
-            true => "no file in the run's folder".to_owned(),
-            false => format!("in the run's folder: {}", names.join(", ")),
-        })
-    });
+    let result = tempfile::tempdir()
+        .context("a folder for the run")
+        .and_then(|folder| {
+            let run = RunInfo {
+                name: "check".to_owned(),
+                dir: folder.path().to_owned(),
+                config: map(
+                    json!({"model": "tiny", "learning_rate": 1e-4, "dataset": ["a.jsonl"]}),
+                ),
+                max_steps: 3,
+                ..RunInfo::default()
+            };
+            play_tracker(tracker.component.as_mut(), &run)?;
+            let files = std::fs::read_dir(folder.path())?;
+            let names: Vec<String> = files
+                .flatten()
+                .map(|file| file.file_name().to_string_lossy().into_owned())
+                .collect();
+            Ok(match names.is_empty() {
+                true => "no file in the run's folder".to_owned(),
+                false => format!("in the run's folder: {}", names.join(", ")),
+            })
+        });
     push(findings, "a whole run", result);
     if tracker.component.on_terminal() {
         findings.push(Finding::Good("writes to the terminal".to_owned()));
@@ -170,7 +178,9 @@ fn play_tracker(tracker: &mut dyn Tracker, run: &RunInfo) -> Result<()> {
     }
     let values = json!({"eval_loss": 0.7, "eval_token_acc": 0.5, "eval_runtime": 0.1});
     tracker.log(3, &map(values)).map_err(said)?;
-    tracker.text(3, "Who are you?", "喵 \"quoted\"\nand more").map_err(said)?;
+    tracker
+        .text(3, "Who are you?", "喵 \"quoted\"\nand more")
+        .map_err(said)?;
     let summary = map(json!({"train_loss": 0.6, "train_runtime": 1.5}));
     tracker.finish(&EndState::Finished(summary)).map_err(said)
 }

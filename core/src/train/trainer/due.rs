@@ -193,10 +193,7 @@ impl Trainer<'_> {
 
     fn write_if_sound(&mut self) -> Result<PathBuf> {
         let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
-        ensure!(
-            reduce::square_sum(&values)?.is_finite(),
-            "it is not finite"
-        );
+        ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
         let kept = self.events.save_state().unwrap_or_else(|error| {
             eprintln!("warning: what callbacks keep is not saved: {error:#}");
             Map::new()
