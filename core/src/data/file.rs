@@ -1,4 +1,5 @@
-//! Dataset files: `.jsonl`, `.json` (an array of rows, or rows one after another), each also `.gz`.
+//! Dataset files: `.jsonl`, `.json` (an array of rows, or rows one after another), `.csv` (the first line
+//! names the columns; every cell is text), each also `.gz`.
 //!
 //! A row keeps its file and line, so that whatever goes wrong with it later can say where it is.
 
@@ -68,9 +69,10 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
         lower.truncate(lower.len() - 3);
     }
     let lines = lower.ends_with(".jsonl");
+    let table = lower.ends_with(".csv");
     ensure!(
-        lines || lower.ends_with(".json"),
-        "dataset {name}: unknown type of file, expected .jsonl or .json (or one of them with .gz)"
+        lines || table || lower.ends_with(".json"),
+        "dataset {name}: unknown type of file, expected .jsonl, .json or .csv (or one of them with .gz)"
     );
     ensure!(
         !path.is_dir(),
@@ -84,6 +86,8 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     };
     let records = if lines {
         read_lines(reader, &source)
+    } else if table {
+        read_table(reader, &source)
     } else {
         read_values(reader, &source)
     };
@@ -92,6 +96,30 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
         !records.is_empty(),
         "dataset {name} is empty: it has no rows"
     );
+    Ok(records)
+}
+
+/// Rows of a table; an empty cell is an empty text, as in ms-swift.
+fn read_table(reader: impl Read, source: &Arc<str>) -> Result<Vec<Record>> {
+    let mut table = csv::Reader::from_reader(reader);
+    let broken = |error: csv::Error| match error.position() {
+        Some(place) => anyhow!("{source}:{}: malformed CSV: {error}", place.line()),
+        None => anyhow!("{source}: malformed CSV: {error}"),
+    };
+    let columns = table.headers().map_err(broken)?.clone();
+    let mut records = Vec::new();
+    for row in table.records() {
+        let row = row.map_err(broken)?;
+        let cells = columns.iter().zip(&row);
+        let cells: Row = cells
+            .map(|(name, cell)| (name.trim().to_owned(), cell.into()))
+            .collect();
+        records.push(Record {
+            source: Arc::clone(source),
+            line: row.position().map_or(0, |place| place.line() as usize),
+            text: serde_json::to_string(&cells)?,
+        });
+    }
     Ok(records)
 }
 
@@ -376,5 +404,26 @@ mod tests {
         assert!(bad.contains("nearest name there is `train.jsonl`"), "{bad}");
         let bad = read(&dir.path().join("no/x.json")).unwrap_err().to_string();
         assert!(bad.contains("no folder"), "{bad}");
+    }
+
+    #[test]
+    fn a_table_with_its_own_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        std::fs::write(
+            &path,
+            "ask,reply\n\"two, or\nthree?\",\"say \"\"hi\"\"\"\nb,\n",
+        )
+        .unwrap();
+        let records = read(&path).unwrap();
+        assert_eq!(records[0].row().unwrap()["ask"], "two, or\nthree?");
+        assert_eq!(records[0].row().unwrap()["reply"], "say \"hi\"");
+        assert_eq!(
+            (records[1].line, records[1].row().unwrap()["reply"].as_str()),
+            (4, Some(""))
+        );
+        std::fs::write(&path, "a,b\n1,2\n1,2,3\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("a.csv:3: malformed CSV"), "{error}");
     }
 }
