@@ -1,0 +1,277 @@
+//! Plugin libraries and the real binary: what every example does in a run, the tutorial's command with
+//! plugins in place of built-ins, and what is said of files and components that cannot be used.
+
+use serde_json::Value;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
+
+/// A plugin library that `cargo test` built beside this binary.
+fn library(name: &str) -> PathBuf {
+    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+    let path = std::env::current_exe().unwrap().with_file_name(file);
+    assert!(path.is_file(), "{}: cargo did not build it", path.display());
+    path
+}
+
+fn apus(line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_apus"))
+        .args(line.split_whitespace())
+        .env_remove("NPROC_PER_NODE")
+        .env_remove("APUS_PLUGIN_PATH")
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(output: &Output) -> String {
+    let part = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    part(&output.stdout) + &part(&output.stderr)
+}
+
+#[track_caller]
+fn works(line: &str) -> String {
+    let output = apus(line);
+    let said = text(&output);
+    assert!(output.status.success(), "apus {line}\n{said}");
+    said
+}
+
+/// Runs a command that has to fail in an orderly way and say all of these.
+#[track_caller]
+fn fails(line: &str, says: &[&str]) -> String {
+    let output = apus(line);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "apus {line}\n{said}");
+    for part in says {
+        assert!(said.contains(part), "apus {line}\n{part:?} not in:\n{said}");
+    }
+    said
+}
+
+/// `apus sft` on the reference model for four steps, with an evaluation and a checkpoint every two.
+fn sft(out: &Path, plugin: &Path, flags: &str) -> String {
+    format!(
+        "sft --device cpu --add_version false --model {GOLDENS}/model_bf16 --dataset {GOLDENS}/chat_train.jsonl \
+         --val_dataset {GOLDENS}/chat_train.jsonl --per_device_train_batch_size 4 \
+         --gradient_accumulation_steps 1 --max_steps 4 --logging_steps 1 --save_steps 2 --lora_rank 4 \
+         --learning_rate 1e-3 --max_new_tokens 3 --output_dir {} --plugin {} {flags}",
+        out.display(),
+        plugin.display()
+    )
+}
+
+fn losses(run: &Path) -> Vec<String> {
+    let log = fs::read_to_string(run.join("logging.jsonl")).unwrap();
+    log.lines()
+        .filter_map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let keys = ["loss", "grad_norm", "learning_rate", "eval_loss"];
+            let found = keys.map(|key| line.get(key).map(Value::to_string));
+            found
+                .iter()
+                .any(Option::is_some)
+                .then(|| format!("{found:?}"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_in_a_run() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |name: &str, flags: &str| {
+        let out = home.path().join(name);
+        let said = works(&sft(&out, &library(name), flags));
+        assert!(!losses(&out).is_empty(), "{said}");
+        (out, said)
+    };
+    let (out, _) = run("muon", "--optimizer muon");
+    assert!(out.join("checkpoint-4/optimizer.safetensors").is_file());
+    let args = fs::read_to_string(out.join("checkpoint-4/args.json")).unwrap();
+    assert!(
+        args.contains("\"name\": \"muon\"") && args.contains("sha256"),
+        "{args}"
+    );
+    run("focal_loss", "--loss_type focal --loss_type.gamma 1.5");
+    run("code_weights", "--loss_scale all+code_weights");
+    run("two_cycles", "--lr_scheduler_type two_cosine_cycles");
+    let (out, _) = run("chrf", "--metrics chrf token_acc");
+    let log = fs::read_to_string(out.join("logging.jsonl")).unwrap();
+    assert!(log.contains("eval_chrf"), "{log}");
+    let (out, _) = run("sqlite_tracker", "--trackers sqlite");
+    assert!(out.join("runs.sqlite").is_file());
+    run("plateau", "--callbacks plateau --callbacks.patience 5");
+
+    let table = home.path().join("questions.csv");
+    fs::write(&table, "ask,reply\nhi,hello\nwho,me\n").unwrap();
+    works(&format!(
+        "sft --device cpu --model {GOLDENS}/model_bf16 --max_steps 1 --dataset {} --output_dir {} --plugin {}",
+        table.display(),
+        home.path().join("csv").display(),
+        library("csv_columns").display()
+    ));
+}
+
+/// The same command with every component from a library trains to the same bits.
+#[test]
+fn built_ins_loaded_instead_of_linked_in() {
+    let home = tempfile::tempdir().unwrap();
+    let linked = home.path().join("linked");
+    let flags =
+        "--loss_scale default+ignore_empty_think --lr_scheduler_type cosine --callbacks early_stop";
+    works(&sft(&linked, &library("muon"), flags));
+    let loaded = home.path().join("loaded");
+    let config = home.path().join("run.toml");
+    let plugin = library("builtins_plugin");
+    fs::write(
+        &config,
+        format!(
+            "plugins = [{{ path = {:?}, prefix = \"so_\" }}]\ndataset_format = \"so_messages\"\n\
+             loss_scale = \"so_default+so_ignore_empty_think\"\noptimizer = \"so_adamw\"\n\
+             lr_scheduler_type = \"so_cosine\"\nloss_type = \"so_cross_entropy\"\ncallbacks = [\"so_early_stop\"]\n\
+             metrics = [\"so_token_acc\"]\n",
+            plugin.display().to_string()
+        ),
+    )
+    .unwrap();
+    let line = sft(&loaded, &plugin, "").replace(&format!("--plugin {} ", plugin.display()), "");
+    works(&line.replacen("sft", &format!("sft --config {}", config.display()), 1));
+    assert_eq!(losses(&linked), losses(&loaded));
+    let adapter =
+        |run: &Path| fs::read(run.join("checkpoint-4/adapter_model.safetensors")).unwrap();
+    assert!(adapter(&linked) == adapter(&loaded), "the adapters differ");
+}
+
+#[test]
+fn files_that_are_no_plugin_are_refused_before_they_are_opened() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |name: &str, bytes: &[u8], says: &str| {
+        let file = home.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        fails(&format!("plugin list --plugin {}", file.display()), &[says]);
+    };
+    let whole = fs::read(library("muon")).unwrap();
+    check("empty.so", b"", "the file is empty");
+    check(
+        "text.so",
+        b"this is a text, not a library",
+        "no library at all",
+    );
+    check("cut.so", &whole[..20_000], "the file is cut off");
+    check(
+        "half.so",
+        &whole[..whole.len() * 6 / 10],
+        "the file is cut off",
+    );
+    let mut other = whole.clone();
+    other[18..20].copy_from_slice(&183u16.to_le_bytes());
+    if cfg!(target_arch = "x86_64") {
+        check("arm.so", &other, "it was built for aarch64");
+    }
+    let mut old = whole.clone();
+    let tag = old.windows(11).position(|w| w == b"apus-sdk 1.").unwrap();
+    old[tag + 9] = b'2';
+    check("two.so", &old, "was built with apus-sdk 2.");
+    fs::write(home.path().join("copy.so"), &whole).unwrap();
+    fails(
+        &format!(
+            "plugin list --plugin {} {}",
+            library("muon").display(),
+            home.path().join("copy.so").display()
+        ),
+        &["two components are called optimizer \"muon\"", "prefix"],
+    );
+    fails(
+        &format!("plugin list --plugin {}", library("no_root").display()),
+        &["exports no root module"],
+    );
+    fails(
+        "plugin list --plugin /no/such.so",
+        &["there is no such file"],
+    );
+}
+
+/// Each failure in a run is an error that names plugin, component and event, with the state saved.
+#[test]
+fn failures_of_components_are_named_and_the_state_is_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |name: &str, flags: &str, says: &[&str], saved: bool| {
+        let out = home.path().join(name);
+        let said = fails(&sft(&out, &library("hostile_plugin"), flags), says);
+        assert!(said.contains("plugin hostile-plugin"), "{said}");
+        assert_eq!(said.contains("is saved in"), saved, "{said}");
+    };
+    check(
+        "o1",
+        "--optimizer panics",
+        &["optimizer panics of", "step: panicked"],
+        true,
+    );
+    check("o2", "--optimizer fails", &["optimizer fails of"], true);
+    check("o3", "--optimizer nan", &["not finite", "taken back"], true);
+    check(
+        "o4",
+        "--optimizer half",
+        &["optimizer half of", "panicked"],
+        true,
+    );
+    check(
+        "l1",
+        "--loss_type panics",
+        &["loss panics of", "per_token: panicked"],
+        true,
+    );
+    check(
+        "l2",
+        "--loss_type nan",
+        &["loss nan of", "the mistake is in the loss"],
+        false,
+    );
+    check(
+        "l3",
+        "--loss_type short",
+        &["loss short of", "one f32 per token"],
+        false,
+    );
+    check(
+        "l4",
+        "--loss_type constant",
+        &["no gradient reached the logits"],
+        false,
+    );
+    check(
+        "c1",
+        "--callbacks panics",
+        &["callback panics of", "on_step_end: panicked"],
+        true,
+    );
+    check(
+        "c2",
+        "--callbacks bad_factor",
+        &["callback bad_factor of", "factor of NaN"],
+        true,
+    );
+    check("m1", "--metrics nan", &["metric nan of", "NaN"], true);
+    check(
+        "s1",
+        "--lr_scheduler_type nan",
+        &["schedule nan of", "factor NaN"],
+        false,
+    );
+    check(
+        "w1",
+        "--loss_scale panics",
+        &["loss scale panics of"],
+        false,
+    );
+
+    let out = home.path().join("tracker");
+    let flags = "--trackers panics fails hangs --tracker_timeout 1";
+    let said = works(&sft(&out, &library("hostile_plugin"), flags));
+    for part in ["tracker panics of", "tracker fails of", "tracker hangs of"] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
+}
