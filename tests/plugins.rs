@@ -275,3 +275,81 @@ fn failures_of_components_are_named_and_the_state_is_saved() {
         assert!(said.contains(part), "{part:?} not in: {said}");
     }
 }
+
+#[test]
+fn check_passes_every_example_and_finds_what_is_wrong() {
+    for name in [
+        "muon",
+        "focal_loss",
+        "code_weights",
+        "two_cycles",
+        "chrf",
+        "sqlite_tracker",
+        "plateau",
+        "csv_columns",
+    ] {
+        let said = works(&format!("plugin check {}", library(name).display()));
+        assert!(said.contains("ok    ") && !said.contains("FAIL"), "{said}");
+    }
+    // Not `plugin check` on the hostile one: its tracker sleeps for an hour.
+    let listed = works(&format!(
+        "components --plugin {}",
+        library("hostile_plugin").display()
+    ));
+    assert!(listed.contains("plugin hostile-plugin 0.1.0"), "{listed}");
+    let help = works(&format!(
+        "sft --help --plugin {}",
+        library("muon").display()
+    ));
+    assert!(
+        help.contains("ns_steps") && help.contains("Decay of the momentum"),
+        "{help}"
+    );
+}
+
+/// What a checkpoint was made with is compared with what is there when it is used.
+#[test]
+fn pins_and_missing_plugins_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("run");
+    let muon = library("muon");
+    works(&sft(&out, &muon, "--optimizer muon"));
+    let checkpoint = out.join("checkpoint-2");
+    let resume = format!(
+        "--optimizer muon --resume_from_checkpoint {}",
+        checkpoint.display()
+    );
+    works(&sft(&home.path().join("again"), &muon, &resume));
+    let adapter = |run: &str| {
+        fs::read(
+            home.path()
+                .join(run)
+                .join("checkpoint-4/adapter_model.safetensors"),
+        )
+        .unwrap()
+    };
+    assert!(
+        adapter("run") == adapter("again"),
+        "a plugin's optimizer resumes exactly"
+    );
+    let said = works(&format!(
+        "export --adapters {} --merge_lora true --output_dir {}",
+        checkpoint.display(),
+        home.path().join("merged").display()
+    ));
+    assert!(
+        said.contains("made with plugin muon 0.1.0") && said.contains("not loaded"),
+        "{said}"
+    );
+
+    let config = home.path().join("pin.toml");
+    let pin = format!(
+        "plugins = [{{ path = {:?}, sha256 = \"00ff\" }}]\n",
+        muon.display().to_string()
+    );
+    fs::write(&config, pin).unwrap();
+    let line = sft(&home.path().join("pin"), &muon, "");
+    let line = line.replace(&format!("--plugin {} ", muon.display()), "");
+    let line = line.replacen("sft", &format!("sft --config {}", config.display()), 1);
+    fails(&line, &["the configuration pins 00ff", "It was not opened"]);
+}
