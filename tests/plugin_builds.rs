@@ -1,0 +1,306 @@
+//! What needs a compiler to show: a plugin of another minor version of the SDK, in both directions; one
+//! that was stripped; one that depends on a library that is gone; one that aborts on a panic; and the
+//! crates that `apus plugin new` writes.
+//!
+//! Crates are built in a workspace of their own under the target folder, from what cargo has already
+//! fetched for this one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn text(output: &Output) -> String {
+    let part = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    part(&output.stdout) + &part(&output.stderr)
+}
+
+fn apus(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_apus"))
+        .args(arguments)
+        .env_remove("APUS_PLUGIN_PATH")
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .expect("the binary starts")
+}
+
+/// Runs cargo in a folder, with one target folder for all that is built here.
+fn cargo(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO"))
+        .arg(arguments[0])
+        .arg("--offline")
+        .args(&arguments[1..])
+        .current_dir(dir)
+        .env("CARGO_TARGET_DIR", target())
+        .env_remove("RUSTFLAGS")
+        .output()
+        .expect("cargo starts")
+}
+
+#[track_caller]
+fn built(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin_builds")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{}: no {from:?}", file.display());
+    fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+/// A workspace with the SDK as it is, or as a next minor version with tables that have grown; the focal
+/// loss as a plugin; and a host that loads a plugin and runs it.
+fn workspace(name: &str, next: bool) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    let root = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
+    let (_, shared) = root.split_once("[workspace.package]").unwrap();
+    let (shared, _) = shared.split_once("\n[package]").unwrap();
+    let kept = shared
+        .lines()
+        .filter(|line| !line.contains("path = \"") || line.contains("apus-sdk"));
+    let kept = kept.collect::<Vec<_>>().join("\n");
+    let manifest = format!(
+        "[workspace]\nmembers = [\"sdk\", \"focal-loss\", \"host\"]\nresolver = \"3\"\n[workspace.package]{kept}\n"
+    );
+    fs::write(dir.join("Cargo.toml"), manifest).unwrap();
+    fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+    copy(&Path::new(ROOT).join("sdk"), &dir.join("sdk"));
+    copy(
+        &Path::new(ROOT).join("examples/focal-loss"),
+        &dir.join("focal-loss"),
+    );
+    fs::create_dir_all(dir.join("host/src")).unwrap();
+    fs::write(
+        dir.join("host/Cargo.toml"),
+        "[package]\nname = \"host\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\napus-sdk.workspace = true\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("host/src/main.rs"),
+        "use apus_sdk::{Loss, Options, abi, testing::Chunk};\n\
+         fn main() {\n\
+             let path = std::env::args().nth(1).unwrap();\n\
+             let library = abi::open(path.as_ref()).unwrap();\n\
+             let made = library.make::<dyn Loss>(\"focal\", &Options::new(), abi::Origin::new(\"it\"));\n\
+             let values = Chunk::random(4, 7, 1).per_token(made.unwrap().as_ref()).unwrap();\n\
+             println!(\"host {} plugin {} {values:?}\", abi::SDK_VERSION, library.description().sdk);\n\
+         }\n",
+    )
+    .unwrap();
+    if next {
+        let sdk = dir.join("sdk");
+        edit(
+            &sdk.join("Cargo.toml"),
+            "version = \"1.0.0\"",
+            "version = \"1.1.0\"",
+        );
+        // A function more at the end of a kind's table and of the host's, an operation more.
+        let loss = sdk.join("src/abi/loss.rs");
+        let last = "per_token: unsafe extern \"C\" fn(*const (), WireChunk<'_>) -> Wire<Tensor>,\n";
+        edit(
+            &loss,
+            last,
+            &format!("{last}    /// New.\n    pub newest: extern \"C\" fn() -> u32,\n"),
+        );
+        edit(
+            &loss,
+            "LossTable { per_token }",
+            "LossTable { per_token, newest }",
+        );
+        let function = "extern \"C\" fn newest() -> u32 { 7 }\n\nunsafe extern \"C\" fn per_token(";
+        edit(&loss, "unsafe extern \"C\" fn per_token(", function);
+        let op = sdk.join("src/tensor/op.rs");
+        edit(
+            &op,
+            "        Randn = 147,\n    }\n",
+            "        Randn = 147,\n    }\n    since 1 {\n        /// New.\n        Newest = 160,\n    }\n",
+        );
+        edit(
+            &dir.join("focal-loss/src/lib.rs"),
+            "        let ce = chunk.cross_entropy()?;\n",
+            "        let ce = chunk.cross_entropy()?;\n        if self.gamma == 9.0 {\n            return ce.call(apus_sdk::Op::Newest, &[], &[], &[]);\n        }\n",
+        );
+    }
+    dir
+}
+
+fn library(profile: &str) -> PathBuf {
+    target().join(profile).join("libfocal_loss.so")
+}
+
+fn train(plugin: &Path, out: &Path, flags: &[&str]) -> Output {
+    let goldens = format!("{ROOT}/tests/goldens/tiny");
+    let (model, data) = (
+        format!("{goldens}/model_bf16"),
+        format!("{goldens}/chat_train.jsonl"),
+    );
+    let mut line = vec![
+        "sft",
+        "--device",
+        "cpu",
+        "--max_steps",
+        "1",
+        "--model",
+        &model,
+        "--dataset",
+        &data,
+    ];
+    let (out, plugin) = (out.display().to_string(), plugin.display().to_string());
+    line.extend([
+        "--output_dir",
+        &out,
+        "--plugin",
+        &plugin,
+        "--loss_type",
+        "focal",
+    ]);
+    line.extend(flags);
+    apus(&line)
+}
+
+/// One test, so that nothing is built twice or at the same time.
+#[test]
+fn plugins_built_otherwise() {
+    if !cfg!(target_os = "linux") {
+        println!("skipped: written for Linux");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let now = workspace("sdk_now", false);
+    built(&cargo(&now, &["build", "-p", "focal-loss", "-p", "host"]));
+    let older = home.path().join("older.so");
+    fs::copy(library("debug"), &older).unwrap();
+
+    let next = workspace("sdk_next", true);
+    built(&cargo(&next, &["build", "-p", "focal-loss", "-p", "host"]));
+    let newer = home.path().join("newer.so");
+    fs::copy(library("debug"), &newer).unwrap();
+    let host = target().join("debug/host");
+
+    // A plugin of the version before in a host of the next one, and of that one itself.
+    let run = |plugin: &Path| {
+        let output = Command::new(&host).arg(plugin).output().unwrap();
+        built(&output);
+        text(&output)
+    };
+    let (old, new) = (run(&older), run(&newer));
+    assert!(old.contains("host 1.1.0 plugin 1.0.0"), "{old}");
+    assert!(new.contains("host 1.1.0 plugin 1.1.0"), "{new}");
+    let values = |said: &str| said.split_once('[').map(|(_, values)| values.to_owned());
+    assert_eq!(values(&old), values(&new));
+
+    // A plugin of the next version here: it works, and what this host lacks is said.
+    built(&train(&newer, &home.path().join("a"), &[]));
+    let said = text(&train(
+        &newer,
+        &home.path().join("b"),
+        &["--loss_type.gamma", "9"],
+    ));
+    assert!(
+        said.contains("Newest needs a host with apus-sdk 1.1, this one has 1.0"),
+        "{said}"
+    );
+
+    // Stripped, and in release for a debug host.
+    built(&cargo(&now, &["build", "--release", "-p", "focal-loss"]));
+    let stripped = home.path().join("stripped.so");
+    let strip = Command::new("strip")
+        .arg("-o")
+        .args([&stripped, &library("release")])
+        .output();
+    match strip {
+        Ok(output) if output.status.success() => {
+            built(&train(&stripped, &home.path().join("c"), &[]))
+        }
+        _ => println!("skipped: there is no strip"),
+    }
+
+    // A library that it depends on is gone.
+    let (source, gone) = (home.path().join("gone.c"), home.path().join("libgone.so"));
+    fs::write(&source, "int gone(void) { return 1; }\n").unwrap();
+    built(
+        &Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&gone, &source])
+            .output()
+            .unwrap(),
+    );
+    let search = format!("-Clink-arg=-L{}", home.path().display());
+    let plain = ["rustc", "-p", "focal-loss", "--lib", "--"];
+    let with = [
+        "-Clink-arg=-Wl,--no-as-needed",
+        &search,
+        "-Clink-arg=-lgone",
+    ];
+    built(&cargo(&now, &[&plain[..], &with].concat()));
+    fs::remove_file(&gone).unwrap();
+    let said = text(&train(&library("debug"), &home.path().join("d"), &[]));
+    assert!(
+        said.contains("depends on libgone.so, which is not there"),
+        "{said}"
+    );
+
+    // One that aborts is not even built.
+    let output = cargo(&now, &[&plain[..], &["-Cpanic=abort"]].concat());
+    assert!(!output.status.success());
+    assert!(
+        text(&output).contains("a plugin that aborts on a panic"),
+        "{}",
+        text(&output)
+    );
+
+    // What `apus plugin new` writes is whole: its tests pass, its library passes the check.
+    for kind in [
+        "dataset-format",
+        "loss-scale",
+        "loss",
+        "optimizer",
+        "schedule",
+        "callback",
+        "metric",
+        "tracker",
+    ] {
+        let name = format!("new-{kind}");
+        let dir = home.path().join(&name);
+        let made = apus(&[
+            "plugin",
+            "new",
+            &name,
+            "--kind",
+            kind,
+            "--dir",
+            &dir.display().to_string(),
+        ]);
+        built(&made);
+        fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+        built(&cargo(&dir, &["test"]));
+        built(&cargo(&dir, &["build"]));
+        let file = target().join(format!("debug/lib{}.so", name.replace('-', "_")));
+        let said = apus(&["plugin", "check", &file.display().to_string()]);
+        built(&said);
+        assert!(
+            text(&said).contains("ok    ") && !text(&said).contains("FAIL"),
+            "{}",
+            text(&said)
+        );
+    }
+}
