@@ -264,8 +264,37 @@ fn failures_of_components_are_named_and_the_state_is_saved() {
     check(
         "w1",
         "--loss_scale panics",
-        &["loss scale panics of"],
+        &[
+            "chat_train.jsonl:",
+            "loss scale panics of",
+            "segments: panicked",
+        ],
         false,
+    );
+    let says = [
+        "chat_train.jsonl:",
+        "loss scale `loses_text`",
+        "do not join back",
+    ];
+    let scale = format!(
+        "{} --loss_scale loses_text",
+        sft(home.path(), &library("hostile_plugin"), "")
+    );
+    fails(&scale, &says);
+    let rows = home.path().join("rows.jsonl");
+    fs::write(&rows, "{\"panics\": \"a\"}\n").unwrap();
+    let format = sft(home.path(), &library("hostile_plugin"), "");
+    let format = format.replacen(
+        &format!("--dataset {GOLDENS}/chat_train.jsonl"),
+        &format!("--dataset {}", rows.display()),
+        1,
+    );
+    fails(
+        &format,
+        &[
+            "rows.jsonl:1: dataset format panics of",
+            "convert: panicked",
+        ],
     );
 
     let out = home.path().join("tracker");

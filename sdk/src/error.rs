@@ -9,18 +9,30 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// The host adds which component failed, in which event, file and line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    message: String,
+    panicked: bool,
+}
 
 impl Error {
     /// An error with this message.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self(message.to_string())
+        Self::from(message.to_string())
+    }
+
+    /// Whether a plugin panicked: a mistake of the component, whatever it was working on.
+    pub fn panicked(&self) -> bool {
+        self.panicked
+    }
+
+    pub(crate) fn of_panic(self, panicked: bool) -> Self {
+        Self { panicked, ..self }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -28,13 +40,16 @@ impl std::error::Error for Error {}
 
 impl From<String> for Error {
     fn from(message: String) -> Self {
-        Self(message)
+        Self {
+            message,
+            panicked: false,
+        }
     }
 }
 
 impl From<&str> for Error {
     fn from(message: &str) -> Self {
-        Self(message.to_owned())
+        Self::from(message.to_owned())
     }
 }
 
@@ -42,7 +57,7 @@ macro_rules! from_errors {
     ($($source:ty),*) => {$(
         impl From<$source> for Error {
             fn from(source: $source) -> Self {
-                Self(source.to_string())
+                Self::from(source.to_string())
             }
         }
     )*};

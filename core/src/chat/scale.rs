@@ -4,6 +4,11 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Segment, Turn};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// A loss scale that failed: a mistake of the scale, not of the row that it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("loss scale `{0}`")]
+pub struct ScaleFailed(String);
+
 /// Loss scales in the order in which they run.
 pub struct Chain {
     base: Base,
@@ -81,7 +86,7 @@ impl Chain {
             for outer in segments {
                 let inner = link
                     .run(&outer.text, turn)
-                    .with_context(|| format!("loss scale `{}`", link.name))?;
+                    .with_context(|| ScaleFailed(link.name.clone()))?;
                 next.extend(inner.into_iter().map(|mut segment| {
                     segment.weight *= outer.weight;
                     segment

@@ -6,6 +6,7 @@ use super::{
     report::{Report, SourceReport},
     truncate::{Fitted, Truncation, fit},
 };
+use crate::chat::scale::ScaleFailed;
 use crate::chat::{Encoded, Encoder};
 use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::{DatasetFormat, Sample};
@@ -81,7 +82,12 @@ pub fn prepare(
             .get(&record.source)
             .context("a file without a format")?;
         let outcome = match convert(record, format.1)? {
-            Ok(samples) => encode(&samples, encoder, options),
+            Ok(samples) => match encode(&samples, encoder, options) {
+                Outcome::Bad(error) if error.is::<ScaleFailed>() => {
+                    return Err(error.context(record.to_string()));
+                }
+                outcome => outcome,
+            },
             Err(error) => Outcome::Bad(error),
         };
         progress(1 + done.fetch_add(1, Ordering::Relaxed));
@@ -194,10 +200,11 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<Chosen<'a>> {
 }
 
 /// The samples of a record, or why its row is bad. The format reads the row's text itself; what is no
-/// row at all stops everything, with file and line.
+/// row at all stops everything, with file and line, and so does a format that panics.
 fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sample>>> {
     match format.convert_text(&record.text) {
         Ok(samples) => Ok(Ok(samples)),
+        Err(error) if error.panicked() => Err(anyhow!("{record}: {error}")),
         Err(error) => {
             record.row()?;
             Ok(Err(anyhow!("{error}")))

@@ -9,6 +9,9 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// How the message of a panic begins; part of the boundary.
+pub(crate) const PANICKED: &str = "panicked";
+
 thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -46,8 +49,8 @@ fn panicked(payload: Box<dyn Any + Send>) -> String {
     // Dropping a payload could panic once more.
     std::mem::forget(payload);
     match PLACE.with(|slot| slot.borrow_mut().take()) {
-        Some(place) => format!("panicked at {place}: {said}"),
-        None => format!("panicked: {said}"),
+        Some(place) => format!("{PANICKED} at {place}: {said}"),
+        None => format!("{PANICKED}: {said}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A component on its way from a plugin to its host: a pointer and the table of its functions.
 
 use super::PluginRootRef;
-use super::guard::guard;
+use super::guard::{PANICKED, guard};
 use crate::{Error, Kind, Make, Options, Result, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RStr, RString};
@@ -73,7 +73,10 @@ impl Origin {
     pub(super) fn took<T>(&self, event: &str, wire: Wire<T>) -> Result<T> {
         match wire {
             RResult::ROk(value) => Ok(value),
-            RResult::RErr(message) => Err(self.failed(event, &message)),
+            RResult::RErr(message) => {
+                let panicked = message.starts_with(PANICKED);
+                Err(self.failed(event, &message).of_panic(panicked))
+            }
         }
     }
 
