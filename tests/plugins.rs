@@ -132,7 +132,7 @@ fn built_ins_loaded_instead_of_linked_in() {
             "plugins = [{{ path = {:?}, prefix = \"so_\" }}]\ndataset_format = \"so_messages\"\n\
              loss_scale = \"so_default+so_ignore_empty_think\"\noptimizer = \"so_adamw\"\n\
              lr_scheduler_type = \"so_cosine\"\nloss_type = \"so_cross_entropy\"\ncallbacks = [\"so_early_stop\"]\n\
-             metrics = [\"so_token_acc\"]\n",
+             metrics = [\"so_token_acc\"]\ntrackers = [\"so_console\"]\n",
             plugin.display().to_string()
         ),
     )

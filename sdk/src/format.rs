@@ -59,7 +59,8 @@ pub trait DatasetFormat: Send + Sync {
     /// where several formats answer yes, [`rank`](Self::rank) decides.
     fn recognises(&self, columns: &[&str]) -> bool;
 
-    /// How specific the format is: the highest rank among those that recognise a row wins.
+    /// How specific the format is: the highest rank among those that recognise a row wins. The
+    /// built-ins have -10 (query and response, which takes almost anything) to 40 (tokens).
     fn rank(&self) -> i32 {
         0
     }

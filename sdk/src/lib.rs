@@ -75,6 +75,9 @@ pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, RunInfo, Tracker};
 
+/// JSON values, which rows, logs and states are made of, in the version that this SDK speaks.
+pub use serde_json;
+
 /// What the macros of this crate need from the outside; not part of the API.
 #[doc(hidden)]
 pub mod private {

@@ -80,15 +80,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// Crates that come with Rust, and those that the templates depend on.
-const TAKEN: &[&str] = &[
-    "alloc",
-    "apus_sdk",
-    "core",
-    "proc_macro",
-    "serde_json",
-    "std",
-    "test",
-];
+const TAKEN: &[&str] = &["alloc", "apus_sdk", "core", "proc_macro", "std", "test"];
 
 /// The name of the component of a crate.
 fn component(name: &str) -> String {
@@ -181,7 +173,7 @@ mod tests {
             );
         }
         assert!(said("match").contains("a word of the Rust language"));
-        assert!(said("serde-json").contains("a crate that a plugin uses"));
+        assert!(said("apus-sdk").contains("a crate that a plugin uses"));
         assert!(said("test").contains("my-test"));
     }
 

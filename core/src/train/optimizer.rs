@@ -28,16 +28,56 @@ struct Slot {
     /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
     lr_ratio: f64,
     state: State,
+    backup: Option<Backup>,
 }
 
 impl Slot {
-    /// Copies of value and state.
-    fn copy(&self) -> Result<(Tensor, State)> {
-        let mut state = State::default();
+    /// Copies value and state, into the copies of the step before where they fit.
+    fn back_up(&mut self) -> Result<()> {
+        let mut old = self.backup.take().unwrap_or_default();
+        let mut new = Backup {
+            value: Some(refreshed(old.value, &self.param.value())?),
+            state: BTreeMap::new(),
+        };
         for (name, tensor) in self.state.iter() {
-            state.insert(name, wrap(unwrap(tensor)?.copy()?));
+            let copy = refreshed(old.state.remove(name), unwrap(tensor)?)?;
+            new.state.insert(name.to_owned(), copy);
         }
-        Ok((self.param.value().copy()?, state))
+        self.backup = Some(new);
+        Ok(())
+    }
+
+    /// Puts back what [`back_up`](Self::back_up) copied.
+    fn put_back(&mut self) -> Result<()> {
+        let Some(Backup { value, state }) = self.backup.take() else {
+            return Ok(());
+        };
+        if let Some(value) = value {
+            copy::into(&self.param.value(), &value)?;
+        }
+        self.state = State::default();
+        for (name, tensor) in state {
+            self.state.insert(name, wrap(tensor));
+        }
+        Ok(())
+    }
+}
+
+/// Value and state of a parameter before a step.
+#[derive(Default)]
+struct Backup {
+    value: Option<Tensor>,
+    state: BTreeMap<String, Tensor>,
+}
+
+/// A copy of `from`, in the memory of an older one if that has its shape and type.
+fn refreshed(old: Option<Tensor>, from: &Tensor) -> Result<Tensor> {
+    match old {
+        Some(old) if old.dims() == from.dims() && old.dtype() == from.dtype() => {
+            copy::into(&old, from)?;
+            Ok(old)
+        }
+        _ => Ok(from.copy()?),
     }
 }
 
@@ -59,6 +99,7 @@ impl OptimizerHost {
                     _ => 1.0,
                 },
                 state: State::default(),
+                backup: None,
                 param,
             })
             .collect();
@@ -100,17 +141,14 @@ impl OptimizerHost {
         if !self.optimizer.foreign {
             return self.update(lr);
         }
-        let before = self
-            .slots
-            .iter()
-            .map(Slot::copy)
-            .collect::<Result<Vec<_>>>()?;
+        for slot in &mut self.slots {
+            slot.back_up()?;
+        }
         let result = self.update(lr).and_then(|()| self.check_values());
         if result.is_err() {
             self.step -= 1;
-            for (slot, (value, state)) in self.slots.iter_mut().zip(before) {
-                copy::into(&slot.param.value(), &value)?;
-                slot.state = state;
+            for slot in &mut self.slots {
+                slot.put_back()?;
             }
         }
         result

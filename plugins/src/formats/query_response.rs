@@ -38,7 +38,7 @@ impl DatasetFormat for QueryResponse {
     }
 
     fn rank(&self) -> i32 {
-        0
+        -10
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {

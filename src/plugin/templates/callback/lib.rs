@@ -1,7 +1,7 @@
 //! A callback: saves a checkpoint whenever an evaluation beats a bound and everything saved before.
 
+use apus_sdk::serde_json::{Map, Value, json};
 use apus_sdk::{Callback, Control, Result, RunState};
-use serde_json::{Map, Value, json};
 
 apus_sdk::export_plugin!();
 
@@ -42,7 +42,7 @@ impl Callback for SaveBelow {
     }
 
     fn load_state(&mut self, saved: Value) -> Result<()> {
-        self.best = serde_json::from_value(saved)?;
+        self.best = apus_sdk::serde_json::from_value(saved)?;
         Ok(())
     }
 }

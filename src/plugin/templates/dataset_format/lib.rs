@@ -1,8 +1,8 @@
 //! A dataset format: rows of a question and an answer, `{"ask": "..", "reply": ".."}`, become
 //! conversations.
 
+use apus_sdk::serde_json::Value;
 use apus_sdk::{Conversation, DatasetFormat, Error, Message, Result, Row, Sample};
-use serde_json::Value;
 
 apus_sdk::export_plugin!();
 
@@ -53,8 +53,8 @@ fn text<'a>(row: &'a Row, column: &str) -> Result<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{convert, make};
-    use serde_json::json;
 
     #[test]
     fn two_columns_become_a_conversation() {

@@ -31,8 +31,8 @@ impl Loss for LabelSmoothing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{Chunk, make};
-    use serde_json::json;
 
     #[test]
     fn a_part_of_the_target_is_spread() {

@@ -33,8 +33,8 @@ impl LossScale for Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{make, segments};
-    use serde_json::json;
 
     #[test]
     fn numbers_count_more() {

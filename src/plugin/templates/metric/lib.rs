@@ -40,8 +40,8 @@ impl Metric for WholeSequences {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{make, measure};
-    use serde_json::json;
 
     /// The share with so many mistakes allowed.
     fn share(mistakes: usize) -> f64 {

@@ -32,8 +32,8 @@ impl Optimizer for Momentum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{make, minimise};
-    use serde_json::json;
 
     /// How far 100 steps are from the bottom of a bowl, before and after.
     fn walk(momentum: f64) -> (f64, f64) {

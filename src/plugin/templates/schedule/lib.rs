@@ -31,8 +31,8 @@ impl LrSchedule for LinearToFloor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{curve, make};
-    use serde_json::json;
 
     #[test]
     fn up_and_down_to_the_floor() {

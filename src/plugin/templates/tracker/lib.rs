@@ -1,7 +1,7 @@
 //! A tracker: every number of the run as a line `step,name,value` of a CSV file.
 
+use apus_sdk::serde_json::{Map, Value};
 use apus_sdk::{Error, Result, RunInfo, Tracker};
-use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
@@ -54,8 +54,8 @@ impl Tracker for Csv {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::serde_json::json;
     use apus_sdk::testing::{make, track};
-    use serde_json::json;
 
     #[test]
     fn numbers_become_lines() {
