@@ -115,34 +115,70 @@ fn every_example_in_a_run() {
     ));
 }
 
-/// The same command with every component from a library trains to the same bits.
+/// The tutorial's command, with every component from a library, trains to the same bits.
 #[test]
 fn built_ins_loaded_instead_of_linked_in() {
     let home = tempfile::tempdir().unwrap();
-    let linked = home.path().join("linked");
-    let flags =
-        "--loss_scale default+ignore_empty_think --lr_scheduler_type cosine --callbacks early_stop";
-    works(&sft(&linked, &library("muon"), flags));
-    let loaded = home.path().join("loaded");
+    let tutorial = |out: &str, flags: &str| {
+        works(&format!(
+            "sft {flags} --deepspeed zero3 --device cpu --model {GOLDENS}/model_mxfp4 \
+             --dataset {GOLDENS}/chat_train.jsonl --val_dataset {GOLDENS}/chat_train.jsonl --train_type lora \
+             --torch_dtype bfloat16 --num_train_epochs 2 --per_device_train_batch_size 1 \
+             --per_device_eval_batch_size 1 --learning_rate 1e-4 --lora_rank 8 --lora_alpha 32 \
+             --target_modules all-linear --gradient_accumulation_steps 2 --eval_steps 50 --save_steps 50 \
+             --save_total_limit 2 --logging_steps 1 --max_length 8192 --add_version false --warmup_ratio 0.05 \
+             --dataloader_num_workers 4 --use_liger_kernel true --load_from_cache_file false \
+             --save_strategy epoch --model_author gxb --model_name gxb-gpt-oss-20b-agent-distill \
+             --report_to swanlab --swanlab_project swift-robot --output_dir {}",
+            home.path().join(out).display()
+        ));
+        home.path().join(out)
+    };
+    let linked = tutorial(
+        "linked",
+        "--loss_scale ignore_empty_think --callbacks early_stop",
+    );
     let config = home.path().join("run.toml");
-    let plugin = library("builtins_plugin");
     fs::write(
         &config,
         format!(
-            "plugins = [{{ path = {:?}, prefix = \"so_\" }}]\ndataset_format = \"so_messages\"\n\
-             loss_scale = \"so_default+so_ignore_empty_think\"\noptimizer = \"so_adamw\"\n\
-             lr_scheduler_type = \"so_cosine\"\nloss_type = \"so_cross_entropy\"\ncallbacks = [\"so_early_stop\"]\n\
+            "plugins = [{{ path = {:?}, prefix = \"so_\" }}]\n\
+             dataset_format = \"so_messages\"\nloss_scale = \"so_default+so_ignore_empty_think\"\n\
+             optimizer = \"so_adamw\"\nlr_scheduler_type = \"so_cosine\"\n\
+             loss_type = \"so_cross_entropy\"\ncallbacks = [\"so_early_stop\"]\n\
              metrics = [\"so_token_acc\"]\ntrackers = [\"so_console\"]\n",
-            plugin.display().to_string()
+            library("builtins_plugin").display().to_string()
         ),
     )
     .unwrap();
-    let line = sft(&loaded, &plugin, "").replace(&format!("--plugin {} ", plugin.display()), "");
-    works(&line.replacen("sft", &format!("sft --config {}", config.display()), 1));
+    let loaded = tutorial("loaded", &format!("--config {}", config.display()));
+    assert_eq!(losses(&linked).len(), 8 + 2, "{:?}", losses(&linked));
     assert_eq!(losses(&linked), losses(&loaded));
     let adapter =
-        |run: &Path| fs::read(run.join("checkpoint-4/adapter_model.safetensors")).unwrap();
+        |run: &Path| fs::read(run.join("checkpoint-8/adapter_model.safetensors")).unwrap();
     assert!(adapter(&linked) == adapter(&loaded), "the adapters differ");
+}
+
+#[test]
+fn a_folder_of_plugins_is_loaded_whole() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["muon", "chrf"] {
+        fs::copy(
+            library(name),
+            home.path().join(format!("{name}{DLL_SUFFIX}")),
+        )
+        .unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_apus"))
+        .args(["plugin", "list"])
+        .env("APUS_PLUGIN_PATH", home.path())
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert!(
+        said.contains("optimizer muon: ") && said.contains("metric chrf: "),
+        "{said}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! one file with both of its sides: the functions that a plugin exports, and the trait's
 //! implementation on top of them for the host.
 //!
-//! No panic crosses: every exported function runs inside a [guard](guard::guard) that was compiled
+//! No panic crosses: every exported function runs inside a guard that was compiled
 //! into the plugin.
 
 mod callback;
