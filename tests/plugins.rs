@@ -285,6 +285,16 @@ fn failures_of_components_are_named_and_the_state_is_saved() {
         true,
     );
     check(
+        "c3",
+        "--callbacks panics --callbacks.event save_state",
+        &[
+            "callback panics of",
+            "save_state: panicked",
+            "what callbacks keep is not saved",
+        ],
+        true,
+    );
+    check(
         "c2",
         "--callbacks bad_factor",
         &["callback bad_factor of", "factor of NaN"],

@@ -153,8 +153,8 @@ impl Trainer<'_> {
 
     /// Saves a checkpoint and tells of it.
     fn save(&mut self) -> Result<()> {
-        self.saving = true;
         let kept = self.events.save_state()?;
+        self.saving = true;
         let path = self.write(kept)?;
         self.saving = false;
         self.events.on_save(&path, &self.state)?;
