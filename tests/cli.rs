@@ -1,49 +1,18 @@
 //! The real binary: what it says about wrong use and bad input, and the tutorial's three commands.
 
+mod common;
+
+use common::{apus, text, words, works};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
-fn apus(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_apus"))
-        .args(arguments)
-        .env_remove("NPROC_PER_NODE")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the binary starts")
-}
-
-fn text(output: &Output) -> String {
-    let part = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    part(&output.stdout) + &part(&output.stderr)
-}
-
-/// The words of a line.
-fn words(line: &str) -> Vec<&str> {
-    line.split_whitespace().collect()
-}
-
-/// Runs a command that has to fail with this status and say all of these.
+/// Runs a command that has to fail with this status and say all of these, without any panic.
 #[track_caller]
 fn fails(line: &str, status: i32, says: &[&str]) {
-    let output = apus(&words(line), &[]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(status), "apus {line}\n{said}");
-    assert!(said.contains("error: "), "apus {line}\n{said}");
+    let said = common::fails(line, status, says);
     assert!(!said.contains("panicked"), "apus {line}\n{said}");
-    for part in says {
-        assert!(said.contains(part), "apus {line}\n{part:?} not in:\n{said}");
-    }
-}
-
-#[track_caller]
-fn works(line: &str) -> String {
-    let output = apus(&words(line), &[]);
-    let said = text(&output);
-    assert!(output.status.success(), "apus {line}\n{said}");
-    said
 }
 
 /// An empty folder of this name.

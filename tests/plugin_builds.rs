@@ -5,25 +5,14 @@
 //! Crates are built in a workspace of their own under the target folder, from what cargo has already
 //! fetched for this one.
 
+mod common;
+
+use common::{apus, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-fn text(output: &Output) -> String {
-    let part = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    part(&output.stdout) + &part(&output.stderr)
-}
-
-fn apus(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_apus"))
-        .args(arguments)
-        .env_remove("APUS_PLUGIN_PATH")
-        .env_remove("RUST_BACKTRACE")
-        .output()
-        .expect("the binary starts")
-}
 
 /// Runs cargo in a folder, with one target folder for all that is built here.
 fn cargo(dir: &Path, arguments: &[&str]) -> Output {
@@ -174,7 +163,7 @@ fn train(plugin: &Path, out: &Path, flags: &[&str]) -> Output {
         "focal",
     ]);
     line.extend(flags);
-    apus(&line)
+    apus(&line, &[])
 }
 
 /// One test, so that nothing is built twice or at the same time.
@@ -281,21 +270,24 @@ fn plugins_built_otherwise() {
     ] {
         let name = format!("new-{kind}");
         let dir = home.path().join(&name);
-        let made = apus(&[
-            "plugin",
-            "new",
-            &name,
-            "--kind",
-            kind,
-            "--dir",
-            &dir.display().to_string(),
-        ]);
+        let made = apus(
+            &[
+                "plugin",
+                "new",
+                &name,
+                "--kind",
+                kind,
+                "--dir",
+                &dir.display().to_string(),
+            ],
+            &[],
+        );
         built(&made);
         fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
         built(&cargo(&dir, &["test"]));
         built(&cargo(&dir, &["build"]));
         let file = target().join(format!("debug/lib{}.so", name.replace('-', "_")));
-        let said = apus(&["plugin", "check", &file.display().to_string()]);
+        let said = apus(&["plugin", "check", &file.display().to_string()], &[]);
         built(&said);
         assert!(
             text(&said).contains("ok    ") && !text(&said).contains("FAIL"),

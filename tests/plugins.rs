@@ -1,11 +1,13 @@
 //! Plugin libraries and the real binary: what every example does in a run, the tutorial's command with
 //! plugins in place of built-ins, and what is said of files and components that cannot be used.
 
+mod common;
+
+use common::{apus, text, works};
 use serde_json::Value;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
@@ -17,39 +19,10 @@ fn library(name: &str) -> PathBuf {
     path
 }
 
-fn apus(line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_apus"))
-        .args(line.split_whitespace())
-        .env_remove("NPROC_PER_NODE")
-        .env_remove("APUS_PLUGIN_PATH")
-        .env_remove("RUST_BACKTRACE")
-        .output()
-        .expect("the binary starts")
-}
-
-fn text(output: &Output) -> String {
-    let part = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    part(&output.stdout) + &part(&output.stderr)
-}
-
-#[track_caller]
-fn works(line: &str) -> String {
-    let output = apus(line);
-    let said = text(&output);
-    assert!(output.status.success(), "apus {line}\n{said}");
-    said
-}
-
 /// Runs a command that has to fail in an orderly way and say all of these.
 #[track_caller]
 fn fails(line: &str, says: &[&str]) -> String {
-    let output = apus(line);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "apus {line}\n{said}");
-    for part in says {
-        assert!(said.contains(part), "apus {line}\n{part:?} not in:\n{said}");
-    }
-    said
+    common::fails(line, 1, says)
 }
 
 /// `apus sft` on the reference model for four steps, with an evaluation and a checkpoint every two.
@@ -169,11 +142,8 @@ fn a_folder_of_plugins_is_loaded_whole() {
         )
         .unwrap();
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_apus"))
-        .args(["plugin", "list"])
-        .env("APUS_PLUGIN_PATH", home.path())
-        .output()
-        .unwrap();
+    let folder = home.path().display().to_string();
+    let output = apus(&["plugin", "list"], &[("APUS_PLUGIN_PATH", &folder)]);
     let said = text(&output);
     assert!(
         said.contains("optimizer muon: ") && said.contains("metric chrf: "),

@@ -136,7 +136,8 @@ pub trait Callback: Send {
     ) -> Result<()> {
         Ok(())
     }
-    /// A checkpoint was saved in this folder.
+    /// A checkpoint was saved in this folder; what [`save_state`](Self::save_state) gave for it does not
+    /// know of this event yet.
     ///
     /// # Errors
     /// As [`on_init_end`](Self::on_init_end).

@@ -39,8 +39,10 @@ impl Chain {
     /// A base strategy that is not the first.
     pub fn new(scales: Vec<(String, Box<dyn LossScale>)>) -> Result<Self> {
         let mut base = Base::Default;
-        for (i, (name, scale)) in scales.iter().enumerate() {
-            match scale.try_base()? {
+        let mut links = Vec::with_capacity(scales.len());
+        for (i, (name, scale)) in scales.into_iter().enumerate() {
+            let found = scale.try_base()?;
+            match found {
                 Some(found) if i == 0 => base = found,
                 Some(_) => bail!(
                     "loss scale `{name}` decides which turns are trained, so it must be the first of \
@@ -49,25 +51,14 @@ impl Chain {
                 ),
                 None => {}
             }
-        }
-        let has_base = scales
-            .first()
-            .map(|(_, scale)| scale.try_base())
-            .transpose()?;
-        let has_base = has_base.flatten().is_some();
-        let links = scales
-            .into_iter()
-            .enumerate()
-            .map(|(i, (name, scale))| Link {
+            links.push(Link {
                 name,
                 scale,
-                is_base: has_base && i == 0,
+                is_base: found.is_some(),
                 matched: AtomicBool::new(false),
             });
-        Ok(Self {
-            base,
-            links: links.collect(),
-        })
+        }
+        Ok(Self { base, links })
     }
 
     /// Which turns are trained at all.

@@ -82,12 +82,9 @@ pub fn prepare(
             .get(&record.source)
             .context("a file without a format")?;
         let outcome = match convert(record, format.1)? {
-            Ok(samples) => match encode(&samples, encoder, options) {
-                Outcome::Bad(error) if error.is::<ScaleFailed>() => {
-                    return Err(error.context(record.to_string()));
-                }
-                outcome => outcome,
-            },
+            Ok(samples) => {
+                encode(&samples, encoder, options).with_context(|| record.to_string())?
+            }
             Err(error) => Outcome::Bad(error),
         };
         progress(1 + done.fetch_add(1, Ordering::Relaxed));
@@ -212,13 +209,15 @@ fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sam
     }
 }
 
-fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Outcome {
+/// A loss scale that fails stops everything: the row is not to blame.
+fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
     let prepared = samples
         .iter()
         .map(|sample| encode_one(sample, encoder, options));
     match prepared.collect() {
-        Ok(samples) => Outcome::Samples(samples),
-        Err(error) => Outcome::Bad(error),
+        Ok(samples) => Ok(Outcome::Samples(samples)),
+        Err(error) if error.is::<ScaleFailed>() => Err(error),
+        Err(error) => Ok(Outcome::Bad(error)),
     }
 }
 

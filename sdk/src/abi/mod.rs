@@ -38,6 +38,12 @@ pub const ROOT_SYMBOL: &str = abi_stable::library::ROOT_MODULE_LOADER_NAME;
 /// This SDK's version.
 pub const SDK_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Its minor version, for [`TensorHost::minor`](crate::TensorHost).
+pub fn sdk_minor() -> u32 {
+    let minor = SDK_VERSION.split('.').nth(1);
+    minor.and_then(|minor| minor.parse().ok()).unwrap_or(0)
+}
+
 /// What `export_plugin!` needs from the outside.
 #[doc(hidden)]
 pub mod private {

@@ -45,7 +45,7 @@ fn host() -> TensorHostRef {
     static HOST: OnceLock<TensorHostRef> = OnceLock::new();
     *HOST.get_or_init(|| {
         TensorHost {
-            minor: minor(),
+            minor: apus_sdk::abi::sdk_minor(),
             retain,
             release,
             shape,
@@ -58,15 +58,6 @@ fn host() -> TensorHostRef {
         }
         .leak_into_prefix()
     })
-}
-
-/// The minor version of the SDK in this binary.
-fn minor() -> u32 {
-    let mut parts = apus_sdk::abi::SDK_VERSION.split('.').skip(1);
-    parts
-        .next()
-        .and_then(|minor| minor.parse().ok())
-        .unwrap_or(0)
 }
 
 fn give(tensor: Tensor) -> Handle {

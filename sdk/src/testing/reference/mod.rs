@@ -47,7 +47,7 @@ fn host() -> TensorHostRef {
     static HOST: OnceLock<TensorHostRef> = OnceLock::new();
     *HOST.get_or_init(|| {
         TensorHost {
-            minor: minor(),
+            minor: crate::abi::sdk_minor(),
             retain,
             release,
             shape,
@@ -60,15 +60,6 @@ fn host() -> TensorHostRef {
         }
         .leak_into_prefix()
     })
-}
-
-/// The minor version of this SDK.
-fn minor() -> u32 {
-    let mut parts = crate::abi::SDK_VERSION.split('.').skip(1);
-    parts
-        .next()
-        .and_then(|minor| minor.parse().ok())
-        .unwrap_or(0)
 }
 
 fn give(array: Array) -> Handle {
