@@ -1,24 +1,5 @@
-// gpt-oss's clamped swiglu on interleaved (gate, up): gate = min(g, limit), up = clamp(u, -limit, limit),
-// h = (up + 1) * gate * sigmoid(1.702 * gate). Outside the clamps the gradient is 0, at the bound it passes.
-#include "common.cuh"
-
-constexpr float ALPHA = 1.702f;
-
-// Written so that a NaN stays one.
-__device__ __forceinline__ float at_most(float x, float limit) { return x > limit ? limit : x; }
-__device__ __forceinline__ float within(float x, float limit) { return x > limit ? limit : (x < -limit ? -limit : x); }
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
-
-__device__ __forceinline__ float activate(float g, float u, float limit) {
-    const float gate = at_most(g, limit), up = within(u, limit);
-    return (up + 1.f) * (gate * sigmoid(ALPHA * gate));
-}
-
-__device__ __forceinline__ void differentiate(float g, float u, float dh, float limit, float& dg, float& du) {
-    const float gate = at_most(g, limit), up = within(u, limit), s = sigmoid(ALPHA * gate), act = gate * s;
-    dg = g > limit ? 0.f : dh * (up + 1.f) * (s + ALPHA * act * (1.f - s));
-    du = u > limit || u < -limit ? 0.f : dh * act;
-}
+// The activation of the experts and its gradient, on their own.
+#include "swiglu.cuh"
 
 KERNEL swiglu_forward(bf16* __restrict__ h, const bf16* __restrict__ gate_up, i64 count, float limit) {
     float g[2][8];
@@ -36,7 +17,7 @@ KERNEL swiglu_forward(bf16* __restrict__ h, const bf16* __restrict__ gate_up, i6
     for (int p = 0; p < 2; p++) {
         float out[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) out[j] = activate(g[p][2 * j], g[p][2 * j + 1], limit);
+        for (int j = 0; j < 4; j++) out[j] = swiglu(g[p][2 * j], g[p][2 * j + 1], limit);
         store4(h, element4(p), count, out);
     }
 }
@@ -59,7 +40,7 @@ KERNEL swiglu_backward(bf16* __restrict__ dgate_up, const bf16* __restrict__ gat
         const i64 i = element4(p);
         float out[8];
 #pragma unroll
-        for (int j = 0; j < 4; j++) differentiate(g[p][2 * j], g[p][2 * j + 1], d[p][j], limit, out[2 * j], out[2 * j + 1]);
+        for (int j = 0; j < 4; j++) swiglu_gradient(g[p][2 * j], g[p][2 * j + 1], d[p][j], limit, out[2 * j], out[2 * j + 1]);
         if (i + 4 <= count) {
             reinterpret_cast<uint4*>(dgate_up)[i / 4] = pack8(out);
         } else {

@@ -1,0 +1,75 @@
+"""Launches kernels through the CUDA driver, for what cupy has no arguments for: tensor maps and large shared memory."""
+import ctypes
+
+import torch
+
+cuda = ctypes.CDLL("libcuda.so.1")
+
+
+class TensorMap(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_uint64 * 16)]
+
+
+def checked(status, what):
+    if status:
+        raise RuntimeError(f"{what}: CUDA error {status}")
+
+
+def tensor_map(t, box_rows):
+    """Boxes of `box_rows` rows and 64 columns of a bf16 matrix, 128-byte swizzle, zeros out of bounds."""
+    if t is None:
+        return TensorMap()
+    rows, columns = t.shape
+    assert t.is_contiguous() and t.dtype == torch.bfloat16
+    buffer = ctypes.create_string_buffer(192)
+    at = (ctypes.addressof(buffer) + 63) & ~63
+    sizes, pitch = (ctypes.c_uint64 * 2)(columns, rows), (ctypes.c_uint64 * 1)(columns * 2)
+    box, steps = (ctypes.c_uint32 * 2)(64, box_rows), (ctypes.c_uint32 * 2)(1, 1)
+    checked(cuda.cuTensorMapEncodeTiled(ctypes.c_void_p(at), 9, 2, ctypes.c_void_p(t.data_ptr()), sizes, pitch, box, steps, 0, 3, 3, 0), "tensor map")
+    return TensorMap.from_buffer_copy((ctypes.c_char * 128).from_address(at))
+
+
+class Driver:
+    def __init__(self):
+        torch.zeros(1, device="cuda")
+        self.functions = {}
+
+    def function(self, path, name, shared):
+        if (path, name) not in self.functions:
+            module, function = ctypes.c_void_p(), ctypes.c_void_p()
+            checked(cuda.cuModuleLoad(ctypes.byref(module), path.encode()), path)
+            checked(cuda.cuModuleGetFunction(ctypes.byref(function), module, name.encode()), name)
+            if shared > 48 * 1024:
+                checked(cuda.cuFuncSetAttribute(function, 8, shared), "shared memory")
+            self.functions[path, name] = function
+        return self.functions[path, name]
+
+    def launch(self, path, name, grid, block, args, shared=0):
+        values = []
+        for a in args:
+            if a is None:
+                values.append(ctypes.c_void_p(0))
+            elif isinstance(a, torch.Tensor):
+                values.append(ctypes.c_void_p(a.data_ptr()))
+            elif isinstance(a, int):
+                values.append(ctypes.c_int(a))
+            elif isinstance(a, float):
+                values.append(ctypes.c_float(a))
+            else:
+                values.append(a)
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        grid = tuple(grid) + (1,) * (3 - len(grid))
+        checked(cuda.cuLaunchKernel(self.function(path, name, shared), *grid, block, 1, 1, shared, stream, pointers, None), name)
+
+
+def milliseconds(run, repeats=10):
+    for _ in range(3):
+        run()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / repeats
