@@ -1,4 +1,4 @@
-//! Build script of apus-kernels. With feature `cuda` it compiles the kernels to PTX ([`nvcc`]) and makes link-time
+//! Build script of apus-kernels. With feature `cuda` it compiles the kernels ([`nvcc`]) and makes link-time
 //! libraries that let one binary start on machines with and without CUDA ([`trampolines`]); without it, nothing.
 
 mod nvcc;

@@ -1,6 +1,6 @@
-//! Compiles each module of kernels to PTX for compute capability 8.0. The driver turns PTX into machine code for the
-//! card at hand (and caches it), so one build serves every card from 8.0 on. One module more holds what only Hopper
-//! (9.0) has instructions for.
+//! Compiles each module of kernels to one fatbin: machine code for every generation of cards from compute capability
+//! 8.0 on, and PTX for compute capability 8.0, which the driver compiles on cards that came later. Modules for what
+//! only Hopper (9.0) has instructions for are machine code for that card alone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,29 +21,33 @@ const MODULES: [&str; 12] = [
     "element",
 ];
 const HEAD_DIMS: [u32; 4] = [16, 32, 64, 128];
-const PORTABLE: &str = "compute_80";
+/// Cards with machine code of their own; `APUS_CUDA_ARCHS` overrides.
+const CARDS: &str = "80,86,89,90,100,120";
+const LEAST: &str = "compute_80";
+const HOPPER: &str = "90a";
 
-/// Writes `<module>.ptx` into `out` for every module, several at a time.
+/// Writes `<module>.fatbin` into `out` for every module, several at a time.
 pub fn compile_all(out: &Path) -> Result<(), String> {
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "APUS_CUDA_ARCHS"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let nvcc = find()?;
+    let targets = targets(&std::env::var("APUS_CUDA_ARCHS").unwrap_or_else(|_| CARDS.into()))?;
     let mut jobs = vec![Job::new(
         "attention_d64_hopper",
         "attention_hopper",
-        "compute_90a",
+        &[machine_code(HOPPER)],
         &["-DHEAD_DIM=64", "-DHOPPER"],
     )];
     jobs.extend(HEAD_DIMS.map(|dim| {
         Job::new(
             &format!("attention_d{dim}"),
             "attention",
-            PORTABLE,
+            &targets,
             &[&format!("-DHEAD_DIM={dim}")],
         )
     }));
-    jobs.extend(MODULES.map(|name| Job::new(name, name, PORTABLE, &[])));
+    jobs.extend(MODULES.map(|name| Job::new(name, name, &targets, &[])));
     let queue = Mutex::new(jobs.into_iter());
     let next = || queue.lock().ok().and_then(|mut jobs| jobs.next());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
@@ -63,21 +67,42 @@ pub fn compile_all(out: &Path) -> Result<(), String> {
     })
 }
 
+/// Machine code for each of a list like `80,90`, and the PTX for all others.
+fn targets(cards: &str) -> Result<Vec<String>, String> {
+    let mut targets = vec![format!("arch={LEAST},code={LEAST}")];
+    for card in cards
+        .split(',')
+        .map(str::trim)
+        .filter(|card| !card.is_empty())
+    {
+        if card.parse::<u32>().is_err() {
+            return Err(format!(
+                "APUS_CUDA_ARCHS is {cards:?}, expected compute capabilities without their dots, such as {CARDS}"
+            ));
+        }
+        targets.push(machine_code(card));
+    }
+    Ok(targets)
+}
+
+fn machine_code(card: &str) -> String {
+    format!("arch=compute_{card},code=sm_{card}")
+}
+
 struct Job {
-    ptx: String,
+    fatbin: String,
     arguments: Vec<String>,
 }
 
 impl Job {
-    fn new(module: &str, source: &str, architecture: &str, defines: &[&str]) -> Job {
-        let mut arguments = vec![
-            format!("src/{source}.cu"),
-            "-arch".into(),
-            architecture.into(),
-        ];
+    fn new(module: &str, source: &str, targets: &[String], defines: &[&str]) -> Job {
+        let mut arguments = vec![format!("src/{source}.cu")];
+        for target in targets {
+            arguments.extend(["-gencode".into(), target.clone()]);
+        }
         arguments.extend(defines.iter().map(|define| define.to_string()));
         Job {
-            ptx: format!("{module}.ptx"),
+            fatbin: format!("{module}.fatbin"),
             arguments,
         }
     }
@@ -85,10 +110,10 @@ impl Job {
     fn compile(&self, nvcc: &Path, out: &Path) -> Result<(), String> {
         let mut command = Command::new(nvcc);
         command
-            .args(["-ptx", "-O3", "-std=c++17"])
+            .args(["-fatbin", "-O3", "-std=c++17", "--compress-mode=size"])
             .args(&self.arguments)
             .arg("-o")
-            .arg(out.join(&self.ptx));
+            .arg(out.join(&self.fatbin));
         let output = command
             .output()
             .map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
@@ -118,7 +143,7 @@ fn find() -> Result<PathBuf, String> {
         .collect();
     let usual = PathBuf::from("/usr/local/cuda/bin").join(name);
     given.into_iter().chain(roots).chain(on_path).chain([usual]).find(|nvcc| nvcc.is_file()).ok_or_else(|| {
-        "feature `cuda` needs nvcc, the CUDA compiler (12.0 or newer), and none was found: looked at $NVCC, $CUDA_HOME/bin, \
+        "feature `cuda` needs nvcc, the CUDA compiler (13.0 or newer), and none was found: looked at $NVCC, $CUDA_HOME/bin, \
          $CUDA_PATH/bin, $PATH and /usr/local/cuda/bin. Install the CUDA toolkit or point NVCC at the compiler; without \
          a GPU, build without `--features cuda`."
             .to_string()

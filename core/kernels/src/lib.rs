@@ -1,6 +1,6 @@
-//! CUDA kernels of Apus: PTX texts, built by `build.rs` from the `.cu` files beside this one, and the contract of
-//! every kernel in them. The crate holds no host code that talks to a GPU: `apus-core` loads a [`Module`] with
-//! `CudaDevice::get_or_load_custom_func(kernel, module.name, module.ptx)` and launches it as documented here.
+//! CUDA kernels of Apus: fatbins, built by the build script from the `.cu` files beside this one, and the contract of
+//! every kernel in them. The crate holds no host code that talks to a GPU: `apus-core` loads a [`Module`] and launches
+//! its kernels as documented here.
 //!
 //! # Conventions
 //! - Arguments are listed in order. `bf16*`, `f32*`, `u32*`, `u8*`, `f64*` are device pointers; `i32`, `i64`, `u32`,
@@ -11,7 +11,7 @@
 //! - **element geometry**: `grid = ceil(count / 2048)`, `block = 256`.
 //! - **row geometry**: one warp for a row, `grid = ceil(rows / 4)`, `block = 128`.
 //! - A grid of zero blocks is an error in CUDA: skip the launch when there is nothing to do.
-//! - No kernel needs dynamic shared memory. Every kernel is deterministic: no floating-point atomics anywhere.
+//! - No kernel needs dynamic shared memory unless it says so. Every kernel is deterministic: no floating-point atomics anywhere.
 //!
 //! T tokens, H hidden, Q/KV heads, D head dim, E experts, K experts a token, N = T*K routed rows, F expert width.
 
@@ -21,13 +21,13 @@ mod table;
 #[cfg(feature = "cuda")]
 pub use table::*;
 
-/// One PTX module: the name it is loaded under and its text.
+/// One module of kernels: the name it is loaded under and its code.
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     /// Unique name of the module, for the loader's cache.
     pub name: &'static str,
-    /// PTX for compute capability 8.0; the driver compiles it for the card at hand.
-    pub ptx: &'static str,
+    /// A fatbin, of which the driver takes the machine code for the card at hand, else the PTX.
+    pub image: &'static [u8],
 }
 
 /// Elements a block of the element geometry covers.

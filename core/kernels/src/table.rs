@@ -6,7 +6,7 @@ macro_rules! module {
     ($name:literal) => {
         Module {
             name: concat!("apus_", $name),
-            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")),
+            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
         }
     };
 }

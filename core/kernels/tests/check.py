@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks every kernel against a reference in torch (float64) on a GPU and times the large ones.
 
-    python3 check.py [--ptx DIR] [--only WORD] [--no-time] [--no-check]
+    python3 check.py [--kernels DIR] [--only WORD] [--no-time] [--no-check]
 
-Needs torch and cupy; compiles ../src with nvcc unless DIR holds the PTX files of a build. The last line says how
+Needs torch and cupy; compiles ../src with nvcc unless DIR holds the fatbins of a build. The last line says how
 many checks failed, and so does the exit status.
 """
 import argparse, math, os, subprocess, sys, tempfile
@@ -19,14 +19,18 @@ MODULES = "rms_norm rope router permute bias swiglu mxfp4 cross_entropy random a
 ATTENTION = {f"attention_d{d}": d for d in (16, 32, 64, 128)}
 
 
-def compile_ptx(out):
+def compile_kernels(out):
+    major, minor = torch.cuda.get_device_capability()
+    card = f"{major}{minor}"
+
     def one(job):
         name, args = job
-        arch = "compute_90a" if "-DHOPPER" in args else "compute_80"
-        subprocess.run(["nvcc", "-ptx", "-O3", "-std=c++17", "-arch", arch, *args, "-o", f"{out}/{name}.ptx"],
-                       cwd=f"{HERE}/../src", check=True)
+        code = card + "a" if "-DHOPPER" in args else card
+        subprocess.run(["nvcc", "-fatbin", "-O3", "-std=c++17", "-gencode", f"arch=compute_{code},code=sm_{code}", *args,
+                        "-o", f"{out}/{name}.fatbin"], cwd=f"{HERE}/../src", check=True)
     jobs = [(n, [f"-DHEAD_DIM={d}", "attention.cu"]) for n, d in ATTENTION.items()] + [(n, [f"{n}.cu"]) for n in MODULES]
-    jobs.append(("attention_d64_hopper", ["-DHEAD_DIM=64", "-DHOPPER", "attention_hopper.cu"]))
+    if card == "90":
+        jobs.append(("attention_d64_hopper", ["-DHEAD_DIM=64", "-DHOPPER", "attention_hopper.cu"]))
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, jobs))
 
@@ -283,16 +287,16 @@ CHECKS = [rms_norm, rope, router, permute, bias, swiglu, mxfp4, cross_entropy, o
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ptx")
+    parser.add_argument("--kernels")
     parser.add_argument("--only", default="")
     parser.add_argument("--no-time", action="store_true")
     parser.add_argument("--no-check", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:
-        if not args.ptx:
-            compile_ptx(folder)
-        h = Harness(args.ptx or folder)
+        if not args.kernels:
+            compile_kernels(folder)
+        h = Harness(args.kernels or folder)
         for test in CHECKS:
             if not args.no_check and args.only in f"{test.__module__} {test.__name__}":
                 h.guard(test)

@@ -1,4 +1,4 @@
-"""Loads the PTX modules, launches kernels as core/kernels/src/table.rs documents, compares and times."""
+"""Loads the fatbins, launches kernels as core/kernels/src/table.rs documents, compares and times."""
 import traceback
 
 import cupy, numpy as np, torch
@@ -12,7 +12,7 @@ class Harness:
 
     def kernel(self, module, name):
         if module not in self.modules:
-            self.modules[module] = cupy.RawModule(path=f"{self.folder}/{module}.ptx")
+            self.modules[module] = cupy.RawModule(path=f"{self.folder}/{module}.fatbin")
         return self.modules[module].get_function(name)
 
     def launch(self, module, name, grid, block, *args):

@@ -42,14 +42,14 @@ fn tiles(seqs: &SeqLayout, heads: Heads) -> usize {
 }
 
 /// Addresses of the q, k and v parts of packed rows.
-fn parts(packed: &Tensor, heads: Heads) -> Result<[Arg; 3]> {
+fn parts(packed: &Tensor, heads: Heads) -> Result<[Arg<'static>; 3]> {
     let q = pointer(packed, DType::BF16)?;
     let k = q + (heads.q * heads.dim) as u64 * BF16;
     let v = k + (heads.kv * heads.dim) as u64 * BF16;
     Ok([q, k, v].map(Arg::Pointer))
 }
 
-fn scale(heads: Heads) -> Arg {
+fn scale(heads: Heads) -> Arg<'static> {
     Arg::F32(1.0 / (heads.dim as f32).sqrt())
 }
 

@@ -4,6 +4,8 @@
 //! buffer that is freed is not reused before the kernels that read it are done. Pointers are passed
 //! raw; the kernels' table (`apus_kernels`) says what each argument must be.
 
+use super::functions;
+use super::tensor_map::TensorMap;
 use anyhow::{Context, Result, bail, ensure};
 use apus_kernels::{ELEMENTS_PER_BLOCK, Module, ROWS_PER_BLOCK};
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
@@ -14,7 +16,7 @@ use half::bf16;
 
 /// An argument of a kernel.
 #[derive(Debug, Clone, Copy)]
-pub enum Arg {
+pub enum Arg<'a> {
     /// Address on the device.
     Pointer(u64),
     /// By value.
@@ -27,20 +29,22 @@ pub enum Arg {
     U64(u64),
     /// By value.
     F32(f32),
+    /// By value: a `const __grid_constant__ CUtensorMap`.
+    TensorMap(&'a TensorMap),
 }
 
 /// A size as an `i32` argument.
 ///
 /// # Errors
 /// It does not fit.
-pub fn int(size: usize) -> Result<Arg> {
+pub fn int(size: usize) -> Result<Arg<'static>> {
     Ok(Arg::I32(i32::try_from(size).with_context(|| {
         format!("{size} is too large for a kernel")
     })?))
 }
 
 /// A size as an `i64` argument.
-pub fn long(size: usize) -> Arg {
+pub fn long(size: usize) -> Arg<'static> {
     Arg::I64(size as i64)
 }
 
@@ -75,7 +79,7 @@ pub fn pointer(tensor: &Tensor, dtype: DType) -> Result<u64> {
 ///
 /// # Errors
 /// As there.
-pub fn b16(tensor: &Tensor) -> Result<Arg> {
+pub fn b16(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::BF16).map(Arg::Pointer)
 }
 
@@ -83,7 +87,7 @@ pub fn b16(tensor: &Tensor) -> Result<Arg> {
 ///
 /// # Errors
 /// As there.
-pub fn f32(tensor: &Tensor) -> Result<Arg> {
+pub fn f32(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::F32).map(Arg::Pointer)
 }
 
@@ -91,7 +95,7 @@ pub fn f32(tensor: &Tensor) -> Result<Arg> {
 ///
 /// # Errors
 /// As there.
-pub fn u32(tensor: &Tensor) -> Result<Arg> {
+pub fn u32(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::U32).map(Arg::Pointer)
 }
 
@@ -99,7 +103,7 @@ pub fn u32(tensor: &Tensor) -> Result<Arg> {
 ///
 /// # Errors
 /// As there.
-pub fn u8(tensor: &Tensor) -> Result<Arg> {
+pub fn u8(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::U8).map(Arg::Pointer)
 }
 
@@ -129,17 +133,30 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, cuda: &CudaDevice) -> Result
     ))
 }
 
-/// Blocks and threads of a launch.
+/// Blocks, threads and dynamic shared memory of a launch.
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
     blocks: [usize; 3],
     threads: u32,
+    shared: u32,
 }
 
 impl Grid {
     /// Blocks along up to three axes.
     pub fn new(blocks: [usize; 3], threads: u32) -> Self {
-        Self { blocks, threads }
+        Self {
+            blocks,
+            threads,
+            shared: 0,
+        }
+    }
+
+    /// The same with `bytes` of dynamic shared memory for each block.
+    pub fn with_shared(self, bytes: u32) -> Self {
+        Self {
+            shared: bytes,
+            ..self
+        }
     }
 
     /// The element geometry of the kernels' table.
@@ -171,12 +188,12 @@ pub fn launch(
     let config = LaunchConfig {
         grid_dim: (u32::try_from(x)?, u32::try_from(y)?, u32::try_from(z)?),
         block_dim: (grid.threads, 1, 1),
-        shared_mem_bytes: 0,
+        shared_mem_bytes: grid.shared,
     };
-    let function = cuda
-        .get_or_load_custom_func(kernel, module.name, module.ptx)
+    let stream = cuda.cuda_stream();
+    let function = functions::get(stream.context(), module, kernel, grid.shared)
         .with_context(|| format!("CUDA kernel {kernel}"))?;
-    let mut builder = function.builder();
+    let mut builder = stream.launch_builder(&function);
     for arg in args {
         match arg {
             Arg::Pointer(value) | Arg::U64(value) => builder.arg(value),
@@ -184,6 +201,7 @@ pub fn launch(
             Arg::I64(value) => builder.arg(value),
             Arg::U32(value) => builder.arg(value),
             Arg::F32(value) => builder.arg(value),
+            Arg::TensorMap(map) => builder.arg(*map),
         };
     }
     // SAFETY: every caller passes the arguments that the kernels' table documents for this kernel,

@@ -1,7 +1,9 @@
-//! The CUDA side of the operations: one file each, all of `unsafe` in `launch` and `gemm`.
+//! The CUDA side of the operations: one file each, all of `unsafe` in `launch`, `tensor_map` and `gemm`.
 
+mod functions;
 mod gemm;
 mod launch;
+mod tensor_map;
 
 pub mod adamw;
 pub mod attention;

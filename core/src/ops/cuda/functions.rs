@@ -1,0 +1,96 @@
+//! The kernels of this process that are loaded, so that a launch asks the driver for nothing.
+//!
+//! A module is loaded at the first launch of one of its kernels and stays as long as the process: devices of the same
+//! card share the card's primary context, and what is loaded into it serves them all.
+
+use anyhow::{Context, Result};
+use apus_kernels::Module;
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+/// Dynamic shared memory every kernel may use without being allowed more.
+const SHARED: u32 = 48 * 1024;
+
+/// A context by its address, and a module by its name.
+type Key = (usize, &'static str);
+
+static LOADED: LazyLock<RwLock<HashMap<Key, Loaded>>> = LazyLock::new(RwLock::default);
+
+struct Loaded {
+    module: Arc<CudaModule>,
+    functions: HashMap<String, Arc<Function>>,
+}
+
+struct Function {
+    function: CudaFunction,
+    /// Dynamic shared memory it is allowed.
+    shared: AtomicU32,
+}
+
+/// The kernel of this name, allowed `shared` bytes of dynamic shared memory.
+///
+/// # Errors
+/// The module has no code for the card, it has no such kernel, or the card has less shared memory.
+pub fn get(
+    context: &Arc<CudaContext>,
+    module: &Module,
+    kernel: &str,
+    shared: u32,
+) -> Result<CudaFunction> {
+    let key = (context.cu_ctx() as usize, module.name);
+    let known = {
+        let loaded = LOADED.read().unwrap_or_else(PoisonError::into_inner);
+        let functions = loaded.get(&key).map(|loaded| &loaded.functions);
+        functions.and_then(|functions| functions.get(kernel).cloned())
+    };
+    let function = match known {
+        Some(function) => function,
+        None => load(context, key, module, kernel)?,
+    };
+    if shared > function.shared.load(Ordering::Relaxed) {
+        allow(context, &function.function, shared)?;
+        function.shared.store(shared, Ordering::Relaxed);
+    }
+    Ok(function.function.clone())
+}
+
+fn load(
+    context: &Arc<CudaContext>,
+    key: Key,
+    module: &Module,
+    kernel: &str,
+) -> Result<Arc<Function>> {
+    let mut loaded = LOADED.write().unwrap_or_else(PoisonError::into_inner);
+    if !loaded.contains_key(&key) {
+        let image = Ptx::from_binary(module.image.to_vec());
+        let module = context
+            .load_module(image)
+            .with_context(|| format!("module {} cannot be loaded", module.name))?;
+        let functions = HashMap::new();
+        loaded.insert(key, Loaded { module, functions });
+    }
+    let loaded = loaded.get_mut(&key).context("the module just loaded")?;
+    let function = Arc::new(Function {
+        function: loaded
+            .module
+            .load_function(kernel)
+            .with_context(|| format!("module {} has no such kernel", module.name))?,
+        shared: AtomicU32::new(SHARED),
+    });
+    loaded.functions.insert(kernel.to_owned(), function.clone());
+    Ok(function)
+}
+
+fn allow(context: &Arc<CudaContext>, function: &CudaFunction, shared: u32) -> Result<()> {
+    context.bind_to_thread()?;
+    let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    function
+        .set_attribute(attribute, i32::try_from(shared)?)
+        .with_context(|| {
+            format!("{shared} bytes of shared memory for a block are more than this card has")
+        })
+}
