@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 14] = [
     "rms_norm",
     "rope",
+    "route",
     "router",
+    "lora",
     "permute",
     "bias",
     "swiglu",
@@ -33,12 +35,16 @@ pub fn compile_all(out: &Path) -> Result<(), String> {
     }
     let nvcc = find()?;
     let targets = targets(&std::env::var("APUS_CUDA_ARCHS").unwrap_or_else(|_| CARDS.into()))?;
-    let mut jobs = vec![Job::new(
-        "attention_d64_hopper",
-        "attention_hopper",
-        &[machine_code(HOPPER)],
-        &["-DHEAD_DIM=64", "-DHOPPER"],
-    )];
+    let hopper = [machine_code(HOPPER)];
+    let mut jobs = vec![
+        Job::new(
+            "attention_d64_hopper",
+            "attention_hopper",
+            &hopper,
+            &["-DHEAD_DIM=64", "-DHOPPER"],
+        ),
+        Job::new("product_hopper", "product_hopper", &hopper, &[]),
+    ];
     jobs.extend(HEAD_DIMS.map(|dim| {
         Job::new(
             &format!("attention_d{dim}"),

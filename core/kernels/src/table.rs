@@ -114,6 +114,56 @@ pub const PERMUTE: Module = module!("permute");
 /// - `grouped_bias_grad(f32* db [E,width], bf16* dy [N,width], u32* offsets, i32 width)`: `grid = (ceil(width/64), E)`, `block = 256`
 pub const BIAS: Module = module!("bias");
 
+/// Products of rows in groups with bf16 matrices, all groups in one launch, for compute capability 9.0 and no other; their sizes are read on
+/// the device. `offsets [G+1]` are the first rows of the groups and the end; a group may be empty.
+/// - `product_nt(bf16* out [N,O], bf16* bias [G,O] or null, u32* offsets, i32 groups, i32 n (O), i32 k (I), i32 low (P), map a, map b, map a_low,
+///   map b_low, map out)`: out = x w^T + bias (+ x_low w_low^T if P is not 0), x `[N,I]`, w `[G,O,I]`, x_low `[N,P]`, w_low `[G,O,P]`
+/// - `product_nn(...)`: out = x w + bias (+ x_low w_low), w `[G,I,O]`, w_low `[G,P,O]`
+///
+/// I, O and P are multiples of 8, G is at most [`product_hopper::MOST_GROUPS`]. Maps are `CUtensorMap`s of the matrices, those of all groups one below the other,
+/// with the 128-byte swizzle and zeros out of bounds, in boxes of 64 columns and 64 rows (for b and b_low of `product_nt`
+/// [`product_hopper::COLUMNS_A_TILE`] rows); without a low-rank part a_low and b_low may be any. `grid` = the multiprocessors, `block` and dynamic shared memory as in [`product_hopper`].
+pub const PRODUCT_HOPPER: Module = module!("product_hopper");
+
+/// Launch geometry of [`PRODUCT_HOPPER`].
+pub mod product_hopper {
+    /// Threads of a block.
+    pub const THREADS: u32 = 384;
+    /// Most groups.
+    pub const MOST_GROUPS: usize = 128;
+    /// Columns of the result that a block works on at a time.
+    pub const COLUMNS_A_TILE: usize = 192;
+    /// Three stages of both operands, a buffer of results for each of two warpgroups, alignment.
+    pub const SHARED_BYTES: u32 = 3 * (256 + 192) * 128 + 2 * 64 * 192 * 2 + 1024;
+}
+
+/// Low-rank updates of rows in groups. NT of the kernels' names is 1 to 8: the rank in eights, rounded up, P = 8 NT.
+/// - `lora_down_NT(bf16* z [N,P], bf16* x [N,K], bf16* a [G,P,K], u32* offsets, i32 groups, i32 k)`: z = x a^T; `grid = ceil(N/128) + G`, `block = 128`
+/// - `lora_gradient_NT(f32* out, bf16* x [N,W], bf16* z [N,P], u32* offsets, i32 width, i32 rank, i64 group_stride, i64 i_stride, i64 r_stride, i64 split_stride,
+///   f32 scale)`: out[g,i,r] = scale * sum over rows of g of x[row,i] z[row,r], i < W, r < rank, at the strides; `grid = (ceil(W/64), G, splits)`,
+///   `block = 256`; split s sums its share of the rows into out + s*split_stride
+/// - `lora_pack_a(bf16* out [G,P,K], f32* a [G,rank,K], i32 groups, i32 rank, i32 rows, i32 k, i32 pitch (P), i32 first)`: rows first..first+rows of out, zero from
+///   `rank` on; `grid = ceil(G*rows*K/256)`, `block = 256`
+/// - `lora_pack_b(bf16* wide [G,all,P], bf16* tall [G,P,all], f32* b [W,rank,G], f32 scale, i32 groups, i32 rank, i32 width (W), i32 pitch (P), i32 first, i32 all,
+///   i32 at)`: scale*b in columns first..first+rank of outputs at..at+W, zeros in the others of these outputs; `grid = ceil(G*W*P/256)`, `block = 256`
+///
+/// K and W are multiples of 8.
+pub const LORA: Module = module!("lora");
+
+/// Pairs (token, choice) sorted by expert, stable.
+/// - `route_count(u32* counts [blocks,E], u32* ids [pairs], i32 pairs, i32 experts)`: `grid = blocks = ceil(pairs/1024)`, `block = 1024`
+/// - `route_scan(u32* offsets [E+1], u32* counts in place, i32 blocks, i32 experts)`: `grid = 1`, `block = 256`; counts become first rows
+/// - `route_scatter(u32* order [pairs], u32* inverse [pairs], u32* ids, u32* counts, i32 pairs, i32 experts)`: `grid = blocks`, `block = 1024`
+pub const ROUTE: Module = module!("route");
+
+/// Launch geometry of [`ROUTE`].
+pub mod route {
+    /// Most experts.
+    pub const MOST_EXPERTS: usize = 256;
+    /// Pairs that a block takes.
+    pub const PAIRS_PER_BLOCK: usize = 1024;
+}
+
 /// Clamped swiglu of gpt-oss on interleaved (gate, up) pairs, alpha 1.702. `count = N*F`, the outputs of forward; element geometry.
 /// - `swiglu_forward(bf16* h [N,F], bf16* gate_up [N,2F], i64 count, f32 limit)`
 /// - `swiglu_backward(bf16* dgate_up [N,2F], bf16* gate_up, bf16* dh [N,F], i64 count, f32 limit)`
@@ -159,7 +209,7 @@ pub const REDUCE: Module = module!("reduce");
 pub const ELEMENT: Module = module!("element");
 
 /// Every module, for tests that load them all.
-pub const MODULES: [&Module; 17] = [
+pub const MODULES: [&Module; 20] = [
     &RMS_NORM,
     &ROPE,
     &ATTENTION_D16,
@@ -171,6 +221,9 @@ pub const MODULES: [&Module; 17] = [
     &PERMUTE,
     &BIAS,
     &SWIGLU,
+    &PRODUCT_HOPPER,
+    &LORA,
+    &ROUTE,
     &MXFP4,
     &CROSS_ENTROPY,
     &RANDOM,

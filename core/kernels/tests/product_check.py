@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks and times the products of gemm_hopper.cu, the low-rank kernels of lora.cu and the sorting of route.cu against torch.
+"""Checks and times the products of product_hopper.cu, the low-rank kernels of lora.cu and the sorting of route.cu against torch.
 
-    python3 product_check.py DIR        DIR holds gemm_hopper.cubin, lora.cubin and route.cubin
+    python3 product_check.py DIR        DIR holds product_hopper.cubin, lora.cubin and route.cubin
 """
 import ctypes, sys
 
@@ -10,7 +10,7 @@ import torch
 from driver import Driver, milliseconds, tensor_map
 
 DIR = sys.argv[1] if len(sys.argv) > 1 else "."
-GEMM, LORA, ROUTE = (f"{DIR}/{name}.cubin" for name in ("gemm_hopper", "lora", "route"))
+GEMM, LORA, ROUTE = (f"{DIR}/{name}.cubin" for name in ("product_hopper", "lora", "route"))
 SHARED = 3 * (256 + 192) * 128 + 2 * 64 * 192 * 2 + 1024
 driver, failures = Driver(), 0
 torch.manual_seed(0)

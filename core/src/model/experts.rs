@@ -1,9 +1,10 @@
 //! The experts' matrices: stored packed (MXFP4) or dense, with low-rank updates per expert.
 
 use super::param::{Param, Weight};
-use crate::ops::lora::Pair;
-use crate::ops::{grouped, mxfp4};
-use anyhow::Result;
+use crate::ops::grouped::{self, Plus};
+use crate::ops::lora::{Factors, Pack};
+use crate::ops::{Groups, mxfp4};
+use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
@@ -48,49 +49,34 @@ pub struct ExpertLora {
 }
 
 impl ExpertLora {
-    /// A as `[E, R, I]` and B as `[E, R, O]`.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn pair(&self) -> Result<Pair> {
-        let (a, b) = (self.a.value(), self.b.value());
-        let ((re, i), (o, _)) = (a.dims2()?, b.dims2()?);
-        let rank = re / self.experts;
-        Ok(Pair {
-            a: a.reshape((self.experts, rank, i))?,
-            b: b.reshape((o, rank, self.experts))?
-                .permute((2, 1, 0))?
-                .contiguous()?,
-            scale: self.scale,
-        })
-    }
-
-    fn accumulate(&self, da: &Tensor, db: &Tensor) -> Result<()> {
-        self.a.accumulate(da.reshape(self.a.value().dims())?)?;
-        self.b.accumulate(
-            db.permute((2, 1, 0))?
-                .contiguous()?
-                .reshape(self.b.value().dims())?,
-        )
+    fn pack(&self, outputs: usize, dtype: DType) -> Result<Pack> {
+        let factors = Factors {
+            a: self.a.value(),
+            b: self.b.value(),
+        };
+        Pack::new(&[(outputs, Some(factors))], self.experts, self.scale, dtype)
     }
 }
 
+/// With fewer rows an expert than this, it is worth asking which experts have any.
+const FEW_ROWS: usize = 8;
+
 impl ExpertLinear {
-    /// Rows `x` `[N, I]`, grouped by `offsets`, to `[N, O]`, and `x A^T` if there is an update.
+    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`, and `x A^T` if there is an update.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn forward(&self, x: &Tensor, offsets: &[usize]) -> Result<(Tensor, Option<Tensor>)> {
-        let (w, groups) = self.matrices(x.dtype(), offsets)?;
-        let y = grouped::matmul(x, &w, groups.as_deref().unwrap_or(offsets))?;
-        let y = grouped::add_bias(y, &self.bias.get(x.dtype())?, offsets)?;
-        match &self.lora {
-            None => Ok((y, None)),
-            Some(lora) => {
-                let (update, xa) = crate::ops::lora::grouped_forward(x, &lora.pair()?, offsets)?;
-                Ok(((y + update)?, Some(xa)))
-            }
+    pub fn forward(&self, x: &Tensor, experts: &Groups) -> Result<(Tensor, Option<Tensor>)> {
+        let bias = Some(self.bias.get(x.dtype())?);
+        let mut plus = Plus { bias, low: None };
+        let mut xa = None;
+        if let Some(lora) = &self.lora {
+            let pack = lora.pack(self.dims().2, x.dtype())?;
+            let down = pack.down(x, experts)?;
+            plus.low = Some(pack.up(&down, self.turned())?);
+            xa = Some(down);
         }
+        Ok((self.product(x, experts, plus, false)?, xa))
     }
 
     /// Gradient by `x`; `input` gives `x` again if a trained part needs it.
@@ -102,47 +88,72 @@ impl ExpertLinear {
         input: impl FnOnce() -> Result<Tensor>,
         xa: Option<&Tensor>,
         dy: &Tensor,
-        offsets: &[usize],
+        experts: &Groups,
     ) -> Result<Tensor> {
-        self.bias.accumulate(|| grouped::bias_grad(dy, offsets))?;
-        let (w, groups) = self.matrices(dy.dtype(), offsets)?;
-        let groups = groups.as_deref().unwrap_or(offsets);
-        let dx = grouped::matmul(dy, &w.transpose(1, 2)?, groups)?;
-        drop(w);
-        match (&self.lora, xa, &self.matrix) {
-            (Some(lora), Some(xa), _) => {
-                let grads =
-                    crate::ops::lora::grouped_backward(&input()?, &lora.pair()?, xa, dy, offsets)?;
-                lora.accumulate(&grads.da, &grads.db)?;
-                Ok((dx + grads.dx)?)
+        self.bias.accumulate(|| grouped::bias_grad(dy, experts))?;
+        let mut plus = Plus::default();
+        if let Some(lora) = &self.lora {
+            let xa = xa.context("no tape of the update")?;
+            let pack = lora.pack(self.dims().2, dy.dtype())?;
+            let (dxa, gradients) = pack.backward(&input()?, xa, dy, experts)?;
+            for gradient in gradients.into_iter().flatten() {
+                lora.a.accumulate(gradient.a)?;
+                lora.b.accumulate(gradient.b)?;
             }
-            (_, _, Matrix::Dense(weight)) => {
-                weight.accumulate(|| grouped::weight_grad(&input()?, dy, offsets))?;
-                Ok(dx)
-            }
-            _ => Ok(dx),
+            plus.low = Some(pack.back(dxa));
+        } else if let Matrix::Dense(weight) = &self.matrix {
+            weight.accumulate(|| grouped::weight_grad(&input()?, dy, experts))?;
         }
+        self.product(dy, experts, plus, true)
     }
 
-    /// The matrices as `[E, I, O]`. Where only few experts have rows, packed ones are unpacked for
-    /// those alone, and the second value groups the rows by them.
-    fn matrices(&self, dtype: DType, offsets: &[usize]) -> Result<(Tensor, Option<Vec<usize>>)> {
+    /// The rows times the matrices `[E, I, O]`, or for the way back `[E, O, I]`. Where few experts can have rows, packed matrices are
+    /// unpacked for those alone.
+    fn product(&self, x: &Tensor, experts: &Groups, plus: Plus, back: bool) -> Result<Tensor> {
+        let seen = |w: Tensor| match back {
+            true => w.transpose(1, 2),
+            false => Ok(w),
+        };
         let (blocks, scales) = match &self.matrix {
-            Matrix::Dense(weight) => return Ok((weight.get(dtype)?, None)),
+            Matrix::Dense(weight) => {
+                let w = seen(weight.get(x.dtype())?)?;
+                return grouped::matmul(x, &w, experts, &plus);
+            }
             Matrix::Packed { blocks, scales } => (blocks, scales),
         };
-        let used: Vec<u32> = grouped::filled(offsets).map(|(e, _)| e as u32).collect();
-        if used.is_empty() || used.len() > (offsets.len() - 1) / 2 {
-            return Ok((mxfp4::dequantize(blocks, scales)?.transpose(1, 2)?, None));
+        if experts.rows() >= FEW_ROWS * experts.count() {
+            let w = seen(mxfp4::dequantize(blocks, scales)?.transpose(1, 2)?)?;
+            return grouped::matmul(x, &w, experts, &plus);
         }
-        let mut groups = vec![0];
-        groups.extend(grouped::filled(offsets).map(|(_, rows)| rows.end));
+        let (mut used, mut offsets) = (Vec::new(), vec![0]);
+        for (expert, rows) in experts.filled()? {
+            used.push(expert as u32);
+            offsets.push(rows.end);
+        }
+        let groups = Groups::new(&offsets, x.device())?;
         let used = Tensor::new(used.as_slice(), blocks.device())?;
         let w = mxfp4::dequantize(
             &blocks.index_select(&used, 0)?,
             &scales.index_select(&used, 0)?,
         )?;
-        Ok((w.transpose(1, 2)?, Some(groups)))
+        let w = seen(w.transpose(1, 2)?)?;
+        let mut y = grouped::matmul(x, &w, &groups, &Plus::default())?;
+        if let Some(low) = &plus.low {
+            y = (y + grouped::matmul(&low.x, &low.w, experts, &Plus::default())?)?;
+        }
+        match &plus.bias {
+            Some(bias) => grouped::add_bias(y, bias, experts),
+            None => Ok(y),
+        }
+    }
+
+    /// Whether the matrices are transposed views of `[E, O, I]` in memory.
+    fn turned(&self) -> bool {
+        match &self.matrix {
+            Matrix::Packed { .. } => true,
+            Matrix::Dense(Weight::Frozen(w)) => !w.is_contiguous(),
+            Matrix::Dense(Weight::Trainable(_)) => false,
+        }
     }
 
     /// Experts, inputs, outputs.

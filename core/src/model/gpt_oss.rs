@@ -1,6 +1,6 @@
 //! The whole model: embedding, layers, head. Forward layer by layer, backward in reverse.
 
-use super::attention::{KvCache, Place};
+use super::attention::{KvCache, New, Place};
 use super::config::Config;
 use super::experts::{ExpertLinear, Matrix};
 use super::head::Head;
@@ -8,7 +8,7 @@ use super::layer::{DecoderLayer, Kept};
 use super::linear::Linear;
 use super::param::{Param, Weight};
 use super::yarn::Angles;
-use crate::ops::SeqLayout;
+use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -156,10 +156,7 @@ impl GptOss {
         seqs: &SeqLayout,
         options: &ForwardOptions,
     ) -> Result<(Tensor, Pass)> {
-        let place = Place {
-            seqs: seqs.clone(),
-            rope: self.angles.table(seqs.max_len)?,
-        };
+        let place = self.place(seqs)?;
         let mut x = self.lookup(ids)?;
         let count = self.layers.len();
         let mut kept = Vec::new();
@@ -172,7 +169,10 @@ impl GptOss {
                 .with_context(|| format!("layer {index}"))?;
             if options.aux_coef != 0.0 {
                 probabilities.push(tape.moe.probability_sum()?);
-                for (count, pair) in chosen.iter_mut().zip(tape.moe.plan.offsets.windows(2)) {
+                for (count, pair) in chosen
+                    .iter_mut()
+                    .zip(tape.moe.plan.groups.host()?.windows(2))
+                {
                     *count += pair[1] - pair[0];
                 }
             }
@@ -268,9 +268,14 @@ impl GptOss {
         let rope = self.angles.table(end)?;
         let positions: Vec<u32> = (start as u32..end as u32).collect();
         let positions = Tensor::new(positions.as_slice(), &self.device)?;
+        let at = New {
+            rope,
+            positions,
+            rows: Groups::one(ids.len(), &self.device)?,
+        };
         let mut x = self.lookup(&Tensor::new(ids, &self.device)?)?;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.decode(&x, &rope, &positions, cache)?;
+            x = layer.decode(&x, &at, cache)?;
         }
         cache.len = end;
         Ok(x)
@@ -281,10 +286,7 @@ impl GptOss {
     /// # Errors
     /// Out of memory.
     pub fn first_bad_layer(&self, ids: &Tensor, seqs: &SeqLayout) -> Result<Option<usize>> {
-        let place = Place {
-            seqs: seqs.clone(),
-            rope: self.angles.table(seqs.max_len)?,
-        };
+        let place = self.place(seqs)?;
         let mut x = self.lookup(ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &place, None, None)?.0;
@@ -294,6 +296,14 @@ impl GptOss {
             }
         }
         Ok(None)
+    }
+
+    fn place(&self, seqs: &SeqLayout) -> Result<Place> {
+        Ok(Place {
+            seqs: seqs.clone(),
+            rope: self.angles.table(seqs.max_len)?,
+            rows: Groups::one(seqs.tokens(), &self.device)?,
+        })
     }
 
     fn lookup(&self, ids: &Tensor) -> Result<Tensor> {

@@ -1,10 +1,9 @@
 //! A decoder layer, the unit of recomputation: it keeps its tape, or only its input and where the
 //! tokens were routed.
 
-use super::attention::{Attention, KvCache, Place, Tape as AttentionTape};
+use super::attention::{Attention, KvCache, New, Place, Tape as AttentionTape};
 use super::moe::{Moe, Tape as MoeTape};
 use super::norm::Norm;
-use crate::ops::rope::RopeTable;
 use crate::ops::router::RoutePlan;
 use anyhow::Result;
 use candle_core::Tensor;
@@ -96,15 +95,9 @@ impl DecoderLayer {
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn decode(
-        &self,
-        x: &Tensor,
-        rope: &RopeTable,
-        positions: &Tensor,
-        cache: &mut KvCache,
-    ) -> Result<Tensor> {
+    pub fn decode(&self, x: &Tensor, at: &New, cache: &mut KvCache) -> Result<Tensor> {
         let normed = self.input_norm.forward(x)?;
-        let middle = (x + self.attention.decode(&normed, rope, positions, cache)?)?;
+        let middle = (x + self.attention.decode(&normed, at, cache)?)?;
         let (mixed, _) = self.moe.forward(&self.post_norm.forward(&middle)?, None)?;
         Ok((middle + mixed)?)
     }

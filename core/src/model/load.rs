@@ -5,6 +5,7 @@ use super::config::Config;
 use super::experts::{ExpertLinear, Matrix};
 use super::gpt_oss::GptOss;
 use super::head::Head;
+use super::joined::Joined;
 use super::layer::DecoderLayer;
 use super::linear::Linear;
 use super::moe::Moe;
@@ -179,8 +180,9 @@ impl Loader<'_> {
         if *experts == ExpertsDtype::Mxfp4 && self.trained(module).is_none() {
             return Ok(Matrix::Packed { blocks, scales });
         }
+        // A transposed view: products of groups take either way.
         let dense = mxfp4::dequantize(&blocks, &scales)?.to_dtype(*dtype)?;
-        let dense = dense.transpose(1, 2)?.contiguous()?;
+        let dense = dense.transpose(1, 2)?;
         Ok(Matrix::Dense(self.dense(
             module,
             name,
@@ -206,6 +208,11 @@ impl Loader<'_> {
             }
         };
         match prefix {
+            // The way MXFP4 lies, which the products of low-rank updates ask for.
+            None if value.device().is_cuda() && value.is_contiguous() => {
+                let turned = value.transpose(1, 2)?.contiguous()?;
+                Ok(Weight::Frozen(turned.transpose(1, 2)?))
+            }
             None => Ok(Weight::Frozen(value)),
             Some(prefix) => self.register(format!("{prefix}{name}"), &value),
         }
@@ -224,15 +231,17 @@ impl Loader<'_> {
         let mut projection = |name: &str, inputs: usize, outputs: usize| {
             self.linear(format!("{attention}.{name}"), inputs, outputs, true)
         };
-        let q_proj = projection("q_proj", h, c.attention_width())?;
-        let k_proj = projection("k_proj", h, c.kv_width())?;
-        let v_proj = projection("v_proj", h, c.kv_width())?;
-        let o_proj = projection("o_proj", c.attention_width(), h)?;
+        let mut q_proj = projection("q_proj", h, c.attention_width())?;
+        let mut k_proj = projection("k_proj", h, c.kv_width())?;
+        let mut v_proj = projection("v_proj", h, c.kv_width())?;
+        let mut o_proj = projection("o_proj", c.attention_width(), h)?;
         let experts = format!("{path}.mlp.experts");
         let router = format!("{path}.mlp.router");
         Ok(DecoderLayer {
             input_norm: self.norm(format!("{path}.input_layernorm"))?,
             attention: Attention {
+                qkv: Joined::new(&mut [&mut q_proj, &mut k_proj, &mut v_proj])?,
+                o: Joined::new(&mut [&mut o_proj])?,
                 q_proj,
                 k_proj,
                 v_proj,

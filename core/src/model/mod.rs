@@ -5,6 +5,7 @@ pub mod config;
 mod experts;
 mod gpt_oss;
 mod head;
+mod joined;
 mod layer;
 mod linear;
 mod load;

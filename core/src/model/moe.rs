@@ -53,9 +53,9 @@ impl Moe {
         let weights = router::weights(&logits, &plan.ids)?;
         let (gate_up, gate_up_xa) = self
             .gate_up
-            .forward(&permute::gather(x, &plan)?, &plan.offsets)?;
+            .forward(&permute::gather(x, &plan)?, &plan.groups)?;
         let h = swiglu::forward(&gate_up, self.limit)?;
-        let (y, down_xa) = self.down.forward(&h, &plan.offsets)?;
+        let (y, down_xa) = self.down.forward(&h, &plan.groups)?;
         let out = permute::combine(&y, &weights, &plan)?;
         let tape = Tape {
             x: x.clone(),
@@ -81,14 +81,14 @@ impl Moe {
             x, plan, gate_up, ..
         } = tape;
         let (dy, dweights) = permute::combine_backward(&tape.y, &tape.weights, plan, dout)?;
-        let offsets = &plan.offsets;
+        let groups = &plan.groups;
         let h = || swiglu::forward(gate_up, self.limit);
-        let dh = self.down.backward(h, tape.down_xa.as_ref(), &dy, offsets)?;
+        let dh = self.down.backward(h, tape.down_xa.as_ref(), &dy, groups)?;
         let dgate_up = swiglu::backward(gate_up, self.limit, &dh)?;
         let rows = || permute::gather(x, plan);
         let dxs = self
             .gate_up
-            .backward(rows, tape.gate_up_xa.as_ref(), &dgate_up, offsets)?;
+            .backward(rows, tape.gate_up_xa.as_ref(), &dgate_up, groups)?;
         let dx = permute::gather_backward(&dxs, plan)?;
 
         let experts = tape.logits.dim(1)?;

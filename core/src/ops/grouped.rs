@@ -1,111 +1,141 @@
-//! Matrix products of rows grouped by expert: each expert's rows with its own matrix.
+//! Matrix products of rows that lie in groups, each group with its own matrix: rows of experts, or all rows in
+//! one group.
 
+use super::groups::Groups;
 use super::host;
 use super::wide::axpy;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-/// `x` `[N, I]`, rows `offsets[e]..offsets[e + 1]` times `w[e]`, with `w` `[E, I, O]` (also as the
-/// transposed view of `[E, O, I]`), to `[N, O]`. Experts without rows cost nothing.
+/// What is added to a product.
+#[derive(Debug, Clone, Default)]
+pub struct Plus {
+    /// `[G, O]`: each group's bias to its rows.
+    pub bias: Option<Tensor>,
+    /// A low-rank part.
+    pub low: Option<Low>,
+}
+
+/// A second product that is added to the first: `x` `[N, P]` times `w` `[G, P, O]`.
+#[derive(Debug, Clone)]
+pub struct Low {
+    /// Rows, as narrow as the rank.
+    pub x: Tensor,
+    /// Matrices, transposed views where the first product's are.
+    pub w: Tensor,
+}
+
+/// `x` `[N, I]`, the rows of group `g` times `w[g]`, with `w` `[G, I, O]` (also as the transposed view of
+/// `[G, O, I]`), and what is to be added, to `[N, O]`. Groups without rows cost nothing.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn matmul(x: &Tensor, w: &Tensor, offsets: &[usize]) -> Result<Tensor> {
-    let ((n, i), (experts, wi, o)) = (x.dims2()?, w.dims3()?);
+pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Tensor> {
+    let ((n, i), (count, wi, _)) = (x.dims2()?, w.dims3()?);
     ensure!(
-        i == wi && offsets.len() == experts + 1 && offsets.last() == Some(&n),
-        "grouped matmul: rows {:?}, matrices {:?} and {} groups do not fit",
+        i == wi && groups.count() == count && groups.rows() == n,
+        "grouped product: rows {:?}, matrices {:?} and {} rows in {} groups do not fit",
         x.dims(),
         w.dims(),
-        offsets.len() - 1
+        groups.rows(),
+        groups.count()
     );
     #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return super::cuda::grouped::matmul(x, w, offsets, cuda);
+    if let candle_core::Device::Cuda(cuda) = x.device()
+        && super::cuda::product::fits(x, w, groups, plus, cuda)?
+    {
+        return super::cuda::product::product(x, w, groups, plus, cuda);
     }
-    let mut parts = Vec::with_capacity(experts);
-    for (e, rows) in filled(offsets) {
-        parts.push(x.narrow(0, rows.start, rows.len())?.matmul(&w.get(e)?)?);
+    let mut y = separate(x, w, groups)?;
+    if let Some(low) = &plus.low {
+        y = (y + separate(&low.x, &low.w, groups)?)?;
+    }
+    match &plus.bias {
+        Some(bias) => add_bias(y, bias, groups),
+        None => Ok(y),
+    }
+}
+
+/// One product a group.
+fn separate(x: &Tensor, w: &Tensor, groups: &Groups) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device() {
+        return super::cuda::grouped::matmul(x, w, groups, cuda);
+    }
+    let mut parts = Vec::with_capacity(groups.count());
+    for (g, rows) in groups.filled()? {
+        parts.push(x.narrow(0, rows.start, rows.len())?.matmul(&w.get(g)?)?);
     }
     if parts.is_empty() {
-        return Ok(Tensor::zeros((0, o), x.dtype(), x.device())?);
+        return Ok(Tensor::zeros((0, w.dim(2)?), x.dtype(), x.device())?);
     }
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// Gradient by the matrices, `[E, I, O]` f32: each expert's `x^T dy`.
+/// Gradient by the matrices, `[G, I, O]` f32: each group's `x^T dy`.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn weight_grad(x: &Tensor, dy: &Tensor, offsets: &[usize]) -> Result<Tensor> {
+pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let ((_, i), (_, o)) = (x.dims2()?, dy.dims2()?);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
-        return super::cuda::grouped::weight_grad(x, dy, offsets, cuda);
+        return super::cuda::grouped::weight_grad(x, dy, groups, cuda);
     }
     let zeros = Tensor::zeros((i, o), DType::F32, x.device())?;
-    let mut parts = vec![zeros; offsets.len() - 1];
-    for (e, rows) in filled(offsets) {
+    let mut parts = vec![zeros; groups.count()];
+    for (g, rows) in groups.filled()? {
         let (x, dy) = (
             x.narrow(0, rows.start, rows.len())?,
             dy.narrow(0, rows.start, rows.len())?,
         );
-        parts[e] = x.t()?.matmul(&dy)?;
+        parts[g] = x.t()?.matmul(&dy)?;
     }
     Ok(Tensor::stack(&parts, 0)?)
 }
 
-/// Adds each expert's bias `[E, O]` to its rows of `y` `[N, O]`.
+/// Adds each group's bias `[G, O]` to its rows of `y` `[N, O]`, a fresh result.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize]) -> Result<Tensor> {
+pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
     let (n, o) = y.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = y.device().clone() {
-        return super::cuda::grouped::add_bias(y, bias, offsets, &cuda);
+        return super::cuda::grouped::add_bias(y, bias, groups, &cuda);
     }
     host::with2(&y, bias, |y, bias| {
         let mut out = y.to_vec();
-        for (e, rows) in filled(offsets) {
+        for (g, rows) in groups.filled()? {
             for row in out[rows.start * o..rows.end * o].chunks_mut(o) {
-                axpy(row, 1.0, &bias[e * o..(e + 1) * o]);
+                axpy(row, 1.0, &bias[g * o..(g + 1) * o]);
             }
         }
         Ok(host::f32s(out, (n, o)))
     })
 }
 
-/// Gradient by the biases, `[E, O]` f32: the sum of each expert's rows.
+/// Gradient by the biases, `[G, O]` f32: the sum of each group's rows.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn bias_grad(dy: &Tensor, offsets: &[usize]) -> Result<Tensor> {
+pub fn bias_grad(dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = dy.device() {
-        return super::cuda::grouped::bias_grad(dy, offsets, cuda);
+        return super::cuda::grouped::bias_grad(dy, groups, cuda);
     }
     let (_, o) = dy.dims2()?;
-    let experts = offsets.len() - 1;
+    let count = groups.count();
     host::with(dy, |dy: &[f32]| {
-        let mut out = vec![0f32; experts * o];
-        for (e, rows) in filled(offsets) {
-            let sum = &mut out[e * o..(e + 1) * o];
+        let mut out = vec![0f32; count * o];
+        for (g, rows) in groups.filled()? {
+            let sum = &mut out[g * o..(g + 1) * o];
             for row in dy[rows.start * o..rows.end * o].chunks(o) {
                 axpy(sum, 1.0, row);
             }
         }
-        Ok(host::f32s(out, (experts, o)))
+        Ok(host::f32s(out, (count, o)))
     })
-}
-
-/// The experts that have rows, with them.
-pub fn filled(offsets: &[usize]) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> + '_ {
-    offsets
-        .windows(2)
-        .enumerate()
-        .filter(|(_, pair)| pair[0] < pair[1])
-        .map(|(e, pair)| (e, pair[0]..pair[1]))
 }
 
 #[cfg(test)]
@@ -113,7 +143,9 @@ mod tests {
     use super::*;
     use crate::ops::testing::{close, dot, finite_differences, random, values};
 
-    const OFFSETS: [usize; 5] = [0, 3, 3, 4, 9];
+    fn groups() -> Groups {
+        Groups::new(&[0, 3, 3, 4, 9], &candle_core::Device::Cpu).unwrap()
+    }
 
     #[test]
     fn each_expert_has_its_own_matrix() {
@@ -123,28 +155,32 @@ mod tests {
             random(3, &[4, 6]),
         );
         let (xs, ws, bs) = (values(&x), values(&w), values(&b));
-        let expert = |n: usize| OFFSETS.iter().rposition(|&o| o <= n && o < 9).unwrap();
+        let (lx, lw) = (random(4, &[9, 2]), random(5, &[4, 2, 6]));
+        let (lxs, lws) = (values(&lx), values(&lw));
+        let group = [0, 0, 0, 2, 3, 3, 3, 3, 3];
         let mut expected = Vec::new();
-        for n in 0..9 {
-            let e = if n == 3 { 2 } else { expert(n) };
+        for (n, g) in group.into_iter().enumerate() {
             for o in 0..6 {
-                let sum: f64 = (0..5)
-                    .map(|i| xs[n * 5 + i] * ws[(e * 5 + i) * 6 + o])
-                    .sum();
-                expected.push(sum + bs[e * 6 + o]);
+                let wide = (0..5).map(|i| xs[n * 5 + i] * ws[(g * 5 + i) * 6 + o]);
+                let low = (0..2).map(|r| lxs[n * 2 + r] * lws[(g * 2 + r) * 6 + o]);
+                expected.push(wide.chain(low).sum::<f64>() + bs[g * 6 + o]);
             }
         }
-        let plain = add_bias(matmul(&x, &w, &OFFSETS).unwrap(), &b, &OFFSETS).unwrap();
-        close(&plain, &expected, 1e-6);
-        let turned = w
-            .transpose(1, 2)
-            .unwrap()
-            .contiguous()
-            .unwrap()
-            .transpose(1, 2)
-            .unwrap();
-        let turned = add_bias(matmul(&x, &turned, &OFFSETS).unwrap(), &b, &OFFSETS).unwrap();
-        close(&turned, &expected, 1e-6);
+        let turned = |w: &Tensor| {
+            let t = w.transpose(1, 2).unwrap().contiguous().unwrap();
+            t.transpose(1, 2).unwrap()
+        };
+        for (w, lw) in [(w.clone(), lw.clone()), (turned(&w), turned(&lw))] {
+            let low = Low {
+                x: lx.clone(),
+                w: lw,
+            };
+            let plus = Plus {
+                bias: Some(b.clone()),
+                low: Some(low),
+            };
+            close(&matmul(&x, &w, &groups(), &plus).unwrap(), &expected, 1e-6);
+        }
     }
 
     #[test]
@@ -154,17 +190,24 @@ mod tests {
             random(2, &[4, 5, 6]),
             random(3, &[9, 6]),
         );
-        let y = |x: &Tensor, w: &Tensor| dot(&matmul(x, w, &OFFSETS).unwrap(), &dy);
-        let dx = matmul(&dy, &w.transpose(1, 2).unwrap(), &OFFSETS).unwrap();
+        let y =
+            |x: &Tensor, w: &Tensor| dot(&matmul(x, w, &groups(), &Plus::default()).unwrap(), &dy);
+        let dx = matmul(
+            &dy,
+            &w.transpose(1, 2).unwrap(),
+            &groups(),
+            &Plus::default(),
+        )
+        .unwrap();
         finite_differences(&x, &dx, |x| y(x, &w));
-        finite_differences(&w, &weight_grad(&x, &dy, &OFFSETS).unwrap(), |w| y(&x, w));
+        finite_differences(&w, &weight_grad(&x, &dy, &groups()).unwrap(), |w| y(&x, w));
         let b = random(4, &[4, 6]);
-        finite_differences(&b, &bias_grad(&dy, &OFFSETS).unwrap(), |b| {
+        finite_differences(&b, &bias_grad(&dy, &groups()).unwrap(), |b| {
             dot(
                 &add_bias(
                     x.zeros_like().unwrap().matmul(&w.get(0).unwrap()).unwrap(),
                     b,
-                    &OFFSETS,
+                    &groups(),
                 )
                 .unwrap(),
                 &dy,

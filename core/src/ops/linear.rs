@@ -1,6 +1,7 @@
 //! A linear layer: `y = x w^T + b`, and its gradients.
 
 use super::grouped;
+use super::groups::Groups;
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -16,7 +17,8 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
         return super::cuda::linear::add_bias(y, bias, &cuda);
     }
     let rows = y.dim(0)?;
-    grouped::add_bias(y, &bias.unsqueeze(0)?, &[0, rows])
+    let groups = Groups::one(rows, y.device())?;
+    grouped::add_bias(y, &bias.unsqueeze(0)?, &groups)
 }
 
 /// Gradient by `x`: `dy w`.
@@ -48,7 +50,8 @@ pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     if let candle_core::Device::Cuda(cuda) = dy.device() {
         return super::cuda::linear::bias_grad(dy, cuda);
     }
-    Ok(grouped::bias_grad(dy, &[0, dy.dim(0)?])?.squeeze(0)?)
+    let groups = Groups::one(dy.dim(0)?, dy.device())?;
+    Ok(grouped::bias_grad(dy, &groups)?.squeeze(0)?)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod cuda;
 pub mod dropout;
 pub mod fill;
 pub mod grouped;
+pub mod groups;
 mod host;
 pub mod linear;
 pub mod lora;
@@ -38,5 +39,6 @@ mod wide;
 #[cfg(test)]
 mod testing;
 
+pub use groups::Groups;
 pub use rope::Heads;
 pub use seq::SeqLayout;

@@ -1,6 +1,7 @@
 //! Routing of tokens to experts, as `transformers.GptOssTopKRouter`: the `k` greatest logits of a
 //! token choose its experts, and a softmax over those `k` alone gives their weights.
 
+use super::groups::Groups;
 use super::host;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
@@ -38,8 +39,8 @@ pub struct RoutePlan {
     pub order: Tensor,
     /// The sorted row of each pair, `[N]` u32.
     pub inverse: Tensor,
-    /// First sorted row of each expert and the end, `[E + 1]`, on the host.
-    pub offsets: Vec<usize>,
+    /// The rows of each expert.
+    pub groups: Groups,
     /// Experts a token.
     pub k: usize,
 }
@@ -51,6 +52,12 @@ impl RoutePlan {
     /// An id beyond the number of experts.
     pub fn new(ids: &Tensor, experts: usize) -> Result<Self> {
         let (_, k) = ids.dims2()?;
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(cuda) = ids.device()
+            && let Some(plan) = super::cuda::router::plan(ids, experts, cuda)?
+        {
+            return Ok(plan);
+        }
         let chosen = ids.flatten_all()?.to_vec1::<u32>()?;
         let mut offsets = vec![0usize; experts + 1];
         for &id in &chosen {
@@ -74,14 +81,14 @@ impl RoutePlan {
             ids: ids.clone(),
             order: Tensor::new(order.as_slice(), device)?,
             inverse: Tensor::new(inverse.as_slice(), device)?,
-            offsets,
+            groups: Groups::new(&offsets, device)?,
             k,
         })
     }
 
     /// Number of routed rows.
     pub fn rows(&self) -> usize {
-        self.offsets.last().copied().unwrap_or(0)
+        self.groups.rows()
     }
 }
 
@@ -141,7 +148,7 @@ mod tests {
     fn plan_sorts_by_expert() {
         let ids = Tensor::new(&[[2u32, 0], [3, 2], [0, 3]], &Device::Cpu).unwrap();
         let plan = RoutePlan::new(&ids, 5).unwrap();
-        assert_eq!(plan.offsets, [0, 2, 2, 4, 6, 6]);
+        assert_eq!(plan.groups.host().unwrap(), [0, 2, 2, 4, 6, 6]);
         assert_eq!(plan.order.to_vec1::<u32>().unwrap(), [1, 4, 0, 3, 2, 5]);
         assert_eq!(plan.inverse.to_vec1::<u32>().unwrap(), [2, 0, 4, 3, 1, 5]);
         assert!(RoutePlan::new(&ids, 3).is_err());

@@ -1,9 +1,10 @@
 //! Routing, moving rows, and linear layers per expert, with experts that have no rows.
 
-use crate::support::{CHAINED, Card, EXACT, Limit, ROUNDED, agree, card, same};
-use apus_core::ops::lora::{self, Pair};
+use crate::support::{Both, CHAINED, Card, EXACT, Limit, ROUNDED, agree, card, same};
+use apus_core::ops::grouped::{self, Low, Plus};
+use apus_core::ops::lora::{self, Factors, Pack, Pair};
 use apus_core::ops::router::{self, RoutePlan};
-use apus_core::ops::{grouped, permute};
+use apus_core::ops::{Groups, permute};
 use candle_core::{Device, Tensor};
 
 /// Products of products: the rank's activations are rounded to bf16 between them.
@@ -11,8 +12,6 @@ const LOW_RANK: Limit = Limit {
     greatest: 2e-2,
     norm: 8e-3,
 };
-
-const OFFSETS: [usize; 7] = [0, 0, 3, 3, 20, 21, 21];
 
 /// Experts of 29 tokens, 3 each, none of them the second.
 fn plans(card: &Card) -> (RoutePlan, RoutePlan) {
@@ -57,7 +56,7 @@ fn equal_logits_go_to_the_lower_expert() {
 fn rows_to_experts_and_back() {
     let Some(card) = card() else { return };
     let (cpu, gpu) = plans(&card);
-    assert_eq!(cpu.offsets, gpu.offsets);
+    assert_eq!(cpu.groups.host().unwrap(), gpu.groups.host().unwrap());
     for h in [2880, 160, 33] {
         let x = card.normal(1, &[29, h], 1.0);
         let rows = permute::gather(&x.gpu, &gpu).unwrap();
@@ -77,41 +76,111 @@ fn rows_to_experts_and_back() {
     }
 }
 
+/// Groups of few rows (one product each), and of many (all in one launch where the card has it): none, one row, whole
+/// tiles, odd rests.
+const FEW: [usize; 7] = [0, 4, 4, 5, 12, 12, 21];
+const MANY: [usize; 7] = [0, 300, 300, 301, 365, 1077, 1333];
+
+fn groups(offsets: &[usize], device: &Device) -> Groups {
+    Groups::new(offsets, device).unwrap()
+}
+
 #[test]
 fn grouped_products_and_biases() {
     let Some(card) = card() else { return };
-    for (i, o) in [(72, 40), (160, 320), (45, 21), (64, 3)] {
+    let shapes = [
+        (72, 40),
+        (160, 320),
+        (45, 21),
+        (64, 3),
+        (200, 136),
+        (64, 584),
+    ];
+    for ((i, o), offsets) in shapes.into_iter().flat_map(|s| [(s, FEW), (s, MANY)]) {
+        let rows = offsets[6];
+        let on = [
+            groups(&offsets, &Device::Cpu),
+            groups(&offsets, &card.device),
+        ];
         let std = 1.0 / (i as f32).sqrt();
-        let x = card.normal(1, &[21, i], 1.0);
+        let x = card.normal(1, &[rows, i], 1.0);
         let (w, wt) = (
             card.normal(2, &[6, i, o], std),
             card.normal(3, &[6, o, i], std),
         );
-        let (bias, dy) = (card.normal(4, &[6, o], 1.0), card.normal(5, &[21, o], 1.0));
-        let what = format!("grouped {i} to {o}");
-        let y = grouped::matmul(&x.gpu, &w.gpu, &OFFSETS).unwrap();
-        let expected = grouped::matmul(&x.cpu, &w.cpu, &OFFSETS).unwrap();
-        agree(&what, &y, &expected, ROUNDED);
-        let biased = grouped::add_bias(y, &bias.gpu, &OFFSETS).unwrap();
-        let expected = grouped::add_bias(expected, &bias.cpu, &OFFSETS).unwrap();
-        agree(&format!("{what} with bias"), &biased, &expected, CHAINED);
-        let (view, cpu_view) = (
-            wt.gpu.transpose(1, 2).unwrap(),
-            wt.cpu.transpose(1, 2).unwrap(),
+        let (bias, dy) = (
+            card.normal(4, &[6, o], 1.0),
+            card.normal(5, &[rows, o], 1.0),
         );
-        let y = grouped::matmul(&x.gpu, &view, &OFFSETS).unwrap();
-        let expected = grouped::matmul(&x.cpu, &cpu_view, &OFFSETS).unwrap();
-        agree(&format!("{what}, transposed"), &y, &expected, ROUNDED);
-        let dx = grouped::matmul(&dy.gpu, &w.gpu.transpose(1, 2).unwrap(), &OFFSETS).unwrap();
-        let transposed = w.cpu.transpose(1, 2).unwrap();
-        let expected = grouped::matmul(&dy.cpu, &transposed, &OFFSETS).unwrap();
-        agree(&format!("{what} dx"), &dx, &expected, ROUNDED);
-        let dw = grouped::weight_grad(&x.gpu, &dy.gpu, &OFFSETS).unwrap();
-        let expected = grouped::weight_grad(&x.cpu, &dy.cpu, &OFFSETS).unwrap();
+        let (lx, lw) = (
+            card.normal(6, &[rows, 16], 1.0),
+            card.normal(7, &[6, 16, o], 0.25),
+        );
+        let what = format!("grouped {rows} rows, {i} to {o}");
+        let views = [
+            (w.clone(), lw.clone()),
+            (turned(&wt), turned(&card.normal(8, &[6, o, 16], 0.25))),
+        ];
+        for (w, lw) in views {
+            let product = |side: usize, x: &Tensor, bias: Option<Tensor>, low: bool| {
+                let pick = |both: &Both| [both.cpu.clone(), both.gpu.clone()][side].clone();
+                let low = low.then(|| Low {
+                    x: pick(&lx),
+                    w: pick(&lw),
+                });
+                grouped::matmul(x, &pick(&w), &on[side], &Plus { bias, low }).unwrap()
+            };
+            let y = product(1, &x.gpu, None, false);
+            agree(&what, &y, &product(0, &x.cpu, None, false), ROUNDED);
+            let y = product(1, &x.gpu, Some(bias.gpu.clone()), false);
+            let expected = product(0, &x.cpu, Some(bias.cpu.clone()), false);
+            agree(&format!("{what} with bias"), &y, &expected, CHAINED);
+            let y = product(1, &x.gpu, Some(bias.gpu.clone()), true);
+            let expected = product(0, &x.cpu, Some(bias.cpu.clone()), true);
+            agree(&format!("{what} with all"), &y, &expected, CHAINED);
+        }
+        let dx = |dy: &Tensor, w: &Tensor, on: &Groups| {
+            grouped::matmul(dy, &w.transpose(1, 2).unwrap(), on, &Plus::default()).unwrap()
+        };
+        let found = dx(&dy.gpu, &w.gpu, &on[1]);
+        agree(
+            &format!("{what} dx"),
+            &found,
+            &dx(&dy.cpu, &w.cpu, &on[0]),
+            ROUNDED,
+        );
+        let dw = grouped::weight_grad(&x.gpu, &dy.gpu, &on[1]).unwrap();
+        let expected = grouped::weight_grad(&x.cpu, &dy.cpu, &on[0]).unwrap();
         agree(&format!("{what} dw"), &dw, &expected, EXACT);
-        let db = grouped::bias_grad(&dy.gpu, &OFFSETS).unwrap();
-        let expected = grouped::bias_grad(&dy.cpu, &OFFSETS).unwrap();
+        let db = grouped::bias_grad(&dy.gpu, &on[1]).unwrap();
+        let expected = grouped::bias_grad(&dy.cpu, &on[0]).unwrap();
         agree(&format!("{what} db"), &db, &expected, EXACT);
+    }
+}
+
+/// The transposed view on both devices.
+fn turned(w: &Both) -> Both {
+    Both {
+        cpu: w.cpu.transpose(1, 2).unwrap(),
+        gpu: w.gpu.transpose(1, 2).unwrap(),
+    }
+}
+
+#[test]
+fn plans_of_routes() {
+    let Some(card) = card() else { return };
+    for (tokens, experts, k) in [(1, 4, 4), (37, 32, 4), (1500, 128, 4), (700, 6, 2)] {
+        let logits = card.normal_f32(9, &[tokens, experts], 1.0);
+        let ids = router::top_k(&logits.cpu, k).unwrap();
+        let expected = RoutePlan::new(&ids, experts).unwrap();
+        let found = RoutePlan::new(&ids.to_device(&card.device).unwrap(), experts).unwrap();
+        let numbers = |t: &Tensor| t.to_vec1::<u32>().unwrap();
+        assert_eq!(numbers(&found.order), numbers(&expected.order));
+        assert_eq!(numbers(&found.inverse), numbers(&expected.inverse));
+        assert_eq!(
+            found.groups.host().unwrap(),
+            expected.groups.host().unwrap()
+        );
     }
 }
 
@@ -139,19 +208,81 @@ fn low_rank_updates() {
         agree("lora dx", &found.dx, &expected.dx, LOW_RANK);
         agree("lora da", &found.da, &expected.da, LOW_RANK);
         agree("lora db", &found.db, &expected.db, LOW_RANK);
+    }
+}
 
-        let (a, b) = (
-            card.normal_f32(5, &[6, r, i], std),
-            card.normal_f32(6, &[6, r, o], 1.0),
-        );
-        let (gpu, cpu) = (pair(&a.gpu, &b.gpu), pair(&a.cpu, &b.cpu));
-        let (y, xa) = lora::grouped_forward(&x.gpu, &gpu, &OFFSETS).unwrap();
-        let (cpu_y, cpu_xa) = lora::grouped_forward(&x.cpu, &cpu, &OFFSETS).unwrap();
-        agree("grouped lora", &y, &cpu_y, LOW_RANK);
-        let found = lora::grouped_backward(&x.gpu, &gpu, &xa, &dy.gpu, &OFFSETS).unwrap();
-        let expected = lora::grouped_backward(&x.cpu, &cpu, &cpu_xa, &dy.cpu, &OFFSETS).unwrap();
-        agree("grouped lora dx", &found.dx, &expected.dx, LOW_RANK);
-        agree("grouped lora da", &found.da, &expected.da, LOW_RANK);
-        agree("grouped lora db", &found.db, &expected.db, LOW_RANK);
+/// Ranks that fill eights and that do not, three modules (one without update) or one, few and many rows; a rank and a width
+/// without a kernel of their own.
+#[test]
+fn packed_low_rank_updates() {
+    let Some(card) = card() else { return };
+    for (count, i, widths, r) in [
+        (6, 160, vec![96], 8),
+        (6, 72, vec![40], 3),
+        (1, 64, vec![128, 32, 40], 8),
+        (1, 200, vec![64, 64, 64], 20),
+        (6, 64, vec![48], 70),
+        (6, 44, vec![21], 4),
+    ] {
+        for offsets in [FEW, MANY] {
+            let offsets = match count {
+                1 => vec![0, offsets[6]],
+                _ => offsets.to_vec(),
+            };
+            let (rows, o) = (offsets[count], widths.iter().sum::<usize>());
+            let (x, dy) = (
+                card.normal(1, &[rows, i], 1.0),
+                card.normal(2, &[rows, o], 1.0),
+            );
+            let std = 1.0 / (i as f32).sqrt();
+            let factors: Vec<_> = widths
+                .iter()
+                .enumerate()
+                .map(|(n, &width)| {
+                    let a = card.normal_f32(3 + n as u64, &[count * r, i], std);
+                    (
+                        width,
+                        a,
+                        card.normal_f32(30 + n as u64, &[width, r * count], 1.0),
+                    )
+                })
+                .collect();
+            let run = |side: usize| {
+                let pick = |both: &Both| [both.cpu.clone(), both.gpu.clone()][side].clone();
+                let modules: Vec<_> = factors
+                    .iter()
+                    .enumerate()
+                    .map(|(n, (width, a, b))| {
+                        let factors = Factors {
+                            a: pick(a),
+                            b: pick(b),
+                        };
+                        (*width, (n != 1).then_some(factors))
+                    })
+                    .collect();
+                let x = pick(&x);
+                let on = groups(&offsets, x.device());
+                let pack = Pack::new(&modules, count, 1.5, x.dtype()).unwrap();
+                let xa = pack.down(&x, &on).unwrap();
+                let low = pack.up(&xa, false).unwrap();
+                let y = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
+                let (dxa, grads) = pack.backward(&x, &xa, &pick(&dy), &on).unwrap();
+                let low = pack.back(dxa);
+                let dx = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
+                (y, dx, grads)
+            };
+            let ((y, dx, grads), (cpu_y, cpu_dx, cpu_grads)) = (run(1), run(0));
+            let what = format!("pack of {widths:?}, rank {r}, {rows} rows");
+            agree(&what, &y, &cpu_y, LOW_RANK);
+            agree(&format!("{what} dx"), &dx, &cpu_dx, LOW_RANK);
+            for (found, expected) in grads.iter().zip(&cpu_grads) {
+                let (Some(found), Some(expected)) = (found, expected) else {
+                    assert!(found.is_none() && expected.is_none());
+                    continue;
+                };
+                agree(&format!("{what} da"), &found.a, &expected.a, LOW_RANK);
+                agree(&format!("{what} db"), &found.b, &expected.b, LOW_RANK);
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! See [`crate::ops::grouped`]: one cuBLAS call per expert that has rows, straight into the result.
+//! See [`crate::ops::grouped`]: one cuBLAS call per group that has rows, straight into the result.
 
 use super::gemm::{Operand, gemm};
 use super::launch::{Grid, b16, empty, f32, int, launch, long, pointer, u32};
-use crate::ops::grouped::filled;
+use crate::ops::Groups;
 use anyhow::{Result, bail};
 use apus_kernels::BIAS;
 use candle_core::{CudaDevice, DType, Device, Tensor};
@@ -20,8 +20,8 @@ fn matrices(w: &Tensor) -> Result<(Tensor, bool)> {
     }
 }
 
-/// Rows times the matrix of their expert.
-pub fn matmul(x: &Tensor, w: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+/// Rows times the matrix of their group.
+pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
     let ((n, i), (_, _, o)) = (x.dims2()?, w.dims3()?);
     let x = x.contiguous()?;
     let (w, transposed) = matrices(w)?;
@@ -31,13 +31,13 @@ pub fn matmul(x: &Tensor, w: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> R
         pointer(&w, DType::BF16)?,
         pointer(&out, DType::BF16)?,
     ];
-    for (e, rows) in filled(offsets) {
+    for (g, rows) in groups.filled()? {
         let a = Operand {
             pointer: x0 + (rows.start * i) as u64 * BF16,
             transposed: false,
         };
         let b = Operand {
-            pointer: w0 + (e * i * o) as u64 * BF16,
+            pointer: w0 + (g * i * o) as u64 * BF16,
             transposed,
         };
         let y = y0 + (rows.start * o) as u64 * BF16;
@@ -46,23 +46,18 @@ pub fn matmul(x: &Tensor, w: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> R
     Ok(out)
 }
 
-/// Each expert's `x^T dy`, f32.
-pub fn weight_grad(
-    x: &Tensor,
-    dy: &Tensor,
-    offsets: &[usize],
-    cuda: &CudaDevice,
-) -> Result<Tensor> {
+/// Each group's `x^T dy`, f32.
+pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
     let ((_, i), (_, o)) = (x.dims2()?, dy.dims2()?);
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
     let device = Device::Cuda(cuda.clone());
-    let out = Tensor::zeros((offsets.len() - 1, i, o), DType::F32, &device)?;
+    let out = Tensor::zeros((groups.count(), i, o), DType::F32, &device)?;
     let [x0, d0, w0] = [
         pointer(&x, DType::BF16)?,
         pointer(&dy, DType::BF16)?,
         pointer(&out, DType::F32)?,
     ];
-    for (e, rows) in filled(offsets) {
+    for (g, rows) in groups.filled()? {
         let a = Operand {
             pointer: x0 + (rows.start * i) as u64 * BF16,
             transposed: true,
@@ -71,31 +66,22 @@ pub fn weight_grad(
             pointer: d0 + (rows.start * o) as u64 * BF16,
             transposed: false,
         };
-        let w = w0 + (e * i * o) as u64 * F32;
+        let w = w0 + (g * i * o) as u64 * F32;
         gemm(cuda, [i, o, rows.len()], a, b, (w, DType::F32))?;
     }
     Ok(out)
 }
 
-fn on_device(offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
-    let offsets: Vec<u32> = offsets.iter().map(|&o| o as u32).collect();
-    Ok(Tensor::new(
-        offsets.as_slice(),
-        &Device::Cuda(cuda.clone()),
-    )?)
-}
-
-/// Adds each expert's bias in place.
-pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+/// Adds each group's bias in place.
+pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
     let ((n, width), (experts, _)) = (y.dims2()?, bias.dims2()?);
-    if experts + 1 != offsets.len() {
-        bail!("{experts} biases for {} groups", offsets.len() - 1);
+    if experts != groups.count() {
+        bail!("{experts} biases for {} groups", groups.count());
     }
-    let offsets = on_device(offsets, cuda)?;
     let args = [
         b16(&y)?,
         b16(bias)?,
-        u32(&offsets)?,
+        u32(groups.offsets())?,
         long(n),
         int(width)?,
         int(experts)?,
@@ -104,15 +90,14 @@ pub fn add_bias(y: Tensor, bias: &Tensor, offsets: &[usize], cuda: &CudaDevice) 
     Ok(y)
 }
 
-/// Sum of each expert's rows, f32.
-pub fn bias_grad(dy: &Tensor, offsets: &[usize], cuda: &CudaDevice) -> Result<Tensor> {
+/// Sum of each group's rows, f32.
+pub fn bias_grad(dy: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
     let (_, width) = dy.dims2()?;
-    let experts = offsets.len() - 1;
+    let count = groups.count();
     let dy = dy.contiguous()?;
-    let offsets = on_device(offsets, cuda)?;
-    let out = empty((experts, width), DType::F32, cuda)?;
-    let args = [f32(&out)?, b16(&dy)?, u32(&offsets)?, int(width)?];
-    let grid = Grid::new([width.div_ceil(64), experts, 1], 256);
+    let out = empty((count, width), DType::F32, cuda)?;
+    let args = [f32(&out)?, b16(&dy)?, u32(groups.offsets())?, int(width)?];
+    let grid = Grid::new([width.div_ceil(64), count, 1], 256);
     launch(cuda, &BIAS, "grouped_bias_grad", grid, &args)?;
     Ok(out)
 }

@@ -1,8 +1,10 @@
 //! See [`crate::ops::router`].
 
 use super::launch::{Grid, empty, f32, int, launch, u32};
+use crate::ops::Groups;
+use crate::ops::router::RoutePlan;
 use anyhow::Result;
-use apus_kernels::ROUTER;
+use apus_kernels::{ROUTE, ROUTER, route};
 use candle_core::{CudaDevice, DType, Tensor};
 
 /// The experts of each token.
@@ -12,6 +14,42 @@ pub fn top_k(logits: &Tensor, k: usize, cuda: &CudaDevice) -> Result<Tensor> {
     let args = [u32(&ids)?, f32(logits)?, int(t)?, int(experts)?, int(k)?];
     launch(cuda, &ROUTER, "router_top_k", Grid::rows(t), &args)?;
     Ok(ids)
+}
+
+/// The pairs sorted by expert without the host; `None` for more experts than the kernels take.
+pub fn plan(ids: &Tensor, experts: usize, cuda: &CudaDevice) -> Result<Option<RoutePlan>> {
+    if experts > route::MOST_EXPERTS {
+        return Ok(None);
+    }
+    let (t, k) = ids.dims2()?;
+    let (ids, pairs) = (ids.contiguous()?, t * k);
+    let blocks = pairs.div_ceil(route::PAIRS_PER_BLOCK);
+    let one = |count: usize| empty(count, DType::U32, cuda);
+    let (counts, offsets) = (one(blocks * experts)?, one(experts + 1)?);
+    let (order, inverse) = (one(pairs)?, one(pairs)?);
+    let each = Grid::new([blocks, 1, 1], route::PAIRS_PER_BLOCK as u32);
+    let (pair_count, expert_count) = (int(pairs)?, int(experts)?);
+    let args = [u32(&counts)?, u32(&ids)?, pair_count, expert_count];
+    launch(cuda, &ROUTE, "route_count", each, &args)?;
+    let args = [u32(&offsets)?, u32(&counts)?, int(blocks)?, expert_count];
+    let all = Grid::new([1, 1, 1], route::MOST_EXPERTS as u32);
+    launch(cuda, &ROUTE, "route_scan", all, &args)?;
+    let args = [
+        u32(&order)?,
+        u32(&inverse)?,
+        u32(&ids)?,
+        u32(&counts)?,
+        pair_count,
+        expert_count,
+    ];
+    launch(cuda, &ROUTE, "route_scatter", each, &args)?;
+    Ok(Some(RoutePlan {
+        ids,
+        order,
+        inverse,
+        groups: Groups::on_device(offsets, pairs),
+        k,
+    }))
 }
 
 /// Softmax over the chosen.

@@ -9,15 +9,6 @@ const BF16: usize = 2;
 /// Bytes of a swizzled row: the inner side of a box fits into it.
 const SWIZZLE: usize = 128;
 
-/// How much the L2 cache fetches when a box asks for less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promotion {
-    /// 128 bytes.
-    L2B128,
-    /// 256 bytes.
-    L2B256,
-}
-
 /// A row-major bf16 matrix on the device and the boxes it is copied in.
 #[derive(Debug, Clone, Copy)]
 pub struct Boxes {
@@ -33,8 +24,6 @@ pub struct Boxes {
     pub box_rows: usize,
     /// Columns of a box, at most 64.
     pub box_columns: usize,
-    /// What the L2 cache fetches.
-    pub promotion: Promotion,
 }
 
 impl Boxes {
@@ -104,14 +93,7 @@ impl TensorMap {
                 steps.as_ptr(),
                 sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
                 sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-                match boxes.promotion {
-                    Promotion::L2B128 => {
-                        sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B
-                    }
-                    Promotion::L2B256 => {
-                        sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B
-                    }
-                },
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         };

@@ -1,0 +1,134 @@
+//! Frozen linear layers of one input as one product, their low-rank updates in the same sum.
+//!
+//! q, k and v read the same rows: one product over the three matrices reads them once, and the gradient by the rows is one product
+//! too. The layers stay what they are by name; their matrices become views of the joined one.
+
+use super::linear::Linear;
+use super::param::Weight;
+use crate::ops::Groups;
+use crate::ops::grouped::{self, Plus};
+use crate::ops::lora::{Factors, Pack};
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+/// The matrices `[O, I]` of layers, one below the other, with their biases `[O]`.
+#[derive(Debug)]
+pub struct Joined {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+/// What [`Joined::backward`] needs.
+#[derive(Debug)]
+pub struct Tape {
+    x: Tensor,
+    xa: Option<Tensor>,
+}
+
+/// A frozen matrix.
+fn frozen(weight: &Weight) -> Option<&Tensor> {
+    match weight {
+        Weight::Frozen(tensor) => Some(tensor),
+        Weight::Trainable(_) => None,
+    }
+}
+
+impl Joined {
+    /// Joins layers; `None` if a weight of them is trained.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(layers: &mut [&mut Linear]) -> Result<Option<Self>> {
+        let weights: Option<Vec<_>> = layers.iter().map(|l| frozen(&l.weight).cloned()).collect();
+        let biases: Option<Vec<_>> = layers
+            .iter()
+            .map(|l| l.bias.as_ref().and_then(frozen).cloned())
+            .collect();
+        let bare = layers.iter().all(|l| l.bias.is_none());
+        let (Some(weights), true) = (weights, biases.is_some() || bare) else {
+            return Ok(None);
+        };
+        let weight = Tensor::cat(&weights, 0)?;
+        let mut at = 0;
+        for layer in layers {
+            let (_, outputs) = layer.dims();
+            layer.weight = Weight::Frozen(weight.narrow(0, at, outputs)?);
+            at += outputs;
+        }
+        let bias = biases.map(|biases| Tensor::cat(&biases, 0)).transpose()?;
+        Ok(Some(Self { weight, bias }))
+    }
+
+    /// Whether layers with these updates can be computed as one: without DoRA, and without dropout in this pass.
+    pub fn takes(layers: &[&Linear], dropout: bool) -> bool {
+        let plain = |layer: &&Linear| match &layer.lora {
+            Some(lora) => lora.magnitude.is_none() && !(dropout && lora.dropout > 0.0),
+            None => true,
+        };
+        layers.iter().all(plain)
+    }
+
+    /// `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward(&self, layers: &[&Linear], x: &Tensor, rows: &Groups) -> Result<(Tensor, Tape)> {
+        let mut plus = Plus {
+            bias: self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?,
+            low: None,
+        };
+        let mut xa = None;
+        if let Some(pack) = pack(layers, x)? {
+            let down = pack.down(x, rows)?;
+            plus.low = Some(pack.up(&down, true)?);
+            xa = Some(down);
+        }
+        let w = self.weight.unsqueeze(0)?.transpose(1, 2)?;
+        let y = grouped::matmul(x, &w, rows, &plus)?;
+        Ok((y, Tape { x: x.clone(), xa }))
+    }
+
+    /// Gradient by `x` from `dy` `[T, O]`; the updates accumulate theirs.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn backward(
+        &self,
+        layers: &[&Linear],
+        tape: &Tape,
+        dy: &Tensor,
+        rows: &Groups,
+    ) -> Result<Tensor> {
+        let mut plus = Plus::default();
+        if let Some(pack) = pack(layers, dy)? {
+            let xa = tape.xa.as_ref().context("no tape of the update")?;
+            let (dxa, gradients) = pack.backward(&tape.x, xa, dy, rows)?;
+            for (layer, gradient) in layers.iter().zip(gradients) {
+                if let (Some(lora), Some(gradient)) = (&layer.lora, gradient) {
+                    lora.a.accumulate(gradient.a)?;
+                    lora.b.accumulate(gradient.b)?;
+                }
+            }
+            plus.low = Some(pack.back(dxa));
+        }
+        grouped::matmul(dy, &self.weight.unsqueeze(0)?, rows, &plus)
+    }
+}
+
+/// The updates of the layers, packed in the type of `like`.
+fn pack(layers: &[&Linear], like: &Tensor) -> Result<Option<Pack>> {
+    let Some(scale) = layers.iter().find_map(|l| Some(l.lora.as_ref()?.scale)) else {
+        return Ok(None);
+    };
+    let modules: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            let factors = layer.lora.as_ref().map(|lora| Factors {
+                a: lora.a.value(),
+                b: lora.b.value(),
+            });
+            (layer.dims().1, factors)
+        })
+        .collect();
+    Pack::new(&modules, 1, scale, like.dtype()).map(Some)
+}

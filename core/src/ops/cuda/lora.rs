@@ -1,0 +1,161 @@
+//! See [`crate::ops::lora`]: narrow products on kernels of their own, up to a rank of 64.
+
+use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
+use crate::ops::Groups;
+use crate::ops::lora::{Place, Strides};
+use anyhow::{Result, ensure};
+use apus_kernels::{LORA, REDUCE};
+use candle_core::{CudaDevice, DType, Tensor};
+
+const DOWN: [&str; 8] = [
+    "lora_down_1",
+    "lora_down_2",
+    "lora_down_3",
+    "lora_down_4",
+    "lora_down_5",
+    "lora_down_6",
+    "lora_down_7",
+    "lora_down_8",
+];
+const GRADIENT: [&str; 8] = [
+    "lora_gradient_1",
+    "lora_gradient_2",
+    "lora_gradient_3",
+    "lora_gradient_4",
+    "lora_gradient_5",
+    "lora_gradient_6",
+    "lora_gradient_7",
+    "lora_gradient_8",
+];
+
+/// Whether kernels take this padded rank and these widths.
+pub fn fits(pitch: usize, width: usize) -> bool {
+    pitch.is_multiple_of(8) && (8..=64).contains(&pitch) && width.is_multiple_of(8)
+}
+
+/// `x a^T`.
+pub fn down(x: &Tensor, a: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
+    let ((n, k), (count, pitch, _)) = (x.dims2()?, a.dims3()?);
+    let x = x.contiguous()?;
+    let z = empty((n, pitch), DType::BF16, cuda)?;
+    let args = [
+        b16(&z)?,
+        b16(&x)?,
+        b16(a)?,
+        u32(groups.offsets())?,
+        int(count)?,
+        int(k)?,
+    ];
+    let grid = Grid::new([n.div_ceil(128) + count, 1, 1], 128);
+    launch(cuda, &LORA, DOWN[pitch / 8 - 1], grid, &args)?;
+    Ok(z)
+}
+
+/// Blocks that keep a card busy while they read.
+const BUSY: usize = 512;
+
+/// Sums over rows, in the layout that `strides` tell.
+pub fn gradient(
+    x: &Tensor,
+    z: &Tensor,
+    groups: &Groups,
+    rank: usize,
+    strides: Strides,
+    scale: f64,
+    cuda: &CudaDevice,
+) -> Result<Tensor> {
+    let ((n, width), (_, pitch)) = (x.dims2()?, z.dims2()?);
+    let (x, z, count) = (x.contiguous()?, z.contiguous()?, groups.count());
+    let blocks = width.div_ceil(64) * count;
+    let splits = BUSY.div_ceil(blocks).clamp(1, (n / count / 256).max(1));
+    let numbers = count * width * rank;
+    let parts = empty((splits, numbers), DType::F32, cuda)?;
+    let args = [
+        f32(&parts)?,
+        b16(&x)?,
+        b16(&z)?,
+        u32(groups.offsets())?,
+        int(width)?,
+        int(rank)?,
+        long(strides.group),
+        long(strides.column),
+        long(strides.rank),
+        long(numbers),
+        Arg::F32(scale as f32),
+    ];
+    let grid = Grid::new([width.div_ceil(64), count, splits], 256);
+    launch(cuda, &LORA, GRADIENT[pitch / 8 - 1], grid, &args)?;
+    if splits == 1 {
+        return Ok(parts.squeeze(0)?);
+    }
+    let out = empty(numbers, DType::F32, cuda)?;
+    let args = [f32(&out)?, f32(&parts)?, int(splits)?, int(numbers)?];
+    let grid = Grid::new([numbers.div_ceil(256), 1, 1], 256);
+    launch(cuda, &REDUCE, "sum_rows", grid, &args)?;
+    Ok(out)
+}
+
+/// Writes A f32 `[G, rank, K]` into its rows of `out`.
+pub fn pack_a(out: &Tensor, a: &Tensor, place: Place, cuda: &CudaDevice) -> Result<()> {
+    let (count, pitch, k) = out.dims3()?;
+    let a = a.contiguous()?;
+    ensure!(
+        a.elem_count() == count * place.rank * k,
+        "lora: A {:?} for {:?}",
+        a.dims(),
+        out.dims()
+    );
+    let args = [
+        b16(out)?,
+        f32(&a)?,
+        int(count)?,
+        int(place.rank)?,
+        int(place.rows)?,
+        int(k)?,
+        int(pitch)?,
+        int(place.first)?,
+    ];
+    let grid = Grid::new([(count * place.rows * k).div_ceil(256), 1, 1], 256);
+    launch(cuda, &LORA, "lora_pack_a", grid, &args)
+}
+
+/// Writes B f32 `[W, rank, G]` times `scale` into its outputs of `wide` and `tall`; zeros without B.
+pub fn pack_b(
+    [wide, tall]: [&Tensor; 2],
+    b: Option<&Tensor>,
+    scale: f64,
+    place: Place,
+    cuda: &CudaDevice,
+) -> Result<()> {
+    let (count, all, pitch) = wide.dims3()?;
+    let b = b.map(Tensor::contiguous).transpose()?;
+    let elements = b.as_ref().map_or(0, Tensor::elem_count);
+    ensure!(
+        elements == count * place.rank * place.width,
+        "lora: B of {elements} numbers for {place:?}"
+    );
+    let args = [
+        b16(wide)?,
+        b16(tall)?,
+        b.as_ref().map_or(Ok(Arg::Pointer(0)), f32)?,
+        Arg::F32(scale as f32),
+        int(count)?,
+        int(place.rank)?,
+        int(place.width)?,
+        int(pitch)?,
+        int(place.first)?,
+        int(all)?,
+        int(place.at)?,
+    ];
+    let grid = Grid::new([(count * place.width * pitch).div_ceil(256), 1, 1], 256);
+    launch(cuda, &LORA, "lora_pack_b", grid, &args)
+}
+
+/// Room for factors of `groups` groups: `[G, P, I]`, `[G, O, P]`, `[G, P, O]`.
+pub fn room([count, pitch, inputs, outputs]: [usize; 4], cuda: &CudaDevice) -> Result<[Tensor; 3]> {
+    Ok([
+        empty((count, pitch, inputs), DType::BF16, cuda)?,
+        empty((count, outputs, pitch), DType::BF16, cuda)?,
+        empty((count, pitch, outputs), DType::BF16, cuda)?,
+    ])
+}

@@ -1,0 +1,98 @@
+//! Low-rank updates (Hu et al., <https://arxiv.org/abs/2106.09685>): `y + scale * (x A^T) B^T`. The product `B A` is
+//! never built.
+//!
+//! A and B are f32; the products are taken in the type of `x`. Here is the update of one matrix on its own, for what needs
+//! it apart (dropout, DoRA); [`pack`] has updates that are summed together with the product of the matrix itself.
+
+pub mod pack;
+
+pub use pack::{Factors, Pack, Place, Strides};
+
+use super::linear;
+use anyhow::Result;
+use candle_core::Tensor;
+
+/// A and B of one matrix, in f32: `a` `[R, I]`, `b` `[O, R]`.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// From the input down to the rank.
+    pub a: Tensor,
+    /// From the rank up to the output.
+    pub b: Tensor,
+    /// `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
+    pub scale: f64,
+}
+
+/// Gradients of a pair.
+#[derive(Debug, Clone)]
+pub struct Grads {
+    /// By the input, to be added to the base's.
+    pub dx: Tensor,
+    /// By `a`, f32, of its shape.
+    pub da: Tensor,
+    /// By `b`, f32, of its shape.
+    pub db: Tensor,
+}
+
+/// `x` `[T, I]` to the update `scale * (x a^T) b^T` `[T, O]`, and `x a^T` `[T, R]` for the backward.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
+    let a = pair.a.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let xa = x.matmul(&a.t()?)?;
+    Ok((xa.matmul(&b.t()?)?, xa))
+}
+
+/// Gradients from that of the output, `dy` `[T, O]`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
+    let a = pair.a.to_dtype(x.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
+    let dxa = dy.matmul(&b)?;
+    Ok(Grads {
+        dx: dxa.matmul(&a)?,
+        da: linear::weight_grad(x, &dxa)?,
+        db: (linear::weight_grad(xa, dy)? * pair.scale)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{dot, finite_differences, random};
+
+    #[test]
+    fn gradients() {
+        let (x, a, b) = (random(1, &[7, 6]), random(2, &[3, 6]), random(3, &[5, 3]));
+        let dy = random(4, &[7, 5]);
+        let f = |x: &Tensor, a: &Tensor, b: &Tensor| {
+            dot(
+                &forward(
+                    x,
+                    &Pair {
+                        a: a.clone(),
+                        b: b.clone(),
+                        scale: 1.5,
+                    },
+                )
+                .unwrap()
+                .0,
+                &dy,
+            )
+        };
+        let pair = &Pair {
+            a: a.clone(),
+            b: b.clone(),
+            scale: 1.5,
+        };
+        let (_, xa) = forward(&x, pair).unwrap();
+        let grads = backward(&x, pair, &xa, &dy).unwrap();
+        finite_differences(&x, &grads.dx, |x| f(x, &a, &b));
+        finite_differences(&a, &grads.da, |a| f(&x, a, &b));
+        finite_differences(&b, &grads.db, |b| f(&x, &a, b));
+    }
+}
