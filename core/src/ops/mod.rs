@@ -22,6 +22,7 @@ pub mod fill;
 pub mod grouped;
 mod host;
 pub mod linear;
+pub mod lookup;
 pub mod lora;
 pub mod mxfp4;
 pub mod permute;
