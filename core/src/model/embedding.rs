@@ -31,7 +31,8 @@ impl GptOss {
         match &self.embed {
             Weight::Frozen(rows) => {
                 self.embed = Weight::Frozen(rows.to_device(&Device::Cpu)?);
-                Ok(())
+                // Only then is its memory free again.
+                Ok(self.device.synchronize()?)
             }
             Weight::Trainable(param) => bail!(
                 "offload_embedding: {} is trained and must stay on the device; set offload_embedding to \

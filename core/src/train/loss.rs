@@ -141,16 +141,15 @@ pub fn head_loss(
     })
 }
 
-/// Rows of `drows` at their positions among `total` rows, zeros elsewhere: a gather from
-/// `drows` with a row of zeros at its end, since scattering is serial on the GPU.
+/// Rows of `drows` at their positions among `total` rows, zeros elsewhere: a gather, since scattering is serial on the
+/// GPU, in which the greatest index stands for a row of zeros (candle's `index_select`).
 fn spread(drows: &Tensor, rows: &[u32], total: usize) -> Result<Tensor> {
-    let mut source = vec![rows.len() as u32; total];
+    let mut source = vec![u32::MAX; total];
     for (i, &row) in rows.iter().enumerate() {
         source[row as usize] = i as u32;
     }
-    let zero = Tensor::zeros((1, drows.dim(1)?), drows.dtype(), drows.device())?;
     let source = Tensor::new(source.as_slice(), drows.device())?;
-    Ok(Tensor::cat(&[drows, &zero], 0)?.index_select(&source, 0)?)
+    Ok(drows.index_select(&source, 0)?)
 }
 
 #[cfg(test)]

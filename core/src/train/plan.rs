@@ -131,23 +131,62 @@ pub fn gib(bytes: u64) -> String {
 mod tests {
     use super::*;
 
+    const GIB: f64 = (1u32 << 30) as f64;
+    /// Weights of gpt-oss-20b in GiB.
+    const PACKED: f64 = 12.81;
+    const DENSE: f64 = 38.95;
+
+    /// Rank 8 on attention.
     fn shape(tokens: u64, weights: f64) -> Shape {
         Shape {
             tokens,
             compute_bytes: 2,
-            weight_bytes: (weights * f64::from(1u32 << 30)) as u64,
+            weight_bytes: (weights * GIB) as u64,
             trainable: 3_981_312,
             optimizer_copies: 2,
             kept_layers: 0,
-            experts_made_anew: weights < 20.0,
+            experts_made_anew: weights == PACKED,
             expert_adapters: false,
         }
+    }
+
+    fn planned(shape: &Shape) -> f64 {
+        let config = crate::synthetic::config("gpt-oss-20b").unwrap();
+        MemoryPlan::new(&config, shape).total() as f64 / GIB
+    }
+
+    /// Micro-batches of 4 sequences of up to 4,096 tokens, of which the largest had 13,820 tokens.
+    #[test]
+    fn within_a_tenth_of_what_was_measured_on_an_h200() {
+        for (weights, kept_layers, measured) in [
+            (PACKED, 0, 18.63),
+            (PACKED, 24, 49.96),
+            (DENSE, 0, 44.01),
+            (DENSE, 8, 54.42),
+            (DENSE, 24, 76.10),
+        ] {
+            let planned = planned(&Shape {
+                kept_layers,
+                ..shape(13_820, weights)
+            });
+            assert!(
+                (planned / measured - 1.0).abs() < 0.1,
+                "{weights} GiB of weights, {kept_layers} layers kept: planned {planned:.2}, measured {measured}"
+            );
+        }
+    }
+
+    #[test]
+    fn small_and_long_runs_on_small_cards() {
+        assert!(planned(&shape(2_048, PACKED)) < 15.0);
+        assert!(planned(&shape(16_384, PACKED)) < 20.0);
+        assert!(planned(&shape(60_000, PACKED)) < 40.0);
     }
 
     #[test]
     fn more_memory_keeps_more_layers() {
         let config = crate::synthetic::config("gpt-oss-20b").unwrap();
-        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape(16_384, 45.0), gib << 30);
+        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape(16_384, DENSE), gib << 30);
         assert_eq!((fit(1), fit(1000)), (0, 24));
         assert!(fit(20) < fit(40) && fit(40) <= 24);
     }

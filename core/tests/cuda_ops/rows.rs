@@ -2,7 +2,7 @@
 
 use crate::support::{CHAINED, EXACT, ROUNDED, agree, card, same};
 use apus_core::ops::rope::RopeTable;
-use apus_core::ops::{Heads, cross_entropy, linear, rms_norm, rope, swiglu};
+use apus_core::ops::{Heads, cross_entropy, linear, lookup, rms_norm, rope, swiglu};
 use candle_core::{Device, Tensor};
 
 const EPS: f64 = 1e-5;
@@ -131,4 +131,33 @@ fn cross_entropy_of_both_types() {
             agree(&format!("{what} gradient"), &dx, &expected, limit);
         }
     }
+}
+
+#[test]
+fn rows_from_host_memory() {
+    let Some(card) = card() else { return };
+    let table = card.normal(1, &[50, 33], 1.0);
+    let ids = [49u32, 0, 7, 7];
+    let on_card = card.up(&Tensor::new(&ids, &Device::Cpu).unwrap());
+    let expected = table.gpu.index_select(&on_card, 0).unwrap();
+    let host = table.gpu.to_device(&Device::Cpu).unwrap();
+    let found = lookup::rows(&host, &ids, &card.device).unwrap();
+    same("rows from host memory", &found, &expected);
+}
+
+/// What the gradient of the head relies on.
+#[test]
+fn the_greatest_index_selects_zeros() {
+    let Some(card) = card() else { return };
+    let x = card.normal(1, &[3, 8], 1.0);
+    let ids = card.up(&Tensor::new(&[u32::MAX, 2, u32::MAX], &Device::Cpu).unwrap());
+    let found = x.gpu.index_select(&ids, 0).unwrap();
+    let zeros = x.gpu.narrow(0, 0, 1).unwrap().zeros_like().unwrap();
+    same("no row", &found.narrow(0, 0, 1).unwrap(), &zeros);
+    same(
+        "row 2",
+        &found.narrow(0, 1, 1).unwrap(),
+        &x.gpu.narrow(0, 2, 1).unwrap(),
+    );
+    same("no row again", &found.narrow(0, 2, 1).unwrap(), &zeros);
 }

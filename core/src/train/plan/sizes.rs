@@ -123,7 +123,8 @@ impl Sizes {
     }
 
     /// The head: the picked rows and the normed ones, and the logits of a chunk with their gradient in the same
-    /// memory; or the rows that are spread over all tokens.
+    /// memory; or the picked rows with the gradient by the normed ones and by themselves. A loss that asks for the logits themselves takes
+    /// several times a chunk more.
     pub fn head(&self) -> u64 {
         let chunk = self.tokens.min(chunk_rows(self.vocab as usize) as u64);
         let logits = chunk * (self.vocab + self.hidden) * self.c;
