@@ -28,14 +28,14 @@ fn loss(model: &GptOss, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f6
     let head = model.head();
     let (normed, tape) = head.forward(&picked).unwrap();
     let logits = head.logits(&normed).unwrap();
-    let (losses, lse) = cross_entropy::forward(&logits, &labels).unwrap();
-    let losses = losses.to_vec1::<f32>().unwrap();
+    let found = cross_entropy::forward(&logits, &labels).unwrap();
+    let losses = found.loss.to_vec1::<f32>().unwrap();
     let n = losses.len();
     let mean = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64;
     let total = mean + aux_coef * pass.aux_loss().unwrap_or(0.0);
     if backward {
         let dloss = Tensor::full(1.0 / n as f32, n, &Device::Cpu).unwrap();
-        let dlogits = cross_entropy::backward(&logits, &lse, &labels, &dloss).unwrap();
+        let dlogits = cross_entropy::backward(logits, &found.lse, &labels, &dloss).unwrap();
         let dnormed = head.logits_backward(&normed, &dlogits).unwrap();
         let drows = head.backward(&tape, &dnormed).unwrap();
         let zeros = hidden.zeros_like().unwrap();

@@ -332,7 +332,7 @@ fn gradients_of_every_weight_by_finite_differences() {
         .unwrap();
     let value = || -> f64 {
         let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
-        let found = head_loss(model.head(), &loss, &hidden, &batch.supervised, None);
+        let found = head_loss(model.head(), &loss, hidden, &batch.supervised, None);
         found.unwrap().sum / batch.targets() as f64 + 0.5 * pass.aux_loss().unwrap()
     };
     let expected = 3 + 4 * (8 + 1 + 2 + 2 + 4);

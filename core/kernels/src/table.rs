@@ -175,7 +175,8 @@ pub const SWIGLU: Module = module!("swiglu");
 pub const MXFP4: Module = module!("mxfp4");
 
 /// Cross entropy over the vocabulary; a label not below V gives NaN.
-/// - `cross_entropy_forward_{bf16,f32}(f32* loss [n], f32* lse [n], x* logits [n,V], u32* labels [n], i32 vocab)`: `grid = n`, `block = 512`
+/// - `cross_entropy_forward_{bf16,f32}(f32* loss [n], f32* lse [n], u32* best [n], x* logits [n,V], u32* labels [n], i32 vocab)`: `grid = n`,
+///   `block = 512`; best is the place of the greatest logit, the lowest of equal ones
 /// - `cross_entropy_backward_{bf16,f32}(x* dlogits, x* logits, f32* lse, u32* labels, f32* dloss [n], i32 vocab)`: `grid = (n, ceil(V/8192))`,
 ///   `block = 256`; dlogits may be logits
 pub const CROSS_ENTROPY: Module = module!("cross_entropy");

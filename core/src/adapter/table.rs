@@ -35,7 +35,11 @@ impl Table {
     pub fn of(model: &GptOss) -> Self {
         let computed = type_name(model.dtype());
         let mut table = Self { rows: Vec::new() };
-        table.weight("embed_tokens", model.embedding(), computed);
+        let embed = match model.offloaded_bytes() {
+            Some(_) => "embed_tokens, in host memory",
+            None => "embed_tokens",
+        };
+        table.weight(embed, model.embedding(), computed);
         for layer in model.layers() {
             let a = &layer.attention;
             for linear in [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj] {

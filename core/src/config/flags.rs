@@ -60,6 +60,7 @@ pub const FLAGS: &[Flag] = &[
     flag(MODEL, SI, "tokenizer", Text, "Directory with tokenizer.json, for a model that has none"),
     flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
     flag(MODEL, SI, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
+    flag(MODEL, S, "offload_embedding", Text, "Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)"),
     flag(MODEL, SI, "device", Text, "auto, cpu, cuda or cuda:N"),
     flag(PLUGINS, SIE, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
     flag(DATA, SI, "dataset", List, "Training data: json, jsonl or csv files, PATH#N for N rows"),

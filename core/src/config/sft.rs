@@ -17,6 +17,7 @@ pub struct SftConfig {
     pub tokenizer: Option<String>,
     pub torch_dtype: Option<String>,
     pub experts_dtype: String,
+    pub offload_embedding: String,
     pub device: String,
     pub plugins: Vec<PluginSpec>,
     pub dataset: Vec<String>,
@@ -106,6 +107,7 @@ impl Default for SftConfig {
             tokenizer: None,
             torch_dtype: None,
             experts_dtype: "mxfp4".to_owned(),
+            offload_embedding: "auto".to_owned(),
             device: "auto".to_owned(),
             plugins: Vec::new(),
             dataset: Vec::new(),
@@ -211,6 +213,10 @@ impl SftConfig {
             matches!(self.train_type.as_str(), "lora" | "full"),
             "train_type is {:?}, expected lora or full",
             self.train_type
+        );
+        ensure!(
+            self.offload_embedding != "true" || self.train_type != "full",
+            "offload_embedding is true and train_type full, which trains the embedding where it is; keep one of them"
         );
         for strategy in [&self.save_strategy, self.eval_strategy()] {
             ensure!(

@@ -1,40 +1,48 @@
 //! A loss component on one chunk of logits: the only place where candle's autograd is used.
+//!
+//! The graph starts at what is handed out. The fused cross entropy is a leaf of its own, `n` numbers whose gradient
+//! the fused backward carries on to the logits; the logits are a leaf, and copied, only for a loss that asks for
+//! them. A loss that returns the cross entropy as it was given (by whatever name, from wherever it was loaded) has
+//! no graph at all: its gradient is the weights.
 
 use super::{unwrap, wrap};
-use crate::ops::cross_entropy;
+use crate::ops::cross_entropy::{self, Found};
 use crate::registry::Named;
 use anyhow::{Result, bail, ensure};
 use apus_sdk::{ChunkOps, Loss, LossChunk};
-use candle_core::{CustomOp1, DType, Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
+use std::cell::RefCell;
 
 /// What came out of a chunk.
 pub struct ChunkLoss {
     /// Loss of each token before weights, `[n]` f32.
     pub per_token: Tensor,
+    /// The most probable token of each row, `[n]` u32.
+    pub predictions: Tensor,
     /// Gradient of `sum(weight * loss) * scale` by the logits, in their type; `None` if not asked for.
     pub dlogits: Option<Tensor>,
 }
 
 /// Runs `loss` on `logits` `[n, vocabulary]` with `labels` `[n]` u32 and `weights` `[n]` f32.
 ///
-/// With `scale`, also differentiates `sum(weights * per_token) * scale` by the logits.
+/// With `scale`, also differentiates `sum(weights * per_token) * scale` by the logits. The gradient may take the
+/// memory of the logits, so they must be held by nobody else who reads them again.
 ///
 /// # Errors
 /// The component failed, or its result is not `[n]` f32, or no gradient reached the logits.
 pub fn chunk_loss(
     loss: &Named<dyn Loss>,
-    logits: &Tensor,
+    logits: Tensor,
     labels: &Tensor,
     weights: &Tensor,
     scale: Option<f64>,
 ) -> Result<ChunkLoss> {
-    let var = match scale {
-        Some(_) => Some(Var::from_tensor(logits)?),
-        None => None,
-    };
     let ops = Chunk {
-        logits: var.as_ref().map_or(logits, Var::as_tensor),
+        logits: &logits,
         labels,
+        differentiate: scale.is_some(),
+        fused: RefCell::default(),
+        leaf: RefCell::default(),
     };
     let (wrapped_labels, wrapped_weights) = (wrap(labels.clone()), wrap(weights.clone()));
     let chunk = LossChunk::new(&wrapped_labels, &wrapped_weights, &ops);
@@ -48,12 +56,19 @@ pub fn chunk_loss(
         per_token.dtype(),
         per_token.dims()
     );
-    let dlogits = match (var, scale) {
-        (Some(var), Some(scale)) => {
-            let total = ((per_token * weights)?.sum_all()? * scale)?;
-            let mut grads = total.backward()?;
-            match grads.remove(&var) {
-                Some(grad) => Some(grad),
+    let (fused, leaf) = (ops.fused.into_inner(), ops.leaf.into_inner());
+    let predictions = match &fused {
+        Some(fused) => fused.found.best.clone(),
+        None => logits.argmax(D::Minus1)?,
+    };
+    let value = per_token.detach();
+    let dlogits = match scale {
+        None => None,
+        Some(scale) => {
+            let by = gradients(per_token, weights, scale, fused.as_ref(), leaf.as_ref())?;
+            drop((found, leaf));
+            match by.join(logits, labels, fused)? {
+                Some(dlogits) => Some(dlogits),
                 None => bail!(
                     "no gradient reached the logits: the result of {} does not depend on them, or \
                      passed through detach()",
@@ -61,91 +76,116 @@ pub fn chunk_loss(
                 ),
             }
         }
-        _ => None,
     };
     Ok(ChunkLoss {
-        per_token: per_token.detach(),
+        per_token: value,
+        predictions,
         dlogits,
     })
+}
+
+/// Gradients by what was handed out to a loss.
+struct Gradients {
+    /// By the cross entropy of each token.
+    fused: Option<Tensor>,
+    /// By the logits, past the cross entropy.
+    logits: Option<Tensor>,
+}
+
+fn gradients(
+    per_token: &Tensor,
+    weights: &Tensor,
+    scale: f64,
+    fused: Option<&Fused>,
+    leaf: Option<&Var>,
+) -> Result<Gradients> {
+    if fused.is_some_and(|fused| fused.handed.id() == per_token.id()) {
+        return Ok(Gradients {
+            fused: Some((weights * scale)?),
+            logits: None,
+        });
+    }
+    let total = ((per_token * weights)?.sum_all()? * scale)?;
+    let mut grads = total.backward()?;
+    Ok(Gradients {
+        fused: fused.and_then(|fused| grads.remove(&fused.handed)),
+        logits: leaf.and_then(|leaf| grads.remove(leaf)),
+    })
+}
+
+impl Gradients {
+    /// The whole gradient by the logits; `None` if there is none.
+    fn join(self, logits: Tensor, labels: &Tensor, fused: Option<Fused>) -> Result<Option<Tensor>> {
+        let (Some(dloss), Some(fused)) = (self.fused, fused) else {
+            return Ok(self.logits);
+        };
+        let dlogits = cross_entropy::backward(logits, &fused.found.lse, labels, &dloss)?;
+        Ok(Some(match self.logits {
+            Some(rest) => (dlogits + rest)?,
+            None => dlogits,
+        }))
+    }
+}
+
+/// The fused cross entropy of a chunk, and the tensor that stands for its losses in a graph.
+struct Fused {
+    found: Found,
+    handed: Tensor,
 }
 
 struct Chunk<'a> {
     logits: &'a Tensor,
     labels: &'a Tensor,
+    differentiate: bool,
+    fused: RefCell<Option<Fused>>,
+    leaf: RefCell<Option<Var>>,
+}
+
+impl Chunk<'_> {
+    fn leaf(&self) -> Result<Tensor> {
+        if !self.differentiate {
+            return Ok(self.logits.clone());
+        }
+        let mut leaf = self.leaf.borrow_mut();
+        let var = match leaf.take() {
+            Some(var) => var,
+            None => Var::from_tensor(self.logits)?,
+        };
+        Ok(leaf.insert(var).as_tensor().clone())
+    }
+
+    fn fused(&self) -> Result<Tensor> {
+        let mut fused = self.fused.borrow_mut();
+        let there = match fused.take() {
+            Some(there) => there,
+            None => {
+                let found = cross_entropy::forward(self.logits, self.labels)?;
+                let handed = match self.differentiate {
+                    true => Var::from_tensor(&found.loss)?.into_inner(),
+                    false => found.loss.clone(),
+                };
+                Fused { found, handed }
+            }
+        };
+        Ok(fused.insert(there).handed.clone())
+    }
 }
 
 impl ChunkOps for Chunk<'_> {
     fn logits(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
-        self.logits
-            .to_dtype(DType::F32)
-            .map(wrap)
-            .map_err(apus_sdk::Error::new)
+        let logits = || -> Result<Tensor> { Ok(self.leaf()?.to_dtype(DType::F32)?) };
+        given(logits())
     }
 
     fn cross_entropy(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
-        let fused = || -> Result<Tensor> {
-            let (loss, lse) = cross_entropy::forward(&self.logits.detach(), self.labels)?;
-            let op = CrossEntropy {
-                loss,
-                lse,
-                labels: self.labels.clone(),
-            };
-            Ok(self.logits.apply_op1(op)?)
-        };
-        fused()
-            .map(wrap)
-            .map_err(|e| apus_sdk::Error::new(format!("{e:#}")))
+        given(self.fused())
     }
 }
 
-/// The fused cross entropy as a node of candle's graph; its value was computed before.
-struct CrossEntropy {
-    loss: Tensor,
-    lse: Tensor,
-    labels: Tensor,
-}
-
-impl CustomOp1 for CrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross_entropy"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _storage: &candle_core::CpuStorage,
-        _layout: &candle_core::Layout,
-    ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
-        let values = self.loss.to_vec1::<f32>()?;
-        let shape = self.loss.shape().clone();
-        Ok((candle_core::CpuStorage::F32(values), shape))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        _storage: &candle_core::CudaStorage,
-        _layout: &candle_core::Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-        use candle_core::backend::BackendStorage;
-        let (storage, layout) = self.loss.storage_and_layout();
-        match &*storage {
-            candle_core::Storage::Cuda(storage) => {
-                Ok((storage.try_clone(layout)?, self.loss.shape().clone()))
-            }
-            _ => candle_core::bail!("cross_entropy: the loss is not on the GPU"),
-        }
-    }
-
-    fn bwd(
-        &self,
-        logits: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let dlogits = cross_entropy::backward(&logits.detach(), &self.lse, &self.labels, grad)
-            .map_err(|e| candle_core::Error::Msg(format!("{e:#}")))?;
-        Ok(Some(dlogits))
-    }
+fn given(tensor: Result<Tensor>) -> apus_sdk::Result<apus_sdk::Tensor> {
+    tensor
+        .map(wrap)
+        .map_err(|e| apus_sdk::Error::new(format!("{e:#}")))
 }
 
 #[cfg(test)]
@@ -179,6 +219,17 @@ mod tests {
         }
     }
 
+    /// The cross entropy as it was given, and a part of the logits beside it.
+    struct Both;
+    impl Loss for Both {
+        fn per_token(&self, chunk: &LossChunk) -> apus_sdk::Result<apus_sdk::Tensor> {
+            let first = chunk.cross_entropy()?.affine(0.5, 0.0)?;
+            let again = chunk.cross_entropy()?.affine(0.25, 0.0)?;
+            let composed = Composed.per_token(chunk)?.affine(0.25, 0.0)?;
+            first.add(&again)?.add(&composed)
+        }
+    }
+
     fn named(loss: impl Loss + 'static) -> Named<dyn Loss> {
         Named::new("loss test", Box::new(loss))
     }
@@ -193,23 +244,37 @@ mod tests {
     #[test]
     fn fused_and_composed_losses_agree() {
         let (logits, labels, weights) = inputs();
-        let a = chunk_loss(&named(Fused), &logits, &labels, &weights, Some(0.25)).unwrap();
-        let b = chunk_loss(&named(Composed), &logits, &labels, &weights, Some(0.25)).unwrap();
+        let run = |loss| chunk_loss(&loss, logits.copy().unwrap(), &labels, &weights, Some(0.25));
+        let expected = run(named(Composed)).unwrap();
+        let dlogits = expected.dlogits.unwrap();
         let close = |a: &Tensor, b: &Tensor| {
             let gap = (a - b).unwrap().abs().unwrap().max_all().unwrap();
             assert!(gap.to_scalar::<f32>().unwrap() < 1e-5);
         };
-        close(&a.per_token, &b.per_token);
-        close(&a.dlogits.unwrap(), &b.dlogits.unwrap());
+        for loss in [named(Fused), named(Both)] {
+            let found = run(loss).unwrap();
+            close(&found.per_token, &expected.per_token);
+            close(&found.dlogits.unwrap(), &dlogits);
+            let best = |tensor: &Tensor| tensor.to_vec1::<u32>().unwrap();
+            assert_eq!(best(&found.predictions), best(&expected.predictions));
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_cross_entropy_takes_the_memory_of_the_logits() {
+        let (logits, labels, weights) = inputs();
+        let held = logits.clone();
+        let found = chunk_loss(&named(Fused), logits, &labels, &weights, Some(0.25)).unwrap();
+        let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
+        assert_eq!(rows(&held), rows(&found.dlogits.unwrap()));
     }
 
     #[test]
     fn a_loss_without_gradient_is_an_error() {
         let (logits, labels, weights) = inputs();
-        assert!(chunk_loss(&named(Constant), &logits, &labels, &weights, None).is_ok());
-        let error = chunk_loss(&named(Constant), &logits, &labels, &weights, Some(1.0))
-            .err()
-            .unwrap();
+        let run = |scale| chunk_loss(&named(Constant), logits.clone(), &labels, &weights, scale);
+        assert!(run(None).is_ok());
+        let error = run(Some(1.0)).err().unwrap();
         assert!(error.to_string().contains("no gradient reached the logits"));
     }
 }

@@ -90,11 +90,6 @@ impl GptOss {
         &self.layers
     }
 
-    /// The embedding `[V, H]`.
-    pub fn embedding(&self) -> &Weight {
-        &self.embed
-    }
-
     /// Its output head.
     pub fn head(&self) -> &Head {
         &self.head
@@ -110,10 +105,12 @@ impl GptOss {
         &self.device
     }
 
-    /// Bytes of its own weights as they are stored on the device.
+    /// Bytes of its frozen weights as they are stored on the device.
     pub fn weight_bytes(&self) -> u64 {
-        let size =
-            |w: &Weight| (w.dims().iter().product::<usize>() * w.stored().size_in_bytes()) as u64;
+        let size = |w: &Weight| match w {
+            Weight::Frozen(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
+            Weight::Trainable(_) => 0,
+        };
         let linear = |l: &Linear| size(&l.weight) + l.bias.as_ref().map_or(0, size);
         let experts = |e: &ExpertLinear| {
             size(&e.bias)
@@ -135,7 +132,11 @@ impl GptOss {
                 + size(&layer.input_norm.weight)
                 + size(&layer.post_norm.weight)
         };
-        size(&self.embed)
+        let embed = match self.offloaded_bytes() {
+            Some(_) => 0,
+            None => size(&self.embed),
+        };
+        embed
             + self.layers.iter().map(layer).sum::<u64>()
             + size(&self.head.norm.weight)
             + linear(&self.head.lm_head)
@@ -303,16 +304,6 @@ impl GptOss {
             seqs: seqs.clone(),
             rope: self.angles.table(seqs.max_len)?,
             rows: Groups::one(seqs.tokens(), &self.device)?,
-        })
-    }
-
-    fn lookup(&self, ids: &Tensor) -> Result<Tensor> {
-        let embed = self.embed.get(self.dtype)?;
-        embed.index_select(ids, 0).with_context(|| {
-            format!(
-                "a token id is beyond the vocabulary of {}",
-                self.config.vocab_size
-            )
         })
     }
 }

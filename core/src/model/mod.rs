@@ -2,6 +2,7 @@
 
 mod attention;
 pub mod config;
+mod embedding;
 mod experts;
 mod gpt_oss;
 mod head;

@@ -42,7 +42,7 @@ macro_rules! slices {
         }
     )*};
 }
-slices!(f32 = F32, u32 = U32, u8 = U8);
+slices!(f32 = F32, u32 = U32, u8 = U8, half::bf16 = BF16);
 
 /// Runs `read` on the elements of `tensor`, which is made contiguous first if it is not.
 ///

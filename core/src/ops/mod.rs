@@ -23,6 +23,7 @@ pub mod grouped;
 pub mod groups;
 mod host;
 pub mod linear;
+pub mod lookup;
 pub mod lora;
 pub mod mxfp4;
 pub mod permute;

@@ -104,25 +104,31 @@ impl MicroBatch {
     ) -> Result<MicroReport> {
         let (hidden, pass) = model.forward(&self.ids, &self.seqs, options)?;
         let scale = 1.0 / window.max(1) as f64;
-        let found = head_loss(model.head(), loss, &hidden, &self.supervised, Some(scale))?;
+        let mut found = head_loss(model.head(), loss, hidden, &self.supervised, Some(scale))?;
         if !found.sum.is_finite() {
-            return Err(self.not_finite(model, loss, &hidden, found.sum)?);
+            return Err(self.not_finite(model, loss, options, found.sum)?);
         }
         let aux = pass.aux_loss();
-        if let Some(dhidden) = &found.dhidden {
+        if let Some(dhidden) = found.dhidden.take() {
             let share = self.targets() as f64 * scale;
-            model.backward(pass, dhidden.clone(), share)?;
+            model.backward(pass, dhidden, share)?;
         }
         Ok(MicroReport { loss: found, aux })
     }
 
+    /// Why the loss is not finite, found by running forward again: a step that goes well keeps nothing for it.
     fn not_finite(
         &self,
         model: &GptOss,
         loss: &Named<dyn Loss>,
-        hidden: &Tensor,
+        options: &ForwardOptions,
         sum: f64,
     ) -> Result<anyhow::Error> {
+        let options = ForwardOptions {
+            training: false,
+            ..options.clone()
+        };
+        let (hidden, _) = model.forward(&self.ids, &self.seqs, &options)?;
         let usual = Named::<dyn Loss>::new("cross entropy", Box::new(CrossEntropy));
         let usual = head_loss(model.head(), &usual, hidden, &self.supervised, None)?;
         if usual.sum.is_finite() {

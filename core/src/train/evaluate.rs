@@ -37,7 +37,7 @@ pub fn evaluate(
     for group in on.examples.chunks(on.batch_size.max(1)) {
         let batch = MicroBatch::new(group.iter().map(sequence), model.device())?;
         let (hidden, _) = model.forward(&batch.ids, &batch.seqs, &ForwardOptions::default())?;
-        let found = head_loss(model.head(), loss, &hidden, &batch.supervised, None)?;
+        let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;
         ensure!(
             found.sum.is_finite(),
             "the evaluation loss of batch {batches} is not finite ({}); it was computed by {}",

@@ -5,10 +5,18 @@ use crate::model::Head;
 use crate::registry::Named;
 use anyhow::Result;
 use apus_sdk::Loss;
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
-/// Logits of one chunk hold at most this many numbers.
+/// Most rows of a chunk: enough to keep the matrix units busy, and 0.4 GiB of bf16 logits for 201,088 tokens, which
+/// is less than one layer works with.
+const CHUNK_ROWS: usize = 1024;
+/// Most logits of a chunk, for larger vocabularies.
 const CHUNK_ELEMENTS: usize = 1 << 28;
+
+/// Rows of a chunk of logits.
+pub fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_ELEMENTS / vocabulary.max(1)).clamp(64, CHUNK_ROWS)
+}
 
 /// The supervised positions of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,18 +59,19 @@ pub struct LossReport {
 /// Loss of the supervised tokens; with `scale`, also the gradient of `sum(weight * loss) * scale`,
 /// accumulated into the head's trainable parameters and returned for the hidden states.
 ///
-/// `hidden` `[T, H]` is the last layer's output before the final norm.
+/// `hidden` `[T, H]` is the last layer's output before the final norm; only its supervised rows are kept. The
+/// numbers of all chunks are fetched from the device at once, after the last.
 ///
 /// # Errors
 /// The loss component failed, or the device ran out of memory.
 pub fn head_loss(
     head: &Head,
     loss: &Named<dyn Loss>,
-    hidden: &Tensor,
+    hidden: Tensor,
     supervised: &Supervised,
     scale: Option<f64>,
 ) -> Result<LossReport> {
-    let device = hidden.device();
+    let device = hidden.device().clone();
     let Supervised {
         rows,
         labels,
@@ -83,25 +92,34 @@ pub fn head_loss(
             dhidden,
         });
     }
-    let picked = hidden.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
+    let total = hidden.dim(0)?;
+    let picked = hidden.index_select(&Tensor::new(rows.as_slice(), &device)?, 0)?;
+    drop(hidden);
+    // The gradient of a chunk takes the place of its rows here.
     let (normed, tape) = head.forward(&picked)?;
-    let chunk = (CHUNK_ELEMENTS / head.vocab_size()).clamp(64, 4096);
-    let mut gradients = Vec::new();
+    drop(picked);
+    let labels = Tensor::new(labels.as_slice(), &device)?;
+    let weights_dev = Tensor::new(weights.as_slice(), &device)?;
+    let chunk = chunk_rows(head.vocab_size());
+    let (mut losses, mut predictions) = (Vec::new(), Vec::new());
     for start in (0..rows.len()).step_by(chunk) {
         let len = chunk.min(rows.len() - start);
-        let normed = normed.narrow(0, start, len)?;
-        let logits = head.logits(&normed)?;
-        let labels = Tensor::new(&labels[start..start + len], device)?;
-        let weights = Tensor::new(&weights[start..start + len], device)?;
-        let found = chunk_loss(loss, &logits, &labels, &weights, scale)?;
-        tokens.losses.extend(found.per_token.to_vec1::<f32>()?);
-        tokens
-            .predictions
-            .extend(logits.argmax(D::Minus1)?.to_vec1::<u32>()?);
+        let part = normed.narrow(0, start, len)?;
+        let found = chunk_loss(
+            loss,
+            head.logits(&part)?,
+            &labels.narrow(0, start, len)?,
+            &weights_dev.narrow(0, start, len)?,
+            scale,
+        )?;
+        losses.push(found.per_token);
+        predictions.push(found.predictions);
         if let Some(dlogits) = found.dlogits {
-            gradients.push(head.logits_backward(&normed, &dlogits)?);
+            normed.slice_set(&head.logits_backward(&part, &dlogits)?, 0, start)?;
         }
     }
+    tokens.losses = Tensor::cat(&losses, 0)?.to_vec1()?;
+    tokens.predictions = Tensor::cat(&predictions, 0)?.to_vec1()?;
     let sum = tokens
         .losses
         .iter()
@@ -110,8 +128,9 @@ pub fn head_loss(
         .sum();
     let dhidden = match scale {
         Some(_) => {
-            let drows = head.backward(&tape, &Tensor::cat(&gradients, 0)?)?;
-            Some(spread(&drows, rows, hidden)?)
+            let drows = head.backward(&tape, &normed)?;
+            drop((tape, normed));
+            Some(spread(&drows, rows, total)?)
         }
         None => None,
     };
@@ -122,17 +141,15 @@ pub fn head_loss(
     })
 }
 
-/// Rows of `drows` at their positions among the rows of `like`, zeros elsewhere: a gather from
-/// `drows` with a row of zeros at its end, since scattering is serial on the GPU.
-fn spread(drows: &Tensor, rows: &[u32], like: &Tensor) -> Result<Tensor> {
-    let (t, h) = like.dims2()?;
-    let mut source = vec![rows.len() as u32; t];
+/// Rows of `drows` at their positions among `total` rows, zeros elsewhere: a gather, since scattering is serial on the
+/// GPU, in which the greatest index stands for a row of zeros (candle's `index_select`).
+fn spread(drows: &Tensor, rows: &[u32], total: usize) -> Result<Tensor> {
+    let mut source = vec![u32::MAX; total];
     for (i, &row) in rows.iter().enumerate() {
         source[row as usize] = i as u32;
     }
-    let zero = Tensor::zeros((1, h), drows.dtype(), drows.device())?;
     let source = Tensor::new(source.as_slice(), drows.device())?;
-    Ok(Tensor::cat(&[drows, &zero], 0)?.index_select(&source, 0)?)
+    Ok(drows.index_select(&source, 0)?)
 }
 
 #[cfg(test)]
@@ -142,9 +159,8 @@ mod tests {
 
     #[test]
     fn rows_go_back_where_they_came_from() {
-        let like = Tensor::zeros((4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let drows = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
-        let spread = spread(&drows, &[0, 2], &like)
+        let spread = spread(&drows, &[0, 2], 4)
             .unwrap()
             .to_vec2::<f32>()
             .unwrap();

@@ -8,6 +8,7 @@ mod checkpoint;
 mod clock;
 mod evaluate;
 mod events;
+mod fit;
 mod gradient_check;
 mod logs;
 mod loss;

@@ -1,6 +1,7 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::evaluate::{Evaluation, evaluate};
+use super::fit::fit;
 use super::plan::{MemoryPlan, Shape, gib};
 use super::setup::{self, ChatOptions, ModelPlace};
 use super::signals;
@@ -42,16 +43,11 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let data = setup::data(config, &encoder, place.config.vocab_size)?;
     eprintln!("data: {}", data.train.report);
 
-    let ready = setup::model(config, &place, &device)?;
+    let mut ready = setup::model(config, &place, &device)?;
+    let lengths: Vec<usize> = data.train.samples.iter().map(|s| s.len()).collect();
+    let shape = fit(config, &mut ready.model, &lengths)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
-    let longest = data.train.samples.iter().map(|s| s.len()).max();
-    let shape = setup::memory_shape(config, &ready.model, longest.unwrap_or(0));
-    let kept = setup::kept_layers(config, &ready.model, &shape)?;
-    let shape = Shape {
-        kept_layers: kept as u64,
-        ..shape
-    };
     if config.dry_run {
         return dry_run(config, &ready.model, &encoder, &data, &shape).map(|()| false);
     }
@@ -67,7 +63,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
         fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
     }
-    let settings = setup::loop_settings(config, &run_dir, kept, args)?;
+    let settings = setup::loop_settings(config, &run_dir, shape.kept_layers as usize, args)?;
     let files = Files {
         peft: ready.peft,
         config: place.config.raw.clone(),
@@ -365,10 +361,13 @@ fn dry_run(
     );
     let plan = MemoryPlan::new(model.config(), shape);
     println!(
-        "\nmemory plan for {} tokens in a micro-batch\n{}",
+        "\nmemory plan for {} tokens in the largest micro-batch\n{}",
         shape.tokens,
         plan.table()
     );
+    if let Some(bytes) = model.offloaded_bytes() {
+        println!("and {} of the embedding in host memory", gib(bytes));
+    }
     println!("so about {}", gib(plan.total()));
     if let Some(sample) = data.train.samples.first() {
         let marks = match std::io::stdout().is_terminal() {

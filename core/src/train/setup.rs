@@ -1,6 +1,5 @@
 //! From a configuration to what the training loop needs.
 
-use super::plan::{MemoryPlan, Shape};
 use super::settings::{Every, Settings};
 use super::trainer::Components;
 use crate::adapter::{self, Adapter, PeftConfig, Wanted};
@@ -406,45 +405,6 @@ pub fn loop_settings(
             .context("tracker_timeout")?,
         config: args,
     })
-}
-
-/// What the memory plan depends on, no layer keeping its tape.
-pub fn memory_shape(config: &SftConfig, model: &GptOss, longest: usize) -> Shape {
-    let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
-    Shape {
-        tokens: (longest * config.per_device_train_batch_size) as u64,
-        compute_bytes: model.dtype().size_in_bytes() as u64,
-        weight_bytes: model.weight_bytes(),
-        trainable: trainable as u64,
-        optimizer_copies: 2,
-        kept_layers: 0,
-        packed_experts: config.experts_dtype == "mxfp4",
-    }
-}
-
-/// Layers that keep their tape; under `auto`, as many as fit.
-///
-/// # Errors
-/// Neither a number nor `auto`.
-pub fn kept_layers(config: &SftConfig, model: &GptOss, shape: &Shape) -> Result<usize> {
-    let layers = model.layers().len();
-    if !config.gradient_checkpointing {
-        return Ok(layers);
-    }
-    match config.gradient_checkpointing_skip_layers.as_str() {
-        "auto" => {
-            let free = crate::memory::free(model.device()).unwrap_or(0);
-            let kept = MemoryPlan::layers_that_fit(model.config(), shape, free);
-            eprintln!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
-            Ok(kept)
-        }
-        number => match number.parse::<usize>() {
-            Ok(kept) => Ok(kept.min(layers)),
-            Err(_) => bail!(
-                "gradient_checkpointing_skip_layers is {number:?}, expected a number of layers or auto"
-            ),
-        },
-    }
 }
 
 /// Rendering options of a configuration.

@@ -2,7 +2,7 @@
 
 use crate::support::{CHAINED, EXACT, ROUNDED, agree, card, same};
 use apus_core::ops::rope::RopeTable;
-use apus_core::ops::{Heads, cross_entropy, linear, rms_norm, rope, swiglu};
+use apus_core::ops::{Heads, cross_entropy, linear, lookup, rms_norm, rope, swiglu};
 use candle_core::{Device, Tensor};
 
 const EPS: f64 = 1e-5;
@@ -116,15 +116,48 @@ fn cross_entropy_of_both_types() {
             ("bf16", card.normal(1, &[n, v], 3.0), ROUNDED),
             ("f32", card.normal_f32(1, &[n, v], 3.0), EXACT),
         ] {
-            let (loss, lse) = cross_entropy::forward(&x.gpu, &on_card).unwrap();
-            let (expected, cpu_lse) = cross_entropy::forward(&x.cpu, &labels).unwrap();
+            let found = cross_entropy::forward(&x.gpu, &on_card).unwrap();
+            let expected = cross_entropy::forward(&x.cpu, &labels).unwrap();
             let what = format!("cross entropy {what} {n} x {v}");
-            agree(&what, &loss, &expected, EXACT);
-            agree(&format!("{what} lse"), &lse, &cpu_lse, EXACT);
-            let dx = cross_entropy::backward(&x.gpu, &lse, &on_card, &dloss.gpu).unwrap();
-            let expected = cross_entropy::backward(&x.cpu, &cpu_lse, &labels, &dloss.cpu).unwrap();
-            assert_eq!(dx.dtype(), x.gpu.dtype());
+            agree(&what, &found.loss, &expected.loss, EXACT);
+            agree(&format!("{what} lse"), &found.lse, &expected.lse, EXACT);
+            let best = |tensor: &Tensor| tensor.to_vec1::<u32>().unwrap();
+            assert_eq!(best(&found.best), best(&expected.best), "{what} best");
+            let dtype = x.gpu.dtype();
+            let dx = cross_entropy::backward(x.gpu, &found.lse, &on_card, &dloss.gpu).unwrap();
+            let expected =
+                cross_entropy::backward(x.cpu, &expected.lse, &labels, &dloss.cpu).unwrap();
+            assert_eq!(dx.dtype(), dtype);
             agree(&format!("{what} gradient"), &dx, &expected, limit);
         }
     }
+}
+
+#[test]
+fn rows_from_host_memory() {
+    let Some(card) = card() else { return };
+    let table = card.normal(1, &[50, 33], 1.0);
+    let ids = [49u32, 0, 7, 7];
+    let on_card = card.up(&Tensor::new(&ids, &Device::Cpu).unwrap());
+    let expected = table.gpu.index_select(&on_card, 0).unwrap();
+    let host = table.gpu.to_device(&Device::Cpu).unwrap();
+    let found = lookup::rows(&host, &ids, &card.device).unwrap();
+    same("rows from host memory", &found, &expected);
+}
+
+/// What the gradient of the head relies on.
+#[test]
+fn the_greatest_index_selects_zeros() {
+    let Some(card) = card() else { return };
+    let x = card.normal(1, &[3, 8], 1.0);
+    let ids = card.up(&Tensor::new(&[u32::MAX, 2, u32::MAX], &Device::Cpu).unwrap());
+    let found = x.gpu.index_select(&ids, 0).unwrap();
+    let zeros = x.gpu.narrow(0, 0, 1).unwrap().zeros_like().unwrap();
+    same("no row", &found.narrow(0, 0, 1).unwrap(), &zeros);
+    same(
+        "row 2",
+        &found.narrow(0, 1, 1).unwrap(),
+        &x.gpu.narrow(0, 2, 1).unwrap(),
+    );
+    same("no row again", &found.narrow(0, 2, 1).unwrap(), &zeros);
 }

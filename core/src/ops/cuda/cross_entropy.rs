@@ -1,20 +1,32 @@
 //! See [`crate::ops::cross_entropy`].
 
 use super::launch::{Grid, b16, empty, f32, int, launch, u32};
+use crate::ops::cross_entropy::Found;
 use anyhow::Result;
 use apus_kernels::CROSS_ENTROPY;
 use candle_core::{CudaDevice, DType, Tensor};
 
-/// Loss and log-sum-exp of each row.
-pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<(Tensor, Tensor)> {
+/// Loss, log-sum-exp and place of the greatest logit of each row.
+pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<Found> {
     let (n, v) = logits.dims2()?;
-    let logits = logits.contiguous()?;
-    let (loss, lse) = (empty(n, DType::F32, cuda)?, empty(n, DType::F32, cuda)?);
+    let (logits, labels) = (logits.contiguous()?, labels.contiguous()?);
+    let found = Found {
+        loss: empty(n, DType::F32, cuda)?,
+        lse: empty(n, DType::F32, cuda)?,
+        best: empty(n, DType::U32, cuda)?,
+    };
     let (kernel, pointer) = match logits.dtype() {
         DType::F32 => ("cross_entropy_forward_f32", f32(&logits)?),
         _ => ("cross_entropy_forward_bf16", b16(&logits)?),
     };
-    let args = [f32(&loss)?, f32(&lse)?, pointer, u32(labels)?, int(v)?];
+    let args = [
+        f32(&found.loss)?,
+        f32(&found.lse)?,
+        u32(&found.best)?,
+        pointer,
+        u32(&labels)?,
+        int(v)?,
+    ];
     launch(
         cuda,
         &CROSS_ENTROPY,
@@ -22,31 +34,36 @@ pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<(T
         Grid::new([n, 1, 1], 512),
         &args,
     )?;
-    Ok((loss, lse))
+    Ok(found)
 }
 
-/// Gradient by the logits.
+/// Gradient by the logits, over the logits.
 pub fn backward(
     logits: &Tensor,
     lse: &Tensor,
     labels: &Tensor,
     dloss: &Tensor,
     cuda: &CudaDevice,
-) -> Result<Tensor> {
+) -> Result<()> {
     let (n, v) = logits.dims2()?;
-    let (logits, dloss) = (logits.contiguous()?, dloss.contiguous()?);
-    let out = empty((n, v), logits.dtype(), cuda)?;
-    let (kernel, [to, from]) = match logits.dtype() {
-        DType::F32 => ("cross_entropy_backward_f32", [f32(&out)?, f32(&logits)?]),
-        _ => ("cross_entropy_backward_bf16", [b16(&out)?, b16(&logits)?]),
+    let (lse, labels, dloss) = (lse.contiguous()?, labels.contiguous()?, dloss.contiguous()?);
+    let (kernel, pointer) = match logits.dtype() {
+        DType::F32 => ("cross_entropy_backward_f32", f32(logits)?),
+        _ => ("cross_entropy_backward_bf16", b16(logits)?),
     };
-    let args = [to, from, f32(lse)?, u32(labels)?, f32(&dloss)?, int(v)?];
+    let args = [
+        pointer,
+        pointer,
+        f32(&lse)?,
+        u32(&labels)?,
+        f32(&dloss)?,
+        int(v)?,
+    ];
     launch(
         cuda,
         &CROSS_ENTROPY,
         kernel,
         Grid::new([n, v.div_ceil(8192), 1], 256),
         &args,
-    )?;
-    Ok(out)
+    )
 }

@@ -116,7 +116,6 @@ mod tests {
         pitch: 2880,
         box_rows: 128,
         box_columns: 64,
-        promotion: Promotion::L2B256,
     };
 
     fn said(boxes: Boxes) -> String {

@@ -43,7 +43,8 @@ fn run(
     let n = logits.dim(0)?;
     let labels = Tensor::new(&LABELS[..n], logits.device())?;
     let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
-    let found = chunk_loss(loss, logits, &labels, &weights, gradient.then_some(1.0))?;
+    let scale = gradient.then_some(1.0);
+    let found = chunk_loss(loss, logits.copy()?, &labels, &weights, scale)?;
     let grad = found
         .dlogits
         .map(|grad| grad.flatten_all()?.to_vec1())

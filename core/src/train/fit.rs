@@ -1,0 +1,146 @@
+//! What a run keeps where, so that it fits: the embedding, and the tapes of layers.
+
+use super::order::order;
+use super::plan::{MemoryPlan, Shape};
+use super::steps::{Steps, Wanted};
+use crate::config::SftConfig;
+use crate::model::{GptOss, Matrix};
+use anyhow::{Result, bail};
+
+/// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
+///
+/// # Errors
+/// A value that is none of those a flag takes, or an embedding that is trained and asked to leave the device.
+pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<Shape> {
+    let free = crate::memory::free(model.device());
+    let mut shape = shape(model, largest_batch(config, lengths)?);
+    let wanted = kept_layers(config, model)?;
+    shape.kept_layers = wanted.unwrap_or(0) as u64;
+    let fits = free.is_none_or(|free| MemoryPlan::fits(model.config(), &shape, free));
+    if offload(config, model, fits)? {
+        model.offload_embedding()?;
+        shape.weight_bytes = model.weight_bytes();
+        if let Some(bytes) = model.offloaded_bytes() {
+            let size = super::plan::gib(bytes);
+            eprintln!(
+                "offload_embedding: {size} are in host memory, rows are sent as they are looked up"
+            );
+        }
+    }
+    if wanted.is_none() {
+        let free = crate::memory::free(model.device()).unwrap_or(0);
+        let kept = MemoryPlan::layers_that_fit(model.config(), &shape, free);
+        let layers = model.layers().len();
+        eprintln!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
+        shape.kept_layers = kept as u64;
+    }
+    Ok(shape)
+}
+
+/// Whether the embedding goes to host memory.
+fn offload(config: &SftConfig, model: &GptOss, fits: bool) -> Result<bool> {
+    Ok(match config.offload_embedding.as_str() {
+        "true" => true,
+        "false" => false,
+        "auto" => !fits && !model.device().is_cpu() && model.embedding().param().is_none(),
+        other => bail!("offload_embedding is {other:?}, expected true, false or auto"),
+    })
+}
+
+/// Layers that keep their tape; `None` for as many as fit.
+fn kept_layers(config: &SftConfig, model: &GptOss) -> Result<Option<usize>> {
+    let layers = model.layers().len();
+    if !config.gradient_checkpointing {
+        return Ok(Some(layers));
+    }
+    match config.gradient_checkpointing_skip_layers.as_str() {
+        "auto" => Ok(None),
+        number => match number.parse::<usize>() {
+            Ok(kept) => Ok(Some(kept.min(layers))),
+            Err(_) => bail!(
+                "gradient_checkpointing_skip_layers is {number:?}, expected a number of layers or auto"
+            ),
+        },
+    }
+}
+
+/// What the memory plan depends on, no layer keeping its tape.
+fn shape(model: &GptOss, tokens: usize) -> Shape {
+    let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
+    let mut experts = model
+        .layers()
+        .iter()
+        .flat_map(|layer| [&layer.moe.gate_up, &layer.moe.down]);
+    Shape {
+        tokens: tokens as u64,
+        compute_bytes: model.dtype().size_in_bytes() as u64,
+        weight_bytes: model.weight_bytes(),
+        trainable: trainable as u64,
+        optimizer_copies: 2,
+        kept_layers: 0,
+        experts_made_anew: experts.clone().any(|linear| match &linear.matrix {
+            Matrix::Packed { .. } => true,
+            Matrix::Dense(weight) => weight.stored() != model.dtype(),
+        }),
+        expert_adapters: experts.any(|linear| linear.lora.is_some()),
+    }
+}
+
+/// Tokens of the largest micro-batch that the run will see: the order of the data is known beforehand.
+fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
+    let size = config.per_device_train_batch_size;
+    let steps = Steps::new(&Wanted {
+        examples: lengths.len(),
+        batch_size: size,
+        accumulation: config.accumulation(),
+        epochs: config.num_train_epochs,
+        max_steps: u64::try_from(config.max_steps)
+            .ok()
+            .filter(|&steps| steps > 0),
+        warmup_ratio: 0.0,
+        warmup_steps: None,
+    })?;
+    let most = size * lengths.iter().max().copied().unwrap_or(0);
+    let mut largest = 0;
+    for epoch in 0..=steps.epoch_of(steps.total - 1) {
+        let first = (epoch * steps.per_epoch) as u64;
+        let left = (steps.total - first) as usize * steps.accumulation;
+        let order = order(
+            lengths.len(),
+            config.data_seed,
+            epoch,
+            config.train_dataloader_shuffle,
+        );
+        let batches = order.chunks(size).take(left);
+        let tokens = batches.map(|batch| batch.iter().map(|&i| lengths[i]).sum());
+        largest = tokens.fold(largest, usize::max);
+        if largest == most {
+            break;
+        }
+    }
+    Ok(largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_micro_batch_of_the_steps_that_run() {
+        let lengths = [5, 1, 2, 9, 3, 1];
+        let config = |shuffle: bool, max_steps: i64| SftConfig {
+            per_device_train_batch_size: 2,
+            gradient_accumulation_steps: Some(1),
+            train_dataloader_shuffle: shuffle,
+            max_steps,
+            num_train_epochs: 50.0,
+            ..SftConfig::default()
+        };
+        let largest = |shuffle, steps| largest_batch(&config(shuffle, steps), &lengths).unwrap();
+        assert_eq!(largest(false, 1), 6);
+        assert_eq!(largest(false, 2), 11);
+        assert_eq!(largest(false, -1), 11);
+        // Among many orders the two longest meet.
+        assert_eq!(largest(true, -1), 14);
+    }
+}
