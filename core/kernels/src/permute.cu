@@ -14,15 +14,16 @@ KERNEL permute_gather(bf16* __restrict__ y, const bf16* __restrict__ x, const u3
     }
 }
 
-// out[t] = sum over j of scale(j) * y[inverse[t*k + j]], summed in f32.
+// out[t] = sum over j of scale(j) * y[inverse[t*k + j]] (+ residual[t] if there is one), summed in f32.
 template <typename Scale>
-__device__ __forceinline__ void sum_rows_of(bf16* __restrict__ out, const bf16* __restrict__ y, const u32* __restrict__ inverse, int width, int k,
-                                            Scale scale) {
+__device__ __forceinline__ void sum_rows_of(bf16* __restrict__ out, const bf16* __restrict__ residual, const bf16* __restrict__ y,
+                                            const u32* __restrict__ inverse, int width, int k, Scale scale) {
     const int lane = threadIdx.x % 32;
     if (width % 8 == 0) {
 #pragma unroll 2
         for (int i = lane; i < width / 8; i += 32) {
             float sum[8] = {}, f[8];
+            if (residual) unpack8(reinterpret_cast<const uint4*>(residual)[i], sum);
 #pragma unroll 4
             for (int j = 0; j < k; j++) {
                 unpack8(reinterpret_cast<const uint4*>(y + (i64)inverse[j] * width)[i], f);
@@ -34,57 +35,23 @@ __device__ __forceinline__ void sum_rows_of(bf16* __restrict__ out, const bf16* 
         }
     } else {
         for (int i = lane; i < width; i += 32) {
-            float sum = 0.f;
+            float sum = residual ? to_float(residual[i]) : 0.f;
             for (int j = 0; j < k; j++) sum += scale(j) * to_float(y[(i64)inverse[j] * width + i]);
             out[i] = from_float<bf16>(sum);
         }
     }
 }
 
-KERNEL permute_gather_backward(bf16* __restrict__ dx, const bf16* __restrict__ dy, const u32* __restrict__ inverse, i64 tokens, int width, int k) {
+KERNEL permute_gather_backward(bf16* __restrict__ dx, const bf16* __restrict__ add, const bf16* __restrict__ dy, const u32* __restrict__ inverse, i64 tokens, int width, int k) {
     const i64 token = warp_row();
     if (token >= tokens) return;
-    sum_rows_of(dx + token * width, dy, inverse + token * k, width, k, [](int) { return 1.f; });
+    sum_rows_of(dx + token * width, add ? add + token * width : nullptr, dy, inverse + token * k, width, k, [](int) { return 1.f; });
 }
 
-KERNEL permute_combine(bf16* __restrict__ out, const bf16* __restrict__ y, const float* __restrict__ weights, const u32* __restrict__ inverse,
-                       i64 tokens, int width, int k) {
+KERNEL permute_combine(bf16* __restrict__ out, const bf16* __restrict__ residual, const bf16* __restrict__ y, const float* __restrict__ weights,
+                       const u32* __restrict__ inverse, i64 tokens, int width, int k) {
     const i64 token = warp_row();
     if (token >= tokens) return;
     const float* w = weights + token * k;
-    sum_rows_of(out + token * width, y, inverse + token * k, width, k, [w](int j) { return w[j]; });
-}
-
-// dy[i] = weight * dout[token], dweight = <y[i], dout[token]>
-KERNEL permute_combine_backward(bf16* __restrict__ dy, float* __restrict__ dweights, const bf16* __restrict__ y, const float* __restrict__ weights,
-                                const u32* __restrict__ order, const bf16* __restrict__ dout, i64 rows, int width, int k) {
-    const i64 row = warp_row();
-    const int lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    const u32 source = order[row];
-    const float weight = weights[source];
-    dout += (i64)(source / (u32)k) * width, y += row * width, dy += row * width;
-    float dot = 0.f;
-    if (width % 8 == 0) {
-#pragma unroll 4
-        for (int i = lane; i < width / 8; i += 32) {
-            float d[8], f[8];
-            unpack8(reinterpret_cast<const uint4*>(dout)[i], d);
-            unpack8(reinterpret_cast<const uint4*>(y)[i], f);
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                dot += d[e] * f[e];
-                d[e] *= weight;
-            }
-            reinterpret_cast<uint4*>(dy)[i] = pack8(d);
-        }
-    } else {
-        for (int i = lane; i < width; i += 32) {
-            const float d = to_float(dout[i]);
-            dot += d * to_float(y[i]);
-            dy[i] = from_float<bf16>(weight * d);
-        }
-    }
-    dot = warp_sum(dot);
-    if (lane == 0) dweights[source] = dot;
+    sum_rows_of(out + token * width, residual ? residual + token * width : nullptr, y, inverse + token * k, width, k, [w](int j) { return w[j]; });
 }

@@ -25,20 +25,37 @@ __device__ __forceinline__ uint4 chunk_or_zero(const bf16* p, int i, int chunks)
     return i < chunks ? reinterpret_cast<const uint4*>(p)[i] : make_uint4(0, 0, 0, 0);
 }
 
-KERNEL rms_norm_forward(bf16* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, int rows, int width, float eps) {
+// A sum in f32, rounded.
+__device__ __forceinline__ uint4 add8(uint4 a, uint4 b) {
+    float f[8], g[8];
+    unpack8(a, f), unpack8(b, g);
+#pragma unroll
+    for (int j = 0; j < 8; j++) f[j] += g[j];
+    return pack8(f);
+}
+
+// With delta, x + delta is what is normed; it goes to sum.
+KERNEL rms_norm_forward(bf16* __restrict__ y, bf16* __restrict__ sum, const bf16* __restrict__ x, const bf16* __restrict__ delta,
+                        const bf16* __restrict__ w, int rows, int width, float eps) {
     const bool kept = in_registers(width);
     const int chunks = width / 8;
     for (int turn = 0; turn < ROWS_PER_BLOCK; turn++) {
         const i64 row = (i64)blockIdx.x * ROWS_PER_BLOCK + turn;
         if (row >= rows) return;
-        const bf16* from = x + row * width;
-        bf16* to = y + row * width;
+        const bf16 *from = x + row * width, *more = delta ? delta + row * width : nullptr;
+        bf16 *to = y + row * width, *total = sum + row * width;
         float square = 0.f;
         if (kept) {
             uint4 xs[REGISTER_CHUNKS];
             float f[8], g[8];
 #pragma unroll
-            for (int c = 0; c < REGISTER_CHUNKS; c++) xs[c] = chunk_or_zero(from, threadIdx.x + c * BLOCK, chunks);
+            for (int c = 0; c < REGISTER_CHUNKS; c++) {
+                const int i = threadIdx.x + c * BLOCK;
+                xs[c] = chunk_or_zero(from, i, chunks);
+                if (!more || i >= chunks) continue;
+                xs[c] = add8(xs[c], reinterpret_cast<const uint4*>(more)[i]);
+                reinterpret_cast<uint4*>(total)[i] = xs[c];
+            }
 #pragma unroll
             for (int c = 0; c < REGISTER_CHUNKS; c++) {
                 unpack8(xs[c], f);
@@ -57,22 +74,27 @@ KERNEL rms_norm_forward(bf16* __restrict__ y, const bf16* __restrict__ x, const 
                 reinterpret_cast<uint4*>(to)[i] = pack8(f);
             }
         } else {
-            for (int i = threadIdx.x; i < width; i += BLOCK) square += to_float(from[i]) * to_float(from[i]);
+            for (int i = threadIdx.x; i < width; i += BLOCK) {
+                const bf16 value = more ? from_float<bf16>(to_float(from[i]) + to_float(more[i])) : from[i];
+                if (more) total[i] = value;
+                square += to_float(value) * to_float(value);
+            }
+            if (more) from = total; // a thread reads only what it wrote
             const float r = rstd_of(row_sums(square, 0.f, turn).x, width, eps);
             for (int i = threadIdx.x; i < width; i += BLOCK) to[i] = from_float<bf16>(to_float(w[i]) * (to_float(from[i]) * r));
         }
     }
 }
 
-// dx = r * w*dy - x * r^3/width * sum(w*dy*x)
-KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ dy, int rows,
-                         int width, float eps) {
+// dx = r * w*dy - x * r^3/width * sum(w*dy*x) (+ add if there is one)
+KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ dy,
+                         const bf16* __restrict__ add, int rows, int width, float eps) {
     const bool kept = in_registers(width);
     const int chunks = width / 8;
     for (int turn = 0; turn < ROWS_PER_BLOCK; turn++) {
         const i64 row = (i64)blockIdx.x * ROWS_PER_BLOCK + turn;
         if (row >= rows) return;
-        const bf16 *from = x + row * width, *gradient = dy + row * width;
+        const bf16 *from = x + row * width, *gradient = dy + row * width, *more = add ? add + row * width : nullptr;
         bf16* to = dx + row * width;
         float square = 0.f, dot = 0.f;
         if (kept) {
@@ -106,6 +128,11 @@ KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, cons
                 unpack8(reinterpret_cast<const uint4*>(w)[i], g);
 #pragma unroll
                 for (int j = 0; j < 8; j++) f[j] = r * (g[j] * d[j]) - f[j] * pull;
+                if (more) {
+                    unpack8(reinterpret_cast<const uint4*>(more)[i], g);
+#pragma unroll
+                    for (int j = 0; j < 8; j++) f[j] += g[j];
+                }
                 reinterpret_cast<uint4*>(to)[i] = pack8(f);
             }
         } else {
@@ -117,7 +144,7 @@ KERNEL rms_norm_backward(bf16* __restrict__ dx, const bf16* __restrict__ x, cons
             const float2 sums = row_sums(square, dot, turn);
             const float r = rstd_of(sums.x, width, eps), pull = sums.y * r * r * r / (float)width;
             for (int i = threadIdx.x; i < width; i += BLOCK)
-                to[i] = from_float<bf16>(r * (to_float(w[i]) * to_float(gradient[i])) - to_float(from[i]) * pull);
+                to[i] = from_float<bf16>(r * (to_float(w[i]) * to_float(gradient[i])) - to_float(from[i]) * pull + (more ? to_float(more[i]) : 0.f));
         }
     }
 }

@@ -12,8 +12,8 @@ macro_rules! module {
 }
 
 /// RMS norm, f32 inside, the weight multiplied before the cast. Row geometry unless said otherwise.
-/// - `rms_norm_forward(bf16* y, bf16* x, bf16* w, i32 rows, i32 width, f32 eps)`
-/// - `rms_norm_backward(bf16* dx, bf16* x, bf16* w, bf16* dy, i32 rows, i32 width, f32 eps)`
+/// - `rms_norm_forward(bf16* y, bf16* sum, bf16* x, bf16* delta or null, bf16* w, i32 rows, i32 width, f32 eps)`: with delta, sum = x + delta is normed
+/// - `rms_norm_backward(bf16* dx, bf16* x, bf16* w, bf16* dy, bf16* add or null, i32 rows, i32 width, f32 eps)`
 /// - `rms_norm_rstd(f32* rstd [rows], bf16* x, i32 rows, i32 width, f32 eps)`: first step of the weight gradient
 /// - `rms_norm_weight_grad(f32* partial [B, width], bf16* x, bf16* dy, f32* rstd, i32 rows, i32 width, i32 rows_per_block)`:
 ///   `grid = (ceil(width/256), B)`, `B = ceil(rows/rows_per_block)`, `block = 256`; finish with `sum_rows` of [`REDUCE`]
@@ -102,9 +102,8 @@ pub const ROUTER: Module = module!("router");
 /// Rows moved between token order and expert order. `order [N]` is the source row t*K+j of each sorted row,
 /// `inverse [N]` the sorted row of (t, j). Row geometry over the rows of the first output.
 /// - `permute_gather(bf16* y [N,H], bf16* x [T,H], u32* order, i64 rows N, i32 width, i32 k)`
-/// - `permute_gather_backward(bf16* dx [T,H], bf16* dy [N,H], u32* inverse, i64 tokens, i32 width, i32 k)`
-/// - `permute_combine(bf16* out [T,H], bf16* y [N,H], f32* weights [T,K], u32* inverse, i64 tokens, i32 width, i32 k)`
-/// - `permute_combine_backward(bf16* dy [N,H], f32* dweights [T,K], bf16* y, f32* weights, u32* order, bf16* dout [T,H], i64 rows N, i32 width, i32 k)`
+/// - `permute_gather_backward(bf16* dx [T,H], bf16* add [T,H] or null, bf16* dy [N,H], u32* inverse, i64 tokens, i32 width, i32 k)`
+/// - `permute_combine(bf16* out [T,H], bf16* residual [T,H] or null, bf16* y [N,H], f32* weights [T,K], u32* inverse, i64 tokens, i32 width, i32 k)`
 pub const PERMUTE: Module = module!("permute");
 
 /// Biases of linear layers and of experts' layers (rows sorted by expert, `offsets [E+1]`).
@@ -166,7 +165,9 @@ pub mod route {
 
 /// Clamped swiglu of gpt-oss on interleaved (gate, up) pairs, alpha 1.702. `count = N*F`, the outputs of forward; element geometry.
 /// - `swiglu_forward(bf16* h [N,F], bf16* gate_up [N,2F], i64 count, f32 limit)`
-/// - `swiglu_backward(bf16* dgate_up [N,2F], bf16* gate_up, bf16* dh [N,F], i64 count, f32 limit)`
+/// - `swiglu_backward(bf16* dgate_up [N,2F], f32* dweights [T,K], bf16* gate_up, bf16* dh [N,F], f32* weights [T,K], u32* order [N], u32* ids [T,K],
+///   bf16* by_bias [T,E], i64 rows N, i32 width F, i32 k, i32 experts, f32 limit)`: through the weighted sum of experts too; dgate_up may be gate_up; row
+///   geometry over N
 pub const SWIGLU: Module = module!("swiglu");
 
 /// MXFP4 to bf16, exact.

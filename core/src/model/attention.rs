@@ -147,7 +147,7 @@ impl Attention {
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn backward(&self, tape: &Tape, place: &Place, dy: &Tensor) -> Result<Tensor> {
+    pub fn backward(&self, tape: Tape, place: &Place, dy: &Tensor) -> Result<Tensor> {
         let Place { seqs, rope, rows } = place;
         let dout = match (&tape.output, &self.o) {
             (Projections::Joined(tape), Some(o)) => o.backward(&[&self.o_proj], tape, dy, rows)?,
@@ -164,7 +164,7 @@ impl Attention {
             &tape.saved,
             &dout,
         )?;
-        drop(dout);
+        drop((dout, tape.qkv, tape.saved));
         self.sinks.accumulate(|| Ok(dsinks))?;
         let dqkv = rope::apply(&dqkv, rope, &seqs.positions, self.heads, true)?;
         match (&tape.input, &self.qkv) {

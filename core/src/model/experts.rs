@@ -61,22 +61,54 @@ impl ExpertLora {
 /// With fewer rows an expert than this, it is worth asking which experts have any.
 const FEW_ROWS: usize = 8;
 
+/// Gradient by the output of experts.
+pub struct Dy {
+    /// `[N, O]`, before the weights.
+    pub rows: Tensor,
+    /// What each row is weighed with before it reaches the parameters, `[N]` f32. The gradient by the input is that of `rows` as they are.
+    pub weights: Option<Tensor>,
+}
+
+impl Dy {
+    /// Other rows of the same experts, weighed.
+    fn weigh(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.weights {
+            None => Ok(rows.clone()),
+            Some(weights) => {
+                let weighed = rows
+                    .to_dtype(DType::F32)?
+                    .broadcast_mul(&weights.unsqueeze(1)?)?;
+                Ok(weighed.to_dtype(rows.dtype())?)
+            }
+        }
+    }
+}
+
 impl ExpertLinear {
-    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`, and `x A^T` if there is an update.
+    /// `x A^T` of the update, if there is one, for rows `x` `[N, I]` grouped by expert.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn forward(&self, x: &Tensor, experts: &Groups) -> Result<(Tensor, Option<Tensor>)> {
+    pub fn down(&self, x: &Tensor, experts: &Groups) -> Result<Option<Tensor>> {
+        let Some(lora) = &self.lora else {
+            return Ok(None);
+        };
+        let pack = lora.pack(self.dims().2, x.dtype())?;
+        pack.down(x, experts).map(Some)
+    }
+
+    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `xa` is what [`down`](Self::down) gave.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward(&self, x: &Tensor, xa: Option<&Tensor>, experts: &Groups) -> Result<Tensor> {
         let bias = Some(self.bias.get(x.dtype())?);
         let mut plus = Plus { bias, low: None };
-        let mut xa = None;
-        if let Some(lora) = &self.lora {
+        if let (Some(lora), Some(xa)) = (&self.lora, xa) {
             let pack = lora.pack(self.dims().2, x.dtype())?;
-            let down = pack.down(x, experts)?;
-            plus.low = Some(pack.up(&down, self.turned())?);
-            xa = Some(down);
+            plus.low = Some(pack.up(xa, self.turned())?);
         }
-        Ok((self.product(x, experts, plus, false)?, xa))
+        self.product(x, experts, plus, false)
     }
 
     /// Gradient by `x`; `input` gives `x` again if a trained part needs it.
@@ -87,24 +119,27 @@ impl ExpertLinear {
         &self,
         input: impl FnOnce() -> Result<Tensor>,
         xa: Option<&Tensor>,
-        dy: &Tensor,
+        dy: Dy,
         experts: &Groups,
     ) -> Result<Tensor> {
-        self.bias.accumulate(|| grouped::bias_grad(dy, experts))?;
         let mut plus = Plus::default();
+        self.bias
+            .accumulate(|| grouped::bias_grad(&dy.weigh(&dy.rows)?, experts))?;
         if let Some(lora) = &self.lora {
             let xa = xa.context("no tape of the update")?;
-            let pack = lora.pack(self.dims().2, dy.dtype())?;
-            let (dxa, gradients) = pack.backward(&input()?, xa, dy, experts)?;
+            let pack = lora.pack(self.dims().2, dy.rows.dtype())?;
+            let dxa = pack.down_back(&dy.rows, experts)?;
+            let (by_xa, weighed) = (dy.weigh(&dxa)?, dy.weigh(xa)?);
+            let gradients = pack.gradients(&input()?, &by_xa, &weighed, &dy.rows, experts)?;
             for gradient in gradients.into_iter().flatten() {
                 lora.a.accumulate(gradient.a)?;
                 lora.b.accumulate(gradient.b)?;
             }
             plus.low = Some(pack.back(dxa));
         } else if let Matrix::Dense(weight) = &self.matrix {
-            weight.accumulate(|| grouped::weight_grad(&input()?, dy, experts))?;
+            weight.accumulate(|| grouped::weight_grad(&dy.weigh(&input()?)?, &dy.rows, experts))?;
         }
-        self.product(dy, experts, plus, true)
+        self.product(&dy.rows, experts, plus, true)
     }
 
     /// The rows times the matrices `[E, I, O]`, or for the way back `[E, O, I]`. Where few experts can have rows, packed matrices are

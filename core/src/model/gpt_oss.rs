@@ -243,7 +243,7 @@ impl GptOss {
         for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
             let seed = layer_seed(&options, index);
             dx = layer
-                .backward(kept, &place, seed, &dx, daux.as_ref())
+                .backward(kept, &place, seed, dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
         }
         self.embed.accumulate(|| {

@@ -54,7 +54,7 @@ impl Head {
     /// # Errors
     /// Shapes do not fit.
     pub fn backward(&self, tape: &Tape, dnormed: &Tensor) -> Result<Tensor> {
-        self.norm.backward(&tape.rows, dnormed)
+        self.norm.backward(&tape.rows, dnormed, None)
     }
 
     /// Rows of the projection.

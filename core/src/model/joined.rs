@@ -102,7 +102,8 @@ impl Joined {
         let mut plus = Plus::default();
         if let Some(pack) = pack(layers, dy)? {
             let xa = tape.xa.as_ref().context("no tape of the update")?;
-            let (dxa, gradients) = pack.backward(&tape.x, xa, dy, rows)?;
+            let dxa = pack.down_back(dy, rows)?;
+            let gradients = pack.gradients(&tape.x, &dxa, xa, dy, rows)?;
             for (layer, gradient) in layers.iter().zip(gradients) {
                 if let (Some(lora), Some(gradient)) = (&layer.lora, gradient) {
                     lora.a.accumulate(gradient.a)?;

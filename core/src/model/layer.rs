@@ -52,21 +52,34 @@ impl DecoderLayer {
         seed: Option<u64>,
         plan: Option<&RoutePlan>,
     ) -> Result<(Tensor, Tape)> {
-        let (attended, attention) =
-            self.attention
-                .forward(&self.input_norm.forward(x)?, place, seed)?;
-        let middle = (x + attended)?;
-        let (mixed, moe) = self.moe.forward(&self.post_norm.forward(&middle)?, plan)?;
-        let y = (&middle + mixed)?;
+        let normed = self.input_norm.forward(x)?;
+        let (attended, attention) = self.attention.forward(&normed, place, seed)?;
+        let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
+        let (y, moe) = self.moe.forward(&normed, plan, &middle)?;
+        let x = x.clone();
         Ok((
             y,
             Tape {
-                x: x.clone(),
+                x,
                 attention,
                 middle,
                 moe,
             },
         ))
+    }
+
+    /// The tape of [`forward`](Self::forward) once more, without what only the output needs.
+    fn again(&self, x: Tensor, place: &Place, seed: Option<u64>, plan: RoutePlan) -> Result<Tape> {
+        let normed = self.input_norm.forward(&x)?;
+        let (attended, attention) = self.attention.forward(&normed, place, seed)?;
+        let (middle, normed) = self.post_norm.forward_sum(&x, &attended)?;
+        let moe = self.moe.again(&normed, plan)?;
+        Ok(Tape {
+            x,
+            attention,
+            middle,
+            moe,
+        })
     }
 
     /// Gradient by the input from `dy` `[T, H]`. A layer that kept only its input runs again first.
@@ -78,17 +91,19 @@ impl DecoderLayer {
         kept: Kept,
         place: &Place,
         seed: Option<u64>,
-        dy: &Tensor,
+        dy: Tensor,
         daux: Option<&Tensor>,
     ) -> Result<Tensor> {
         let tape = match kept {
             Kept::Tape(tape) => *tape,
-            Kept::Input(x, plan) => self.forward(&x, place, seed, Some(&plan))?.1,
+            Kept::Input(x, plan) => self.again(x, place, seed, plan)?,
         };
-        let dmixed = self.moe.backward(&tape.moe, dy, daux)?;
-        let dmiddle = (dy + self.post_norm.backward(&tape.middle, &dmixed)?)?;
-        let dattended = self.attention.backward(&tape.attention, place, &dmiddle)?;
-        Ok((dmiddle + self.input_norm.backward(&tape.x, &dattended)?)?)
+        let dmixed = self.moe.backward(tape.moe, &dy, daux)?;
+        let dmiddle = self.post_norm.backward(&tape.middle, &dmixed, Some(&dy))?;
+        drop((tape.middle, dmixed, dy));
+        let dattended = self.attention.backward(tape.attention, place, &dmiddle)?;
+        self.input_norm
+            .backward(&tape.x, &dattended, Some(&dmiddle))
     }
 
     /// New tokens after those in `cache`.
@@ -97,8 +112,8 @@ impl DecoderLayer {
     /// Shapes do not fit.
     pub fn decode(&self, x: &Tensor, at: &New, cache: &mut KvCache) -> Result<Tensor> {
         let normed = self.input_norm.forward(x)?;
-        let middle = (x + self.attention.decode(&normed, at, cache)?)?;
-        let (mixed, _) = self.moe.forward(&self.post_norm.forward(&middle)?, None)?;
-        Ok((middle + mixed)?)
+        let attended = self.attention.decode(&normed, at, cache)?;
+        let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
+        Ok(self.moe.forward(&normed, None, &middle)?.0)
     }
 }

@@ -1,9 +1,10 @@
 //! The mixture-of-experts half of a layer: router, gate-up, activation, down, weighted sum.
 
-use super::experts::ExpertLinear;
+use super::experts::{Dy, ExpertLinear};
 use super::linear::{Linear, Tape as LinearTape};
+use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
-use crate::ops::{permute, swiglu};
+use crate::ops::swiglu::{self, Weighing};
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 
@@ -34,29 +35,62 @@ pub struct Tape {
     gate_up: Tensor,
     gate_up_xa: Option<Tensor>,
     down_xa: Option<Tensor>,
-    y: Tensor,
 }
 
 impl Moe {
-    /// Normed `x` `[T, H]` to `[T, H]`; with a `plan`, tokens go where they went before.
+    /// `residual` plus the experts' sum of normed `x`, all `[T, H]`; with a `plan`, tokens go where they went before.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn forward(&self, x: &Tensor, plan: Option<&RoutePlan>) -> Result<(Tensor, Tape)> {
-        let (logits, router) = self.router.forward(x, None)?;
-        let logits = logits.to_dtype(DType::F32)?;
-        let experts = logits.dim(1)?;
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        plan: Option<&RoutePlan>,
+        residual: &Tensor,
+    ) -> Result<(Tensor, Tape)> {
+        let (logits, router) = self.logits(x)?;
         let plan = match plan {
             Some(plan) => plan.clone(),
-            None => RoutePlan::new(&router::top_k(&logits, self.k)?, experts)?,
+            None => RoutePlan::new(&router::top_k(&logits, self.k)?, logits.dim(1)?)?,
         };
+        let (tape, h) = self.open(x, (logits, router), plan)?;
+        let y = self
+            .down
+            .forward(&h, tape.down_xa.as_ref(), &tape.plan.groups)?;
+        let out = permute::combine(&y, &tape.weights, &tape.plan, Some(residual))?;
+        Ok((out, tape))
+    }
+
+    /// The tape of [`forward`](Self::forward) once more; the output of the experts is not needed for it.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn again(&self, x: &Tensor, plan: RoutePlan) -> Result<Tape> {
+        let router = self.logits(x)?;
+        Ok(self.open(x, router, plan)?.0)
+    }
+
+    fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
+        let (logits, tape) = self.router.forward(x, None)?;
+        Ok((logits.to_dtype(DType::F32)?, tape))
+    }
+
+    /// Up to the activation `[N, F]`.
+    fn open(
+        &self,
+        x: &Tensor,
+        (logits, router): (Tensor, LinearTape),
+        plan: RoutePlan,
+    ) -> Result<(Tape, Tensor)> {
         let weights = router::weights(&logits, &plan.ids)?;
-        let (gate_up, gate_up_xa) = self
+        let rows = permute::gather(x, &plan)?;
+        let gate_up_xa = self.gate_up.down(&rows, &plan.groups)?;
+        let gate_up = self
             .gate_up
-            .forward(&permute::gather(x, &plan)?, &plan.groups)?;
+            .forward(&rows, gate_up_xa.as_ref(), &plan.groups)?;
+        drop(rows);
         let h = swiglu::forward(&gate_up, self.limit)?;
-        let (y, down_xa) = self.down.forward(&h, &plan.groups)?;
-        let out = permute::combine(&y, &weights, &plan)?;
+        let down_xa = self.down.down(&h, &plan.groups)?;
         let tape = Tape {
             x: x.clone(),
             router,
@@ -66,9 +100,8 @@ impl Moe {
             gate_up,
             gate_up_xa,
             down_xa,
-            y,
         };
-        Ok((out, tape))
+        Ok((tape, h))
     }
 
     /// Gradient by `x` from `dout` `[T, H]`. `daux` `[E]` is the gradient of the auxiliary loss by
@@ -76,31 +109,54 @@ impl Moe {
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn backward(&self, tape: &Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {
+    pub fn backward(&self, tape: Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {
         let Tape {
-            x, plan, gate_up, ..
+            x,
+            router,
+            logits,
+            weights,
+            plan,
+            gate_up,
+            gate_up_xa,
+            down_xa,
         } = tape;
-        let (dy, dweights) = permute::combine_backward(&tape.y, &tape.weights, plan, dout)?;
         let groups = &plan.groups;
-        let h = || swiglu::forward(gate_up, self.limit);
-        let dh = self.down.backward(h, tape.down_xa.as_ref(), &dy, groups)?;
-        let dgate_up = swiglu::backward(gate_up, self.limit, &dh)?;
-        let rows = || permute::gather(x, plan);
+        let by_row = weights.flatten_all()?.index_select(&plan.order, 0)?;
+        let dy = Dy {
+            rows: permute::gather(dout, &plan)?,
+            weights: Some(by_row),
+        };
+        let h = || swiglu::forward(&gate_up, self.limit);
+        let dh = self.down.backward(h, down_xa.as_ref(), dy, groups)?;
+        let bias = self.down.bias.get(dout.dtype())?;
+        let weighing = Weighing {
+            weights: &weights,
+            plan: &plan,
+            by_bias: &dout.matmul(&bias.t()?)?,
+        };
+        let (dgate_up, dweights) = swiglu::backward(gate_up, self.limit, &dh, weighing)?;
+        drop(dh);
+        let dy = Dy {
+            rows: dgate_up,
+            weights: None,
+        };
+        let rows = || permute::gather(&x, &plan);
         let dxs = self
             .gate_up
-            .backward(rows, tape.gate_up_xa.as_ref(), &dgate_up, groups)?;
-        let dx = permute::gather_backward(&dxs, plan)?;
+            .backward(rows, gate_up_xa.as_ref(), dy, groups)?;
 
-        let experts = tape.logits.dim(1)?;
-        let mut dlogits = router::weights_backward(&tape.weights, &plan.ids, &dweights, experts)?;
+        let experts = logits.dim(1)?;
+        let mut dlogits = router::weights_backward(&weights, &plan.ids, &dweights, experts)?;
         if let Some(daux) = daux {
-            let p = probabilities(&tape.logits)?;
+            let p = probabilities(&logits)?;
             let mean = p.broadcast_mul(daux)?.sum_keepdim(D::Minus1)?;
             let pull = daux.broadcast_sub(&mean)?;
             dlogits = (dlogits + (p * pull)?)?;
         }
-        let dlogits = dlogits.to_dtype(x.dtype())?;
-        Ok((dx + self.router.backward(&tape.router, &dlogits)?)?)
+        let by_router = self
+            .router
+            .backward(&router, &dlogits.to_dtype(x.dtype())?)?;
+        permute::gather_backward(&dxs, &plan, Some(&by_router))
     }
 }
 

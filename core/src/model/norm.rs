@@ -25,13 +25,21 @@ impl Norm {
         rms_norm::forward(x, &self.weight.get(x.dtype())?, self.eps)
     }
 
-    /// Gradient by `x`; the weight accumulates its own if it is trained.
+    /// `x + delta`, and that normed.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    pub fn forward_sum(&self, x: &Tensor, delta: &Tensor) -> Result<(Tensor, Tensor)> {
+        rms_norm::forward_sum(x, delta, &self.weight.get(x.dtype())?, self.eps)
+    }
+
+    /// Gradient by `x`, to which that by another way, `add`, is added; the weight accumulates its own if it is trained.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn backward(&self, x: &Tensor, dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         self.weight
             .accumulate(|| rms_norm::weight_grad(x, self.eps, dy))?;
-        rms_norm::backward(x, &self.weight.get(x.dtype())?, self.eps, dy)
+        rms_norm::backward(x, &self.weight.get(x.dtype())?, self.eps, dy, add)
     }
 }

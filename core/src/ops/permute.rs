@@ -28,18 +28,18 @@ pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
     })
 }
 
-/// Gradient of [`gather`]: the sum of each token's `k` rows.
+/// Gradient of [`gather`]: the sum of each token's `k` rows, and of what comes by another way, `add`.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, add: Option<&Tensor>) -> Result<Tensor> {
     let (n, h) = dxs.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = dxs.device() {
-        return super::cuda::permute::gather_backward(dxs, plan, cuda);
+        return super::cuda::permute::gather_backward(dxs, plan, add, cuda);
     }
-    host::with(dxs, |dxs: &[f32]| {
+    let dx = host::with(dxs, |dxs: &[f32]| {
         host::with(&plan.inverse, |inverse: &[u32]| {
             let mut out = vec![0f32; t * h];
             out.par_chunks_mut(h)
@@ -54,21 +54,27 @@ pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
                 });
             Ok(host::f32s(out, (t, h)))
         })
-    })
+    })?;
+    plus(dx, add)
 }
 
-/// Sums the experts' outputs by weight: `y` `[N, H]`, `weights` `[T, k]` f32 to `[T, H]`.
+/// Sums the experts' outputs by weight, and a residual: `y` `[N, H]`, `weights` `[T, k]` f32 to `[T, H]`.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn combine(y: &Tensor, weights: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+pub fn combine(
+    y: &Tensor,
+    weights: &Tensor,
+    plan: &RoutePlan,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (n, h) = y.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = y.device() {
-        return super::cuda::permute::combine(y, weights, plan, cuda);
+        return super::cuda::permute::combine(y, weights, plan, residual, cuda);
     }
-    host::with2(y, weights, |y, weights| {
+    let out = host::with2(y, weights, |y, weights| {
         host::with(&plan.inverse, |inverse: &[u32]| {
             let mut out = vec![0f32; t * h];
             let choices = inverse.par_chunks(plan.k).zip(weights.par_chunks(plan.k));
@@ -84,45 +90,15 @@ pub fn combine(y: &Tensor, weights: &Tensor, plan: &RoutePlan) -> Result<Tensor>
                 });
             Ok(host::f32s(out, (t, h)))
         })
-    })
+    })?;
+    plus(out, residual)
 }
 
-/// Gradients of [`combine`] by `y` `[N, H]` and by the weights `[T, k]` f32.
-///
-/// # Errors
-/// Shapes do not fit.
-pub fn combine_backward(
-    y: &Tensor,
-    weights: &Tensor,
-    plan: &RoutePlan,
-    dout: &Tensor,
-) -> Result<(Tensor, Tensor)> {
-    let (n, h) = y.dims2()?;
-    let t = n / plan.k;
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = y.device() {
-        return super::cuda::permute::combine_backward(y, weights, plan, dout, cuda);
+fn plus(x: Tensor, more: Option<&Tensor>) -> Result<Tensor> {
+    match more {
+        Some(more) => Ok((x + more)?),
+        None => Ok(x),
     }
-    host::with3(y, weights, dout, |y, weights, dout| {
-        host::with(&plan.order, |order: &[u32]| {
-            let mut dy = vec![0f32; n * h];
-            let mut by_row = vec![0f32; n];
-            let rows = dy.par_chunks_mut(h).zip(y.par_chunks(h)).zip(&mut by_row);
-            rows.zip(order).for_each(|(((dy, y), dweight), &pair)| {
-                let (token, w) = (pair as usize / plan.k, weights[pair as usize]);
-                let dout = &dout[token * h..(token + 1) * h];
-                for (dy, d) in dy.iter_mut().zip(dout) {
-                    *dy = w * d;
-                }
-                *dweight = y.iter().zip(dout).map(|(y, d)| y * d).sum();
-            });
-            let mut dweights = vec![0f32; n];
-            for (&pair, d) in order.iter().zip(by_row) {
-                dweights[pair as usize] = d;
-            }
-            Ok((host::f32s(dy, (n, h)), host::f32s(dweights, (t, plan.k))))
-        })
-    })
 }
 
 #[cfg(test)]
@@ -151,12 +127,23 @@ mod tests {
     fn gradients() {
         let plan = plan();
         let (x, dxs) = (random(1, &[3, 4]), random(2, &[6, 4]));
-        let dx = gather_backward(&dxs, &plan).unwrap();
+        let dx = gather_backward(&dxs, &plan, None).unwrap();
         finite_differences(&x, &dx, |x| dot(&gather(x, &plan).unwrap(), &dxs));
+        let more = gather_backward(&dxs, &plan, Some(&x)).unwrap();
+        close(&(more - dx).unwrap(), &values(&x), 1e-6);
+    }
 
-        let (y, w, dout) = (random(3, &[6, 4]), random(4, &[3, 2]), random(5, &[3, 4]));
-        let (dy, dw) = combine_backward(&y, &w, &plan, &dout).unwrap();
-        finite_differences(&y, &dy, |y| dot(&combine(y, &w, &plan).unwrap(), &dout));
-        finite_differences(&w, &dw, |w| dot(&combine(&y, w, &plan).unwrap(), &dout));
+    #[test]
+    fn a_token_gets_its_rows_by_weight_and_the_residual() {
+        let (y, w, residual) = (random(3, &[6, 4]), random(4, &[3, 2]), random(5, &[3, 4]));
+        let (ys, ws, rs) = (values(&y), values(&w), values(&residual));
+        let mut expected = rs;
+        for (row, pair) in [1, 4, 0, 3, 2, 5].into_iter().enumerate() {
+            for h in 0..4 {
+                expected[pair / 2 * 4 + h] += ws[pair] * ys[row * 4 + h];
+            }
+        }
+        let out = combine(&y, &w, &plan(), Some(&residual)).unwrap();
+        close(&out, &expected, 1e-6);
     }
 }

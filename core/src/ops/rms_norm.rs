@@ -28,17 +28,37 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     })
 }
 
-/// Gradient by `x`: with `g = dy * w` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
+/// Norms `x + delta`, all `[T, H]`: the sum and its normed rows.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn backward(x: &Tensor, w: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
+pub fn forward_sum(x: &Tensor, delta: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device() {
+        return super::cuda::rms_norm::forward_sum(x, delta, w, eps, cuda);
+    }
+    let sum = (x + delta)?;
+    let y = forward(&sum, w, eps)?;
+    Ok((sum, y))
+}
+
+/// Gradient by `x`, to which that by another way, `add`, is added: with `g = dy * w` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn backward(
+    x: &Tensor,
+    w: &Tensor,
+    eps: f64,
+    dy: &Tensor,
+    add: Option<&Tensor>,
+) -> Result<Tensor> {
     let (t, h) = x.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
-        return super::cuda::rms_norm::backward(x, w, eps, dy, cuda);
+        return super::cuda::rms_norm::backward(x, w, eps, dy, add, cuda);
     }
-    host::with3(x, w, dy, |x, w, dy| {
+    let dx = host::with3(x, w, dy, |x, w, dy| {
         let mut dx = vec![0f32; t * h];
         let rows = x.par_chunks(h).zip(dy.par_chunks(h));
         dx.par_chunks_mut(h).zip(rows).for_each(|(dx, (x, dy))| {
@@ -55,7 +75,11 @@ pub fn backward(x: &Tensor, w: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor>
             }
         });
         Ok(host::f32s(dx, (t, h)))
-    })
+    })?;
+    match add {
+        Some(add) => Ok((dx + add)?),
+        None => Ok(dx),
+    }
 }
 
 /// Gradient by `w`, `[H]` f32: the sum over rows of `dy * x * r`.
@@ -111,7 +135,7 @@ mod tests {
     #[test]
     fn gradients() {
         let (x, w, dy) = (random(1, &[3, 11]), random(2, &[11]), random(3, &[3, 11]));
-        let dx = backward(&x, &w, EPS, &dy).unwrap();
+        let dx = backward(&x, &w, EPS, &dy, None).unwrap();
         finite_differences(&x, &dx, |x| dot(&forward(x, &w, EPS).unwrap(), &dy));
         let dw = weight_grad(&x, EPS, &dy).unwrap();
         finite_differences(&w, &dw, |w| dot(&forward(&x, w, EPS).unwrap(), &dy));

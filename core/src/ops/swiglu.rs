@@ -3,6 +3,7 @@
 //! As in torch, a value on a bound passes its gradient, one beyond it none.
 
 use super::host;
+use super::router::RoutePlan;
 use super::wide::{exp, wide};
 use anyhow::Result;
 use candle_core::Tensor;
@@ -30,24 +31,66 @@ pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
     })
 }
 
-/// Gradient by `gate_up` from `dy` `[N, F]`.
+/// What weighs the experts' outputs in a token's sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Weighing<'a> {
+    /// `[T, k]` f32.
+    pub weights: &'a Tensor,
+    /// Which row is which expert of which token.
+    pub plan: &'a RoutePlan,
+    /// Gradient of the sum by each expert's bias, times that bias: `dout bias^T`, `[T, E]`.
+    pub by_bias: &'a Tensor,
+}
+
+/// Backward through the activation and the weighted sum of experts behind it.
+///
+/// `dh` `[N, F]` is the gradient by the activation of each expert's row, before the row's weight `w` in the sum. Returns
+/// the gradient by `gate_up`, in its memory, and that by the weights, `[T, k]` f32: since an expert's output is
+/// `y = h W + b`, `<dout, y> = <dout W^T, h> + <dout, b> = <dh, h> + by_bias`, and `y` need not be kept.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub fn backward(gate_up: &Tensor, limit: f32, dy: &Tensor) -> Result<Tensor> {
-    let (n, f2) = gate_up.dims2()?;
+pub fn backward(
+    gate_up: Tensor,
+    limit: f32,
+    dh: &Tensor,
+    weighing: Weighing,
+) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = gate_up.device() {
-        return super::cuda::swiglu::backward(gate_up, limit, dy, cuda);
+    if let candle_core::Device::Cuda(cuda) = gate_up.device().clone() {
+        return super::cuda::swiglu::backward(gate_up, limit, dh, weighing, &cuda);
     }
-    host::with2(gate_up, dy, |gate_up, dy| {
+    let (n, f2) = gate_up.dims2()?;
+    let Weighing {
+        weights,
+        plan,
+        by_bias,
+    } = weighing;
+    let order = plan.order.to_vec1::<u32>()?;
+    let by_bias = by_bias.gather(&plan.ids, 1)?.flatten_all()?;
+    let mut dweights = by_bias.to_vec1::<f32>()?;
+    let (out, dots) = host::with3(&gate_up, dh, weights, |gate_up, dh, weights| {
         let mut out = vec![0f32; n * f2];
-        let rows = gate_up.par_chunks(f2).zip(dy.par_chunks((f2 / 2).max(1)));
+        let mut dots = vec![0f32; n];
+        let rows = gate_up.par_chunks(f2).zip(dh.par_chunks((f2 / 2).max(1)));
         out.par_chunks_mut(f2)
-            .zip(rows)
-            .for_each(|(out, (pairs, dy))| backward_row(out, pairs, dy, limit));
-        Ok(host::f32s(out, (n, f2)))
-    })
+            .zip(&mut dots)
+            .zip(rows.zip(&order))
+            .for_each(|((out, dot), ((pairs, dh), &pair))| {
+                let mut h = vec![0f32; dh.len()];
+                forward_row(&mut h, pairs, limit);
+                *dot = h.iter().zip(dh).map(|(h, d)| h * d).sum();
+                h.iter_mut()
+                    .zip(dh)
+                    .for_each(|(h, d)| *h = weights[pair as usize] * d);
+                backward_row(out, pairs, &h, limit);
+            });
+        Ok((host::f32s(out, (n, f2)), dots))
+    })?;
+    for (&pair, dot) in order.iter().zip(dots) {
+        dweights[pair as usize] += dot;
+    }
+    Ok((out, host::f32s(dweights, weights.shape())))
 }
 
 wide! {
@@ -109,7 +152,29 @@ mod tests {
             .find(|&l| near(l))
             .unwrap() as f32;
         assert!(values(&x).iter().any(|&v| v.abs() > f64::from(limit)));
-        let dx = backward(&x, limit, &dy).unwrap();
-        finite_differences(&x, &dx, |x| dot(&forward(x, limit).unwrap(), &dy));
+        // Five rows: experts 0 to 4 of one token, as k = 5 choices.
+        let ids = Tensor::new(&[[3u32, 0, 4, 1, 2]], x.device()).unwrap();
+        let plan = RoutePlan::new(&ids, 5).unwrap();
+        let (weights, by_bias) = (random(3, &[1, 5]), random(4, &[1, 5]));
+        let sum = |x: &Tensor, weights: &Tensor| {
+            let h = (forward(x, limit).unwrap() * &dy).unwrap();
+            let rows = h.sum(1).unwrap();
+            let inverse = plan.inverse.to_vec1::<u32>().unwrap();
+            let (rows, bias) = (values(&rows), values(&by_bias));
+            let each = values(weights).into_iter().enumerate();
+            each.map(|(pair, w)| {
+                let expert = inverse[pair] as usize;
+                w * (rows[expert] + bias[expert])
+            })
+            .sum::<f64>()
+        };
+        let weighing = Weighing {
+            weights: &weights,
+            plan: &plan,
+            by_bias: &by_bias,
+        };
+        let (dx, dw) = backward(x.clone(), limit, &dy, weighing).unwrap();
+        finite_differences(&x, &dx, |x| sum(x, &weights));
+        finite_differences(&weights, &dw, |w| sum(&x, w));
     }
 }

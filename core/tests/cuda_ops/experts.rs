@@ -4,6 +4,7 @@ use crate::support::{Both, CHAINED, Card, EXACT, Limit, ROUNDED, agree, card, sa
 use apus_core::ops::grouped::{self, Low, Plus};
 use apus_core::ops::lora::{self, Factors, Pack, Pair};
 use apus_core::ops::router::{self, RoutePlan};
+use apus_core::ops::swiglu::{self, Weighing};
 use apus_core::ops::{Groups, permute};
 use candle_core::{Device, Tensor};
 
@@ -62,17 +63,45 @@ fn rows_to_experts_and_back() {
         let rows = permute::gather(&x.gpu, &gpu).unwrap();
         same("gather", &rows, &permute::gather(&x.cpu, &cpu).unwrap());
         let y = card.normal(2, &[87, h], 1.0);
-        let dx = permute::gather_backward(&y.gpu, &gpu).unwrap();
-        let expected = permute::gather_backward(&y.cpu, &cpu).unwrap();
-        agree("gather gradient", &dx, &expected, ROUNDED);
-        let w = card.normal_f32(3, &[29, 3], 1.0);
-        let out = permute::combine(&y.gpu, &w.gpu, &gpu).unwrap();
-        let expected = permute::combine(&y.cpu, &w.cpu, &cpu).unwrap();
-        agree("combine", &out, &expected, ROUNDED);
-        let (dy, dw) = permute::combine_backward(&y.gpu, &w.gpu, &gpu, &x.gpu).unwrap();
-        let (cpu_dy, cpu_dw) = permute::combine_backward(&y.cpu, &w.cpu, &cpu, &x.cpu).unwrap();
-        agree("combine dy", &dy, &cpu_dy, ROUNDED);
-        agree("combine dweights", &dw, &cpu_dw, EXACT);
+        for add in [false, true] {
+            let (on, off) = (add.then_some(&x.gpu), add.then_some(&x.cpu));
+            let dx = permute::gather_backward(&y.gpu, &gpu, on).unwrap();
+            let expected = permute::gather_backward(&y.cpu, &cpu, off).unwrap();
+            agree("gather gradient", &dx, &expected, ROUNDED);
+            let w = card.normal_f32(3, &[29, 3], 1.0);
+            let out = permute::combine(&y.gpu, &w.gpu, &gpu, on).unwrap();
+            let expected = permute::combine(&y.cpu, &w.cpu, &cpu, off).unwrap();
+            agree("combine", &out, &expected, ROUNDED);
+        }
+    }
+}
+
+#[test]
+fn back_through_the_activation_and_the_weights() {
+    let Some(card) = card() else { return };
+    let (cpu, gpu) = plans(&card);
+    for f in [2880, 160, 33] {
+        let gate_up = card.normal(1, &[87, 2 * f], 4.0);
+        let (dh, w) = (
+            card.normal(2, &[87, f], 1.0),
+            card.normal_f32(3, &[29, 3], 1.0),
+        );
+        let by_bias = card.normal(4, &[29, 6], 1.0);
+        let weighing = Weighing {
+            weights: &w.cpu,
+            plan: &cpu,
+            by_bias: &by_bias.cpu,
+        };
+        let (expected, expected_w) =
+            swiglu::backward(gate_up.cpu.clone(), 7.0, &dh.cpu, weighing).unwrap();
+        let weighing = Weighing {
+            weights: &w.gpu,
+            plan: &gpu,
+            by_bias: &by_bias.gpu,
+        };
+        let (found, found_w) = swiglu::backward(gate_up.gpu, 7.0, &dh.gpu, weighing).unwrap();
+        agree("swiglu gradient", &found, &expected, ROUNDED);
+        agree("gradient by the weights", &found_w, &expected_w, EXACT);
     }
 }
 
@@ -266,7 +295,9 @@ fn packed_low_rank_updates() {
                 let xa = pack.down(&x, &on).unwrap();
                 let low = pack.up(&xa, false).unwrap();
                 let y = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
-                let (dxa, grads) = pack.backward(&x, &xa, &pick(&dy), &on).unwrap();
+                let dy = pick(&dy);
+                let dxa = pack.down_back(&dy, &on).unwrap();
+                let grads = pack.gradients(&x, &dxa, &xa, &dy, &on).unwrap();
                 let low = pack.back(dxa);
                 let dx = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
                 (y, dx, grads)

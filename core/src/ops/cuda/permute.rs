@@ -1,6 +1,6 @@
 //! See [`crate::ops::permute`].
 
-use super::launch::{Grid, b16, empty, f32, int, launch, long, u32};
+use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
 use crate::ops::router::RoutePlan;
 use anyhow::Result;
 use apus_kernels::PERMUTE;
@@ -24,12 +24,19 @@ pub fn gather(x: &Tensor, plan: &RoutePlan, cuda: &CudaDevice) -> Result<Tensor>
 }
 
 /// Sum of each token's rows.
-pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, cuda: &CudaDevice) -> Result<Tensor> {
+pub fn gather_backward(
+    dxs: &Tensor,
+    plan: &RoutePlan,
+    add: Option<&Tensor>,
+    cuda: &CudaDevice,
+) -> Result<Tensor> {
+    let add = add.map(Tensor::contiguous).transpose()?;
     let (n, h) = dxs.dims2()?;
     let (t, dxs) = (n / plan.k, dxs.contiguous()?);
     let dx = empty((t, h), DType::BF16, cuda)?;
     let args = [
         b16(&dx)?,
+        add.as_ref().map_or(Ok(Arg::Pointer(0)), b16)?,
         b16(&dxs)?,
         u32(&plan.inverse)?,
         long(t),
@@ -51,13 +58,16 @@ pub fn combine(
     y: &Tensor,
     weights: &Tensor,
     plan: &RoutePlan,
+    residual: Option<&Tensor>,
     cuda: &CudaDevice,
 ) -> Result<Tensor> {
+    let residual = residual.map(Tensor::contiguous).transpose()?;
     let (n, h) = y.dims2()?;
     let t = n / plan.k;
     let out = empty((t, h), DType::BF16, cuda)?;
     let args = [
         b16(&out)?,
+        residual.as_ref().map_or(Ok(Arg::Pointer(0)), b16)?,
         b16(y)?,
         f32(weights)?,
         u32(&plan.inverse)?,
@@ -67,37 +77,4 @@ pub fn combine(
     ];
     launch(cuda, &PERMUTE, "permute_combine", Grid::rows(t), &args)?;
     Ok(out)
-}
-
-/// Gradients of [`combine`].
-pub fn combine_backward(
-    y: &Tensor,
-    weights: &Tensor,
-    plan: &RoutePlan,
-    dout: &Tensor,
-    cuda: &CudaDevice,
-) -> Result<(Tensor, Tensor)> {
-    let (n, h) = y.dims2()?;
-    let dout = dout.contiguous()?;
-    let dy = empty((n, h), DType::BF16, cuda)?;
-    let dweights = empty((n / plan.k, plan.k), DType::F32, cuda)?;
-    let args = [
-        b16(&dy)?,
-        f32(&dweights)?,
-        b16(y)?,
-        f32(weights)?,
-        u32(&plan.order)?,
-        b16(&dout)?,
-        long(n),
-        int(h)?,
-        int(plan.k)?,
-    ];
-    launch(
-        cuda,
-        &PERMUTE,
-        "permute_combine_backward",
-        Grid::rows(n),
-        &args,
-    )?;
-    Ok((dy, dweights))
 }

@@ -1,7 +1,7 @@
 //! See [`crate::ops::rms_norm`].
 
 use super::launch::{Arg, Grid, b16, empty, f32, int, launch};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use apus_kernels::{REDUCE, RMS_NORM};
 use candle_core::{CudaDevice, DType, Tensor};
 
@@ -9,19 +9,56 @@ const ROWS_PER_BLOCK: usize = 256;
 
 /// Normalises rows.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f64, cuda: &CudaDevice) -> Result<Tensor> {
+    let y = empty(x.dims2()?, DType::BF16, cuda)?;
+    norm([&y, &y], x, None, w, eps, cuda)?;
+    Ok(y)
+}
+
+/// Sum and its normed rows.
+pub fn forward_sum(
+    x: &Tensor,
+    delta: &Tensor,
+    w: &Tensor,
+    eps: f64,
+    cuda: &CudaDevice,
+) -> Result<(Tensor, Tensor)> {
+    let shape = x.dims2()?;
+    ensure!(
+        x.dims() == delta.dims(),
+        "a norm of {:?} and {:?}",
+        x.dims(),
+        delta.dims()
+    );
+    let (sum, y) = (
+        empty(shape, DType::BF16, cuda)?,
+        empty(shape, DType::BF16, cuda)?,
+    );
+    norm([&y, &sum], x, Some(delta), w, eps, cuda)?;
+    Ok((sum, y))
+}
+
+fn norm(
+    [y, sum]: [&Tensor; 2],
+    x: &Tensor,
+    delta: Option<&Tensor>,
+    w: &Tensor,
+    eps: f64,
+    cuda: &CudaDevice,
+) -> Result<()> {
     let (rows, width) = x.dims2()?;
     let x = x.contiguous()?;
-    let y = empty((rows, width), DType::BF16, cuda)?;
+    let delta = delta.map(Tensor::contiguous).transpose()?;
     let args = [
-        b16(&y)?,
+        b16(y)?,
+        b16(sum)?,
         b16(&x)?,
+        delta.as_ref().map_or(Ok(Arg::Pointer(0)), b16)?,
         b16(w)?,
         int(rows)?,
         int(width)?,
         Arg::F32(eps as f32),
     ];
-    launch(cuda, &RMS_NORM, "rms_norm_forward", Grid::rows(rows), &args)?;
-    Ok(y)
+    launch(cuda, &RMS_NORM, "rms_norm_forward", Grid::rows(rows), &args)
 }
 
 /// Gradient by `x`.
@@ -30,16 +67,19 @@ pub fn backward(
     w: &Tensor,
     eps: f64,
     dy: &Tensor,
+    add: Option<&Tensor>,
     cuda: &CudaDevice,
 ) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    let add = add.map(Tensor::contiguous).transpose()?;
     let dx = empty((rows, width), DType::BF16, cuda)?;
     let args = [
         b16(&dx)?,
         b16(&x)?,
         b16(w)?,
         b16(&dy)?,
+        add.as_ref().map_or(Ok(Arg::Pointer(0)), b16)?,
         int(rows)?,
         int(width)?,
         Arg::F32(eps as f32),

@@ -1,7 +1,8 @@
 //! See [`crate::ops::swiglu`].
 
-use super::launch::{Arg, Grid, b16, empty, launch, long};
-use anyhow::Result;
+use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
+use crate::ops::swiglu::Weighing;
+use anyhow::{Result, ensure};
 use apus_kernels::SWIGLU;
 use candle_core::{CudaDevice, DType, Tensor};
 
@@ -21,24 +22,41 @@ pub fn forward(gate_up: &Tensor, limit: f32, cuda: &CudaDevice) -> Result<Tensor
     Ok(h)
 }
 
-/// Its gradient.
-pub fn backward(gate_up: &Tensor, limit: f32, dy: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
-    let (n, f2) = gate_up.dims2()?;
-    let (gate_up, dy, count) = (gate_up.contiguous()?, dy.contiguous()?, n * f2 / 2);
-    let out = empty((n, f2), DType::BF16, cuda)?;
+/// Gradients by `gate_up`, in its memory, and by the weights.
+pub fn backward(
+    gate_up: Tensor,
+    limit: f32,
+    dh: &Tensor,
+    weighing: Weighing,
+    cuda: &CudaDevice,
+) -> Result<(Tensor, Tensor)> {
+    let ((n, f), (t, k)) = (dh.dims2()?, weighing.weights.dims2()?);
+    let (_, experts) = weighing.by_bias.dims2()?;
+    ensure!(
+        gate_up.dims() == [n, 2 * f] && n == t * k,
+        "swiglu: gate_up {:?}, dh {:?} and weights {:?} do not fit",
+        gate_up.dims(),
+        dh.dims(),
+        weighing.weights.dims()
+    );
+    let (gate_up, dh) = (gate_up.contiguous()?, dh.contiguous()?);
+    let by_bias = weighing.by_bias.contiguous()?;
+    let dweights = empty((t, k), DType::F32, cuda)?;
     let args = [
-        b16(&out)?,
         b16(&gate_up)?,
-        b16(&dy)?,
-        long(count),
+        f32(&dweights)?,
+        b16(&gate_up)?,
+        b16(&dh)?,
+        f32(weighing.weights)?,
+        u32(&weighing.plan.order)?,
+        u32(&weighing.plan.ids)?,
+        b16(&by_bias)?,
+        long(n),
+        int(f)?,
+        int(k)?,
+        int(experts)?,
         Arg::F32(limit),
     ];
-    launch(
-        cuda,
-        &SWIGLU,
-        "swiglu_backward",
-        Grid::elements(count),
-        &args,
-    )?;
-    Ok(out)
+    launch(cuda, &SWIGLU, "swiglu_backward", Grid::rows(n), &args)?;
+    Ok((gate_up, dweights))
 }

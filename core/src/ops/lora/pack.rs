@@ -179,19 +179,27 @@ impl Pack {
         })
     }
 
-    /// Gradients by the factors of each module, in PEFT's layouts, and the gradient by `x A^T`, from `dy` `[N, O]`.
+    /// Gradient by `x A^T`, `[N, P]`, from `dy` `[N, O]`.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn backward(
+    pub fn down_back(&self, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
+        down(dy, &self.tall, groups)
+    }
+
+    /// Gradients by the factors of each module, in PEFT's layouts: `x^T dxa` and `dy^T xa`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn gradients(
         &self,
         x: &Tensor,
+        dxa: &Tensor,
         xa: &Tensor,
         dy: &Tensor,
         groups: &Groups,
-    ) -> Result<(Tensor, Vec<Option<Factors>>)> {
-        let dxa = down(dy, &self.tall, groups)?;
-        let da = self.by_a(x, &dxa, groups)?;
+    ) -> Result<Vec<Option<Factors>>> {
+        let da = self.by_a(x, dxa, groups)?;
         let db = self.by_b(xa, dy, groups)?;
         let count = groups.count();
         let mut gradients = Vec::new();
@@ -215,7 +223,7 @@ impl Pack {
                 }
             });
         }
-        Ok((dxa, gradients))
+        Ok(gradients)
     }
 
     /// What is added to the gradient by the input, from the gradient by `x A^T`; its matrices are as they lie.
@@ -316,7 +324,8 @@ mod tests {
         };
         let packed = pack(&a, &b);
         let xa = packed.down(&x, &groups).unwrap();
-        let (dxa, grads) = packed.backward(&x, &xa, &dy, &groups).unwrap();
+        let dxa = packed.down_back(&dy, &groups).unwrap();
+        let grads = packed.gradients(&x, &dxa, &xa, &dy, &groups).unwrap();
         let plus = Plus {
             bias: None,
             low: Some(packed.back(dxa)),
