@@ -14,6 +14,7 @@ mod logs;
 mod loss;
 mod optimizer;
 mod order;
+mod out_of_memory;
 mod plan;
 mod progress;
 mod recipe;
