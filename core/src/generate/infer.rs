@@ -7,7 +7,9 @@ use crate::chat::{Encoder, RenderOptions};
 use crate::config::InferConfig;
 use crate::model::{GptOss, Training};
 use crate::plugin;
-use crate::train::setup::{ChatOptions, ModelPlace, encoder, find_model, load_options};
+use crate::train::setup::{
+    ChatOptions, ModelPlace, encoder, find_model, load as load_model, load_options,
+};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};
@@ -109,8 +111,7 @@ fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
         &config.experts_dtype,
         Training::Adapters(saved),
     )?;
-    let source = found.place.source.as_ref();
-    let mut model = GptOss::load(&found.place.config, source, &options, |_| {})?;
+    let mut model = load_model(&found.place, &options)?;
     if let Some(adapter) = adapter {
         model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
         adapter.load_into(model.params())?;
