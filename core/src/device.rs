@@ -29,6 +29,18 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// Makes a device give the same bits for the same work, where it would not by itself.
+///
+/// # Errors
+/// The device refuses.
+pub fn repeat(device: &Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => repeat::cublas(cuda),
+        _ => Ok(()),
+    }
+}
+
 /// The first card; where this binary could use one and none answers, a line says why.
 fn first_card() -> Option<Device> {
     match card(0) {
@@ -46,6 +58,9 @@ fn first_card() -> Option<Device> {
 fn card(_index: usize) -> Result<Device> {
     bail!("this apus was built without CUDA; build it with `cargo build --release --features cuda`")
 }
+
+#[cfg(feature = "cuda")]
+mod repeat;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Memory, memory, peak_memory, reset_peak};

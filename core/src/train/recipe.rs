@@ -39,6 +39,9 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
     let device = crate::device::open(&config.device)?;
+    if config.deterministic {
+        crate::device::repeat(&device)?;
+    }
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = encoder(config, &place)?;
     let data = setup::data(config, &encoder, place.config.vocab_size)?;
