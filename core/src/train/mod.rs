@@ -31,6 +31,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use events::Events;
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
+pub use out_of_memory::explain as explain_out_of_memory;
 pub use plan::{MemoryPlan, Shape};
 pub use recipe::run;
 pub use settings::{Every, Settings};

@@ -3,8 +3,10 @@
 //! copies the others. Filling is also what reads a mapped file from the disk, several parts at once.
 
 use super::launch::{empty, pointer};
-use anyhow::{Context, Result, ensure};
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
+use anyhow::{Result, bail, ensure};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,
+};
 use candle_core::{CudaDevice, DType, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -48,10 +50,16 @@ impl Upload {
                 copied: context.new_event(None)?,
             })
         };
-        let buffers: Result<Vec<_>> = (0..BUFFERS).map(|_| buffer()).collect();
+        let buffers: Result<Vec<_>, DriverError> = (0..BUFFERS).map(|_| buffer()).collect();
+        let Ok(buffers) = buffers else {
+            bail!(
+                "the system gives no {} MiB of pinned host memory to load weights through: free memory, or raise the \
+                 container's limit",
+                (BUFFERS * BUFFER) >> 20
+            )
+        };
         Ok(Self {
-            buffers: buffers
-                .with_context(|| format!("{} MiB of pinned memory", (BUFFERS * BUFFER) >> 20))?,
+            buffers,
             cuda: cuda.clone(),
             stream,
             next: 0,
