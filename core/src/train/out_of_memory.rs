@@ -121,6 +121,9 @@ fn remedies(settings: &Map<String, Value>, at: &str) -> Vec<String> {
                 "gradient_checkpointing_skip_layers",
             ));
         }
+        if text("offload_embedding") == "false" {
+            list.push(now("offload_embedding true", "offload_embedding"));
+        }
     }
     if !matches!(text("experts_dtype").as_str(), "" | "mxfp4") {
         list.push(now("experts_dtype mxfp4", "experts_dtype"));
@@ -167,7 +170,7 @@ mod tests {
     fn a_step_that_does_not_fit() {
         let settings = settings(json!({
             "per_device_train_batch_size": 4, "max_length": 4096, "gradient_checkpointing_skip_layers": "auto",
-            "experts_dtype": "bf16", "lora_rank": 64,
+            "offload_embedding": "false", "experts_dtype": "bf16", "lora_rank": 64,
         }));
         let error = failed(
             driver(),
@@ -178,7 +181,7 @@ mod tests {
             text,
             "out of memory on cpu at step 3, micro-batch 0 of 16384 tokens, layer 7. Lower, in this order: \
              per_device_train_batch_size, with more gradient_accumulation_steps (now 4); max_length (now 4096); \
-             gradient_checkpointing_skip_layers (now auto); experts_dtype mxfp4 (now bf16); lora_rank (now 64)"
+             gradient_checkpointing_skip_layers (now auto); offload_embedding true (now false); experts_dtype mxfp4 (now bf16); lora_rank (now 64)"
         );
     }
 
