@@ -29,6 +29,18 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// Makes a device give the same bits for the same work, where it would not by itself.
+///
+/// # Errors
+/// The device refuses.
+pub fn repeat(device: &Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => repeat::cublas(cuda),
+        _ => Ok(()),
+    }
+}
+
 /// The first card; where this binary could use one and none answers, a line says why.
 fn first_card() -> Option<Device> {
     match card(0) {
@@ -48,6 +60,9 @@ fn card(_index: usize) -> Result<Device> {
 }
 
 #[cfg(feature = "cuda")]
+mod repeat;
+
+#[cfg(feature = "cuda")]
 pub use cuda::{Memory, memory, peak_memory, reset_peak};
 
 #[cfg(feature = "cuda")]
@@ -56,24 +71,16 @@ use cuda::card;
 #[cfg(feature = "cuda")]
 mod cuda {
     use super::*;
+    use crate::cards::Obstacle;
     use anyhow::Context;
     use candle_core::CudaDevice;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use candle_core::cuda_backend::cudarc::{cublas, curand};
     use std::ffi::c_void;
 
-    /// The least driver: the kernels are compiled by CUDA 13.
-    const DRIVER: i32 = 13_000;
-
     pub fn card(index: usize) -> Result<Device> {
-        let driver = driver_version().context(
-            "no NVIDIA driver answers; run on the CPU with --device cpu, or install a driver",
-        )?;
-        if driver < DRIVER {
-            bail!(
-                "the NVIDIA driver supports CUDA {}.{}, this apus needs 13.0: install driver 580 or newer",
-                driver / 1000,
-                driver % 1000 / 10
-            );
+        if let Some(obstacle) = obstacle(index)? {
+            return Err(obstacle.into());
         }
         let device = Device::new_cuda(index).with_context(|| {
             format!("card {index} cannot be opened; run on the CPU with --device cpu")
@@ -81,25 +88,61 @@ mod cuda {
         let Device::Cuda(cuda) = &device else {
             bail!("card {index} is no CUDA device")
         };
-        let (major, minor) = cuda.cuda_stream().context().compute_capability()?;
-        if major < 8 {
-            bail!(
-                "card {index} has compute capability {major}.{minor}, apus needs 8.0 (Ampere) or newer"
-            );
-        }
         // SAFETY: all work goes to one stream, where the order of calls is the order of execution.
         unsafe { cuda.disable_event_tracking() };
         keep_pool(cuda)?;
         Ok(device)
     }
 
-    fn driver_version() -> Result<i32> {
-        result::init().map_err(|e| anyhow::anyhow!("{:?}", e.0))?;
+    /// What stands in the way of a card, asked in the order in which one needs the other.
+    fn obstacle(index: usize) -> Result<Option<Obstacle>> {
+        let mut version = 0;
+        // SAFETY: writes one integer; needs no initialisation.
+        if unsafe { sys::cuDriverGetVersion(&raw mut version) } != sys::CUresult::CUDA_SUCCESS {
+            return Ok(Some(Obstacle::NoDriver));
+        }
+        if let Some(old) = Obstacle::driver(version) {
+            return Ok(Some(old));
+        }
+        if let Err(error) = result::init() {
+            return Ok(Some(Obstacle::NoCards(format!("{:?}", error.0))));
+        }
+        let count = usize::try_from(result::device::get_count()?)?;
+        if let Some(none) = Obstacle::index(index, count) {
+            return Ok(Some(none));
+        }
+        let card = result::device::get(i32::try_from(index)?)?;
+        let name = result::device::get_name(card)?;
+        use sys::CUdevice_attribute as Attribute;
+        let attribute = |attribute| {
+            // SAFETY: the handle was given by the driver just now.
+            unsafe { result::device::get_attribute(card, attribute) }
+        };
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        Ok(Obstacle::capability(index, &name, capability).or_else(missing_library))
+    }
+
+    /// A library that is not there: the stand-ins of the kernels' build answer with an error status.
+    fn missing_library() -> Option<Obstacle> {
+        // SAFETY: answers a version number such as 13000, a stand-in 1.
+        if unsafe { cublas::sys::cublasGetCudartVersion() } < 1000 {
+            return Some(Obstacle::NoLibrary {
+                name: "cuBLAS",
+                file: "libcublas.so.13",
+            });
+        }
         let mut version = 0;
         // SAFETY: writes one integer.
-        let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        anyhow::ensure!(status == sys::CUresult::CUDA_SUCCESS, "{status:?}");
-        Ok(version)
+        let status = unsafe { curand::sys::curandGetVersion(&raw mut version) };
+        (status != curand::sys::curandStatus_t::CURAND_STATUS_SUCCESS).then_some(
+            Obstacle::NoLibrary {
+                name: "cuRAND",
+                file: "libcurand.so.10",
+            },
+        )
     }
 
     fn pool(cuda: &CudaDevice) -> Result<sys::CUmemoryPool> {

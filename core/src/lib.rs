@@ -4,6 +4,7 @@
 //! optimizer, checkpoint. Each step is a module here.
 
 pub mod adapter;
+pub mod cards;
 pub mod chat;
 pub mod config;
 pub mod data;

@@ -102,6 +102,7 @@ pub const FLAGS: &[Flag] = &[
     flag(TRAIN, S, "loss_type", Component, "The loss").or(&["loss"]),
     flag(TRAIN, S, "router_aux_loss_coef", Float, "Weight of the router's load-balancing loss"),
     flag(TRAIN, S, "seed", Int, "Seed of adapters and dropout"),
+    flag(TRAIN, S, "deterministic", Bool, "Repeat bit for bit on the same machine, or refuse to run"),
     flag(TRAIN, S, "callbacks", Components, "Callbacks"),
     flag(TRAIN, S, "early_stop_interval", Int, "Stop after this many saves without a better metric"),
     flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly"),

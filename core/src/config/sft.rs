@@ -59,6 +59,7 @@ pub struct SftConfig {
     pub loss_type: Spec,
     pub router_aux_loss_coef: f64,
     pub seed: u64,
+    pub deterministic: bool,
     pub callbacks: Vec<Spec>,
     pub early_stop_interval: Option<u64>,
     pub resume_from_checkpoint: Option<String>,
@@ -149,6 +150,7 @@ impl Default for SftConfig {
             loss_type: Spec::named("cross_entropy"),
             router_aux_loss_coef: 0.0,
             seed: 42,
+            deterministic: false,
             callbacks: Vec::new(),
             early_stop_interval: None,
             resume_from_checkpoint: None,
@@ -239,6 +241,13 @@ impl SftConfig {
         }
         if given("optimizer") && given("optim") {
             bail!("optimizer and its shorthand optim are both given; keep one of them");
+        }
+        if self.deterministic {
+            ensure!(
+                self.current_date.is_some(),
+                "deterministic is true and current_date is not given: the system message would carry the day of the \
+                 run; give --current_date YYYY-MM-DD"
+            );
         }
         if self.use_dora || self.lora_dropout > 0.0 {
             ensure!(

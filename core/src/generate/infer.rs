@@ -7,7 +7,10 @@ use crate::chat::{Encoder, RenderOptions};
 use crate::config::InferConfig;
 use crate::model::{GptOss, Training};
 use crate::plugin;
-use crate::train::setup::{ChatOptions, ModelPlace, encoder, find_model, load_options};
+use crate::train::explain_out_of_memory as explain;
+use crate::train::setup::{
+    ChatOptions, ModelPlace, encoder, find_model, load as load_model, load_options,
+};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};
@@ -109,13 +112,20 @@ fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
         &config.experts_dtype,
         Training::Adapters(saved),
     )?;
-    let source = found.place.source.as_ref();
-    let mut model = GptOss::load(&found.place.config, source, &options, |_| {})?;
+    let mut model = load_model(&found.place, &options)
+        .map_err(|error| explain(error, &device, &settings_of(config)))?;
     if let Some(adapter) = adapter {
         model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
         adapter.load_into(model.params())?;
     }
     Ok(model)
+}
+
+fn settings_of(config: &InferConfig) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(settings)) => settings,
+        _ => Map::new(),
+    }
 }
 
 fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {

@@ -16,7 +16,7 @@ pub mod attention;
 pub mod copy;
 pub mod cross_entropy;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 pub mod dropout;
 pub mod fill;
 pub mod grouped;

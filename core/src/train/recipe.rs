@@ -2,6 +2,7 @@
 
 use super::evaluate::{Evaluation, evaluate};
 use super::fit::fit;
+use super::out_of_memory;
 use super::plan::{MemoryPlan, Shape, gib};
 use super::setup::{self, ChatOptions, ModelPlace};
 use super::signals;
@@ -38,14 +39,18 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
     let device = crate::device::open(&config.device)?;
+    if config.deterministic {
+        crate::device::repeat(&device)?;
+    }
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = encoder(config, &place)?;
     let data = setup::data(config, &encoder, place.config.vocab_size)?;
     eprintln!("data: {}", data.train.report);
 
-    let mut ready = setup::model(config, &place, &device)?;
+    let explain = |error| out_of_memory::explain(error, &device, &args(config));
+    let mut ready = setup::model(config, &place, &device).map_err(explain)?;
     let lengths: Vec<usize> = data.train.samples.iter().map(|s| s.len()).collect();
-    let shape = fit(config, &mut ready.model, &lengths)?;
+    let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
     if config.dry_run {
@@ -72,16 +77,17 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         sampling: sampling(config),
     };
 
-    let before = samples(config, &ready.model, &files)?;
+    let before = samples(config, &ready.model, &files).map_err(explain)?;
     signals::catch()?;
     let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
-    let trainer = Trainer::new(&ready.model, &files, &settings, (&train, &val), components)?;
+    let trainer = Trainer::new(&ready.model, &files, &settings, (&train, &val), components)
+        .map_err(explain)?;
     eprintln!(
         "run: {}, {} steps",
         run_dir.display(),
         trainer.steps().total
     );
-    let first = first_evaluation(config, &ready.model, &files, &val, resolved)?;
+    let first = first_evaluation(config, &ready.model, &files, &val, resolved).map_err(explain)?;
     let mut extra = Map::new();
     extra.insert(
         "model_parameter_info".to_owned(),
@@ -94,8 +100,8 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     extra.insert("val_dataset".to_owned(), json!(data.val.report.to_string()));
     let outcome = trainer.run(extra)?;
 
-    let after = samples(config, &ready.model, &files)?;
-    let last = first_evaluation(config, &ready.model, &files, &val, resolved)?;
+    let after = samples(config, &ready.model, &files).map_err(explain)?;
+    let last = first_evaluation(config, &ready.model, &files, &val, resolved).map_err(explain)?;
     summary(config, &outcome, &before, &after, (first, last), &run_dir);
     Ok(outcome.interrupted)
 }

@@ -19,7 +19,7 @@ use apus_sdk::{DatasetFormat, Kind, LossScale, TokenRow};
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A model that is not loaded yet.
 pub struct ModelPlace {
@@ -225,6 +225,20 @@ pub fn rows(dataset: &Dataset) -> Vec<TokenRow> {
     rows.collect()
 }
 
+/// Loads the weights; a line says how long it took.
+///
+/// # Errors
+/// Weights that are missing or do not fit.
+pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
+    let started = Instant::now();
+    let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
+    options.device.synchronize()?;
+    if let Some(transfer) = place.source.done() {
+        eprintln!("{}", transfer.summary(started.elapsed()));
+    }
+    Ok(model)
+}
+
 /// A loaded model and what is written about its adapter.
 pub struct Ready {
     /// The model.
@@ -265,8 +279,7 @@ pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<
         &config.experts_dtype,
         training,
     )?;
-    let mut model = GptOss::load(&place.config, place.source.as_ref(), &options, |_| {})
-        .with_context(|| format!("model {}", config.model))?;
+    let mut model = load(place, &options).with_context(|| format!("model {}", config.model))?;
     let peft = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
             model.add_lora(&targets, &settings)?;

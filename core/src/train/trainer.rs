@@ -10,6 +10,7 @@ use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::order::order;
+use super::out_of_memory;
 use super::progress::Progress;
 use super::settings::Settings;
 use super::signals;
@@ -211,6 +212,8 @@ impl<'a> Trainer<'a> {
                 })
             }
             Err(error) => {
+                let device = self.model.device();
+                let error = out_of_memory::explain(error, device, &self.settings.config);
                 let error = self.rescue(error);
                 self.trackers
                     .finish(&EndState::Crashed(format!("{error:#}")));
@@ -281,7 +284,10 @@ impl<'a> Trainer<'a> {
             let options = self.forward_options(index);
             let found = batch
                 .train(self.model, &self.loss, window, &options)
-                .with_context(|| format!("micro-batch {index} (examples {:?})", groups[index]))?;
+                .with_context(|| {
+                    let (tokens, examples) = (batch.tokens(), groups[index]);
+                    format!("micro-batch {index} of {tokens} tokens (examples {examples:?})")
+                })?;
             let hits = found
                 .loss
                 .tokens

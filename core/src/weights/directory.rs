@@ -1,16 +1,16 @@
 //! A Hugging Face model directory: `model.safetensors`, or shards through their index, mapped into
 //! memory.
 
-use super::WeightSource;
+use super::placing::Placing;
+use super::shard::Shard;
+use super::{Transfer, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The safetensors of a directory.
 pub struct Directory {
@@ -18,35 +18,8 @@ pub struct Directory {
     /// Shard of each tensor.
     index: BTreeMap<String, usize>,
     dir: PathBuf,
-}
-
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-}
-
-impl Shard {
-    fn open(path: PathBuf) -> Result<Self> {
-        let file =
-            File::open(&path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-        // SAFETY: the mapping is only read; a model file that another process cuts while it is being
-        // used is outside of what any reader of mapped files can guard against.
-        let map = unsafe { Mmap::map(&file) }
-            .with_context(|| format!("{}: cannot be mapped", path.display()))?;
-        let shard = Self { path, map };
-        shard.tensors()?;
-        Ok(shard)
-    }
-
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.map).with_context(|| {
-            format!(
-                "{}: not a whole safetensors file ({} bytes); was the download cut?",
-                self.path.display(),
-                self.map.len()
-            )
-        })
-    }
+    /// The load that is going on.
+    placing: Mutex<Placing>,
 }
 
 impl Directory {
@@ -87,14 +60,13 @@ impl Directory {
             .collect::<Result<Vec<_>>>()?;
         let mut index = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
-            for name in shard.tensors()?.names() {
-                index.insert(name.to_owned(), i);
-            }
+            index.extend(shard.names().into_iter().map(|name| (name, i)));
         }
         Ok(Self {
             shards,
             index,
             dir: dir.to_owned(),
+            placing: Mutex::default(),
         })
     }
 
@@ -105,7 +77,7 @@ impl Directory {
 
     /// Bytes of all tensor files together.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.map.len() as u64).sum()
+        self.shards.iter().map(|shard| shard.len() as u64).sum()
     }
 
     /// Runs `read` on a tensor as it lies in its file.
@@ -117,9 +89,8 @@ impl Directory {
             bail!("{}: has no tensor {name}", self.dir.display());
         };
         let shard = &self.shards[shard];
-        let tensors = shard.tensors()?;
-        let view = tensors.tensor(name)?;
-        read(&view).with_context(|| format!("{}: tensor {name}", shard.path.display()))
+        let view = shard.tensor(name)?;
+        read(&view).with_context(|| format!("{}: tensor {name}", shard.path().display()))
     }
 }
 
@@ -146,9 +117,14 @@ impl WeightSource for Directory {
                 (found == DType::U8) == (dtype == DType::U8),
                 "found type {found:?}, expected {dtype:?}"
             );
-            let tensor = Tensor::from_raw_buffer(view.data(), found, shape, device)?;
-            Ok(tensor.to_dtype(dtype)?)
+            let mut placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+            placing.place(view.data(), shape, (found, dtype), device)
         })
+    }
+
+    fn done(&self) -> Option<Transfer> {
+        let mut placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut *placing).done())
     }
 }
 

@@ -1,11 +1,46 @@
 //! Where weights come from: a Hugging Face directory, or a generator.
 
 mod directory;
+mod placing;
+mod shard;
 
 pub use directory::Directory;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use std::fmt;
+use std::time::Duration;
+
+/// What handing out the tensors of a model took.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer {
+    /// Bytes of them, as they lie in files.
+    pub bytes: u64,
+    /// Reading files and converting.
+    pub reading: Duration,
+    /// Waiting for a card to take what was read.
+    pub waiting: Duration,
+}
+
+impl Transfer {
+    /// One line for people, where all of it took `whole`.
+    pub fn summary(&self, whole: Duration) -> String {
+        let (gb, seconds) = (self.bytes as f64 / 1e9, whole.as_secs_f64());
+        let rate = gb / seconds.max(1e-9);
+        format!("loaded {gb:.1} GB in {seconds:.1} s ({rate:.1} GB/s): {self}")
+    }
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (reading, waiting) = (self.reading.as_secs_f64(), self.waiting.as_secs_f64());
+        write!(f, "{reading:.1} s reading")?;
+        match self.waiting.is_zero() {
+            true => Ok(()),
+            false => write!(f, ", {waiting:.1} s waiting for the card"),
+        }
+    }
+}
 
 /// Tensors by their names in a Hugging Face checkpoint.
 pub trait WeightSource: Send + Sync {
@@ -18,4 +53,28 @@ pub trait WeightSource: Send + Sync {
     /// It is missing, or of another shape, or cannot be converted; the error names it, what was
     /// found and what was expected.
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// Ends a load: buffers may go. What it took, where files were read.
+    fn done(&self) -> Option<Transfer> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_people() {
+        let seconds = Duration::from_secs_f64;
+        let transfer = Transfer {
+            bytes: 13_760_000_000,
+            reading: seconds(1.25),
+            waiting: seconds(0.5),
+        };
+        assert_eq!(
+            transfer.summary(seconds(3.2)),
+            "loaded 13.8 GB in 3.2 s (4.3 GB/s): 1.2 s reading, 0.5 s waiting for the card"
+        );
+    }
 }

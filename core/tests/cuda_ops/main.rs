@@ -10,3 +10,4 @@ mod experts;
 mod random;
 mod rows;
 mod support;
+mod weights;

@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -65,15 +66,15 @@ fn load(
     kernel: &str,
 ) -> Result<Arc<Function>> {
     let mut loaded = LOADED.write().unwrap_or_else(PoisonError::into_inner);
-    if !loaded.contains_key(&key) {
-        let image = Ptx::from_binary(module.image.to_vec());
-        let module = context
-            .load_module(image)
-            .with_context(|| format!("module {} cannot be loaded", module.name))?;
-        let functions = HashMap::new();
-        loaded.insert(key, Loaded { module, functions });
-    }
-    let loaded = loaded.get_mut(&key).context("the module just loaded")?;
+    let loaded = match loaded.entry(key) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(Loaded {
+            module: context
+                .load_module(Ptx::from_binary(module.image.to_vec()))
+                .with_context(|| format!("module {} cannot be loaded", module.name))?,
+            functions: HashMap::new(),
+        }),
+    };
     let function = Arc::new(Function {
         function: loaded
             .module

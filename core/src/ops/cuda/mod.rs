@@ -1,4 +1,4 @@
-//! The CUDA side of the operations: one file each, all of `unsafe` in `launch`, `tensor_map` and `gemm`.
+//! The CUDA side of the operations: one file each, all of `unsafe` in `launch`, `tensor_map`, `gemm` and `upload`.
 
 mod functions;
 mod gemm;
@@ -21,3 +21,4 @@ pub mod rms_norm;
 pub mod rope;
 pub mod router;
 pub mod swiglu;
+pub mod upload;
