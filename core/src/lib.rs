@@ -4,6 +4,7 @@
 //! optimizer, checkpoint. Each step is a module here.
 
 pub mod adapter;
+pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod plugin;
+pub mod profile;
 pub mod registry;
 pub mod synthetic;
 pub mod train;
