@@ -298,7 +298,9 @@ mod tests {
             work(10);
         }
         work(25);
-        std::thread::spawn(|| drop(span(Group::Rope))).join().unwrap();
+        std::thread::spawn(|| drop(span(Group::Rope)))
+            .join()
+            .unwrap();
         let profile = recording.finish().unwrap();
 
         let at_least = |found: f64, least: f64| assert!(found >= least, "{found} {profile:?}");

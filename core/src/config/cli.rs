@@ -101,7 +101,13 @@ mod tests {
 
     #[test]
     fn clap_accepts_every_command() {
-        for tool in [Tool::Sft, Tool::Infer, Tool::Export, Tool::ModelNew, Tool::Bench] {
+        for tool in [
+            Tool::Sft,
+            Tool::Infer,
+            Tool::Export,
+            Tool::ModelNew,
+            Tool::Bench,
+        ] {
             command(tool).debug_assert();
         }
     }
