@@ -93,7 +93,7 @@ impl fmt::Display for Groups {
         lines.set_header(["group", "ms a step", "share", "calls", "rate"]);
         for row in &self.rows {
             let rate = match (row.flops, row.bytes) {
-                (Some(flops), _) => table::tflops(flops as f64, row.milliseconds),
+                (Some(flops), _) => table::flops(flops as f64, row.milliseconds),
                 (_, Some(bytes)) => table::gbytes(bytes as f64, row.milliseconds),
                 (None, None) => String::new(),
             };

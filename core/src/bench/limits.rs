@@ -31,7 +31,7 @@ pub fn measure(device: &Device) -> Result<Limits> {
         a.matmul(&b)?;
         Ok(())
     })?;
-    let size: usize = if device.is_cpu() { 1 << 26 } else { 1 << 30 };
+    let size: usize = if device.is_cpu() { 1 << 28 } else { 1 << 30 };
     let from = Tensor::zeros(size, DType::U8, device)?;
     let to = Tensor::zeros(size, DType::U8, device)?;
     let copied = seconds(device, || copy::into(&to, &from))?;

@@ -102,7 +102,10 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
             targets,
         };
         let width = model.dtype().size_in_bytes() as u64;
-        (work.count(), Traffic::new(&work, width, packed(model)))
+        (
+            work.count(),
+            Traffic::new(&work, width, experts(model) == "mxfp4"),
+        )
     };
     let counted: Vec<_> = profiled
         .iter()
@@ -112,6 +115,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
         setting: Setting {
             machine: limits::machine(device),
             config,
+            experts: experts(model),
             layers: model.layers().len(),
             kept,
             parameters: table.parameters(),
@@ -139,8 +143,13 @@ fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::Step>,
     Ok((steps, recording.finish()?))
 }
 
-/// Whether experts are kept packed.
-fn packed(model: &GptOss) -> bool {
-    let first = model.layers().first();
-    first.is_some_and(|layer| matches!(layer.moe.gate_up.matrix, Matrix::Packed { .. }))
+/// How experts are kept: packed, or in a type of numbers.
+fn experts(model: &GptOss) -> &'static str {
+    let Some(first) = model.layers().first() else {
+        return "none";
+    };
+    match &first.moe.gate_up.matrix {
+        Matrix::Packed { .. } => "mxfp4",
+        Matrix::Dense(weight) => weight.stored().as_str(),
+    }
 }

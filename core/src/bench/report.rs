@@ -15,6 +15,8 @@ pub struct Setting<'a> {
     pub machine: String,
     /// Flags.
     pub config: &'a BenchConfig,
+    /// How experts are kept.
+    pub experts: &'static str,
     /// Layers of the model.
     pub layers: usize,
     /// Layers that keep their tape.
@@ -101,6 +103,7 @@ impl Figures<'_> {
             "config": setting.config,
             "parameters": setting.parameters,
             "trained_parameters": setting.trained,
+            "experts": setting.experts,
             "layers": setting.layers,
             "kept_layers": setting.kept,
             "median_seconds": self.seconds(),
@@ -123,6 +126,7 @@ impl fmt::Display for Figures<'_> {
         let Setting {
             machine,
             config,
+            experts,
             layers,
             kept,
             parameters,
@@ -148,13 +152,9 @@ impl fmt::Display for Figures<'_> {
         line(
             "setting",
             format!(
-                "{} sequences of {} tokens a step, trained share {}, train_type {}, experts_dtype {}, \
+                "{} sequences of {} tokens a step, trained share {}, train_type {}, experts in {experts}, \
                  {kept} of {layers} layers keep everything",
-                config.batch,
-                config.seq,
-                config.trained_share,
-                config.train_type,
-                config.experts_dtype
+                config.batch, config.seq, config.trained_share, config.train_type
             ),
         );
         line("step 1", time(0));
@@ -176,18 +176,18 @@ impl fmt::Display for Figures<'_> {
             ),
         );
         line(
-            "TFLOP/s",
+            "operations",
             format!(
-                "{:.3}, {:.3} with what is computed again",
-                self.model_flops() / 1e12,
-                self.device_flops() / 1e12
+                "{}, {} with what is computed again",
+                table::rate(self.model_flops()),
+                table::rate(self.device_flops())
             ),
         );
         line(
             "limit",
             format!(
-                "{:.3} TFLOP/s, a product of {side} x {side} matrices here and now",
-                limit / 1e12
+                "{}, a product of {side} x {side} matrices here and now",
+                table::rate(limit)
             ),
         );
         line(

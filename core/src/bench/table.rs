@@ -37,9 +37,17 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / f64::from(1u32 << 30))
 }
 
+/// A rate of operations a second, in units of its size.
+pub fn rate(flops: f64) -> String {
+    match flops {
+        large if large >= 1e12 => format!("{:.1} TFLOP/s", large / 1e12),
+        small => format!("{:.1} GFLOP/s", small / 1e9),
+    }
+}
+
 /// The rate of this many operations.
-pub fn tflops(flops: f64, milliseconds: f64) -> String {
-    format!("{:.3} TFLOP/s", flops / milliseconds / 1e9)
+pub fn flops(flops: f64, milliseconds: f64) -> String {
+    rate(flops / milliseconds * 1e3)
 }
 
 /// The rate of this many bytes.
@@ -58,7 +66,8 @@ mod tests {
             ["7", "999", "1,000", "15,040,512"]
         );
         assert_eq!(gib(5 << 28), "1.25 GiB");
-        assert_eq!(tflops(3e12, 2.0), "1500.000 TFLOP/s");
+        assert_eq!(flops(3e12, 2.0), "1500.0 TFLOP/s");
+        assert_eq!(flops(3e9, 8.0), "375.0 GFLOP/s");
         assert_eq!(gbytes(3e9, 2.0), "1500.0 GB/s");
     }
 }

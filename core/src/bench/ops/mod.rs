@@ -65,11 +65,11 @@ pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) 
         timed: Vec::new(),
     };
     println!(
-        "{}, sizes of {}, {} tokens\nlimits: {:.3} TFLOP/s, a product of {side} x {side} matrices; {:.1} GB/s, a copy\n",
+        "{}, sizes of {}, {} tokens\nlimits: {}, a product of {side} x {side} matrices; {:.1} GB/s, a copy\n",
         limits::machine(device),
         config.model,
         table::grouped(ops.tokens()),
-        ops.limits.flops / 1e12,
+        table::rate(ops.limits.flops),
         ops.limits.bytes / 1e9,
         side = ops.limits.side
     );
@@ -133,7 +133,7 @@ impl Ops<'_> {
             let milliseconds = timed.seconds * 1e3;
             let rate = match timed.work {
                 Work::Bytes(bytes) => table::gbytes(bytes as f64, milliseconds),
-                Work::Flops(flops) => table::tflops(flops as f64, milliseconds),
+                Work::Flops(flops) => table::flops(flops as f64, milliseconds),
             };
             lines.add_row([
                 timed.name.clone(),
