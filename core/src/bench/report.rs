@@ -143,9 +143,9 @@ impl fmt::Display for Figures<'_> {
         line(
             "model",
             format!(
-                "{}, {:.3} B parameters, {} of them trained",
+                "{}, {} parameters, {} of them trained",
                 config.model,
-                *parameters as f64 / 1e9,
+                table::grouped(*parameters),
                 table::grouped(*trained)
             ),
         );
