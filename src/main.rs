@@ -1,5 +1,6 @@
 //! The command line of Apus: one file per command, each of which only calls the engine.
 
+mod bench;
 mod components;
 mod export;
 mod infer;
@@ -73,6 +74,7 @@ fn command(words: &[String]) -> Command {
                 .arg_required_else_help(true)
                 .subcommand(config::command(Tool::ModelNew)),
         )
+        .subcommand(config::command(Tool::Bench))
         .subcommand(components::command())
         .subcommand(plugin::command())
 }
@@ -108,6 +110,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
             Some(("new", matches)) => model::run(&resolve(matches, options)?),
             _ => Ok(Ended::Done),
         },
+        Some(("bench", matches)) => bench::run(&resolve(matches, options)?),
         Some(("components", matches)) => components::run(matches),
         Some(("plugin", matches)) => plugin::run(matches),
         _ => Ok(Ended::Done),

@@ -136,6 +136,69 @@ fn a_name_that_matches_nothing_lists_what_there_is() {
 }
 
 #[test]
+fn training_is_measured() {
+    let dir = folder("bench");
+    let json = dir.join("figures.json");
+    let bench = format!("bench --model {GOLDENS}/model_mxfp4 --device cpu");
+    let said = works(&format!(
+        "{bench} --batch 2 --seq 16:32 --steps 3 --trained_share 0.5 --json {}",
+        json.display()
+    ));
+    for part in [
+        "step 1 ",
+        "step 2 ",
+        "tokens/s",
+        "GFLOP/s",
+        "share of limit",
+        "peak memory",
+        "where the time goes: 2 more steps",
+        "attention",
+        "head and loss",
+        "dequantise",
+        "other and idle",
+    ] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
+    let figures = fs::read_to_string(&json).unwrap();
+    let figures: serde_json::Value = serde_json::from_str(&figures).unwrap();
+    assert_eq!(figures["steps"].as_array().map(Vec::len), Some(3));
+    let (all, trained) = (
+        &figures["tokens_per_second"],
+        &figures["trained_tokens_per_second"],
+    );
+    assert!(all.as_f64() > trained.as_f64() && trained.as_f64() > Some(0.0));
+    assert!(figures["profile"]["groups"].as_array().unwrap().len() > 4);
+
+    let said = works(&format!("{bench} --ops --batch 2 --seq 16"));
+    for part in ["attention, sliding, backward", "grouped", "adamw", "GB/s"] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_named() {
+    for (flags, says) in [
+        ("--steps 2", "steps is 2, expected 3 or more"),
+        ("--batch 0", "batch is 0"),
+        (
+            "--seq long",
+            "seq is \"long\", expected a length such as 4096",
+        ),
+        ("--seq 64:8", "the shorter one first"),
+        ("--trained_share 1.5", "trained_share is 1.5"),
+        ("--train_type all", "train_type is \"all\""),
+        ("--step 3", "--step"),
+    ] {
+        fails(&format!("bench --device cpu {flags}"), 2, &[says]);
+    }
+    fails(
+        &format!("bench --model {GOLDENS}/model_bf16 --device cpu --seq 999999"),
+        1,
+        &["max_position_embeddings"],
+    );
+}
+
+#[test]
 fn bad_rows_are_named() {
     let dir = folder("bad_rows");
     let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;

@@ -1,7 +1,7 @@
 //! The tables of docs/from-ms-swift.md agree with the flags.
 
 use apus_core::config::{
-    Config, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig, SftConfig,
+    BenchConfig, Config, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig, SftConfig,
 };
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ fn every_flag_is_in_the_page_as_it_is() {
     compare::<InferConfig>("apus infer");
     compare::<ExportConfig>("apus export");
     compare::<ModelNewConfig>("apus model new");
+    compare::<BenchConfig>("apus bench");
 }
 
 /// Each row of a command's table begins as its flag says, in the order of the flags.

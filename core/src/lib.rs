@@ -4,6 +4,7 @@
 //! optimizer, checkpoint. Each step is a module here.
 
 pub mod adapter;
+pub mod bench;
 pub mod cards;
 pub mod chat;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod plugin;
+pub mod profile;
 pub mod registry;
 pub mod synthetic;
 pub mod train;

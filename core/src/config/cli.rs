@@ -2,7 +2,7 @@
 //! configuration.
 
 use super::flag::{Command as Tool, Flag, Kind};
-use super::{Config, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig};
+use super::{BenchConfig, Config, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig};
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ pub fn command(tool: Tool) -> Command {
         Tool::Infer => build::<InferConfig>("infer", "Answers, on the terminal or for a dataset"),
         Tool::Export => build::<ExportConfig>("export", "Merges an adapter, or packs experts"),
         Tool::ModelNew => build::<ModelNewConfig>("new", "Writes a checkpoint of random weights"),
+        Tool::Bench => build::<BenchConfig>("bench", "Times training, or each operation alone"),
     }
 }
 
@@ -100,7 +101,13 @@ mod tests {
 
     #[test]
     fn clap_accepts_every_command() {
-        for tool in [Tool::Sft, Tool::Infer, Tool::Export, Tool::ModelNew] {
+        for tool in [
+            Tool::Sft,
+            Tool::Infer,
+            Tool::Export,
+            Tool::ModelNew,
+            Tool::Bench,
+        ] {
             command(tool).debug_assert();
         }
     }

@@ -14,6 +14,8 @@ pub enum Command {
     Export,
     /// `apus model new`
     ModelNew,
+    /// `apus bench`
+    Bench,
 }
 
 /// How a value is read.

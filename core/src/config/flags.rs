@@ -3,6 +3,10 @@
 use super::flag::{Command, Command::*, Flag, Kind, Kind::*};
 
 const S: &[Command] = &[Sft];
+const B: &[Command] = &[Bench];
+const SB: &[Command] = &[Sft, Bench];
+const SIB: &[Command] = &[Sft, Infer, Bench];
+const SIEB: &[Command] = &[Sft, Infer, Export, Bench];
 const I: &[Command] = &[Infer];
 const E: &[Command] = &[Export];
 const N: &[Command] = &[ModelNew];
@@ -51,18 +55,19 @@ const SAVE: &str = "Evaluation and saving";
 const LOOK: &str = "Logging";
 const GENERATE: &str = "Generation";
 const OUTPUT: &str = "Output";
+const MEASURE: &str = "Measuring";
 const IDLE: &str = "Accepted for ms-swift's sake";
 
 /// The table.
 pub const FLAGS: &[Flag] = &[
-    flag(MODEL, SIE, "model", Text, "Model directory, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIEB, "model", Text, "Model directory, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
     flag(MODEL, SIE, "adapters", List, "Adapter folder to start from, to answer with, or to merge").or(&["adapter", "ckpt_dir"]),
     flag(MODEL, SI, "tokenizer", Text, "Directory with tokenizer.json, for a model that has none"),
     flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
-    flag(MODEL, SI, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
+    flag(MODEL, SIB, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
     flag(MODEL, S, "offload_embedding", Text, "Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)"),
-    flag(MODEL, SI, "device", Text, "auto, cpu, cuda or cuda:N"),
-    flag(PLUGINS, SIE, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
+    flag(MODEL, SIB, "device", Text, "auto, cpu, cuda or cuda:N"),
+    flag(PLUGINS, SIEB, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
     flag(DATA, SI, "dataset", List, "Training data: json, jsonl or csv files, PATH#N for N rows"),
     flag(DATA, SI, "val_dataset", List, "Evaluation data; for infer, the questions to answer"),
     flag(DATA, S, "split_dataset_ratio", Float, "Share of the training data set aside for evaluation"),
@@ -80,13 +85,13 @@ pub const FLAGS: &[Flag] = &[
     flag(CHAT, SI, "current_date", Text, "Date in the system message, YYYY-MM-DD; today if not given"),
     flag(CHAT, SI, "template_backend", Text, "auto (the model's template if it has one), jinja or native"),
     flag(CHAT, SI, "think_to_analysis", Bool, "Move <think>...</think> at the start of an answer to the analysis channel"),
-    flag(LORA, S, "train_type", Text, "lora or full").or(&["tuner_type", "sft_type"]),
-    flag(LORA, S, "lora_rank", Int, "Rank"),
-    flag(LORA, S, "lora_alpha", Float, "Scale: the update is alpha / rank * B A"),
+    flag(LORA, SB, "train_type", Text, "lora or full").or(&["tuner_type", "sft_type"]),
+    flag(LORA, SB, "lora_rank", Int, "Rank"),
+    flag(LORA, SB, "lora_alpha", Float, "Scale: the update is alpha / rank * B A"),
     flag(LORA, S, "lora_dropout", Float, "Probability of dropping an input of A"),
-    flag(LORA, S, "target_modules", List, "Linear layers to adapt: all-linear, names, or a pattern"),
+    flag(LORA, SB, "target_modules", List, "Linear layers to adapt: all-linear, names, or a pattern"),
     flag(LORA, S, "target_regex", Text, "Pattern for whole module paths, in place of target_modules"),
-    flag(LORA, S, "target_parameters", List, "Expert parameters to adapt, such as 7.mlp.experts.gate_up_proj"),
+    flag(LORA, SB, "target_parameters", List, "Expert parameters to adapt, such as 7.mlp.experts.gate_up_proj"),
     flag(LORA, S, "modules_to_save", List, "Modules trained whole: names, all-embedding, all-norm"),
     flag(LORA, S, "use_rslora", Bool, "Scale by alpha / sqrt(rank)"),
     flag(LORA, S, "use_dora", Bool, "Learn magnitudes by themselves (DoRA)"),
@@ -97,24 +102,24 @@ pub const FLAGS: &[Flag] = &[
     flag(TRAIN, S, "per_device_train_batch_size", Int, "Examples in a micro-batch"),
     flag(TRAIN, S, "per_device_eval_batch_size", Int, "Examples in a batch of an evaluation"),
     flag(TRAIN, S, "gradient_accumulation_steps", Int, "Micro-batches in a step; 16 examples in all if not given"),
-    flag(TRAIN, S, "gradient_checkpointing", Bool, "Keep only the inputs of layers and compute the rest again"),
-    flag(TRAIN, S, "gradient_checkpointing_skip_layers", Text, "Layers that keep everything all the same: a number, or auto"),
-    flag(TRAIN, S, "loss_type", Component, "The loss").or(&["loss"]),
+    flag(TRAIN, SB, "gradient_checkpointing", Bool, "Keep only the inputs of layers and compute the rest again"),
+    flag(TRAIN, SB, "gradient_checkpointing_skip_layers", Text, "Layers that keep everything all the same: a number, or auto"),
+    flag(TRAIN, SB, "loss_type", Component, "The loss").or(&["loss"]),
     flag(TRAIN, S, "router_aux_loss_coef", Float, "Weight of the router's load-balancing loss"),
-    flag(TRAIN, S, "seed", Int, "Seed of adapters and dropout"),
+    flag(TRAIN, SB, "seed", Int, "Seed of adapters and dropout"),
     flag(TRAIN, S, "deterministic", Bool, "Repeat bit for bit on the same machine, or refuse to run"),
     flag(TRAIN, S, "callbacks", Components, "Callbacks"),
     flag(TRAIN, S, "early_stop_interval", Int, "Stop after this many saves without a better metric"),
     flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly"),
     flag(TRAIN, S, "dry_run", Bool, "Show the configuration, a memory plan and one example, and stop"),
-    flag(OPTIM, S, "learning_rate", Float, "Learning rate; 1e-4 for lora, 1e-5 for full if not given"),
+    flag(OPTIM, SB, "learning_rate", Float, "Learning rate; 1e-4 for lora, 1e-5 for full if not given"),
     flag(OPTIM, S, "optim", Text, "adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer"),
-    flag(OPTIM, S, "optimizer", Component, "The optimizer"),
+    flag(OPTIM, SB, "optimizer", Component, "The optimizer"),
     flag(OPTIM, S, "weight_decay", Float, "Weight decay"),
     flag(OPTIM, S, "adam_beta1", Float, "Decay of AdamW's first moment"),
     flag(OPTIM, S, "adam_beta2", Float, "Decay of AdamW's second moment"),
     flag(OPTIM, S, "adam_epsilon", Float, "AdamW's epsilon"),
-    flag(OPTIM, S, "max_grad_norm", Float, "Bound of the gradient norm; 0 does not clip"),
+    flag(OPTIM, SB, "max_grad_norm", Float, "Bound of the gradient norm; 0 does not clip"),
     flag(OPTIM, S, "lr_scheduler_type", Text, "constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay"),
     flag(OPTIM, S, "lr_scheduler_kwargs", Json, "Options of the schedule, as JSON"),
     flag(OPTIM, S, "lr_scheduler", Component, "The schedule with its options").or(&["lr_schedule"]),
@@ -164,6 +169,12 @@ pub const FLAGS: &[Flag] = &[
     flag(OUTPUT, N, "format", Text, "Experts as mxfp4 or bf16"),
     flag(OUTPUT, N, "seed", Int, "Seed of the weights"),
     flag(OUTPUT, N, "tokenizer", Text, "Directory whose tokenizer files are copied along"),
+    flag(MEASURE, B, "batch", Int, "Sequences in a step"),
+    flag(MEASURE, B, "seq", Text, "Tokens in a sequence: a number, or a range such as 64:4096 from which lengths are drawn, short ones as often as long ones"),
+    flag(MEASURE, B, "steps", Int, "Steps to time, of which the first two are reported apart"),
+    flag(MEASURE, B, "trained_share", Float, "Share of tokens that are trained"),
+    flag(MEASURE, B, "ops", Bool, "Time each operation alone, at the model's sizes, in place of training"),
+    flag(MEASURE, B, "json", Text, "Write the figures to this file too"),
     flag(IDLE, SIE, "model_type", Text, "").idle("the model's config.json says what it is"),
     flag(IDLE, SI, "template", Text, "").idle("gpt-oss has one template, harmony"),
     flag(IDLE, S, "tuner_backend", Text, "").idle("adapters are always PEFT's"),

@@ -1,6 +1,7 @@
 //! Configuration: one table of flags, from which parsing, help and documentation come; a TOML file
 //! under the flags; a typed structure per command.
 
+mod bench;
 mod cli;
 mod component;
 mod flag;
@@ -9,6 +10,7 @@ mod resolve;
 mod sft;
 mod tools;
 
+pub use bench::BenchConfig;
 pub use cli::{command, help};
 pub use component::Spec;
 pub use flag::{Command, Flag, Kind};

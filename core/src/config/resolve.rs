@@ -319,6 +319,7 @@ mod tests {
         compare::<InferConfig>();
         compare::<ExportConfig>();
         compare::<super::super::ModelNewConfig>();
+        compare::<super::super::BenchConfig>();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! mask without storing it, and so do all devices.
 
 use super::{host, philox};
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -32,6 +33,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if p == 0.0 {
         return Ok(x.clone());
     }
+    let _span = profile::span(Group::Lora);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::dropout::apply(x, p, seed, cuda);

@@ -4,6 +4,7 @@
 use super::groups::Groups;
 use super::host;
 use super::wide::axpy;
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -40,6 +41,7 @@ pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Te
         groups.rows(),
         groups.count()
     );
+    let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device()
         && super::cuda::product::fits(x, w, groups, plus, cuda)?
@@ -53,6 +55,14 @@ pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Te
     match &plus.bias {
         Some(bias) => add_bias(y, bias, groups),
         None => Ok(y),
+    }
+}
+
+/// What products of these groups are for: those of one group are not experts'.
+fn work(groups: &Groups) -> Group {
+    match groups.count() {
+        1 => Group::Projections,
+        _ => Group::Experts,
     }
 }
 
@@ -78,6 +88,7 @@ fn separate(x: &Tensor, w: &Tensor, groups: &Groups) -> Result<Tensor> {
 /// Shapes do not fit.
 pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let ((_, i), (_, o)) = (x.dims2()?, dy.dims2()?);
+    let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::grouped::weight_grad(x, dy, groups, cuda);
@@ -100,6 +111,7 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
 /// Shapes do not fit.
 pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
     let (n, o) = y.dims2()?;
+    let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = y.device().clone() {
         return super::cuda::grouped::add_bias(y, bias, groups, &cuda);
@@ -120,6 +132,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn bias_grad(dy: &Tensor, groups: &Groups) -> Result<Tensor> {
+    let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = dy.device() {
         return super::cuda::grouped::bias_grad(dy, groups, cuda);

@@ -2,6 +2,7 @@
 
 use super::grouped;
 use super::groups::Groups;
+use crate::profile::{self, Group};
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -10,6 +11,7 @@ use candle_core::Tensor;
 /// # Errors
 /// Shapes do not fit.
 pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let _span = profile::whole(Group::Projections);
     let y = x.matmul(&w.t()?)?;
     let Some(bias) = bias else { return Ok(y) };
     #[cfg(feature = "cuda")]
@@ -26,6 +28,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
 /// # Errors
 /// Shapes do not fit.
 pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let _span = profile::whole(Group::Projections);
     Ok(dy.matmul(w)?)
 }
 
@@ -34,6 +37,7 @@ pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let _span = profile::whole(Group::Projections);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::linear::weight_grad(x, dy, cuda);
@@ -46,6 +50,7 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
+    let _span = profile::whole(Group::Projections);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = dy.device() {
         return super::cuda::linear::bias_grad(dy, cuda);

@@ -5,6 +5,7 @@
 //! output row `o`; a value is `E2M1[nibble] * 2^(scale - 127)`.
 
 use super::host;
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -34,6 +35,7 @@ pub fn dequantize(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
         blocks.dims(),
         scales.dims()
     );
+    let _span = profile::span(Group::Dequantise);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = blocks.device() {
         return super::cuda::mxfp4::dequantize(blocks, scales, cuda);

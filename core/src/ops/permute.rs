@@ -2,6 +2,7 @@
 
 use super::host;
 use super::router::RoutePlan;
+use crate::profile::{self, Group};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -11,6 +12,7 @@ use rayon::prelude::*;
 /// # Errors
 /// Shapes do not fit.
 pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     let (_, h) = x.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
@@ -33,6 +35,7 @@ pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
 /// # Errors
 /// Shapes do not fit.
 pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, add: Option<&Tensor>) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     let (n, h) = dxs.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]
@@ -68,6 +71,7 @@ pub fn combine(
     plan: &RoutePlan,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     let (n, h) = y.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]

@@ -2,6 +2,7 @@
 //! `transformers.GptOssRMSNorm`: `y = w * x / sqrt(mean(x^2) + eps)`, in f32, cast at the end.
 
 use super::host;
+use crate::profile::{self, Group};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 /// Shapes do not fit.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     let (t, h) = x.dims2()?;
+    let _span = profile::span(Group::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::forward(x, w, eps, cuda);
@@ -54,6 +56,7 @@ pub fn backward(
     add: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (t, h) = x.dims2()?;
+    let _span = profile::span(Group::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::backward(x, w, eps, dy, add, cuda);
@@ -88,6 +91,7 @@ pub fn backward(
 /// Shapes do not fit.
 pub fn weight_grad(x: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
     let (_, h) = x.dims2()?;
+    let _span = profile::span(Group::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::weight_grad(x, eps, dy, cuda);

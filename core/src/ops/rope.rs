@@ -3,6 +3,7 @@
 //! two halves of a head, `out = [x1 cos - x2 sin, x2 cos + x1 sin]`.
 
 use super::host;
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -52,6 +53,7 @@ pub fn apply(
         width == heads.width() && 2 * half == heads.dim && positions.dims() == [t],
         "rope: rows of {width} and angles of {half} do not fit {heads:?}"
     );
+    let _span = profile::span(Group::Rope);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::rope::apply(qkv, table, positions, heads, transpose, cuda);

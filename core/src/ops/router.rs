@@ -3,6 +3,7 @@
 
 use super::groups::Groups;
 use super::host;
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -11,6 +12,7 @@ use candle_core::{DType, Tensor};
 /// # Errors
 /// More experts asked for than there are.
 pub fn top_k(logits: &Tensor, k: usize) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     let (t, experts) = logits.dims2()?;
     ensure!(k <= experts, "top-{k} of {experts} experts");
     #[cfg(feature = "cuda")]
@@ -51,6 +53,7 @@ impl RoutePlan {
     /// # Errors
     /// An id beyond the number of experts.
     pub fn new(ids: &Tensor, experts: usize) -> Result<Self> {
+        let _span = profile::span(Group::Routing);
         let (_, k) = ids.dims2()?;
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(cuda) = ids.device()
@@ -97,6 +100,7 @@ impl RoutePlan {
 /// # Errors
 /// Shapes do not fit.
 pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = logits.device() {
         return super::cuda::router::weights(logits, ids, cuda);
@@ -116,6 +120,7 @@ pub fn weights_backward(
     dweights: &Tensor,
     experts: usize,
 ) -> Result<Tensor> {
+    let _span = profile::span(Group::Routing);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = weights.device() {
         return super::cuda::router::weights_backward(weights, ids, dweights, experts, cuda);

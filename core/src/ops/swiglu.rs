@@ -5,6 +5,7 @@
 use super::host;
 use super::router::RoutePlan;
 use super::wide::{exp, wide};
+use crate::profile::{self, Group};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -17,6 +18,7 @@ pub const ALPHA: f32 = 1.702;
 /// # Errors
 /// Shapes do not fit.
 pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
+    let _span = profile::span(Group::Activation);
     let (n, f2) = gate_up.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device() {
@@ -56,6 +58,7 @@ pub fn backward(
     dh: &Tensor,
     weighing: Weighing,
 ) -> Result<(Tensor, Tensor)> {
+    let _span = profile::span(Group::Activation);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device().clone() {
         return super::cuda::swiglu::backward(gate_up, limit, dh, weighing, &cuda);
@@ -127,7 +130,7 @@ fn sigmoid(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{close, dot, finite_differences, random, values};
+    use crate::ops::testing::{close, finite_differences, random, values};
 
     #[test]
     fn forward_by_the_formula() {

@@ -2,6 +2,7 @@
 
 use crate::host::chunk_loss;
 use crate::model::Head;
+use crate::profile::{self, Group};
 use crate::registry::Named;
 use anyhow::Result;
 use apus_sdk::Loss;
@@ -71,6 +72,7 @@ pub fn head_loss(
     supervised: &Supervised,
     scale: Option<f64>,
 ) -> Result<LossReport> {
+    let _span = profile::whole(Group::Head);
     let device = hidden.device().clone();
     let Supervised {
         rows,

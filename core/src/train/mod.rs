@@ -8,7 +8,7 @@ mod checkpoint;
 mod clock;
 mod evaluate;
 mod events;
-mod fit;
+pub mod fit;
 mod gradient_check;
 mod logs;
 mod loss;

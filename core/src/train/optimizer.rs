@@ -3,6 +3,7 @@
 use crate::host::{unwrap, wrap};
 use crate::model::Param;
 use crate::ops::{copy, reduce};
+use crate::profile::{self, Group};
 use crate::registry::Named;
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{Optimizer, State, StepInfo};
@@ -116,6 +117,7 @@ impl OptimizerHost {
     /// # Errors
     /// The device failed.
     pub fn clip(&self, max_norm: f64) -> Result<f64> {
+        let _span = profile::whole(Group::Optimizer);
         let grads: Vec<Tensor> = self
             .slots
             .iter()
@@ -138,6 +140,7 @@ impl OptimizerHost {
     /// # Errors
     /// The component failed.
     pub fn step(&mut self, lr: f64) -> Result<()> {
+        let _span = profile::whole(Group::Optimizer);
         if !self.optimizer.foreign {
             return self.update(lr);
         }

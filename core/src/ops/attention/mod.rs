@@ -12,6 +12,7 @@ mod cpu;
 mod tests;
 
 use super::{Heads, SeqLayout};
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
@@ -31,6 +32,7 @@ pub fn forward(
     window: Option<usize>,
 ) -> Result<(Tensor, Tensor)> {
     check(qkv, sinks, seqs, heads)?;
+    let _span = profile::span(Group::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::attention::forward(qkv, sinks, seqs, heads, window, cuda);
@@ -61,6 +63,7 @@ pub fn backward(
     dout: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     check(qkv, sinks, seqs, heads)?;
+    let _span = profile::span(Group::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::attention::backward(

@@ -9,6 +9,7 @@ pub mod pack;
 pub use pack::{Factors, Pack, Place, Strides};
 
 use super::linear;
+use crate::profile::{self, Group};
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -39,6 +40,7 @@ pub struct Grads {
 /// # Errors
 /// Shapes do not fit.
 pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
+    let _span = profile::whole(Group::Lora);
     let a = pair.a.to_dtype(x.dtype())?;
     let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let xa = x.matmul(&a.t()?)?;
@@ -50,6 +52,7 @@ pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
 /// # Errors
 /// Shapes do not fit.
 pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
+    let _span = profile::whole(Group::Lora);
     let a = pair.a.to_dtype(x.dtype())?;
     let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let dxa = dy.matmul(&b)?;

@@ -6,6 +6,7 @@
 
 use crate::ops::grouped::{self, Low, Plus};
 use crate::ops::groups::Groups;
+use crate::profile::{self, Group};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -69,6 +70,7 @@ impl Pack {
         scale: f64,
         dtype: DType,
     ) -> Result<Self> {
+        let _span = profile::whole(Group::Lora);
         let rank = |factors: &Option<Factors>| -> Result<usize> {
             Ok(match factors {
                 Some(factors) => factors.a.dim(0)? / groups,
@@ -161,6 +163,7 @@ impl Pack {
     /// # Errors
     /// Shapes do not fit.
     pub fn down(&self, x: &Tensor, groups: &Groups) -> Result<Tensor> {
+        let _span = profile::whole(Group::Lora);
         down(x, &self.a, groups)
     }
 
@@ -184,6 +187,7 @@ impl Pack {
     /// # Errors
     /// Shapes do not fit.
     pub fn down_back(&self, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
+        let _span = profile::whole(Group::Lora);
         down(dy, &self.tall, groups)
     }
 
@@ -199,6 +203,7 @@ impl Pack {
         dy: &Tensor,
         groups: &Groups,
     ) -> Result<Vec<Option<Factors>>> {
+        let _span = profile::whole(Group::Lora);
         let da = self.by_a(x, dxa, groups)?;
         let db = self.by_b(xa, dy, groups)?;
         let count = groups.count();

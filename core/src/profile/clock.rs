@@ -1,0 +1,70 @@
+//! Marks on the line of time of a device.
+
+use anyhow::Result;
+use candle_core::Device;
+use std::time::Instant;
+
+/// Where marks come from.
+pub enum Clock {
+    /// The clock of the machine.
+    Host,
+    /// The stream of all work on a card.
+    #[cfg(feature = "cuda")]
+    Card(std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>),
+}
+
+/// A moment.
+pub enum Mark {
+    /// By the clock of the machine.
+    Host(Instant),
+    /// When the card is done with what was launched before.
+    #[cfg(feature = "cuda")]
+    Card(candle_core::cuda_backend::cudarc::driver::CudaEvent),
+}
+
+impl Clock {
+    /// The clock of the work on a device, which is idle from here on.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn new(device: &Device) -> Result<Self> {
+        device.synchronize()?;
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Ok(Self::Card(cuda.cuda_stream())),
+            _ => Ok(Self::Host),
+        }
+    }
+
+    /// This moment.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn mark(&self) -> Result<Mark> {
+        match self {
+            Self::Host => Ok(Mark::Host(Instant::now())),
+            #[cfg(feature = "cuda")]
+            Self::Card(stream) => {
+                use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
+                let event = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
+                Ok(Mark::Card(event))
+            }
+        }
+    }
+}
+
+impl Mark {
+    /// Milliseconds from this moment to a later one of the same clock; waits for it on a card.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn milliseconds_to(&self, later: &Self) -> Result<f64> {
+        match (self, later) {
+            (Self::Host(start), Self::Host(end)) => Ok((*end - *start).as_secs_f64() * 1e3),
+            #[cfg(feature = "cuda")]
+            (Self::Card(start), Self::Card(end)) => Ok(f64::from(start.elapsed_ms(end)?)),
+            #[cfg(feature = "cuda")]
+            _ => anyhow::bail!("marks of two clocks have no time between them"),
+        }
+    }
+}
