@@ -13,27 +13,30 @@ __device__ __forceinline__ uint4 load16(const bf16* p, bool valid) {
     return valid ? __ldg(reinterpret_cast<const uint4*>(p)) : make_uint4(0, 0, 0, 0);
 }
 
-constexpr int DOWN_ROWS = 128; // rows a block of lora_down takes: 32 a warp
+constexpr int DOWN_ROWS = 32, DOWN_WARPS = 8; // rows a block of lora_down takes, warps that share k
 
-// z = x a^T: [rows, k] by [groups, 8 NT, k] to [rows, 8 NT].
+// z = x a^T: [rows, k] by [groups, 8 NT, k] to [rows, 8 NT]. Without offsets all rows are one group.
 template <int NT>
 __device__ __forceinline__ void down(bf16* __restrict__ z, const bf16* __restrict__ x, const bf16* __restrict__ a, const u32* __restrict__ offsets,
-                                     int groups, int k) {
+                                     int groups, int rows, int k) {
     int group = 0, block = blockIdx.x;
-    u32 first = offsets[0], end = first;
-    for (; group < groups; group++) {
+    u32 first = 0, end = rows;
+    for (; offsets && group < groups; group++) {
         end = offsets[group + 1];
         const int blocks = (end - first + DOWN_ROWS - 1) / DOWN_ROWS;
         if (block < blocks) break;
         block -= blocks, first = end;
     }
     if (group == groups) return;
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const u32 row = first + block * DOWN_ROWS + threadIdx.x / 32 * 32 + g;
+    constexpr int SLOTS = NT > 4 ? DOWN_WARPS / 2 : DOWN_WARPS, NUMBERS = 2 * NT * 4; // two warps share a slot where there is no room for all
+    __shared__ float parts[SLOTS][NUMBERS][32];
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, warp = threadIdx.x / 32;
+    const u32 row = first + block * DOWN_ROWS + g;
     const bf16 *from = x + (i64)row * k, *w = a + ((i64)group * NT * 8 + g) * k;
     float c[2][NT][4] = {};
-#pragma unroll 4
-    for (int k0 = q * 8; k0 - q * 8 < k; k0 += 32) {
+#pragma unroll 2
+    for (int base = warp * 32; base < k; base += DOWN_WARPS * 32) {
+        const int k0 = base + q * 8;
         uint4 u[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) u[i] = load16(from + (i64)i * 8 * k + k0, k0 < k && row + i * 8 < end);
@@ -47,12 +50,32 @@ __device__ __forceinline__ void down(bf16* __restrict__ z, const bf16* __restric
             }
         }
     }
+    if (SLOTS < DOWN_WARPS) {
+        if (warp >= SLOTS) {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
+            for (int i = 0; i < NUMBERS; i++) parts[warp - SLOTS][i][lane] = c[i / (NT * 4)][i / 4 % NT][i % 4];
+        }
+        __syncthreads();
+        if (warp < SLOTS) {
 #pragma unroll
-        for (int n = 0; n < NT; n++)
-            if (row + i * 8 < end)
-                *reinterpret_cast<u32*>(z + (i64)(row + i * 8) * NT * 8 + n * 8 + q * 2) = pack2(c[i / 2][n][i % 2 * 2], c[i / 2][n][i % 2 * 2 + 1]);
+            for (int i = 0; i < NUMBERS; i++) c[i / (NT * 4)][i / 4 % NT][i % 4] += parts[warp][i][lane];
+        }
+    }
+    if (warp < SLOTS) {
+#pragma unroll
+        for (int i = 0; i < NUMBERS; i++) parts[warp][i][lane] = c[i / (NT * 4)][i / 4 % NT][i % 4];
+    }
+    __syncthreads();
+    // Pairs of neighbouring columns, one a thread: 16 halves of rows by NT by 4 lanes of a row.
+    for (int pair = threadIdx.x; pair < DOWN_ROWS * NT * 4; pair += DOWN_WARPS * 32) {
+        const int at = pair % 4, n = pair / 4 % NT, local = pair / 4 / NT;
+        const int m = local / 16, half = local / 8 % 2, from_lane = local % 8 * 4 + at, i = (m * NT + n) * 4 + half * 2;
+        float low = 0.f, high = 0.f;
+#pragma unroll
+        for (int v = 0; v < SLOTS; v++) low += parts[v][i][from_lane], high += parts[v][i + 1][from_lane];
+        const u32 out = first + block * DOWN_ROWS + local;
+        if (out < end) *reinterpret_cast<u32*>(z + (i64)out * NT * 8 + n * 8 + at * 2) = pack2(low, high);
+    }
 }
 
 // out[group, i, r] = scale * sum over the group's rows of x[row, i] * z[row, r]; 64 columns of x a block, eight warps share the rows.
@@ -115,8 +138,8 @@ __device__ __forceinline__ void gradient(float* __restrict__ out, const bf16* __
 }
 
 #define LORA(nt)                                                                                                                                     \
-    KERNEL __launch_bounds__(128) lora_down_##nt(bf16* z, const bf16* x, const bf16* a, const u32* offsets, int groups, int k) {                      \
-        down<nt>(z, x, a, offsets, groups, k);                                                                                                        \
+    KERNEL __launch_bounds__(256) lora_down_##nt(bf16* z, const bf16* x, const bf16* a, const u32* offsets, int groups, int rows, int k) {            \
+        down<nt>(z, x, a, offsets, groups, rows, k);                                                                                                  \
     }                                                                                                                                                 \
     KERNEL __launch_bounds__(256) lora_gradient_##nt(float* out, const bf16* x, const bf16* z, const u32* offsets, int width, int rank,               \
                                                      i64 group_stride, i64 i_stride, i64 r_stride, i64 split_stride, float scale) {                   \

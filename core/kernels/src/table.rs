@@ -137,7 +137,8 @@ pub mod product_hopper {
 }
 
 /// Low-rank updates of rows in groups. NT of the kernels' names is 1 to 8: the rank in eights, rounded up, P = 8 NT.
-/// - `lora_down_NT(bf16* z [N,P], bf16* x [N,K], bf16* a [G,P,K], u32* offsets, i32 groups, i32 k)`: z = x a^T; `grid = ceil(N/128) + G`, `block = 128`
+/// - `lora_down_NT(bf16* z [N,P], bf16* x [N,K], bf16* a [G,P,K], u32* offsets or null for one group, i32 groups, i32 rows N, i32 k)`: z = x a^T;
+///   `grid = ceil(N/32) + G`, `block = 256`
 /// - `lora_gradient_NT(f32* out, bf16* x [N,W], bf16* z [N,P], u32* offsets, i32 width, i32 rank, i64 group_stride, i64 i_stride, i64 r_stride, i64 split_stride,
 ///   f32 scale)`: out[g,i,r] = scale * sum over rows of g of x[row,i] z[row,r], i < W, r < rank, at the strides; `grid = (ceil(W/64), G, splits)`,
 ///   `block = 256`; split s sums its share of the rows into out + s*split_stride

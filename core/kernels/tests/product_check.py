@@ -89,7 +89,7 @@ def check_lora():
             packed = torch.full((groups, pitch, width), float("nan"), device="cuda", dtype=torch.bfloat16)
             count = groups * pitch * width
             driver.launch(LORA, "lora_pack_a", (-(-count // 256),), 256, [packed, a, groups, rank, pitch, width, pitch, 0])
-            driver.launch(LORA, f"lora_down_{nt}", (-(-rows // 128) + groups,), 128, [z, x, packed, offsets, groups, width])
+            driver.launch(LORA, f"lora_down_{nt}", (-(-rows // 32) + groups,), 256, [z, x, packed, offsets, groups, rows, width])
             want = torch.cat([x[offs[e]:offs[e + 1]].float() @ packed[e].float().T for e in range(groups)])
             close(f"down {sizes} {width} {rank}", z, want, 4e-3)
             b = torch.randn(width, rank, groups, device="cuda")
@@ -163,6 +163,17 @@ def time_products():
             print(f"{rows} {label:6} {ms:7.3f} ms {flop / ms:6.0f} TFLOP/s; cuBLAS {flop / milliseconds(lambda: torch.matmul(x, m, out=out)):6.0f}", flush=True)
 
 
+def time_router():
+    for rows in (4096, 16384):
+        x, w, d = bf16(rows, 2880), bf16(32, 2880), bf16(rows, 32)
+        z, offsets = bf16(rows, 32), offsets_of([rows])
+        own = lambda: driver.launch(LORA, "lora_down_4", (-(-rows // 32),), 256, [z, x, w, None, 1, rows, 2880])
+        own()
+        close("router", z, x.double() @ w.double().T, 4e-3)
+        print(f"router of {rows}: cuBLAS {milliseconds(lambda: x @ w.T):.3f} ms, own {milliseconds(own):.3f} ms; back: cuBLAS {milliseconds(lambda: d @ w):.3f} ms, "
+              f"own {milliseconds(product('product_nn', bf16(rows, 2880), d, w, offsets, 2880, 32)):.3f} ms", flush=True)
+
+
 def time_lora():
     for rows, groups, width in [(65536, 32, 2880), (65536, 32, 5760), (16384, 32, 2880), (16384, 1, 2880), (16384, 1, 5120)]:
         offsets, x = offsets_of(sizes_of(rows, groups, 0.5)), bf16(rows, width)
@@ -170,7 +181,7 @@ def time_lora():
             a, z = bf16(groups, nt * 8, width), bf16(rows, nt * 8)
             splits = 1 if groups > 1 else 8
             out, i64 = torch.empty(splits, groups, nt * 8, width, device="cuda"), ctypes.c_int64
-            down = lambda: driver.launch(LORA, f"lora_down_{nt}", (-(-rows // 128) + groups,), 128, [z, x, a, offsets, groups, width])
+            down = lambda: driver.launch(LORA, f"lora_down_{nt}", (-(-rows // 32) + groups,), 256, [z, x, a, offsets, groups, rows, width])
             grad = lambda: driver.launch(LORA, f"lora_gradient_{nt}", (-(-width // 64), groups, splits), 256,
                                          [out, x, z, offsets, width, nt * 8, i64(nt * 8 * width), i64(1), i64(width), i64(groups * nt * 8 * width), 1.0])
             gb = rows * width * 2 / 1e6
@@ -183,5 +194,6 @@ check_products()
 check_lora()
 time_products()
 time_lora()
+time_router()
 print(f"{failures} failures")
 sys.exit(failures > 0)

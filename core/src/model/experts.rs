@@ -2,9 +2,9 @@
 
 use super::param::{Param, Weight};
 use crate::ops::grouped::{self, Plus};
-use crate::ops::lora::{Factors, Pack};
+use crate::ops::lora::{Factors, Lowered, Pack};
 use crate::ops::{Groups, mxfp4};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
@@ -85,27 +85,28 @@ impl Dy {
 }
 
 impl ExpertLinear {
-    /// `x A^T` of the update, if there is one, for rows `x` `[N, I]` grouped by expert.
+    /// Takes rows `x` `[N, I]`, grouped by expert, through the first factor of the update, if there is one.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn down(&self, x: &Tensor, experts: &Groups) -> Result<Option<Tensor>> {
-        let Some(lora) = &self.lora else {
-            return Ok(None);
-        };
-        let pack = lora.pack(self.dims().2, x.dtype())?;
-        pack.down(x, experts).map(Some)
+    pub fn lower(&self, x: &Tensor, experts: &Groups) -> Result<Option<Lowered>> {
+        match &self.lora {
+            None => Ok(None),
+            Some(lora) => {
+                let pack = lora.pack(self.dims().2, x.dtype())?;
+                pack.lower(x, experts).map(Some)
+            }
+        }
     }
 
-    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `xa` is what [`down`](Self::down) gave.
+    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `low` is what [`lower`](Self::lower) gave.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn forward(&self, x: &Tensor, xa: Option<&Tensor>, experts: &Groups) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, low: Option<&Lowered>, experts: &Groups) -> Result<Tensor> {
         let bias = Some(self.bias.get(x.dtype())?);
         let mut plus = Plus { bias, low: None };
-        if let (Some(lora), Some(xa)) = (&self.lora, xa) {
-            let pack = lora.pack(self.dims().2, x.dtype())?;
+        if let Some(Lowered { pack, xa }) = low {
             plus.low = Some(pack.up(xa, self.turned())?);
         }
         self.product(x, experts, plus, false)
@@ -118,16 +119,14 @@ impl ExpertLinear {
     pub fn backward(
         &self,
         input: impl FnOnce() -> Result<Tensor>,
-        xa: Option<&Tensor>,
+        low: Option<&Lowered>,
         dy: Dy,
         experts: &Groups,
     ) -> Result<Tensor> {
         let mut plus = Plus::default();
         self.bias
             .accumulate(|| grouped::bias_grad(&dy.weigh(&dy.rows)?, experts))?;
-        if let Some(lora) = &self.lora {
-            let xa = xa.context("no tape of the update")?;
-            let pack = lora.pack(self.dims().2, dy.rows.dtype())?;
+        if let (Some(lora), Some(Lowered { pack, xa })) = (&self.lora, low) {
             let dxa = pack.down_back(&dy.rows, experts)?;
             let (by_xa, weighed) = (dy.weigh(&dxa)?, dy.weigh(xa)?);
             let gradients = pack.gradients(&input()?, &by_xa, &weighed, &dy.rows, experts)?;

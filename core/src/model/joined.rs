@@ -7,8 +7,8 @@ use super::linear::Linear;
 use super::param::Weight;
 use crate::ops::Groups;
 use crate::ops::grouped::{self, Plus};
-use crate::ops::lora::{Factors, Pack};
-use anyhow::{Context, Result};
+use crate::ops::lora::{Factors, Lowered, Pack};
+use anyhow::Result;
 use candle_core::Tensor;
 
 /// The matrices `[O, I]` of layers, one below the other, with their biases `[O]`.
@@ -22,7 +22,7 @@ pub struct Joined {
 #[derive(Debug)]
 pub struct Tape {
     x: Tensor,
-    xa: Option<Tensor>,
+    low: Option<Lowered>,
 }
 
 /// A frozen matrix.
@@ -77,15 +77,17 @@ impl Joined {
             bias: self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?,
             low: None,
         };
-        let mut xa = None;
-        if let Some(pack) = pack(layers, x)? {
-            let down = pack.down(x, rows)?;
-            plus.low = Some(pack.up(&down, true)?);
-            xa = Some(down);
+        let low = match pack(layers, x)? {
+            Some(pack) => Some(pack.lower(x, rows)?),
+            None => None,
+        };
+        if let Some(Lowered { pack, xa }) = &low {
+            plus.low = Some(pack.up(xa, true)?);
         }
         let w = self.weight.unsqueeze(0)?.transpose(1, 2)?;
         let y = grouped::matmul(x, &w, rows, &plus)?;
-        Ok((y, Tape { x: x.clone(), xa }))
+        let x = x.clone();
+        Ok((y, Tape { x, low }))
     }
 
     /// Gradient by `x` from `dy` `[T, O]`; the updates accumulate theirs.
@@ -100,8 +102,7 @@ impl Joined {
         rows: &Groups,
     ) -> Result<Tensor> {
         let mut plus = Plus::default();
-        if let Some(pack) = pack(layers, dy)? {
-            let xa = tape.xa.as_ref().context("no tape of the update")?;
+        if let Some(Lowered { pack, xa }) = &tape.low {
             let dxa = pack.down_back(dy, rows)?;
             let gradients = pack.gradients(&tape.x, &dxa, xa, dy, rows)?;
             for (layer, gradient) in layers.iter().zip(gradients) {

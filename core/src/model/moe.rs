@@ -2,6 +2,7 @@
 
 use super::experts::{Dy, ExpertLinear};
 use super::linear::{Linear, Tape as LinearTape};
+use crate::ops::lora::Lowered;
 use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
 use crate::ops::swiglu::{self, Weighing};
@@ -33,8 +34,8 @@ pub struct Tape {
     /// Where tokens went.
     pub plan: RoutePlan,
     gate_up: Tensor,
-    gate_up_xa: Option<Tensor>,
-    down_xa: Option<Tensor>,
+    gate_up_low: Option<Lowered>,
+    down_low: Option<Lowered>,
 }
 
 impl Moe {
@@ -56,7 +57,7 @@ impl Moe {
         let (tape, h) = self.open(x, (logits, router), plan)?;
         let y = self
             .down
-            .forward(&h, tape.down_xa.as_ref(), &tape.plan.groups)?;
+            .forward(&h, tape.down_low.as_ref(), &tape.plan.groups)?;
         let out = permute::combine(&y, &tape.weights, &tape.plan, Some(residual))?;
         Ok((out, tape))
     }
@@ -84,13 +85,13 @@ impl Moe {
     ) -> Result<(Tape, Tensor)> {
         let weights = router::weights(&logits, &plan.ids)?;
         let rows = permute::gather(x, &plan)?;
-        let gate_up_xa = self.gate_up.down(&rows, &plan.groups)?;
+        let gate_up_low = self.gate_up.lower(&rows, &plan.groups)?;
         let gate_up = self
             .gate_up
-            .forward(&rows, gate_up_xa.as_ref(), &plan.groups)?;
+            .forward(&rows, gate_up_low.as_ref(), &plan.groups)?;
         drop(rows);
         let h = swiglu::forward(&gate_up, self.limit)?;
-        let down_xa = self.down.down(&h, &plan.groups)?;
+        let down_low = self.down.lower(&h, &plan.groups)?;
         let tape = Tape {
             x: x.clone(),
             router,
@@ -98,8 +99,8 @@ impl Moe {
             weights,
             plan,
             gate_up,
-            gate_up_xa,
-            down_xa,
+            gate_up_low,
+            down_low,
         };
         Ok((tape, h))
     }
@@ -117,8 +118,8 @@ impl Moe {
             weights,
             plan,
             gate_up,
-            gate_up_xa,
-            down_xa,
+            gate_up_low,
+            down_low,
         } = tape;
         let groups = &plan.groups;
         let by_row = weights.flatten_all()?.index_select(&plan.order, 0)?;
@@ -127,7 +128,7 @@ impl Moe {
             weights: Some(by_row),
         };
         let h = || swiglu::forward(&gate_up, self.limit);
-        let dh = self.down.backward(h, down_xa.as_ref(), dy, groups)?;
+        let dh = self.down.backward(h, down_low.as_ref(), dy, groups)?;
         let bias = self.down.bias.get(dout.dtype())?;
         let weighing = Weighing {
             weights: &weights,
@@ -143,7 +144,7 @@ impl Moe {
         let rows = || permute::gather(&x, &plan);
         let dxs = self
             .gate_up
-            .backward(rows, gate_up_xa.as_ref(), dy, groups)?;
+            .backward(rows, gate_up_low.as_ref(), dy, groups)?;
 
         let experts = logits.dim(1)?;
         let mut dlogits = router::weights_backward(&weights, &plan.ids, &dweights, experts)?;

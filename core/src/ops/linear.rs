@@ -12,7 +12,7 @@ use candle_core::Tensor;
 /// Shapes do not fit.
 pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _span = profile::whole(Group::Projections);
-    let y = x.matmul(&w.t()?)?;
+    let y = product(x, w)?;
     let Some(bias) = bias else { return Ok(y) };
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = y.device().clone() {
@@ -21,6 +21,18 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     let rows = y.dim(0)?;
     let groups = Groups::one(rows, y.device())?;
     grouped::add_bias(y, &bias.unsqueeze(0)?, &groups)
+}
+
+/// `x w^T`. A product of few outputs (a router's) costs reading `x` once and has a kernel for that.
+fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = x.device()
+        && x.dtype() == candle_core::DType::BF16
+        && super::cuda::lora::fits(w.dim(0)?, w.dim(1)?)
+    {
+        return super::cuda::lora::narrow(x, w, cuda);
+    }
+    Ok(x.matmul(&w.t()?)?)
 }
 
 /// Gradient by `x`: `dy w`.

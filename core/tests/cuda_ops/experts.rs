@@ -187,6 +187,30 @@ fn grouped_products_and_biases() {
     }
 }
 
+/// All rows in one group, the matrix a view that a dimension was added to, as linear layers are.
+#[test]
+fn products_of_one_group() {
+    let Some(card) = card() else { return };
+    for (rows, i, o) in [(700, 136, 200), (21, 64, 40)] {
+        let (x, w) = (
+            card.normal(1, &[rows, i], 1.0),
+            card.normal(2, &[o, i], 1.0 / (i as f32).sqrt()),
+        );
+        let bias = card.normal(3, &[o], 1.0);
+        let run = |x: &Tensor, w: &Tensor, bias: &Tensor| {
+            let groups = Groups::one(rows, x.device()).unwrap();
+            let w = w.unsqueeze(0).unwrap().transpose(1, 2).unwrap();
+            let plus = Plus {
+                bias: Some(bias.unsqueeze(0).unwrap()),
+                low: None,
+            };
+            grouped::matmul(x, &w, &groups, &plus).unwrap()
+        };
+        let y = run(&x.gpu, &w.gpu, &bias.gpu);
+        agree("one group", &y, &run(&x.cpu, &w.cpu, &bias.cpu), CHAINED);
+    }
+}
+
 /// The transposed view on both devices.
 fn turned(w: &Both) -> Both {
     Both {

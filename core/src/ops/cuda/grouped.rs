@@ -12,11 +12,10 @@ const F32: u64 = 4;
 
 /// The matrices' address, whether they are transposed, and what keeps them alive.
 fn matrices(w: &Tensor) -> Result<(Tensor, bool)> {
-    let (_, i, o) = w.dims3()?;
-    match w.stride() {
-        [_, row, 1] if *row == o && w.is_contiguous() => Ok((w.clone(), false)),
-        [e, 1, column] if *column == i && *e == i * o => Ok((w.transpose(1, 2)?, true)),
-        _ => Ok((w.contiguous()?, false)),
+    let turned = w.transpose(1, 2)?;
+    match turned.is_contiguous() && !w.is_contiguous() {
+        true => Ok((turned, true)),
+        false => Ok((w.contiguous()?, false)),
     }
 }
 

@@ -33,6 +33,10 @@ pub fn fits(pitch: usize, width: usize) -> bool {
     pitch.is_multiple_of(8) && (8..=64).contains(&pitch) && width.is_multiple_of(8)
 }
 
+/// Rows and threads of a block of `lora_down`.
+const DOWN_ROWS: usize = 32;
+const DOWN_THREADS: u32 = 256;
+
 /// `x a^T`.
 pub fn down(x: &Tensor, a: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
     let ((n, k), (count, pitch, _)) = (x.dims2()?, a.dims3()?);
@@ -44,11 +48,31 @@ pub fn down(x: &Tensor, a: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Resul
         b16(a)?,
         u32(groups.offsets())?,
         int(count)?,
+        int(n)?,
         int(k)?,
     ];
-    let grid = Grid::new([n.div_ceil(128) + count, 1, 1], 128);
+    let grid = Grid::new([n.div_ceil(DOWN_ROWS) + count, 1, 1], DOWN_THREADS);
     launch(cuda, &LORA, DOWN[pitch / 8 - 1], grid, &args)?;
     Ok(z)
+}
+
+/// `x w^T` for a matrix `[O, I]` of few outputs.
+pub fn narrow(x: &Tensor, w: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
+    let ((n, i), (o, _)) = (x.dims2()?, w.dims2()?);
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let y = empty((n, o), DType::BF16, cuda)?;
+    let args = [
+        b16(&y)?,
+        b16(&x)?,
+        b16(&w)?,
+        Arg::Pointer(0),
+        int(1)?,
+        int(n)?,
+        int(i)?,
+    ];
+    let grid = Grid::new([n.div_ceil(DOWN_ROWS), 1, 1], DOWN_THREADS);
+    launch(cuda, &LORA, DOWN[o / 8 - 1], grid, &args)?;
+    Ok(y)
 }
 
 /// Blocks that keep a card busy while they read.

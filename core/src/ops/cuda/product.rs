@@ -18,11 +18,12 @@ enum Lie {
 }
 
 fn lie(w: &Tensor) -> Result<Option<Lie>> {
-    let (_, i, o) = w.dims3()?;
-    Ok(match w.stride() {
-        _ if w.is_contiguous() => Some(Lie::Rows),
-        [g, 1, column] if *column == i && *g == i * o => Some(Lie::Columns),
-        _ => None,
+    Ok(if w.is_contiguous() {
+        Some(Lie::Rows)
+    } else if w.transpose(1, 2)?.is_contiguous() {
+        Some(Lie::Columns)
+    } else {
+        None
     })
 }
 

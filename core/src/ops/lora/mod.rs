@@ -6,7 +6,7 @@
 
 pub mod pack;
 
-pub use pack::{Factors, Pack, Place, Strides};
+pub use pack::{Factors, Lowered, Pack, Place, Strides};
 
 use super::linear;
 use crate::profile::{self, Group};

@@ -20,6 +20,15 @@ pub struct Factors {
     pub b: Tensor,
 }
 
+/// Rows after the first factor, and the pack they went through, for what comes after and for the way back.
+#[derive(Debug)]
+pub struct Lowered {
+    /// The factors.
+    pub pack: Pack,
+    /// `x A^T`, `[N, P]`.
+    pub xa: Tensor,
+}
+
 /// Where a module's factors lie in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -156,6 +165,15 @@ impl Pack {
             places,
             scale,
         })
+    }
+
+    /// Takes rows `[N, I]` through the first factor.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn lower(self, x: &Tensor, groups: &Groups) -> Result<Lowered> {
+        let xa = self.down(x, groups)?;
+        Ok(Lowered { pack: self, xa })
     }
 
     /// `x A^T`, `[N, P]`, of rows `[N, I]`.
