@@ -1,16 +1,21 @@
-// Rows between token order and expert order. A warp takes an output row; 16 bytes a lane where the width allows.
+// Rows between token order and expert order. A warp takes a token's row; 16 bytes a lane where the width allows.
 #include "common.cuh"
 
-KERNEL permute_gather(bf16* __restrict__ y, const bf16* __restrict__ x, const u32* __restrict__ order, i64 rows, int width, int k) {
-    const i64 row = warp_row();
+// Each token's row is read once and written to its k places.
+KERNEL permute_gather(bf16* __restrict__ y, const bf16* __restrict__ x, const u32* __restrict__ inverse, i64 tokens, int width, int k) {
+    const i64 token = warp_row();
     const int lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    x += (i64)(order[row] / (u32)k) * width, y += row * width;
+    if (token >= tokens) return;
+    x += token * width, inverse += token * k;
     if (width % 8 == 0) {
 #pragma unroll 4
-        for (int i = lane; i < width / 8; i += 32) reinterpret_cast<uint4*>(y)[i] = reinterpret_cast<const uint4*>(x)[i];
+        for (int i = lane; i < width / 8; i += 32) {
+            const uint4 value = reinterpret_cast<const uint4*>(x)[i];
+            for (int j = 0; j < k; j++) reinterpret_cast<uint4*>(y + (i64)inverse[j] * width)[i] = value;
+        }
     } else {
-        for (int i = lane; i < width; i += 32) y[i] = x[i];
+        for (int i = lane; i < width; i += 32)
+            for (int j = 0; j < k; j++) y[(i64)inverse[j] * width + i] = x[i];
     }
 }
 

@@ -100,8 +100,8 @@ pub const fn attention_tile(head_dim: usize) -> usize {
 pub const ROUTER: Module = module!("router");
 
 /// Rows moved between token order and expert order. `order [N]` is the source row t*K+j of each sorted row,
-/// `inverse [N]` the sorted row of (t, j). Row geometry over the rows of the first output.
-/// - `permute_gather(bf16* y [N,H], bf16* x [T,H], u32* order, i64 rows N, i32 width, i32 k)`
+/// `inverse [N]` the sorted row of (t, j). Row geometry over the tokens.
+/// - `permute_gather(bf16* y [N,H], bf16* x [T,H], u32* inverse, i64 tokens, i32 width, i32 k)`
 /// - `permute_gather_backward(bf16* dx [T,H], bf16* add [T,H] or null, bf16* dy [N,H], u32* inverse, i64 tokens, i32 width, i32 k)`
 /// - `permute_combine(bf16* out [T,H], bf16* residual [T,H] or null, bf16* y [N,H], f32* weights [T,K], u32* inverse, i64 tokens, i32 width, i32 k)`
 pub const PERMUTE: Module = module!("permute");

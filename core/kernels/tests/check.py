@@ -43,8 +43,8 @@ def rms_norm(h):
     for rows, width in [(5, 2880), (1, 64), (37, 100), (3, 4096), (129, 33)]:
         x, w, dy = bf16(rows, width, scale=2), bf16(width), bf16(rows, width)
         y, dx = torch.empty_like(x), torch.empty_like(x)
-        h.rows("rms_norm", "rms_norm_forward", rows, y, x, w, h.i32(rows), h.i32(width), h.f32(1e-5))
-        h.rows("rms_norm", "rms_norm_backward", rows, dx, x, w, dy, h.i32(rows), h.i32(width), h.f32(1e-5))
+        h.rows("rms_norm", "rms_norm_forward", rows, y, None, x, None, w, h.i32(rows), h.i32(width), h.f32(1e-5))
+        h.rows("rms_norm", "rms_norm_backward", rows, dx, x, w, dy, None, h.i32(rows), h.i32(width), h.f32(1e-5))
         per, rstd = 8, torch.empty(rows, device="cuda")
         blocks = -(-rows // per)
         partial, dw = torch.empty(blocks, width, device="cuda"), torch.empty(width, device="cuda")
@@ -110,23 +110,17 @@ def permute(h):
     for tokens, width, k in [(9, 2880, 4), (130, 64, 4), (3, 33, 2), (65, 520, 3)]:
         _, order, inverse, _ = plan(tokens, k, 8)
         n = tokens * k
-        x, dxs, y, dout, w = bf16(tokens, width), bf16(n, width), bf16(n, width), bf16(tokens, width), torch.rand(tokens, k, device="cuda")
+        x, dxs, y, w = bf16(tokens, width), bf16(n, width), bf16(n, width), torch.rand(tokens, k, device="cuda")
         out = torch.empty_like(y)
-        h.rows("permute", "permute_gather", n, out, x, order, h.i64(n), h.i32(width), h.i32(k))
+        h.rows("permute", "permute_gather", tokens, out, x, inverse, h.i64(tokens), h.i32(width), h.i32(k))
         h.equal(f"permute_gather {tokens}x{width}", out, x[order.long() // k])
         dx = torch.empty_like(x)
-        h.rows("permute", "permute_gather_backward", tokens, dx, dxs, inverse, h.i64(tokens), h.i32(width), h.i32(k))
+        h.rows("permute", "permute_gather_backward", tokens, dx, None, dxs, inverse, h.i64(tokens), h.i32(width), h.i32(k))
         h.close(f"permute_gather_backward {tokens}x{width}", dx, dxs.double()[inverse.long()].view(tokens, k, width).sum(1))
         comb = torch.empty_like(x)
-        h.rows("permute", "permute_combine", tokens, comb, y, w, inverse, h.i64(tokens), h.i32(width), h.i32(k))
-        y64, w64 = y.double().requires_grad_(), w.double().requires_grad_()
-        want = (y64[inverse.long()].view(tokens, k, width) * w64[..., None]).sum(1)
-        want.backward(dout.double())
+        h.rows("permute", "permute_combine", tokens, comb, None, y, w, inverse, h.i64(tokens), h.i32(width), h.i32(k))
+        want = (y.double()[inverse.long()].view(tokens, k, width) * w.double()[..., None]).sum(1)
         h.close(f"permute_combine {tokens}x{width}", comb, want)
-        dy, dw = torch.empty_like(y), torch.empty_like(w)
-        h.rows("permute", "permute_combine_backward", n, dy, dw, y, w, order, dout, h.i64(n), h.i32(width), h.i32(k))
-        h.close(f"permute_combine_backward {tokens}x{width} dy", dy, y64.grad)
-        h.close(f"permute_combine_backward {tokens}x{width} dw", dw, w64.grad, 1e-5)
 
 
 def bias(h):
@@ -154,13 +148,20 @@ def swiglu(h):
         gu.view(-1)[: 2 * n * f // 7] = 7.0  # at the bound the gradient passes
         y, d = torch.empty_like(dh), torch.empty_like(gu)
         h.elements("swiglu", "swiglu_forward", n * f, y, gu, h.i64(n * f), h.f32(7))
-        h.elements("swiglu", "swiglu_backward", n * f, d, gu, dh, h.i64(n * f), h.f32(7))
+        # every row a token with one choice, in an order of its own
+        order = torch.randperm(n, device="cuda", dtype=torch.int32)
+        ids, by_bias = torch.randint(0, 3, (n,), device="cuda", dtype=torch.int32), bf16(n, 3)
+        w, dw = torch.rand(n, device="cuda"), torch.empty(n, device="cuda")
+        h.rows("swiglu", "swiglu_backward", n, d, dw, gu, dh, w, order, ids, by_bias, h.i64(n), h.i32(f), h.i32(1), h.i32(3), h.f32(7))
         x = gu.double().requires_grad_()
         g, u = x[:, 0::2].clamp(max=7), x[:, 1::2].clamp(-7, 7)
         want = (u + 1) * g * torch.sigmoid(1.702 * g)
-        want.backward(dh.double())
+        want.backward(dh.double() * w.double()[order.long()][:, None])
         h.close(f"swiglu {n}x{f}", y, want)
         h.close(f"swiglu_backward {n}x{f}", d, x.grad)
+        want_w = by_bias.double().gather(1, ids.long()[:, None])[:, 0]
+        want_w[order.long()] += (want.detach() * dh.double()).sum(1)
+        h.close(f"swiglu_backward {n}x{f} weights", dw, want_w, 1e-4)
 
 
 LUT = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
@@ -188,13 +189,17 @@ def cross_entropy(h):
         labels = torch.randint(0, vocab, (n,), device="cuda", dtype=torch.int32)
         loss, lse, dloss = torch.empty(n, device="cuda"), torch.empty(n, device="cuda"), torch.randn(n, device="cuda")
         d = torch.empty_like(logits)
-        h.launch("cross_entropy", f"cross_entropy_forward_{name}", (n,), 512, loss, lse, logits, labels, h.i32(vocab))
+        best = torch.empty(n, device="cuda", dtype=torch.int32)
+        h.launch("cross_entropy", f"cross_entropy_forward_{name}", (n,), 512, loss, lse, best, logits, labels, h.i32(vocab))
         h.launch("cross_entropy", f"cross_entropy_backward_{name}", (n, -(-vocab // 8192)), 256, d, logits, lse, labels, dloss, h.i32(vocab))
+        # ties go to the lowest index
+        chosen = (logits == logits.amax(-1, keepdim=True)).int().argmax(-1)
         x = logits.double().requires_grad_()
         want = torch.nn.functional.cross_entropy(x, labels.long(), reduction="none")
         want.backward(dloss.double())
         h.close(f"cross_entropy {name} {vocab} loss", loss, want, 1e-6)
         h.close(f"cross_entropy {name} {vocab} lse", lse, x.logsumexp(-1), 1e-6)
+        h.equal(f"cross_entropy {name} {vocab} best", best.long(), chosen)
         h.close(f"cross_entropy {name} {vocab} dlogits", d, x.grad, 3e-3 if name == "bf16" else 1e-5)
 
 
@@ -241,23 +246,23 @@ def time_all(h):
     t, hidden, f, k, e = 16384, 2880, 2880, 4, 32
     x, w, dy, y = bf16(t, hidden), bf16(hidden), bf16(t, hidden), bf16(t, hidden)
     rms = h.i32(t), h.i32(hidden), h.f32(1e-5)
-    h.bandwidth("rms_norm_forward", 2 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_forward", t, y, x, w, *rms))
-    h.bandwidth("rms_norm_backward", 3 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_backward", t, y, x, w, dy, *rms))
+    h.bandwidth("rms_norm_forward", 2 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_forward", t, y, None, x, None, w, *rms))
+    h.bandwidth("rms_norm_backward", 3 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_backward", t, y, x, w, dy, None, *rms))
     n = t * k
     _, order, inverse, offsets = plan(t, k, e)
-    xs, ys, wt, dwt = bf16(n, hidden), bf16(n, hidden), torch.rand(t, k, device="cuda"), torch.rand(t, k, device="cuda")
+    xs, wt, dwt = bf16(n, hidden), torch.rand(t, k, device="cuda"), torch.rand(t, k, device="cuda")
+    ids, by_bias = torch.randint(0, e, (t, k), device="cuda", dtype=torch.int32), bf16(t, e)
     sizes = h.i32(hidden), h.i32(k)
-    h.bandwidth("permute_gather", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather", n, xs, x, order, h.i64(n), *sizes))
-    h.bandwidth("permute_combine", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_combine", t, y, xs, wt, inverse, h.i64(t), *sizes))
-    h.bandwidth("permute_gather_backward", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather_backward", t, y, xs, inverse, h.i64(t), *sizes))
-    h.bandwidth("permute_combine_backward", x.nbytes + 2 * xs.nbytes, lambda: h.rows("permute", "permute_combine_backward", n, ys, dwt, xs, wt, order, dy, h.i64(n), *sizes))
+    h.bandwidth("permute_gather", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather", t, xs, x, inverse, h.i64(t), *sizes))
+    h.bandwidth("permute_combine", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_combine", t, y, None, xs, wt, inverse, h.i64(t), *sizes))
+    h.bandwidth("permute_gather_backward", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather_backward", t, y, None, xs, inverse, h.i64(t), *sizes))
     b = bf16(e, hidden)
     h.bandwidth("grouped_add_bias", 2 * xs.nbytes, lambda: h.rows("bias", "grouped_add_bias", n, xs, b, offsets, h.i64(n), h.i32(hidden), h.i32(e)))
     db = torch.empty(e, hidden, device="cuda")
     h.bandwidth("grouped_bias_grad", xs.nbytes, lambda: h.launch("bias", "grouped_bias_grad", (-(-hidden // 64), e), 256, db, xs, offsets, h.i32(hidden)))
     gu, dgu = bf16(n, 2 * f), bf16(n, 2 * f)
     h.bandwidth("swiglu_forward", gu.nbytes * 3 // 2, lambda: h.elements("swiglu", "swiglu_forward", n * f, xs, gu, h.i64(n * f), h.f32(7)))
-    h.bandwidth("swiglu_backward", gu.nbytes * 5 // 2, lambda: h.elements("swiglu", "swiglu_backward", n * f, dgu, gu, xs, h.i64(n * f), h.f32(7)))
+    h.bandwidth("swiglu_backward", gu.nbytes * 5 // 2, lambda: h.rows("swiglu", "swiglu_backward", n, dgu, dwt, gu, xs, wt, order, ids, by_bias, h.i64(n), h.i32(f), h.i32(k), h.i32(e), h.f32(7)))
     blocks = torch.randint(0, 256, (e, 2 * f, hidden // 32, 16), device="cuda", dtype=torch.uint8)
     scales = torch.randint(110, 130, (e, 2 * f, hidden // 32), device="cuda", dtype=torch.uint8)
     full = torch.empty(e, 2 * f, hidden, device="cuda", dtype=torch.bfloat16)
@@ -272,7 +277,7 @@ def time_all(h):
     vocab, rows = 201088, 4096
     logits = torch.randn(rows, vocab, device="cuda", dtype=torch.bfloat16)
     labels, lse, loss = torch.zeros(rows, device="cuda", dtype=torch.int32), torch.empty(rows, device="cuda"), torch.empty(rows, device="cuda")
-    h.bandwidth("cross_entropy_forward_bf16", logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_forward_bf16", (rows,), 512, loss, lse, logits, labels, h.i32(vocab)))
+    h.bandwidth("cross_entropy_forward_bf16", logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_forward_bf16", (rows,), 512, loss, lse, labels.clone(), logits, labels, h.i32(vocab)))
     h.bandwidth("cross_entropy_backward_bf16", 2 * logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_backward_bf16", (rows, -(-vocab // 8192)), 256, logits, logits, lse, labels, loss, h.i32(vocab)))
     count = 1 << 26
     p = [torch.rand(count, device="cuda") for _ in range(4)]

@@ -52,7 +52,7 @@ impl MemoryPlan {
             ("at most at once: output head", sizes.head()),
             (
                 "at most at once: attention of one layer, backward",
-                again + sizes.attention_backward(),
+                sizes.attention_backward(),
             ),
             (
                 "at most at once: experts of one layer, backward",
@@ -77,7 +77,7 @@ impl MemoryPlan {
     }
 
     /// The most layers that can keep their tape in `free` bytes beside the weights, which are there
-    /// already; a tenth is left over.
+    /// already; a twentieth is left over.
     pub fn layers_that_fit(config: &Config, shape: &Shape, free: u64) -> usize {
         let with = |kept_layers: usize| Shape {
             kept_layers: kept_layers as u64,
@@ -89,11 +89,11 @@ impl MemoryPlan {
             .unwrap_or(0)
     }
 
-    /// Whether a run fits in `free` bytes beside the weights and what is trained, which are there already; a tenth is
-    /// left over.
+    /// Whether a run fits in `free` bytes beside the weights and what is trained, which are there already; a twentieth
+    /// is left over.
     pub fn fits(config: &Config, shape: &Shape, free: u64) -> bool {
         let there = shape.weight_bytes + shape.trainable * 4;
-        Self::new(config, shape).total() - there <= free / 10 * 9
+        Self::new(config, shape).total() - there <= free / 20 * 19
     }
 
     /// All together, in bytes.
@@ -155,32 +155,33 @@ mod tests {
         MemoryPlan::new(&config, shape).total() as f64 / GIB
     }
 
-    /// Micro-batches of 4 sequences of up to 4,096 tokens, of which the largest had 13,820 tokens.
+    /// `apus bench` on an H100: tokens of the micro-batch, weights, layers kept, parameters of adapters, GiB.
     #[test]
-    fn within_a_tenth_of_what_was_measured_on_an_h200() {
-        for (weights, kept_layers, measured) in [
-            (PACKED, 0, 18.63),
-            (PACKED, 24, 49.96),
-            (DENSE, 0, 44.01),
-            (DENSE, 8, 54.42),
-            (DENSE, 24, 76.10),
+    fn within_a_tenth_of_what_was_measured() {
+        const ATTENTION: u64 = 3_981_312;
+        const EXPERTS: u64 = 92_454_912;
+        for (tokens, weights, kept_layers, trainable, measured) in [
+            (16_384, PACKED, 0, ATTENTION, 17.76),
+            (16_384, PACKED, 24, ATTENTION, 46.56),
+            (16_384, PACKED, 24, EXPERTS, 47.59),
+            (4_096, DENSE, 24, ATTENTION, 47.51),
+            (4_096, DENSE, 24, EXPERTS, 48.78),
+            (2_048, PACKED, 0, ATTENTION, 14.34),
+            (60_000, PACKED, 0, ATTENTION, 28.66),
         ] {
             let planned = planned(&Shape {
                 kept_layers,
-                ..shape(13_820, weights)
+                trainable,
+                expert_adapters: trainable == EXPERTS,
+                ..shape(tokens, weights)
             });
             assert!(
                 (planned / measured - 1.0).abs() < 0.1,
-                "{weights} GiB of weights, {kept_layers} layers kept: planned {planned:.2}, measured {measured}"
+                "{tokens} tokens, {weights} GiB of weights, {kept_layers} layers kept: planned {planned:.2}, measured \
+                 {measured}"
             );
+            println!("{tokens} {weights} {kept_layers}: {planned:.2} {measured}");
         }
-    }
-
-    #[test]
-    fn small_and_long_runs_on_small_cards() {
-        assert!(planned(&shape(2_048, PACKED)) < 15.0);
-        assert!(planned(&shape(16_384, PACKED)) < 20.0);
-        assert!(planned(&shape(60_000, PACKED)) < 40.0);
     }
 
     #[test]

@@ -8,18 +8,18 @@ use candle_core::{CudaDevice, DType, Tensor};
 
 /// Rows of tokens in the order of experts.
 pub fn gather(x: &Tensor, plan: &RoutePlan, cuda: &CudaDevice) -> Result<Tensor> {
-    let ((_, h), n) = (x.dims2()?, plan.rows());
+    let ((t, h), n) = (x.dims2()?, plan.rows());
     let x = x.contiguous()?;
     let y = empty((n, h), DType::BF16, cuda)?;
     let args = [
         b16(&y)?,
         b16(&x)?,
-        u32(&plan.order)?,
-        long(n),
+        u32(&plan.inverse)?,
+        long(t),
         int(h)?,
         int(plan.k)?,
     ];
-    launch(cuda, &PERMUTE, "permute_gather", Grid::rows(n), &args)?;
+    launch(cuda, &PERMUTE, "permute_gather", Grid::rows(t), &args)?;
     Ok(y)
 }
 

@@ -22,6 +22,8 @@ pub struct Sizes {
     c: u64,
     made_anew: bool,
     expert_adapters: bool,
+    /// Bytes of a layer's packed adapters.
+    packs: u64,
 }
 
 const F32: u64 = 4;
@@ -42,6 +44,7 @@ impl Sizes {
             c: shape.compute_bytes,
             made_anew: shape.experts_made_anew,
             expert_adapters: shape.expert_adapters,
+            packs: 2 * shape.trainable * shape.compute_bytes / config.num_hidden_layers as u64,
         }
     }
 
@@ -93,33 +96,37 @@ impl Sizes {
         }
     }
 
-    /// What a layer's tape holds beside the layer's input: the normed input of q, k and v, qkv, the output that o
-    /// reads and its log-sum-exps, the residual in the middle, its normed copy that the experts read, and theirs.
-    pub fn tape(&self) -> u64 {
-        let attention = self.x() + self.qkv() + self.out() + self.lse();
-        let (middle, normed) = (self.x(), self.x());
-        attention + middle + normed + self.routing() + self.gate_up() + self.y()
+    /// What the tape of attention holds: the normed input of q, k and v, qkv, the output that o reads and its
+    /// log-sum-exps.
+    fn attention_tape(&self) -> u64 {
+        self.x() + self.qkv() + self.out() + self.lse()
     }
 
-    /// Backward of the experts, beside the tape: `dy` of the layer, `dy` of the rows, `dh`, `dgate_up`, and the
-    /// greatest of what follows: the matrices with `dxs`; `dxs` with what an adapter makes of it; the sum over a
-    /// token's experts and the router's part.
+    /// What a layer's tape holds beside the layer's input: attention's, the residual in the middle, its normed copy
+    /// that the experts read, and theirs; and the adapters packed in the compute type, B both ways.
+    pub fn tape(&self) -> u64 {
+        let (middle, normed) = (self.x(), self.x());
+        self.attention_tape() + middle + normed + self.routing() + self.gate_up() + self.packs
+    }
+
+    /// Backward of the experts, beside the tape: `dy` of the layer, and the greatest of what follows: the rows' `dy` with
+    /// down's matrices and `dh`; gate_up's matrices with `dxs` (`dgate_up` takes the place of `gate_up`); `dxs` with the
+    /// sum over a token's experts and the router's part. An adapter gathers or makes its rows again before the matrices are there.
     pub fn moe_backward(&self) -> u64 {
-        let held = self.x() + self.y() + self.h() + self.gate_up();
-        let product = self.matrices(self.hidden, 2 * self.inter) + self.y();
-        let sums = self.y() + 3 * self.x() + self.routing();
-        let (rows, update, sum) = (self.y(), self.y(), self.y());
+        let down = self.y() + self.matrices(self.inter, self.hidden) + self.h();
+        let gate_up = self.matrices(self.hidden, 2 * self.inter) + self.y();
+        let sums = self.y() + 2 * self.x() + self.routing();
         let adapter = match self.expert_adapters {
-            true => rows + update + sum + self.y(),
+            true => self.y() + self.h(),
             false => 0,
         };
-        held + product.max(sums).max(adapter)
+        self.x() + down.max(gate_up).max(sums).max(adapter)
     }
 
-    /// Backward of attention, beside the tape: `dy`, `dmixed`, `dmiddle`, `dout`, `delta`, `dqkv` before and after the
-    /// rotation, the part of q, and gradients by the input.
+    /// Backward of attention, when the experts' tape is gone: its own tape, `dmiddle`, `dout`, `delta`, `dqkv` before
+    /// and after the rotation, and the gradients by the input.
     pub fn attention_backward(&self) -> u64 {
-        3 * self.x() + 2 * self.out() + self.lse() + 2 * self.qkv() + 3 * self.x()
+        self.attention_tape() + 3 * self.x() + self.out() + self.lse() + 2 * self.qkv()
     }
 
     /// The head: the picked rows and the normed ones, and the logits of a chunk with their gradient in the same
