@@ -180,7 +180,7 @@ fn run_dir(config: &SftConfig) -> Result<PathBuf> {
 }
 
 /// The resolved configuration as args.json holds it.
-fn args(config: &SftConfig) -> Map<String, Value> {
+pub(crate) fn args(config: &SftConfig) -> Map<String, Value> {
     let Ok(Value::Object(mut args)) = serde_json::to_value(config) else {
         return Map::new();
     };

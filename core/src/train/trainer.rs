@@ -285,8 +285,8 @@ impl<'a> Trainer<'a> {
             let found = batch
                 .train(self.model, &self.loss, window, &options)
                 .with_context(|| {
-                    let (tokens, examples) = (batch.tokens(), groups[index]);
-                    format!("micro-batch {index} of {tokens} tokens (examples {examples:?})")
+                    let (tokens, examples) = (batch.tokens(), some(groups[index]));
+                    format!("micro-batch {index} of {tokens} tokens ({examples})")
                 })?;
             let hits = found
                 .loss
@@ -364,6 +364,16 @@ impl<'a> Trainer<'a> {
             progress.step
         );
         Ok(self.settings.learning_rate * factor * self.lr_factor)
+    }
+}
+
+/// `examples 3, 1, 4`, or the first eight and how many more.
+fn some(examples: &[usize]) -> String {
+    let shown: Vec<String> = examples.iter().take(8).map(usize::to_string).collect();
+    let shown = shown.join(", ");
+    match examples.len().saturating_sub(8) {
+        0 => format!("examples {shown}"),
+        more => format!("examples {shown} and {more} more"),
     }
 }
 

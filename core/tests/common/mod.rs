@@ -20,14 +20,19 @@ pub fn golden(path: &str) -> PathBuf {
     .join(path)
 }
 
-/// The reference model.
+/// The reference model on the CPU.
 pub fn load(form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
+    load_on(&Device::Cpu, form, experts, training)
+}
+
+/// The reference model on a device.
+pub fn load_on(device: &Device, form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
     let dir = golden(form);
     let config = Config::read(&dir.join("config.json")).unwrap();
     let options = LoadOptions {
         experts,
         training,
-        ..LoadOptions::frozen(&Device::Cpu)
+        ..LoadOptions::frozen(device)
     };
     GptOss::load(&config, &Directory::open(&dir).unwrap(), &options, |_| {}).unwrap()
 }
