@@ -5,8 +5,8 @@
 //! product forward and one for the gradient by its input; attention two products over the visible pairs of
 //! tokens forward and five backward; a low-rank update two thin products forward and four backward; the
 //! output head only the supervised tokens. What is small beside matrices (norms, activations, softmax,
-//! optimizer) is left out. Layers that keep only their input run forward again; that is counted apart,
-//! since it makes no progress.
+//! optimizer) is left out. Layers that keep only their input run forward again, up to the experts' activation; that is
+//! counted apart, since it makes no progress.
 
 use crate::model::{Config, DecoderLayer, ExpertLinear, GptOss, Linear, Matrix};
 use std::ops::{Add, AddAssign};
@@ -58,7 +58,7 @@ impl AddAssign for Flops {
 pub struct Count {
     /// Forward and backward.
     pub model: Flops,
-    /// Forward again, in layers that keep only their input.
+    /// Forward again, in layers that keep only their input: all but the last product of the experts.
     pub again: Flops,
 }
 
@@ -102,7 +102,11 @@ impl Work<'_> {
             let forward = self.layer_forward(trained, window);
             count.model += forward + self.layer_backward(trained, &forward);
             if index + self.kept < c.num_hidden_layers {
-                count.again += forward;
+                // gate_up is two of the experts' three matrices of equal size.
+                count.again += Flops {
+                    experts: forward.experts / 3 * 2,
+                    ..forward
+                };
             }
         }
         let head = 2 * (c.vocab_size * c.hidden_size * self.targets) as u64;
@@ -281,7 +285,7 @@ mod tests {
             count(&[50], 50, 0, Trained::default()),
         );
         assert_eq!(all.model, none.model);
-        assert_eq!(2 * none.again.experts, none.model.experts);
+        assert_eq!(3 * none.again.experts, none.model.experts);
         assert_eq!(7 * none.again.attention, 2 * none.model.attention);
         assert_eq!(none.again.head, 0);
         let two = count(&[50], 50, 22, Trained::default());

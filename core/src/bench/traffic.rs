@@ -37,10 +37,12 @@ impl Traffic {
             false => 0,
         };
         Self {
-            norms: 2 * tokens * row * (2 * forward + 3 * layers),
+            // Forward one norm reads a row and writes one, the other reads two and writes two; backward three are read.
+            norms: tokens * row * (6 * forward + 8 * layers),
             rope: 2 * tokens * heads * c.head_dim as u64 * width * (forward + layers),
             activation: rows * inner * (3 * forward + 5 * layers),
-            dequantise: unpacked * (forward + layers),
+            // A layer that runs again needs gate_up alone, two of three matrices.
+            dequantise: unpacked * 2 * layers + unpacked / 3 * 2 * again,
         }
     }
 }
@@ -64,12 +66,12 @@ mod tests {
         };
         let found = Traffic::new(&work, 2, true);
         // 36 forward passes of a layer, 24 backward.
-        assert_eq!(found.norms, 100 * 5760 * 2 * (2 * 36 + 3 * 24));
+        assert_eq!(found.norms, 100 * 5760 * (6 * 36 + 8 * 24));
         assert_eq!(found.rope, 100 * 80 * 64 * 2 * 2 * 60);
         assert_eq!(found.activation, 400 * 5760 * (3 * 36 + 5 * 24));
         let experts = 32 * 3 * 2880 * 2880;
         let bytes = experts / 2 + experts / 32 + 2 * experts;
-        assert_eq!(found.dequantise, bytes * 60);
+        assert_eq!(found.dequantise, bytes * 48 + bytes / 3 * 2 * 12);
         assert_eq!(Traffic::new(&work, 2, false).dequantise, 0);
     }
 }
