@@ -345,7 +345,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     for name in &config.report_to {
         match name.as_str() {
             "none" | "console" | "jsonl" => {}
-            "swanlab" | "tensorboard" | "wandb" | "mlflow" => eprintln!(
+            "swanlab" | "wandb" | "mlflow" => eprintln!(
                 "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
             ),
             other => trackers.push(Spec::named(other)),

@@ -2,3 +2,4 @@
 
 mod console;
 mod jsonl;
+mod tensorboard;
