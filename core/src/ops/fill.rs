@@ -1,4 +1,4 @@
-//! Random tensors from a seed and a stream, the same numbers on every device ([`philox`](super::philox)).
+//! Random tensors from a seed and a stream, the same numbers on every device ([`super::philox`]).
 
 use super::philox;
 use anyhow::Result;

@@ -1,6 +1,6 @@
 //! Training: from a configuration to a checkpoint.
 //!
-//! [`recipe`] reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
+//! `recipe` reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
 //! one ingredient each.
 
 mod batch;

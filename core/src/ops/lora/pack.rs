@@ -1,7 +1,7 @@
 //! Updates of one or several modules that share their input, packed for products.
 //!
 //! The modules' outputs lie side by side (q, k, v of an attention), their ranks too, so that one narrow product gives `x A^T` of
-//! all of them and one low-rank part ([`Low`](crate::ops::grouped::Low)) of the wide product applies all. Rows may lie in groups, each with
+//! all of them and one low-rank part ([`grouped::Low`]) of the wide product applies all. Rows may lie in groups, each with
 //! factors of its own (experts).
 
 use crate::ops::grouped::{self, Low, Plus};
