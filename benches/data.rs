@@ -1,6 +1,6 @@
 //! Conversations to tokens with weights: rendering, loss scales, tokenising.
 
-use apus_core::chat::RenderOptions;
+use apus_core::chat::EncodeOptions;
 use apus_core::config::Spec;
 use apus_core::train::setup::{ChatOptions, encoder};
 use apus_sdk::{Conversation, Message, Sample};
@@ -38,8 +38,7 @@ fn thousand_conversations(bencher: divan::Bencher, loss_scale: &str) {
         dir: &dir,
         backend: "native",
         loss_scale: &scales,
-        render: RenderOptions::default(),
-        think_to_analysis: true,
+        encode: EncodeOptions::default(),
     })
     .unwrap();
     let samples = samples();

@@ -8,7 +8,7 @@ use apus_core::model::Param;
 use apus_core::plugin::{self, PluginSpec};
 use apus_core::train::OptimizerHost;
 use apus_core::train::setup::{ChatOptions, encoder};
-use apus_core::{chat::RenderOptions, registry};
+use apus_core::{chat::EncodeOptions, registry};
 use candle_core::{Device, Tensor};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
@@ -35,8 +35,7 @@ fn ten_thousand_conversations(bencher: divan::Bencher, way: &str) {
         dir: &dir,
         backend: "native",
         loss_scale: &scales,
-        render: RenderOptions::default(),
-        think_to_analysis: true,
+        encode: EncodeOptions::default(),
     })
     .unwrap();
     let name = format!("{way}messages");

@@ -3,16 +3,25 @@
 mod data_common;
 
 use apus_core::chat::{
-    ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader,
+    Chain, ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader, TrainStop,
     preview::{Marks, marked},
 };
 use apus_sdk::{LossScale, Sample, Segment, TokenRow, Turn};
 use data_common::{chain, conversation, jinja, tiny_tokenizer};
 use serde_json::{Value, json};
 
-fn encoder(template: ChatTemplate, scales: apus_core::chat::Chain, header: TrainHeader) -> Encoder {
+fn encoder(template: ChatTemplate, scales: Chain, header: TrainHeader) -> Encoder {
+    encoder_with(template, scales, (header, TrainStop::Return))
+}
+
+fn encoder_with(
+    template: ChatTemplate,
+    scales: Chain,
+    (train_header, train_stop): (TrainHeader, TrainStop),
+) -> Encoder {
     let options = EncodeOptions {
-        train_header: header,
+        train_header,
+        train_stop,
         render: RenderOptions {
             date: Some("2025-08-05".to_owned()),
             ..RenderOptions::default()
@@ -28,11 +37,15 @@ fn sample(row: &Value) -> Sample {
 
 /// The marked text after the system message, the same from both renderers.
 fn marks_with(row: &Value, scales: &str, header: TrainHeader) -> String {
+    marks_as(row, scales, (header, TrainStop::Return))
+}
+
+fn marks_as(row: &Value, scales: &str, switches: (TrainHeader, TrainStop)) -> String {
     let mut texts: Vec<String> = [Some(ChatTemplate::native()), jinja()]
         .into_iter()
         .flatten()
         .map(|template| {
-            let encoder = encoder(template, chain("", scales), header);
+            let encoder = encoder_with(template, chain("", scales), switches);
             let encoded = encoder.encode(&sample(row)).unwrap();
             check(&encoded);
             let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
@@ -48,6 +61,9 @@ fn marks(row: &Value, scales: &str) -> String {
     marks_with(row, scales, TrainHeader::Channel)
 }
 
+/// `<|return|>` of the tiny model.
+const RETURN: u32 = 742;
+
 fn check(encoded: &Encoded) {
     for ((id, label), weight) in encoded
         .input_ids
@@ -55,8 +71,12 @@ fn check(encoded: &Encoded) {
         .zip(&encoded.labels)
         .zip(&encoded.weights)
     {
-        let expected = if *weight > 0.0 { i64::from(*id) } else { -100 };
-        assert_eq!(*label, expected);
+        let own = *label == i64::from(*id);
+        assert_eq!(*label == -100, *weight == 0.0);
+        assert!(
+            own || *label == -100 || *label == i64::from(RETURN),
+            "{label}"
+        );
     }
 }
 
@@ -71,8 +91,8 @@ fn two_turns() -> Value {
 fn every_answer_with_its_stop_token() {
     assert_eq!(
         marks(&two_turns(), "default"),
-        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b]]<|end|>\
-         <|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>analysis<|message|>t<|end|>\
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b]]\
+         [[<|end|>]](<|return|>)<|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>analysis<|message|>t<|end|>\
          <|start|>assistant<|channel|>final<|message|>d<|return|>]]"
     );
     let header_off = marks_with(&two_turns(), "default", TrainHeader::None);
@@ -82,8 +102,124 @@ fn every_answer_with_its_stop_token() {
     );
     let header_full = marks_with(&two_turns(), "default", TrainHeader::Full);
     assert!(
-        header_full.contains("<|end|>[[<|start|>assistant<|channel|>final<|message|>b<|end|>]]"),
+        header_full.contains(
+            "<|end|>[[<|start|>assistant<|channel|>final<|message|>b]][[<|end|>]](<|return|>)"
+        ),
         "{header_full}"
+    );
+}
+
+#[test]
+fn the_stop_token_of_an_earlier_answer_is_a_choice() {
+    let stop = |stop| marks_as(&two_turns(), "default", (TrainHeader::Channel, stop));
+    let end = stop(TrainStop::End);
+    assert!(
+        end.contains("final<|message|>b<|end|>]]<|start|>user"),
+        "{end}"
+    );
+    let none = stop(TrainStop::None);
+    assert!(
+        none.contains("final<|message|>b]]<|end|><|start|>user"),
+        "{none}"
+    );
+    let header = (TrainHeader::None, TrainStop::Return);
+    let bare = marks_as(&two_turns(), "default", header);
+    assert!(
+        bare.contains("<|message|>[[b]][[<|end|>]](<|return|>)"),
+        "{bare}"
+    );
+    for stop in [TrainStop::Return, TrainStop::End, TrainStop::None] {
+        let encode = |template| {
+            let encoder =
+                encoder_with(template, chain("", "default"), (TrainHeader::Channel, stop));
+            encoder.encode(&sample(&two_turns())).unwrap()
+        };
+        let rendered = encode(ChatTemplate::native());
+        let relabelled = rendered.input_ids.iter().zip(&rendered.labels);
+        let relabelled =
+            relabelled.filter(|(id, label)| **label >= 0 && **label != i64::from(**id));
+        let expected = usize::from(stop == TrainStop::Return);
+        assert_eq!(relabelled.count(), expected, "{stop:?}");
+    }
+    assert_eq!("end".parse::<TrainStop>().unwrap(), TrainStop::End);
+    assert!("stop".parse::<TrainStop>().is_err() && "some".parse::<TrainHeader>().is_err());
+}
+
+#[test]
+fn a_turn_of_several_messages_ends_once() {
+    let row = json!({"messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "assistant", "content": "", "thinking": "t", "tool_calls": [{"name": "f", "arguments": {}}]},
+        {"role": "tool", "content": "r"}, {"role": "user", "content": "c"},
+    ]});
+    assert_eq!(
+        marks(&row, "default"),
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b<|end|>\
+         <|start|>assistant<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
+         <|channel|>commentary json<|message|>{}<|call|>]]<|start|>functions.f to=assistant\
+         <|channel|>commentary<|message|>\"r\"<|end|><|start|>user<|message|>c<|end|>"
+    );
+}
+
+#[test]
+fn messages_of_one_speaker_are_one() {
+    let row = json!({"messages": [
+        {"role": "user", "content": "a"}, {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c", "loss": false}, {"role": "assistant", "content": "d", "loss_scale": 2},
+        {"role": "user", "content": "e"}, {"role": "assistant", "content": "f"},
+    ]});
+    assert_eq!(
+        marks(&row, "default"),
+        "<|start|>user<|message|>ab<|end|><|start|>assistant<|channel|>final<|message|>c[[d]](2)\
+         [[<|end|>]](<|return|>, 2)<|start|>user<|message|>e<|end|>\
+         <|start|>assistant[[<|channel|>final<|message|>f<|return|>]]"
+    );
+}
+
+#[test]
+fn reasoning_of_earlier_turns() {
+    let row = json!({"messages": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>s</think>b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "thinking": "t"},
+    ]});
+    let encode = |keep_thinking| {
+        let render = RenderOptions {
+            keep_thinking,
+            ..RenderOptions::default()
+        };
+        let options = EncodeOptions {
+            render,
+            ..EncodeOptions::default()
+        };
+        let encoder = Encoder::new(
+            tiny_tokenizer(),
+            ChatTemplate::native(),
+            chain("", "default"),
+            options,
+        );
+        let encoder = encoder.unwrap();
+        let encoded = encoder.encode(&sample(&row)).unwrap();
+        let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+        (text, encoder.notes().join("\n"))
+    };
+    let (kept, notes) = encode(true);
+    assert!(
+        kept.contains(
+            "assistant[[<|channel|>analysis<|message|>s<|end|><|start|>assistant<|channel|>final\
+             <|message|>b]][[<|end|>]](<|return|>)"
+        ),
+        "{kept}"
+    );
+    assert!(
+        notes.starts_with("1 row: <think>") && !notes.contains("left out"),
+        "{notes}"
+    );
+    let (dropped, notes) = encode(false);
+    assert!(!dropped.contains("<|message|>s"), "{dropped}");
+    assert!(
+        notes.contains("1 row: reasoning in earlier turns"),
+        "{notes}"
     );
 }
 
@@ -178,8 +314,7 @@ fn a_token_takes_the_greatest_weight_of_its_bytes() {
                 .collect())
         }
     }
-    let scales =
-        apus_core::chat::Chain::new(vec![("halves".to_owned(), Box::new(Halves))]).unwrap();
+    let scales = Chain::new(vec![("halves".to_owned(), Box::new(Halves))]).unwrap();
     let encoder = encoder(ChatTemplate::native(), scales, TrainHeader::None);
     let row = json!({"messages": [{"role": "user", "content": "a"},
         {"role": "assistant", "content": "the capital of the island"}]});

@@ -4,58 +4,90 @@
 //! with the message of the conversation that it came from, whichever renderer made it.
 
 use super::{
-    encode::TrainHeader,
+    encode::{TrainHeader, TrainStop},
     harmony::{self, END, Span},
-    turns::{Parts, Prepared, Weighted},
+    turns::{Parts, Prepared},
+    weighted::Weighted,
 };
 use anyhow::{Context, Result, bail};
 use apus_sdk::Base;
 use std::ops::Range;
 
-/// A weight for each byte of the rendered text; bytes of weight 0 are not trained.
+/// What of a rendered conversation is trained.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Aligned {
+    /// A weight for each byte; bytes of weight 0 are not trained.
+    pub weights: Vec<f32>,
+    /// Where `<|end|>` stands but the model has to write `<|return|>`, in order.
+    pub returns: Vec<usize>,
+    /// Texts of reasoning that the renderer left out.
+    pub left_out: usize,
+}
+
+/// Weighs the rendered text.
 ///
 /// # Errors
 /// Rendered text that is no harmony, or that does not hold the conversation's texts as they are.
-pub fn byte_weights(
+pub fn align(
     rendered: &str,
     prepared: &Prepared,
     base: Base,
-    header: TrainHeader,
-) -> Result<Vec<f32>> {
+    (header, stop): (TrainHeader, TrainStop),
+) -> Result<Aligned> {
     let spans = harmony::parse(rendered).context("the chat template's text is not harmony")?;
-    let all = base == Base::All;
+    // Whoever trains everything learns the text as it stands.
+    let (weight, header, stop) = match base {
+        Base::All => (1.0, TrainHeader::Full, TrainStop::End),
+        _ => (0.0, header, stop),
+    };
     let mut aligner = Aligner {
         rendered,
-        weights: vec![if all { 1.0 } else { 0.0 }; rendered.len()],
+        aligned: Aligned {
+            weights: vec![weight; rendered.len()],
+            returns: Vec::new(),
+            left_out: prepared
+                .parts
+                .iter()
+                .filter(|parts| parts.reasons())
+                .count(),
+        },
         prepared,
         next: 0,
         continues: 0.0,
-        header: if all { TrainHeader::Full } else { header },
+        header,
+        stop,
     };
-    for span in &spans {
-        aligner.place(span)?;
+    for (i, span) in spans.iter().enumerate() {
+        let goes_on = spans.get(i + 1).is_some_and(is_assistant);
+        aligner.place(span, goes_on)?;
     }
-    Ok(aligner.weights)
+    Ok(aligner.aligned)
+}
+
+fn is_assistant(span: &Span) -> bool {
+    span.header.role == "assistant"
 }
 
 struct Aligner<'a> {
     rendered: &'a str,
-    weights: Vec<f32>,
+    aligned: Aligned,
     prepared: &'a Prepared,
     /// The message that the next span belongs to, or one before it.
     next: usize,
     /// Weight of the closing token of the assistant's message before, if the model goes on itself.
     continues: f32,
     header: TrainHeader,
+    stop: TrainStop,
 }
 
 impl Aligner<'_> {
-    fn place(&mut self, span: &Span) -> Result<()> {
+    /// `goes_on`: the next message is the assistant's too.
+    fn place(&mut self, span: &Span, goes_on: bool) -> Result<()> {
         let role = span.header.role.as_str();
         let continues = std::mem::take(&mut self.continues);
         match role {
             "system" => Ok(()),
-            "assistant" => self.assistant(span, continues),
+            "assistant" => self.assistant(span, continues, goes_on),
             "developer" => match self.prepared.conversation.messages.first() {
                 Some(first) if first.role == "system" || first.role == "developer" => {
                     self.next = 1;
@@ -99,7 +131,7 @@ impl Aligner<'_> {
         Ok(())
     }
 
-    fn assistant(&mut self, span: &Span, continues: f32) -> Result<()> {
+    fn assistant(&mut self, span: &Span, continues: f32, goes_on: bool) -> Result<()> {
         let index = self.find("assistant")?;
         let parts = self.parts(index).clone();
         let analysis = span.header.channel.as_deref() == Some("analysis");
@@ -114,6 +146,7 @@ impl Aligner<'_> {
         };
         // The answer or the call is what a message ends with.
         self.next = if analysis { index } else { index + 1 };
+        self.aligned.left_out = self.aligned.left_out.saturating_sub(analysis.into());
         let Some(part) = part else {
             bail!(
                 "message {}: the chat template wrote a part that the message does not have",
@@ -133,19 +166,26 @@ impl Aligner<'_> {
             }
             TrainHeader::Full => self.fill(span.opening.start..span.head.end, part.open),
         }
-        // An earlier answer ends with <|end|>, but what the model has to write there is <|return|>:
-        // training both would teach it to run on into the user's next message.
-        let closed_by_end = &self.rendered[span.closing.clone()] == END;
-        let is_answer = span.header.channel.as_deref() == Some("final");
-        let is_rewritten = closed_by_end && is_answer && self.header != TrainHeader::Full;
-        let close = if is_rewritten { 0.0 } else { part.close };
-        self.fill(span.closing.clone(), close);
-        self.continues = if closed_by_end && !is_answer {
-            part.close
-        } else {
-            0.0
-        };
+        self.fill(span.closing.clone(), part.close);
+        if &self.rendered[span.closing.clone()] == END {
+            if goes_on {
+                self.continues = part.close;
+            } else {
+                self.answer_ends(span, part.close);
+            }
+        }
         Ok(())
+    }
+
+    /// An earlier answer ends with `<|end|>`, but what the model has to write there is `<|return|>`:
+    /// the template writes `<|end|>` only because the conversation goes on.
+    fn answer_ends(&mut self, span: &Span, weight: f32) {
+        match self.stop {
+            TrainStop::End => {}
+            TrainStop::None => self.fill(span.closing.clone(), 0.0),
+            TrainStop::Return if weight > 0.0 => self.aligned.returns.push(span.closing.start),
+            TrainStop::Return => {}
+        }
     }
 
     fn parts(&self, index: usize) -> &Parts {
@@ -164,12 +204,12 @@ impl Aligner<'_> {
             );
         };
         let from = span.body.start + at;
-        self.weights[from..from + part.weights.len()].copy_from_slice(&part.weights);
+        self.aligned.weights[from..from + part.weights.len()].copy_from_slice(&part.weights);
         Ok(())
     }
 
     fn fill(&mut self, range: Range<usize>, weight: f32) {
-        self.weights[range].fill(weight);
+        self.aligned.weights[range].fill(weight);
     }
 }
 

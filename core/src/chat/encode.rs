@@ -1,15 +1,22 @@
 //! A dataset's sample to what is trained: token ids, labels and weights.
 
 use super::{
-    align::byte_weights,
+    align::{Aligned, align},
+    harmony::RETURN,
     scale::Chain,
     template::{ChatTemplate, RenderOptions, is_system},
     tokenizer::{Tokenizer, Tokens},
     turns::{Prepared, prepare},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message, Sample, TokenRow};
-use std::sync::Arc;
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 /// The label of a token that is not trained.
 pub const IGNORED: i64 = -100;
@@ -28,6 +35,46 @@ pub enum TrainHeader {
     Full,
 }
 
+impl FromStr for TrainHeader {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "none" => Self::None,
+            "channel" => Self::Channel,
+            "full" => Self::Full,
+            _ => bail!("train_header is {name:?}, expected none, channel or full"),
+        })
+    }
+}
+
+/// What is trained where an earlier answer ends. The text holds `<|end|>` there, because the
+/// conversation goes on; a model that answers has to write `<|return|>`. The token ids stay as
+/// rendered in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrainStop {
+    /// The label is `<|return|>`.
+    #[default]
+    Return,
+    /// The label is `<|end|>`, the token that stands there.
+    End,
+    /// Nothing.
+    None,
+}
+
+impl FromStr for TrainStop {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "return" => Self::Return,
+            "end" => Self::End,
+            "none" => Self::None,
+            _ => bail!("train_stop is {name:?}, expected return, end or none"),
+        })
+    }
+}
+
 /// How samples are encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodeOptions {
@@ -35,6 +82,8 @@ pub struct EncodeOptions {
     pub think_to_analysis: bool,
     /// Which tokens of headers are trained.
     pub train_header: TrainHeader,
+    /// What is trained where an earlier answer ends.
+    pub train_stop: TrainStop,
     /// Date, reasoning effort, identity, system message.
     pub render: RenderOptions,
 }
@@ -44,6 +93,7 @@ impl Default for EncodeOptions {
         Self {
             think_to_analysis: true,
             train_header: TrainHeader::default(),
+            train_stop: TrainStop::default(),
             render: RenderOptions::default(),
         }
     }
@@ -54,7 +104,7 @@ impl Default for EncodeOptions {
 pub struct Encoded {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// Where the token is trained, the id that has to stand there (of a conversation, its own);
+    /// Where the token is trained, the id that has to stand there (its own, but see [`TrainStop`]);
     /// else -100.
     pub labels: Vec<i64>,
     /// The weight of the token in the loss; 0 where the label is -100.
@@ -93,6 +143,8 @@ pub struct Encoder {
     template: ChatTemplate,
     scales: Chain,
     options: EncodeOptions,
+    moved_thinking: AtomicUsize,
+    left_out: AtomicUsize,
 }
 
 impl Encoder {
@@ -113,6 +165,8 @@ impl Encoder {
             template,
             scales,
             options,
+            moved_thinking: AtomicUsize::new(0),
+            left_out: AtomicUsize::new(0),
         })
     }
 
@@ -134,6 +188,23 @@ impl Encoder {
     /// The options, with the date that is used.
     pub fn options(&self) -> &EncodeOptions {
         &self.options
+    }
+
+    /// What was done to the reasoning of the rows encoded so far, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let said = |rows: &AtomicUsize, what: &str| {
+            let rows = rows.load(Relaxed);
+            (rows > 0).then(|| format!("{rows} {}: {what}", if rows == 1 { "row" } else { "rows" }))
+        };
+        let moved = "<think>..</think> before an answer was moved to the analysis channel \
+                     (--think_to_analysis false leaves it where it is)";
+        let left_out = "reasoning in earlier turns was left out, as the model's template does \
+                        (--keep_thinking true keeps it)";
+        let notes = [
+            said(&self.moved_thinking, moved),
+            said(&self.left_out, left_out),
+        ];
+        notes.into_iter().flatten().collect()
     }
 
     /// Encodes a sample for training.
@@ -187,28 +258,45 @@ impl Encoder {
         let prepared = self.prepare(conversation)?;
         let options = &self.options.render;
         let text = self.template.render(&prepared.conversation, options)?;
-        let base = self.scales.base();
-        let bytes = byte_weights(&text, &prepared, base, self.options.train_header)?;
-        let Tokens { ids, ends } = self.tokenizer.encode_with_ends(&text)?;
-        let mut from = 0;
-        let weights: Vec<f32> = ends
-            .iter()
-            .map(|end| {
-                let covered = &bytes[from..*end];
-                from = *end;
-                covered.iter().copied().fold(0.0, f32::max)
-            })
-            .collect();
-        let label = |(id, weight): (&u32, &f32)| match *weight > 0.0 {
-            true => i64::from(*id),
-            false => IGNORED,
-        };
+        let switches = (self.options.train_header, self.options.train_stop);
+        let aligned = align(&text, &prepared, self.scales.base(), switches)?;
+        self.moved_thinking
+            .fetch_add(prepared.moved_thinking.into(), Relaxed);
+        self.left_out
+            .fetch_add((aligned.left_out > 0).into(), Relaxed);
+        let tokens = self.tokenizer.encode_with_ends(&text)?;
+        let (labels, weights) = self.labels(&tokens, &aligned)?;
         Ok(Encoded {
-            labels: ids.iter().zip(&weights).map(label).collect(),
-            input_ids: ids,
+            input_ids: tokens.ids,
+            labels,
             weights,
             channel: conversation.channel.clone(),
         })
+    }
+
+    /// A token takes the greatest weight of its bytes.
+    fn labels(&self, tokens: &Tokens, aligned: &Aligned) -> Result<(Vec<i64>, Vec<f32>)> {
+        let mut returns = aligned.returns.iter().peekable();
+        let mut labels = Vec::with_capacity(tokens.ids.len());
+        let mut weights = Vec::with_capacity(tokens.ids.len());
+        let mut from = 0;
+        for (id, end) in tokens.ids.iter().zip(&tokens.ends) {
+            let covered = &aligned.weights[from..*end];
+            let weight = covered.iter().copied().fold(0.0, f32::max);
+            labels.push(if weight == 0.0 {
+                IGNORED
+            } else if returns.next_if(|at| **at == from).is_some() {
+                let stop = self.tokenizer.id(RETURN);
+                let missing =
+                    || format!("the tokenizer has no {RETURN}; choose another train_stop");
+                stop.with_context(missing)?.into()
+            } else {
+                i64::from(*id)
+            });
+            weights.push(weight);
+            from = *end;
+        }
+        Ok((labels, weights))
     }
 
     fn tokens(&self, row: &TokenRow) -> Result<Encoded> {

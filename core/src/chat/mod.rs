@@ -12,11 +12,13 @@ pub mod jinja;
 pub mod json;
 pub mod preview;
 pub mod scale;
+pub mod split;
 pub mod template;
 pub mod tokenizer;
 pub mod turns;
+pub mod weighted;
 
-pub use encode::{EncodeOptions, Encoded, Encoder, TrainHeader};
+pub use encode::{EncodeOptions, Encoded, Encoder, TrainHeader, TrainStop};
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};
 pub use tokenizer::Tokenizer;

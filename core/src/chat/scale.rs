@@ -78,10 +78,17 @@ impl Chain {
                 let inner = link
                     .run(&outer.text, turn)
                     .with_context(|| ScaleFailed(link.name.clone()))?;
-                next.extend(inner.into_iter().map(|mut segment| {
+                for mut segment in inner {
                     segment.weight *= outer.weight;
-                    segment
-                }));
+                    ensure!(
+                        (segment.weight as f32).is_finite(),
+                        "the loss scales up to `{}` multiply to weight {}, more than {:e}",
+                        link.name,
+                        segment.weight,
+                        f32::MAX
+                    );
+                    next.push(segment);
+                }
             }
             segments = next;
         }

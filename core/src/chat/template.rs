@@ -4,7 +4,7 @@ use super::{
     harmony,
     jinja::{self, Jinja},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use chrono::NaiveDate;
 use serde_json::{Map, Value, json};
@@ -35,6 +35,9 @@ pub struct RenderOptions {
     pub model_identity: Option<String>,
     /// The system message of conversations that have none.
     pub system: Option<String>,
+    /// Keep the reasoning of earlier turns, which the model's template leaves out. Only the
+    /// built-in renderer can.
+    pub keep_thinking: bool,
 }
 
 impl RenderOptions {
@@ -155,6 +158,11 @@ impl ChatTemplate {
         let Some(jinja) = &self.jinja else {
             return harmony::render(conversation, options);
         };
+        ensure!(
+            !options.keep_thinking,
+            "keep_thinking needs the native renderer: the model's template leaves the reasoning of \
+             earlier turns out"
+        );
         let mut variables = self.tokens.clone();
         variables.extend(options.variables(conversation));
         let messages = options.messages(conversation);

@@ -1,87 +1,20 @@
 //! Conversations made ready for rendering: every text with a weight for each of its bytes, the
-//! reasoning of an assistant's message taken out of its content.
+//! reasoning of an assistant's message taken out of its content, messages that follow one of the
+//! same role joined.
 //!
-//! Loss scales see the content as it stands in the dataset. Content that begins with
-//! `<think>..</think>`, or that is written by hand with harmony's own markers, is then split into
-//! reasoning and answer, and the weights go with the text.
+//! Loss scales see the content as it stands in the dataset; what happens to it afterwards
+//! ([`split`](super::split), joining, rendering) takes the weights along.
 
 use super::{
-    harmony::{self, ASSISTANT, CHANNEL, MESSAGE, RETURN, START},
     json::dumps,
     scale::Chain,
+    split::{refuse_markers, split},
     template::is_system,
+    weighted::Weighted,
 };
-use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Base, Conversation, Field, Message, Segment, Turn};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use apus_sdk::{Base, Conversation, Field, Message, Turn};
 use serde_json::Value;
-use std::ops::Range;
-
-const THINK: [&str; 2] = ["<think>", "</think>"];
-
-/// A text with a weight for each byte.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Weighted {
-    /// The text.
-    pub text: String,
-    /// A weight for each byte of it.
-    pub weights: Vec<f32>,
-    /// Weight of the header before it: that of the first trained byte, 0 if nothing is trained.
-    pub open: f32,
-    /// Weight of the token that ends it: that of the last trained byte, 0 if nothing is trained.
-    pub close: f32,
-}
-
-impl Weighted {
-    fn uniform(text: &str, weight: f32) -> Self {
-        Self {
-            text: text.to_owned(),
-            weights: vec![weight; text.len()],
-            open: weight,
-            close: weight,
-        }
-    }
-
-    fn from_segments(text: &str, segments: &[Segment]) -> Self {
-        let mut weights = Vec::with_capacity(text.len());
-        for segment in segments {
-            weights.resize(weights.len() + segment.text.len(), segment.weight as f32);
-        }
-        // A text that is empty is judged by an empty segment, if the scales gave one.
-        let empty = segments
-            .first()
-            .map_or(1.0, |segment| segment.weight as f32);
-        Self::new(text.to_owned(), weights, empty)
-    }
-
-    fn new(text: String, weights: Vec<f32>, if_empty: f32) -> Self {
-        let trained = |weight: &&f32| **weight > 0.0;
-        let (open, close) = match weights.as_slice() {
-            [] => (if_empty, if_empty),
-            all => (
-                all.iter().find(trained).copied().unwrap_or(0.0),
-                all.iter().rfind(trained).copied().unwrap_or(0.0),
-            ),
-        };
-        Self {
-            text,
-            weights,
-            open,
-            close,
-        }
-    }
-
-    fn slice(&self, range: Range<usize>) -> Self {
-        let before = range.start.checked_sub(1).and_then(|i| self.weights.get(i));
-        let if_empty = before.copied().unwrap_or(self.open);
-        let weights = self.weights[range.clone()].to_vec();
-        Self::new(self.text[range].to_owned(), weights, if_empty)
-    }
-
-    /// Whether anything of it is trained.
-    pub fn is_trained(&self) -> bool {
-        self.open > 0.0
-    }
-}
 
 /// The weighted texts of one message.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -94,6 +27,14 @@ pub struct Parts {
     pub call: Option<Weighted>,
 }
 
+impl Parts {
+    /// Whether there is reasoning in them; beside a call, content is that too.
+    pub fn reasons(&self) -> bool {
+        let filled = |part: &Option<Weighted>| part.as_ref().is_some_and(|p| !p.text.is_empty());
+        filled(&self.thinking) || (self.call.is_some() && filled(&self.content))
+    }
+}
+
 /// A conversation as the template takes it, and the weights of its texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
@@ -101,9 +42,11 @@ pub struct Prepared {
     pub conversation: Conversation,
     /// Beside each of its messages.
     pub parts: Vec<Parts>,
+    /// Whether a `<think>` block was taken out of an answer.
+    pub moved_thinking: bool,
 }
 
-/// Weighs and splits the messages of a conversation.
+/// Weighs, splits and joins the messages of a conversation.
 ///
 /// # Errors
 /// A message that cannot be rendered as it stands, named by its number (from 1); a loss scale that
@@ -119,22 +62,29 @@ pub fn prepare(
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
     let last_prompt = messages.iter().rposition(prompts);
     let mut prepared = Prepared {
-        conversation: conversation.clone(),
+        conversation: Conversation {
+            messages: Vec::with_capacity(messages.len()),
+            ..conversation.clone()
+        },
         parts: Vec::with_capacity(messages.len()),
+        moved_thinking: false,
     };
-    let mut query = None;
+    let mut query: Option<String> = None;
     for (i, message) in messages.iter().enumerate() {
         let turn = Turn {
             role: &message.role,
             field: Field::Content,
-            query: query.filter(|_| message.role == "assistant"),
+            query: query.as_deref().filter(|_| message.role == "assistant"),
             is_last: last_prompt.is_none_or(|last| i > last),
         };
-        let ready = &mut prepared.conversation.messages[i];
+        let mut ready = message.clone();
         let parts = if message.role == "assistant" {
-            assistant(message, &turn, chain, think_to_analysis, ready)
+            assistant(message, &turn, chain, think_to_analysis, &mut ready).map(|(parts, moved)| {
+                prepared.moved_thinking |= moved;
+                parts
+            })
         } else if i > 0 && is_system(message) {
-            Err(anyhow::anyhow!(
+            Err(anyhow!(
                 "only the first message can be {}: the chat template would drop this one",
                 message.role
             ))
@@ -142,32 +92,65 @@ pub fn prepare(
             prompt(message, &turn, chain)
         };
         let parts = parts.with_context(|| format!("message {} ({})", i + 1, message.role))?;
-        prepared.parts.push(parts);
+        prepared.push(ready, parts);
         if prompts(message) {
-            query = message.text();
+            let last = prepared.conversation.messages.last();
+            query = last.and_then(Message::text).map(str::to_owned);
         }
     }
     Ok(prepared)
 }
 
+impl Prepared {
+    /// Adds a message; one that goes on where the last one of its role stopped is joined with it.
+    fn push(&mut self, message: Message, parts: Parts) {
+        if let (Some(last), Some(last_parts)) =
+            (self.conversation.messages.last_mut(), self.parts.last_mut())
+            && goes_on(last, &message)
+            && let (Some(content), Some(next)) = (last_parts.content.as_mut(), &parts.content)
+        {
+            content.append(next.clone());
+            last.content = Value::from(content.text.as_str());
+            return;
+        }
+        self.conversation.messages.push(message);
+        self.parts.push(parts);
+    }
+}
+
+/// Whether a message is the rest of the one before, as ms-swift takes it: plain text after plain
+/// text of the same speaker.
+fn goes_on(last: &Message, next: &Message) -> bool {
+    let speaks = next.role == "user" || next.role == "assistant";
+    let plain = last.tool_calls.is_empty() && next.tool_calls.is_empty();
+    speaks && last.role == next.role && plain && next.thinking.is_none()
+}
+
 /// The weight of a message by the base strategy and the message's own marks; `None` leaves it to
 /// the loss scales.
-fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Option<f32> {
+fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32>> {
     let is_assistant = message.role == "assistant";
     let active = message.loss.unwrap_or(match base {
         Base::All => true,
         Base::Default => is_assistant,
         Base::LastRound => is_assistant && turn.is_last,
     });
-    if active {
-        message.loss_scale.map(|weight| weight as f32)
-    } else {
-        Some(0.0)
+    if !active {
+        return Ok(Some(0.0));
     }
+    let Some(weight) = message.loss_scale else {
+        return Ok(None);
+    };
+    ensure!(
+        weight >= 0.0 && (weight as f32).is_finite(),
+        "`loss_scale` is {weight}, expected a number from 0 to {:e}",
+        f32::MAX
+    );
+    Ok(Some(weight as f32))
 }
 
 fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
-    Ok(match fixed_weight(message, turn, chain.base()) {
+    Ok(match fixed_weight(message, turn, chain.base())? {
         Some(weight) => Weighted::uniform(text, weight),
         None => Weighted::from_segments(text, &chain.fold(text, turn)?),
     })
@@ -176,7 +159,7 @@ fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<We
 fn prompt(message: &Message, turn: &Turn, chain: &Chain) -> Result<Parts> {
     let content = if message.role == "tool" {
         let text = dumps(&message.content);
-        let weight = fixed_weight(message, turn, chain.base()).unwrap_or(1.0);
+        let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
         Weighted::uniform(&text, weight)
     } else {
         let text = message.text();
@@ -197,8 +180,9 @@ fn assistant(
     chain: &Chain,
     think_to_analysis: bool,
     ready: &mut Message,
-) -> Result<Parts> {
+) -> Result<(Parts, bool)> {
     let mut parts = Parts::default();
+    let mut moved = false;
     if let Some(thinking) = &message.thinking {
         refuse_markers(thinking).context("thinking")?;
         let turn = Turn {
@@ -206,14 +190,6 @@ fn assistant(
             ..turn.clone()
         };
         parts.thinking = Some(weigh(thinking, message, &turn, chain)?);
-    }
-    match &message.content {
-        Value::Null => {}
-        Value::String(text) => {
-            let content = weigh(text, message, turn, chain)?;
-            split(content, think_to_analysis, &mut parts)?;
-        }
-        other => bail!("content must be text, found {other}"),
     }
     if let [call, more @ ..] = message.tool_calls.as_slice() {
         ensure!(
@@ -225,99 +201,21 @@ fn assistant(
         let text = dumps(&call.arguments);
         refuse_markers(&text).context("arguments of the tool call")?;
         refuse_markers(&call.name).context("name of the tool")?;
-        let weight = fixed_weight(message, turn, chain.base()).unwrap_or(1.0);
+        let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
         parts.call = Some(Weighted::uniform(&text, weight));
+    }
+    match &message.content {
+        Value::Null => {}
+        Value::String(text) => {
+            let content = weigh(text, message, turn, chain)?;
+            moved = split(content, think_to_analysis, &mut parts, ready)?;
+        }
+        other => bail!("content must be text, found {other}"),
     }
     let text = |part: &Option<Weighted>| part.as_ref().map(|part| part.text.clone());
     ready.thinking = text(&parts.thinking);
     ready.content = text(&parts.content).map_or(Value::Null, Value::from);
-    Ok(parts)
-}
-
-/// Splits content into reasoning and answer where it holds both.
-fn split(content: Weighted, think_to_analysis: bool, parts: &mut Parts) -> Result<()> {
-    if content.text.contains(CHANNEL) && content.text.contains(MESSAGE) {
-        return by_markers(&content, parts);
-    }
-    refuse_markers(&content.text)?;
-    let has_thinking = parts.thinking.as_ref().is_some_and(|t| !t.text.is_empty());
-    match think_block(&content.text).filter(|_| think_to_analysis && !has_thinking) {
-        None => parts.content = Some(content),
-        Some((inner, rest)) => {
-            if !inner.is_empty() {
-                parts.thinking = Some(content.slice(inner));
-            }
-            parts.content = Some(content.slice(rest));
-        }
-    }
-    Ok(())
-}
-
-/// Where the reasoning of a leading `<think>..</think>` stands, and the answer after it, both
-/// without the white space around them.
-fn think_block(text: &str) -> Option<(Range<usize>, Range<usize>)> {
-    let [open, close] = THINK;
-    let body = text.trim_start().strip_prefix(open)?;
-    let from = text.len() - body.len();
-    let inner = &body[..body.find(close)?];
-    let rest = text[from + inner.len() + close.len()..].trim_start();
-    let lead = inner.len() - inner.trim_start().len();
-    let inner_from = from + lead;
-    Some((
-        inner_from..inner_from + inner.trim().len(),
-        text.len() - rest.len()..text.len(),
-    ))
-}
-
-/// Content written by hand as
-/// `<|channel|>analysis<|message|>..<|end|><|start|>assistant<|channel|>final<|message|>..`.
-fn by_markers(content: &Weighted, parts: &mut Parts) -> Result<()> {
-    let text = content.text.as_str();
-    let prefix = if text.starts_with(START) {
-        ""
-    } else {
-        ASSISTANT
-    };
-    let closed = [harmony::END, harmony::RETURN]
-        .iter()
-        .any(|end| text.trim_end().ends_with(end));
-    let full = match closed {
-        true => format!("{prefix}{}", text.trim_end()),
-        false => format!("{prefix}{text}{RETURN}"),
-    };
-    let context = "content with harmony's own markers";
-    for span in harmony::parse(&full).context(context)? {
-        let own = span.body.start - prefix.len()..span.body.end - prefix.len();
-        let header = &span.header;
-        let place = match (
-            header.role.as_str(),
-            &header.recipient,
-            header.channel.as_deref(),
-        ) {
-            ("assistant", None, Some("analysis")) => &mut parts.thinking,
-            ("assistant", None, Some("final")) => &mut parts.content,
-            _ => bail!(
-                "{context}: only the assistant's analysis and final messages can be written so, \
-                 found `{}`; use `tool_calls` for calls",
-                &full[span.opening.start + START.len()..span.head.end]
-            ),
-        };
-        ensure!(
-            place.is_none(),
-            "{context}: two {} messages",
-            header.channel.as_deref().unwrap_or_default()
-        );
-        refuse_markers(&text[own.clone()])?;
-        *place = Some(content.slice(own));
-    }
-    Ok(())
-}
-
-fn refuse_markers(text: &str) -> Result<()> {
-    if let Some(marker) = harmony::find_marker(text) {
-        bail!("the text holds harmony's marker {marker}, which would break the message apart");
-    }
-    Ok(())
+    Ok((parts, moved))
 }
 
 #[cfg(test)]
@@ -377,6 +275,47 @@ mod tests {
     }
 
     #[test]
+    fn a_call_written_by_hand() {
+        let text = "<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
+                    <|channel|>commentary json<|message|>{\"x\":1}<|call|>";
+        let (message, parts) = prepare_one(Message::new("assistant", text)).unwrap();
+        assert_eq!(message.thinking.as_deref(), Some("t"));
+        assert!(message.content.is_null());
+        assert_eq!(message.tool_calls[0].name, "f");
+        assert_eq!(message.tool_calls[0].arguments["x"], 1);
+        assert_eq!(parts.call.unwrap().text, "{\"x\": 1}");
+        let broken = text.replace("{\"x\":1}", "{x}");
+        let bad = prepare_one(Message::new("assistant", broken)).unwrap_err();
+        assert!(format!("{bad:#}").contains("must be JSON"), "{bad:#}");
+    }
+
+    #[test]
+    fn messages_of_one_speaker_are_joined() {
+        let weight = |text: &str, loss_scale| Message {
+            loss_scale: Some(loss_scale),
+            ..Message::new("assistant", text)
+        };
+        let conversation = Conversation {
+            messages: vec![
+                Message::new("user", "a"),
+                Message::new("user", "b"),
+                weight("c", 0.0),
+                weight("d", 2.0),
+                weight("e", 0.0),
+            ],
+            ..Conversation::default()
+        };
+        let prepared = prepare(&conversation, &Chain::default(), true).unwrap();
+        let messages = &prepared.conversation.messages;
+        let texts: Vec<_> = messages.iter().map(|m| m.text().unwrap()).collect();
+        assert_eq!(texts, ["ab", "cde"]);
+        let answer = prepared.parts[1].content.clone().unwrap();
+        assert_eq!(answer.weights, [0.0, 2.0, 0.0]);
+        assert_eq!((answer.open, answer.close), (0.0, 0.0));
+        assert!(answer.is_trained());
+    }
+
+    #[test]
     fn what_the_template_would_lose_is_refused() {
         let error = |message| format!("{:#}", prepare_one(message).unwrap_err());
         let bad = error(Message::new("system", "late"));
@@ -386,10 +325,8 @@ mod tests {
         );
         let bad = error(Message::new("user", "x<|end|>y"));
         assert!(bad.contains("<|end|>"), "{bad}");
-        let bad = error(Message::new(
-            "assistant",
-            "<|channel|>commentary<|message|>x",
-        ));
+        let preamble = "<|channel|>commentary<|message|>x";
+        let bad = error(Message::new("assistant", preamble));
         assert!(bad.contains("commentary"), "{bad}");
         let call = apus_sdk::ToolCall {
             name: "f".to_owned(),

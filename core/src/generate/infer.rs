@@ -3,7 +3,7 @@
 use super::view::Look;
 use super::{Sampling, chat::chat, dataset, logits};
 use crate::adapter::Adapter;
-use crate::chat::{Encoder, RenderOptions};
+use crate::chat::{EncodeOptions, Encoder, RenderOptions};
 use crate::config::InferConfig;
 use crate::model::{GptOss, Training};
 use crate::plugin;
@@ -147,20 +147,26 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
         dir: &dir,
         backend: &config.template_backend,
         loss_scale: &[],
-        render: RenderOptions {
-            add_generation_prompt: true,
-            date: config.current_date.clone().or_else(|| arg("current_date")),
-            reasoning_effort: config
-                .reasoning_effort
-                .clone()
-                .or_else(|| arg("reasoning_effort")),
-            model_identity: config
-                .model_identity
-                .clone()
-                .or_else(|| arg("model_identity")),
-            system: config.system.clone().or_else(|| arg("system")),
+        encode: EncodeOptions {
+            think_to_analysis: config.think_to_analysis,
+            render: RenderOptions {
+                add_generation_prompt: true,
+                date: config.current_date.clone().or_else(|| arg("current_date")),
+                reasoning_effort: config
+                    .reasoning_effort
+                    .clone()
+                    .or_else(|| arg("reasoning_effort")),
+                model_identity: config
+                    .model_identity
+                    .clone()
+                    .or_else(|| arg("model_identity")),
+                system: config.system.clone().or_else(|| arg("system")),
+                keep_thinking: config
+                    .keep_thinking
+                    .unwrap_or_else(|| found.args.get("keep_thinking") == Some(&json!(true))),
+            },
+            ..EncodeOptions::default()
         },
-        think_to_analysis: config.think_to_analysis,
     })
 }
 

@@ -149,8 +149,7 @@ fn encoder(config: &SftConfig, place: &ModelPlace) -> Result<Encoder> {
         dir: &dir,
         backend: &config.template_backend,
         loss_scale: &config.loss_scale,
-        render: setup::render_options(config),
-        think_to_analysis: config.think_to_analysis,
+        encode: setup::encode_options(config)?,
     })
 }
 

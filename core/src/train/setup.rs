@@ -96,10 +96,8 @@ pub struct ChatOptions<'a> {
     pub backend: &'a str,
     /// Chain of loss scales.
     pub loss_scale: &'a [Spec],
-    /// Rendering.
-    pub render: RenderOptions,
-    /// Whether `<think>` goes to the analysis channel.
-    pub think_to_analysis: bool,
+    /// Rendering, and what is trained of it.
+    pub encode: EncodeOptions,
 }
 
 /// Makes the encoder.
@@ -107,8 +105,15 @@ pub struct ChatOptions<'a> {
 /// # Errors
 /// No tokenizer, a broken template, an unknown loss scale.
 pub fn encoder(options: ChatOptions) -> Result<Encoder> {
+    let keep_thinking = options.encode.render.keep_thinking;
     let renderer = match options.backend {
+        // The two write the same text but for what the model's template cannot do.
+        "auto" if keep_thinking => Renderer::Native,
         "auto" => Renderer::Auto,
+        "jinja" if keep_thinking => bail!(
+            "keep_thinking and template_backend jinja exclude each other: the model's template leaves \
+             the reasoning of earlier turns out"
+        ),
         "jinja" => Renderer::Jinja,
         "native" => Renderer::Native,
         other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
@@ -120,12 +125,8 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         .iter()
         .map(|spec| Ok((spec.name.clone(), registry::build::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
-    let encode = EncodeOptions {
-        think_to_analysis: options.think_to_analysis,
-        render: options.render,
-        ..EncodeOptions::default()
-    };
-    Encoder::new(Arc::new(tokenizer), template, Chain::new(scales)?, encode)
+    let chain = Chain::new(scales)?;
+    Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
 }
 
 /// All dataset formats; one alone if it is forced.
@@ -197,6 +198,9 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<
         .chain(val.report.warnings())
     {
         eprintln!("warning: {line}");
+    }
+    for note in encoder.notes() {
+        eprintln!("data: {note}");
     }
     Ok(Data {
         train,
@@ -420,13 +424,22 @@ pub fn loop_settings(
     })
 }
 
-/// Rendering options of a configuration.
-pub fn render_options(config: &SftConfig) -> RenderOptions {
-    RenderOptions {
-        add_generation_prompt: false,
-        date: config.current_date.clone(),
-        reasoning_effort: config.reasoning_effort.clone(),
-        model_identity: config.model_identity.clone(),
-        system: config.system.clone(),
-    }
+/// How a configuration has conversations encoded.
+///
+/// # Errors
+/// A switch that has no such value.
+pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
+    Ok(EncodeOptions {
+        think_to_analysis: config.think_to_analysis,
+        train_header: config.train_header.parse()?,
+        train_stop: config.train_stop.parse()?,
+        render: RenderOptions {
+            add_generation_prompt: false,
+            date: config.current_date.clone(),
+            reasoning_effort: config.reasoning_effort.clone(),
+            model_identity: config.model_identity.clone(),
+            system: config.system.clone(),
+            keep_thinking: config.keep_thinking,
+        },
+    })
 }

@@ -4,8 +4,8 @@
 //! As in ms-swift, instruction and input are joined by a line break if both have text.
 
 use super::{
-    query_response::rounds,
-    row::{columns, text},
+    query_response::{answer, response, rounds},
+    row::{columns, first, text},
 };
 use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
 use serde::Deserialize;
@@ -35,7 +35,11 @@ impl DatasetFormat for Alpaca {
             (Some(instruction), Some(input)) => Some(format!("{instruction}\n{input}")),
             (instruction, input) => instruction.or(input),
         };
-        rounds(&row, query, text(&row, &["output"])?)
+        let output = match first(&row, &["output"]) {
+            Some((name, value)) => Some(answer(name, value)?),
+            None => response(&row)?,
+        };
+        rounds(&row, query, output)
     }
 }
 
@@ -83,6 +87,15 @@ mod tests {
             query(json!({"instruction": "i", "output": "o", "history": "[]"})),
             "i"
         );
+    }
+
+    #[test]
+    fn the_answer_is_output_or_what_query_response_calls_one() {
+        let answer = |row| turns(&convert(&Alpaca, row).unwrap())[1].1.to_owned();
+        let row = json!({"instruction": "i", "input": "", "output": "o", "text": "i o"});
+        assert_eq!(answer(row), "o");
+        let row = json!({"instruction": "i", "input": "", "answer": ["a", "b"]});
+        assert_eq!(answer(row), "a");
     }
 
     #[test]

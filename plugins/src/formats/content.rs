@@ -1,16 +1,30 @@
-//! The content of a message: text, a list of typed blocks, or the result of a tool.
+//! The content of a message: text, a list of typed blocks (OpenAI's, Anthropic's), or the result of
+//! a tool.
 
-use super::row::kind;
-use apus_sdk::{Error, Result};
-use serde_json::Value;
+use super::{calls, row::kind};
+use apus_sdk::{Error, Result, ToolCall};
+use serde_json::{Map, Value};
 
-/// Text and reasoning found in a message's content.
+/// What a message's content holds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Content {
     /// The content; `Null` where there is none.
     pub value: Value,
     /// The reasoning of `thinking` blocks.
     pub thinking: Option<String>,
+    /// The calls of `tool_use` blocks.
+    pub calls: Vec<calls::Call>,
+    /// The results of `tool_result` blocks, which are messages of their own before this one.
+    pub results: Vec<Outcome>,
+}
+
+/// What a tool gave back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The call that it answers, if the dataset says so.
+    pub id: Option<String>,
+    /// The result.
+    pub value: Value,
 }
 
 /// Reads content: text stays as it is, blocks of text are joined, a tool's result may be any JSON.
@@ -19,15 +33,13 @@ pub struct Content {
 /// A block that is not text, or a value that is neither text nor blocks where text is needed.
 pub fn read(value: Value, is_tool: bool) -> Result<Content> {
     match value {
-        Value::Array(blocks) if blocks.iter().all(is_block) && !blocks.is_empty() => join(&blocks),
-        Value::Null | Value::String(_) => Ok(Content {
-            value,
-            thinking: None,
-        }),
-        value if is_tool => Ok(Content {
-            value,
-            thinking: None,
-        }),
+        Value::Array(blocks)
+            if !blocks.is_empty() && blocks.iter().all(|b| is_block(b, is_tool)) =>
+        {
+            join(blocks)
+        }
+        Value::Null | Value::String(_) => Ok(plain(value)),
+        value if is_tool => Ok(plain(value)),
         other => Err(Error::new(format!(
             "content must be text, found {}",
             kind(&other)
@@ -35,34 +47,72 @@ pub fn read(value: Value, is_tool: bool) -> Result<Content> {
     }
 }
 
-fn is_block(value: &Value) -> bool {
-    value.get("type").is_some_and(Value::is_string)
+fn plain(value: Value) -> Content {
+    Content {
+        value,
+        ..Content::default()
+    }
 }
 
-fn join(blocks: &[Value]) -> Result<Content> {
-    let mut text = String::new();
-    let mut thinking = None::<String>;
+/// A tool may give back a list of objects that have a `type` of their own; only texts are blocks there.
+fn is_block(value: &Value, is_tool: bool) -> bool {
+    let name = value.get("type").and_then(Value::as_str);
+    name.is_some_and(|name| !is_tool || name == "text")
+}
+
+fn join(blocks: Vec<Value>) -> Result<Content> {
+    let mut found = Content::default();
+    let mut text = None::<String>;
     for block in blocks {
-        let name = block.get("type").and_then(Value::as_str).unwrap_or("");
-        let field = |key: &str| {
-            block.get(key).and_then(Value::as_str).ok_or_else(|| {
+        let Value::Object(mut fields) = block else {
+            continue;
+        };
+        let name = take_text(&mut fields, "type").unwrap_or_default();
+        let mut field = |key: &str| {
+            take_text(&mut fields, key).ok_or_else(|| {
                 Error::new(format!("a content block of type `{name}` has no `{key}`"))
             })
         };
-        match name {
-            "text" => text.push_str(field("text")?),
-            "thinking" => thinking
-                .get_or_insert_default()
-                .push_str(field("thinking")?),
+        match name.as_str() {
+            "text" => text.get_or_insert_default().push_str(&field("text")?),
+            "thinking" => {
+                let thinking = found.thinking.get_or_insert_default();
+                thinking.push_str(&field("thinking")?);
+            }
+            "tool_use" => found.calls.push(calls::Call {
+                call: ToolCall {
+                    name: field("name")?,
+                    arguments: calls::arguments(fields.shift_remove("input")),
+                },
+                id: take_text(&mut fields, "id"),
+            }),
+            "tool_result" => found.results.push(Outcome {
+                id: take_text(&mut fields, "tool_use_id"),
+                value: result(fields.shift_remove("content").unwrap_or(Value::Null))?,
+            }),
             other => {
                 return Err(Error::new(format!(
-                    "a content block has type `{other}`; only `text` and `thinking` can be trained"
+                    "a content block has type `{other}`; only `text`, `thinking`, `tool_use` and \
+                     `tool_result` can be trained"
                 )));
             }
         }
     }
-    Ok(Content {
-        value: Value::String(text),
-        thinking,
-    })
+    let alone = found.calls.is_empty() && found.results.is_empty();
+    found.value = match text {
+        None if !alone => Value::Null,
+        text => Value::String(text.unwrap_or_default()),
+    };
+    Ok(found)
+}
+
+fn result(value: Value) -> Result<Value> {
+    Ok(read(value, true)?.value)
+}
+
+fn take_text(fields: &mut Map<String, Value>, key: &str) -> Option<String> {
+    match fields.shift_remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
 }

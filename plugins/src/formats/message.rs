@@ -1,31 +1,39 @@
-//! One message of a list: role and content under any of their usual names.
+//! Lists of messages: role and content under any of their usual names, or ShareGPT's pairs.
 
 use super::{
-    content,
+    calls::{self, Linked},
+    content, pairs,
     row::{columns, kind},
 };
-use apus_sdk::{Error, Message, Result, ToolCall};
+use apus_sdk::{Error, Message, Result};
 use serde_json::{Map, Value};
 
 const ROLE: [&str; 2] = ["role", "from"];
 const CONTENT: [&str; 2] = ["content", "value"];
 const THINKING: [&str; 3] = ["thinking", "reasoning_content", "reasoning"];
 
-/// Reads a list of messages.
+/// Reads a list of messages. As in ms-swift, a first entry with neither role nor content makes it a
+/// list of pairs.
 ///
 /// # Errors
 /// The number of the message (from 1), what was found and what was expected.
 pub fn read_all(items: Vec<Value>) -> Result<Vec<Message>> {
-    if items.is_empty() {
+    let Some(first) = items.first() else {
         return Err("the list of messages is empty".into());
-    }
-    let read_one = |(i, item): (usize, Value)| {
-        read(item).map_err(|error| Error::new(format!("message {}: {error}", i + 1)))
     };
-    items.into_iter().enumerate().map(read_one).collect()
+    if pairs::is_pair(first) {
+        return pairs::read_all(&items);
+    }
+    let mut messages = Vec::with_capacity(items.len());
+    for (i, item) in items.into_iter().enumerate() {
+        let number = |error| Error::new(format!("message {}: {error}", i + 1));
+        read(item, &mut messages).map_err(number)?;
+    }
+    calls::one_by_one(messages)
 }
 
-fn read(item: Value) -> Result<Message> {
+/// Adds the message of one entry; results of tools that stand inside it become messages before it.
+fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     let Value::Object(mut fields) = item else {
         return Err(Error::new(format!(
             "must be an object, found {}",
@@ -43,8 +51,12 @@ fn read(item: Value) -> Result<Message> {
     };
     let role = role(&name)?;
     let is_tool = role == "tool";
-    let calls = tool_calls(take(&mut fields, &["tool_calls"]))?;
-    let content = match take(&mut fields, &CONTENT) {
+    let mut calls = calls::read_all(take(&mut fields, &["tool_calls"]))?;
+    let mut found = match take(&mut fields, &CONTENT) {
+        Some(value) if is_call(&name) => content::Content {
+            value,
+            ..content::Content::default()
+        },
         Some(value) => content::read(value, is_tool)?,
         None if !calls.is_empty() || fields.contains_key("content") => content::Content::default(),
         None => {
@@ -54,30 +66,56 @@ fn read(item: Value) -> Result<Message> {
             )));
         }
     };
-    let mut message = Message {
-        role: role.to_owned(),
-        content: content.value,
-        thinking: content.thinking,
-        tool_calls: calls,
-        loss: flag(take(&mut fields, &["loss"]))?,
-        loss_scale: weight(take(&mut fields, &["loss_scale"]))?,
-    };
-    match take(&mut fields, &THINKING) {
-        None => {}
-        Some(Value::String(text)) => message.thinking = Some(text),
+    calls.append(&mut found.calls);
+    if is_call(&name) {
+        calls = vec![calls::read_content(std::mem::take(&mut found.value))?];
+    }
+    if !calls.is_empty() && role != "assistant" {
+        return Err(Error::new(format!(
+            "only the assistant calls tools, found a call by `{name}`"
+        )));
+    }
+    let has_results = !found.results.is_empty();
+    for result in found.results {
+        out.push(Linked {
+            message: Message {
+                role: "tool".to_owned(),
+                content: result.value,
+                ..Message::default()
+            },
+            ids: vec![result.id],
+        });
+    }
+    if has_results && found.value.is_null() {
+        return Ok(());
+    }
+    let mut ids: Vec<Option<String>> = calls.iter().map(|call| call.id.clone()).collect();
+    if is_tool && let Some(Value::String(id)) = take(&mut fields, &["tool_call_id"]) {
+        ids.push(Some(id));
+    }
+    let thinking = match take(&mut fields, &THINKING) {
+        None => found.thinking,
+        Some(Value::String(text)) => Some(text),
         Some(other) => {
             return Err(Error::new(format!(
                 "`thinking` must be text, found {}",
                 kind(&other)
             )));
         }
-    }
-    if name == "tool_call" || name == "function_call" {
-        message.tool_calls = vec![bare_call(std::mem::take(&mut message.content))?];
-    } else if message.content.is_null() && message.tool_calls.is_empty() && !is_tool {
+    };
+    if found.value.is_null() && calls.is_empty() && !is_tool {
         return Err("`content` is null".into());
     }
-    Ok(message)
+    let message = Message {
+        role: role.to_owned(),
+        content: found.value,
+        thinking,
+        tool_calls: calls.into_iter().map(|call| call.call).collect(),
+        loss: flag(take(&mut fields, &["loss"]))?,
+        loss_scale: weight(take(&mut fields, &["loss_scale"]))?,
+    };
+    out.push(Linked { message, ids });
+    Ok(())
 }
 
 /// The first of these keys whose value is not null.
@@ -88,14 +126,23 @@ fn take(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
     fields.shift_remove(*name)
 }
 
+fn is_call(name: &str) -> bool {
+    matches!(plain(name).as_str(), "tool_call" | "function_call")
+}
+
+/// A dash is as good as an underscore.
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
 fn role(name: &str) -> Result<&'static str> {
-    Ok(match name {
+    Ok(match plain(name).as_str() {
         "system" => "system",
         "developer" => "developer",
         "user" | "human" => "user",
         "assistant" | "gpt" | "bot" | "model" | "tool_call" | "function_call" => "assistant",
         "tool" | "tool_response" | "function_response" | "function" | "observation"
-        | "observations" | "tool-response" | "function-response" => "tool",
+        | "observations" => "tool",
         other => {
             return Err(Error::new(format!(
                 "unknown role `{other}`, expected system, developer, user (human), assistant \
@@ -120,73 +167,10 @@ fn flag(value: Option<Value>) -> Result<Option<bool>> {
 fn weight(value: Option<Value>) -> Result<Option<f64>> {
     match value.as_ref().map(|value| (value, value.as_f64())) {
         None => Ok(None),
-        Some((_, Some(weight))) if weight.is_finite() && weight >= 0.0 => Ok(Some(weight)),
+        Some((_, Some(weight))) if (weight as f32).is_finite() && weight >= 0.0 => Ok(Some(weight)),
         Some((found, _)) => Err(Error::new(format!(
-            "`loss_scale` must be a number of 0 or more, found {found}"
+            "`loss_scale` must be a number from 0 to {:e}, found {found}",
+            f32::MAX
         ))),
     }
-}
-
-fn tool_calls(value: Option<Value>) -> Result<Vec<ToolCall>> {
-    match value {
-        None => Ok(Vec::new()),
-        Some(Value::Array(calls)) => calls.into_iter().map(tool_call).collect(),
-        Some(other) => Err(Error::new(format!(
-            "`tool_calls` must be a list, found {}",
-            kind(&other)
-        ))),
-    }
-}
-
-fn tool_call(value: Value) -> Result<ToolCall> {
-    let inner = match value {
-        Value::Object(mut fields) => match fields.shift_remove("function") {
-            Some(function) => function,
-            None => Value::Object(fields),
-        },
-        other => other,
-    };
-    let Value::Object(mut fields) = inner else {
-        return Err(Error::new(format!(
-            "a tool call must be an object, found {}",
-            kind(&inner)
-        )));
-    };
-    let Some(Value::String(name)) = fields.shift_remove("name") else {
-        return Err(Error::new(format!(
-            "a tool call has no `name`; its keys are {}",
-            columns(&fields)
-        )));
-    };
-    let arguments = fields.shift_remove("arguments").unwrap_or(Value::Null);
-    Ok(ToolCall {
-        name,
-        arguments: unquote(arguments),
-    })
-}
-
-/// OpenAI's API stores arguments as the JSON text of an object. Rendered as it stands, that text
-/// would be quoted a second time, so the object is taken out of it.
-fn unquote(arguments: Value) -> Value {
-    match arguments {
-        Value::Null => Value::Object(Map::new()),
-        Value::String(text) => match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => Value::Object(object),
-            _ => Value::String(text),
-        },
-        other => other,
-    }
-}
-
-/// ms-swift's `tool_call` role: the call is the content, as an object or as its JSON text.
-fn bare_call(content: Value) -> Result<ToolCall> {
-    let value = match &content {
-        Value::String(text) => serde_json::from_str(text).map_err(|error| {
-            Error::new(format!(
-                "the content of a tool call must be JSON with `name` and `arguments`: {error}"
-            ))
-        })?,
-        _ => content,
-    };
-    tool_call(value)
 }

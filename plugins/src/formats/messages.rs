@@ -2,7 +2,8 @@
 //! `{"messages": [{"role": "user", "content": ".."}, ..], "tools": [..]}`.
 //!
 //! Also read: `from`/`value` in place of `role`/`content`, `thinking` or `reasoning_content`,
-//! `tool_calls`, roles `tool_call` and `tool_response`, and per message `loss` and `loss_scale`.
+//! `tool_calls`, roles `tool_call` and `tool_response`, Anthropic's content blocks, ShareGPT's pairs,
+//! and per message `loss` and `loss_scale`.
 
 use super::{
     message,
@@ -118,6 +119,136 @@ mod tests {
         }
     }
 
+    fn one(messages: serde_json::Value) -> apus_sdk::Conversation {
+        convert(&Messages, json!({ "messages": messages })).unwrap()
+    }
+
+    #[test]
+    fn roles_under_every_name() {
+        let found = one(json!([
+            {"from": "system", "value": "s"}, {"from": "human", "value": "a"},
+            {"from": "function-call", "value": {"name": "f", "arguments": null}},
+            {"from": "observation", "value": "o"}, {"from": "gpt", "value": "b"},
+            {"role": "user", "content": "c"}, {"role": "bot", "content": "d"},
+        ]));
+        let roles: Vec<_> = found.messages.iter().map(|m| m.role.as_str()).collect();
+        let expected = [
+            "system",
+            "user",
+            "assistant",
+            "tool",
+            "assistant",
+            "user",
+            "assistant",
+        ];
+        assert_eq!(roles, expected);
+        assert_eq!(found.messages[2].tool_calls[0].arguments, json!({}));
+    }
+
+    #[test]
+    fn a_list_as_text_and_pairs_in_any_column() {
+        let rows = [
+            json!({"messages": "[{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]"}),
+            json!({"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}),
+            json!({"messages": [{"user": "a", "assistant": "b"}]}),
+        ];
+        for row in rows {
+            let found = convert(&Messages, row).unwrap();
+            assert_eq!(turns(&found), [("user", "a"), ("assistant", "b")]);
+        }
+    }
+
+    #[test]
+    fn the_system_column_gives_way_to_a_system_message() {
+        let messages =
+            json!([{"role": "system", "content": "own"}, {"role": "user", "content": "a"}]);
+        let found = convert(&Messages, json!({"messages": messages, "system": "column"})).unwrap();
+        assert_eq!(turns(&found), [("system", "own"), ("user", "a")]);
+    }
+
+    #[test]
+    fn blocks_of_anthropic() {
+        let found = one(json!([
+            {"role": "user", "content": [{"type": "text", "text": "q"}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "t", "signature": "x"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
+                {"type": "tool_use", "id": "2", "name": "g", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "2", "content": "two"},
+                {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "one"}]},
+                {"type": "text", "text": "and?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+        ]));
+        let call = |i: usize| found.messages[i].tool_calls[0].name.as_str();
+        assert_eq!(found.messages[1].thinking.as_deref(), Some("t"));
+        assert_eq!((call(1), call(3)), ("f", "g"));
+        assert_eq!(
+            turns(&found),
+            [
+                ("user", "q"),
+                ("assistant", "(not text)"),
+                ("tool", "one"),
+                ("assistant", "(not text)"),
+                ("tool", "two"),
+                ("user", "and?"),
+                ("assistant", "b")
+            ]
+        );
+    }
+
+    #[test]
+    fn several_calls_of_a_message_stand_before_their_results() {
+        let calls = json!([{"id": "x", "function": {"name": "f", "arguments": "{}"}},
+            {"id": "y", "function": {"name": "g", "arguments": "{}"}}]);
+        let call = json!({"role": "assistant", "content": null, "tool_calls": calls, "thinking": "t", "loss_scale": 2});
+        let found = one(json!([{"role": "user", "content": "q"}, call,
+            {"role": "tool", "tool_call_id": "y", "content": "2"},
+            {"role": "tool", "tool_call_id": "x", "content": "1"}]));
+        let names: Vec<_> = found
+            .messages
+            .iter()
+            .map(|m| m.tool_calls.first().map(|c| c.name.as_str()))
+            .collect();
+        assert_eq!(names, [None, Some("f"), None, Some("g"), None]);
+        let results = [&found.messages[2].content, &found.messages[4].content];
+        assert_eq!(results, [&json!("1"), &json!("2")]);
+        assert_eq!(
+            (found.messages[3].loss_scale, &found.messages[3].thinking),
+            (Some(2.0), &None)
+        );
+        let error = |messages| {
+            convert(&Messages, json!({ "messages": messages }))
+                .unwrap_err()
+                .to_string()
+        };
+        let bad = error(json!([call, {"role": "tool", "content": "1"}]));
+        assert!(
+            bad.contains("message 1: no result follows call 2 of 2, of `g`"),
+            "{bad}"
+        );
+        let result = json!({"role": "tool", "content": "1"});
+        let bad = error(json!([call, result, result, result]));
+        assert!(bad.contains("1 more results than calls"), "{bad}");
+        let open = one(json!([call]));
+        assert_eq!(open.messages.len(), 2);
+        let bad = error(json!([{"role": "user", "content": "q", "tool_calls": calls}]));
+        assert!(bad.contains("only the assistant calls tools"), "{bad}");
+    }
+
+    #[test]
+    fn calls_in_messages_of_their_own_are_put_before_their_results() {
+        let call =
+            |name: &str| json!({"role": "tool_call", "content": {"name": name, "arguments": {}}});
+        let result = |text: &str| json!({"role": "tool_response", "content": text});
+        let found = one(json!([call("f"), call("g"), result("1"), result("2")]));
+        let texts: Vec<_> = found.messages.iter().map(|m| m.text()).collect();
+        assert_eq!(texts, [None, Some("1"), None, Some("2")]);
+        assert_eq!(found.messages[2].tool_calls[0].name, "g");
+        let found = one(json!([call("f"), call("g"), result("1")]));
+        assert_eq!(found.messages[1].tool_calls[0].name, "g");
+    }
+
     #[test]
     fn errors_name_the_message_and_what_was_found() {
         let error = |row| convert(&Messages, row).unwrap_err().to_string();
@@ -143,7 +274,7 @@ mod tests {
         assert!(bad.contains("empty"), "{bad}");
         let bad =
             error(json!({"messages": [{"role": "assistant", "content": "a", "loss_scale": -1}]}));
-        assert!(bad.contains("0 or more, found -1"), "{bad}");
+        assert!(bad.contains("from 0 to 3.4028235e38, found -1"), "{bad}");
         let bad =
             error(json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}));
         assert!(bad.contains("type `image_url`"), "{bad}");

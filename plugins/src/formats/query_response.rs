@@ -1,7 +1,8 @@
 //! One question and one answer a row, under any of their usual names (ms-swift's
-//! `ResponsePreprocessor`), with earlier rounds in `history`.
+//! `ResponsePreprocessor`), with earlier rounds in `history`. A row with no more than a `text` is
+//! an answer to nothing: all of it is trained.
 
-use super::row::{columns, conversation, first, kind, text};
+use super::row::{columns, conversation, kind, pick, text};
 use apus_sdk::{DatasetFormat, Error, Message, Result, Row, Sample, register};
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,8 +34,12 @@ struct QueryResponse;
 
 impl DatasetFormat for QueryResponse {
     fn recognises(&self, columns: &[&str]) -> bool {
-        RESPONSE.iter().any(|name| columns.contains(name))
-            || QUERY.iter().any(|name| columns.contains(name))
+        let mut names = QUERY.iter().chain(&RESPONSE);
+        names.any(|name| {
+            columns
+                .iter()
+                .any(|column| column.eq_ignore_ascii_case(name))
+        })
     }
 
     fn rank(&self) -> i32 {
@@ -47,15 +52,26 @@ impl DatasetFormat for QueryResponse {
     }
 }
 
-/// The answer: text, or the first of a list of answers.
-fn response(row: &Row) -> Result<Option<String>> {
-    let Some((name, value)) = first(row, &RESPONSE) else {
-        return Ok(None);
-    };
+/// The row's answer: text, or the first of a list of answers.
+///
+/// # Errors
+/// Anything else, or several columns that could be meant.
+pub fn response(row: &Row) -> Result<Option<String>> {
+    match pick(row, &RESPONSE)? {
+        None => Ok(None),
+        Some((name, value)) => answer(name, value).map(Some),
+    }
+}
+
+/// What a column of answers holds: text, or the first of a list.
+///
+/// # Errors
+/// Anything else.
+pub fn answer(name: &str, value: &Value) -> Result<String> {
     match value {
-        Value::String(text) => Ok(Some(text.clone())),
+        Value::String(text) => Ok(text.clone()),
         Value::Array(answers) => match answers.first() {
-            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::String(text)) => Ok(text.clone()),
             _ => Err(Error::new(format!(
                 "column `{name}` is a list whose first entry is not text"
             ))),
@@ -135,14 +151,81 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn aliases_and_lists_of_answers() {
-        let found = convert(
-            &QueryResponse,
-            json!({"question": "q", "answers": ["a", "b"], "system_prompt": "s"}),
-        )
-        .unwrap();
+    fn every_alias_is_read_in_any_case() {
+        for query in QUERY {
+            for response in RESPONSE {
+                let upper = response.to_uppercase();
+                let row = json!({query: "q", upper.as_str(): "a", "id": 1});
+                assert!(QueryResponse.recognises(&[query]) && QueryResponse.recognises(&[&upper]));
+                let found = convert(&QueryResponse, row).unwrap();
+                assert_eq!(turns(&found), [("user", "q"), ("assistant", "a")]);
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_columns_the_name_itself_counts() {
+        let row =
+            json!({"query": "q", "prompt": "p", "response": "r", "answer": "a", "problem": null});
+        let found = convert(&QueryResponse, row).unwrap();
+        assert_eq!(turns(&found), [("user", "q"), ("assistant", "r")]);
+        let row = json!({"problem": "q", "solution": "s", "answer": "a"});
+        let bad = convert(&QueryResponse, row).unwrap_err().to_string();
+        assert!(
+            bad.contains("columns `solution` and `answer` could both be the `response`"),
+            "{bad}"
+        );
+        let row = json!({"question": "q", "problem": "p", "answer": "a"});
+        assert!(convert(&QueryResponse, row).is_err());
+    }
+
+    #[test]
+    fn lists_of_answers_and_a_system_message() {
+        let row = json!({"question": "q", "answers": ["a", "b"], "system_prompt": "s"});
+        let found = convert(&QueryResponse, row).unwrap();
         let expected = [("system", "s"), ("user", "q"), ("assistant", "a")];
         assert_eq!(turns(&found), expected);
+        let bad = convert(&QueryResponse, json!({"question": "q", "answers": []})).unwrap_err();
+        assert!(
+            bad.to_string().contains("`answers` is a list whose first"),
+            "{bad}"
+        );
+    }
+
+    #[test]
+    fn history_comes_first_and_may_be_text() {
+        let row = |history| json!({"query": "q", "response": "r", "history": history});
+        let expected = [
+            ("user", "a"),
+            ("assistant", "b"),
+            ("user", "q"),
+            ("assistant", "r"),
+        ];
+        for history in [
+            json!([["a", "b"]]),
+            json!("[('a', 'b')]"),
+            json!("[[\"a\", \"b\"]]"),
+        ] {
+            let found = convert(&QueryResponse, row(history)).unwrap();
+            assert_eq!(turns(&found), expected);
+        }
+        for history in [json!(null), json!([]), json!("")] {
+            let found = convert(&QueryResponse, row(history)).unwrap();
+            assert_eq!(turns(&found), expected[2..]);
+        }
+        let found = convert(&QueryResponse, row(json!([[null, "b"]]))).unwrap();
+        assert_eq!(turns(&found), expected[1..]);
+        let bad = convert(&QueryResponse, row(json!([["a", "b", "c"]]))).unwrap_err();
+        assert!(bad.to_string().contains("found 3 entries"), "{bad}");
+    }
+
+    #[test]
+    fn a_question_alone_is_kept_and_media_are_not() {
+        let found = convert(&QueryResponse, json!({"query": "q", "images": []})).unwrap();
+        assert_eq!(turns(&found), [("user", "q")]);
+        let row = json!({"query": "<image>q", "response": "r", "images": ["a.png"]});
+        let bad = convert(&QueryResponse, row).unwrap_err().to_string();
+        assert!(bad.contains("column `images` is not empty"), "{bad}");
     }
 
     #[test]

@@ -32,12 +32,42 @@ pub fn first<'a>(row: &'a Row, names: &[&'static str]) -> Option<(&'static str, 
     all.find(|(_, value)| !value.is_null())
 }
 
-/// The text in the first of these columns that is there and not null.
+/// The column that holds what `names[0]` means, under any of its names, in any case. The name itself
+/// comes first; of several others none is better than the rest.
 ///
 /// # Errors
-/// A value that is not text.
-pub fn text(row: &Row, names: &[&'static str]) -> Result<Option<String>> {
-    match first(row, names) {
+/// Several columns that could be meant.
+pub fn pick<'a>(row: &'a Row, names: &[&str]) -> Result<Option<(&'a str, &'a Value)>> {
+    let exact = names.first().and_then(|name| row.get_key_value(*name));
+    let meant = |name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if let Some((name, value)) = exact.filter(|(_, value)| !value.is_null()) {
+        return Ok(Some((name, value)));
+    }
+    let mut found = row
+        .iter()
+        .filter(|(name, value)| !value.is_null() && meant(name))
+        .map(|(name, value)| (name.as_str(), value));
+    let Some(one) = found.next() else {
+        return Ok(None);
+    };
+    match found.next() {
+        None => Ok(Some(one)),
+        Some((other, _)) => Err(Error::new(format!(
+            "columns `{}` and `{other}` could both be the `{}`; rename the one that is meant to `{}` \
+             (with --columns)",
+            one.0,
+            names.first().unwrap_or(&""),
+            names.first().unwrap_or(&"")
+        ))),
+    }
+}
+
+/// The text of the column that [`pick`] finds.
+///
+/// # Errors
+/// A value that is not text, or several columns that could be meant.
+pub fn text(row: &Row, names: &[&str]) -> Result<Option<String>> {
+    match pick(row, names)? {
         None => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text.clone())),
         Some((name, other)) => Err(Error::new(format!(
@@ -47,23 +77,23 @@ pub fn text(row: &Row, names: &[&'static str]) -> Result<Option<String>> {
     }
 }
 
-/// A list, or the JSON text of one, as some files store nested columns.
+/// A list, or the text of one (JSON or Python), as some files store nested columns.
 ///
 /// # Errors
-/// Text that is no JSON, or anything that is not a list.
+/// Text that is neither, or anything that is not a list.
 pub fn list(name: &str, value: &Value) -> Result<Vec<Value>> {
     match value {
         Value::Null => Ok(Vec::new()),
         Value::Array(items) => Ok(items.clone()),
         Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),
-        Value::String(text) => match serde_json::from_str(text) {
+        Value::String(text) => match super::literal::read(text) {
             Ok(Value::Array(items)) => Ok(items),
             Ok(other) => Err(Error::new(format!(
-                "column `{name}` must be a list, found the JSON text of {}",
+                "column `{name}` must be a list, found the text of {}",
                 kind(&other)
             ))),
             Err(error) => Err(Error::new(format!(
-                "column `{name}` must be a list, found text that is not JSON: {error}"
+                "column `{name}` must be a list, found text that is neither JSON's nor Python's: {error}"
             ))),
         },
         other => Err(Error::new(format!(
@@ -73,12 +103,34 @@ pub fn list(name: &str, value: &Value) -> Result<Vec<Value>> {
     }
 }
 
+const MEDIA: [&str; 3] = ["images", "videos", "audios"];
+
+/// Media would be left out in silence, and the text speaks of them.
+fn refuse_media(row: &Row) -> Result<()> {
+    let filled = |value: &Value| match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty() && text != "[]",
+        _ => true,
+    };
+    match MEDIA
+        .iter()
+        .find(|name| row.get(**name).is_some_and(filled))
+    {
+        None => Ok(()),
+        Some(name) => Err(Error::new(format!(
+            "column `{name}` is not empty, but only text can be trained"
+        ))),
+    }
+}
+
 /// Finishes a conversation with the columns that every format may carry: `system`, `tools`,
 /// `channel`, `chat_template_kwargs`.
 ///
 /// # Errors
-/// A column of the wrong type.
+/// A column of the wrong type, or media.
 pub fn conversation(row: &Row, mut messages: Vec<Message>) -> Result<Vec<Sample>> {
+    refuse_media(row)?;
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");

@@ -1,20 +1,16 @@
 //! ShareGPT's pairs: `{"conversation": [{"human": "..", "assistant": ".."}, ..]}`.
 //!
 //! The other form, `{"conversations": [{"from": "human", "value": ".."}, ..]}`, is one of
-//! `messages` too and read the same way.
+//! `messages` too; both formats read both, and this one names a file for what it is.
 
 use super::{
     message,
-    row::{columns, conversation, first, kind, list},
+    row::{columns, conversation, first, list},
 };
-use apus_sdk::{DatasetFormat, Error, Message, Result, Row, Sample, register};
+use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
 use serde::Deserialize;
-use serde_json::Value;
 
 const COLUMNS: [&str; 3] = ["conversations", "conversation", "messages"];
-const USER: [&str; 2] = ["human", "user"];
-const ASSISTANT: [&str; 3] = ["assistant", "gpt", "bot"];
-
 #[derive(Deserialize)]
 struct ShareGpt;
 
@@ -34,43 +30,10 @@ impl DatasetFormat for ShareGpt {
                 columns(&row)
             )));
         };
-        let items = list(name, value)?;
-        let is_pair = |item: &Value| item.get("role").or(item.get("from")).is_none();
-        let messages = if items.first().is_some_and(is_pair) {
-            pairs(&items)
-        } else {
-            message::read_all(items)
-        };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
-        conversation(&row, messages.map_err(in_column)?)
+        let messages = message::read_all(list(name, value)?).map_err(in_column)?;
+        conversation(&row, messages)
     }
-}
-
-fn pairs(items: &[Value]) -> Result<Vec<Message>> {
-    let mut messages = Vec::with_capacity(2 * items.len());
-    for (i, item) in items.iter().enumerate() {
-        let Value::Object(fields) = item else {
-            return Err(Error::new(format!(
-                "pair {} must be an object, found {}",
-                i + 1,
-                kind(item)
-            )));
-        };
-        for (role, names) in [("user", &USER[..]), ("assistant", &ASSISTANT[..])] {
-            match first(fields, names) {
-                Some((_, Value::String(text))) => messages.push(Message::new(role, text.as_str())),
-                _ => {
-                    return Err(Error::new(format!(
-                        "pair {} needs text under `human` (or `user`) and `assistant` (or `gpt`, \
-                         `bot`), found {}",
-                        i + 1,
-                        columns(fields)
-                    )));
-                }
-            }
-        }
-    }
-    Ok(messages)
 }
 
 register! {

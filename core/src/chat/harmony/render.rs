@@ -2,7 +2,7 @@
 //!
 //! It follows the format as openai/gpt-oss's own template writes it (revision of 2025-08-08), down
 //! to which reasoning is kept: that of the last answer, and that before a tool call to which no
-//! later answer belongs.
+//! later answer belongs. With `keep_thinking` all of it is kept.
 
 use super::{ASSISTANT, CALL, END, RETURN, tools};
 use crate::chat::{json::dumps, template::RenderOptions, template::is_system};
@@ -34,7 +34,14 @@ pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<St
         let later = &messages[i + 1..];
         let prompted = options.add_generation_prompt;
         match message.role.as_str() {
-            "assistant" => assistant(&mut out, message, later, prompted, &mut last_call),
+            "assistant" => {
+                let place = Place {
+                    is_last: later.is_empty() && !prompted,
+                    answered: later.iter().any(answers),
+                    keep_thinking: options.keep_thinking,
+                };
+                assistant(&mut out, message, &place, &mut last_call)
+            }
             "tool" => tool(&mut out, message, last_call),
             "user" => text(message, "content").map(|body| {
                 block(&mut out, "user", body, END);
@@ -106,11 +113,23 @@ fn developer(out: &mut String, instructions: Option<&Message>, tools: &[Value]) 
     Ok(())
 }
 
+/// Where an assistant's message stands.
+struct Place {
+    /// It ends the conversation.
+    is_last: bool,
+    /// A later message of the assistant answers.
+    answered: bool,
+    keep_thinking: bool,
+}
+
+fn answers(message: &Message) -> bool {
+    message.role == "assistant" && message.tool_calls.is_empty()
+}
+
 fn assistant<'a>(
     out: &mut String,
     message: &'a Message,
-    later: &[Message],
-    prompted: bool,
+    place: &Place,
     last_call: &mut Option<&'a str>,
 ) -> Result<()> {
     let thinking = message.thinking.as_deref();
@@ -125,9 +144,6 @@ fn assistant<'a>(
     if let Some(call) = message.tool_calls.first() {
         let content = message.text().filter(|text| !text.is_empty());
         let thinking = thinking.filter(|text| !text.is_empty());
-        let answered = later
-            .iter()
-            .any(|m| m.role == "assistant" && m.tool_calls.is_empty());
         let analysis = match (content, thinking) {
             (Some(_), Some(_)) => bail!(
                 "a tool call with both content and thinking; harmony has one place for them, the \
@@ -135,7 +151,7 @@ fn assistant<'a>(
             ),
             (content, thinking) => content.or(thinking),
         };
-        if let Some(analysis) = analysis.filter(|_| !answered) {
+        if let Some(analysis) = analysis.filter(|_| !place.answered || place.keep_thinking) {
             block(out, "assistant<|channel|>analysis", analysis, END);
         }
         let header = format!(
@@ -146,18 +162,17 @@ fn assistant<'a>(
         *last_call = Some(&call.name);
         return Ok(());
     }
-    let is_last = later.is_empty() && !prompted;
-    if let Some(thinking) = thinking.filter(|_| is_last) {
+    if let Some(thinking) = thinking.filter(|_| place.is_last || place.keep_thinking) {
         block(out, "assistant<|channel|>analysis", thinking, END);
     }
-    let end = if is_last { RETURN } else { END };
+    let end = if place.is_last { RETURN } else { END };
     block(
         out,
         "assistant<|channel|>final",
         text(message, "content")?,
         end,
     );
-    if !is_last {
+    if !place.is_last {
         *last_call = None;
     }
     Ok(())
