@@ -1,6 +1,8 @@
 //! A sample as text with its trained tokens marked, to be looked at before training.
 
 use super::{encode::Encoded, tokenizer::Tokenizer};
+use serde::Serialize;
+use std::str::from_utf8;
 
 /// How trained tokens are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,15 +13,66 @@ pub enum Marks {
     Ansi,
 }
 
+/// The fewest tokens that are whole characters together, all of one weight where characters allow it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The text.
+    pub text: String,
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// The weight of the last of them.
+    pub weight: f32,
+}
+
+/// Text of one weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stretch {
+    /// The text.
+    pub text: String,
+    /// Its weight in the loss.
+    pub weight: f32,
+}
+
+/// A sample piece by piece; the texts join to the text of the sample.
+pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(encoded.len());
+    let (mut bytes, mut ids) = (Vec::new(), Vec::new());
+    let tokens = encoded.input_ids.iter().zip(&encoded.weights);
+    for (at, (id, weight)) in tokens.enumerate() {
+        bytes.extend_from_slice(tokenizer.token(*id));
+        ids.push(*id);
+        let unfinished = from_utf8(&bytes).is_err_and(|error| error.error_len().is_none());
+        if !unfinished || at + 1 == encoded.len() {
+            pieces.push(Piece {
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                ids: std::mem::take(&mut ids),
+                weight: *weight,
+            });
+            bytes.clear();
+        }
+    }
+    pieces
+}
+
+/// A sample by stretches of equal weight; the texts join to the text of the sample.
+pub fn stretches(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for piece in pieces(encoded, tokenizer) {
+        match stretches.last_mut() {
+            Some(last) if last.weight == piece.weight => last.text.push_str(&piece.text),
+            _ => stretches.push(Stretch {
+                text: piece.text,
+                weight: piece.weight,
+            }),
+        }
+    }
+    stretches
+}
+
 /// The text of a sample, tokens of weight above 0 marked.
 pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String {
     let mut out = String::new();
-    let mut from = 0;
-    let weights = &encoded.weights;
-    while let Some(weight) = weights.get(from).copied() {
-        let run = weights[from..].iter().take_while(|w| **w == weight).count();
-        let text = tokenizer.decode(&encoded.input_ids[from..from + run], true);
-        from += run;
+    for Stretch { text, weight } in stretches(encoded, tokenizer) {
         match (weight > 0.0, weight == 1.0, marks) {
             (false, ..) => out.push_str(&text),
             (_, true, Marks::Brackets) => out.push_str(&format!("[[{text}]]")),
