@@ -2,6 +2,7 @@
 
 mod bench;
 mod components;
+mod data;
 mod export;
 mod infer;
 mod model;
@@ -74,6 +75,7 @@ fn command(words: &[String]) -> Command {
                 .arg_required_else_help(true)
                 .subcommand(config::command(Tool::ModelNew)),
         )
+        .subcommand(config::command(Tool::Data))
         .subcommand(config::command(Tool::Bench))
         .subcommand(components::command())
         .subcommand(plugin::command())
@@ -110,6 +112,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
             Some(("new", matches)) => model::run(&resolve(matches, options)?),
             _ => Ok(Ended::Done),
         },
+        Some(("data", matches)) => data::run(&resolve(matches, options)?),
         Some(("bench", matches)) => bench::run(&resolve(matches, options)?),
         Some(("components", matches)) => components::run(matches),
         Some(("plugin", matches)) => plugin::run(matches),

@@ -1,7 +1,8 @@
 //! The tables of docs/from-ms-swift.md agree with the flags.
 
 use apus_core::config::{
-    BenchConfig, Config, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig, SftConfig,
+    BenchConfig, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig,
+    SftConfig,
 };
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ fn every_flag_is_in_the_page_as_it_is() {
     compare::<InferConfig>("apus infer");
     compare::<ExportConfig>("apus export");
     compare::<ModelNewConfig>("apus model new");
+    compare::<DataConfig>("apus data");
     compare::<BenchConfig>("apus bench");
 }
 

@@ -135,6 +135,15 @@ impl Encoded {
         let labels = self.labels.iter().skip(1);
         labels.filter(|label| **label != IGNORED).count()
     }
+
+    /// The sum of the weights of those targets.
+    pub fn target_weight(&self) -> f64 {
+        let targets = self.labels.iter().zip(&self.weights).skip(1);
+        targets
+            .filter(|(label, _)| **label != IGNORED)
+            .map(|(_, weight)| f64::from(*weight))
+            .sum()
+    }
 }
 
 /// Tokenizer, template and loss scales of a run.

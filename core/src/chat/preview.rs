@@ -1,9 +1,8 @@
 //! A sample as text with its trained tokens marked, to be looked at before training.
 
-use super::{
-    encode::{Encoded, IGNORED},
-    tokenizer::Tokenizer,
-};
+use super::{encode::Encoded, tokenizer::Tokenizer};
+use serde::Serialize;
+use std::str::from_utf8;
 
 /// How trained tokens are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,25 +13,86 @@ pub enum Marks {
     Ansi,
 }
 
+/// The fewest tokens that are whole characters together, all of one weight where characters allow it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The text.
+    pub text: String,
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// The weight of the last of them.
+    pub weight: f32,
+    /// The token that has to be learnt where another stands: `<|return|>` at an earlier answer's `<|end|>`.
+    pub other: Option<u32>,
+}
+
+/// Text of one weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stretch {
+    /// The text.
+    pub text: String,
+    /// Its weight in the loss.
+    pub weight: f32,
+    /// As in [`Piece`].
+    #[serde(skip)]
+    pub other: Option<u32>,
+}
+
+/// A sample piece by piece; the texts join to the text of the sample.
+pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(encoded.len());
+    let (mut bytes, mut ids) = (Vec::new(), Vec::new());
+    let tokens = encoded.input_ids.iter().zip(&encoded.weights);
+    for (at, ((id, weight), label)) in tokens.zip(&encoded.labels).enumerate() {
+        bytes.extend_from_slice(tokenizer.token(*id));
+        ids.push(*id);
+        let unfinished = from_utf8(&bytes).is_err_and(|error| error.error_len().is_none());
+        if !unfinished || at + 1 == encoded.len() {
+            pieces.push(Piece {
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                ids: std::mem::take(&mut ids),
+                weight: *weight,
+                other: u32::try_from(*label)
+                    .ok()
+                    .filter(|label| *weight > 0.0 && label != id),
+            });
+            bytes.clear();
+        }
+    }
+    pieces
+}
+
+/// A sample by stretches of equal weight; the texts join to the text of the sample.
+pub fn stretches(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for piece in pieces(encoded, tokenizer) {
+        match stretches.last_mut() {
+            Some(last) if (last.weight, last.other) == (piece.weight, piece.other) => {
+                last.text.push_str(&piece.text)
+            }
+            _ => stretches.push(Stretch {
+                text: piece.text,
+                weight: piece.weight,
+                other: piece.other,
+            }),
+        }
+    }
+    stretches
+}
+
 /// The text of a sample, tokens of weight above 0 marked. Where another token than the one that
 /// stands there has to be learnt, that one follows: `[[<|end|>]](<|return|>)`.
 pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String {
     let mut out = String::new();
-    let mut from = 0;
-    let kind = |i: usize| {
-        let (id, label) = (*encoded.input_ids.get(i)?, *encoded.labels.get(i)?);
-        let other = (label != IGNORED && label != i64::from(id)).then_some(label);
-        Some((*encoded.weights.get(i)?, other))
-    };
-    while let Some((weight, other)) = kind(from) {
-        let same = |i: &usize| kind(*i) == Some((weight, other));
-        let run = (from..).take_while(same).count();
-        let text = tokenizer.decode(&encoded.input_ids[from..from + run], true);
-        from += run;
-        let wanted = other.and_then(|label| u32::try_from(label).ok());
-        let wanted = wanted.map(|label| tokenizer.decode(&[label], true));
+    for stretch in stretches(encoded, tokenizer) {
+        let Stretch {
+            text,
+            weight,
+            other,
+        } = stretch;
+        let other = other.map(|id| tokenizer.decode(&[id], true));
         let number = (weight != 1.0).then(|| weight.to_string());
-        let notes: Vec<String> = wanted.into_iter().chain(number).collect();
+        let notes: Vec<String> = other.into_iter().chain(number).collect();
         let notes = match notes.as_slice() {
             [] => String::new(),
             notes => format!("({})", notes.join(", ")),

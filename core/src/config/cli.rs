@@ -2,7 +2,9 @@
 //! configuration.
 
 use super::flag::{Command as Tool, Flag, Kind};
-use super::{BenchConfig, Config, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig};
+use super::{
+    BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
+};
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
@@ -13,6 +15,10 @@ pub fn command(tool: Tool) -> Command {
         Tool::Infer => build::<InferConfig>("infer", "Answers, on the terminal or for a dataset"),
         Tool::Export => build::<ExportConfig>("export", "Merges an adapter, or packs experts"),
         Tool::ModelNew => build::<ModelNewConfig>("new", "Writes a checkpoint of random weights"),
+        Tool::Data => build::<DataConfig>(
+            "data",
+            "Shows what data becomes before it is trained: a report, and examples with trained tokens marked",
+        ),
         Tool::Bench => build::<BenchConfig>("bench", "Times training, or each operation alone"),
     }
 }
@@ -24,19 +30,28 @@ pub fn help(tool: Tool) -> String {
 
 fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
     let defaults = serde_json::to_value(T::default()).unwrap_or_default();
-    let file = Arg::new("file")
-        .value_name("FILE.toml")
-        .help("Same as --config");
+    let file = match T::COMMAND {
+        Tool::Data => Arg::new("file")
+            .value_name("FILE")
+            .num_args(1..)
+            .help("Same as --dataset; FILE.toml as --config"),
+        _ => Arg::new("file")
+            .value_name("FILE.toml")
+            .help("Same as --config"),
+    };
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE.toml")
         .help("Configuration file; its keys are the flags' names, and flags go over it");
-    let mine = FLAGS.iter().filter(|flag| flag.belongs_to(T::COMMAND));
+    let mine = FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND));
     Command::new(name)
         .about(about)
         .args_override_self(true)
         .args([file, config])
-        .args(mine.map(|flag| argument(flag, &defaults[flag.name])))
+        .args(mine.map(|flag| {
+            let hidden = T::COMMAND == Tool::Data && !flag.is_about_data();
+            argument(flag, &defaults[flag.name]).hide(hidden)
+        }))
 }
 
 fn argument(flag: &'static Flag, default: &Value) -> Arg {
@@ -107,6 +122,7 @@ mod tests {
             Tool::Export,
             Tool::ModelNew,
             Tool::Bench,
+            Tool::Data,
         ] {
             command(tool).debug_assert();
         }

@@ -16,6 +16,8 @@ pub enum Command {
     ModelNew,
     /// `apus bench`
     Bench,
+    /// `apus data`
+    Data,
 }
 
 /// How a value is read.
@@ -93,7 +95,12 @@ impl Flag {
         })
     }
 
-    /// Whether this command takes it.
+    /// Whether this command takes it, as its own or, as `apus data` does, because `apus sft` has it.
+    pub fn accepted_by(&self, command: Command) -> bool {
+        self.belongs_to(command) || command == Command::Data && self.belongs_to(Command::Sft)
+    }
+
+    /// Whether it is this command's own.
     pub fn belongs_to(&self, command: Command) -> bool {
         self.commands.contains(&command)
     }

@@ -5,6 +5,7 @@ use super::flag::{Command, Command::*, Flag, Kind, Kind::*};
 const S: &[Command] = &[Sft];
 const B: &[Command] = &[Bench];
 const SB: &[Command] = &[Sft, Bench];
+const D: &[Command] = &[Data];
 const SIB: &[Command] = &[Sft, Infer, Bench];
 const SIEB: &[Command] = &[Sft, Infer, Export, Bench];
 const I: &[Command] = &[Infer];
@@ -38,6 +39,29 @@ impl Flag {
         self.aliases = aliases;
         self
     }
+    /// Whether it has to do with data at all: help about data shows these.
+    pub(super) fn is_about_data(&self) -> bool {
+        [PLUGINS, DATA, CHAT, SHOW].contains(&self.group)
+            || matches!(self.name, "model" | "tokenizer")
+    }
+
+    /// Whether what becomes of a row depends on it. Which rows there are is not meant.
+    pub(crate) fn shapes_rows(&self) -> bool {
+        let others = [
+            "dataset",
+            "val_dataset",
+            "split_dataset_ratio",
+            "dataset_shuffle",
+            "train_dataloader_shuffle",
+            "data_seed",
+            "load_from_cache_file",
+            "packing",
+            "group_by_length",
+        ];
+        let of_run = self.belongs_to(Command::Sft) && [DATA, CHAT].contains(&self.group);
+        of_run && !others.contains(&self.name)
+    }
+
     const fn idle(mut self, why: &'static str) -> Self {
         self.idle = Some(why);
         self
@@ -55,6 +79,7 @@ const SAVE: &str = "Evaluation and saving";
 const LOOK: &str = "Logging";
 const GENERATE: &str = "Generation";
 const OUTPUT: &str = "Output";
+const SHOW: &str = "Looking";
 const MEASURE: &str = "Measuring";
 const IDLE: &str = "Accepted for ms-swift's sake";
 
@@ -76,8 +101,11 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, S, "train_dataloader_shuffle", Bool, "Take the training examples in a new order each epoch"),
     flag(DATA, S, "data_seed", Int, "Seed of sampling, splitting and the order of the data"),
     flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out"),
+    flag(DATA, S, "load_from_cache_file", Bool, "Keep prepared data under APUS_CACHE (or the platform's cache folder) and use it again for the same rows and settings"),
     flag(DATA, SI, "max_length", Int, "Longest example in tokens"),
-    flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right or raise"),
+    flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise"),
+    flag(DATA, S, "packing", Bool, "Pack examples into rows of max_length, each row one example of a micro-batch; attention stays inside each conversation"),
+    flag(DATA, S, "group_by_length", Bool, "Take examples of similar length together"),
     flag(DATA, S, "loss_scale", Chain, "What is trained and how much: default, last_round, all, ignore_empty_think, ...; chained with +"),
     flag(CHAT, SI, "system", Text, "Instructions for every conversation that has none"),
     flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
@@ -172,6 +200,9 @@ pub const FLAGS: &[Flag] = &[
     flag(OUTPUT, N, "format", Text, "Experts as mxfp4 or bf16"),
     flag(OUTPUT, N, "seed", Int, "Seed of the weights"),
     flag(OUTPUT, N, "tokenizer", Text, "Directory whose tokenizer files are copied along"),
+    flag(SHOW, D, "samples", Int, "Examples to print, drawn with data_seed, and the longest one"),
+    flag(SHOW, D, "html", Text, "Write a page with the table, lengths and examples to this file"),
+    flag(SHOW, D, "out", Text, "Write every prepared example to this jsonl file, which can be trained as it is"),
     flag(MEASURE, B, "batch", Int, "Sequences in a step"),
     flag(MEASURE, B, "seq", Text, "Tokens in a sequence: a number, or a range such as 64:4096 from which lengths are drawn, short ones as often as long ones"),
     flag(MEASURE, B, "steps", Int, "Steps to time, of which the first two are reported apart"),
@@ -188,9 +219,8 @@ pub const FLAGS: &[Flag] = &[
     flag(IDLE, S, "deepspeed", Text, "").idle("on one card there is nothing to spread"),
     flag(IDLE, SI, "attn_impl", Text, "").idle("attention is always the fused one with sinks"),
     flag(IDLE, S, "experts_impl", Text, "").idle("experts are always grouped"),
-    flag(IDLE, S, "packing", Bool, "").idle("batches hold sequences one after another without padding"),
     flag(IDLE, S, "padding_free", Bool, "").idle("batches hold sequences one after another without padding"),
-    flag(IDLE, SI, "load_from_cache_file", Bool, "").idle("data is read anew each time, which is fast"),
+    flag(IDLE, I, "load_from_cache_file", Bool, "").idle("questions are read anew each time, which is fast"),
     flag(IDLE, SI, "dataset_num_proc", Int, "").idle("data is tokenised on all cores"),
     flag(IDLE, S, "dataloader_num_workers", Int, "").idle("data is ready in memory before training starts"),
     flag(IDLE, S, "dataloader_pin_memory", Bool, "").idle("data is ready in memory before training starts"),

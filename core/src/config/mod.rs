@@ -4,6 +4,7 @@
 mod bench;
 mod cli;
 mod component;
+mod data;
 mod flag;
 mod flags;
 mod resolve;
@@ -13,6 +14,7 @@ mod tools;
 pub use bench::BenchConfig;
 pub use cli::{command, help};
 pub use component::Spec;
+pub use data::DataConfig;
 pub use flag::{Command, Flag, Kind};
 pub use flags::FLAGS;
 

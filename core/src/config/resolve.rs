@@ -63,13 +63,21 @@ pub fn from_matches<T: Config>(
     options: &ComponentOptions,
 ) -> Result<Resolved<T>> {
     let mut merged = Merged::new(T::COMMAND);
-    let text = |id: &str| matches.get_one::<String>(id).cloned();
-    if let Some(file) = text("config").or_else(|| text("file")) {
-        merged.read(Path::new(&file))?;
+    let texts = |id: &str| -> Vec<String> {
+        let words = matches.get_many::<String>(id);
+        words.into_iter().flatten().cloned().collect()
+    };
+    let is_config = |file: &String| T::COMMAND != Command::Data || file.ends_with(".toml");
+    let (configs, files): (Vec<_>, Vec<_>) = texts("file").into_iter().partition(is_config);
+    if let Some(file) = texts("config").first().or(configs.first()) {
+        merged.read(Path::new(file))?;
     }
-    for flag in FLAGS.iter().filter(|flag| flag.belongs_to(T::COMMAND)) {
-        if let Some(words) = matches.get_many::<String>(flag.name) {
-            let words: Vec<String> = words.cloned().collect();
+    for flag in FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND)) {
+        let mut words = texts(flag.name);
+        if flag.name == "dataset" {
+            words.splice(0..0, files.iter().cloned());
+        }
+        if matches.contains_id(flag.name) || !words.is_empty() {
             merged.set(flag, flag.parse(&words)?);
         }
     }
@@ -109,7 +117,7 @@ impl Merged {
     }
 
     fn flag(&self, name: &str) -> Result<&'static Flag> {
-        let mine = || FLAGS.iter().filter(|flag| flag.belongs_to(self.command));
+        let mine = || FLAGS.iter().filter(|flag| flag.accepted_by(self.command));
         if let Some(flag) = mine().find(|flag| flag.name == name || flag.aliases.contains(&name)) {
             return Ok(flag);
         }
@@ -310,7 +318,7 @@ mod tests {
             let fields: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
             let flags: BTreeSet<&str> = FLAGS
                 .iter()
-                .filter(|flag| flag.belongs_to(T::COMMAND) && flag.idle.is_none())
+                .filter(|flag| flag.accepted_by(T::COMMAND) && flag.idle.is_none())
                 .map(|flag| flag.name)
                 .collect();
             assert_eq!(fields, flags);
@@ -320,6 +328,7 @@ mod tests {
         compare::<ExportConfig>();
         compare::<super::super::ModelNewConfig>();
         compare::<super::super::BenchConfig>();
+        compare::<super::super::DataConfig>();
     }
 
     #[test]
@@ -341,7 +350,7 @@ mod tests {
             (1e-4, 16, Some(8192))
         );
         assert_eq!(c.report_to, ["swanlab"]);
-        assert_eq!(found.notes.len(), 7, "{:#?}", found.notes);
+        assert_eq!(found.notes.len(), 6, "{:#?}", found.notes);
         c.check(&|flag| found.given(flag)).unwrap();
 
         let line = "--adapters v0-20250811-150539/checkpoint-551 --stream true --temperature 0 --max_new_tokens 2048";

@@ -28,8 +28,11 @@ pub struct SftConfig {
     pub train_dataloader_shuffle: bool,
     pub data_seed: u64,
     pub strict: bool,
+    pub load_from_cache_file: bool,
     pub max_length: Option<usize>,
     pub truncation_strategy: String,
+    pub packing: bool,
+    pub group_by_length: bool,
     pub loss_scale: Vec<Spec>,
     pub system: Option<String>,
     pub reasoning_effort: Option<String>,
@@ -122,8 +125,11 @@ impl Default for SftConfig {
             train_dataloader_shuffle: true,
             data_seed: 42,
             strict: false,
+            load_from_cache_file: false,
             max_length: None,
             truncation_strategy: "delete".to_owned(),
+            packing: false,
+            group_by_length: false,
             loss_scale: vec![Spec::named("default")],
             system: None,
             reasoning_effort: None,
@@ -255,6 +261,7 @@ impl SftConfig {
                  run; give --current_date YYYY-MM-DD"
             );
         }
+        self.check_data()?;
         if self.use_dora || self.lora_dropout > 0.0 {
             ensure!(
                 self.target_parameters.is_empty(),
@@ -282,6 +289,22 @@ impl SftConfig {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Checks the values that data depends on.
+    ///
+    /// # Errors
+    /// Values that contradict each other; the error names both.
+    pub fn check_data(&self) -> Result<()> {
+        ensure!(
+            !self.packing || self.max_length.is_some(),
+            "packing is true and max_length is not given; give the length of a packed row with --max_length"
+        );
+        ensure!(
+            self.max_length != Some(0),
+            "max_length is 0, expected 1 token or more"
+        );
         Ok(())
     }
 

@@ -26,6 +26,21 @@ pub struct Record {
     pub text: String,
 }
 
+/// Where a row stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named.
+    pub source: Arc<str>,
+    /// The line on which the row begins, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.line)
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.source, self.line)
@@ -33,6 +48,14 @@ impl fmt::Display for Record {
 }
 
 impl Record {
+    /// Where the row stands.
+    pub fn place(&self) -> Place {
+        Place {
+            source: Arc::clone(&self.source),
+            line: self.line,
+        }
+    }
+
     /// The row's columns.
     ///
     /// # Errors

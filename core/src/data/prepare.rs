@@ -1,9 +1,10 @@
 //! Records to encoded samples, on all cores, with a report.
 
 use super::{
-    file::Record,
+    file::{Place, Record},
     format::Formats,
-    report::{Report, SourceReport},
+    pack::pack,
+    report::{Packing, Report, SourceReport},
     truncate::{Fitted, Truncation, fit},
 };
 use crate::chat::scale::ScaleFailed;
@@ -21,6 +22,7 @@ use std::{
 
 const TOO_LONG: &str = "longer than max_length";
 const UNTRAINED: &str = "no trained token";
+const IDLE_PART: &str = "part of a split sample, no trained token";
 const NO_SAMPLE: &str = "the format gave no sample";
 const BAD_ROW: &str = "bad row";
 
@@ -46,8 +48,27 @@ pub struct Dataset {
     pub samples: Vec<Encoded>,
     /// For each sample, the record that it came from.
     pub records: Vec<usize>,
+    /// For each sample, where that record stands.
+    pub places: Vec<Place>,
+    /// Packed rows, each the numbers of its samples; `None` if samples are not packed.
+    pub packs: Option<Vec<Vec<usize>>>,
     /// What became of the rows.
     pub report: Report,
+}
+
+impl Dataset {
+    /// Packs the samples into rows of `max_length` tokens.
+    pub fn pack(&mut self, max_length: usize) {
+        let lengths: Vec<usize> = self.samples.iter().map(Encoded::len).collect();
+        let packs = pack(&lengths, max_length);
+        self.report.packing = Some(Packing {
+            rows: packs.len(),
+            samples: lengths.len(),
+            tokens: lengths.iter().sum(),
+            max_length,
+        });
+        self.packs = Some(packs);
+    }
 }
 
 /// What became of one record.
@@ -59,7 +80,10 @@ enum Outcome {
 }
 
 enum Prepared {
-    Kept(Encoded, bool),
+    Whole(Encoded),
+    Cut(Encoded),
+    /// A part of a sample that was split; whether it is the first.
+    Part(Encoded, bool),
     Dropped(&'static str, usize),
 }
 
@@ -134,14 +158,16 @@ pub fn prepare(
                             source.longest = source.longest.max(length);
                             source.drop_row(reason, format!("{record}: {length} tokens"));
                         }
-                        Prepared::Kept(sample, cut) => {
-                            source.kept += 1;
-                            source.truncated += usize::from(cut);
-                            source.tokens += sample.len();
-                            source.trained += sample.targets();
-                            source.longest = source.longest.max(sample.len());
-                            dataset.samples.push(sample);
-                            dataset.records.push(index);
+                        Prepared::Whole(sample) => {
+                            keep(sample, source, &mut dataset, (index, record))
+                        }
+                        Prepared::Cut(sample) => {
+                            source.truncated += 1;
+                            keep(sample, source, &mut dataset, (index, record));
+                        }
+                        Prepared::Part(sample, first) => {
+                            source.split += usize::from(first);
+                            keep(sample, source, &mut dataset, (index, record));
                         }
                     }
                 }
@@ -152,16 +178,43 @@ pub fn prepare(
     dataset.report = Report {
         sources,
         unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
+        packing: None,
     };
     if dataset.samples.is_empty() {
         let rows = records.len();
         let mut message = format!("nothing to train on: none of {rows} rows is left");
+        let untrained = dataset.report.sources.iter().find_map(|source| {
+            let dropped = source.dropped.get(UNTRAINED)?;
+            dropped.first.first()
+        });
+        if let Some(place) = untrained {
+            message = format!(
+                "{message}. Rows without a trained token, the first of them {place}: either the loss \
+                 scale weighs everything 0, or every message of the assistant says `loss: false`, or \
+                 truncation (max_length {}) cuts the answers off",
+                options
+                    .max_length
+                    .map_or("none".to_owned(), |max| max.to_string())
+            );
+        }
         for line in dataset.report.warnings() {
             message = format!("{message}\n{line}");
         }
         return Err(anyhow!(message));
     }
     Ok(dataset)
+}
+
+fn keep(
+    sample: Encoded,
+    source: &mut SourceReport,
+    dataset: &mut Dataset,
+    (index, record): (usize, &Record),
+) {
+    source.keep(&sample);
+    dataset.samples.push(sample);
+    dataset.records.push(index);
+    dataset.places.push(record.place());
 }
 
 /// The samples of records, not encoded, each with the index of its record: for inference.
@@ -211,17 +264,23 @@ fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sam
 
 /// A loss scale that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
-    let prepared = samples
-        .iter()
-        .map(|sample| encode_one(sample, encoder, options));
-    match prepared.collect() {
-        Ok(samples) => Ok(Outcome::Samples(samples)),
-        Err(error) if error.is::<ScaleFailed>() => Err(error),
-        Err(error) => Ok(Outcome::Bad(error)),
+    let mut prepared = Vec::with_capacity(samples.len());
+    for sample in samples {
+        match encode_one(sample, encoder, options, &mut prepared) {
+            Ok(()) => {}
+            Err(error) if error.is::<ScaleFailed>() => return Err(error),
+            Err(error) => return Ok(Outcome::Bad(error)),
+        }
     }
+    Ok(Outcome::Samples(prepared))
 }
 
-fn encode_one(sample: &Sample, encoder: &Encoder, options: &PrepareOptions) -> Result<Prepared> {
+fn encode_one(
+    sample: &Sample,
+    encoder: &Encoder,
+    options: &PrepareOptions,
+    prepared: &mut Vec<Prepared>,
+) -> Result<()> {
     let encoded = encoder.encode(sample)?;
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
@@ -230,13 +289,24 @@ fn encode_one(sample: &Sample, encoder: &Encoder, options: &PrepareOptions) -> R
             bail!("token id {id} is not in the model's vocabulary of {vocabulary}");
         }
     }
-    let (encoded, cut) = match fit(encoded, options.max_length, options.truncation) {
-        Fitted::Whole(encoded) => (encoded, false),
-        Fitted::Cut(encoded) => (encoded, true),
-        Fitted::Dropped(length) => return Ok(Prepared::Dropped(TOO_LONG, length)),
-    };
-    if encoded.targets() == 0 {
-        return Ok(Prepared::Dropped(UNTRAINED, encoded.len()));
-    }
-    Ok(Prepared::Kept(encoded, cut))
+    let trained = |encoded: &Encoded| encoded.targets() > 0;
+    prepared.push(match fit(encoded, options.max_length, options.truncation) {
+        Fitted::Dropped(length) => Prepared::Dropped(TOO_LONG, length),
+        Fitted::Whole(encoded) if trained(&encoded) => Prepared::Whole(encoded),
+        Fitted::Cut(encoded) if trained(&encoded) => Prepared::Cut(encoded),
+        Fitted::Whole(encoded) | Fitted::Cut(encoded) => {
+            Prepared::Dropped(UNTRAINED, encoded.len())
+        }
+        Fitted::Parts(parts) => {
+            let (parts, idle): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
+            let idle = idle
+                .iter()
+                .map(|part| Prepared::Dropped(IDLE_PART, part.len()));
+            let parts = parts.into_iter().enumerate();
+            prepared.extend(parts.map(|(i, part)| Prepared::Part(part, i == 0)));
+            prepared.extend(idle);
+            return Ok(());
+        }
+    });
+    Ok(())
 }

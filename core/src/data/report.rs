@@ -1,6 +1,8 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
+use crate::chat::Encoded;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// How many places are remembered for each reason.
@@ -9,16 +11,51 @@ const PLACES: usize = 10;
 const MANY: f64 = 0.1;
 
 /// Rows of a file, and of all files.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// By file, in the order in which they were named.
     pub sources: Vec<SourceReport>,
     /// Loss scales that changed no weight in any row.
     pub unmatched_scales: Vec<String>,
+    /// How full the packed rows are, where samples are packed.
+    pub packing: Option<Packing>,
+}
+
+/// How well samples were packed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Packing {
+    /// Packed rows.
+    pub rows: usize,
+    /// Samples in them.
+    pub samples: usize,
+    /// Tokens in them.
+    pub tokens: usize,
+    /// The tokens that a row has room for.
+    pub max_length: usize,
+}
+
+impl Packing {
+    /// The share of the rows' room that holds tokens.
+    pub fn efficiency(&self) -> f64 {
+        self.tokens as f64 / (self.rows * self.max_length).max(1) as f64
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "packing: {} samples in {} rows of {} tokens, {:.1}% full",
+            self.samples,
+            self.rows,
+            self.max_length,
+            100.0 * self.efficiency()
+        )
+    }
 }
 
 /// What became of one file.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SourceReport {
     /// The file.
     pub source: String,
@@ -30,18 +67,22 @@ pub struct SourceReport {
     pub kept: usize,
     /// Samples whose tokens were cut to `max_length`.
     pub truncated: usize,
+    /// Samples that were longer than `max_length` and became several.
+    pub split: usize,
     /// Tokens kept.
     pub tokens: usize,
     /// Supervised targets among them.
     pub trained: usize,
+    /// The sum of their weights.
+    pub weighted: f64,
     /// The longest sample, before anything was dropped.
     pub longest: usize,
     /// Why rows were dropped.
-    pub dropped: BTreeMap<&'static str, Dropped>,
+    pub dropped: BTreeMap<String, Dropped>,
 }
 
 /// Rows dropped for one reason.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Dropped {
     /// How many.
     pub count: usize,
@@ -51,11 +92,45 @@ pub struct Dropped {
 
 impl SourceReport {
     /// Counts a dropped row.
-    pub fn drop_row(&mut self, reason: &'static str, detail: String) {
-        let dropped = self.dropped.entry(reason).or_default();
+    pub fn drop_row(&mut self, reason: &str, detail: String) {
+        let dropped = self.dropped.entry(reason.to_owned()).or_default();
         dropped.count += 1;
         if dropped.first.len() < PLACES {
             dropped.first.push(detail);
+        }
+    }
+
+    /// Counts a sample that is kept.
+    pub fn keep(&mut self, sample: &Encoded) {
+        self.kept += 1;
+        self.tokens += sample.len();
+        self.trained += sample.targets();
+        self.weighted += sample.target_weight();
+        self.longest = self.longest.max(sample.len());
+    }
+
+    /// Its line of the table, under [`Report::COLUMNS`].
+    pub fn cells(&self) -> [String; 10] {
+        [
+            self.source.clone(),
+            self.format.clone(),
+            self.rows.to_string(),
+            self.kept.to_string(),
+            self.dropped_rows().to_string(),
+            self.tokens.to_string(),
+            self.trained.to_string(),
+            format!("{:.1}", self.weighted),
+            self.longest.to_string(),
+            self.share_truncated(),
+        ]
+    }
+
+    /// The share of the samples that were cut or split.
+    fn share_truncated(&self) -> String {
+        let cut = self.truncated + self.split;
+        match cut {
+            0 => "0%".to_owned(),
+            _ => format!("{:.1}%", 100.0 * cut as f64 / self.kept.max(1) as f64),
         }
     }
 
@@ -66,6 +141,20 @@ impl SourceReport {
 }
 
 impl Report {
+    /// Headings of the table.
+    pub const COLUMNS: [&str; 10] = [
+        "dataset",
+        "format",
+        "rows",
+        "kept",
+        "dropped",
+        "tokens",
+        "trained",
+        "weighted",
+        "longest",
+        "truncated",
+    ];
+
     /// One figure over all files.
     pub fn total(&self, figure: impl Fn(&SourceReport) -> usize) -> usize {
         self.sources.iter().map(figure).sum()
@@ -98,6 +187,12 @@ impl Report {
                 }
             }
         }
+        for source in self.sources.iter().filter(|source| source.split > 0) {
+            lines.push(format!(
+                "{}: {} samples longer than max_length were split into several (truncation_strategy split)",
+                source.source, source.split
+            ));
+        }
         for scale in &self.unmatched_scales {
             lines.push(format!(
                 "WARNING: loss scale `{scale}` matched nothing in the whole dataset"
@@ -111,30 +206,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header([
-            "dataset",
-            "format",
-            "rows",
-            "kept",
-            "dropped",
-            "tokens",
-            "trained",
-            "longest",
-            "truncated",
-        ]);
+        table.set_header(Self::COLUMNS);
         for source in &self.sources {
-            table.add_row([
-                source.source.clone(),
-                source.format.clone(),
-                source.rows.to_string(),
-                source.kept.to_string(),
-                source.dropped_rows().to_string(),
-                source.tokens.to_string(),
-                source.trained.to_string(),
-                source.longest.to_string(),
-                source.truncated.to_string(),
-            ]);
+            table.add_row(source.cells());
         }
-        write!(f, "{table}")
+        write!(f, "{table}")?;
+        match &self.packing {
+            Some(packing) => write!(f, "\n{packing}"),
+            None => Ok(()),
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! What happens to samples longer than `max_length`.
 
-use crate::chat::encode::Encoded;
+use crate::chat::encode::{Encoded, IGNORED};
 use anyhow::{Result, bail};
-use std::str::FromStr;
+use std::{ops::Range, str::FromStr};
 
 /// The names that [`Truncation`] reads.
-const NAMES: [(&str, Truncation); 4] = [
+const NAMES: [(&str, Truncation); 5] = [
     ("delete", Truncation::Delete),
     ("left", Truncation::Left),
     ("right", Truncation::Right),
+    ("split", Truncation::Split),
     ("raise", Truncation::Raise),
 ];
 
@@ -22,6 +23,8 @@ pub enum Truncation {
     Left,
     /// Keep its first tokens.
     Right,
+    /// Make several samples of it, none longer than allowed.
+    Split,
     /// Stop with an error.
     Raise,
 }
@@ -33,7 +36,8 @@ impl FromStr for Truncation {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some((_, strategy)) => Ok(*strategy),
             None => {
-                bail!("unknown truncation strategy `{name}`, expected delete, left, right or raise")
+                let known = NAMES.map(|(known, _)| known).join(", ");
+                bail!("truncation_strategy is `{name}`, expected one of {known}")
             }
         }
     }
@@ -46,31 +50,43 @@ pub enum Fitted {
     Whole(Encoded),
     /// Tokens were cut off.
     Cut(Encoded),
+    /// It was split into these.
+    Parts(Vec<Encoded>),
     /// It is too long and dropped; its length.
     Dropped(usize),
 }
 
 /// Applies the strategy. Under [`Truncation::Raise`] too, a sample that is too long is handed back
 /// as dropped: it is the caller who knows its file and line.
-pub fn fit(mut sample: Encoded, max_length: Option<usize>, strategy: Truncation) -> Fitted {
+pub fn fit(sample: Encoded, max_length: Option<usize>, strategy: Truncation) -> Fitted {
     let length = sample.len();
     let Some(max) = max_length.filter(|max| length > *max) else {
         return Fitted::Whole(sample);
     };
     match strategy {
-        Truncation::Delete | Truncation::Raise => return Fitted::Dropped(length),
-        Truncation::Left => {
-            sample.input_ids.drain(..length - max);
-            sample.labels.drain(..length - max);
-            sample.weights.drain(..length - max);
-        }
-        Truncation::Right => {
-            sample.input_ids.truncate(max);
-            sample.labels.truncate(max);
-            sample.weights.truncate(max);
+        Truncation::Delete | Truncation::Raise => Fitted::Dropped(length),
+        Truncation::Left => Fitted::Cut(part(&sample, length - max..length)),
+        Truncation::Right => Fitted::Cut(part(&sample, 0..max)),
+        Truncation::Split => {
+            let starts = (0..length).step_by(max.max(1));
+            let parts = starts.map(|from| part(&sample, from..length.min(from + max.max(1))));
+            Fitted::Parts(parts.collect())
         }
     }
-    Fitted::Cut(sample)
+}
+
+/// Some of a sample's tokens. Nothing stands before the first one any more to predict it from.
+fn part(sample: &Encoded, range: Range<usize>) -> Encoded {
+    let mut part = Encoded {
+        input_ids: sample.input_ids[range.clone()].to_vec(),
+        labels: sample.labels[range.clone()].to_vec(),
+        weights: sample.weights[range].to_vec(),
+        channel: sample.channel.clone(),
+    };
+    if let (Some(label), Some(weight)) = (part.labels.first_mut(), part.weights.first_mut()) {
+        (*label, *weight) = (IGNORED, 0.0);
+    }
+    part
 }
 
 #[cfg(test)]
@@ -99,6 +115,17 @@ mod tests {
         assert_eq!(fitted(Some(3)), Fitted::Whole(sample()));
         assert_eq!(fitted(None), Fitted::Whole(sample()));
         assert_eq!("right".parse::<Truncation>().unwrap(), Truncation::Right);
-        assert!("split".parse::<Truncation>().is_err());
+        assert!("middle".parse::<Truncation>().is_err());
+    }
+
+    #[test]
+    fn a_split_keeps_every_token_but_the_first_labels() {
+        let Fitted::Parts(parts) = fit(sample(), Some(2), Truncation::Split) else {
+            panic!("parts expected")
+        };
+        let ids: Vec<_> = parts.iter().map(|part| part.input_ids.clone()).collect();
+        assert_eq!(ids, [vec![1, 2], vec![3]]);
+        assert_eq!(parts[0].labels, [IGNORED, 2]);
+        assert_eq!((parts[0].targets(), parts[1].targets()), (1, 0));
     }
 }

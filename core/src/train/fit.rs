@@ -1,6 +1,6 @@
 //! What a run keeps where, so that it fits: the embedding, and the tapes of layers.
 
-use super::order::order;
+use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::steps::{Steps, Wanted};
 use crate::config::SftConfig;
@@ -100,17 +100,19 @@ fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
         warmup_ratio: 0.0,
         warmup_steps: None,
     })?;
+    let ordering = Ordering {
+        data_seed: config.data_seed,
+        shuffle: config.train_dataloader_shuffle,
+        by_length: config
+            .group_by_length
+            .then_some(size * config.accumulation()),
+    };
     let most = size * lengths.iter().max().copied().unwrap_or(0);
     let mut largest = 0;
     for epoch in 0..=steps.epoch_of(steps.total - 1) {
         let first = (epoch * steps.per_epoch) as u64;
         let left = (steps.total - first) as usize * steps.accumulation;
-        let order = order(
-            lengths.len(),
-            config.data_seed,
-            epoch,
-            config.train_dataloader_shuffle,
-        );
+        let order = ordering.epoch(epoch, lengths);
         let batches = order.chunks(size).take(left);
         let tokens = batches.map(|batch| batch.iter().map(|&i| lengths[i]).sum());
         largest = tokens.fold(largest, usize::max);

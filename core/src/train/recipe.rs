@@ -1,10 +1,11 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::evaluate::{Evaluation, evaluate};
+use super::examples::Examples;
 use super::fit::fit;
 use super::out_of_memory;
 use super::plan::{MemoryPlan, Shape, gib};
-use super::setup::{self, ChatOptions, ModelPlace};
+use super::setup;
 use super::signals;
 use super::trainer::{ModelFiles, Outcome, Trainer};
 use crate::adapter::{self, Adapter, PeftConfig, Table};
@@ -43,14 +44,15 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         crate::device::repeat(&device)?;
     }
     let place = setup::find_model(&config.model, config.seed)?;
-    let encoder = encoder(config, &place)?;
-    let data = setup::data(config, &encoder, place.config.vocab_size)?;
+    let encoder = setup::run_encoder(config, place.dir.as_deref())?;
+    let data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
     eprintln!("data: {}", data.train.report);
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
     let mut ready = setup::model(config, &place, &device).map_err(explain)?;
-    let lengths: Vec<usize> = data.train.samples.iter().map(|s| s.len()).collect();
-    let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
+    let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
+    let examples = Examples::new(&train, data.train.packs.as_deref());
+    let shape = fit(config, &mut ready.model, &examples.lengths()).map_err(explain)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
     if config.dry_run {
@@ -79,9 +81,14 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
 
     let before = samples(config, &ready.model, &files).map_err(explain)?;
     signals::catch()?;
-    let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
-    let trainer = Trainer::new(&ready.model, &files, &settings, (&train, &val), components)
-        .map_err(explain)?;
+    let trainer = Trainer::new(
+        &ready.model,
+        &files,
+        &settings,
+        (examples, &val),
+        components,
+    )
+    .map_err(explain)?;
     eprintln!(
         "run: {}, {} steps",
         run_dir.display(),
@@ -134,23 +141,6 @@ fn refuse_many_processes(config: &SftConfig) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn encoder(config: &SftConfig, place: &ModelPlace) -> Result<Encoder> {
-    let dir = match (&config.tokenizer, &place.dir) {
-        (Some(dir), _) => PathBuf::from(dir),
-        (None, Some(dir)) => dir.clone(),
-        (None, None) => bail!(
-            "{} has no tokenizer; give one with --tokenizer DIR",
-            config.model
-        ),
-    };
-    setup::encoder(ChatOptions {
-        dir: &dir,
-        backend: &config.template_backend,
-        loss_scale: &config.loss_scale,
-        encode: setup::encode_options(config)?,
-    })
 }
 
 /// `<output_dir>/v{N}-{time}`, made now.

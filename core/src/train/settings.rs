@@ -1,5 +1,6 @@
 //! What the training loop needs to know, apart from model, data and components.
 
+use super::order::Ordering;
 use std::path::PathBuf;
 
 /// When something happens.
@@ -79,10 +80,24 @@ pub struct Settings {
     pub data_seed: u64,
     /// Whether the order changes at all.
     pub shuffle: bool,
+    /// Whether examples of similar length come together.
+    pub group_by_length: bool,
     /// Checkpoint to go on from.
     pub resume_from_checkpoint: Option<PathBuf>,
     /// How long the end of the run waits for trackers.
     pub tracker_timeout: std::time::Duration,
     /// The resolved configuration, for trackers and args.json.
     pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Settings {
+    /// The order of the examples.
+    pub(super) fn ordering(&self) -> Ordering {
+        let step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+        Ordering {
+            data_seed: self.data_seed,
+            shuffle: self.shuffle,
+            by_length: self.group_by_length.then_some(step),
+        }
+    }
 }

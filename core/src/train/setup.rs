@@ -6,11 +6,14 @@ use crate::adapter::{self, Adapter, PeftConfig, Wanted};
 use crate::chat::{
     Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
 };
-use crate::config::{Resolved, SftConfig, Spec};
-use crate::data::{self, Dataset, Formats, PrepareOptions, SourceOptions, Truncation, read_sets};
+use crate::config::{FLAGS, Resolved, SftConfig, Spec};
+use crate::data::cache::{self, Fingerprint};
+use crate::data::progress::Preparing;
+use crate::data::{self, Cache, Dataset, Formats, PrepareOptions, SourceOptions, read_sets};
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
+use crate::plugin;
 use crate::registry::{self, Named};
 use crate::weights::{Directory, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
@@ -129,6 +132,34 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
 }
 
+/// Where the tokenizer and the chat template of a run are: `--tokenizer`, or the model's directory.
+///
+/// # Errors
+/// A model without a directory, and no `--tokenizer`.
+pub fn chat_dir(config: &SftConfig, model_dir: Option<&Path>) -> Result<PathBuf> {
+    match (&config.tokenizer, model_dir) {
+        (Some(dir), _) => Ok(PathBuf::from(dir)),
+        (None, Some(dir)) => Ok(dir.to_owned()),
+        (None, None) => bail!(
+            "{} has no tokenizer; give one with --tokenizer DIR",
+            config.model
+        ),
+    }
+}
+
+/// The encoder of a run.
+///
+/// # Errors
+/// As of [`encoder`], or no tokenizer.
+pub fn run_encoder(config: &SftConfig, model_dir: Option<&Path>) -> Result<Encoder> {
+    encoder(ChatOptions {
+        dir: &chat_dir(config, model_dir)?,
+        backend: &config.template_backend,
+        loss_scale: &config.loss_scale,
+        encode: encode_options(config)?,
+    })
+}
+
 /// All dataset formats; one alone if it is forced.
 ///
 /// # Errors
@@ -162,7 +193,7 @@ pub struct Data {
 ///
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, nothing left.
-pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<Data> {
+pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Data> {
     let sets = read_sets(&SourceOptions {
         dataset: config.dataset.clone(),
         val_dataset: config.val_dataset.clone(),
@@ -179,14 +210,29 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<
     let formats = formats(config.dataset_format.as_ref())?;
     let options = PrepareOptions {
         max_length: config.max_length,
-        truncation: truncation(&config.truncation_strategy)?,
+        truncation: config.truncation_strategy.parse()?,
         strict: config.strict,
         workers: None,
-        vocabulary: Some(vocabulary),
+        vocabulary,
     };
-    let prepare =
-        |records: &[data::Record]| data::prepare(records, &formats, encoder, &options, &|_| {});
-    let train = prepare(&sets.train).context("training data")?;
+    let cache = match config.load_from_cache_file {
+        true => Some(data_cache(config, encoder, vocabulary)?),
+        false => None,
+    };
+    let prepare = |records: &[data::Record]| {
+        let anew = || {
+            let bar = Preparing::start(records.len());
+            data::prepare(records, &formats, encoder, &options, &|_| bar.one_more())
+        };
+        match &cache {
+            Some(cache) => cache.get_or(records, anew),
+            None => anew(),
+        }
+    };
+    let mut train = prepare(&sets.train).context("training data")?;
+    if let (true, Some(max_length)) = (config.packing, config.max_length) {
+        train.pack(max_length);
+    }
     let val = match sets.val.is_empty() {
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
@@ -209,14 +255,25 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<
     })
 }
 
-fn truncation(name: &str) -> Result<Truncation> {
-    Ok(match name {
-        "delete" => Truncation::Delete,
-        "left" => Truncation::Left,
-        "right" => Truncation::Right,
-        "raise" => Truncation::Raise,
-        other => bail!("truncation_strategy is {other:?}, expected delete, left, right or raise"),
-    })
+/// The cache of prepared data, for everything that what is prepared depends on.
+fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
+    let model = Path::new(&config.model);
+    let dir = chat_dir(config, model.is_dir().then_some(model))?;
+    let options = serde_json::to_value(config)?;
+    let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
+    let flags = flags.map(|flag| (flag.name, &options[flag.name]));
+    let mut settings = Fingerprint::new();
+    settings.flags(flags)?;
+    settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
+    settings.text(&serde_json::to_string(&plugin::records())?);
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ] {
+        settings.file(&dir.join(name))?;
+    }
+    Ok(Cache::new(cache::folder()?, settings))
 }
 
 /// Encoded examples as the training loop takes them.
@@ -417,6 +474,7 @@ pub fn loop_settings(
         seed: config.seed,
         data_seed: config.data_seed,
         shuffle: config.train_dataloader_shuffle,
+        group_by_length: config.group_by_length,
         resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
             .context("tracker_timeout")?,

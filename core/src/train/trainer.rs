@@ -2,14 +2,15 @@
 
 mod due;
 
-use super::batch::{MicroBatch, sequence};
+use super::batch::MicroBatch;
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
 use super::events::Events;
+use super::examples::Examples;
 use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
-use super::order::order;
+use super::order::Ordering;
 use super::out_of_memory;
 use super::progress::Progress;
 use super::settings::Settings;
@@ -85,7 +86,9 @@ pub struct Trainer<'a> {
     model: &'a GptOss,
     files: &'a dyn ModelFiles,
     settings: &'a Settings,
-    train: &'a [TokenRow],
+    train: Examples<'a>,
+    lengths: Vec<usize>,
+    ordering: Ordering,
     val: &'a [TokenRow],
     loss: Named<dyn Loss>,
     schedule: Named<dyn LrSchedule>,
@@ -112,7 +115,7 @@ impl<'a> Trainer<'a> {
         model: &'a GptOss,
         files: &'a dyn ModelFiles,
         settings: &'a Settings,
-        (train, val): (&'a [TokenRow], &'a [TokenRow]),
+        (train, val): (Examples<'a>, &'a [TokenRow]),
         components: Components,
     ) -> Result<Self> {
         let steps = Steps::new(&Wanted {
@@ -161,6 +164,8 @@ impl<'a> Trainer<'a> {
             files,
             settings,
             train,
+            lengths: train.lengths(),
+            ordering: settings.ordering(),
             val,
             loss: components.loss,
             schedule: components.schedule,
@@ -233,8 +238,7 @@ impl<'a> Trainer<'a> {
             let epoch = self.steps.epoch_of(step);
             let batches = self.steps.batches_of(step);
             if indices.is_empty() || batches.start == 0 {
-                let s = self.settings;
-                indices = order(self.train.len(), s.data_seed, epoch, s.shuffle);
+                indices = self.ordering.epoch(epoch, &self.lengths);
                 self.events.on_epoch_begin(&self.state)?;
             }
             let size = self.settings.per_device_train_batch_size;
@@ -274,7 +278,7 @@ impl<'a> Trainer<'a> {
         let batches: Vec<MicroBatch> = groups
             .iter()
             .map(|group| {
-                let rows = group.iter().map(|&i| sequence(&self.train[i]));
+                let rows = group.iter().flat_map(|&i| self.train.sequences(i));
                 MicroBatch::new(rows, self.model.device())
             })
             .collect::<Result<_>>()?;

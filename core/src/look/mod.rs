@@ -1,0 +1,76 @@
+//! `apus data`: what a run would train on, to be looked at beforehand.
+//!
+//! Data is prepared by the very code that prepares it for a run; no weights are read.
+
+mod html;
+mod pick;
+mod rows;
+
+use crate::chat::Encoder;
+use crate::chat::preview::{Marks, marked};
+use crate::config::{DataConfig, SftConfig};
+use crate::data::Dataset;
+use crate::model::Config;
+use crate::plugin;
+use crate::train::setup;
+use anyhow::{Context, Result};
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// Prepares the data of a run and shows it.
+///
+/// # Errors
+/// What stops a run's data as well, or a file that cannot be written.
+pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
+    plugin::load(&run.plugins)?;
+    let model = Some(Path::new(&run.model)).filter(|model| model.is_dir());
+    let vocabulary = match model.map(|model| model.join("config.json")) {
+        Some(file) if file.is_file() => Some(Config::read(&file)?.vocab_size),
+        _ => None,
+    };
+    let encoder = setup::run_encoder(run, model)?;
+    let data = setup::data(run, &encoder, vocabulary)?;
+    println!("{}", data.train.report);
+    if !data.val.samples.is_empty() {
+        println!("evaluation\n{}", data.val.report);
+    }
+    let shown = pick::samples(&data.train, config.samples, run.data_seed);
+    print(&data.train, &shown, &encoder);
+    if let Some(path) = &config.out {
+        let path = Path::new(path);
+        rows::write(path, &data.train, encoder.tokenizer())
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        println!("{} rows: {}", data.train.samples.len(), path.display());
+    }
+    if let Some(path) = &config.html {
+        let page = html::page(&data.train, &shown, encoder.tokenizer());
+        std::fs::write(path, page).with_context(|| format!("{path}: cannot be written"))?;
+        println!("page: {path}");
+    }
+    Ok(())
+}
+
+fn print(dataset: &Dataset, shown: &[usize], encoder: &Encoder) {
+    let marks = match std::io::stdout().is_terminal() {
+        true => Marks::Ansi,
+        false => Marks::Brackets,
+    };
+    for &index in shown {
+        let text = marked(&dataset.samples[index], encoder.tokenizer(), marks);
+        println!("\n--- {}\n{text}", title(dataset, index));
+    }
+    if !shown.is_empty() {
+        println!();
+    }
+}
+
+/// `train.jsonl:3, 120 tokens, 45 trained`.
+fn title(dataset: &Dataset, index: usize) -> String {
+    let sample = &dataset.samples[index];
+    format!(
+        "{}, {} tokens, {} trained",
+        dataset.places[index],
+        sample.len(),
+        sample.targets()
+    )
+}
