@@ -50,13 +50,15 @@ pub struct Dropped {
 }
 
 impl SourceReport {
-    /// Counts a dropped row.
-    pub fn drop_row(&mut self, reason: &'static str, detail: String) {
+    /// Counts a dropped row. Returns whether it is among the first, whose places are remembered.
+    pub fn drop_row(&mut self, reason: &'static str, detail: String) -> bool {
         let dropped = self.dropped.entry(reason).or_default();
         dropped.count += 1;
-        if dropped.first.len() < PLACES {
+        let is_early = dropped.first.len() < PLACES;
+        if is_early {
             dropped.first.push(detail);
         }
+        is_early
     }
 
     /// Rows dropped, whatever the reason.

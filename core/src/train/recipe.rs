@@ -1,6 +1,7 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::evaluate::{Evaluation, evaluate};
+use super::examples::Examples;
 use super::fit::fit;
 use super::out_of_memory;
 use super::plan::{MemoryPlan, Shape, gib};
@@ -22,6 +23,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Runs a fine-tuning; returns whether a signal ended it early.
 ///
@@ -43,18 +45,21 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         crate::device::repeat(&device)?;
     }
     let place = setup::find_model(&config.model, config.seed)?;
-    let encoder = encoder(config, &place)?;
-    let data = setup::data(config, &encoder, place.config.vocab_size)?;
-    eprintln!("data: {}", data.train.report);
+    let encoder = Arc::new(encoder(config, &place)?);
+    let mut data = setup::data(config, &encoder, place.config.vocab_size)?;
+    match &data.stream {
+        Some(_) => eprintln!("data: read as training goes on, reported at the end"),
+        None => eprintln!("data: {}", data.train.report),
+    }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
     let mut ready = setup::model(config, &place, &device).map_err(explain)?;
-    let lengths: Vec<usize> = data.train.samples.iter().map(|s| s.len()).collect();
+    let lengths = setup::lengths(config, &data, &place.config);
     let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
     if config.dry_run {
-        return dry_run(config, &ready.model, &encoder, &data, &shape).map(|()| false);
+        return dry_run(config, &ready.model, &encoder, &mut data, &shape).map(|()| false);
     }
 
     let run_dir = run_dir(config)?;
@@ -80,8 +85,18 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let before = samples(config, &ready.model, &files).map_err(explain)?;
     signals::catch()?;
     let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
-    let trainer = Trainer::new(&ready.model, &files, &settings, (&train, &val), components)
-        .map_err(explain)?;
+    let examples = match data.stream.take() {
+        Some(stream) => Examples::streamed(stream),
+        None => Examples::in_memory(&train),
+    };
+    let trainer = Trainer::new(
+        &ready.model,
+        &files,
+        &settings,
+        (examples, &val),
+        components,
+    )
+    .map_err(explain)?;
     eprintln!(
         "run: {}, {} steps",
         run_dir.display(),
@@ -358,7 +373,7 @@ fn dry_run(
     config: &SftConfig,
     model: &GptOss,
     encoder: &Encoder,
-    data: &setup::Data,
+    data: &mut setup::Data,
     shape: &Shape,
 ) -> Result<()> {
     println!(
@@ -375,7 +390,11 @@ fn dry_run(
         println!("and {} of the embedding in host memory", gib(bytes));
     }
     println!("so about {}", gib(plan.total()));
-    if let Some(sample) = data.train.samples.first() {
+    let first = match &mut data.stream {
+        Some(stream) => Some(stream.peek()?),
+        None => data.train.samples.first(),
+    };
+    if let Some(sample) = first {
         let marks = match std::io::stdout().is_terminal() {
             true => Marks::Ansi,
             false => Marks::Brackets,

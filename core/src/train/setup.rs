@@ -7,7 +7,10 @@ use crate::chat::{
     Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
 };
 use crate::config::{Resolved, SftConfig, Spec};
-use crate::data::{self, Dataset, Formats, PrepareOptions, SourceOptions, Truncation, read_sets};
+use crate::data::{
+    self, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions, Truncation,
+    read_sets,
+};
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
@@ -149,8 +152,10 @@ pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
 
 /// Training and validation set of a run.
 pub struct Data {
-    /// To train on.
+    /// To train on; empty where the data is streamed.
     pub train: Dataset,
+    /// To train on, where the data is streamed.
+    pub stream: Option<Stream>,
     /// To evaluate on; may be empty.
     pub val: Dataset,
     /// The rows of `val`, where they were split off, to be kept with the run.
@@ -161,21 +166,27 @@ pub struct Data {
 ///
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, nothing left.
-pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<Data> {
+pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: usize) -> Result<Data> {
+    let mix = mix(config)?;
     let sets = read_sets(&SourceOptions {
-        dataset: config.dataset.clone(),
+        dataset: match config.streaming {
+            true => Vec::new(),
+            false => config.dataset.clone(),
+        },
         val_dataset: config.val_dataset.clone(),
         split_dataset_ratio: config.split_dataset_ratio,
+        mix: mix.clone().filter(|_| !config.streaming),
+        columns: config.columns.clone(),
         dataset_shuffle: config.dataset_shuffle,
         val_dataset_shuffle: false,
         data_seed: config.data_seed,
     })?;
     ensure!(
-        !sets.train.is_empty(),
+        config.streaming || !sets.train.is_empty(),
         "{}: no rows",
         config.dataset.join(", ")
     );
-    let formats = formats(config.dataset_format.as_ref())?;
+    let formats = Arc::new(formats(config.dataset_format.as_ref())?);
     let options = PrepareOptions {
         max_length: config.max_length,
         truncation: truncation(&config.truncation_strategy)?,
@@ -185,24 +196,60 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: usize) -> Result<
     };
     let prepare =
         |records: &[data::Record]| data::prepare(records, &formats, encoder, &options, &|_| {});
-    let train = prepare(&sets.train).context("training data")?;
+    let train = match config.streaming {
+        true => Dataset::default(),
+        false => prepare(&sets.train).context("training data")?,
+    };
     let val = match sets.val.is_empty() {
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
     };
-    for line in train
-        .report
-        .warnings()
-        .into_iter()
+    // Columns of a stream are not known yet.
+    let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
+    for line in of_columns
+        .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
         eprintln!("warning: {line}");
     }
+    let stream = StreamOptions {
+        dataset: config.dataset.clone(),
+        mix,
+        columns: config.columns.clone(),
+        shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
+        data_seed: config.data_seed,
+        prepare: options,
+    };
+    let open = || {
+        let say = |line: &str| eprintln!("warning: {line}");
+        Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
+    };
     Ok(Data {
         train,
+        stream: config.streaming.then(open).transpose()?,
         val,
         split_rows: sets.val_is_split.then_some(sets.val),
     })
+}
+
+fn mix(config: &SftConfig) -> Result<Option<Mix>> {
+    if config.interleave_prob.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Mix {
+        probabilities: config.interleave_prob.clone(),
+        stopping: config.stopping_strategy.parse()?,
+    }))
+}
+
+/// Tokens of the training examples, for the memory plan. Those of a stream are not known; a
+/// micro-batch of it is planned at its longest.
+pub fn lengths(config: &SftConfig, data: &Data, model: &Config) -> Vec<usize> {
+    if data.stream.is_none() {
+        return data.train.samples.iter().map(|s| s.len()).collect();
+    }
+    let longest = config.max_length.unwrap_or(model.max_position_embeddings);
+    vec![longest; config.per_device_train_batch_size]
 }
 
 fn truncation(name: &str) -> Result<Truncation> {
