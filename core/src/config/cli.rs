@@ -58,9 +58,10 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
     let value = match flag.kind {
         Kind::Bool => "true|false",
         Kind::Int => "N",
-        Kind::Float => "X",
+        Kind::Float | Kind::Floats => "X",
         Kind::Text | Kind::List => "TEXT",
         Kind::Json => "JSON",
+        Kind::JsonOrFile => "JSON|FILE",
         Kind::Component | Kind::Components => "NAME",
         Kind::Chain => "NAME+NAME",
         Kind::Plugins => "FILE",
@@ -87,7 +88,7 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         });
     argument = match flag.kind {
         Kind::Bool => argument.num_args(0..=1).default_missing_value("true"),
-        Kind::List | Kind::Components | Kind::Plugins => argument.num_args(1..),
+        Kind::List | Kind::Floats | Kind::Components | Kind::Plugins => argument.num_args(1..),
         _ => argument.num_args(1),
     };
     argument

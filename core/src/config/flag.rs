@@ -33,8 +33,12 @@ pub enum Kind {
     Text,
     /// One or more texts.
     List,
+    /// One or more numbers.
+    Floats,
     /// A JSON value.
     Json,
+    /// A JSON object, or the path of a file that holds one.
+    JsonOrFile,
     /// A component: its name, or a table with `name` and options.
     Component,
     /// Several components.
@@ -85,10 +89,20 @@ impl Flag {
             },
             Kind::Int => number::<i64>(self.name, one()?, "a whole number")?.into(),
             Kind::Float => number::<f64>(self.name, one()?, "a number")?.into(),
+            Kind::Floats => {
+                let numbers = words
+                    .iter()
+                    .map(|word| number::<f64>(self.name, word, "a number"));
+                numbers.collect::<Result<Vec<_>>>()?.into()
+            }
             Kind::Text => one()?.into(),
             Kind::List | Kind::Plugins => words.iter().map(String::as_str).collect(),
             Kind::Json => serde_json::from_str(one()?)
                 .with_context(|| format!("--{}: expected JSON", self.name))?,
+            Kind::JsonOrFile if !one()?.trim_start().starts_with('{') => one()?.into(),
+            Kind::JsonOrFile => serde_json::from_str(one()?).with_context(|| {
+                format!("--{}: expected JSON, or the path of a file", self.name)
+            })?,
             Kind::Component => component(one()?),
             Kind::Components => words.iter().map(|word| component(word)).collect(),
             Kind::Chain => chain(one()?),

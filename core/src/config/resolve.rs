@@ -243,7 +243,12 @@ fn fit(flag: &Flag, value: Value) -> Result<Value> {
             Value::Array(ref items) => items.iter().all(Value::is_string),
             _ => false,
         },
+        Kind::Floats => {
+            let items = value.as_array();
+            items.is_some_and(|items| items.iter().all(Value::is_number))
+        }
         Kind::Json => true,
+        Kind::JsonOrFile => value.is_string() || value.is_object(),
         Kind::Component => match &value {
             Value::String(name) => return Ok(serde_json::json!({ "name": name })),
             value => value.get("name").is_some_and(Value::is_string),
@@ -269,7 +274,9 @@ fn fit(flag: &Flag, value: Value) -> Result<Value> {
         Kind::Float => "a number",
         Kind::Text => "text",
         Kind::List => "a list of texts",
+        Kind::Floats => "a list of numbers",
         Kind::Json => "a value",
+        Kind::JsonOrFile => "a table, or the path of a JSON file",
         Kind::Component => "a name, or a table with name and options",
         Kind::Components => "a list of names or tables",
         Kind::Chain => "names with + between them, or a list of names or tables",

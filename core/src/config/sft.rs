@@ -22,6 +22,11 @@ pub struct SftConfig {
     pub plugins: Vec<PluginSpec>,
     pub dataset: Vec<String>,
     pub val_dataset: Vec<String>,
+    pub interleave_prob: Vec<f64>,
+    pub stopping_strategy: String,
+    pub columns: Value,
+    pub streaming: bool,
+    pub shuffle_buffer_size: usize,
     pub split_dataset_ratio: f64,
     pub dataset_format: Option<Spec>,
     pub dataset_shuffle: bool,
@@ -119,6 +124,11 @@ impl Default for SftConfig {
             plugins: Vec::new(),
             dataset: Vec::new(),
             val_dataset: Vec::new(),
+            interleave_prob: Vec::new(),
+            stopping_strategy: "first_exhausted".to_owned(),
+            columns: Value::Null,
+            streaming: false,
+            shuffle_buffer_size: 1000,
             split_dataset_ratio: 0.0,
             dataset_format: None,
             dataset_shuffle: true,
@@ -221,7 +231,7 @@ impl SftConfig {
         );
         ensure!(
             !self.dataset.is_empty(),
-            "--dataset is missing: a json or jsonl file"
+            "--dataset is missing: a file, folder or pattern"
         );
         ensure!(
             matches!(self.train_type.as_str(), "lora" | "full"),
@@ -253,6 +263,18 @@ impl SftConfig {
         }
         if given("optimizer") && given("optim") {
             bail!("optimizer and its shorthand optim are both given; keep one of them");
+        }
+        if self.streaming {
+            ensure!(
+                self.max_steps > 0,
+                "streaming is true and max_steps is {}: the length of the data is not known beforehand; give --max_steps N",
+                self.max_steps
+            );
+            ensure!(
+                self.split_dataset_ratio == 0.0,
+                "streaming is true and split_dataset_ratio {}: nothing can be split off a stream; give --val_dataset",
+                self.split_dataset_ratio
+            );
         }
         if self.deterministic {
             ensure!(

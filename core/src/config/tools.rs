@@ -4,6 +4,7 @@ use super::component::Spec;
 use super::flag::Command;
 use crate::plugin::PluginSpec;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Flags of `apus infer`; each field is the flag of its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,7 @@ pub struct InferConfig {
     pub plugins: Vec<PluginSpec>,
     pub dataset: Vec<String>,
     pub val_dataset: Vec<String>,
+    pub columns: Value,
     pub val_dataset_sample: Option<usize>,
     pub dataset_format: Option<Spec>,
     pub strict: bool,
@@ -54,6 +56,7 @@ impl Default for InferConfig {
             plugins: Vec::new(),
             dataset: Vec::new(),
             val_dataset: Vec::new(),
+            columns: Value::Null,
             val_dataset_sample: None,
             dataset_format: None,
             strict: false,

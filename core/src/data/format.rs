@@ -26,6 +26,12 @@ impl Formats {
         Ok(Self { known, forced })
     }
 
+    /// The format of this name.
+    pub fn named(&self, name: &str) -> Option<&dyn DatasetFormat> {
+        let found = self.known.iter().find(|(known, _)| known == name);
+        found.map(|(_, format)| format.as_ref())
+    }
+
     /// The format for rows like this one: the forced one, or of those that recognise its columns
     /// the one of the highest rank.
     ///

@@ -1,25 +1,32 @@
 //! Dataset files to tokens with labels and weights.
 //!
-//! Files are read into records with their line numbers ([`file`]), sampled and split ([`source`]),
-//! turned into samples by a dataset format ([`format`]), encoded on all cores with a report of what
-//! was dropped and why ([`prepare`], [`report`]), and on request packed into rows ([`pack`]) or kept for
-//! the next run ([`cache`]).
+//! Files are read into records with their line numbers ([`mod@file`]), sampled, split and mixed ([`source`],
+//! [`interleave`]), their columns renamed ([`columns`]), turned into samples by a dataset format
+//! ([`mod@format`]), encoded on all cores with a report of what was dropped and why ([`mod@prepare`],
+//! [`report`]), and on request packed into rows ([`mod@pack`]) or kept for the next run ([`cache`]). Data larger than
+//! memory goes the same way row by row ([`stream`]).
 
 pub mod cache;
+pub mod columns;
 pub mod file;
 pub mod format;
+pub mod interleave;
 pub mod pack;
 pub mod prepare;
 pub mod progress;
 pub mod report;
 pub mod rng;
 pub mod source;
+pub mod stream;
 pub mod truncate;
 
 pub use cache::Cache;
+pub use columns::Columns;
 pub use file::{Place, Record};
 pub use format::Formats;
+pub use interleave::{Mix, Stopping};
 pub use prepare::{Dataset, PrepareOptions, prepare, samples};
 pub use report::Report;
 pub use source::{Sets, SourceOptions, read_sets};
+pub use stream::{Stream, StreamOptions};
 pub use truncate::Truncation;

@@ -72,18 +72,22 @@ impl Dataset {
 }
 
 /// What became of one record.
-enum Outcome {
+pub(super) enum Outcome {
     /// Its samples, whole or cut.
     Samples(Vec<Prepared>),
     /// The row is bad.
     Bad(anyhow::Error),
 }
 
-enum Prepared {
+/// What became of one sample.
+pub(super) enum Prepared {
+    /// It is kept as it is.
     Whole(Encoded),
+    /// It is kept, and was cut.
     Cut(Encoded),
     /// A part of a sample that was split; whether it is the first.
     Part(Encoded, bool),
+    /// It is not kept, and why; its length.
     Dropped(&'static str, usize),
 }
 
@@ -105,12 +109,7 @@ pub fn prepare(
         let format = chosen
             .get(&record.source)
             .context("a file without a format")?;
-        let outcome = match convert(record, format.1)? {
-            Ok(samples) => {
-                encode(&samples, encoder, options).with_context(|| record.to_string())?
-            }
-            Err(error) => Outcome::Bad(error),
-        };
+        let outcome = outcome(record, format.1, encoder, options)?;
         progress(1 + done.fetch_add(1, Ordering::Relaxed));
         Ok(outcome)
     };
@@ -120,101 +119,144 @@ pub fn prepare(
         .context("starting the threads that prepare the dataset")?;
     let outcomes: Vec<Result<Outcome>> = pool.install(|| records.par_iter().map(one).collect());
 
-    let stop_at_long = options.strict || options.truncation == Truncation::Raise;
     let mut dataset = Dataset::default();
-    let mut sources: Vec<SourceReport> = Vec::new();
+    let mut tally = Tally::default();
     for (index, (record, outcome)) in records.iter().zip(outcomes).enumerate() {
-        let outcome = outcome?;
-        let source = match sources.iter().position(|s| *s.source == *record.source) {
-            Some(i) => &mut sources[i],
-            None => {
-                sources.push(SourceReport {
-                    source: record.source.to_string(),
-                    format: chosen[&record.source].0.to_owned(),
-                    ..SourceReport::default()
-                });
-                let last = sources.len() - 1;
-                &mut sources[last]
-            }
-        };
-        source.rows += 1;
-        match outcome {
-            Outcome::Bad(error) if options.strict => {
-                return Err(error.context(format!("{record}: bad row (strict)")));
-            }
-            Outcome::Bad(error) => source.drop_row(BAD_ROW, format!("{record}: {error:#}")),
-            Outcome::Samples(samples) => {
-                if samples.is_empty() {
-                    source.drop_row(NO_SAMPLE, record.to_string());
-                }
-                for sample in samples {
-                    match sample {
-                        Prepared::Dropped(TOO_LONG, length) if stop_at_long => bail!(
-                            "{record}: {length} tokens, {TOO_LONG} {}; raise it, or let \
-                             truncation_strategy delete or cut such rows (without strict)",
-                            options.max_length.unwrap_or(length)
-                        ),
-                        Prepared::Dropped(reason, length) => {
-                            source.longest = source.longest.max(length);
-                            source.drop_row(reason, format!("{record}: {length} tokens"));
-                        }
-                        Prepared::Whole(sample) => {
-                            keep(sample, source, &mut dataset, (index, record))
-                        }
-                        Prepared::Cut(sample) => {
-                            source.truncated += 1;
-                            keep(sample, source, &mut dataset, (index, record));
-                        }
-                        Prepared::Part(sample, first) => {
-                            source.split += usize::from(first);
-                            keep(sample, source, &mut dataset, (index, record));
-                        }
-                    }
-                }
-            }
+        let format = chosen[&record.source].0;
+        for sample in tally.take(record, format, outcome?, options)? {
+            dataset.samples.push(sample);
+            dataset.records.push(index);
+            dataset.places.push(record.place());
         }
     }
-    let unmatched = encoder.scales().unmatched();
-    dataset.report = Report {
-        sources,
-        unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
-        packing: None,
-    };
+    dataset.report = tally.report(encoder);
     if dataset.samples.is_empty() {
-        let rows = records.len();
-        let mut message = format!("nothing to train on: none of {rows} rows is left");
-        let untrained = dataset.report.sources.iter().find_map(|source| {
-            let dropped = source.dropped.get(UNTRAINED)?;
-            dropped.first.first()
-        });
-        if let Some(place) = untrained {
-            message = format!(
-                "{message}. Rows without a trained token, the first of them {place}: either the loss \
-                 scale weighs everything 0, or every message of the assistant says `loss: false`, or \
-                 truncation (max_length {}) cuts the answers off",
-                options
-                    .max_length
-                    .map_or("none".to_owned(), |max| max.to_string())
-            );
-        }
-        for line in dataset.report.warnings() {
-            message = format!("{message}\n{line}");
-        }
-        return Err(anyhow!(message));
+        return Err(nothing_left(&dataset.report, options));
     }
     Ok(dataset)
 }
 
-fn keep(
-    sample: Encoded,
-    source: &mut SourceReport,
-    dataset: &mut Dataset,
-    (index, record): (usize, &Record),
-) {
-    source.keep(&sample);
-    dataset.samples.push(sample);
-    dataset.records.push(index);
-    dataset.places.push(record.place());
+/// The error of a dataset of which nothing is left, with all reasons.
+pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow::Error {
+    let rows = report.total(|source| source.rows);
+    let mut message = format!("nothing to train on: none of {rows} rows is left");
+    let untrained = report.sources.iter().find_map(|source| {
+        let dropped = source.dropped.get(UNTRAINED)?;
+        dropped.first.first()
+    });
+    if let Some(place) = untrained {
+        message = format!(
+            "{message}. Rows without a trained token, the first of them {place}: either the loss \
+             scale weighs everything 0, or every message of the assistant says `loss: false`, or \
+             truncation (max_length {}) cuts the answers off",
+            options
+                .max_length
+                .map_or("none".to_owned(), |max| max.to_string())
+        );
+    }
+    for line in report.warnings() {
+        message = format!("{message}\n{line}");
+    }
+    anyhow!(message)
+}
+
+/// Counts what becomes of rows, in their order.
+#[derive(Default)]
+pub(super) struct Tally {
+    sources: Vec<SourceReport>,
+    /// What was dropped and has not been said yet, as far as places are remembered.
+    pub news: Vec<String>,
+}
+
+impl Tally {
+    /// The samples of a record that are kept.
+    ///
+    /// # Errors
+    /// A row that is bad or too long, where that stops everything.
+    pub fn take(
+        &mut self,
+        record: &Record,
+        format: &str,
+        outcome: Outcome,
+        options: &PrepareOptions,
+    ) -> Result<Vec<Encoded>> {
+        let at = match self
+            .sources
+            .iter()
+            .position(|s| *s.source == *record.source)
+        {
+            Some(at) => at,
+            None => {
+                self.sources.push(SourceReport {
+                    source: record.source.to_string(),
+                    format: format.to_owned(),
+                    ..SourceReport::default()
+                });
+                self.sources.len() - 1
+            }
+        };
+        let source = &mut self.sources[at];
+        source.rows += 1;
+        let samples = match outcome {
+            Outcome::Bad(error) if options.strict => {
+                return Err(error.context(format!("{record}: bad row (strict)")));
+            }
+            Outcome::Bad(error) => {
+                self.drop(at, BAD_ROW, format!("{record}: {error:#}"));
+                return Ok(Vec::new());
+            }
+            Outcome::Samples(samples) => samples,
+        };
+        if samples.is_empty() {
+            self.drop(at, NO_SAMPLE, record.to_string());
+        }
+        let stop_at_long = options.strict || options.truncation == Truncation::Raise;
+        let mut kept = Vec::with_capacity(samples.len());
+        for sample in samples {
+            let source = &mut self.sources[at];
+            match sample {
+                Prepared::Dropped(TOO_LONG, length) if stop_at_long => bail!(
+                    "{record}: {length} tokens, {TOO_LONG} {}; raise it, or let \
+                     truncation_strategy delete or cut such rows (without strict)",
+                    options.max_length.unwrap_or(length)
+                ),
+                Prepared::Dropped(reason, length) => {
+                    source.longest = source.longest.max(length);
+                    self.drop(at, reason, format!("{record}: {length} tokens"));
+                }
+                Prepared::Whole(sample) => kept.push(sample),
+                Prepared::Cut(sample) => {
+                    source.truncated += 1;
+                    kept.push(sample);
+                }
+                Prepared::Part(sample, first) => {
+                    source.split += usize::from(first);
+                    kept.push(sample);
+                }
+            }
+        }
+        for sample in &kept {
+            self.sources[at].keep(sample);
+        }
+        Ok(kept)
+    }
+
+    fn drop(&mut self, at: usize, reason: &'static str, detail: String) {
+        let news = format!("{detail}; left out ({reason})");
+        if self.sources[at].drop_row(reason, detail) {
+            self.news.push(news);
+        }
+    }
+
+    /// What became of the rows so far.
+    pub fn report(&self, encoder: &Encoder) -> Report {
+        let unmatched = encoder.scales().unmatched();
+        Report {
+            sources: self.sources.clone(),
+            unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
+            packing: None,
+        }
+    }
 }
 
 /// The samples of records, not encoded, each with the index of its record: for inference.
@@ -259,6 +301,22 @@ fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sam
             record.row()?;
             Ok(Err(anyhow!("{error}")))
         }
+    }
+}
+
+/// Formats and encodes a record.
+///
+/// # Errors
+/// What stops everything: text that is no row, a component that failed.
+pub(super) fn outcome(
+    record: &Record,
+    format: &dyn DatasetFormat,
+    encoder: &Encoder,
+    options: &PrepareOptions,
+) -> Result<Outcome> {
+    match convert(record, format)? {
+        Ok(samples) => encode(&samples, encoder, options).with_context(|| record.to_string()),
+        Err(error) => Ok(Outcome::Bad(error)),
     }
 }
 

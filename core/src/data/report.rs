@@ -91,13 +91,15 @@ pub struct Dropped {
 }
 
 impl SourceReport {
-    /// Counts a dropped row.
-    pub fn drop_row(&mut self, reason: &str, detail: String) {
+    /// Counts a dropped row. Returns whether it is among the first, whose places are remembered.
+    pub fn drop_row(&mut self, reason: &str, detail: String) -> bool {
         let dropped = self.dropped.entry(reason.to_owned()).or_default();
         dropped.count += 1;
-        if dropped.first.len() < PLACES {
+        let is_early = dropped.first.len() < PLACES;
+        if is_early {
             dropped.first.push(detail);
         }
+        is_early
     }
 
     /// Counts a sample that is kept.

@@ -18,7 +18,7 @@ impl Shuffle {
     }
 
     /// A number below `n`, each with the same probability (Lemire 2019, with rejection).
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         let reject = n.wrapping_neg() % n;
         loop {
             let wide = u128::from(self.0.next_u64()) * u128::from(n);
@@ -26,6 +26,11 @@ impl Shuffle {
                 return (wide >> 64) as u64;
             }
         }
+    }
+
+    /// A number from 0 to below 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Brings the items into a random order.

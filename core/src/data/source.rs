@@ -1,26 +1,37 @@
-//! Which rows a run uses: several files, `path#N` sampling, and the part kept for evaluation.
+//! Which rows a run uses: several datasets, `path#N` sampling, the part kept for evaluation, and how
+//! the rest is mixed.
 
 use super::{
+    columns::Columns,
     file::{self, Record},
+    interleave::{Interleaved, Mix, Open, Rows},
     rng::Shuffle,
 };
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use serde_json::Value;
 use std::path::Path;
 
 /// Streams of the data seed.
 const TRAIN: u64 = 0;
 const VAL: u64 = 1;
 const SPLIT: u64 = 2;
+/// The stream of the data seed that interleaves.
+pub const MIX: u64 = 3;
 
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// Files to train on, each `path` or `path#N`.
+    /// What to train on: files, folders and patterns, each `path` or `path#N`.
     pub dataset: Vec<String>,
-    /// Files to evaluate on. With any, nothing is split off the training set.
+    /// What to evaluate on. With any, nothing is split off the training set.
     pub val_dataset: Vec<String>,
     /// The share of the training rows that is kept for evaluation, 0 to 1.
     pub split_dataset_ratio: f64,
+    /// How the training datasets are mixed; one after another if not given.
+    pub mix: Option<Mix>,
+    /// New names of columns, as [`Columns::new`] takes them.
+    pub columns: Value,
     /// Whether the training rows are shuffled (and `#N` samples at random).
     pub dataset_shuffle: bool,
     /// Whether the evaluation rows are shuffled.
@@ -35,6 +46,8 @@ impl Default for SourceOptions {
             dataset: Vec::new(),
             val_dataset: Vec::new(),
             split_dataset_ratio: 0.0,
+            mix: None,
+            columns: Value::Null,
             dataset_shuffle: true,
             val_dataset_shuffle: false,
             data_seed: 42,
@@ -51,57 +64,103 @@ pub struct Sets {
     pub val: Vec<Record>,
     /// Whether `val` was split off the training set.
     pub val_is_split: bool,
+    /// What has to be said about renamed columns.
+    pub warnings: Vec<String>,
 }
 
-/// Reads, samples, splits and shuffles.
+/// Reads, samples, splits, mixes and shuffles.
 ///
 /// # Errors
-/// A file that cannot be read, a `#N` that is no number, a ratio outside 0 to 1, or no rows.
+/// A file that cannot be read, a `#N` that is no number, a ratio outside 0 to 1, probabilities or
+/// names of columns that do not fit, or no rows.
 pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let ratio = options.split_dataset_ratio;
     ensure!(
         (0.0..=1.0).contains(&ratio),
         "split_dataset_ratio must be between 0 and 1, found {ratio}"
     );
-    let seed = options.data_seed;
-    let mut train = read_all(&options.dataset, options.dataset_shuffle, seed, TRAIN)?;
-    let mut val = read_all(&options.val_dataset, options.val_dataset_shuffle, seed, VAL)?;
-    let val_is_split = val.is_empty() && ratio > 0.0 && !train.is_empty();
-    if val_is_split {
-        (train, val) = split(train, ratio, options.dataset_shuffle, seed);
+    if let Some(mix) = &options.mix {
+        mix.check(options.dataset.len())?;
     }
-    if options.dataset_shuffle {
+    let columns = Columns::new(&options.columns)?;
+    let seed = options.data_seed;
+    let shuffle = options.dataset_shuffle;
+    let mut sets = read_each(&options.dataset, &columns, shuffle, seed, TRAIN)?;
+    let val_shuffle = options.val_dataset_shuffle;
+    let val = read_each(&options.val_dataset, &columns, val_shuffle, seed, VAL)?;
+    let mut val: Vec<Record> = val.into_iter().flatten().collect();
+    let val_is_split = val.is_empty() && ratio > 0.0 && !sets.is_empty();
+    if val_is_split {
+        let mut random = Shuffle::new(seed, SPLIT);
+        for set in &mut sets {
+            let (train, mut part) = split(std::mem::take(set), ratio, shuffle, &mut random);
+            *set = train;
+            val.append(&mut part);
+        }
+    }
+    let mut train = match &options.mix {
+        Some(mix) => interleave(&sets, mix, seed)?,
+        None => sets.into_iter().flatten().collect(),
+    };
+    if shuffle {
         Shuffle::new(seed, TRAIN + 4).shuffle(&mut train);
     }
-    if options.val_dataset_shuffle {
+    if val_shuffle {
         Shuffle::new(seed, VAL + 4).shuffle(&mut val);
     }
     Ok(Sets {
         train,
         val,
         val_is_split,
+        warnings: [columns.clashes(), columns.absent()].concat(),
     })
 }
 
-fn read_all(specs: &[String], shuffle: bool, seed: u64, stream: u64) -> Result<Vec<Record>> {
+/// The rows of each dataset.
+fn read_each(
+    specs: &[String],
+    columns: &Columns,
+    shuffle: bool,
+    seed: u64,
+    stream: u64,
+) -> Result<Vec<Vec<Record>>> {
     let mut random = Shuffle::new(seed, stream);
-    let mut all = Vec::new();
+    let mut sets = Vec::new();
     for spec in specs {
-        let (path, count) = parse(spec)?;
-        let records = file::read(Path::new(path))?;
-        match count {
-            None => all.extend(records),
-            Some(count) => {
-                let picked = sample(records.len(), count, shuffle, &mut random);
-                all.extend(picked.into_iter().map(|i| records[i].clone()));
-            }
+        let (name, count) = parse(spec)?;
+        let mut records = Vec::new();
+        for path in file::find(name)? {
+            records.append(&mut file::read(&path)?);
         }
+        if let Some(count) = count {
+            let picked = sample(records.len(), count, shuffle, &mut random);
+            records = picked.into_iter().map(|i| records[i].clone()).collect();
+        }
+        if !columns.is_empty() {
+            let renamed = records.into_par_iter().map(|record| columns.apply(record));
+            records = renamed.collect::<Result<_>>()?;
+        }
+        sets.push(records);
     }
-    Ok(all)
+    Ok(sets)
+}
+
+fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>> {
+    let open = sets.iter().enumerate().map(|(set, rows)| {
+        let rows = rows.len();
+        let indices = move || (0..rows).map(move |row| Ok((set, row)));
+        Box::new(move || Ok(Box::new(indices()) as Rows<_>)) as Open<(usize, usize)>
+    });
+    Interleaved::new(open.collect(), mix.clone(), Shuffle::new(seed, MIX))?
+        .map(|place| place.map(|(set, row)| sets[set][row].clone()))
+        .collect()
 }
 
 /// `path#N`; a file whose name holds a `#` comes first.
-fn parse(spec: &str) -> Result<(&str, Option<usize>)> {
+///
+/// # Errors
+/// A `#N` that is no number, or none.
+pub fn parse(spec: &str) -> Result<(&str, Option<usize>)> {
     match spec.rsplit_once('#') {
         Some((path, count)) if !Path::new(spec).exists() => {
             let count = count.parse::<usize>().with_context(|| {
@@ -132,12 +191,17 @@ fn sample(rows: usize, count: usize, shuffle: bool, random: &mut Shuffle) -> Vec
 
 /// Takes `max(1, rows * ratio)` rows for evaluation: at random, or the last ones without shuffling.
 /// Both parts stay in the order of the files.
-fn split(rows: Vec<Record>, ratio: f64, shuffle: bool, seed: u64) -> (Vec<Record>, Vec<Record>) {
+fn split(
+    rows: Vec<Record>,
+    ratio: f64,
+    shuffle: bool,
+    random: &mut Shuffle,
+) -> (Vec<Record>, Vec<Record>) {
     let n = rows.len();
     let count = ((n as f64 * ratio) as usize).clamp(1, n);
     let mut for_val = vec![false; n];
     if shuffle {
-        let chosen = Shuffle::new(seed, SPLIT).permutation(n);
+        let chosen = random.permutation(n);
         chosen
             .into_iter()
             .take(count)
@@ -221,6 +285,49 @@ mod tests {
         assert_eq!(read(with(0.01, true)).1.len(), 1);
         assert_eq!(read(with(1.0, true)).1.len(), 10);
         assert!(read_sets(&with(1.5, true)).is_err());
+    }
+
+    #[test]
+    fn datasets_are_mixed_by_chance() {
+        let (_a, few) = write(5);
+        let (_b, many) = write(500);
+        let mixed = |stopping, ratio| {
+            let options = SourceOptions {
+                dataset: vec![few.clone(), many.clone()],
+                mix: Some(Mix {
+                    probabilities: vec![0.5, 0.5],
+                    stopping,
+                }),
+                split_dataset_ratio: ratio,
+                ..SourceOptions::default()
+            };
+            let sets = read_sets(&options).unwrap();
+            let of = |records: &[Record], name: &str| {
+                records.iter().filter(|r| *r.source == *name).count()
+            };
+            (of(&sets.train, &few), of(&sets.train, &many), sets.val)
+        };
+        use super::super::interleave::Stopping;
+        let (a, b, _) = mixed(Stopping::FirstExhausted, 0.0);
+        assert!(a == 5 && b < 40, "{a} {b}");
+        let (a, b, _) = mixed(Stopping::AllExhausted, 0.0);
+        assert!(a > 400 && b == 500, "{a} {b}");
+        let (_, b, val) = mixed(Stopping::AllExhausted, 0.2);
+        assert_eq!((b, val.len()), (400, 101));
+    }
+
+    #[test]
+    fn columns_are_renamed_before_anything_else() {
+        let (_dir, path) = write(2);
+        let sets = read_sets(&SourceOptions {
+            dataset: vec![path],
+            columns: serde_json::json!({"I": "query", "j": "response"}),
+            dataset_shuffle: false,
+            ..SourceOptions::default()
+        });
+        let sets = sets.unwrap();
+        assert_eq!(sets.train[1].text, r#"{"query":1}"#);
+        assert_eq!(sets.warnings, ["columns: no row has a column `j`"]);
     }
 
     #[test]

@@ -59,11 +59,15 @@ impl Questions {
             true => &config.dataset,
             false => &config.val_dataset,
         };
-        let records = read_sets(&SourceOptions {
+        let sets = read_sets(&SourceOptions {
             val_dataset: files.clone(),
+            columns: config.columns.clone(),
             ..SourceOptions::default()
-        })?
-        .val;
+        })?;
+        for line in &sets.warnings {
+            eprintln!("warning: {line}");
+        }
+        let records = sets.val;
         let formats = formats(config.dataset_format.as_ref())?;
         let mut samples = data::samples(&records, &formats)?;
         samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));

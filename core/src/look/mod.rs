@@ -16,6 +16,7 @@ use crate::train::setup;
 use anyhow::{Context, Result};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Prepares the data of a run and shows it.
 ///
@@ -28,7 +29,7 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         Some(file) if file.is_file() => Some(Config::read(&file)?.vocab_size),
         _ => None,
     };
-    let encoder = setup::run_encoder(run, model)?;
+    let encoder = Arc::new(setup::run_encoder(run, model)?);
     let data = setup::data(run, &encoder, vocabulary)?;
     println!("{}", data.train.report);
     if !data.val.samples.is_empty() {

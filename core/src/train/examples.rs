@@ -1,52 +1,224 @@
-//! What a micro-batch is made of: examples, each a sample, or a packed row of samples.
+//! What a run trains on: examples in memory, in the order of each epoch, or a stream of them. An example is a
+//! sample, or a packed row of samples.
 
-use super::batch::{Sequence, sequence};
+use super::settings::Settings;
+use super::state::{StreamState, TrainerState};
+use super::steps::Steps;
+use crate::data::Stream;
+use anyhow::{Result, ensure};
 use apus_sdk::TokenRow;
+use std::borrow::Cow;
 
-/// The training examples of a run.
-#[derive(Debug, Clone, Copy)]
+/// Where examples come from.
 pub struct Examples<'a> {
-    rows: &'a [TokenRow],
-    packs: Option<&'a [Vec<usize>]>,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Memory {
+        rows: &'a [TokenRow],
+        /// The rows of each example, where they are packed.
+        packs: Option<&'a [Vec<usize>]>,
+        /// Tokens of each example.
+        lengths: Vec<usize>,
+        /// An epoch and its order.
+        order: Option<(usize, Vec<usize>)>,
+    },
+    Stream {
+        stream: Box<Stream>,
+        taken: u64,
+    },
+}
+
+/// The examples of a micro-batch.
+pub struct Group<'a> {
+    /// Ids, labels, weights of their samples.
+    pub rows: Vec<Cow<'a, TokenRow>>,
+    /// Which examples they are: places in memory or in the stream.
+    pub numbers: Vec<usize>,
 }
 
 impl<'a> Examples<'a> {
-    /// Rows as they are, or packed: each pack lists the rows that one example holds.
-    pub fn new(rows: &'a [TokenRow], packs: Option<&'a [Vec<usize>]>) -> Self {
-        Self { rows, packs }
-    }
-
-    /// How many examples there are.
-    pub fn len(&self) -> usize {
-        self.packs.map_or(self.rows.len(), <[_]>::len)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The sequences of an example.
-    pub fn sequences(&self, example: usize) -> impl Iterator<Item = Sequence<'a>> {
-        let rows = match self.packs {
-            Some(packs) => packs[example].as_slice(),
-            None => &[],
+    /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
+    pub fn in_memory(rows: &'a [TokenRow], packs: Option<&'a [Vec<usize>]>) -> Self {
+        let length = |row: &TokenRow| row.input_ids.len();
+        let lengths = match packs {
+            None => rows.iter().map(length).collect(),
+            Some(packs) => packs
+                .iter()
+                .map(|pack| pack.iter().map(|&row| length(&rows[row])).sum())
+                .collect(),
         };
-        let alone = self.packs.is_none().then_some(example);
-        let rows = rows.iter().copied().chain(alone);
-        let all = self.rows;
-        rows.map(move |row| sequence(&all[row]))
+        let source = Source::Memory {
+            rows,
+            packs,
+            lengths,
+            order: None,
+        };
+        Self { source }
     }
 
-    /// The tokens of each example.
-    pub fn lengths(&self) -> Vec<usize> {
-        let length = |example| self.sequences(example).map(|(ids, ..)| ids.len()).sum();
-        (0..self.len()).map(length).collect()
+    /// Tokens of each example; `None` of a stream, where they are not known.
+    pub fn lengths(&self) -> Option<&[usize]> {
+        match &self.source {
+            Source::Memory { lengths, .. } => Some(lengths),
+            Source::Stream { .. } => None,
+        }
+    }
+
+    /// Examples as they come.
+    pub fn streamed(stream: Stream) -> Self {
+        let source = Source::Stream {
+            stream: Box::new(stream),
+            taken: 0,
+        };
+        Self { source }
+    }
+
+    /// Examples in an epoch. A stream has none, so that the whole run is one, as in transformers.
+    ///
+    /// # Errors
+    /// A stream without `max_steps`.
+    pub fn of_epoch(&self, settings: &Settings) -> Result<usize> {
+        match (&self.source, settings.max_steps) {
+            (Source::Memory { lengths, .. }, _) => Ok(lengths.len()),
+            (Source::Stream { .. }, steps) => {
+                ensure!(
+                    steps.is_some(),
+                    "streaming needs max_steps: the length of the data is not known"
+                );
+                let of_step =
+                    settings.per_device_train_batch_size * settings.gradient_accumulation_steps;
+                Ok(steps.unwrap_or(0) as usize * of_step)
+            }
+        }
+    }
+
+    /// The micro-batches of a step.
+    ///
+    /// # Errors
+    /// A stream that fails.
+    pub fn of_step(
+        &mut self,
+        step: u64,
+        steps: &Steps,
+        settings: &Settings,
+    ) -> Result<Vec<Group<'a>>> {
+        let (size, batches) = (settings.per_device_train_batch_size, steps.batches_of(step));
+        match &mut self.source {
+            Source::Memory {
+                rows,
+                packs,
+                lengths,
+                order: kept,
+            } => {
+                let epoch = steps.epoch_of(step);
+                if kept.as_ref().is_none_or(|(of, _)| *of != epoch) {
+                    *kept = Some((epoch, settings.ordering().epoch(epoch, lengths)));
+                }
+                let (rows, packs) = (*rows, *packs);
+                let samples = |&example: &usize| match packs {
+                    None => vec![Cow::Borrowed(&rows[example])],
+                    Some(packs) => packs[example]
+                        .iter()
+                        .map(|&row| Cow::Borrowed(&rows[row]))
+                        .collect(),
+                };
+                let order = kept.as_ref().map_or(&[][..], |(_, order)| order);
+                let groups = order.chunks(size).skip(batches.start).take(batches.len());
+                Ok(groups
+                    .map(|numbers| Group {
+                        rows: numbers.iter().flat_map(samples).collect(),
+                        numbers: numbers.to_vec(),
+                    })
+                    .collect())
+            }
+            Source::Stream { stream, taken } => {
+                let group = |_| {
+                    let first = *taken as usize;
+                    let rows = (0..size).map(|_| Ok(Cow::Owned(row(stream.next_sample()?))));
+                    let rows = rows.collect::<Result<Vec<_>>>()?;
+                    *taken += size as u64;
+                    Ok(Group {
+                        rows,
+                        numbers: (first..first + size).collect(),
+                    })
+                };
+                batches.map(group).collect()
+            }
+        }
+    }
+
+    /// What a checkpoint keeps: examples in memory, and what is known of a stream.
+    pub fn state(&self) -> (usize, Option<StreamState>) {
+        match &self.source {
+            Source::Memory { lengths, .. } => (lengths.len(), None),
+            Source::Stream { stream, taken } => {
+                let state = StreamState {
+                    order: stream.identity().to_owned(),
+                    taken: *taken,
+                };
+                (0, Some(state))
+            }
+        }
+    }
+
+    /// Goes to where a checkpoint was made; what a stream has given until then is passed over.
+    ///
+    /// # Errors
+    /// Other data than the checkpoint's.
+    pub fn go_on(&mut self, saved: &TrainerState) -> Result<()> {
+        match (&mut self.source, &saved.stream) {
+            (Source::Memory { lengths, .. }, None) => {
+                ensure!(
+                    saved.train_examples == lengths.len(),
+                    "it was made with {} training examples, this run has {}: the order of the data \
+                     would differ; use the same dataset and split",
+                    saved.train_examples,
+                    lengths.len()
+                );
+            }
+            (Source::Stream { stream, taken }, Some(state)) => {
+                ensure!(
+                    stream.identity() == state.order,
+                    "the order of the streamed data would differ; it was made with\n  {}\nand this run has\n  {}",
+                    state.order,
+                    stream.identity()
+                );
+                if state.taken > 0 {
+                    eprintln!("streaming: passing over the first {} examples", state.taken);
+                }
+                for _ in 0..state.taken {
+                    stream.next_sample()?;
+                }
+                *taken = state.taken;
+            }
+            (Source::Memory { .. }, Some(_)) => {
+                anyhow::bail!("it was made with --streaming true, this run has its data in memory")
+            }
+            (Source::Stream { .. }, None) => {
+                anyhow::bail!("it was made with data in memory, this run has --streaming true")
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of a stream's rows, and what is to be said about them.
+    pub fn streamed_report(&self) -> Option<(String, Vec<String>)> {
+        match &self.source {
+            Source::Memory { .. } => None,
+            Source::Stream { stream, .. } => {
+                let report = stream.report();
+                Some((report.to_string(), report.warnings()))
+            }
+        }
     }
 }
 
-impl<'a> From<&'a [TokenRow]> for Examples<'a> {
-    fn from(rows: &'a [TokenRow]) -> Self {
-        Self::new(rows, None)
+fn row(sample: crate::chat::Encoded) -> TokenRow {
+    TokenRow {
+        input_ids: sample.input_ids,
+        labels: sample.labels,
+        loss_scale: Some(sample.weights),
     }
 }

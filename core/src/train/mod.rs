@@ -30,7 +30,7 @@ pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
 pub use evaluate::{Evaluation, evaluate};
 pub use events::Events;
-pub use examples::Examples;
+pub use examples::{Examples, Group};
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
 pub use out_of_memory::explain as explain_out_of_memory;

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Runs a fine-tuning; returns whether a signal ended it early.
 ///
@@ -44,19 +45,29 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         crate::device::repeat(&device)?;
     }
     let place = setup::find_model(&config.model, config.seed)?;
-    let encoder = setup::run_encoder(config, place.dir.as_deref())?;
-    let data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
-    eprintln!("data: {}", data.train.report);
+    let encoder = Arc::new(setup::run_encoder(config, place.dir.as_deref())?);
+    let mut data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
+    match &data.stream {
+        Some(_) => eprintln!("data: read as training goes on, reported at the end"),
+        None => eprintln!("data: {}", data.train.report),
+    }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
     let mut ready = setup::model(config, &place, &device).map_err(explain)?;
     let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
-    let examples = Examples::new(&train, data.train.packs.as_deref());
-    let shape = fit(config, &mut ready.model, &examples.lengths()).map_err(explain)?;
+    let examples = match data.stream.take() {
+        Some(stream) => Examples::streamed(stream),
+        None => Examples::in_memory(&train, data.train.packs.as_deref()),
+    };
+    let lengths = match examples.lengths() {
+        Some(lengths) => lengths.to_vec(),
+        None => setup::longest(config, &place.config),
+    };
+    let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
     eprintln!("{table}");
     if config.dry_run {
-        return dry_run(config, &ready.model, &encoder, &data, &shape).map(|()| false);
+        return dry_run(config, &ready.model, &encoder, &mut data, &shape).map(|()| false);
     }
 
     let run_dir = run_dir(config)?;
@@ -347,7 +358,7 @@ fn dry_run(
     config: &SftConfig,
     model: &GptOss,
     encoder: &Encoder,
-    data: &setup::Data,
+    data: &mut setup::Data,
     shape: &Shape,
 ) -> Result<()> {
     println!(
@@ -364,7 +375,11 @@ fn dry_run(
         println!("and {} of the embedding in host memory", gib(bytes));
     }
     println!("so about {}", gib(plan.total()));
-    if let Some(sample) = data.train.samples.first() {
+    let first = match &mut data.stream {
+        Some(stream) => Some(stream.peek()?),
+        None => data.train.samples.first(),
+    };
+    if let Some(sample) = first {
         let marks = match std::io::stdout().is_terminal() {
             true => Marks::Ansi,
             false => Marks::Brackets,

@@ -9,7 +9,10 @@ use crate::chat::{
 use crate::config::{FLAGS, Resolved, SftConfig, Spec};
 use crate::data::cache::{self, Fingerprint};
 use crate::data::progress::Preparing;
-use crate::data::{self, Cache, Dataset, Formats, PrepareOptions, SourceOptions, read_sets};
+use crate::data::{
+    self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
+    read_sets,
+};
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
@@ -181,8 +184,10 @@ pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
 
 /// Training and validation set of a run.
 pub struct Data {
-    /// To train on.
+    /// To train on; empty where the data is streamed.
     pub train: Dataset,
+    /// To train on, where the data is streamed.
+    pub stream: Option<Stream>,
     /// To evaluate on; may be empty.
     pub val: Dataset,
     /// The rows of `val`, where they were split off, to be kept with the run.
@@ -193,21 +198,31 @@ pub struct Data {
 ///
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, nothing left.
-pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Data> {
+pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
+    ensure!(
+        !config.streaming || !(config.packing || config.group_by_length),
+        "streaming reads the data as it goes: packing and group_by_length need all of it; leave them out"
+    );
+    let mix = mix(config)?;
     let sets = read_sets(&SourceOptions {
-        dataset: config.dataset.clone(),
+        dataset: match config.streaming {
+            true => Vec::new(),
+            false => config.dataset.clone(),
+        },
         val_dataset: config.val_dataset.clone(),
         split_dataset_ratio: config.split_dataset_ratio,
+        mix: mix.clone().filter(|_| !config.streaming),
+        columns: config.columns.clone(),
         dataset_shuffle: config.dataset_shuffle,
         val_dataset_shuffle: false,
         data_seed: config.data_seed,
     })?;
     ensure!(
-        !sets.train.is_empty(),
+        config.streaming || !sets.train.is_empty(),
         "{}: no rows",
         config.dataset.join(", ")
     );
-    let formats = formats(config.dataset_format.as_ref())?;
+    let formats = Arc::new(formats(config.dataset_format.as_ref())?);
     let options = PrepareOptions {
         max_length: config.max_length,
         truncation: config.truncation_strategy.parse()?,
@@ -229,7 +244,10 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) ->
             None => anew(),
         }
     };
-    let mut train = prepare(&sets.train).context("training data")?;
+    let mut train = match config.streaming {
+        true => Dataset::default(),
+        false => prepare(&sets.train).context("training data")?,
+    };
     if let (true, Some(max_length)) = (config.packing, config.max_length) {
         train.pack(max_length);
     }
@@ -237,10 +255,10 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) ->
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
     };
-    for line in train
-        .report
-        .warnings()
-        .into_iter()
+    // Columns of a stream are not known yet.
+    let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
+    for line in of_columns
+        .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
         eprintln!("warning: {line}");
@@ -248,8 +266,21 @@ pub fn data(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) ->
     for note in encoder.notes() {
         eprintln!("data: {note}");
     }
+    let stream = StreamOptions {
+        dataset: config.dataset.clone(),
+        mix,
+        columns: config.columns.clone(),
+        shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
+        data_seed: config.data_seed,
+        prepare: options,
+    };
+    let open = || {
+        let say = |line: &str| eprintln!("warning: {line}");
+        Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
+    };
     Ok(Data {
         train,
+        stream: config.streaming.then(open).transpose()?,
         val,
         split_rows: sets.val_is_split.then_some(sets.val),
     })
@@ -274,6 +305,22 @@ fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) 
         settings.file(&dir.join(name))?;
     }
     Ok(Cache::new(cache::folder()?, settings))
+}
+
+fn mix(config: &SftConfig) -> Result<Option<Mix>> {
+    if config.interleave_prob.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Mix {
+        probabilities: config.interleave_prob.clone(),
+        stopping: config.stopping_strategy.parse()?,
+    }))
+}
+
+/// Tokens of the examples of a stream, which are not known: a micro-batch is planned at its longest.
+pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
+    let longest = config.max_length.unwrap_or(model.max_position_embeddings);
+    vec![longest; config.per_device_train_batch_size]
 }
 
 /// Encoded examples as the training loop takes them.

@@ -21,6 +21,9 @@ pub struct TrainerState {
     pub best_model_checkpoint: Option<PathBuf>,
     /// Examples in the training set; a resumed run must have as many.
     pub train_examples: usize,
+    /// Of a streamed run: what was taken from the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamState>,
     /// Seed of the data order.
     pub data_seed: u64,
     /// Seed of everything else.
@@ -35,6 +38,15 @@ pub struct TrainerState {
     /// What callbacks keep, by name (`stateful_callbacks` of transformers).
     #[serde(default)]
     pub stateful_callbacks: Map<String, Value>,
+}
+
+/// How far a streamed run has come in its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamState {
+    /// What the order depends on; a resumed run must have the same.
+    pub order: String,
+    /// Examples taken.
+    pub taken: u64,
 }
 
 fn one() -> f64 {

@@ -2,15 +2,14 @@
 
 mod due;
 
-use super::batch::MicroBatch;
+use super::batch::{MicroBatch, sequence};
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
 use super::events::Events;
-use super::examples::Examples;
+use super::examples::{Examples, Group};
 use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
-use super::order::Ordering;
 use super::out_of_memory;
 use super::progress::Progress;
 use super::settings::Settings;
@@ -86,9 +85,7 @@ pub struct Trainer<'a> {
     model: &'a GptOss,
     files: &'a dyn ModelFiles,
     settings: &'a Settings,
-    train: Examples<'a>,
-    lengths: Vec<usize>,
-    ordering: Ordering,
+    examples: Examples<'a>,
     val: &'a [TokenRow],
     loss: Named<dyn Loss>,
     schedule: Named<dyn LrSchedule>,
@@ -115,11 +112,11 @@ impl<'a> Trainer<'a> {
         model: &'a GptOss,
         files: &'a dyn ModelFiles,
         settings: &'a Settings,
-        (train, val): (Examples<'a>, &'a [TokenRow]),
+        (mut examples, val): (Examples<'a>, &'a [TokenRow]),
         components: Components,
     ) -> Result<Self> {
         let steps = Steps::new(&Wanted {
-            examples: train.len(),
+            examples: examples.of_epoch(settings)?,
             batch_size: settings.per_device_train_batch_size,
             accumulation: settings.gradient_accumulation_steps,
             epochs: settings.num_train_epochs,
@@ -143,7 +140,7 @@ impl<'a> Trainer<'a> {
         let mut events = Events::new(components.callbacks);
         let mut lr_factor = 1.0;
         if let Some(dir) = &settings.resume_from_checkpoint {
-            let saved = restore(dir, model, files, &mut optimizer, train.len(), settings)
+            let saved = restore(dir, model, files, &mut optimizer, &mut examples, settings)
                 .with_context(|| format!("{}: cannot be resumed", dir.display()))?;
             saved.restore(&mut state);
             events.load_state(saved.stateful_callbacks)?;
@@ -163,9 +160,7 @@ impl<'a> Trainer<'a> {
             model,
             files,
             settings,
-            train,
-            lengths: train.lengths(),
-            ordering: settings.ordering(),
+            examples,
             val,
             loss: components.loss,
             schedule: components.schedule,
@@ -205,6 +200,13 @@ impl<'a> Trainer<'a> {
             Ok(interrupted) => {
                 let mut summary = self.summary();
                 summary.extend(extra_summary);
+                if let Some((report, warnings)) = self.examples.streamed_report() {
+                    eprintln!("data: {report}");
+                    warnings
+                        .iter()
+                        .for_each(|line| eprintln!("warning: {line}"));
+                    summary.insert("train_dataset".to_owned(), report.into());
+                }
                 self.trackers.finish(&match interrupted {
                     true => EndState::Interrupted,
                     false => EndState::Finished(summary.clone()),
@@ -231,22 +233,15 @@ impl<'a> Trainer<'a> {
     fn train(&mut self) -> Result<bool> {
         self.events.on_init_end(&self.state)?;
         self.events.on_train_begin(&self.state)?;
-        let mut indices = Vec::new();
+        let mut begun = false;
         let mut interrupted = false;
         while self.state.global_step < self.steps.total {
             let step = self.state.global_step;
-            let epoch = self.steps.epoch_of(step);
-            let batches = self.steps.batches_of(step);
-            if indices.is_empty() || batches.start == 0 {
-                indices = self.ordering.epoch(epoch, &self.lengths);
+            if !begun || self.steps.batches_of(step).start == 0 {
                 self.events.on_epoch_begin(&self.state)?;
+                begun = true;
             }
-            let size = self.settings.per_device_train_batch_size;
-            let groups: Vec<&[usize]> = indices
-                .chunks(size)
-                .skip(batches.start)
-                .take(batches.len())
-                .collect();
+            let groups = self.examples.of_step(step, &self.steps, self.settings)?;
             self.step(&groups)
                 .with_context(|| format!("step {}", step + 1))?;
             let ends_epoch = self.steps.ends_epoch(step);
@@ -272,13 +267,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// One optimizer step over its micro-batches.
-    fn step(&mut self, groups: &[&[usize]]) -> Result<()> {
+    fn step(&mut self, groups: &[Group]) -> Result<()> {
         let started = Instant::now();
         self.events.on_step_begin(&self.state)?;
         let batches: Vec<MicroBatch> = groups
             .iter()
             .map(|group| {
-                let rows = group.iter().flat_map(|&i| self.train.sequences(i));
+                let rows = group.rows.iter().map(|row| sequence(row));
                 MicroBatch::new(rows, self.model.device())
             })
             .collect::<Result<_>>()?;
@@ -289,7 +284,7 @@ impl<'a> Trainer<'a> {
             let found = batch
                 .train(self.model, &self.loss, window, &options)
                 .with_context(|| {
-                    let (tokens, examples) = (batch.tokens(), some(groups[index]));
+                    let (tokens, examples) = (batch.tokens(), some(&groups[index].numbers));
                     format!("micro-batch {index} of {tokens} tokens ({examples})")
                 })?;
             let hits = found
@@ -387,17 +382,11 @@ fn restore(
     model: &GptOss,
     files: &dyn ModelFiles,
     optimizer: &mut OptimizerHost,
-    examples: usize,
+    examples: &mut Examples,
     settings: &Settings,
 ) -> Result<TrainerState> {
     Checkpoint::check(dir, files.weights_file())?;
     let saved = TrainerState::read(dir)?;
-    anyhow::ensure!(
-        saved.train_examples == examples,
-        "it was made with {} training examples, this run has {examples}: the order of the data \
-         would differ; use the same dataset and split",
-        saved.train_examples
-    );
     anyhow::ensure!(
         saved.data_seed == settings.data_seed && saved.seed == settings.seed,
         "it was made with seed {} and data_seed {}, this run has {} and {}",
@@ -406,6 +395,7 @@ fn restore(
         settings.seed,
         settings.data_seed
     );
+    examples.go_on(&saved)?;
     files.load(model, dir)?;
     let state = candle_core::safetensors::load(dir.join(OPTIMIZER_FILE), model.device())?;
     optimizer.restore(

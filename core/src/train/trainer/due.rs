@@ -204,13 +204,15 @@ impl Trainer<'_> {
     /// Writes a checkpoint, with what callbacks keep.
     fn write(&mut self, stateful_callbacks: Map<String, Value>) -> Result<PathBuf> {
         let (s, step) = (self.settings, self.state.global_step);
+        let (train_examples, stream) = self.examples.state();
         let saved = TrainerState {
             global_step: step,
             max_steps: self.steps.total,
             epoch: self.state.epoch,
             best_metric: self.state.best_metric,
             best_model_checkpoint: self.state.best_model_checkpoint.clone(),
-            train_examples: self.train.len(),
+            train_examples,
+            stream,
             data_seed: s.data_seed,
             seed: s.seed,
             pending: self.pending.clone(),

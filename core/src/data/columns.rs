@@ -1,0 +1,223 @@
+//! `--columns`: names of a dataset's columns put in place of others before a format is chosen.
+
+use super::Record;
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::Row;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Renames columns by ms-swift's `safe_rename_columns`: letter case of the old name does not count;
+/// if several columns of a row would get the same name, none of them does, which is said; a column
+/// that keeps its name is left alone.
+#[derive(Debug, Default)]
+pub struct Columns {
+    renames: Vec<Rename>,
+    clashes: Mutex<Clashes>,
+}
+
+/// Names that several columns of a row would get.
+#[derive(Debug, Default)]
+struct Clashes {
+    seen: BTreeSet<String>,
+    unsaid: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Rename {
+    from: String,
+    to: String,
+    found: AtomicBool,
+}
+
+impl Columns {
+    /// From the flag's value: an object of names, or the path of a JSON file that holds one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or anything but an object whose values are names.
+    pub fn new(value: &Value) -> Result<Self> {
+        let read;
+        let (map, place) = match value {
+            Value::Null => return Ok(Self::default()),
+            Value::String(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("columns: {path} cannot be read; expected JSON such as {{\"text1\": \"query\"}}, or the path of such a file"))?;
+                read = serde_json::from_str(&text)
+                    .with_context(|| format!("columns: {path} is not JSON"))?;
+                (&read, path.as_str())
+            }
+            value => (value, "columns"),
+        };
+        let Value::Object(map) = map else {
+            bail!("{place}: expected an object such as {{\"text1\": \"query\"}}, found {map}");
+        };
+        let mut renames = Vec::<Rename>::new();
+        for (from, to) in map {
+            let Value::String(to) = to else {
+                bail!("{place}: `{from}` must be given a name, found {to}");
+            };
+            let from = from.to_lowercase();
+            ensure!(
+                renames.iter().all(|rename| rename.from != from),
+                "{place}: `{from}` is given twice (letter case does not count)"
+            );
+            renames.push(Rename {
+                from,
+                to: to.clone(),
+                found: AtomicBool::new(false),
+            });
+        }
+        Ok(Self {
+            renames,
+            clashes: Mutex::default(),
+        })
+    }
+
+    /// Whether there is nothing to rename.
+    pub fn is_empty(&self) -> bool {
+        self.renames.is_empty()
+    }
+
+    /// The record with its columns renamed.
+    ///
+    /// # Errors
+    /// Text that is not a row, or a new name that another column has already.
+    pub fn apply(&self, mut record: Record) -> Result<Record> {
+        if !self.is_empty() {
+            let row = self.rename(record.row()?, &record)?;
+            record.text = serde_json::to_string(&row)?;
+        }
+        Ok(record)
+    }
+
+    fn rename(&self, row: Row, record: &Record) -> Result<Row> {
+        let mut targets: Vec<(&str, &str)> = Vec::new();
+        for column in row.keys() {
+            let lower = column.to_lowercase();
+            if let Some(rename) = self.renames.iter().find(|rename| rename.from == lower) {
+                rename.found.store(true, Ordering::Relaxed);
+                targets.push((column, &rename.to));
+            }
+        }
+        let mut new = BTreeMap::<String, &str>::new();
+        for (column, to) in &targets {
+            let rivals: Vec<&str> = targets
+                .iter()
+                .filter(|(_, other)| other == to)
+                .map(|(column, _)| *column)
+                .collect();
+            if rivals.len() > 1 {
+                self.clash(to, &rivals, record);
+            } else if column != to {
+                new.insert((*column).to_owned(), to);
+            }
+        }
+        for (from, to) in &new {
+            ensure!(
+                !row.contains_key(*to) || new.contains_key(*to),
+                "{record}: columns renames `{from}` to `{to}`, and the row has a column `{to}` already; rename that one too"
+            );
+        }
+        let renamed = row.into_iter().map(|(column, value)| {
+            let to = new.get(&column).map(|to| (*to).to_owned());
+            (to.unwrap_or(column), value)
+        });
+        Ok(renamed.collect())
+    }
+
+    fn clash(&self, to: &str, rivals: &[&str], record: &Record) {
+        let mut clashes = self.lock();
+        if clashes.seen.insert(to.to_owned()) {
+            clashes.unsaid.push(format!(
+                "columns: {} would all become `{to}`, so none of them is renamed (first in {record})",
+                rivals.join(", ")
+            ));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clashes> {
+        self.clashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clashes of names that were found since the last call.
+    pub fn clashes(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().unsaid)
+    }
+
+    /// After all rows: the names that none of them has.
+    pub fn absent(&self) -> Vec<String> {
+        let absent = self
+            .renames
+            .iter()
+            .filter(|rename| !rename.found.load(Ordering::Relaxed));
+        absent
+            .map(|rename| format!("columns: no row has a column `{}`", rename.from))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    fn renamed(columns: &Columns, row: Value) -> Result<String> {
+        let record = Record {
+            source: Arc::from("d.jsonl"),
+            line: 3,
+            text: row.to_string(),
+        };
+        columns.apply(record).map(|record| record.text)
+    }
+
+    #[test]
+    fn names_change_and_order_stays() {
+        let columns = Columns::new(&json!({"text1": "query", "B": "response", "no": "x"})).unwrap();
+        let row = json!({"id": 1, "TEXT1": "q", "b": "r"});
+        assert_eq!(
+            renamed(&columns, row).unwrap(),
+            r#"{"id":1,"query":"q","response":"r"}"#
+        );
+        assert_eq!(columns.absent(), ["columns: no row has a column `no`"]);
+        let swap = Columns::new(&json!({"a": "b", "b": "a"})).unwrap();
+        assert_eq!(
+            renamed(&swap, json!({"a": 1, "b": 2})).unwrap(),
+            r#"{"b":1,"a":2}"#
+        );
+    }
+
+    #[test]
+    fn of_several_with_one_name_none_is_renamed() {
+        let columns = Columns::new(&json!({"a": "query", "query": "query"})).unwrap();
+        let row = json!({"a": 1, "query": 2});
+        assert_eq!(renamed(&columns, row.clone()).unwrap(), row.to_string());
+        let said = columns.clashes().join("\n");
+        assert!(
+            said.contains("a, query would all become `query`") && said.contains("d.jsonl:3"),
+            "{said}"
+        );
+        assert_eq!(
+            renamed(&columns, json!({"a": 1})).unwrap(),
+            r#"{"query":1}"#
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |value: Value| format!("{:#}", Columns::new(&value).unwrap_err());
+        assert!(error(json!("/no.json")).contains("/no.json cannot be read"));
+        assert!(error(json!(["a"])).contains("expected an object"));
+        assert!(error(json!({"a": 1})).contains("`a` must be given a name, found 1"));
+        assert!(error(json!({"a": "x", "A": "y"})).contains("given twice"));
+        let columns = Columns::new(&json!({"a": "query"})).unwrap();
+        let bad = renamed(&columns, json!({"a": 1, "query": 2})).unwrap_err();
+        assert!(
+            bad.to_string().contains("d.jsonl:3") && bad.to_string().contains("already"),
+            "{bad}"
+        );
+    }
+}

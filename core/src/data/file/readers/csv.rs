@@ -1,0 +1,43 @@
+//! Tables: the first line names the columns, every cell is text, and an empty cell is an empty text,
+//! as in ms-swift.
+
+use super::super::{Record, Rows};
+use super::until_error;
+use anyhow::{Result, anyhow};
+use apus_sdk::Row;
+use csv::{Error, Reader, StringRecord};
+use std::{io::BufRead, sync::Arc};
+
+/// Rows of a table.
+///
+/// # Errors
+/// A first line that cannot be read.
+pub fn csv(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Result<Rows> {
+    let mut table = Reader::from_reader(reader);
+    let columns = table.headers().map_err(|error| broken(&source, error))?;
+    let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
+    let mut rows = table.into_records();
+    Ok(until_error(move || {
+        let row = rows.next()?.map_err(|error| broken(&source, error));
+        Some(row.and_then(|row| record(&columns, &row, &source)))
+    }))
+}
+
+fn record(columns: &[String], row: &StringRecord, source: &Arc<str>) -> Result<Record> {
+    let cells = columns.iter().zip(row);
+    let cells: Row = cells
+        .map(|(name, cell)| (name.clone(), cell.into()))
+        .collect();
+    Ok(Record {
+        source: Arc::clone(source),
+        line: row.position().map_or(0, |place| place.line() as usize),
+        text: serde_json::to_string(&cells)?,
+    })
+}
+
+fn broken(source: &str, error: Error) -> anyhow::Error {
+    match error.position() {
+        Some(place) => anyhow!("{source}:{}: malformed CSV: {error}", place.line()),
+        None => anyhow!("{source}: malformed CSV: {error}"),
+    }
+}

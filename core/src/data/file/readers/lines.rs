@@ -1,0 +1,46 @@
+//! Files whose rows are lines: jsonl, and plain text.
+
+use super::super::{Record, Rows, bytes};
+use super::until_error;
+use anyhow::Result;
+use std::{io::BufRead, sync::Arc};
+
+/// A JSON object on each line.
+pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
+    rows(reader, source, |mut line| {
+        line.truncate(line.trim_end().len());
+        Ok(line)
+    })
+}
+
+/// Each line is a row with the column `text`, as the `text` builder of Hugging Face's datasets has it.
+pub fn txt(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
+    rows(reader, source, |line| {
+        Ok(format!("{{\"text\":{}}}", serde_json::to_string(&line)?))
+    })
+}
+
+/// Lines that are not blank.
+fn rows(
+    mut reader: Box<dyn BufRead + Send>,
+    source: Arc<str>,
+    json: impl Fn(String) -> Result<String> + Send + 'static,
+) -> Rows {
+    let mut number = 0;
+    let mut next = move || -> Result<Option<Record>> {
+        loop {
+            number += 1;
+            let Some(line) = bytes::line(&mut reader, &source, number)? else {
+                return Ok(None);
+            };
+            if !line.trim().is_empty() {
+                return Ok(Some(Record {
+                    source: Arc::clone(&source),
+                    line: number,
+                    text: json(line)?,
+                }));
+            }
+        }
+    };
+    until_error(move || next().transpose())
+}

@@ -1,0 +1,70 @@
+//! One row, and where it stands.
+
+use anyhow::{Result, anyhow};
+use apus_sdk::Row;
+use std::{fmt, sync::Arc};
+
+/// One row as text, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The file, as it was named.
+    pub source: Arc<str>,
+    /// The line on which the row begins, from 1; of a parquet file, the number of the row.
+    pub line: usize,
+    /// The row's JSON text.
+    pub text: String,
+}
+
+/// Where a row stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named.
+    pub source: Arc<str>,
+    /// The line on which the row begins, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.line)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.line)
+    }
+}
+
+impl Record {
+    /// Where the row stands.
+    pub fn place(&self) -> Place {
+        Place {
+            source: Arc::clone(&self.source),
+            line: self.line,
+        }
+    }
+
+    /// The row's columns.
+    ///
+    /// # Errors
+    /// Text that is not a JSON object, with file and line.
+    pub fn row(&self) -> Result<Row> {
+        serde_json::from_str(&self.text).map_err(|error| malformed(&self.source, self.line, &error))
+    }
+}
+
+/// What is wrong with the JSON text of a row that begins on this line.
+pub fn malformed(source: &str, line: usize, error: &serde_json::Error) -> anyhow::Error {
+    let message = error.to_string();
+    let what = message.split(" at line ").next().unwrap_or(&message);
+    let line = line + error.line().saturating_sub(1);
+    if error.is_data() {
+        anyhow!("{source}:{line}: expected a row, a JSON object of columns: {what}")
+    } else {
+        anyhow!(
+            "{source}:{line}: malformed JSON: {what} (column {})",
+            error.column()
+        )
+    }
+}

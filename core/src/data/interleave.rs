@@ -1,0 +1,207 @@
+//! Rows of several datasets by chance, as Hugging Face's `interleave_datasets` does it.
+
+use super::rng::Shuffle;
+use anyhow::{Result, bail, ensure};
+use std::{iter::Peekable, str::FromStr};
+
+/// `--stopping_strategy`: when the rows end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stopping {
+    /// With the last row of the dataset that is through first.
+    #[default]
+    FirstExhausted,
+    /// When each dataset was through once; those that are begin again.
+    AllExhausted,
+}
+
+impl FromStr for Stopping {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "first_exhausted" => Ok(Self::FirstExhausted),
+            "all_exhausted" => Ok(Self::AllExhausted),
+            _ => {
+                bail!("stopping_strategy is {name:?}, expected first_exhausted or all_exhausted")
+            }
+        }
+    }
+}
+
+/// How datasets are mixed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mix {
+    /// The probability of each dataset.
+    pub probabilities: Vec<f64>,
+    /// When the rows end.
+    pub stopping: Stopping,
+}
+
+impl Mix {
+    /// Checks that the probabilities fit these datasets.
+    ///
+    /// # Errors
+    /// Not one for each, one that is not above 0, or a sum that is not 1.
+    pub fn check(&self, datasets: usize) -> Result<()> {
+        let given = &self.probabilities;
+        ensure!(
+            given.len() == datasets,
+            "interleave_prob has {} numbers and dataset {datasets} entries; give one probability for each",
+            given.len()
+        );
+        ensure!(
+            given.iter().all(|p| *p > 0.0),
+            "interleave_prob is {given:?}, expected numbers above 0"
+        );
+        let sum: f64 = given.iter().sum();
+        ensure!(
+            (sum - 1.0).abs() < 1e-6,
+            "interleave_prob adds up to {sum}, expected 1"
+        );
+        Ok(())
+    }
+}
+
+/// Rows of a dataset, one after another.
+pub type Rows<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
+
+/// Opens a dataset at its first row.
+pub type Open<T> = Box<dyn Fn() -> Result<Rows<T>> + Send>;
+
+/// Rows of several datasets by chance.
+pub struct Interleaved<T> {
+    open: Vec<Open<T>>,
+    rows: Vec<Peekable<Rows<T>>>,
+    through: Vec<bool>,
+    mix: Mix,
+    random: Shuffle,
+}
+
+impl<T> Interleaved<T> {
+    /// Mixes datasets, each of which has at least one row.
+    ///
+    /// # Errors
+    /// A dataset that cannot be opened or has no row.
+    pub fn new(open: Vec<Open<T>>, mix: Mix, random: Shuffle) -> Result<Self> {
+        let mut rows = Vec::new();
+        for (index, open) in open.iter().enumerate() {
+            let mut one = open()?.peekable();
+            ensure!(
+                one.peek().is_some(),
+                "dataset {} of {} is empty",
+                index + 1,
+                mix.probabilities.len()
+            );
+            rows.push(one);
+        }
+        Ok(Self {
+            through: vec![false; open.len()],
+            open,
+            rows,
+            mix,
+            random,
+        })
+    }
+
+    fn choose(&mut self) -> usize {
+        let mut at = self.random.unit();
+        let last = self.mix.probabilities.len() - 1;
+        let mut each = self.mix.probabilities.iter();
+        let found = each.position(|p| {
+            at -= p;
+            at < 0.0
+        });
+        found.unwrap_or(last)
+    }
+}
+
+impl<T> Iterator for Interleaved<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        let mut through = self.through.iter();
+        let over = match self.mix.stopping {
+            Stopping::FirstExhausted => through.any(|through| *through),
+            Stopping::AllExhausted => through.all(|through| *through),
+        };
+        if over {
+            return None;
+        }
+        let chosen = self.choose();
+        let row = self.rows[chosen].next();
+        if self.rows[chosen].peek().is_none() {
+            self.through[chosen] = true;
+            if self.mix.stopping == Stopping::AllExhausted {
+                match self.open[chosen]() {
+                    Ok(rows) => self.rows[chosen] = rows.peekable(),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        }
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(lengths: &[usize], probabilities: &[f64], stopping: Stopping) -> Vec<(usize, usize)> {
+        let open = lengths.iter().enumerate().map(|(set, &length)| {
+            let rows = move || (0..length).map(move |row| Ok((set, row)));
+            Box::new(move || Ok(Box::new(rows()) as Rows<_>)) as Open<_>
+        });
+        let mix = Mix {
+            probabilities: probabilities.to_vec(),
+            stopping,
+        };
+        mix.check(lengths.len()).unwrap();
+        Interleaved::new(open.collect(), mix, Shuffle::new(42, 9))
+            .unwrap()
+            .collect::<Result<_>>()
+            .unwrap()
+    }
+
+    fn of(rows: &[(usize, usize)], set: usize) -> Vec<usize> {
+        let of = rows.iter().filter(|(found, _)| *found == set);
+        of.map(|(_, row)| *row).collect()
+    }
+
+    #[test]
+    fn the_first_exhausted_ends_it() {
+        let found = rows(&[10, 1000], &[0.5, 0.5], Stopping::FirstExhausted);
+        assert_eq!(of(&found, 0), (0..10).collect::<Vec<_>>());
+        assert_eq!(found.last(), Some(&(0, 9)));
+        let others = of(&found, 1);
+        assert_eq!(others, (0..others.len()).collect::<Vec<_>>());
+        assert!((3..30).contains(&others.len()), "{}", others.len());
+    }
+
+    #[test]
+    fn all_exhausted_begins_again() {
+        let found = rows(&[3, 300], &[0.25, 0.75], Stopping::AllExhausted);
+        assert_eq!(of(&found, 1), (0..300).collect::<Vec<_>>());
+        let few = of(&found, 0);
+        assert!((60..140).contains(&few.len()), "{}", few.len());
+        assert_eq!(few[..7], [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(
+            found,
+            rows(&[3, 300], &[0.25, 0.75], Stopping::AllExhausted)
+        );
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit() {
+        let error = |probabilities: &[f64]| {
+            let mix = Mix {
+                probabilities: probabilities.to_vec(),
+                stopping: Stopping::default(),
+            };
+            mix.check(2).unwrap_err().to_string()
+        };
+        assert!(error(&[1.0]).contains("has 1 numbers and dataset 2 entries"));
+        assert!(error(&[0.5, 0.6]).contains("adds up to 1.1"));
+        assert!(error(&[1.5, -0.5]).contains("above 0"));
+        assert!("never".parse::<Stopping>().is_err());
+    }
+}

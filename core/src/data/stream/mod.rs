@@ -1,0 +1,227 @@
+//! Data larger than memory: rows are read, shuffled, prepared and handed out one after another.
+//!
+//! A thread reads rows through a shuffle buffer and deals them out in small batches to a few workers,
+//! each of which formats and encodes them; the batches are collected in the same turn. All queues
+//! are short, so memory is bounded whatever the files' size, and the order is a function of the
+//! seed alone. At the end of the data the next pass begins, in another order.
+
+mod buffer;
+mod passes;
+mod workers;
+
+use super::{
+    columns::Columns,
+    file,
+    format::Formats,
+    interleave::Mix,
+    prepare::{PrepareOptions, Tally, nothing_left},
+    report::Report,
+    source,
+};
+use crate::chat::{Encoded, Encoder};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use workers::{Done, Workers};
+
+/// What is streamed, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamOptions {
+    /// Files, folders and patterns, each `path` or `path#N` for its first N rows.
+    pub dataset: Vec<String>,
+    /// How datasets are mixed; one after another if not given.
+    pub mix: Option<Mix>,
+    /// New names of columns, as [`Columns::new`] takes them.
+    pub columns: Value,
+    /// Rows among which the next one is drawn; `None` keeps the order of the files.
+    pub shuffle_buffer: Option<usize>,
+    /// The seed of the order.
+    pub data_seed: u64,
+    /// How rows are prepared; [`PrepareOptions::workers`] threads do it.
+    pub prepare: PrepareOptions,
+}
+
+/// All that the threads share.
+struct Plan {
+    options: StreamOptions,
+    sets: Vec<Set>,
+    columns: Columns,
+    formats: Arc<Formats>,
+    encoder: Arc<Encoder>,
+}
+
+/// One entry of `dataset`.
+struct Set {
+    files: Vec<PathBuf>,
+    first: Option<usize>,
+}
+
+/// Prepared samples without end: pass after pass over the data.
+pub struct Stream {
+    plan: Arc<Plan>,
+    identity: String,
+    workers: Option<Workers>,
+    pass: u64,
+    /// Samples of this pass so far.
+    of_pass: u64,
+    ready: VecDeque<Encoded>,
+    tally: Tally,
+    say: Box<dyn Fn(&str)>,
+}
+
+impl Stream {
+    /// Finds the files; rows are read from the first call of [`Self::next_sample`] on. What has to be said
+    /// about rows is said as it is found, and at the end of the data.
+    ///
+    /// # Errors
+    /// Files that are missing or of an unknown type, options that do not fit.
+    pub fn open(
+        options: StreamOptions,
+        formats: Arc<Formats>,
+        encoder: Arc<Encoder>,
+        say: Box<dyn Fn(&str)>,
+    ) -> Result<Self> {
+        if let Some(mix) = &options.mix {
+            mix.check(options.dataset.len())?;
+        }
+        ensure!(
+            options.shuffle_buffer != Some(0),
+            "shuffle_buffer_size is 0, expected 1 or more rows"
+        );
+        let mut sets = Vec::new();
+        let mut sizes = Vec::new();
+        for spec in &options.dataset {
+            let (name, first) = source::parse(spec)?;
+            let files = file::find(name)?;
+            for path in &files {
+                drop(file::open(path)?);
+                let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+                sizes.push(format!("{} ({} bytes)", path.display(), size.len()));
+            }
+            sets.push(Set { files, first });
+        }
+        let identity = identity(&options, &sizes);
+        let plan = Arc::new(Plan {
+            columns: Columns::new(&options.columns)?,
+            sets,
+            formats,
+            encoder,
+            options,
+        });
+        Ok(Self {
+            plan,
+            identity,
+            workers: None,
+            pass: 0,
+            of_pass: 0,
+            ready: VecDeque::new(),
+            tally: Tally::default(),
+            say,
+        })
+    }
+
+    /// What the order of samples depends on, as text: two streams of the same text give the same.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The next sample.
+    ///
+    /// # Errors
+    /// What stops a run: a file that cannot be read, text that is no row, with `strict` a bad row; a
+    /// pass that gave nothing to train on.
+    pub fn next_sample(&mut self) -> Result<Encoded> {
+        loop {
+            if let Some(sample) = self.ready.pop_front() {
+                return Ok(sample);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// The sample that is next.
+    ///
+    /// # Errors
+    /// As [`Self::next_sample`].
+    pub fn peek(&mut self) -> Result<&Encoded> {
+        let sample = self.next_sample()?;
+        self.ready.push_front(sample);
+        self.ready.front().context("a sample")
+    }
+
+    /// What became of the rows so far; of a second pass nothing is counted.
+    pub fn report(&self) -> Report {
+        self.tally.report(&self.plan.encoder)
+    }
+
+    /// Waits for the next batch of rows.
+    fn fill(&mut self) -> Result<()> {
+        let pass = self.pass;
+        let workers = match &mut self.workers {
+            Some(workers) => workers,
+            None => self.workers.insert(Workers::start(&self.plan, pass)?),
+        };
+        let rows = match workers.next()? {
+            Done::Rows(rows) => rows,
+            Done::End => return self.end_of_pass(),
+        };
+        for (read, outcome) in rows {
+            let mut again = Tally::default();
+            let tally = match pass {
+                0 => &mut self.tally,
+                _ => &mut again,
+            };
+            let options = &self.plan.options.prepare;
+            let samples = tally.take(&read.record, &read.format, outcome, options)?;
+            self.of_pass += samples.len() as u64;
+            self.ready.extend(samples);
+        }
+        for line in self.plan.columns.clashes() {
+            (self.say)(&line);
+        }
+        for line in self.tally.news.drain(..) {
+            (self.say)(&line);
+        }
+        Ok(())
+    }
+
+    fn end_of_pass(&mut self) -> Result<()> {
+        if self.of_pass == 0 {
+            return Err(nothing_left(&self.report(), &self.plan.options.prepare));
+        }
+        if self.pass == 0 {
+            for line in self.plan.columns.absent() {
+                (self.say)(&line);
+            }
+            let samples = self.of_pass;
+            (self.say)(&format!(
+                "the {samples} examples of the stream are through, and another pass over it begins"
+            ));
+        }
+        self.workers = None;
+        self.pass += 1;
+        self.of_pass = 0;
+        Ok(())
+    }
+}
+
+fn identity(options: &StreamOptions, files: &[String]) -> String {
+    let StreamOptions {
+        dataset,
+        mix,
+        columns,
+        shuffle_buffer,
+        data_seed,
+        prepare,
+    } = options;
+    let PrepareOptions {
+        max_length,
+        truncation,
+        ..
+    } = prepare;
+    format!(
+        "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
+         max_length {max_length:?}, truncation {truncation:?}, files {}",
+        files.join(", ")
+    )
+}

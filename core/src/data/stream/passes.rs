@@ -1,0 +1,85 @@
+//! The rows of one pass over the data, in their order.
+
+use super::{Plan, buffer::Buffer};
+use crate::data::{
+    Record, file,
+    interleave::{Interleaved, Open},
+    rng::Shuffle,
+};
+use anyhow::{Context, Result};
+use std::{path::Path, sync::Arc};
+
+/// Streams of the data seed, two for each pass; those below belong to data in memory.
+const FIRST: u64 = 16;
+
+/// A row that was read, and the format of its file.
+pub struct Read {
+    pub record: Record,
+    pub format: Arc<str>,
+}
+
+type Rows = Box<dyn Iterator<Item = Result<Read>> + Send>;
+
+/// The rows of a pass.
+///
+/// # Errors
+/// A dataset to be mixed that has no rows.
+pub fn rows(plan: &Arc<Plan>, pass: u64) -> Result<Rows> {
+    let options = &plan.options;
+    let random = |which| Shuffle::new(options.data_seed, FIRST + 2 * pass + which);
+    let sets = 0..plan.sets.len();
+    let rows: Rows = match &options.mix {
+        Some(mix) => {
+            let open = sets.map(|set| {
+                let plan = Arc::clone(plan);
+                Box::new(move || Ok(of_set(&plan, set))) as Open<Read>
+            });
+            Box::new(Interleaved::new(open.collect(), mix.clone(), random(0))?)
+        }
+        None => {
+            let plan = Arc::clone(plan);
+            Box::new(sets.flat_map(move |set| of_set(&plan, set)))
+        }
+    };
+    Ok(match options.shuffle_buffer {
+        Some(size) => Box::new(Buffer::new(rows, size, random(1))),
+        None => rows,
+    })
+}
+
+fn of_set(plan: &Arc<Plan>, set: usize) -> Rows {
+    let files = plan.sets[set].files.clone();
+    let first = plan.sets[set].first;
+    let plan = Arc::clone(plan);
+    let rows = files
+        .into_iter()
+        .flat_map(move |path| of_file(&plan, &path).unwrap_or_else(failed));
+    match first {
+        Some(first) => Box::new(rows.take(first)),
+        None => Box::new(rows),
+    }
+}
+
+fn failed(error: anyhow::Error) -> Rows {
+    Box::new(std::iter::once(Err(error)))
+}
+
+/// The rows of a file; its first row chooses the format.
+fn of_file(plan: &Arc<Plan>, path: &Path) -> Result<Rows> {
+    let plan = Arc::clone(plan);
+    let mut format = None::<Arc<str>>;
+    let rows = file::open(path)?.map(move |record| {
+        let record = record?;
+        let format = match &format {
+            Some(format) => Arc::clone(format),
+            None => {
+                let row = plan.columns.apply(record.clone())?.row()?;
+                let chosen = plan.formats.choose(&row);
+                let (name, _) = chosen.with_context(|| record.to_string())?;
+                Arc::clone(format.insert(Arc::from(name)))
+            }
+        };
+        Ok(Read { record, format })
+    });
+    Ok(Box::new(rows))
+}

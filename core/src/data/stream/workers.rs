@@ -1,0 +1,145 @@
+//! The threads of one pass: one that reads, a few that prepare, with short queues between them.
+
+use super::{
+    Plan,
+    passes::{self, Read},
+};
+use crate::data::prepare::{Outcome, outcome};
+use anyhow::{Context, Error, Result};
+use std::{
+    sync::Arc,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+/// Rows of a batch, if their text is short.
+const ROWS: usize = 32;
+/// Bytes of text after which a batch is full.
+const BYTES: usize = 1 << 18;
+/// Batches that wait before and behind each worker.
+const WAITING: usize = 2;
+/// The most workers, unless a number is given; training needs cores too.
+const WORKERS: usize = 8;
+
+/// What goes to a worker.
+enum Work {
+    Rows(Vec<Read>),
+    Failed(Error),
+    End,
+}
+
+/// What comes back.
+pub enum Done {
+    /// Rows without their text, and what became of them.
+    Rows(Vec<(Read, Outcome)>),
+    /// The pass is over.
+    End,
+}
+
+/// The threads; they end when this is dropped.
+pub struct Workers {
+    done: Vec<Receiver<Result<Done>>>,
+    turn: usize,
+}
+
+impl Workers {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(plan: &Arc<Plan>, pass: u64) -> Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let default = (cores / 2).clamp(1, WORKERS);
+        let count = plan.options.prepare.workers.unwrap_or(default).max(1);
+        let (mut work, mut done) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (to_worker, from_reader) = sync_channel(WAITING);
+            let (to_run, from_worker) = sync_channel(WAITING);
+            let plan = Arc::clone(plan);
+            spawn("data-worker", move || prepare(&plan, &from_reader, &to_run))?;
+            work.push(to_worker);
+            done.push(from_worker);
+        }
+        let plan = Arc::clone(plan);
+        spawn("data-reader", move || read(&plan, pass, &work))?;
+        Ok(Self { done, turn: 0 })
+    }
+
+    /// The next batch, in the order of reading.
+    ///
+    /// # Errors
+    /// What stopped the reader or a worker.
+    pub fn next(&mut self) -> Result<Done> {
+        let from = &self.done[self.turn];
+        self.turn = (self.turn + 1) % self.done.len();
+        from.recv()
+            .context("a thread that prepares data ended before its time")?
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .context("starting the threads that prepare the dataset")?;
+    Ok(())
+}
+
+/// Deals batches of rows out in turn, until all are read or nobody listens any more.
+fn read(plan: &Arc<Plan>, pass: u64, work: &[SyncSender<Work>]) {
+    let mut turn = work.iter().cycle();
+    let mut send = |item| turn.next().is_some_and(|to| to.send(item).is_ok());
+    let rows = match passes::rows(plan, pass) {
+        Ok(rows) => rows,
+        Err(error) => {
+            send(Work::Failed(error));
+            return;
+        }
+    };
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        match row {
+            Ok(row) => {
+                bytes += row.record.text.len();
+                batch.push(row);
+            }
+            Err(error) => {
+                let _ = send(Work::Rows(batch)) && send(Work::Failed(error));
+                return;
+            }
+        }
+        if batch.len() == ROWS || bytes >= BYTES {
+            bytes = 0;
+            if !send(Work::Rows(std::mem::take(&mut batch))) {
+                return;
+            }
+        }
+    }
+    let _ = send(Work::Rows(batch)) && send(Work::End);
+}
+
+/// Prepares batches until the last, or until nobody listens any more.
+fn prepare(plan: &Plan, work: &Receiver<Work>, done: &SyncSender<Result<Done>>) {
+    for item in work {
+        let item = match item {
+            Work::Rows(rows) => {
+                let rows = rows.into_iter().map(|read| one(plan, read));
+                rows.collect::<Result<_>>().map(Done::Rows)
+            }
+            Work::Failed(error) => Err(error),
+            Work::End => Ok(Done::End),
+        };
+        if done.send(item).is_err() {
+            return;
+        }
+    }
+}
+
+fn one(plan: &Plan, mut read: Read) -> Result<(Read, Outcome)> {
+    read.record = plan.columns.apply(read.record)?;
+    let format = plan.formats.named(&read.format);
+    let format = format.context("a file without a format")?;
+    let outcome = outcome(&read.record, format, &plan.encoder, &plan.options.prepare)?;
+    read.record.text = String::new();
+    Ok((read, outcome))
+}
