@@ -16,6 +16,7 @@ pub mod host;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod panics;
 pub mod plugin;
 pub mod profile;
 pub mod registry;
