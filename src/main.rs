@@ -34,7 +34,11 @@ enum Failure {
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
-        eprintln!("apus has a bug, please report it with the command and configuration: {info}");
+        if !apus_core::panics::expected() {
+            eprintln!(
+                "apus has a bug, please report it with the command and configuration: {info}"
+            );
+        }
     }));
     apus_plugins::link();
     let words: Vec<String> = std::env::args().collect();

@@ -17,6 +17,7 @@ pub mod look;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod panics;
 pub mod plugin;
 pub mod profile;
 pub mod registry;

@@ -87,6 +87,20 @@ fn parquet_with_pages_of_each_codec() {
     assert!(bad.contains("d.parquet: not a parquet file"), "{bad}");
 }
 
+/// Whatever byte of a file is wrong, there are rows or an error.
+#[test]
+fn broken_parquet_never_panics() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/files");
+    let whole = std::fs::read(home.join("messages_snappy.parquet")).unwrap();
+    let (_dir, path) = write("d.parquet", &whole);
+    for at in (0..whole.len()).step_by(5) {
+        let mut broken = whole.clone();
+        broken[at] ^= 0xff;
+        std::fs::write(&path, &broken).unwrap();
+        let _ = read(&path);
+    }
+}
+
 #[test]
 fn malformed_json_names_the_line() {
     let bad = error("d.jsonl", b"{\"a\": 1}\n{\"a\": }\n");

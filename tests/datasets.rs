@@ -1,0 +1,160 @@
+//! Files of every type, folders and patterns, columns, mixing and streaming, with the real binary.
+
+mod common;
+
+use common::{fails, works};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+
+fn folder(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn sft(flags: &str) -> String {
+    format!("sft --device cpu --model {GOLDENS}/tiny/model_bf16 --current_date 2025-08-05 {flags}")
+}
+
+/// The lines of the report that name these files, with their spaces taken out.
+#[track_caller]
+fn rows(said: &str, files: &[(&str, &str)]) {
+    for (file, row) in files {
+        let found = said
+            .lines()
+            .map(|line| line.replace(' ', ""))
+            .find(|line| line.contains(&format!("{file}┆")));
+        let found = found.unwrap_or_else(|| panic!("{file} not in:\n{said}"));
+        assert!(found.contains(row), "{found}\nexpected: {row}");
+    }
+}
+
+#[test]
+fn a_folder_of_all_types_and_a_pattern() {
+    let dir = folder("all_types");
+    let goldens = Path::new(GOLDENS);
+    let row = "{\"query\": \"a\", \"response\": \"b\"}\n";
+    fs::write(dir.join("a.json"), format!("[{},{row}]", row.trim())).unwrap();
+    fs::write(dir.join("b.csv"), "query,response\nq,\"r, s\"\nq,\n").unwrap();
+    fs::write(dir.join("c.txt"), "one line\n\nanother\n").unwrap();
+    fs::create_dir(dir.join("deep")).unwrap();
+    let mut gz = flate2::write::GzEncoder::new(
+        fs::File::create(dir.join("deep/d.jsonl.gz")).unwrap(),
+        flate2::Compression::fast(),
+    );
+    gz.write_all(row.repeat(3).as_bytes()).unwrap();
+    gz.finish().unwrap();
+    let packed = zstd::encode_all(row.repeat(4).as_bytes(), 3).unwrap();
+    fs::write(dir.join("deep/e.jsonl.zst"), packed).unwrap();
+    let parquet = goldens.join("files/messages_zstd.parquet");
+    fs::copy(parquet, dir.join("f.parquet")).unwrap();
+    fs::write(dir.join("notes.md"), "not data").unwrap();
+
+    let said = works(&sft(&format!("--dry_run true --dataset {}", dir.display())));
+    rows(
+        &said,
+        &[
+            ("a.json", "query_response┆2┆2"),
+            ("b.csv", "query_response┆2┆"),
+            ("c.txt", "query_response┆2┆2"),
+            ("d.jsonl.gz", "query_response┆3┆3"),
+            ("e.jsonl.zst", "query_response┆4┆4"),
+            ("f.parquet", "messages┆5┆5"),
+        ],
+    );
+    let pattern = format!("{}/**/*.jsonl.*#5", dir.display());
+    let said = works(&sft(&format!("--dry_run true --dataset {pattern}")));
+    assert!(!said.contains("a.json"), "{said}");
+
+    let none = format!("--dataset {}/*.md", dir.display());
+    fails(&sft(&none), 1, &["matches no known file", ".parquet"]);
+    let unknown = format!("--dataset {}/notes.md", dir.display());
+    fails(&sft(&unknown), 1, &["unknown type of file", ".jsonl"]);
+}
+
+#[test]
+fn columns_and_probabilities() {
+    let dir = folder("columns_and_probabilities");
+    let (a, b) = (dir.join("a.jsonl"), dir.join("b.jsonl"));
+    fs::write(&a, "{\"Text1\": \"q\", \"text2\": \"r\"}\n".repeat(3)).unwrap();
+    fs::write(&b, "{\"query\": \"q\", \"response\": \"r\"}\n".repeat(300)).unwrap();
+    let names = dir.join("columns.json");
+    fs::write(
+        &names,
+        r#"{"text1": "query", "text2": "response", "nix": "x"}"#,
+    )
+    .unwrap();
+    let data = format!("--dataset {} {}", a.display(), b.display());
+    let said = works(&sft(&format!(
+        "--dry_run true {data} --columns {} --interleave_prob 0.1 0.9",
+        names.display()
+    )));
+    rows(&said, &[("a.jsonl", "query_response┆3┆3")]);
+    assert!(said.contains("no row has a column `nix`"), "{said}");
+    let inline = r#"--columns {"text1":"query","text2":"query"}"#;
+    let clash = sft(&format!("--dataset {} {inline}", a.display()));
+    fails(
+        &clash,
+        1,
+        &["no dataset format recognises the columns Text1"],
+    );
+    let wrong = sft(&format!("{data} --interleave_prob 0.1 0.8"));
+    fails(&wrong, 1, &["interleave_prob adds up to 0.9"]);
+    let wrong = sft(&format!(
+        "{data} --interleave_prob 0.1 0.9 --stopping_strategy never"
+    ));
+    fails(&wrong, 1, &["stopping_strategy is \"never\""]);
+}
+
+/// Loss and gradient norm of each step.
+fn losses(dir: &Path) -> Vec<String> {
+    let log = fs::read_to_string(dir.join("logging.jsonl")).unwrap();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line.get("grad_norm").is_some());
+    lines
+        .map(|line| format!("{} {}", line["loss"], line["grad_norm"]))
+        .collect()
+}
+
+#[test]
+fn a_stream_trains_and_goes_on_where_it_was() {
+    let dir = folder("stream");
+    let flags = |out: &Path, more: &str| {
+        sft(&format!(
+            "--dataset {GOLDENS}/tiny/chat_train.jsonl --val_dataset {GOLDENS}/tiny/chat_train.jsonl#2 \
+             --streaming true --shuffle_buffer_size 3 --max_steps 8 --gradient_accumulation_steps 2 \
+             --logging_steps 1 --learning_rate 1e-3 --save_steps 4 --max_length 512 --add_version false \
+             --output_dir {} {more}",
+            out.display()
+        ))
+    };
+    let [whole, rest] = ["whole", "rest"].map(|name| dir.join(name));
+    let said = works(&flags(&whole, ""));
+    rows(&said, &[("chat_train.jsonl", "messages┆")]);
+    let resume = format!("--resume_from_checkpoint {}/checkpoint-4", whole.display());
+    let said = works(&flags(&rest, &resume));
+    assert!(said.contains("passing over the first 8 examples"), "{said}");
+    assert_eq!(losses(&whole)[4..], losses(&rest));
+    let other = flags(&rest, &format!("{resume} --shuffle_buffer_size 4"));
+    fails(&other, 1, &["order of the streamed data would differ"]);
+    let memory = flags(&rest, &format!("{resume} --streaming false"));
+    fails(&memory, 1, &["it was made with --streaming true"]);
+
+    let said = works(&flags(&rest, "--dry_run true"));
+    assert!(
+        said.contains("512 tokens in the largest micro-batch"),
+        "{said}"
+    );
+    fails(&flags(&rest, "--max_steps -1"), 2, &["give --max_steps N"]);
+    fails(
+        &flags(&rest, "--split_dataset_ratio 0.1"),
+        2,
+        &["give --val_dataset"],
+    );
+}
