@@ -78,7 +78,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out"),
     flag(DATA, SI, "max_length", Int, "Longest example in tokens"),
     flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right or raise"),
-    flag(DATA, S, "loss_scale", Chain, "What is trained and how much: default, last_round, all, ignore_empty_think, ...; chained with +"),
+    flag(DATA, S, "loss_scale", Chain, "What is trained and how much: default, last_round, all, ignore_empty_think, ..., or a JSON file in ms-swift's format; chained with +"),
     flag(CHAT, SI, "system", Text, "Instructions for every conversation that has none"),
     flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
     flag(CHAT, SI, "model_identity", Text, "First line of the system message"),
