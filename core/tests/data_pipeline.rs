@@ -12,6 +12,7 @@ use apus_core::{
 };
 use candle_core::Device;
 use data_common::{chain, format, tiny_tokenizer};
+use serde_json::json;
 use std::{
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
@@ -212,6 +213,62 @@ fn bad_files() {
         bad.contains("token id 3 is not in the model's vocabulary of 3"),
         "{bad}"
     );
+}
+
+#[test]
+fn columns_choose_the_format_as_in_ms_swift() {
+    let all = formats(None);
+    let choose = |row: serde_json::Value| {
+        let row = row.as_object().unwrap().clone();
+        let (name, _) = all.choose(&row).unwrap();
+        name.to_owned()
+    };
+    // Both of these read messages and pairs alike.
+    assert_eq!(
+        choose(json!({"messages": [], "instruction": "", "input": ""})),
+        "messages"
+    );
+    assert_eq!(
+        choose(json!({"conversations": [], "query": ""})),
+        "sharegpt"
+    );
+    assert_eq!(choose(json!({"conversation": []})), "sharegpt");
+    assert_eq!(
+        choose(json!({"instruction": "", "input": "", "output": ""})),
+        "alpaca"
+    );
+    assert_eq!(
+        choose(json!({"instruction": "", "answer": ""})),
+        "query_response"
+    );
+    assert_eq!(
+        choose(json!({"Question": "", "solution": ""})),
+        "query_response"
+    );
+    assert_eq!(choose(json!({"text": ""})), "query_response");
+    assert_eq!(
+        choose(json!({"input_ids": [], "labels": [], "text": ""})),
+        "tokens"
+    );
+}
+
+#[test]
+fn plain_text_is_trained_whole() {
+    let found = run(
+        &[("t.jsonl", "{\"text\": \"a b c\"}")],
+        &PrepareOptions::default(),
+    )
+    .unwrap();
+    let [sample] = found.samples.as_slice() else {
+        panic!("one sample")
+    };
+    let trained: Vec<u32> = sample
+        .labels
+        .iter()
+        .filter_map(|l| u32::try_from(*l).ok())
+        .collect();
+    let text = tiny_tokenizer().decode(&trained, true);
+    assert_eq!(text, "<|channel|>final<|message|>a b c<|return|>");
 }
 
 #[test]

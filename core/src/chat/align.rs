@@ -4,7 +4,7 @@
 //! with the message of the conversation that it came from, whichever renderer made it.
 
 use super::{
-    encode::{TrainHeader, TrainStop},
+    frame::{TrainHeader, TrainStop},
     harmony::{self, END, Span},
     turns::{Parts, Prepared},
     weighted::Weighted,

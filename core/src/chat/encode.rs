@@ -2,78 +2,22 @@
 
 use super::{
     align::{Aligned, align},
+    frame::{TrainHeader, TrainStop},
     harmony::RETURN,
     scale::Chain,
     template::{ChatTemplate, RenderOptions, is_system},
     tokenizer::{Tokenizer, Tokens},
     turns::{Prepared, prepare},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use apus_sdk::{Conversation, Message, Sample, TokenRow};
-use std::{
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// The label of a token that is not trained.
 pub const IGNORED: i64 = -100;
-
-/// Which tokens of an assistant's header are trained, where the message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TrainHeader {
-    /// None: the body and the token that ends it.
-    None,
-    /// What the model has to write itself: everything after the `<|start|>assistant` that a prompt
-    /// ends with (channel, recipient), and `<|start|>assistant` too between the messages of one
-    /// turn.
-    #[default]
-    Channel,
-    /// All of it, `<|start|>assistant` included.
-    Full,
-}
-
-impl FromStr for TrainHeader {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "none" => Self::None,
-            "channel" => Self::Channel,
-            "full" => Self::Full,
-            _ => bail!("train_header is {name:?}, expected none, channel or full"),
-        })
-    }
-}
-
-/// What is trained where an earlier answer ends. The text holds `<|end|>` there, because the
-/// conversation goes on; a model that answers has to write `<|return|>`. The token ids stay as
-/// rendered in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TrainStop {
-    /// The label is `<|return|>`.
-    #[default]
-    Return,
-    /// The label is `<|end|>`, the token that stands there.
-    End,
-    /// Nothing.
-    None,
-}
-
-impl FromStr for TrainStop {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "return" => Self::Return,
-            "end" => Self::End,
-            "none" => Self::None,
-            _ => bail!("train_stop is {name:?}, expected return, end or none"),
-        })
-    }
-}
 
 /// How samples are encoded.
 #[derive(Debug, Clone, PartialEq)]

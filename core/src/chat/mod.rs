@@ -7,6 +7,7 @@
 
 pub mod align;
 pub mod encode;
+pub mod frame;
 pub mod harmony;
 pub mod jinja;
 pub mod json;
@@ -18,7 +19,8 @@ pub mod tokenizer;
 pub mod turns;
 pub mod weighted;
 
-pub use encode::{EncodeOptions, Encoded, Encoder, TrainHeader, TrainStop};
+pub use encode::{EncodeOptions, Encoded, Encoder};
+pub use frame::{TrainHeader, TrainStop};
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};
 pub use tokenizer::Tokenizer;

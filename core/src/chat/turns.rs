@@ -83,6 +83,10 @@ pub fn prepare(
                 prepared.moved_thinking |= moved;
                 parts
             })
+        } else if !is_system(message) && !prompts(message) {
+            Err(anyhow!(
+                "unknown role, expected system, developer, user, assistant or tool"
+            ))
         } else if i > 0 && is_system(message) {
             Err(anyhow!(
                 "only the first message can be {}: the chat template would drop this one",
@@ -200,7 +204,11 @@ fn assistant(
         );
         let text = dumps(&call.arguments);
         refuse_markers(&text).context("arguments of the tool call")?;
-        refuse_markers(&call.name).context("name of the tool")?;
+        ensure!(
+            !call.name.is_empty() && !call.name.contains([' ', '<', '\n', '\t', '\r']),
+            "a tool is called `{}`; names are not empty and hold neither white space nor `<`",
+            call.name
+        );
         let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
         parts.call = Some(Weighted::uniform(&text, weight));
     }

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::path::Path;
 
 /// The commands that take flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +126,18 @@ fn component(name: &str) -> Value {
     serde_json::json!({ "name": name })
 }
 
-/// The components of `a+b`.
+/// The components of `a+b`. A file among them, such as `my/table.json`, is the component that its
+/// extension names, with the file as its `path`.
 pub(super) fn chain(text: &str) -> Value {
     let names = text
         .split('+')
         .map(str::trim)
         .filter(|name| !name.is_empty());
-    names.map(component).collect()
+    let link = |name| match Path::new(name).extension().and_then(OsStr::to_str) {
+        Some(kind) => serde_json::json!({ "name": kind, "path": name }),
+        None => component(name),
+    };
+    names.map(link).collect()
 }
 
 fn number<T: std::str::FromStr>(flag: &str, word: &str, what: &str) -> Result<T> {

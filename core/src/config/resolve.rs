@@ -412,6 +412,12 @@ mod tests {
             ["all", "x"]
         );
         assert_eq!(scales[1].options["code"], 2.5);
+        let found = sft("--loss_scale last_round+my/table.json+x");
+        let table = &found.config.loss_scale[1];
+        assert_eq!(
+            (table.name.as_str(), &table.options["path"]),
+            ("json", &"my/table.json".into())
+        );
         let found = sft("--metrics m --metrics.order 4 --plugin a.so b.so");
         assert_eq!(found.config.metrics[0].options["order"], 4);
         assert_eq!(found.config.plugins.len(), 2);

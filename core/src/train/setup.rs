@@ -129,7 +129,7 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     let scales = options
         .loss_scale
         .iter()
-        .map(|spec| Ok((spec.name.clone(), registry::build::<dyn LossScale>(spec)?)))
+        .map(|spec| Ok((scale_name(spec), registry::build::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
     let chain = Chain::new(scales)?;
     Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
@@ -161,6 +161,12 @@ pub fn run_encoder(config: &SftConfig, model_dir: Option<&Path>) -> Result<Encod
         loss_scale: &config.loss_scale,
         encode: encode_options(config)?,
     })
+}
+
+/// What messages call a loss scale: its name, or the file that it reads.
+fn scale_name(spec: &Spec) -> String {
+    let path = spec.options.get("path").and_then(serde_json::Value::as_str);
+    path.unwrap_or(&spec.name).to_owned()
 }
 
 /// All dataset formats; one alone if it is forced.

@@ -4,6 +4,7 @@ mod agentflan;
 mod alpha_umi;
 mod base;
 mod config;
+mod file;
 mod hermes;
 mod ignore_empty_think;
 mod ignore_think_prefix;

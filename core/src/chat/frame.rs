@@ -1,0 +1,58 @@
+//! What of the frame around an assistant's text is trained: its header, and the token that ends it.
+
+use anyhow::{Result, bail};
+use std::str::FromStr;
+
+/// Which tokens of an assistant's header are trained, where the message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrainHeader {
+    /// None: the body and the token that ends it.
+    None,
+    /// What the model has to write itself: everything after the `<|start|>assistant` that a prompt
+    /// ends with (channel, recipient), and `<|start|>assistant` too between the messages of one
+    /// turn.
+    #[default]
+    Channel,
+    /// All of it, `<|start|>assistant` included.
+    Full,
+}
+
+impl FromStr for TrainHeader {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "none" => Self::None,
+            "channel" => Self::Channel,
+            "full" => Self::Full,
+            _ => bail!("train_header is {name:?}, expected none, channel or full"),
+        })
+    }
+}
+
+/// What is trained where an earlier answer ends. The text holds `<|end|>` there, because the
+/// conversation goes on; a model that answers has to write `<|return|>`. The token ids stay as
+/// rendered in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrainStop {
+    /// The label is `<|return|>`.
+    #[default]
+    Return,
+    /// The label is `<|end|>`, the token that stands there.
+    End,
+    /// Nothing.
+    None,
+}
+
+impl FromStr for TrainStop {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "return" => Self::Return,
+            "end" => Self::End,
+            "none" => Self::None,
+            _ => bail!("train_stop is {name:?}, expected return, end or none"),
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What holds for any input at all, however broken. Property tests call these functions with
+//! generated input, fuzz targets (`fuzz/`) with what a fuzzer finds; each panics where something
+//! does not hold.
+
+use crate::chat::{
+    Chain, Encoded, Encoder, RenderOptions,
+    encode::IGNORED,
+    harmony::{self, Span},
+    json::dumps,
+    template::is_system,
+    turns::{Parts, prepare},
+    weighted::Weighted,
+};
+use apus_sdk::{Conversation, DatasetFormat, Message, Sample, Turn};
+
+/// A row's text is refused or gives samples; a sample is refused or gives ids, labels and weights that
+/// fit together, and its conversation can be read back from the rendered text.
+///
+/// # Panics
+/// Something of this does not hold.
+pub fn row(text: &str, format: &dyn DatasetFormat, encoder: &Encoder) {
+    for sample in format.convert_text(text).unwrap_or_default() {
+        if let Ok(encoded) = encoder.encode(&sample) {
+            fits(&encoded, encoder, &sample);
+            if let Sample::Conversation(conversation) = &sample {
+                comes_back(conversation);
+            }
+        }
+    }
+}
+
+fn fits(encoded: &Encoded, encoder: &Encoder, sample: &Sample) {
+    let n = encoded.input_ids.len();
+    assert_eq!((encoded.labels.len(), encoded.weights.len()), (n, n));
+    let stop = encoder.tokenizer().id(harmony::RETURN).map(i64::from);
+    for ((id, label), weight) in encoded
+        .input_ids
+        .iter()
+        .zip(&encoded.labels)
+        .zip(&encoded.weights)
+    {
+        assert!(weight.is_finite() && *weight >= 0.0);
+        assert_eq!(*label == IGNORED, *weight == 0.0);
+        let known = *label == IGNORED || *label == i64::from(*id) || Some(*label) == stop;
+        assert!(known || matches!(sample, Sample::Tokens(_)));
+    }
+}
+
+/// With all of its reasoning kept, a conversation that can be rendered is read back from its text.
+///
+/// # Panics
+/// It is not.
+pub fn comes_back(conversation: &Conversation) {
+    let options = RenderOptions {
+        keep_thinking: true,
+        date: Some("2025-08-05".to_owned()),
+        ..RenderOptions::default()
+    };
+    let Ok(prepared) = prepare(conversation, &Chain::default(), true) else {
+        return;
+    };
+    let Ok(text) = harmony::render(&prepared.conversation, &options) else {
+        return;
+    };
+    let spans = harmony::parse(&text).expect("rendered text is harmony");
+    let mut spans = spans.iter().skip_while(|span| {
+        let role = span.header.role.as_str();
+        role == "system" || role == "developer"
+    });
+    let messages = prepared.conversation.messages.iter().zip(&prepared.parts);
+    for (message, parts) in messages.skip_while(|(message, _)| is_system(message)) {
+        let own: Vec<&Span> = spans.by_ref().take(messages_of(parts)).collect();
+        let bodies: Vec<&str> = own.iter().map(|span| &text[span.body.clone()]).collect();
+        match message.role.as_str() {
+            "assistant" => answer_comes_back(message, &text, &own),
+            "tool" => assert_eq!(bodies, [dumps(&message.content)]),
+            _ => assert_eq!(bodies, [message.text().unwrap_or_default()]),
+        }
+    }
+    assert_eq!(spans.next(), None, "a message too many");
+}
+
+/// How many of harmony's messages these parts are.
+fn messages_of(parts: &Parts) -> usize {
+    let filled = |part: &Option<Weighted>| part.as_ref().is_some_and(|p| !p.text.is_empty());
+    match parts.call {
+        Some(_) => 1 + usize::from(filled(&parts.thinking) || filled(&parts.content)),
+        None => 1 + usize::from(parts.thinking.is_some()),
+    }
+}
+
+fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
+    let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
+        panic!("no message");
+    };
+    let completion = harmony::parse_completion(&text[first.opening.end..last.closing.end]);
+    assert!(completion.parts.iter().all(|part| part.complete));
+    let found = completion.message();
+    assert_eq!(found.tool_calls.len(), message.tool_calls.len());
+    for (found, call) in found.tool_calls.iter().zip(&message.tool_calls) {
+        assert_eq!(found.name, call.name);
+        assert_eq!(dumps(&found.arguments), dumps(&call.arguments));
+    }
+    let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let thinking = filled(message.thinking.as_deref());
+    if message.tool_calls.is_empty() {
+        assert_eq!(found.text(), message.text());
+        assert_eq!(filled(found.thinking.as_deref()), thinking);
+    } else {
+        let reasoning = thinking.or(filled(message.text()));
+        assert_eq!(filled(found.thinking.as_deref()), reasoning);
+    }
+}
+
+/// The segments of a chain join back to the text, and the chain is the fold of its links.
+///
+/// # Panics
+/// They do not, or it is not.
+pub fn chain_is_a_fold(text: &str, turn: &Turn, chain: &Chain, links: &[Chain]) {
+    let Ok(segments) = chain.fold(text, turn) else {
+        return;
+    };
+    let joined: String = segments.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(joined, text);
+    let mut folded = vec![apus_sdk::Segment::new(text, 1.0)];
+    for link in links {
+        let inner = |outer: apus_sdk::Segment| {
+            let mut parts = link
+                .fold(&outer.text, turn)
+                .expect("the chain did not fail");
+            parts
+                .iter_mut()
+                .for_each(|part| part.weight *= outer.weight);
+            parts
+        };
+        folded = folded.into_iter().flat_map(inner).collect();
+    }
+    assert_eq!(segments, folded);
+}
+
+/// Any text can be read as what a model wrote, and text that is harmony is covered by its messages.
+///
+/// # Panics
+/// It is not.
+pub fn harmony_text(text: &str) {
+    harmony::parse_completion(text).message();
+    let Ok(spans) = harmony::parse(text) else {
+        return;
+    };
+    let mut at = 0;
+    for span in &spans {
+        let ranges = [&span.opening, &span.head, &span.body, &span.closing];
+        for range in ranges {
+            assert_eq!(range.start, at);
+            at = range.end;
+        }
+    }
+    assert!(at == text.len() || text[at..].starts_with(harmony::START));
+}

@@ -1,0 +1,269 @@
+//! What holds for any row, any text and any chain of loss scales (`apus_core::invariants`), with
+//! generated input. The fuzz targets in `fuzz/` call the same functions.
+
+mod data_common;
+
+use apus_core::chat::{
+    Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, TrainHeader, TrainStop,
+};
+use apus_core::invariants;
+use apus_sdk::{DatasetFormat, Field, Turn};
+use data_common::{chain, format, tiny_tokenizer};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Map, Value};
+use std::sync::LazyLock;
+
+const FORMATS: [&str; 5] = ["messages", "sharegpt", "alpaca", "query_response", "tokens"];
+const SCALES: [&str; 7] = [
+    "ignore_empty_think",
+    "ignore_think_prefix",
+    "react",
+    "hermes",
+    "qwen",
+    "agentflan",
+    "alpha_umi",
+];
+const PIECES: [&str; 20] = [
+    "",
+    " ",
+    "\n",
+    "a",
+    "é",
+    "\u{1f600}",
+    "word ",
+    "<",
+    "<|",
+    "|>",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "Action:",
+    "Action Input:",
+    "Thought:",
+    "Observation:",
+    "Final Answer:",
+    "\u{273f}FUNCTION\u{273f}:",
+];
+const MARKERS: [&str; 15] = [
+    "<|start|>",
+    "<|start|>assistant",
+    "<|channel|>",
+    "<|channel|>analysis<|message|>",
+    "<|channel|>final<|message|>",
+    "<|channel|>commentary json<|message|>",
+    " to=functions.f",
+    "<|message|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|constrain|>",
+    "{\"a\": 1}",
+    "[['a', None]]",
+    "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>final<|message|>a",
+];
+const COLUMNS: [&str; 24] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "system_prompt",
+    "query",
+    "question",
+    "Prompt",
+    "response",
+    "answer",
+    "answers",
+    "text",
+    "tools",
+    "channel",
+    "chat_template_kwargs",
+    "images",
+    "input_ids",
+    "labels",
+    "loss_scale",
+    "other",
+];
+const KEYS: [&str; 22] = [
+    "role",
+    "from",
+    "content",
+    "value",
+    "thinking",
+    "reasoning_content",
+    "tool_calls",
+    "loss",
+    "loss_scale",
+    "human",
+    "gpt",
+    "user",
+    "assistant",
+    "type",
+    "text",
+    "id",
+    "tool_use_id",
+    "name",
+    "arguments",
+    "input",
+    "function",
+    "description",
+];
+const ROLES: [&str; 12] = [
+    "system",
+    "developer",
+    "user",
+    "human",
+    "assistant",
+    "gpt",
+    "tool",
+    "tool_call",
+    "tool-response",
+    "observation",
+    "narrator",
+    "",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    let plain = || select(&PIECES[..]).prop_map(str::to_owned);
+    let piece =
+        prop_oneof![3 => plain(), 2 => select(&MARKERS[..]).prop_map(str::to_owned), 1 => ".{0,6}"];
+    let joined = |pieces: Vec<String>| pieces.concat();
+    prop_oneof![4 => vec(plain(), 0..6).prop_map(joined), 1 => vec(piece, 0..8).prop_map(joined)]
+}
+
+fn key() -> impl Strategy<Value = String> {
+    select(&KEYS[..]).prop_map(str::to_owned)
+}
+
+/// Any JSON, its texts and keys near to what formats look for.
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        6 => text().prop_map(Value::from),
+        2 => select(&["text", "thinking", "tool_use", "tool_result", "image", "f"][..]).prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => (-3i64..300).prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 5, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(Value::from),
+            vec((key(), inner), 0..5)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// A message, mostly one that can be read.
+fn message() -> impl Strategy<Value = Value> {
+    let role =
+        prop_oneof![6 => select(&["user", "assistant", "tool"][..]), 1 => select(&ROLES[..])];
+    let call = text().prop_map(|text| serde_json::json!([{"name": "f", "arguments": {"x": text}}]));
+    let content = prop_oneof![20 => text().prop_map(Value::from), 1 => json()];
+    let fields = (
+        role,
+        content,
+        option::weighted(0.2, text()),
+        option::weighted(0.2, call),
+        option::weighted(0.2, any::<bool>()),
+        option::weighted(0.2, 0.0..3.0),
+        option::weighted(0.1, (key(), json())),
+    );
+    fields.prop_map(|(role, content, thinking, calls, loss, scale, other)| {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), role.into());
+        fields.insert("content".to_owned(), content);
+        let mut add = |key: &str, value: Option<Value>| {
+            fields.extend(value.map(|value| (key.to_owned(), value)));
+        };
+        add("thinking", thinking.map(Value::from));
+        add("tool_calls", calls);
+        add("loss", loss.map(Value::from));
+        add("loss_scale", scale.map(Value::from));
+        fields.extend(other);
+        Value::Object(fields)
+    })
+}
+
+fn row() -> impl Strategy<Value = String> {
+    let column = select(&COLUMNS[..]).prop_map(str::to_owned);
+    let list = vec(message(), 0..6).prop_map(Value::from).boxed();
+    let value = prop_oneof![3 => json(), 1 => list.clone(), 2 => text().prop_map(Value::from),
+        1 => list.clone().prop_map(|list| Value::from(list.to_string()))];
+    let others = vec((column, value), 0..3);
+    (option::of(list), others).prop_map(|(messages, others)| {
+        let mut row: Map<String, Value> = others.into_iter().collect();
+        row.extend(messages.map(|messages| ("messages".to_owned(), messages)));
+        Value::Object(row).to_string()
+    })
+}
+
+fn encoder(scales: &str, train_header: TrainHeader, keep_thinking: bool) -> Encoder {
+    let options = EncodeOptions {
+        train_header,
+        train_stop: TrainStop::Return,
+        render: RenderOptions {
+            date: Some("2025-08-05".to_owned()),
+            keep_thinking,
+            ..RenderOptions::default()
+        },
+        ..EncodeOptions::default()
+    };
+    let template = ChatTemplate::native();
+    Encoder::new(tiny_tokenizer(), template, chain("", scales), options).unwrap()
+}
+
+static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+    vec![
+        encoder("default", TrainHeader::Channel, false),
+        encoder("react+ignore_empty_think", TrainHeader::None, true),
+        encoder("last_round+hermes", TrainHeader::Full, false),
+        encoder("all+ignore_think_prefix", TrainHeader::Channel, true),
+    ]
+});
+static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
+    LazyLock::new(|| FORMATS.iter().map(|name| format(name)).collect());
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_row_in_any_format(row in row(), which in 0..4usize) {
+        for format in ALL.iter() {
+            invariants::row(&row, format.as_ref(), &ENCODERS[which]);
+        }
+    }
+
+    #[test]
+    fn any_chain_is_a_fold(text in text(), names in vec(select(&SCALES[..]), 1..4), query in option::of(text())) {
+        let turn = Turn { role: "assistant", field: Field::Content, query: query.as_deref(), is_last: true };
+        let links: Vec<Chain> = names.iter().map(|name| chain("", name)).collect();
+        invariants::chain_is_a_fold(&text, &turn, &chain("", &names.join("+")), &links);
+    }
+
+    #[test]
+    fn any_text_as_harmony(text in text()) {
+        invariants::harmony_text(&text);
+    }
+}
+
+/// Generated rows are not so broken that they show nothing.
+#[test]
+fn many_rows_can_be_encoded() {
+    use proptest::{strategy::ValueTree, test_runner::TestRunner};
+    let mut runner = TestRunner::deterministic();
+    let encodes = |row: &str| {
+        let mut samples = ALL
+            .iter()
+            .flat_map(|format| format.convert_text(row).unwrap_or_default());
+        samples.any(|sample| ENCODERS[1].encode(&sample).is_ok())
+    };
+    let good = (0..500)
+        .filter(|_| encodes(&row().new_tree(&mut runner).unwrap().current()))
+        .count();
+    assert!(good > 50, "{good} of 500");
+}

@@ -1,0 +1,42 @@
+//! A text through a chain of loss scales: the first byte chooses the chain.
+
+#![no_main]
+
+use apus_core::chat::Chain;
+use apus_core::config::Spec;
+use apus_core::{invariants, registry};
+use apus_sdk::{Field, LossScale, Turn};
+use libfuzzer_sys::fuzz_target;
+
+const SCALES: [&str; 7] = [
+    "ignore_empty_think",
+    "ignore_think_prefix",
+    "react",
+    "hermes",
+    "qwen",
+    "agentflan",
+    "alpha_umi",
+];
+
+fn chain(names: &[&str]) -> Chain {
+    apus_plugins::link();
+    let build = |name: &&str| {
+        let scale: Box<dyn LossScale> = registry::build(&Spec::named(*name)).unwrap();
+        ((*name).to_owned(), scale)
+    };
+    Chain::new(names.iter().map(build).collect()).unwrap()
+}
+
+fuzz_target!(|input: (u8, Option<String>, String)| {
+    let (which, query, text) = input;
+    let which = usize::from(which);
+    let names = [SCALES[which % 7], SCALES[which / 7 % 7]];
+    let turn = Turn {
+        role: "assistant",
+        field: Field::Content,
+        query: query.as_deref(),
+        is_last: true,
+    };
+    let links = names.map(|name| chain(&[name]));
+    invariants::chain_is_a_fold(&text, &turn, &chain(&names), &links);
+});
