@@ -13,6 +13,7 @@ pub mod device;
 pub mod export;
 pub mod generate;
 pub mod host;
+pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod ops;
