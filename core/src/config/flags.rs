@@ -60,15 +60,16 @@ const IDLE: &str = "Accepted for ms-swift's sake";
 
 /// The table.
 pub const FLAGS: &[Flag] = &[
-    flag(MODEL, SIEB, "model", Text, "Model directory, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIEB, "model", Text, "Model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIEB, "use_hf", Bool, "Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it"),
     flag(MODEL, SIE, "adapters", List, "Adapter folder to start from, to answer with, or to merge").or(&["adapter", "ckpt_dir"]),
-    flag(MODEL, SI, "tokenizer", Text, "Directory with tokenizer.json, for a model that has none"),
+    flag(MODEL, SI, "tokenizer", Text, "Directory or id with tokenizer.json, for a model that has none"),
     flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
     flag(MODEL, SIB, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
     flag(MODEL, S, "offload_embedding", Text, "Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)"),
     flag(MODEL, SIB, "device", Text, "auto, cpu, cuda or cuda:N"),
     flag(PLUGINS, SIEB, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
-    flag(DATA, SI, "dataset", List, "Training data: json, jsonl or csv files, PATH#N for N rows"),
+    flag(DATA, SI, "dataset", List, "Training data: json, jsonl or csv files, or ids such as owner/name:subset; #N after one for N rows"),
     flag(DATA, SI, "val_dataset", List, "Evaluation data; for infer, the questions to answer"),
     flag(DATA, S, "split_dataset_ratio", Float, "Share of the training data set aside for evaluation"),
     flag(DATA, SI, "dataset_format", Component, "Format of the rows, if it is not to be recognised"),
@@ -168,7 +169,7 @@ pub const FLAGS: &[Flag] = &[
     flag(OUTPUT, N, "arch", Text, "gpt-oss-20b, gpt-oss-120b, or a config.json"),
     flag(OUTPUT, N, "format", Text, "Experts as mxfp4 or bf16"),
     flag(OUTPUT, N, "seed", Int, "Seed of the weights"),
-    flag(OUTPUT, N, "tokenizer", Text, "Directory whose tokenizer files are copied along"),
+    flag(OUTPUT, N, "tokenizer", Text, "Directory or id whose tokenizer files are copied along"),
     flag(MEASURE, B, "batch", Int, "Sequences in a step"),
     flag(MEASURE, B, "seq", Text, "Tokens in a sequence: a number, or a range such as 64:4096 from which lengths are drawn, short ones as often as long ones"),
     flag(MEASURE, B, "steps", Int, "Steps to time, of which the first two are reported apart"),

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 #[allow(missing_docs)]
 pub struct SftConfig {
     pub model: String,
+    pub use_hf: Option<bool>,
     pub adapters: Vec<String>,
     pub tokenizer: Option<String>,
     pub torch_dtype: Option<String>,
@@ -104,6 +105,7 @@ impl Default for SftConfig {
     fn default() -> Self {
         Self {
             model: String::new(),
+            use_hf: None,
             adapters: Vec::new(),
             tokenizer: None,
             torch_dtype: None,
@@ -205,11 +207,11 @@ impl SftConfig {
     pub fn check(&self, given: &dyn Fn(&str) -> bool) -> Result<()> {
         ensure!(
             !self.model.is_empty(),
-            "--model is missing: a model directory, or synthetic:gpt-oss-20b"
+            "--model is missing: a model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b"
         );
         ensure!(
             !self.dataset.is_empty(),
-            "--dataset is missing: a json or jsonl file"
+            "--dataset is missing: a json or jsonl file, or an id (owner/name)"
         );
         ensure!(
             matches!(self.train_type.as_str(), "lora" | "full"),

@@ -4,6 +4,7 @@ use super::{
     file::{self, Record},
     rng::Shuffle,
 };
+use crate::hub::Hub;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
@@ -15,7 +16,7 @@ const SPLIT: u64 = 2;
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// Files to train on, each `path` or `path#N`.
+    /// Files or ids to train on, each with `#N` after it for N rows.
     pub dataset: Vec<String>,
     /// Files to evaluate on. With any, nothing is split off the training set.
     pub val_dataset: Vec<String>,
@@ -88,7 +89,10 @@ fn read_all(specs: &[String], shuffle: bool, seed: u64, stream: u64) -> Result<V
     let mut all = Vec::new();
     for spec in specs {
         let (path, count) = parse(spec)?;
-        let records = file::read(Path::new(path))?;
+        let mut records = Vec::new();
+        for file in Hub::from_environment().dataset(path)? {
+            records.extend(file::read(&file)?);
+        }
         match count {
             None => all.extend(records),
             Some(count) => {

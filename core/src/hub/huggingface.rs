@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A repository there.
 pub(super) struct HuggingFace<'a> {
@@ -141,6 +142,9 @@ impl Repository for HuggingFace<'_> {
     }
 }
 
+/// Links made so far, so that each has a name of its own at first.
+static LINKS: AtomicUsize = AtomicUsize::new(0);
+
 fn same(path: &Path, blob: &Path) -> bool {
     matches!((path.canonicalize(), blob.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -149,7 +153,8 @@ fn same(path: &Path, blob: &Path) -> bool {
 fn make_link(relative: &str, blob: &Path, path: &Path) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let own = folder.join(format!(".{}.link", std::process::id()));
+    let count = LINKS.fetch_add(1, Ordering::Relaxed);
+    let own = folder.join(format!(".{}-{count}.link", std::process::id()));
     let _ = fs::remove_file(&own);
     #[cfg(unix)]
     {

@@ -34,6 +34,11 @@ pub fn prefer(use_hf: Option<bool>) {
     }
 }
 
+/// Whether a word that is no path here can be an id.
+pub fn is_id(word: &str) -> bool {
+    matches!(meaning(word), Meaning::There(_))
+}
+
 /// Looks names up.
 #[derive(Debug, Clone)]
 pub struct Hub {

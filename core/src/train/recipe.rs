@@ -12,6 +12,7 @@ use crate::chat::Encoder;
 use crate::chat::preview::{Marks, marked};
 use crate::config::{Resolved, SftConfig};
 use crate::generate::{Sampling, answer};
+use crate::hub;
 use crate::model::GptOss;
 use crate::plugin;
 use anyhow::{Context, Result, bail};
@@ -36,6 +37,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     }
 
     plugin::load(&config.plugins)?;
+    hub::prefer(config.use_hf);
     say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
     let device = crate::device::open(&config.device)?;
@@ -141,7 +143,7 @@ fn encoder(config: &SftConfig, place: &ModelPlace) -> Result<Encoder> {
         (Some(dir), _) => PathBuf::from(dir),
         (None, Some(dir)) => dir.clone(),
         (None, None) => bail!(
-            "{} has no tokenizer; give one with --tokenizer DIR",
+            "{} has no tokenizer; give one with --tokenizer DIR_OR_ID",
             config.model
         ),
     };

@@ -8,6 +8,7 @@ use crate::chat::{
 };
 use crate::config::{Resolved, SftConfig, Spec};
 use crate::data::{self, Dataset, Formats, PrepareOptions, SourceOptions, Truncation, read_sets};
+use crate::hub::Hub;
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
@@ -31,10 +32,10 @@ pub struct ModelPlace {
     pub dir: Option<PathBuf>,
 }
 
-/// Finds a model: a directory, or `synthetic:ARCH`.
+/// Finds a model: a directory, an id of a hub, or `synthetic:ARCH`.
 ///
 /// # Errors
-/// No such directory, or not a gpt-oss model.
+/// No such directory or id, or not a gpt-oss model.
 pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     if let Some(arch) = model.strip_prefix("synthetic:") {
         let config = crate::synthetic::config(arch)?;
@@ -45,7 +46,7 @@ pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
             dir: None,
         });
     }
-    let dir = PathBuf::from(model);
+    let dir = Hub::from_environment().model(model)?;
     ensure!(dir.is_dir(), "{model}: no such model directory");
     Ok(ModelPlace {
         config: Config::read(&dir.join("config.json"))?,
@@ -90,7 +91,7 @@ pub fn load_options(
 
 /// How conversations are rendered and weighed.
 pub struct ChatOptions<'a> {
-    /// Directory with the tokenizer.
+    /// Directory with the tokenizer, or an id.
     pub dir: &'a Path,
     /// `auto`, `jinja` or `native`.
     pub backend: &'a str,
@@ -113,8 +114,9 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         "native" => Renderer::Native,
         other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
     };
-    let tokenizer = Tokenizer::load(options.dir)?;
-    let template = ChatTemplate::load(options.dir, renderer)?;
+    let dir = Hub::from_environment().tokenizer(options.dir)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let template = ChatTemplate::load(&dir, renderer)?;
     let scales = options
         .loss_scale
         .iter()
