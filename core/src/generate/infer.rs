@@ -94,8 +94,15 @@ fn find(config: &InferConfig) -> Result<Found> {
     };
     // A synthetic base has the weights of the run's seed.
     let seed = args.get("seed").and_then(Value::as_u64);
+    let place = find_model(&model, seed.unwrap_or(42));
+    let place = match &adapter {
+        Some(dir) => {
+            place.with_context(|| format!("base model of {dir} (--model gives another)"))?
+        }
+        None => place?,
+    };
     Ok(Found {
-        place: find_model(&model, seed.unwrap_or(42))?,
+        place,
         adapter: adapter.map(PathBuf::from),
         args,
     })
