@@ -13,6 +13,7 @@ pub mod device;
 pub mod export;
 pub mod generate;
 pub mod host;
+pub mod hub;
 pub mod invariants;
 pub mod look;
 pub mod memory;

@@ -42,6 +42,7 @@ const PROFILED: usize = 2;
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
     crate::plugin::load(&config.plugins)?;
+    crate::hub::prefer(config.use_hf);
     let device = crate::device::open(&config.device)?;
     let figures = match config.ops {
         true => {

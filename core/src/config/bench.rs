@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 #[allow(missing_docs)]
 pub struct BenchConfig {
     pub model: String,
+    pub use_hf: Option<bool>,
     pub experts_dtype: String,
     pub device: String,
     pub plugins: Vec<PluginSpec>,
@@ -42,6 +43,7 @@ impl Default for BenchConfig {
         let sft = SftConfig::default();
         Self {
             model: "synthetic:gpt-oss-20b".to_owned(),
+            use_hf: None,
             experts_dtype: sft.experts_dtype,
             device: sft.device,
             plugins: sft.plugins,

@@ -85,15 +85,16 @@ const IDLE: &str = "Accepted for ms-swift's sake";
 
 /// The table.
 pub const FLAGS: &[Flag] = &[
-    flag(MODEL, SIEB, "model", Text, "Model directory, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIEB, "model", Text, "Model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
+    flag(MODEL, SIEB, "use_hf", Bool, "Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it"),
     flag(MODEL, SIE, "adapters", List, "Adapter folder to start from, to answer with, or to merge").or(&["adapter", "ckpt_dir"]),
-    flag(MODEL, SI, "tokenizer", Text, "Directory with tokenizer.json, for a model that has none"),
+    flag(MODEL, SI, "tokenizer", Text, "Directory or id with tokenizer.json, for a model that has none"),
     flag(MODEL, SI, "torch_dtype", Text, "Compute type: float32 on the CPU, bfloat16 on CUDA").or(&["dtype"]),
     flag(MODEL, SIB, "experts_dtype", Text, "How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16"),
     flag(MODEL, S, "offload_embedding", Text, "Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)"),
     flag(MODEL, SIB, "device", Text, "auto, cpu, cuda or cuda:N"),
     flag(PLUGINS, SIEB, "plugins", Plugins, "Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too").or(&["plugin", "external_plugins", "custom_register_path"]),
-    flag(DATA, SI, "dataset", List, "Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, or patterns; PATH#N for N rows"),
+    flag(DATA, SI, "dataset", List, "Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, patterns, or ids such as owner/name:subset; #N after one for N rows"),
     flag(DATA, SI, "val_dataset", List, "Evaluation data; for infer, the questions to answer"),
     flag(DATA, S, "interleave_prob", Floats, "Mix the datasets by chance: the probability of each"),
     flag(DATA, S, "stopping_strategy", Text, "Where mixing ends: first_exhausted, or all_exhausted"),
@@ -204,7 +205,7 @@ pub const FLAGS: &[Flag] = &[
     flag(OUTPUT, N, "arch", Text, "gpt-oss-20b, gpt-oss-120b, or a config.json"),
     flag(OUTPUT, N, "format", Text, "Experts as mxfp4 or bf16"),
     flag(OUTPUT, N, "seed", Int, "Seed of the weights"),
-    flag(OUTPUT, N, "tokenizer", Text, "Directory whose tokenizer files are copied along"),
+    flag(OUTPUT, N, "tokenizer", Text, "Directory or id whose tokenizer files are copied along"),
     flag(SHOW, D, "samples", Int, "Examples to print, drawn with data_seed, and the longest one"),
     flag(SHOW, D, "html", Text, "Write a page with the table, lengths and examples to this file"),
     flag(SHOW, D, "out", Text, "Write every prepared example to this jsonl file, which can be trained as it is"),

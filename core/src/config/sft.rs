@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 #[allow(missing_docs)]
 pub struct SftConfig {
     pub model: String,
+    pub use_hf: Option<bool>,
     pub adapters: Vec<String>,
     pub tokenizer: Option<String>,
     pub torch_dtype: Option<String>,
@@ -115,6 +116,7 @@ impl Default for SftConfig {
     fn default() -> Self {
         Self {
             model: String::new(),
+            use_hf: None,
             adapters: Vec::new(),
             tokenizer: None,
             torch_dtype: None,
@@ -227,11 +229,11 @@ impl SftConfig {
     pub fn check(&self, given: &dyn Fn(&str) -> bool) -> Result<()> {
         ensure!(
             !self.model.is_empty(),
-            "--model is missing: a model directory, or synthetic:gpt-oss-20b"
+            "--model is missing: a model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b"
         );
         ensure!(
             !self.dataset.is_empty(),
-            "--dataset is missing: a file, folder or pattern"
+            "--dataset is missing: a file, folder or pattern, or an id (owner/name)"
         );
         ensure!(
             matches!(self.train_type.as_str(), "lora" | "full"),

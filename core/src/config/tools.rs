@@ -12,6 +12,7 @@ use serde_json::Value;
 #[allow(missing_docs)]
 pub struct InferConfig {
     pub model: Option<String>,
+    pub use_hf: Option<bool>,
     pub adapters: Vec<String>,
     pub tokenizer: Option<String>,
     pub torch_dtype: Option<String>,
@@ -48,6 +49,7 @@ impl Default for InferConfig {
     fn default() -> Self {
         Self {
             model: None,
+            use_hf: None,
             adapters: Vec::new(),
             tokenizer: None,
             torch_dtype: None,
@@ -92,6 +94,7 @@ impl super::Config for InferConfig {
 #[allow(missing_docs)]
 pub struct ExportConfig {
     pub model: Option<String>,
+    pub use_hf: Option<bool>,
     pub adapters: Vec<String>,
     pub plugins: Vec<PluginSpec>,
     pub merge_lora: bool,
@@ -105,6 +108,7 @@ impl Default for ExportConfig {
     fn default() -> Self {
         Self {
             model: None,
+            use_hf: None,
             adapters: Vec::new(),
             plugins: Vec::new(),
             merge_lora: false,

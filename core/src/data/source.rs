@@ -7,10 +7,11 @@ use super::{
     interleave::{Interleaved, Mix, Open, Rows},
     rng::Shuffle,
 };
+use crate::hub::Hub;
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Streams of the data seed.
 const TRAIN: u64 = 0;
@@ -22,7 +23,7 @@ pub const MIX: u64 = 3;
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// What to train on: files, folders and patterns, each `path` or `path#N`.
+    /// What to train on: files, folders, patterns or ids, each with `#N` after it for N rows.
     pub dataset: Vec<String>,
     /// What to evaluate on. With any, nothing is split off the training set.
     pub val_dataset: Vec<String>,
@@ -129,7 +130,7 @@ fn read_each(
     for spec in specs {
         let (name, count) = parse(spec)?;
         let mut records = Vec::new();
-        for path in file::find(name)? {
+        for path in files(name)? {
             records.append(&mut file::read(&path)?);
         }
         if let Some(count) = count {
@@ -154,6 +155,18 @@ fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>>
     Interleaved::new(open.collect(), mix.clone(), Shuffle::new(seed, MIX))?
         .map(|place| place.map(|(set, row)| sets[set][row].clone()))
         .collect()
+}
+
+/// The files of a name: a file, those of a folder or a pattern, or those of a dataset by its id.
+///
+/// # Errors
+/// Nothing of that name, or a download that failed.
+pub fn files(name: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in Hub::from_environment().dataset(name)? {
+        files.extend(file::find(&path.to_string_lossy())?);
+    }
+    Ok(files)
 }
 
 /// `path#N`; a file whose name holds a `#` comes first.

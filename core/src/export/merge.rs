@@ -6,6 +6,7 @@ use super::{apart, bytes, float, target};
 use crate::adapter::Adapter;
 use crate::config::ExportConfig;
 use crate::generate::base_of;
+use crate::hub::Hub;
 use crate::model::Config;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
@@ -36,6 +37,14 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
         "the base model {} is in memory only; write it with `apus model new` and give that folder with --model",
         base.display()
     );
+    let base = Hub::from_environment()
+        .model(&base.display().to_string())
+        .with_context(|| {
+            format!(
+                "base model of {} (--model gives another)",
+                adapter.display()
+            )
+        })?;
     let mut config = Config::read(&base.join("config.json"))?;
     let directory = Directory::open(&base)?;
     let dir = target(options, adapter, "-merged");

@@ -6,6 +6,7 @@ mod quantize;
 pub mod writer;
 
 use crate::config::ExportConfig;
+use crate::hub::{self, Hub};
 use crate::plugin;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,7 @@ use writer::bf16_bytes;
 /// # Errors
 /// Nothing to do, no base model, tensors that do not fit, or the disk failed.
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
+    hub::prefer(options.use_hf);
     if let Some(format) = &options.quantize {
         ensure!(format == "mxfp4", "quantize is {format:?}, expected mxfp4");
         ensure!(
@@ -30,7 +32,13 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
             .model
             .as_ref()
             .context("--model is missing: what to quantize")?;
-        return quantize::quantize(Path::new(model), options);
+        let dir = Hub::from_environment().model(model)?;
+        // What came from a hub is not written beside its cache, but here.
+        let name = match Path::new(model).exists() {
+            true => Path::new(model),
+            false => Path::new(model.rsplit('/').next().unwrap_or(model)),
+        };
+        return quantize::quantize(&dir, name, options);
     }
     ensure!(
         options.merge_lora,

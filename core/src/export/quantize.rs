@@ -12,11 +12,12 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Packs dense experts; everything else is written in BF16.
-pub(super) fn quantize(model: &Path, options: &ExportConfig) -> Result<PathBuf> {
+/// Packs dense experts; everything else is written in BF16. The model lies in a directory; the result is
+/// called after its name.
+pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let config = Config::read(&model.join("config.json"))?;
     let directory = Directory::open(model)?;
-    let dir = target(options, model, "-mxfp4");
+    let dir = target(options, name, "-mxfp4");
     apart(&dir, model)?;
     let mut entries = Vec::new();
     for name in directory.names() {

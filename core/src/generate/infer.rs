@@ -5,6 +5,7 @@ use super::{Sampling, chat::chat, dataset, logits};
 use crate::adapter::Adapter;
 use crate::chat::{EncodeOptions, Encoder, RenderOptions};
 use crate::config::InferConfig;
+use crate::hub;
 use crate::model::{GptOss, Training};
 use crate::plugin;
 use crate::train::explain_out_of_memory as explain;
@@ -17,10 +18,11 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The base model that an adapter folder names, in args.json or adapter_config.json.
+/// The base model that an adapter folder names, in args.json or adapter_config.json: a directory, or an id,
+/// which is looked up where the run did.
 ///
 /// # Errors
-/// Neither names one that exists.
+/// Neither names one that can exist.
 pub fn base_of(adapter: &Path) -> Result<PathBuf> {
     let named = [
         ("args.json", "model"),
@@ -35,9 +37,13 @@ pub fn base_of(adapter: &Path) -> Result<PathBuf> {
         if name.starts_with("synthetic:") || Path::new(name).is_dir() {
             return Ok(PathBuf::from(name));
         }
+        if file == "args.json" {
+            hub::prefer(json.get("use_hf").and_then(Value::as_bool));
+        }
         missing.get_or_insert_with(|| name.to_owned());
     }
     match missing {
+        Some(name) if hub::is_id(&name) => Ok(PathBuf::from(name)),
         Some(name) => bail!(
             "{}: its base model {name:?} is not there; give it with --model",
             adapter.display()
@@ -88,8 +94,15 @@ fn find(config: &InferConfig) -> Result<Found> {
     };
     // A synthetic base has the weights of the run's seed.
     let seed = args.get("seed").and_then(Value::as_u64);
+    let place = find_model(&model, seed.unwrap_or(42));
+    let place = match &adapter {
+        Some(dir) => {
+            place.with_context(|| format!("base model of {dir} (--model gives another)"))?
+        }
+        None => place?,
+    };
     Ok(Found {
-        place: find_model(&model, seed.unwrap_or(42))?,
+        place,
         adapter: adapter.map(PathBuf::from),
         args,
     })
@@ -142,7 +155,7 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
         .map(PathBuf::from)
         .or_else(|| found.place.dir.clone())
         .or_else(|| arg("tokenizer").map(PathBuf::from))
-        .context("a synthetic model has no tokenizer; give one with --tokenizer DIR")?;
+        .context("a synthetic model has no tokenizer; give one with --tokenizer DIR_OR_ID")?;
     encoder(ChatOptions {
         dir: &dir,
         backend: &config.template_backend,
@@ -199,6 +212,7 @@ fn sampling(config: &InferConfig, dir: Option<&Path>) -> Result<Sampling> {
 /// A model or adapter that cannot be loaded, data that cannot be read, output that cannot be written.
 pub fn infer(config: &InferConfig) -> Result<()> {
     plugin::load(&config.plugins)?;
+    hub::prefer(config.use_hf);
     let found = find(config)?;
     for line in found.adapter.iter().flat_map(|dir| plugin::compare(dir)) {
         eprintln!("note: {line}");

@@ -10,10 +10,11 @@ use crate::chat::Encoder;
 use crate::chat::preview::{Marks, marked};
 use crate::config::{DataConfig, SftConfig};
 use crate::data::Dataset;
+use crate::hub;
 use crate::model::Config;
 use crate::plugin;
 use crate::train::setup;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,12 @@ use std::sync::Arc;
 /// What stops a run's data as well, or a file that cannot be written.
 pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     plugin::load(&run.plugins)?;
-    let model = Some(Path::new(&run.model)).filter(|model| model.is_dir());
+    ensure!(
+        !run.streaming,
+        "apus data looks at all of the data: leave streaming out, and take some rows with FILE#N"
+    );
+    hub::prefer(run.use_hf);
+    let model = setup::model_word(run);
     let vocabulary = match model.map(|model| model.join("config.json")) {
         Some(file) if file.is_file() => Some(Config::read(&file)?.vocab_size),
         _ => None,

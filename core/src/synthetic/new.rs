@@ -3,6 +3,7 @@
 use super::{Source, config, generation, set_format};
 use crate::config::ModelNewConfig;
 use crate::export::writer::{Entry, Extra, size, write_model};
+use crate::hub::Hub;
 use crate::model::Config;
 use crate::ops::fill;
 use crate::weights::WeightSource;
@@ -27,16 +28,21 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     );
     let source = Source::new(&config, options.seed);
     let entries = entries(&config, &source);
-    if let Some(tokenizer) = &options.tokenizer {
+    let tokenizer = match &options.tokenizer {
+        Some(word) => Some(Hub::from_environment().tokenizer(Path::new(word))?),
+        None => None,
+    };
+    if let Some(dir) = &tokenizer {
         ensure!(
-            Path::new(tokenizer).join("tokenizer.json").is_file(),
-            "tokenizer {tokenizer}: holds no tokenizer.json"
+            dir.join("tokenizer.json").is_file(),
+            "tokenizer {}: holds no tokenizer.json",
+            dir.display()
         );
     }
     let extra = Extra {
         config: Value::Object(config.raw.clone()),
         generation: Some(generation(&config)),
-        copy_from: options.tokenizer.as_deref().map(Path::new),
+        copy_from: tokenizer.as_deref(),
     };
     write_model(&dir, &entries, size("5GB")?, false, &extra, |entry| {
         if entry.dtype == Dtype::U8 {

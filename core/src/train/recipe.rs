@@ -13,6 +13,7 @@ use crate::chat::Encoder;
 use crate::chat::preview::{Marks, marked};
 use crate::config::{Resolved, SftConfig};
 use crate::generate::{Sampling, answer};
+use crate::hub;
 use crate::model::GptOss;
 use crate::plugin;
 use anyhow::{Context, Result, bail};
@@ -38,6 +39,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     }
 
     plugin::load(&config.plugins)?;
+    hub::prefer(config.use_hf);
     say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
     let device = crate::device::open(&config.device)?;

@@ -13,6 +13,7 @@ use crate::data::{
     self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
     read_sets,
 };
+use crate::hub::Hub;
 use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
@@ -37,10 +38,10 @@ pub struct ModelPlace {
     pub dir: Option<PathBuf>,
 }
 
-/// Finds a model: a directory, or `synthetic:ARCH`.
+/// Finds a model: a directory, an id of a hub, or `synthetic:ARCH`.
 ///
 /// # Errors
-/// No such directory, or not a gpt-oss model.
+/// No such directory or id, or not a gpt-oss model.
 pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     if let Some(arch) = model.strip_prefix("synthetic:") {
         let config = crate::synthetic::config(arch)?;
@@ -51,7 +52,7 @@ pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
             dir: None,
         });
     }
-    let dir = PathBuf::from(model);
+    let dir = Hub::from_environment().model(model)?;
     ensure!(dir.is_dir(), "{model}: no such model directory");
     Ok(ModelPlace {
         config: Config::read(&dir.join("config.json"))?,
@@ -96,7 +97,7 @@ pub fn load_options(
 
 /// How conversations are rendered and weighed.
 pub struct ChatOptions<'a> {
-    /// Directory with the tokenizer.
+    /// Directory with the tokenizer, or an id.
     pub dir: &'a Path,
     /// `auto`, `jinja` or `native`.
     pub backend: &'a str,
@@ -124,8 +125,9 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         "native" => Renderer::Native,
         other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
     };
-    let tokenizer = Tokenizer::load(options.dir)?;
-    let template = ChatTemplate::load(options.dir, renderer)?;
+    let dir = Hub::from_environment().tokenizer(options.dir)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let template = ChatTemplate::load(&dir, renderer)?;
     let scales = options
         .loss_scale
         .iter()
@@ -148,6 +150,12 @@ pub fn chat_dir(config: &SftConfig, model_dir: Option<&Path>) -> Result<PathBuf>
             config.model
         ),
     }
+}
+
+/// The model as it was named, a directory or an id, unless it is synthetic or missing.
+pub fn model_word(config: &SftConfig) -> Option<&Path> {
+    let named = !config.model.is_empty() && !config.model.starts_with("synthetic:");
+    named.then(|| Path::new(&config.model))
 }
 
 /// The encoder of a run.
@@ -294,8 +302,8 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
 
 /// The cache of prepared data, for everything that what is prepared depends on.
 fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
-    let model = Path::new(&config.model);
-    let dir = chat_dir(config, model.is_dir().then_some(model))?;
+    let dir = chat_dir(config, model_word(config))?;
+    let dir = Hub::from_environment().tokenizer(&dir)?;
     let options = serde_json::to_value(config)?;
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));

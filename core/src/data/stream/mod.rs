@@ -92,7 +92,7 @@ impl Stream {
         let mut sizes = Vec::new();
         for spec in &options.dataset {
             let (name, first) = source::parse(spec)?;
-            let files = file::find(name)?;
+            let files = source::files(name)?;
             for path in &files {
                 drop(file::open(path)?);
                 let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;

@@ -1,0 +1,186 @@
+//! Requests: one client with time limits, and a second try where a server asks for patience.
+
+use anyhow::Context;
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{AUTHORIZATION, COOKIE, RANGE, RETRY_AFTER};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How often something is tried.
+pub(super) const TRIES: u32 = 6;
+/// The longest pause between tries.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long a server may keep silent.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    /// Nobody answers.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer that is none.
+    #[error("{url} answered {status}{}", detail(message))]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The answer.
+        status: StatusCode,
+        /// huggingface.co's word for it.
+        code: Option<String>,
+        /// What the server says.
+        message: Option<String>,
+    },
+    /// An answer that makes no sense.
+    #[error("{0:#}")]
+    Odd(anyhow::Error),
+}
+
+fn detail(message: &Option<String>) -> String {
+    message
+        .as_ref()
+        .map_or(String::new(), |text| format!(": {text}"))
+}
+
+/// Whose key goes along, and how.
+#[derive(Debug, Clone)]
+pub(super) enum Key {
+    /// None.
+    None,
+    /// `Authorization: Bearer`.
+    Bearer(String),
+    /// The same and modelscope.cn's cookie.
+    Session(String),
+}
+
+/// The client.
+pub(super) struct Http {
+    client: Client,
+    key: Key,
+    pause: Duration,
+}
+
+impl Http {
+    pub(super) fn new(key: Key, pause: Duration) -> anyhow::Result<Self> {
+        static PROVIDER: OnceLock<()> = OnceLock::new();
+        // An error means that there is one already, which serves as well.
+        PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let client = Client::builder()
+            .user_agent(concat!("apus/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(SILENCE)
+            .build()?;
+        Ok(Self { client, key, pause })
+    }
+
+    /// The pause before try number `tried + 1`.
+    pub(super) fn wait(&self, tried: u32) {
+        std::thread::sleep((self.pause * 2u32.saturating_pow(tried)).min(LONGEST));
+    }
+
+    /// Asks for JSON.
+    pub(super) fn json(&self, url: &str) -> Result<serde_json::Value, HttpError> {
+        let text = self.get(url, 0)?.text();
+        let text = text.map_err(|error| HttpError::Unreachable(chain(&error)))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{url}: the answer is no JSON"))
+            .map_err(HttpError::Odd)
+    }
+
+    /// Asks from byte `from` on; 429 and 5xx are asked again after a pause.
+    pub(super) fn get(&self, url: &str, from: u64) -> Result<Response, HttpError> {
+        let mut tried = 0;
+        loop {
+            let mut request = self.client.get(url);
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            request = match &self.key {
+                Key::None => request,
+                Key::Bearer(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
+                Key::Session(token) => request
+                    .header(AUTHORIZATION, format!("Bearer {token}"))
+                    .header(COOKIE, format!("m_session_id={token}")),
+            };
+            let response = request
+                .send()
+                .map_err(|error| HttpError::Unreachable(chain(&error)))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            if !again || tried + 1 == TRIES {
+                return Err(refused(url, response));
+            }
+            match after(&response) {
+                Some(seconds) => std::thread::sleep(Duration::from_secs(seconds).min(LONGEST)),
+                None => self.wait(tried),
+            }
+            tried += 1;
+        }
+    }
+}
+
+fn after(response: &Response) -> Option<u64> {
+    response
+        .headers()
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn refused(url: &str, response: Response) -> HttpError {
+    let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+    let (status, code, said) = (
+        response.status(),
+        header("x-error-code"),
+        header("x-error-message"),
+    );
+    let message = said.or_else(|| {
+        let text = response.text().ok()?;
+        let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let found = json.get("error").or_else(|| json.get("Message"))?;
+        Some(found.as_str()?.to_owned())
+    });
+    HttpError::Refused {
+        url: url.to_owned(),
+        status,
+        code,
+        message,
+    }
+}
+
+/// The innermost cause says what happened: the outer ones repeat the address.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    match last.to_string() {
+        text if text == error.to_string() => text,
+        text => format!("{error}: {text}"),
+    }
+}
+
+/// A part of an address; a `/` in it does not part it.
+pub(super) fn escaped(part: &str) -> String {
+    let mut text = String::new();
+    for byte in part.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                text.push(char::from(byte));
+            }
+            byte => text += &format!("%{byte:02X}"),
+        }
+    }
+    text
+}
+
+/// The same for a path, whose `/` stay.
+pub(super) fn escaped_path(path: &str) -> String {
+    path.split('/').map(escaped).collect::<Vec<_>>().join("/")
+}

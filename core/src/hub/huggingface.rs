@@ -1,0 +1,170 @@
+//! huggingface.co, with huggingface_hub's folders: bytes lie in `blobs` under their hash, and
+//! `snapshots/COMMIT/NAME` links to them, so that Python finds what came from here and the other way round.
+
+use super::fetch::Wanted;
+use super::http::{Http, HttpError, escaped, escaped_path};
+use super::repository::{Kind, Listing, Remote, Repository, odd, safe, safe_word};
+use super::settings::Place;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A repository there.
+pub(super) struct HuggingFace<'a> {
+    pub place: &'a Place,
+    pub kind: Kind,
+    /// `owner/name`.
+    pub name: &'a str,
+    pub revision: &'a str,
+}
+
+impl HuggingFace<'_> {
+    /// `models--owner--name`.
+    fn folder_name(&self) -> String {
+        format!("{}--{}", self.kind.plural(), self.name.replace('/', "--"))
+    }
+
+    fn home(&self) -> PathBuf {
+        self.place.cache.join(self.folder_name())
+    }
+
+    fn blob(&self, file: &Remote) -> PathBuf {
+        self.home().join("blobs").join(&file.etag)
+    }
+
+    fn parse(&self, url: &str, found: &Value) -> Result<Listing> {
+        let commit = found["sha"]
+            .as_str()
+            .with_context(|| odd(url, found).to_string())?;
+        safe_word(commit)?;
+        let files = found["siblings"]
+            .as_array()
+            .with_context(|| odd(url, found).to_string())?;
+        let files = files.iter().map(|file| {
+            let expected = || odd(url, file).to_string();
+            let sha256 = file["lfs"]["sha256"].as_str();
+            let etag = sha256.or(file["blobId"].as_str()).with_context(expected)?;
+            let size = file["lfs"]["size"]
+                .as_u64()
+                .or(file["size"].as_u64())
+                .with_context(expected)?;
+            let name = file["rfilename"].as_str().with_context(expected)?;
+            safe(name)?;
+            safe_word(etag)?;
+            Ok(Remote {
+                name: name.to_owned(),
+                size,
+                etag: etag.to_owned(),
+                sha256: sha256.map(str::to_owned),
+            })
+        });
+        Ok(Listing {
+            commit: commit.to_owned(),
+            files: files.collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Repository for HuggingFace<'_> {
+    fn list(&self, http: &Http) -> Result<Listing, HttpError> {
+        let url = format!(
+            "{}/api/{}/{}/revision/{}?blobs=true",
+            self.place.endpoint,
+            self.kind.plural(),
+            self.name,
+            escaped(self.revision)
+        );
+        self.parse(&url, &http.json(&url)?).map_err(HttpError::Odd)
+    }
+
+    fn folder(&self, listing: &Listing) -> PathBuf {
+        self.home().join("snapshots").join(&listing.commit)
+    }
+
+    fn cached(&self) -> Option<PathBuf> {
+        let home = self.home();
+        let commit = fs::read_to_string(home.join("refs").join(self.revision));
+        let commit = commit.unwrap_or_else(|_| self.revision.to_owned());
+        let folder = home.join("snapshots").join(commit.trim());
+        folder.is_dir().then_some(folder)
+    }
+
+    fn wanted(&self, listing: &Listing, file: &Remote) -> Wanted {
+        let kind = match self.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        let (endpoint, name, commit) = (&self.place.endpoint, self.name, &listing.commit);
+        let locks = self.place.cache.join(".locks").join(self.folder_name());
+        let blob = self.blob(file);
+        Wanted {
+            name: file.name.clone(),
+            url: format!(
+                "{endpoint}/{kind}{name}/resolve/{commit}/{}",
+                escaped_path(&file.name)
+            ),
+            size: file.size,
+            sha256: file.sha256.clone(),
+            partial: blob.with_file_name(format!("{}.incomplete", file.etag)),
+            target: blob,
+            lock: locks.join(format!("{}.lock", file.etag)),
+        }
+    }
+
+    fn link(&self, listing: &Listing, file: &Remote) -> Result<()> {
+        let path = self.folder(listing).join(&file.name);
+        let blob = self.blob(file);
+        if same(&path, &blob) {
+            return Ok(());
+        }
+        let up = "../".repeat(1 + file.name.split('/').count());
+        make_link(&format!("{up}blobs/{}", file.etag), &blob, &path)
+            .with_context(|| format!("{}: cannot be linked", path.display()))
+    }
+
+    fn settle(&self, listing: &Listing) -> Result<()> {
+        if self.revision == listing.commit {
+            return Ok(());
+        }
+        let reference = self.home().join("refs").join(self.revision);
+        fs::create_dir_all(reference.parent().unwrap_or(Path::new(".")))
+            .and_then(|()| fs::write(&reference, &listing.commit))
+            .with_context(|| format!("{}: cannot be written", reference.display()))
+    }
+
+    fn page(&self) -> String {
+        match self.kind {
+            Kind::Model => format!("{}/{}", self.place.endpoint, self.name),
+            Kind::Dataset => format!("{}/datasets/{}", self.place.endpoint, self.name),
+        }
+    }
+}
+
+/// Links made so far, so that each has a name of its own at first.
+static LINKS: AtomicUsize = AtomicUsize::new(0);
+
+fn same(path: &Path, blob: &Path) -> bool {
+    matches!((path.canonicalize(), blob.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Made under another name first, so that another process sees the old link or the new one.
+fn make_link(relative: &str, blob: &Path, path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let count = LINKS.fetch_add(1, Ordering::Relaxed);
+    let own = folder.join(format!(".{}-{count}.link", std::process::id()));
+    let _ = fs::remove_file(&own);
+    #[cfg(unix)]
+    {
+        let _ = blob;
+        std::os::unix::fs::symlink(relative, &own)?;
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = relative;
+        fs::hard_link(blob, &own)?;
+    }
+    fs::rename(&own, path)
+}

@@ -1,0 +1,166 @@
+//! What the environment says about sites: endpoints, caches, tokens. The variables are those of
+//! huggingface_hub and modelscope, so that what is set for Python holds here too.
+
+use super::id::Site;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A site as it is reached from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Address without a slash at its end.
+    pub endpoint: String,
+    /// Folder of downloads.
+    pub cache: PathBuf,
+    /// Key of a user.
+    pub token: Option<String>,
+}
+
+/// All sites.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The site of ids that name none.
+    pub site: Site,
+    /// Whether only what is downloaded already may be used.
+    pub offline: bool,
+    /// The pause before a second try; it doubles with each more.
+    pub pause: Duration,
+    /// huggingface.co.
+    pub hugging_face: Place,
+    /// modelscope.cn.
+    pub model_scope: Place,
+}
+
+impl Settings {
+    /// From variables; `use_hf` goes over USE_HF.
+    pub fn read(variable: &dyn Fn(&str) -> Option<String>, use_hf: Option<bool>) -> Self {
+        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let path = |name: &str| get(name).map(|value| expand(&value, &get));
+        let home = PathBuf::from(get("HOME").unwrap_or_else(|| ".".to_owned()));
+        let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+        let hf_home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+        let saved = || std::fs::read_to_string(token_file).ok();
+        let use_hf = use_hf.or_else(|| get("USE_HF").map(|value| truth(&value)));
+        Self {
+            site: match use_hf {
+                Some(false) => Site::ModelScope,
+                _ => Site::HuggingFace,
+            },
+            offline: get("HF_HUB_OFFLINE").is_some_and(|value| truth(&value)),
+            pause: Duration::from_secs(1),
+            hugging_face: Place {
+                endpoint: address(get("HF_ENDPOINT"), "https://huggingface.co"),
+                cache: path("HF_HUB_CACHE")
+                    .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+                    .unwrap_or_else(|| hf_home.join("hub")),
+                token: get("HF_TOKEN")
+                    .or_else(|| get("HUGGING_FACE_HUB_TOKEN"))
+                    .or_else(saved)
+                    .map(|token| token.trim().to_owned())
+                    .filter(|token| !token.is_empty()),
+            },
+            model_scope: Place {
+                endpoint: address(get("MODELSCOPE_DOMAIN"), "https://www.modelscope.cn"),
+                cache: path("MODELSCOPE_CACHE")
+                    .unwrap_or_else(|| home.join(".cache/modelscope/hub")),
+                token: get("MODELSCOPE_API_TOKEN").map(|token| token.trim().to_owned()),
+            },
+        }
+    }
+
+    /// How a site is reached.
+    pub fn place(&self, site: Site) -> &Place {
+        match site {
+            Site::HuggingFace => &self.hugging_face,
+            Site::ModelScope => &self.model_scope,
+        }
+    }
+}
+
+fn expand(value: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    match (value.strip_prefix("~/"), get("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(value),
+    }
+}
+
+fn address(given: Option<String>, default: &str) -> String {
+    let text = given.unwrap_or_else(|| default.to_owned());
+    let text = text.trim().trim_end_matches('/');
+    match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("https://{text}"),
+    }
+}
+
+fn truth(value: &str) -> bool {
+    matches!(
+        value.trim().to_ascii_lowercase().as_str(),
+        "1" | "true" | "yes" | "on"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)], use_hf: Option<bool>) -> Settings {
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Settings::read(&get, use_hf)
+    }
+
+    #[test]
+    fn defaults_are_the_usual_folders() {
+        let found = read(&[("HOME", "/h")], None);
+        assert_eq!(found.site, Site::HuggingFace);
+        assert_eq!(
+            found.hugging_face.cache,
+            PathBuf::from("/h/.cache/huggingface/hub")
+        );
+        assert_eq!(
+            found.model_scope.cache,
+            PathBuf::from("/h/.cache/modelscope/hub")
+        );
+        assert_eq!(found.hugging_face.endpoint, "https://huggingface.co");
+        assert_eq!((found.hugging_face.token, found.offline), (None, false));
+    }
+
+    #[test]
+    fn variables_of_the_python_libraries_count() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("token"), "hf_saved\n").unwrap();
+        let home = home.path().display().to_string();
+        let found = read(
+            &[
+                ("HF_HOME", &home),
+                ("HF_ENDPOINT", "http://mirror:1/"),
+                ("HF_HUB_OFFLINE", "1"),
+                ("USE_HF", "0"),
+                ("MODELSCOPE_DOMAIN", "scope.example"),
+                ("MODELSCOPE_CACHE", "/ms"),
+                ("MODELSCOPE_API_TOKEN", "key"),
+            ],
+            None,
+        );
+        assert_eq!(found.hugging_face.cache, PathBuf::from(&home).join("hub"));
+        assert_eq!(found.hugging_face.token.as_deref(), Some("hf_saved"));
+        assert_eq!(found.hugging_face.endpoint, "http://mirror:1");
+        assert_eq!(found.model_scope.endpoint, "https://scope.example");
+        assert_eq!(found.model_scope.token.as_deref(), Some("key"));
+        assert_eq!((found.site, found.offline), (Site::ModelScope, true));
+        let flag = [
+            ("USE_HF", "0"),
+            ("HF_TOKEN", "a"),
+            ("HF_HUB_CACHE", "~/c"),
+            ("HOME", "/h"),
+        ];
+        let found = read(&flag, Some(true));
+        assert_eq!(found.site, Site::HuggingFace);
+        assert_eq!(found.hugging_face.token.as_deref(), Some("a"));
+        assert_eq!(found.hugging_face.cache, PathBuf::from("/h/c"));
+    }
+}
