@@ -15,6 +15,7 @@ pub mod scale;
 pub mod template;
 pub mod tokenizer;
 pub mod turns;
+mod words;
 
 pub use encode::{EncodeOptions, Encoded, Encoder, TrainHeader};
 pub use scale::Chain;
