@@ -18,6 +18,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod turns;
 pub mod weighted;
+mod words;
 
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};

@@ -2,6 +2,7 @@
 //!
 //! Every id, special ones included, is read from the model's files; none is known beforehand.
 
+use super::words::Words;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, ops::Range, path::Path};
@@ -10,6 +11,8 @@ use tokenizers::DecoderWrapper;
 /// A byte-level tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The fast way, for tokenizers that are made as gpt-oss' is.
+    words: Option<Words>,
     /// The bytes of all tokens, one after another.
     bytes: Vec<u8>,
     /// Where each token's bytes stand in `bytes`, by id.
@@ -77,8 +80,10 @@ impl Tokenizer {
         let bos = named("bos_token").or_else(|| first("bos_token_id"));
         let pad = named("pad_token").or_else(|| first("pad_token_id"));
         dedup(&mut eos);
+        let words = Words::new(&inner, letters());
         Ok(Self {
             inner,
+            words,
             bytes,
             ranges,
             special,
@@ -93,6 +98,9 @@ impl Tokenizer {
     /// # Errors
     /// A failure of the tokenizer.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if let Some(words) = &self.words {
+            return words.encode(&self.inner, text);
+        }
         let encoding = self
             .inner
             .encode_fast(text, false)
@@ -247,6 +255,17 @@ fn token_bytes(inner: &tokenizers::Tokenizer) -> Result<(Vec<u8>, Vec<Range<u32>
     Ok((bytes, ranges))
 }
 
+/// The character of each byte: the alphabet the other way round.
+fn letters() -> Vec<char> {
+    let mut letters = vec!['\0'; 256];
+    for (character, byte) in ('\0'..).zip(alphabet()) {
+        if let Some(byte) = byte {
+            letters[byte as usize] = character;
+        }
+    }
+    letters
+}
+
 /// GPT-2's alphabet of bytes: printable Latin-1 stands for itself, the other bytes for the
 /// characters from U+0100 on, in order.
 fn alphabet() -> Vec<Option<u8>> {
@@ -261,4 +280,68 @@ fn alphabet() -> Vec<Option<u8>> {
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tiny() -> Tokenizer {
+        let dir = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/goldens/tiny/model_mxfp4"
+        );
+        Tokenizer::load(Path::new(dir)).unwrap()
+    }
+
+    fn general(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        let encoding = tokenizer.inner.encode_fast(text, false).unwrap();
+        encoding.get_ids().to_vec()
+    }
+
+    #[test]
+    fn words_are_cut_as_the_expression_says() {
+        let tokenizer = tiny();
+        assert!(tokenizer.words.is_some());
+        for text in [
+            "",
+            " ",
+            "  a",
+            "a  b   ",
+            " \n x\t\t y\r\n\r\n  z",
+            "\u{a0}\u{3000} x\u{2028}\u{2028}y",
+            "I'm 12345 -- 'LL/\n/ don't",
+            "<|start|>user<|message|>a <|end|> <|end|>\n",
+            "<|start|<|startoftext|>",
+            "e\u{301}e\u{301} \u{1f600}\u{1f600}",
+        ] {
+            let (fast, slow) = (tokenizer.encode(text).unwrap(), general(&tokenizer, text));
+            assert_eq!(fast, slow, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_way_gives_the_same_ids(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    any::<String>(),
+                    "[a-zA-Z' ]{0,12}",
+                    "[ \t\r\n\u{a0}\u{3000}]{0,5}",
+                    "[0-9/.,-]{0,6}",
+                    Just("<|end|>".to_owned()),
+                    Just("<|start|>assistant".to_owned()),
+                ],
+                0..12,
+            )
+        ) {
+            thread_local! { static TINY: Tokenizer = tiny(); }
+            let text = parts.concat();
+            TINY.with(|tokenizer| {
+                prop_assert_eq!(tokenizer.encode(&text).unwrap(), general(tokenizer, &text));
+                Ok(())
+            })?;
+        }
+    }
 }
