@@ -151,6 +151,7 @@ fn a_stream_trains_and_goes_on_where_it_was() {
         said.contains("512 tokens in the largest micro-batch"),
         "{said}"
     );
+    assert!(said.contains("the first example, trained"), "{said}");
     fails(&flags(&rest, "--max_steps -1"), 2, &["give --max_steps N"]);
     fails(
         &flags(&rest, "--split_dataset_ratio 0.1"),

@@ -22,7 +22,7 @@ use crate::config::{BenchConfig, Resolved};
 use crate::model::{GptOss, Matrix};
 use crate::profile::{Profile, Recording};
 use crate::train::fit::fit;
-use crate::train::{out_of_memory, recipe, setup};
+use crate::train::{explain_out_of_memory, recipe, setup};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use count::Work;
@@ -49,9 +49,8 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
             let given = |flag: &str| resolved.given(flag);
             ops::run(config, &device, &given)?
         }
-        false => train(config, &device).map_err(|error| {
-            out_of_memory::explain(error, &device, &recipe::args(&config.sft()))
-        })?,
+        false => train(config, &device)
+            .map_err(|error| explain_out_of_memory(error, &device, &recipe::args(&config.sft())))?,
     };
     if let Some(path) = &config.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

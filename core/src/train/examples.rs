@@ -41,29 +41,13 @@ pub struct Group<'a> {
 impl<'a> Examples<'a> {
     /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
     pub fn in_memory(rows: &'a [TokenRow], packs: Option<&'a [Vec<usize>]>) -> Self {
-        let length = |row: &TokenRow| row.input_ids.len();
-        let lengths = match packs {
-            None => rows.iter().map(length).collect(),
-            Some(packs) => packs
-                .iter()
-                .map(|pack| pack.iter().map(|&row| length(&rows[row])).sum())
-                .collect(),
-        };
         let source = Source::Memory {
             rows,
             packs,
-            lengths,
+            lengths: lengths(rows, packs),
             order: None,
         };
         Self { source }
-    }
-
-    /// Tokens of each example; `None` of a stream, where they are not known.
-    pub fn lengths(&self) -> Option<&[usize]> {
-        match &self.source {
-            Source::Memory { lengths, .. } => Some(lengths),
-            Source::Stream { .. } => None,
-        }
     }
 
     /// Examples as they come.
@@ -136,7 +120,7 @@ impl<'a> Examples<'a> {
             Source::Stream { stream, taken } => {
                 let group = |_| {
                     let first = *taken as usize;
-                    let rows = (0..size).map(|_| Ok(Cow::Owned(row(stream.next_sample()?))));
+                    let rows = (0..size).map(|_| Ok(Cow::Owned(stream.next_sample()?.into_row())));
                     let rows = rows.collect::<Result<Vec<_>>>()?;
                     *taken += size as u64;
                     Ok(Group {
@@ -215,10 +199,14 @@ impl<'a> Examples<'a> {
     }
 }
 
-fn row(sample: crate::chat::Encoded) -> TokenRow {
-    TokenRow {
-        input_ids: sample.input_ids,
-        labels: sample.labels,
-        loss_scale: Some(sample.weights),
+/// Tokens of each example: of each sample, or of each pack of them.
+pub fn lengths(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> Vec<usize> {
+    let length = |row: &TokenRow| row.input_ids.len();
+    match packs {
+        None => rows.iter().map(length).collect(),
+        Some(packs) => packs
+            .iter()
+            .map(|pack| pack.iter().map(|&row| length(&rows[row])).sum())
+            .collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::evaluate::{Evaluation, evaluate};
-use super::examples::Examples;
+use super::examples::{self, Examples};
 use super::fit::fit;
 use super::out_of_memory;
 use super::plan::{MemoryPlan, Shape, gib};
@@ -57,13 +57,9 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
     let mut ready = setup::model(config, &place, &device).map_err(explain)?;
     let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
-    let examples = match data.stream.take() {
-        Some(stream) => Examples::streamed(stream),
-        None => Examples::in_memory(&train, data.train.packs.as_deref()),
-    };
-    let lengths = match examples.lengths() {
-        Some(lengths) => lengths.to_vec(),
-        None => setup::longest(config, &place.config),
+    let lengths = match &data.stream {
+        Some(_) => setup::longest(config, &place.config),
+        None => examples::lengths(&train, data.train.packs.as_deref()),
     };
     let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
@@ -94,6 +90,10 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
 
     let before = samples(config, &ready.model, &files).map_err(explain)?;
     signals::catch()?;
+    let examples = match data.stream.take() {
+        Some(stream) => Examples::streamed(stream),
+        None => Examples::in_memory(&train, data.train.packs.as_deref()),
+    };
     let trainer = Trainer::new(
         &ready.model,
         &files,

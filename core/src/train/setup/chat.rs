@@ -1,0 +1,114 @@
+//! From a configuration to how conversations become tokens.
+
+use crate::chat::{
+    Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
+};
+use crate::config::{SftConfig, Spec};
+use crate::hub::Hub;
+use crate::registry;
+use anyhow::{Result, bail};
+use apus_sdk::LossScale;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How conversations are rendered and weighed.
+pub struct ChatOptions<'a> {
+    /// Directory with the tokenizer, or an id.
+    pub dir: &'a Path,
+    /// `auto`, `jinja` or `native`.
+    pub backend: &'a str,
+    /// Chain of loss scales.
+    pub loss_scale: &'a [Spec],
+    /// Rendering, and what is trained of it.
+    pub encode: EncodeOptions,
+}
+
+/// Makes the encoder.
+///
+/// # Errors
+/// No tokenizer, a broken template, an unknown loss scale.
+pub fn encoder(options: ChatOptions) -> Result<Encoder> {
+    let keep_thinking = options.encode.render.keep_thinking;
+    let renderer = match options.backend {
+        // The two write the same text but for what the model's template cannot do.
+        "auto" if keep_thinking => Renderer::Native,
+        "auto" => Renderer::Auto,
+        "jinja" if keep_thinking => bail!(
+            "keep_thinking and template_backend jinja exclude each other: the model's template leaves \
+             the reasoning of earlier turns out"
+        ),
+        "jinja" => Renderer::Jinja,
+        "native" => Renderer::Native,
+        other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
+    };
+    let dir = Hub::from_environment().tokenizer(options.dir)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let template = ChatTemplate::load(&dir, renderer)?;
+    let scales = options
+        .loss_scale
+        .iter()
+        .map(|spec| Ok((scale_name(spec), registry::build::<dyn LossScale>(spec)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let chain = Chain::new(scales)?;
+    Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
+}
+
+/// Where the tokenizer and the chat template of a run are: `--tokenizer`, or the model's directory.
+///
+/// # Errors
+/// A model without a directory, and no `--tokenizer`.
+pub fn chat_dir(config: &SftConfig, model_dir: Option<&Path>) -> Result<PathBuf> {
+    match (&config.tokenizer, model_dir) {
+        (Some(dir), _) => Ok(PathBuf::from(dir)),
+        (None, Some(dir)) => Ok(dir.to_owned()),
+        (None, None) => bail!(
+            "{} has no tokenizer; give one with --tokenizer DIR",
+            config.model
+        ),
+    }
+}
+
+/// The model as it was named, a directory or an id, unless it is synthetic or missing.
+pub fn model_word(config: &SftConfig) -> Option<&Path> {
+    let named = !config.model.is_empty() && !config.model.starts_with("synthetic:");
+    named.then(|| Path::new(&config.model))
+}
+
+/// The encoder of a run.
+///
+/// # Errors
+/// As of [`encoder`], or no tokenizer.
+pub fn run_encoder(config: &SftConfig, model_dir: Option<&Path>) -> Result<Encoder> {
+    encoder(ChatOptions {
+        dir: &chat_dir(config, model_dir)?,
+        backend: &config.template_backend,
+        loss_scale: &config.loss_scale,
+        encode: encode_options(config)?,
+    })
+}
+
+/// What messages call a loss scale: its name, or the file that it reads.
+fn scale_name(spec: &Spec) -> String {
+    let path = spec.options.get("path").and_then(serde_json::Value::as_str);
+    path.unwrap_or(&spec.name).to_owned()
+}
+
+/// How a configuration has conversations encoded.
+///
+/// # Errors
+/// A switch that has no such value.
+pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
+    Ok(EncodeOptions {
+        think_to_analysis: config.think_to_analysis,
+        train_header: config.train_header.parse()?,
+        train_stop: config.train_stop.parse()?,
+        render: RenderOptions {
+            add_generation_prompt: false,
+            date: config.current_date.clone(),
+            reasoning_effort: config.reasoning_effort.clone(),
+            model_identity: config.model_identity.clone(),
+            system: config.system.clone(),
+            keep_thinking: config.keep_thinking,
+        },
+    })
+}

@@ -1,0 +1,183 @@
+//! From a configuration to the data of a run: read, prepared, or as a stream.
+
+use super::chat::{chat_dir, model_word};
+use crate::chat::{Encoded, Encoder};
+use crate::config::{FLAGS, SftConfig, Spec};
+use crate::data::cache::{self, Fingerprint};
+use crate::data::progress::Preparing;
+use crate::data::{
+    self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
+    read_sets,
+};
+use crate::hub::Hub;
+use crate::model::Config;
+use crate::{plugin, registry};
+use anyhow::{Context, Result, ensure};
+use apus_sdk::{DatasetFormat, Kind, TokenRow};
+use std::sync::Arc;
+
+/// All dataset formats; one alone if it is forced.
+///
+/// # Errors
+/// An unknown format.
+pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
+    let known = registry::all(Kind::DatasetFormat)?
+        .into_iter()
+        .map(|entry| {
+            let spec = match forced {
+                Some(spec) if spec.name == entry.name => spec.clone(),
+                _ => Spec::named(entry.name),
+            };
+            let format = registry::build::<dyn DatasetFormat>(&spec)?;
+            Ok((spec.name, format))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Formats::new(known, forced.map(|spec| spec.name.as_str()))
+}
+
+/// Training and validation set of a run.
+pub struct Data {
+    /// To train on; empty where the data is streamed.
+    pub train: Dataset,
+    /// To train on, where the data is streamed.
+    pub stream: Option<Stream>,
+    /// To evaluate on; may be empty.
+    pub val: Dataset,
+    /// The rows of `val`, where they were split off, to be kept with the run.
+    pub split_rows: Option<Vec<data::Record>>,
+}
+
+/// Reads and encodes the data of a run.
+///
+/// # Errors
+/// Files that cannot be read, rows that cannot be used, nothing left.
+pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
+    ensure!(
+        !config.streaming || !(config.packing || config.group_by_length),
+        "streaming reads the data as it goes: packing and group_by_length need all of it; leave them out"
+    );
+    let mix = mix(config)?;
+    let sets = read_sets(&SourceOptions {
+        dataset: match config.streaming {
+            true => Vec::new(),
+            false => config.dataset.clone(),
+        },
+        val_dataset: config.val_dataset.clone(),
+        split_dataset_ratio: config.split_dataset_ratio,
+        mix: mix.clone().filter(|_| !config.streaming),
+        columns: config.columns.clone(),
+        dataset_shuffle: config.dataset_shuffle,
+        val_dataset_shuffle: false,
+        data_seed: config.data_seed,
+    })?;
+    ensure!(
+        config.streaming || !sets.train.is_empty(),
+        "{}: no rows",
+        config.dataset.join(", ")
+    );
+    let formats = Arc::new(formats(config.dataset_format.as_ref())?);
+    let options = PrepareOptions {
+        max_length: config.max_length,
+        truncation: config.truncation_strategy.parse()?,
+        strict: config.strict,
+        workers: None,
+        vocabulary,
+    };
+    let cache = match config.load_from_cache_file {
+        true => Some(data_cache(config, encoder, vocabulary)?),
+        false => None,
+    };
+    let prepare = |records: &[data::Record]| {
+        let anew = || {
+            let bar = Preparing::start(records.len());
+            data::prepare(records, &formats, encoder, &options, &|_| bar.one_more())
+        };
+        match &cache {
+            Some(cache) => cache.get_or(records, anew),
+            None => anew(),
+        }
+    };
+    let mut train = match config.streaming {
+        true => Dataset::default(),
+        false => prepare(&sets.train).context("training data")?,
+    };
+    if let (true, Some(max_length)) = (config.packing, config.max_length) {
+        train.pack(max_length);
+    }
+    let val = match sets.val.is_empty() {
+        true => Dataset::default(),
+        false => prepare(&sets.val).context("validation data")?,
+    };
+    // Columns of a stream are not known yet.
+    let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
+    for line in of_columns
+        .chain(train.report.warnings())
+        .chain(val.report.warnings())
+    {
+        eprintln!("warning: {line}");
+    }
+    for note in encoder.notes() {
+        eprintln!("data: {note}");
+    }
+    let stream = StreamOptions {
+        dataset: config.dataset.clone(),
+        mix,
+        columns: config.columns.clone(),
+        shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
+        data_seed: config.data_seed,
+        prepare: options,
+    };
+    let open = || {
+        let say = |line: &str| eprintln!("warning: {line}");
+        Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
+    };
+    Ok(Data {
+        train,
+        stream: config.streaming.then(open).transpose()?,
+        val,
+        split_rows: sets.val_is_split.then_some(sets.val),
+    })
+}
+
+/// The cache of prepared data, for everything that what is prepared depends on.
+fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
+    let dir = chat_dir(config, model_word(config))?;
+    let dir = Hub::from_environment().tokenizer(&dir)?;
+    let options = serde_json::to_value(config)?;
+    let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
+    let flags = flags.map(|flag| (flag.name, &options[flag.name]));
+    let mut settings = Fingerprint::new();
+    settings.flags(flags)?;
+    settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
+    settings.text(&serde_json::to_string(&plugin::records())?);
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ] {
+        settings.file(&dir.join(name))?;
+    }
+    Ok(Cache::new(cache::folder()?, settings))
+}
+
+fn mix(config: &SftConfig) -> Result<Option<Mix>> {
+    if config.interleave_prob.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Mix {
+        probabilities: config.interleave_prob.clone(),
+        stopping: config.stopping_strategy.parse()?,
+    }))
+}
+
+/// Tokens of the examples of a stream, which are not known: a micro-batch is planned at its longest.
+pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
+    let longest = config.max_length.unwrap_or(model.max_position_embeddings);
+    vec![longest; config.per_device_train_batch_size]
+}
+
+/// Encoded examples as the training loop takes them.
+pub fn rows(dataset: &Dataset) -> Vec<TokenRow> {
+    let samples = dataset.samples.iter().cloned();
+    samples.map(Encoded::into_row).collect()
+}

@@ -1,0 +1,286 @@
+//! From a configuration to what the training loop needs.
+
+mod chat;
+mod data;
+
+pub use chat::{ChatOptions, encode_options, encoder, model_word, run_encoder};
+pub use data::{Data, data, formats, longest, rows};
+
+use super::settings::{Every, Settings};
+use super::trainer::Components;
+use crate::adapter::{self, Adapter, PeftConfig, Wanted};
+use crate::config::{Resolved, SftConfig, Spec};
+use crate::hub::Hub;
+use crate::model::{
+    Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
+};
+use crate::registry::{self, Named};
+use crate::weights::{Directory, WeightSource};
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::abi::Crosses;
+use candle_core::{DType, Device};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A model that is not loaded yet.
+pub struct ModelPlace {
+    /// Its shape.
+    pub config: Config,
+    /// Its weights.
+    pub source: Box<dyn WeightSource>,
+    /// Its directory, unless it is synthetic.
+    pub dir: Option<PathBuf>,
+}
+
+/// Finds a model: a directory, an id of a hub, or `synthetic:ARCH`.
+///
+/// # Errors
+/// No such directory or id, or not a gpt-oss model.
+pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
+    if let Some(arch) = model.strip_prefix("synthetic:") {
+        let config = crate::synthetic::config(arch)?;
+        let source = crate::synthetic::Source::new(&config, seed);
+        return Ok(ModelPlace {
+            config,
+            source: Box::new(source),
+            dir: None,
+        });
+    }
+    let dir = Hub::from_environment().model(model)?;
+    ensure!(dir.is_dir(), "{model}: no such model directory");
+    Ok(ModelPlace {
+        config: Config::read(&dir.join("config.json"))?,
+        source: Box::new(Directory::open(&dir)?),
+        dir: Some(dir),
+    })
+}
+
+/// What a configuration asks of the device.
+///
+/// # Errors
+/// A type that does not go with the device.
+pub fn load_options(
+    device: &Device,
+    torch_dtype: Option<&str>,
+    experts_dtype: &str,
+    training: Training,
+) -> Result<LoadOptions> {
+    let dtype = match (torch_dtype, device) {
+        (None | Some("auto"), Device::Cpu) | (Some("float32" | "fp32"), Device::Cpu) => DType::F32,
+        (Some("bfloat16" | "bf16"), Device::Cpu) => {
+            eprintln!("note: torch_dtype bfloat16: the CPU computes in float32");
+            DType::F32
+        }
+        (None | Some("auto" | "bfloat16" | "bf16"), _) => DType::BF16,
+        (Some(other), _) => {
+            bail!("torch_dtype is {other:?}; the CPU computes in float32, CUDA in bfloat16")
+        }
+    };
+    let experts = match experts_dtype {
+        "mxfp4" => ExpertsDtype::Mxfp4,
+        "bf16" | "bfloat16" => ExpertsDtype::Dense,
+        other => bail!("experts_dtype is {other:?}, expected mxfp4 or bf16"),
+    };
+    Ok(LoadOptions {
+        device: device.clone(),
+        dtype,
+        experts,
+        training,
+    })
+}
+
+/// Loads the weights; a line says how long it took.
+///
+/// # Errors
+/// Weights that are missing or do not fit.
+pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
+    let started = Instant::now();
+    let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
+    options.device.synchronize()?;
+    if let Some(transfer) = place.source.done() {
+        eprintln!("{}", transfer.summary(started.elapsed()));
+    }
+    Ok(model)
+}
+
+/// A loaded model and what is written about its adapter.
+pub struct Ready {
+    /// The model.
+    pub model: GptOss,
+    /// The adapter's configuration; `None` where the whole model is trained.
+    pub peft: Option<PeftConfig>,
+}
+
+/// Loads the model and puts adapters on it.
+///
+/// # Errors
+/// Weights that are missing or do not fit, targets that match nothing.
+pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<Ready> {
+    let full = config.train_type == "full";
+    let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
+        (true, []) => (None, None, None),
+        (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
+        (false, []) => (Some(wanted(config)), Some(settings(config)?), None),
+        (false, [dir]) => {
+            let adapter = Adapter::open(Path::new(dir), &place.config)?;
+            let settings = adapter.config.settings(config.seed);
+            (Some(adapter.config.wanted()), Some(settings), Some(adapter))
+        }
+        (false, many) => bail!("{} adapters are given, sft starts from one", many.len()),
+    };
+    let targets = match (&start, &wanted) {
+        (Some(adapter), _) => adapter.targets.clone(),
+        (None, Some(wanted)) => adapter::resolve(&place.config, wanted)?,
+        (None, None) => Targets::default(),
+    };
+    let training = match full {
+        true => Training::Full,
+        false => Training::Adapters(targets.modules_to_save.clone()),
+    };
+    let options = load_options(
+        device,
+        config.torch_dtype.as_deref(),
+        &config.experts_dtype,
+        training,
+    )?;
+    let mut model = load(place, &options).with_context(|| format!("model {}", config.model))?;
+    let peft = match (wanted, settings) {
+        (Some(wanted), Some(settings)) => {
+            model.add_lora(&targets, &settings)?;
+            if let Some(adapter) = &start {
+                adapter.load_into(model.params())?;
+            }
+            let base = Some(config.model.clone());
+            Some(match start {
+                Some(adapter) => PeftConfig {
+                    base_model: base,
+                    ..adapter.config
+                },
+                None => PeftConfig::new(&place.config, &wanted, &targets, &settings, base),
+            })
+        }
+        _ => None,
+    };
+    Ok(Ready { model, peft })
+}
+
+fn wanted(config: &SftConfig) -> Wanted {
+    let mut wanted = Wanted::from_names(config.target_modules.clone());
+    if let Some(regex) = &config.target_regex {
+        wanted.modules.clear();
+        wanted.regex = Some(regex.clone());
+    }
+    wanted.parameters = config.target_parameters.clone();
+    wanted.save = config.modules_to_save.clone();
+    wanted
+}
+
+fn settings(config: &SftConfig) -> Result<LoraSettings> {
+    Ok(LoraSettings {
+        rank: config.lora_rank,
+        alpha: config.lora_alpha,
+        dropout: config.lora_dropout,
+        use_rslora: config.use_rslora,
+        use_dora: config.use_dora,
+        init: match config.init_weights.to_ascii_lowercase().as_str() {
+            "true" => Init::Kaiming,
+            "gaussian" => Init::Gaussian,
+            other => bail!("init_weights is {other:?}, expected true or gaussian"),
+        },
+        seed: config.seed,
+    })
+}
+
+/// Makes the components that a configuration names.
+///
+/// # Errors
+/// An unknown name, or options that do not fit.
+pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
+    let config = &resolved.config;
+    let given = |flag: &str| resolved.given(flag);
+    let named = |specs: &[Spec]| specs.to_vec();
+    let mut callbacks = named(&config.callbacks);
+    if let Some(interval) = config.early_stop_interval {
+        let mut spec = Spec::named("early_stop");
+        spec.options.insert("interval".to_owned(), interval.into());
+        callbacks.push(spec);
+    }
+    let mut trackers = vec![Spec::named("console"), Spec::named("jsonl")];
+    for name in &config.report_to {
+        match name.as_str() {
+            "none" | "console" | "jsonl" => {}
+            "swanlab" | "wandb" | "mlflow" => eprintln!(
+                "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
+            ),
+            other => trackers.push(Spec::named(other)),
+        }
+    }
+    trackers.extend(named(&config.trackers));
+    Ok(Components {
+        loss: registry::named(&config.loss_type)?,
+        optimizer: registry::named(&config.optimizer_spec(&given)?)?,
+        schedule: registry::named(&config.schedule_spec())?,
+        callbacks: each(&callbacks)?,
+        metrics: each(&config.metrics)?,
+        trackers: each(&trackers)?,
+    })
+}
+
+fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
+    specs.iter().map(registry::named).collect()
+}
+
+/// The numbers of the loop.
+///
+/// # Errors
+/// A value that is none of those a flag takes.
+pub fn loop_settings(
+    config: &SftConfig,
+    run_dir: &Path,
+    kept_layers: usize,
+    args: serde_json::Map<String, serde_json::Value>,
+) -> Result<Settings> {
+    let every = |strategy: &str, steps: u64| match strategy {
+        "steps" => Every::Steps(steps),
+        "epoch" => Every::Epoch,
+        _ => Every::Never,
+    };
+    Ok(Settings {
+        run_dir: run_dir.to_owned(),
+        run_name: config
+            .run_name
+            .clone()
+            .unwrap_or_else(|| run_dir.display().to_string()),
+        num_train_epochs: config.num_train_epochs,
+        max_steps: u64::try_from(config.max_steps)
+            .ok()
+            .filter(|&steps| steps > 0),
+        per_device_train_batch_size: config.per_device_train_batch_size,
+        per_device_eval_batch_size: config.per_device_eval_batch_size,
+        gradient_accumulation_steps: config.accumulation(),
+        learning_rate: config.base_lr(),
+        warmup_ratio: config.warmup_ratio,
+        warmup_steps: config.warmup_steps,
+        max_grad_norm: config.max_grad_norm,
+        lorap_lr_ratio: config.lorap_lr_ratio,
+        kept_layers,
+        router_aux_loss_coef: config.router_aux_loss_coef,
+        logging_steps: config.logging_steps,
+        logging_first_step: config.logging_first_step,
+        evaluate: every(config.eval_strategy(), config.eval_steps()),
+        save: every(&config.save_strategy, config.save_steps),
+        save_total_limit: config.save_total_limit,
+        save_only_model: config.save_only_model,
+        metric_for_best_model: config.metric_for_best_model.clone(),
+        greater_is_better: config.greater(),
+        load_best_model_at_end: config.load_best_model_at_end,
+        seed: config.seed,
+        data_seed: config.data_seed,
+        shuffle: config.train_dataloader_shuffle,
+        group_by_length: config.group_by_length,
+        resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
+        tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
+            .context("tracker_timeout")?,
+        config: args,
+    })
+}
