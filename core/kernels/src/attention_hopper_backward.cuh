@@ -74,16 +74,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         arrive();
         const float step_lse[2] = {next_lse[0], next_lse[1]}, step_delta[2] = {next_delta[0], next_delta[1]};
         load();
-        pin(dks[0]);
-        pin(dvs[0]);
+        pin_tiles(dks[0]);
+        pin_tiles(dvs[0]);
         wgmma_begin();
         multiply_rows_async(s, ks, stage);
         multiply_rows_async(dp, vs, stage + HALF_BYTES);
         multiply_columns_async(dvs[0], p, last + HALF_BYTES);
         multiply_columns_async(dks[0], ds, last);
         wgmma_wait<2>();
-        pin(s);
-        pin(dp);
+        pin_tiles(s);
+        pin_tiles(dp);
 #pragma unroll
         for (int t = 0; t < 8; t++)
 #pragma unroll
@@ -107,8 +107,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
             for (int i = 0; i < 4; i++) dp[t][i] *= s[t][i];
         wgmma_wait<0>();
-        pin(dks[0]);
-        pin(dvs[0]);
+        pin_tiles(dks[0]);
+        pin_tiles(dvs[0]);
         round_left(p, s);
         round_left(ds, dp);
         last = stage;
@@ -120,8 +120,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     multiply_columns_async(dvs[0], p, last + HALF_BYTES);
     multiply_columns_async(dks[0], ds, last);
     wgmma_wait<0>();
-    pin(dks[0]);
-    pin(dvs[0]);
+    pin_tiles(dks[0]);
+    pin_tiles(dvs[0]);
     store_rows(dk + own, stride, dks, scale, low, count);
     store_rows(dv + own, stride, dvs, 1.f, low, count);
 }
@@ -177,14 +177,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         arrive();
         load(step + 1);
         const u32 keys = base + step % RING * STAGE_BYTES;
-        pin(dqs[0]);
+        pin_tiles(dqs[0]);
         wgmma_begin();
         multiply_rows_async(s, qs, keys);
         multiply_rows_async(dp, ds, keys + HALF_BYTES);
         multiply_columns_async(dqs[0], p, last);
         wgmma_wait<1>();
-        pin(s);
-        pin(dp);
+        pin_tiles(s);
+        pin_tiles(dp);
         const int key = key_begin + step * ROWS;
         if (key + ROWS - 1 > low || (window > 0 && high - key >= window)) {
 #pragma unroll
@@ -198,13 +198,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
             for (int i = 0; i < 4; i++) dp[t][i] = exp2_fast(fmaf(s[t][i], scale2, -l[i / 2])) * (dp[t][i] - d[i / 2]);
         wgmma_wait<0>();
-        pin(dqs[0]);
+        pin_tiles(dqs[0]);
         round_left(p, dp);
         last = keys;
     }
     wgmma_begin();
     multiply_columns_async(dqs[0], p, last);
     wgmma_wait<0>();
-    pin(dqs[0]);
+    pin_tiles(dqs[0]);
     store_rows(dq + own, stride, dqs, scale, low, count);
 }

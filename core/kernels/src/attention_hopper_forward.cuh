@@ -98,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         wgmma_begin();
         multiply_rows_async(s, qs, base);
         wgmma_wait<0>();
-        pin(s);
+        pin_tiles(s);
         softmax(key_begin);
         round_left(p, s);
     }
@@ -106,16 +106,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         wait<0>();
         arrive(); // the next keys and values are there, and nobody reads the stage before this one any more
         load(block + 2);
-        pin(s);
-        pin(acc);
+        pin_tiles(s);
+        pin_tiles(acc);
         wgmma_begin();
         multiply_rows_async(s, qs, base + (block + 1) % STAGES * STAGE_BYTES);
         multiply_columns_async(acc, p, base + block % STAGES * STAGE_BYTES + KV_BYTES);
         wgmma_wait<1>();
-        pin(s);
+        pin_tiles(s);
         softmax(key_begin + (block + 1) * KEYS);
         wgmma_wait<0>();
-        pin(acc);
+        pin_tiles(acc);
         if (__any_sync(FULL, shrink[0] < 1.f || shrink[1] < 1.f)) {
 #pragma unroll
             for (int t = 0; t < 8; t++)
@@ -125,11 +125,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         round_left(p, s);
     }
     if (blocks > 0) {
-        pin(acc);
+        pin_tiles(acc);
         wgmma_begin();
         multiply_columns_async(acc, p, base + (blocks - 1) % STAGES * STAGE_BYTES + KV_BYTES);
         wgmma_wait<0>();
-        pin(acc);
+        pin_tiles(acc);
     }
 
 #pragma unroll

@@ -109,3 +109,12 @@ template <typename T> __device__ T block_sum(T x) {
 
 // The row a warp takes in the row geometry.
 __device__ __forceinline__ i64 warp_row() { return (i64)blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / 32; }
+
+__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
+// c += a * b: a 16x16 row-major, b 16x8 given as its two registers.
+__device__ __forceinline__ void mma(float c[4], const u32 a[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

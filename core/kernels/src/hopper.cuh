@@ -3,13 +3,10 @@
 // Level Matrix Instructions". A warp's 16 rows of a warpgroup's 64 lie in its registers as with mma.sync.
 #pragma once
 #include "attention.cuh"
+#include "wgmma.cuh"
 
 static_assert(D == 64 && MT == 1, "rows of 128 bytes, 16 a warp");
-
-// Shared-memory matrix descriptor: 128-byte swizzle, 1024 bytes from eight rows to the next eight.
-__device__ __forceinline__ u64 descriptor(u32 address) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)64 << 16 | (u64)64 << 32 | (u64)1 << 62;
-}
+constexpr u32 CHUNK = 1024; // a tile is one chunk of 64 columns: from one to the next nothing is read
 
 // c (+)= a * b, asynchronously: a 64x16 in registers, b 16x64 in shared memory, its columns (0) or its rows (1) being the tile's rows.
 template <int TRANSPOSED> __device__ __forceinline__ void wgmma(float (&c)[8][4], const u32 (&a)[4], u64 b, int add) {
@@ -24,29 +21,17 @@ template <int TRANSPOSED> __device__ __forceinline__ void wgmma(float (&c)[8][4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANSPOSED));
 }
 
-__device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
-
-// Keeps the compiler from moving uses of accumulators across a wait.
-__device__ __forceinline__ void pin(float (&c)[8][4]) {
-#pragma unroll
-    for (int t = 0; t < 8; t++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) asm volatile("" : "+f"(c[t][i])::"memory");
-}
-
 // c = a * (64 rows of the tile)^T over the head dim.
 __device__ __forceinline__ void multiply_rows_async(float (&c)[8][4], const u32 (&a)[MT][KS][4], u32 tile) {
 #pragma unroll
-    for (int step = 0; step < KS; step++) wgmma<0>(c, a[0][step], descriptor(tile + step * 32), step > 0);
+    for (int step = 0; step < KS; step++) wgmma<0>(c, a[0][step], tile_descriptor(tile + step * 32, CHUNK), step > 0);
     wgmma_commit();
 }
 
 // c += a * (64 rows of the tile).
 __device__ __forceinline__ void multiply_columns_async(float (&c)[8][4], const u32 (&a)[4][4], u32 tile) {
 #pragma unroll
-    for (int step = 0; step < 4; step++) wgmma<1>(c, a[step], descriptor(tile + step * 16 * ROW_BYTES), 1);
+    for (int step = 0; step < 4; step++) wgmma<1>(c, a[step], tile_descriptor(tile + step * 16 * ROW_BYTES, CHUNK), 1);
     wgmma_commit();
 }
 
@@ -58,6 +43,6 @@ __device__ __forceinline__ void round_left(u32 (&a)[4][4], const float (&c)[8][4
 
 // Shared memory that cp.async wrote becomes visible to wgmma, for the whole block.
 __device__ __forceinline__ void arrive() {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    publish();
     __syncthreads();
 }

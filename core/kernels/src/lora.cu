@@ -3,12 +3,6 @@
 // agree, so each lane reads 16 contiguous bytes and uses them as they come.
 #include "common.cuh"
 
-__device__ __forceinline__ void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 __device__ __forceinline__ uint4 load16(const bf16* p, bool valid) {
     return valid ? __ldg(reinterpret_cast<const uint4*>(p)) : make_uint4(0, 0, 0, 0);
 }
@@ -45,8 +39,10 @@ __device__ __forceinline__ void down(bf16* __restrict__ z, const bf16* __restric
             const uint4 b = load16(w + (i64)n * 8 * k + k0, k0 < k);
 #pragma unroll
             for (int m = 0; m < 2; m++) {
-                mma(c[m][n], u[2 * m].x, u[2 * m + 1].x, u[2 * m].y, u[2 * m + 1].y, b.x, b.y);
-                mma(c[m][n], u[2 * m].z, u[2 * m + 1].z, u[2 * m].w, u[2 * m + 1].w, b.z, b.w);
+                const uint4 low = u[2 * m], high = u[2 * m + 1];
+                const u32 first[4] = {low.x, high.x, low.y, high.y}, second[4] = {low.z, high.z, low.w, high.w};
+                mma(c[m][n], first, b.x, b.y);
+                mma(c[m][n], second, b.z, b.w);
             }
         }
     }
@@ -103,12 +99,12 @@ __device__ __forceinline__ void gradient(float* __restrict__ out, const bf16* __
         }
 #pragma unroll
         for (int t = 0; t < 4; t++) {
-            const u32 a0 = __byte_perm(w[0][t], w[1][t], 0x5410), a1 = __byte_perm(w[0][t], w[1][t], 0x7632);
-            const u32 a2 = __byte_perm(w[2][t], w[3][t], 0x5410), a3 = __byte_perm(w[2][t], w[3][t], 0x7632);
+            const u32 a[4] = {__byte_perm(w[0][t], w[1][t], 0x5410), __byte_perm(w[0][t], w[1][t], 0x7632),
+                              __byte_perm(w[2][t], w[3][t], 0x5410), __byte_perm(w[2][t], w[3][t], 0x7632)};
 #pragma unroll
             for (int n = 0; n < NT; n++) {
                 const __nv_bfloat162 low = __halves2bfloat162(b[0][n], b[1][n]), high = __halves2bfloat162(b[2][n], b[3][n]);
-                mma(c[t][n], a0, a1, a2, a3, *reinterpret_cast<const u32*>(&low), *reinterpret_cast<const u32*>(&high));
+                mma(c[t][n], a, *reinterpret_cast<const u32*>(&low), *reinterpret_cast<const u32*>(&high));
             }
         }
     }

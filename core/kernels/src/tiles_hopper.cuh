@@ -1,14 +1,12 @@
 // Hopper's ways of moving and multiplying tiles: mbarriers, bulk tensor copies (TMA) and wgmma with both operands in shared
-// memory under the 128-byte swizzle. Layouts: PTX manual, "Asynchronous Warpgroup Level Matrix Instructions".
+// memory.
 #pragma once
-#include "common.cuh"
+#include "wgmma.cuh"
 
 // A CUtensorMap, passed by value.
 struct alignas(64) TensorMap {
     u64 words[16];
 };
-
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 __device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
@@ -48,31 +46,11 @@ __device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.com
 __device__ __forceinline__ void store_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ __forceinline__ void store_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-// What threads wrote to shared memory becomes visible to bulk copies; each writing thread calls it before the barrier.
-__device__ __forceinline__ void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
 // A barrier of one warpgroup.
 __device__ __forceinline__ void group_barrier(int id) { asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory"); }
 
 __device__ __forceinline__ void stmatrix(u32 to, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-// Descriptor of a tile of rows of 64 values: `chunk` bytes from 64 columns to the next 64 where columns are the outer dimension.
-__device__ __forceinline__ u64 tile_descriptor(u32 address, u32 chunk) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)(chunk >> 4) << 16 | (u64)64 << 32 | (u64)1 << 62;
-}
-
-__device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
-
-// Keeps the compiler from moving uses of accumulators across a wait.
-template <int TILES> __device__ __forceinline__ void pin_tiles(float (&c)[TILES][4]) {
-#pragma unroll
-    for (int t = 0; t < TILES; t++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) asm volatile("" : "+f"(c[t][i])::"memory");
 }
 
 #define ACC(t) "+f"(c[t][0]), "+f"(c[t][1]), "+f"(c[t][2]), "+f"(c[t][3])

@@ -3,6 +3,8 @@ import traceback
 
 import cupy, numpy as np, torch
 
+from driver import milliseconds
+
 
 class Harness:
     i32, i64, u32, u64, f32 = np.int32, np.int64, np.uint32, np.uint64, np.float32
@@ -50,21 +52,10 @@ class Harness:
             self.verdict(False, test.__name__, "raised")
         print(f"{test.__module__}.{test.__name__}: {'ok' if self.failed == before else 'FAILED'}", flush=True)
 
-    def milliseconds(self, run, repeats=10):
-        for _ in range(3):
-            run()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(repeats):
-            run()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / repeats
-
     def bandwidth(self, name, size, run):
-        ms = self.milliseconds(run)
+        ms = milliseconds(run)
         print(f"{name:30} {ms:8.3f} ms {size / ms / 1e6:8.0f} GB/s", flush=True)
 
     def throughput(self, name, flop, run):
-        ms = self.milliseconds(run)
+        ms = milliseconds(run)
         print(f"{name:44} {ms:8.3f} ms {flop / ms / 1e9:8.1f} TFLOP/s", flush=True)
