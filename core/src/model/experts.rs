@@ -171,14 +171,8 @@ impl ExpertLinear {
             &scales.index_select(&used, 0)?,
         )?;
         let w = seen(w.transpose(1, 2)?)?;
-        let mut y = grouped::matmul(x, &w, &groups, &Plus::default())?;
-        if let Some(low) = &plus.low {
-            y = (y + grouped::matmul(&low.x, &low.w, experts, &Plus::default())?)?;
-        }
-        match &plus.bias {
-            Some(bias) => grouped::add_bias(y, bias, experts),
-            None => Ok(y),
-        }
+        let y = grouped::matmul(x, &w, &groups, &Plus::default())?;
+        grouped::add(y, experts, &plus)
     }
 
     /// Whether the matrices are transposed views of `[E, O, I]` in memory.

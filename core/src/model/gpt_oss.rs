@@ -166,7 +166,7 @@ impl GptOss {
         for (index, layer) in self.layers.iter().enumerate() {
             let seed = layer_seed(options, index);
             let (y, tape) = layer
-                .forward(&x, &place, seed, None)
+                .forward(&x, &place, seed)
                 .with_context(|| format!("layer {index}"))?;
             if options.aux_coef != 0.0 {
                 probabilities.push(tape.moe.probability_sum()?);
@@ -290,7 +290,7 @@ impl GptOss {
         let place = self.place(seqs)?;
         let mut x = self.lookup(ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, &place, None, None)?.0;
+            x = layer.forward(&x, &place, None)?.0;
             let sum = x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
             if !sum.is_finite() {
                 return Ok(Some(index));

@@ -41,21 +41,26 @@ pub struct Tape {
 }
 
 impl DecoderLayer {
-    /// `x` `[T, H]` to `[T, H]`; with a `plan`, tokens go where they went before.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn forward(
+    /// The attention half of `x` `[T, H]`: its tape, the residual in the middle, and that normed.
+    fn attend(
         &self,
         x: &Tensor,
         place: &Place,
         seed: Option<u64>,
-        plan: Option<&RoutePlan>,
-    ) -> Result<(Tensor, Tape)> {
+    ) -> Result<(AttentionTape, Tensor, Tensor)> {
         let normed = self.input_norm.forward(x)?;
         let (attended, attention) = self.attention.forward(&normed, place, seed)?;
         let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
-        let (y, moe) = self.moe.forward(&normed, plan, &middle)?;
+        Ok((attention, middle, normed))
+    }
+
+    /// `x` `[T, H]` to `[T, H]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward(&self, x: &Tensor, place: &Place, seed: Option<u64>) -> Result<(Tensor, Tape)> {
+        let (attention, middle, normed) = self.attend(x, place, seed)?;
+        let (y, moe) = self.moe.forward(&normed, &middle)?;
         let x = x.clone();
         Ok((
             y,
@@ -70,9 +75,7 @@ impl DecoderLayer {
 
     /// The tape of [`forward`](Self::forward) once more, without what only the output needs.
     fn again(&self, x: Tensor, place: &Place, seed: Option<u64>, plan: RoutePlan) -> Result<Tape> {
-        let normed = self.input_norm.forward(&x)?;
-        let (attended, attention) = self.attention.forward(&normed, place, seed)?;
-        let (middle, normed) = self.post_norm.forward_sum(&x, &attended)?;
+        let (attention, middle, normed) = self.attend(&x, place, seed)?;
         let moe = self.moe.again(&normed, plan)?;
         Ok(Tape {
             x,
@@ -114,6 +117,6 @@ impl DecoderLayer {
         let normed = self.input_norm.forward(x)?;
         let attended = self.attention.decode(&normed, at, cache)?;
         let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
-        Ok(self.moe.forward(&normed, None, &middle)?.0)
+        Ok(self.moe.forward(&normed, &middle)?.0)
     }
 }

@@ -39,21 +39,13 @@ pub struct Tape {
 }
 
 impl Moe {
-    /// `residual` plus the experts' sum of normed `x`, all `[T, H]`; with a `plan`, tokens go where they went before.
+    /// `residual` plus the experts' sum of normed `x`, all `[T, H]`.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        plan: Option<&RoutePlan>,
-        residual: &Tensor,
-    ) -> Result<(Tensor, Tape)> {
+    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tape)> {
         let (logits, router) = self.logits(x)?;
-        let plan = match plan {
-            Some(plan) => plan.clone(),
-            None => RoutePlan::new(&router::top_k(&logits, self.k)?, logits.dim(1)?)?,
-        };
+        let plan = RoutePlan::new(&router::top_k(&logits, self.k)?, logits.dim(1)?)?;
         let (tape, h) = self.open(x, (logits, router), plan)?;
         let y = self
             .down
@@ -62,7 +54,7 @@ impl Moe {
         Ok((out, tape))
     }
 
-    /// The tape of [`forward`](Self::forward) once more; the output of the experts is not needed for it.
+    /// The tape of [`forward`](Self::forward) once more, tokens going where they went; the output of the experts is not needed for it.
     ///
     /// # Errors
     /// Shapes do not fit.

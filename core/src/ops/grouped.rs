@@ -48,7 +48,14 @@ pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Te
     {
         return super::cuda::product::product(x, w, groups, plus, cuda);
     }
-    let mut y = separate(x, w, groups)?;
+    add(separate(x, w, groups)?, groups, plus)
+}
+
+/// What is to be added to a product, where that did not go into its own sum.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn add(mut y: Tensor, groups: &Groups, plus: &Plus) -> Result<Tensor> {
     if let Some(low) = &plus.low {
         y = (y + separate(&low.x, &low.w, groups)?)?;
     }

@@ -39,14 +39,32 @@ const DOWN_THREADS: u32 = 256;
 
 /// `x a^T`.
 pub fn down(x: &Tensor, a: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Result<Tensor> {
-    let ((n, k), (count, pitch, _)) = (x.dims2()?, a.dims3()?);
+    let (count, pitch, _) = a.dims3()?;
+    run_down(x, a, (u32(groups.offsets())?, count), pitch, cuda)
+}
+
+/// `x w^T` for a matrix `[O, I]` of few outputs.
+pub fn narrow(x: &Tensor, w: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
+    let (o, _) = w.dims2()?;
+    run_down(x, &w.contiguous()?, (Arg::Pointer(0), 1), o, cuda)
+}
+
+/// Rows `[N, K]` to `[N, pitch]`, with the offsets of `count` groups or none.
+fn run_down(
+    x: &Tensor,
+    a: &Tensor,
+    (offsets, count): (Arg, usize),
+    pitch: usize,
+    cuda: &CudaDevice,
+) -> Result<Tensor> {
+    let (n, k) = x.dims2()?;
     let x = x.contiguous()?;
     let z = empty((n, pitch), DType::BF16, cuda)?;
     let args = [
         b16(&z)?,
         b16(&x)?,
         b16(a)?,
-        u32(groups.offsets())?,
+        offsets,
         int(count)?,
         int(n)?,
         int(k)?,
@@ -54,25 +72,6 @@ pub fn down(x: &Tensor, a: &Tensor, groups: &Groups, cuda: &CudaDevice) -> Resul
     let grid = Grid::new([n.div_ceil(DOWN_ROWS) + count, 1, 1], DOWN_THREADS);
     launch(cuda, &LORA, DOWN[pitch / 8 - 1], grid, &args)?;
     Ok(z)
-}
-
-/// `x w^T` for a matrix `[O, I]` of few outputs.
-pub fn narrow(x: &Tensor, w: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
-    let ((n, i), (o, _)) = (x.dims2()?, w.dims2()?);
-    let (x, w) = (x.contiguous()?, w.contiguous()?);
-    let y = empty((n, o), DType::BF16, cuda)?;
-    let args = [
-        b16(&y)?,
-        b16(&x)?,
-        b16(&w)?,
-        Arg::Pointer(0),
-        int(1)?,
-        int(n)?,
-        int(i)?,
-    ];
-    let grid = Grid::new([n.div_ceil(DOWN_ROWS), 1, 1], DOWN_THREADS);
-    launch(cuda, &LORA, DOWN[o / 8 - 1], grid, &args)?;
-    Ok(y)
 }
 
 /// Blocks that keep a card busy while they read.
