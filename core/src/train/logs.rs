@@ -5,10 +5,10 @@
 //! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
 use super::about::hardware::Meter;
+use super::screen::Screen;
 use crate::registry::Named;
 use crate::say;
 use apus_sdk::{EndState, Level, RunInfo, Tracker};
-use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The trackers of a run.
 pub struct Trackers {
     outlet: Outlet,
+    screen: Screen,
     patience: Duration,
     /// Dropped, it ends the thread that looks at the machine.
     looking: Option<mpsc::Sender<()>>,
@@ -69,23 +70,24 @@ enum Report {
 }
 
 impl Trackers {
-    /// Starts each tracker. `bar` is taken out of the way of those that write to the terminal; `patience` is how
+    /// Starts each tracker. `screen` makes way for those that write to the terminal; `patience` is how
     /// long the end of the run waits for all of them together.
     pub fn start(
         trackers: Vec<Named<dyn Tracker>>,
         run: &RunInfo,
-        bar: &ProgressBar,
+        screen: &Screen,
         patience: Duration,
     ) -> Self {
         let lines = trackers
             .into_iter()
-            .map(|tracker| Line::new(tracker, bar.clone()));
+            .map(|tracker| Line::new(tracker, screen.clone()));
         let outlet = Outlet(Arc::new(Mutex::new(lines.collect())));
         outlet.send(Report::Start(Box::new(run.clone())));
         let lines = outlet.clone();
         say::follow(move |level, line| lines.send(Report::Line(level, line.to_owned())));
         Self {
             outlet,
+            screen: screen.clone(),
             patience,
             looking: None,
         }
@@ -94,10 +96,12 @@ impl Trackers {
     /// Looks at the machine every ten seconds from now on.
     pub fn watch_machine(&mut self, mut meter: Meter) {
         let (looking, ended) = channel::<()>();
-        let outlet = self.outlet.clone();
+        let (outlet, screen) = (self.outlet.clone(), self.screen.clone());
         let look = move || {
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                outlet.send(Report::System(meter.read()));
+                let values = meter.read();
+                screen.note(&values);
+                outlet.send(Report::System(values));
             }
         };
         let spawned = std::thread::Builder::new()
@@ -110,6 +114,7 @@ impl Trackers {
 
     /// Numbers of a step.
     pub fn log(&self, step: u64, values: &Map<String, Value>) {
+        self.screen.note(values);
         self.outlet.send(Report::Log(step, values.clone()));
     }
 
@@ -142,10 +147,10 @@ impl Trackers {
 }
 
 impl Line {
-    fn new(tracker: Named<dyn Tracker>, bar: ProgressBar) -> Self {
+    fn new(tracker: Named<dyn Tracker>, screen: Screen) -> Self {
         let (queue, reports) = sync_channel(QUEUE);
         let label = tracker.label.clone();
-        let work = move || work(tracker, &reports, &bar);
+        let work = move || work(tracker, &reports, &screen);
         let spawned = std::thread::Builder::new()
             .name(format!("tracker {label}"))
             .spawn(work);
@@ -213,8 +218,8 @@ impl Line {
 }
 
 /// Works off reports until there are no more, or one fails.
-fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &ProgressBar) {
-    // Holding back the bar for any other one would let that one's hanging stop the run.
+fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen: &Screen) {
+    // Holding back the screen for any other one would let that one's hanging stop the run.
     let terminal = tracker.component.on_terminal();
     for report in reports {
         let tracked = &mut tracker.component;
@@ -229,7 +234,7 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &
         };
         let label = &tracker.label;
         let act = || match terminal {
-            true => bar.suspend(act),
+            true => screen.suspend(act),
             false => act(),
         };
         let failed = match catch_unwind(AssertUnwindSafe(act)) {
@@ -240,7 +245,7 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &
         // A plugin's error begins with its origin.
         let said = failed.strip_prefix(label.as_str()).unwrap_or(&failed);
         let said = said.trim_start_matches([',', ':', ' ']);
-        bar.suspend(|| {
+        screen.suspend(|| {
             eprintln!("warning: {label} failed and is left out from here on: {said}");
         });
         return;
@@ -269,9 +274,9 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let does: Box<dyn Tracker> = Box::new(Does(Arc::clone(&seen), act));
         let tracker = Named::new("tracker does", does);
-        let bar = ProgressBar::hidden();
         let patience = Duration::from_millis(patience);
-        let mut trackers = Trackers::start(vec![tracker], &RunInfo::default(), &bar, patience);
+        let mut trackers =
+            Trackers::start(vec![tracker], &RunInfo::default(), &Screen::Plain, patience);
         for step in 0..steps {
             trackers.log(step, &Map::new());
         }

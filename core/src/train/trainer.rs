@@ -12,7 +12,7 @@ use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::out_of_memory;
-use super::progress::Progress;
+use super::screen::{Screen, StepNumbers};
 use super::settings::Settings;
 use super::signals;
 use super::state::{Pending, TrainerState};
@@ -103,7 +103,7 @@ pub struct Trainer<'a> {
     state: RunState,
     pending: Pending,
     clock: Clock,
-    progress: Progress,
+    screen: Screen,
     last_checkpoint: Option<PathBuf>,
     lr_factor: f64,
     saving: bool,
@@ -160,14 +160,16 @@ impl<'a> Trainer<'a> {
             }
             pending = saved.pending;
         }
-        let progress = Progress::new(steps.total, state.global_step);
+        let title = settings.run_dir.file_name().unwrap_or_default();
+        let title = title.to_string_lossy();
+        let screen = Screen::open(&title, steps.total, state.global_step, settings.tui);
         let info = RunInfo {
             name: settings.run_name.clone(),
             dir: settings.run_dir.clone(),
             config: settings.config.clone(),
             max_steps: steps.total,
             resumed_at: state.global_step,
-            interactive: progress.visible(),
+            interactive: screen.draws(),
             id: run_id.clone(),
             model: settings.model.clone(),
             ..about::process()
@@ -175,7 +177,7 @@ impl<'a> Trainer<'a> {
         let mut trackers = Trackers::start(
             components.trackers,
             &info,
-            progress.bar(),
+            &screen,
             settings.tracker_timeout,
         );
         trackers.watch_machine(Meter::new(crate::device::bus_address(model.device())));
@@ -195,7 +197,7 @@ impl<'a> Trainer<'a> {
             steps,
             state,
             pending,
-            progress,
+            screen,
             last_checkpoint: settings.resume_from_checkpoint.clone(),
             lr_factor,
             saving: false,
@@ -216,7 +218,7 @@ impl<'a> Trainer<'a> {
     /// Anything that stops a run; trackers have been told.
     pub fn run(mut self, extra_summary: Map<String, Value>) -> Result<Outcome> {
         let result = self.train();
-        self.progress.finish();
+        self.screen.close();
         match result {
             Ok(interrupted) => {
                 let mut summary = self.summary();
@@ -356,8 +358,13 @@ impl<'a> Trainer<'a> {
         self.pending.aux_loss += aux;
         self.pending.right += right;
         self.pending.tokens += window as u64;
-        self.progress
-            .step(loss, lr, tokens as f64 / started.elapsed().as_secs_f64());
+        self.screen.step(StepNumbers {
+            step: self.state.global_step,
+            epoch: self.state.epoch,
+            loss,
+            lr,
+            rate: tokens as f64 / started.elapsed().as_secs_f64(),
+        });
         self.events.on_step_end(&self.state)
     }
 
