@@ -4,4 +4,5 @@
 //! file ([`report`]), and a local page that follows runs while they go on ([`watch`]). The report and the page share
 //! their scripts (`assets/`), which are part of the binary.
 
+pub mod draw;
 pub mod run;
