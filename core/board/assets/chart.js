@@ -60,7 +60,7 @@
   });
 
   class Chart {
-    /** `smooth`: whether the group's smoothing is meant for it; `places`: how values are written. */
+    /** `smooth`: whether the group's smoothing is meant for it. */
     constructor(group, { title, unit = "", smooth = true }) {
       Object.assign(this, { group, title, unit, smooth, lines: [], visible: false, stale: true });
       this.base = board.el("canvas");
@@ -170,6 +170,8 @@
         }
       }
       if (low > high) return null;
+      // Shares are read against the whole.
+      if (this.unit === "%" && !this.group.zoom && low >= 0 && high <= 100) [low, high] = [0, 100];
       const log = this.group.log && high > 0;
       if (log) {
         low = Math.max(low, positive);
@@ -224,7 +226,7 @@
       context.textBaseline = "alphabetic";
       context.textAlign = "center";
       let free = -Infinity;
-      for (const [value, name] of this.columns(x, Math.max(2, Math.floor((box.right - box.left) / 80)))) {
+      for (const [value, name] of this.columns(x, Math.max(2, Math.floor((box.right - box.left) / 56)))) {
         const half = context.measureText(name).width / 2;
         const at = Math.min(Math.max(px(value), box.left + half - 4), width - half - 2);
         if (at - half < free) continue;
@@ -243,13 +245,14 @@
       context.rect(box.left, box.top - 4, box.right - box.left + 4, box.bottom - box.top + 8);
       context.clip();
       context.lineJoin = "round";
+      const faint = this.lines.length > 4 ? 0.16 : 0.28;
       for (const isStrong of [false, true]) {
         for (const line of this.lines) {
           const strong = this.values(line);
           if (!isStrong && strong === line.y) continue;
           const values = isStrong ? strong : line.y;
           const shown = log ? (at) => (at > 0 ? py(at) : NaN) : py;
-          context.globalAlpha = isStrong ? 1 : 0.28;
+          context.globalAlpha = isStrong ? 1 : faint;
           context.lineWidth = isStrong ? 1.75 : 1;
           context.strokeStyle = context.fillStyle = this.color(line.color);
           context.setLineDash(isStrong && line.dash ? line.dash : []);

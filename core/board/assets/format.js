@@ -16,6 +16,17 @@ const board = {};
     return value.toLocaleString("en-US", { maximumFractionDigits: after });
   }
 
+  /** A number in always as many digits, for columns of them. */
+  function even(value, digits = 4) {
+    if (!Number.isFinite(value) || value === 0 || Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4) return number(value, digits);
+    return value.toPrecision(digits);
+  }
+
+  /** A count, with all of its digits. */
+  function count(value) {
+    return Number.isFinite(value) ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : "–";
+  }
+
   /** Seconds as people say them. */
   function duration(seconds) {
     if (!Number.isFinite(seconds)) return "–";
@@ -40,7 +51,10 @@ const board = {};
   function moment(text) {
     const date = new Date(text);
     if (Number.isNaN(date.getTime())) return text || "–";
-    return date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    const two = (n) => String(n).padStart(2, "0");
+    const time = `${two(date.getHours())}:${two(date.getMinutes())}`;
+    if (date.toDateString() === new Date().toDateString()) return time;
+    return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`;
   }
 
   /** A value of a configuration on one line. */
@@ -57,6 +71,11 @@ const board = {};
     return String(given);
   }
 
+  /** What is there of what may be left out. */
+  function kept(children) {
+    return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+  }
+
   /** An element. Properties beginning with "on" are listeners, "class" and others are attributes. */
   function el(tag, properties = {}, ...children) {
     const node = document.createElement(tag);
@@ -65,13 +84,20 @@ const board = {};
       if (name.startsWith("on")) node.addEventListener(name.slice(2), given);
       else node.setAttribute(name, given === true ? "" : given);
     }
-    node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    node.append(...kept(children));
     return node;
   }
 
   /** Puts these in place of what a node holds. */
   function fill(node, ...children) {
-    node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    node.replaceChildren(...kept(children));
+  }
+
+  /** Builds what a node holds again only if what it is built from has changed: a selection of text stays. */
+  function once(node, signature, build) {
+    if (node.signature === signature) return;
+    node.signature = signature;
+    fill(node, build());
   }
 
   const STATES = {
@@ -88,5 +114,5 @@ const board = {};
     return el("span", { class: `state ${name}`, title: why || undefined }, el("i", { "aria-hidden": "true" }, sign), word);
   }
 
-  Object.assign(board, { number, duration, ago, moment, value, el, fill, state });
+  Object.assign(board, { number, even, count, duration, ago, moment, value, el, fill, once, state });
 })();

@@ -147,8 +147,8 @@
     const rows = found.filter((reading) => near.includes(reading)).map(({ line, x, raw, strong }) =>
       board.el("tr", {},
         board.el("td", {}, board.swatch(line.color, line.dash), line.label),
-        board.el("td", { class: "value" }, board.number(strong, 5)),
-        board.el("td", { class: "raw" }, strong === raw ? "" : board.number(raw, 5)),
+        board.el("td", { class: "value" }, board.even(strong, 5)),
+        board.el("td", { class: "raw" }, strong === raw ? "" : board.even(raw, 5)),
         board.el("td", { class: "raw" }, x === main.x ? "" : where(group.axis, x))));
     board.fill(tip, board.el("b", {}, where(group.axis, main.x)), board.el("table", {}, rows));
     tip.hidden = false;

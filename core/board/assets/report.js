@@ -31,7 +31,7 @@
     ["log", "Log", [log.node], () => runs.some((run) => run.log.text)],
   ].filter(([, , , isThere]) => !isThere || isThere());
 
-  const legend = runs.length > 1 && el("div", { class: "shown", role: "group", "aria-label": "Runs shown" }, all.map(({ run, label, color }) => {
+  const legend = runs.length > 1 && el("div", { class: "which", role: "group", "aria-label": "Runs shown" }, all.map(({ run, label, color }) => {
     const button = el("button", {
       type: "button", "aria-pressed": "true",
       onclick: () => {

@@ -1,14 +1,7 @@
 // Tables and texts of runs: how they stand, their samples, configurations and circumstances.
 "use strict";
 (() => {
-  const { el, fill, number, duration, value } = board;
-
-  /** Builds what a node holds again only if what it is built from has changed: a selection of text stays. */
-  function once(node, signature, build) {
-    if (node.signature === signature) return;
-    node.signature = signature;
-    fill(node, build());
-  }
+  const { el, fill, once, number, even, count, duration, value } = board;
 
   const facts = (runs) => runs.map(({ run, label, color }) => [run.id, run.facts.version, label, color].join()).join(";");
 
@@ -58,9 +51,9 @@
     return el("div", { class: "tiles" },
       tile("Steps", run.maxSteps ? `${number(run.step, 9)} / ${number(run.maxSteps, 9)}` : number(run.step, 9),
         left || board.state(run.facts.state, run.facts.why), bar(run)),
-      tile("Training loss", number(run.train.last("loss")), firstLoss !== undefined && `from ${number(firstLoss)}`),
-      evaluated && tile("Evaluation loss", number(lastEval),
-        evaluated.value < lastEval ? `best ${number(evaluated.value)} at step ${number(evaluated.step, 9)}` : "the best so far"),
+      tile("Training loss", even(run.train.last("loss")), firstLoss !== undefined && `from ${even(firstLoss)}`),
+      evaluated && tile("Evaluation loss", even(lastEval),
+        evaluated.value < lastEval ? `best ${even(evaluated.value)} at step ${number(evaluated.step, 9)}` : "the best so far"),
       speed(run) !== undefined && tile("Tokens a second", number(speed(run)), pace(run) !== undefined && `${number(pace(run), 3)} s a step`),
       memory(run) !== undefined && tile("Peak memory", `${number(memory(run))} GiB`, busy !== undefined && `card ${number(busy, 3)} % busy`),
       run.seconds !== undefined && tile("Time", duration(run.seconds), run.facts.info.started && `since ${board.moment(run.facts.info.started)}`));
@@ -75,15 +68,15 @@
         el("th", { scope: "row" }, board.swatch(color), label),
         el("td", { class: "text" }, board.state(run.facts.state, run.facts.why), left && el("small", {}, left)),
         el("td", {}, run.maxSteps ? `${number(run.step, 9)} / ${number(run.maxSteps, 9)}` : number(run.step, 9), bar(run)),
-        el("td", {}, number(run.train.last("loss"))),
-        el("td", {}, number(run.eval.last("eval_loss"))),
-        el("td", {}, least ? [number(least.value), el("small", {}, `step ${number(least.step, 9)}`)] : "–"),
-        el("td", {}, number(run.train.last("token_acc"))),
+        el("td", {}, even(run.train.last("loss"))),
+        el("td", {}, even(run.eval.last("eval_loss"))),
+        el("td", {}, least ? [even(least.value), el("small", {}, `step ${number(least.step, 9)}`)] : "–"),
+        el("td", {}, even(run.train.last("token_acc"))),
         el("td", {}, number(speed(run))),
         el("td", {}, memory(run) === undefined ? "–" : `${number(memory(run))} GiB`),
         el("td", {}, duration(run.seconds ?? NaN)));
     };
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs compared" },
+    return el("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Runs compared" },
       el("table", { class: "numbers" }, el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, runs.map(row))));
   }
 
@@ -177,7 +170,9 @@
 
   function detail({ run, label, color }, isNamed) {
     const { info, args, summary, checkpoints, state, why, folder } = run.facts;
-    const said = (given) => (given && typeof given === "object" ? Object.entries(given).map(([key, inner]) => `${key} ${value(inner)}`).join(" · ") : given);
+    const one = ([key, inner]) => (inner === true ? key : `${key} ${value(inner)}`);
+    const known = ([, inner]) => inner !== null && inner !== false;
+    const said = (given) => (given && typeof given === "object" ? Object.entries(given).filter(known).map(one).join(" · ") : given);
     const command = Array.isArray(info.command) ? info.command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(" ") : info.command;
     return el("section", { class: "detail" },
       isNamed && el("h3", {}, board.swatch(color), label),
@@ -193,7 +188,7 @@
         ["Checkpoints", checkpoints.length ? checkpoints.map((step) => number(step, 9)).join(", ") : null],
         ["Best checkpoint", summary?.best_model_checkpoint],
         ["Last checkpoint", summary?.last_model_checkpoint],
-        ["Tokens trained", summary?.train_tokens && number(summary.train_tokens, 12)],
+        ["Tokens trained", summary?.train_tokens && count(summary.train_tokens)],
       ]),
       model(info.model, summary),
       dataset("Training data", summary?.train_dataset),
@@ -209,7 +204,7 @@
     const whole = given.parameters || groups.reduce((sum, group) => sum + (group.parameters || 0), 0);
     const share = (part) => `${number((100 * part) / whole, 3)} %`;
     const row = (name, tensors, parameters, kind) => el("tr", { class: kind },
-      el("th", { scope: "row" }, name), el("td", {}, tensors === undefined ? "" : number(tensors, 9)), el("td", {}, number(parameters, 15)), el("td", {}, share(parameters)));
+      el("th", { scope: "row" }, name), el("td", {}, tensors === undefined ? "" : count(tensors)), el("td", {}, count(parameters)), el("td", {}, share(parameters)));
     return [
       el("h4", {}, "Model"),
       el("div", { class: "scroll" }, el("table", { class: "numbers" },

@@ -1,13 +1,14 @@
 // The page of `apus watch`: the list of runs, the ones that are shown, and asking for what is new.
 "use strict";
 (() => {
-  const { el, fill, number } = board;
+  const { el, fill, number, once } = board;
   const OFTEN = 2000;
   const SELDOM = 15000;
 
   const list = new Map();
   const known = new Map();
   const colors = new Map();
+  const rows = new Map();
   const state = { shown: [], tab: "curves", version: 0, root: "", chosen: false, wanted: "" };
 
   const group = new board.Group({ smoothing: 0.9 });
@@ -33,6 +34,7 @@
   // The frame of the page.
   const alert = el("p", { class: "alert offline", role: "alert", hidden: true });
   const runs = el("ul", { class: "runs" });
+  const nothing = el("li", { class: "empty" });
   const root = el("code");
   const filter = el("input", { type: "search", placeholder: "Filter runs", "aria-label": "Filter runs", oninput: () => {
     state.wanted = filter.value.trim().toLowerCase();
@@ -117,34 +119,45 @@
     return all.sort((a, b) => key(a)[0] - key(b)[0] || key(a)[1] - key(b)[1] || a.id.localeCompare(b.id));
   }
 
-  function drawList() {
-    const now = Date.now() / 1000;
-    const wanted = sorted().filter(({ id, name }) => `${id} ${name}`.toLowerCase().includes(state.wanted));
-    const focus = document.activeElement?.dataset?.id;
-    const part = document.activeElement?.dataset?.part;
-    fill(runs, wanted.map((run) => {
-      const isShown = state.shown.includes(run.id);
-      const share = run.max_steps ? Math.min(1, run.step / run.max_steps) : 0;
-      const check = el("input", {
-        type: "checkbox", "data-id": run.id, "data-part": "check", "aria-label": `Show ${run.name} (${run.id})`, title: "Show beside others",
-        onchange: () => choose(run.id, false),
-      });
+  /** The line of a run in the list. It stays the same element, so that a click or the focus is never lost. */
+  function row(id) {
+    const check = el("input", { type: "checkbox", title: "Show beside others", onchange: () => choose(id, false) });
+    const [name, path, how, when, steps, loss] = ["b", "small", "span", "span", "span", "span"].map((tag) => el(tag));
+    const progress = el("progress", { max: 1, "aria-label": "Steps made" });
+    const button = el("button", { type: "button", class: "run", title: `Show only ${id}`, onclick: () => choose(id, true) },
+      name, path, el("span", { class: "line" }, how, when), el("span", { class: "line" }, steps, loss), progress);
+    const node = el("li", {}, check, button);
+    const update = (run) => {
+      const isShown = state.shown.includes(id);
+      node.className = isShown ? "shown" : "";
       check.checked = isShown;
-      if (isShown) check.style.setProperty("--c", `var(${color(run.id)})`);
-      const progress = el("progress", { max: 1, value: share, "aria-label": "Steps made" });
+      check.setAttribute("aria-label", `Show ${run.name} (${id})`);
+      if (isShown) check.style.setProperty("--c", `var(${color(id)})`);
+      name.textContent = run.name;
+      path.textContent = id;
+      path.hidden = id === run.name || id === ".";
+      once(how, run.state, () => board.state(run.state));
+      how.title = run.why || "";
+      const age = () => board.ago(Date.now() / 1000 - run.changed);
+      when.textContent = run.state === "running" ? (run.remaining ? `${run.remaining} left` : "") : age();
+      steps.textContent = run.max_steps ? `${number(run.step, 9)} / ${number(run.max_steps, 9)}` : `step ${number(run.step, 9)}`;
+      loss.textContent = run.loss === null ? "" : `loss ${board.even(run.loss)}`;
       progress.className = run.state;
-      const when = run.state === "running" ? (run.remaining ? `${run.remaining} left` : "") : board.ago(now - run.changed);
-      return el("li", { class: isShown ? "shown" : null }, check,
-        el("button", { type: "button", class: "run", "data-id": run.id, "data-part": "name", title: `Show only ${run.id}`, onclick: () => choose(run.id, true) },
-          el("b", {}, run.name),
-          run.id !== run.name && run.id !== "." && el("small", {}, run.id),
-          el("span", { class: "line" }, board.state(run.state, run.why), el("span", {}, when)),
-          el("span", { class: "line" }, el("span", {}, run.max_steps ? `${number(run.step, 9)} / ${number(run.max_steps, 9)}` : `step ${number(run.step, 9)}`),
-            run.loss !== null && el("span", {}, `loss ${number(run.loss)}`)),
-          progress));
-    }));
-    if (!wanted.length) fill(runs, el("li", { class: "empty" }, list.size ? "No run has this in its name." : "There are no runs here yet. They appear as they begin."));
-    if (focus) [...runs.querySelectorAll("[data-id]")].find((node) => node.dataset.id === focus && node.dataset.part === part)?.focus();
+      progress.value = run.max_steps ? Math.min(1, run.step / run.max_steps) : 0;
+    };
+    return { node, update };
+  }
+
+  function drawList() {
+    const wanted = sorted().filter(({ id, name }) => `${id} ${name}`.toLowerCase().includes(state.wanted));
+    const nodes = wanted.map((run) => {
+      if (!rows.has(run.id)) rows.set(run.id, row(run.id));
+      rows.get(run.id).update(run);
+      return rows.get(run.id).node;
+    });
+    nothing.textContent = list.size ? "No run has this in its name." : "There are no runs here yet. They appear as they begin.";
+    const now = nodes.length ? nodes : [nothing];
+    if (now.length !== runs.children.length || now.some((node, n) => node !== runs.children[n])) fill(runs, now);
     const running = [...list.values()].filter((run) => run.state === "running").length;
     menu.textContent = `Runs: ${state.shown.length} of ${list.size} shown`;
     document.title = running ? `${running} running · apus` : "apus";
@@ -178,7 +191,8 @@
     const answer = await ask("api/runs", { since: state.version, epoch: state.epoch || "" });
     if (state.epoch !== answer.epoch) list.clear();
     Object.assign(state, { version: answer.version, root: answer.root, epoch: answer.epoch });
-    root.textContent = root.title = answer.root;
+    root.title = answer.root;
+    root.textContent = answer.root.length > 26 ? `…${answer.root.slice(-25)}` : answer.root;
     answer.runs.forEach((run) => list.set(run.id, run));
     answer.removed.forEach((id) => list.delete(id));
     if (!state.chosen && list.size) {

@@ -68,7 +68,7 @@ fn the_page_shows_runs_and_follows_them() {
         browser.eval("document.querySelectorAll('.runs li.shown').length"),
         1
     );
-    assert!(browser.eval(DRAWN).as_u64().unwrap() >= 4);
+    browser.until(&format!("{DRAWN} >= 4"));
     browser.picture("watch-one");
 
     // A line that the run writes arrives in its curve without a reload.
@@ -95,7 +95,7 @@ fn the_page_shows_runs_and_follows_them() {
     browser.until("document.querySelector('figure.chart').chart.stale === false");
     let dark = browser.eval("getComputedStyle(document.body).backgroundColor");
     assert_eq!(dark, "rgb(14, 16, 19)");
-    assert!(browser.eval(DRAWN).as_u64().unwrap() >= 4);
+    browser.until(&format!("{DRAWN} >= 4"));
     browser.picture("watch-dark");
 
     // Every view, in both themes, is readable and says something.
@@ -146,7 +146,7 @@ fn the_page_fits_a_phone() {
         browser.picture(&format!("phone-{tab}"));
     }
     browser.until("document.querySelector('figure.chart').chart.stale === false");
-    assert!(browser.eval(DRAWN).as_u64().unwrap() >= 1);
+    browser.until(&format!("{DRAWN} >= 1"));
     browser.eval("document.querySelector('.menu').click()");
     assert_eq!(
         browser.eval("document.querySelectorAll('.runs li').length"),
@@ -175,7 +175,7 @@ fn a_chart_answers_to_mouse_and_keys() {
     browser.look(1280, 900, "light");
     browser.open(&format!("file://{}", file.display()));
     let chart = "document.querySelector('figure.chart').chart";
-    browser.eval("document.querySelector('figure.chart').scrollIntoView({block: 'center'})");
+    browser.until(&format!("Boolean({chart}.view)"));
     let place = browser.eval(&format!("(({{left, top, width, height}}) => [left, top, width, height])({chart}.plot.getBoundingClientRect())"));
     let at = |n: usize| place[n].as_f64().unwrap();
     let (x, y) = (at(0) + at(2) / 2.0, at(1) + at(3) / 2.0);
@@ -219,7 +219,7 @@ fn a_chart_answers_to_mouse_and_keys() {
     browser.until(&format!("{chart}.view.log === true"));
     browser.eval("document.querySelector('[data-axis=time]').click()");
     browser.until(&format!("{chart}.view.x[1] > 1000"));
-    assert!(browser.eval(DRAWN).as_u64().unwrap() >= 3);
+    browser.until(&format!("{DRAWN} >= 3"));
     assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
 }
 
@@ -252,9 +252,9 @@ fn the_report_is_whole_and_safe() {
         assert_eq!(browser.eval(WIDER), "", "{theme} {width}");
         assert_eq!(browser.eval(FAINT), "", "{theme}");
         browser.picture(&format!("report-{theme}-{width}"));
-        assert!(browser.eval(DRAWN).as_u64().unwrap() >= 1);
+        browser.until(&format!("{DRAWN} >= 1"));
     }
-    browser.eval("document.querySelector('.shown button').click()");
+    browser.eval("document.querySelector('.which button').click()");
     browser.until(
         "document.querySelector('figure.chart').chart.lines.filter((l) => !l.dash).length === 4",
     );

@@ -148,7 +148,7 @@ impl Browser {
     /// Opens a page and waits until it has shown its runs.
     pub fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({"url": url}));
-        self.until("document.documentElement.dataset.ready === 'true'");
+        self.until("document.documentElement?.dataset.ready === 'true'");
         // Charts are drawn with the next frame.
         self.until("[...document.querySelectorAll('figure.chart')].every((n) => !n.chart.visible || !n.chart.stale)");
     }

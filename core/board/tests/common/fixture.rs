@@ -391,6 +391,7 @@ pub fn morning(root: &Path) -> io::Result<()> {
     let old = Story {
         name: "old",
         seed: 6,
+        steps: 150,
         made: 150,
         floor: 1.2,
         ..Story::default()
