@@ -60,6 +60,9 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
             "from your own machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then open the same address"
         );
     }
+    // Nothing has to be saved; and a shell may have told a process in the background not to listen to Ctrl-C.
+    ctrlc::set_handler(|| std::process::exit(130))
+        .map_err(|error| Failure::Run(anyhow::anyhow!("cannot catch Ctrl-C: {error}")))?;
     server.serve().map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

@@ -58,6 +58,9 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     document.querySelectorAll("figure.chart").forEach((node) => node.chart.changed());
   });
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("figure.chart").forEach((node) => node.chart.stale && node.chart.draw());
+  });
 
   class Chart {
     /** `smooth`: whether the group's smoothing is meant for it. */
@@ -226,7 +229,7 @@
       context.textBaseline = "alphabetic";
       context.textAlign = "center";
       let free = -Infinity;
-      for (const [value, name] of this.columns(x, Math.max(2, Math.floor((box.right - box.left) / 56)))) {
+      for (const [value, name] of this.columns(x, Math.max(2, Math.floor((box.right - box.left) / 48)))) {
         const half = context.measureText(name).width / 2;
         const at = Math.min(Math.max(px(value), box.left + half - 4), width - half - 2);
         if (at - half < free) continue;
@@ -311,5 +314,5 @@
     }
   }
 
-  Object.assign(board, { Group, Chart, compact, clock });
+  Object.assign(board, { Group, Chart, compact });
 })();

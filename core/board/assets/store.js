@@ -88,7 +88,6 @@
       this.step = view.step;
       this.maxSteps = view.max_steps;
       this.remaining = view.remaining;
-      this.quiet = view.quiet;
       this.version++;
     }
 

@@ -56,9 +56,9 @@
     open(ids[(ids.indexOf(state.tab) + by + ids.length) % ids.length]);
     document.getElementById(`tab-${state.tab}`).focus();
   });
-  fill(document.getElementById("app"),
+  fill(document.getElementById("app"), menu,
     el("aside", { id: "side" }, el("header", {}, el("h1", {}, "apus"), root), filter, runs),
-    el("main", {}, alert, el("div", { class: "over" }, menu, overview), bar, panel));
+    el("main", {}, alert, overview, bar, panel));
 
   // The address says what is shown, so that it can be kept and shared.
   function readAddress() {
@@ -192,7 +192,7 @@
     if (state.epoch !== answer.epoch) list.clear();
     Object.assign(state, { version: answer.version, root: answer.root, epoch: answer.epoch });
     root.title = answer.root;
-    root.textContent = answer.root.length > 26 ? `…${answer.root.slice(-25)}` : answer.root;
+    root.textContent = answer.root.split("/").filter((part) => part && part !== ".").at(-1) ?? answer.root;
     answer.runs.forEach((run) => list.set(run.id, run));
     answer.removed.forEach((id) => list.delete(id));
     if (!state.chosen && list.size) {

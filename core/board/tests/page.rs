@@ -53,9 +53,10 @@ fn the_page_shows_runs_and_follows_them() {
     let Some(mut browser) = Browser::start() else {
         return;
     };
-    let root = tempfile::tempdir().unwrap();
-    fixture::morning(root.path()).unwrap();
-    let url = format!("http://{}/", serve(root.path()));
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("output");
+    fixture::morning(&root).unwrap();
+    let url = format!("http://{}/", serve(&root));
 
     // Without a choice, what is running is shown.
     browser.look(1440, 900, "light");
@@ -72,10 +73,10 @@ fn the_page_shows_runs_and_follows_them() {
     browser.picture("watch-one");
 
     // A line that the run writes arrives in its curve without a reload.
-    let run = root.path().join("long-context/v1-20261125-113000");
+    let run = root.join("long-context/v1-20261125-113000");
     let file = run.join("logging.jsonl");
     let line =
-        "{\"loss\": 0.77, \"global_step/max_steps\": \"413/600\", \"elapsed_time\": \"15m 40s\"}\n";
+        "{\"loss\": 0.77, \"global_step/max_steps\": \"413/600\", \"elapsed_time\": \"16m 5s\"}\n";
     let before = fs::read_to_string(&file).unwrap();
     fs::write(&file, before + line).unwrap();
     browser.until("document.querySelector('.tile b').textContent === '413 / 600'");

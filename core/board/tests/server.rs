@@ -43,7 +43,7 @@ fn only_what_is_new_is_sent() {
     assert_eq!(first["train"]["rows"], 212);
     assert_eq!(first["facts"]["state"], "running");
     let known = format!(
-        "{path}&generation={}&facts={}&train=212&eval=4&system={}&samples=3&log={}",
+        "{path}&generation={}&facts={}&train=212&eval=4&system={}&samples=6&log={}",
         first["generation"].as_str().unwrap(),
         first["facts"]["version"].as_str().unwrap(),
         first["system"]["rows"],
