@@ -11,6 +11,7 @@ use crate::data::{
 };
 use crate::hub::Hub;
 use crate::model::Config;
+use crate::say::{info, warning};
 use crate::{plugin, registry};
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{DatasetFormat, Kind, TokenRow};
@@ -114,10 +115,10 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
-        eprintln!("warning: {line}");
+        warning!("{line}");
     }
     for note in encoder.notes() {
-        eprintln!("data: {note}");
+        info!("data: {note}");
     }
     let stream = StreamOptions {
         dataset: config.dataset.clone(),
@@ -128,7 +129,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         prepare: options,
     };
     let open = || {
-        let say = |line: &str| eprintln!("warning: {line}");
+        let say = |line: &str| warning!("{line}");
         Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
     };
     Ok(Data {

@@ -357,7 +357,10 @@ fn column_body(column: &Column, new: bool) -> Value {
         put("class", "SYSTEM");
         put("sectionType", "SYSTEM");
     }
-    if system && !new && let Some(range) = column.y_range {
+    if system
+        && !new
+        && let Some(range) = column.y_range
+    {
         body.insert("yRange".to_owned(), json!([range.min, range.max]));
     }
     Value::Object(body)

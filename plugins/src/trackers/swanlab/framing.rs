@@ -226,7 +226,13 @@ mod tests {
     fn the_bytes_are_those_of_the_format() {
         let (bytes, ends) = written(&[b"hello".to_vec()]);
         // zlib.crc32(b"\x01hello")
-        let expected = [&HEADER[..], &0x8aac_239du32.to_le_bytes(), &[5, 0, 1], b"hello"].concat();
+        let expected = [
+            &HEADER[..],
+            &0x8aac_239du32.to_le_bytes(),
+            &[5, 0, 1],
+            b"hello",
+        ]
+        .concat();
         assert_eq!(ends, [19]);
         assert_eq!(bytes, expected);
         let other = tempfile::tempfile().unwrap();
@@ -261,7 +267,11 @@ mod tests {
         for cut in (HEADER.len()..bytes.len()).filter(|&cut| near(cut) || cut % 997 == 0) {
             let whole = ends.iter().take_while(|&&end| end <= cut as u64).count();
             let (found, damaged) = read(&bytes[..cut]);
-            assert_eq!((&found[..], damaged), (&records[..whole], 0), "cut at {cut}");
+            assert_eq!(
+                (&found[..], damaged),
+                (&records[..whole], 0),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -271,14 +281,15 @@ mod tests {
         let (mut bytes, ends) = written(&records);
         bytes[BLOCK + 500] ^= 1;
         let (found, damaged) = read(&bytes);
-        let lost: Vec<usize> = (0..200)
-            .filter(|&i| !found.contains(&records[i]))
-            .collect();
+        let lost: Vec<usize> = (0..200).filter(|&i| !found.contains(&records[i])).collect();
         assert_eq!(damaged, 1);
         let begin = |i: usize| ends[i] - 1007;
-        assert!(!lost.is_empty() && lost.iter().all(|&i| {
-            ends[i] > BLOCK as u64 && begin(i) < 2 * BLOCK as u64
-        }));
+        assert!(
+            !lost.is_empty()
+                && lost
+                    .iter()
+                    .all(|&i| { ends[i] > BLOCK as u64 && begin(i) < 2 * BLOCK as u64 })
+        );
     }
 
     #[test]

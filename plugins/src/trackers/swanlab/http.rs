@@ -47,7 +47,13 @@ impl Failure {
 
     /// Whether it is what was sent that the server does not take.
     pub fn is_about_content(&self) -> bool {
-        matches!(self, Self::Refused { status: 400 | 409 | 413 | 422, .. })
+        matches!(
+            self,
+            Self::Refused {
+                status: 400 | 409 | 413 | 422,
+                ..
+            }
+        )
     }
 
     /// Whether this is the status.
@@ -59,7 +65,11 @@ impl Failure {
     pub fn without(self, secret: &Secret) -> Self {
         match self {
             Self::Unreachable(text) => Self::Unreachable(secret.hidden_in(&text)),
-            Self::Refused { status, says, after } => Self::Refused {
+            Self::Refused {
+                status,
+                says,
+                after,
+            } => Self::Refused {
                 status,
                 says: secret.hidden_in(&says),
                 after,
@@ -74,7 +84,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(text) | Self::Store(text) | Self::Key(text) | Self::Odd(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::Store(text) | Self::Key(text) | Self::Odd(text) => {
+                f.write_str(text)
+            }
             Self::Refused { says, .. } => f.write_str(says),
         }
     }
@@ -102,7 +114,9 @@ impl Reply {
     pub fn needs(&self, field: &str, what: &str) -> Result<String, Failure> {
         let found = self.text(field).map(str::to_owned);
         found.ok_or_else(|| {
-            Failure::Unreachable(format!("the answer about {what} has no {field}; is it the server's?"))
+            Failure::Unreachable(format!(
+                "the answer about {what} has no {field}; is it the server's?"
+            ))
         })
     }
 }

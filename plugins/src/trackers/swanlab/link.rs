@@ -55,11 +55,15 @@ impl Link {
             return Err(Failure::Key("there is no key".to_owned()));
         };
         let mut session = persist(patience, || Session::open(account, key))?;
-        let remote = persist(patience, || Remote::open(&mut session, start, &account.web_host))?;
+        let remote = persist(patience, || {
+            Remote::open(&mut session, start, &account.web_host)
+        })?;
         let mut known = Known::default();
         if remote.known {
             let summary = persist(patience, || remote.summary(&mut session))?;
-            known.columns.extend(summary.steps.iter().map(|(key, _)| key.clone()));
+            known
+                .columns
+                .extend(summary.steps.iter().map(|(key, _)| key.clone()));
             known.steps.extend(summary.steps);
             known.lines = summary.lines;
         }
@@ -158,7 +162,9 @@ impl Link {
         }
         let columns = std::mem::take(&mut batch.columns);
         for some in columns.chunks(COLUMNS) {
-            self.pieces(some, patience, |link, some| link.remote.columns(&mut link.session, some))?;
+            self.pieces(some, patience, |link, some| {
+                link.remote.columns(&mut link.session, some)
+            })?;
         }
         let numbers = std::mem::take(&mut batch.numbers);
         self.metrics("scalar", &numbers, patience)?;
@@ -188,9 +194,8 @@ impl Link {
         persist(patience, || {
             let urls = self.remote.addresses(&mut self.session, &paths)?;
             let mut pairs = blobs.iter().zip(urls);
-            let put = pairs.try_for_each(|(blob, url)| {
-                self.session.put_bytes(&url, blob.mime, &blob.bytes)
-            });
+            let put = pairs
+                .try_for_each(|(blob, url)| self.session.put_bytes(&url, blob.mime, &blob.bytes));
             tries += 1;
             match put {
                 Err(Failure::Store(says)) if tries == STORE_TRIES => Err(Failure::Refused {

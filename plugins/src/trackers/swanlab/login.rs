@@ -33,7 +33,10 @@ pub fn login(host: Option<&str>, key: Secret) -> Result<(String, PathBuf)> {
 /// There is no key, the server refuses it or does not answer.
 pub fn verify(host: Option<&str>) -> Result<(String, String)> {
     let account = Account::find(host, None, &process_env);
-    let key = account.key.clone().ok_or_else(|| no_key(&account.api_host))?;
+    let key = account
+        .key
+        .clone()
+        .ok_or_else(|| no_key(&account.api_host))?;
     let user = check(&account, &key)?;
     Ok((words(&user), account.api_host))
 }

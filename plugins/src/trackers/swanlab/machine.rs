@@ -30,8 +30,7 @@ fn runtime(run: &RunInfo) -> Value {
     };
     put("os", Some(std::env::consts::OS.into()));
     put("os_pretty", pretty_os().map(Value::from));
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    put("hostname", host.map(|name| name.trim().into()));
+    put("hostname", run.hardware.get("hostname").cloned());
     put("pid", Some(std::process::id().into()));
     let here = std::env::current_dir().ok();
     put("cwd", here.map(|dir| dir.display().to_string().into()));
@@ -42,7 +41,9 @@ fn runtime(run: &RunInfo) -> Value {
 
 fn pretty_os() -> Option<String> {
     let text = fs::read_to_string("/etc/os-release").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     Some(line.trim_matches('"').to_owned())
 }
 
@@ -59,12 +60,16 @@ fn hardware(known: &Map<String, Value>) -> Value {
     let cards = cards.map(Vec::as_slice).unwrap_or_default();
     if !cards.is_empty() {
         let devices = cards.iter().map(|card| {
-            let memory = card.get("memory_gib").and_then(Value::as_f64).unwrap_or(0.0);
+            let memory = card
+                .get("memory_gib")
+                .and_then(Value::as_f64)
+                .unwrap_or(0.0);
             json!({"index": card.get("index"), "name": card.get("name"),
                 "memory": memory.round() as u64, "memory_unit": "GB"})
         });
         let devices: Vec<Value> = devices.collect();
-        let vendor = json!({"vendor": "nvidia", "devices": devices, "version": known.get("driver")});
+        let vendor =
+            json!({"vendor": "nvidia", "devices": devices, "version": known.get("driver")});
         all.insert("accelerators".to_owned(), json!([vendor]));
     }
     Value::Object(all)
@@ -88,9 +93,15 @@ mod tests {
         };
         let found = metadata(&run, Path::new("swanlog/run-1"));
         assert_eq!(found["runtime"]["command"], "apus sft");
-        assert_eq!(found["hardware"]["memory"], json!({"total": 24, "total_unit": "GB"}));
+        assert_eq!(
+            found["hardware"]["memory"],
+            json!({"total": 24, "total_unit": "GB"})
+        );
         let card = &found["hardware"]["accelerators"][0]["devices"][0];
-        assert_eq!((&card["name"], &card["memory"]), (&json!("H100"), &json!(80)));
+        assert_eq!(
+            (&card["name"], &card["memory"]),
+            (&json!("H100"), &json!(80))
+        );
         assert_eq!(found["git"]["branch"], "main");
         let nothing = metadata(&RunInfo::default(), Path::new("x"));
         assert!(nothing.get("hardware").is_none() && nothing["runtime"].get("command").is_none());

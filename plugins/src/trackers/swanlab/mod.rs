@@ -83,20 +83,28 @@ impl Tracker for Swanlab {
     }
 
     fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
-        self.run.as_mut().map_or(Ok(()), |run| run.log(step, values))
+        self.run
+            .as_mut()
+            .map_or(Ok(()), |run| run.log(step, values))
     }
 
     fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
-        self.run.as_mut().map_or(Ok(()), |run| run.text(step, name, text))
+        self.run
+            .as_mut()
+            .map_or(Ok(()), |run| run.text(step, name, text))
     }
 
     fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
-        self.run.as_mut().map_or(Ok(()), |run| run.image(step, name, png))
+        self.run
+            .as_mut()
+            .map_or(Ok(()), |run| run.image(step, name, png))
     }
 
     fn line(&mut self, level: Level, line: &str) -> Result<()> {
         let error = matches!(level, Level::Error);
-        self.run.as_mut().map_or(Ok(()), |run| run.line(error, line))
+        self.run
+            .as_mut()
+            .map_or(Ok(()), |run| run.line(error, line))
     }
 
     fn system(&mut self, values: &Map<String, Value>) -> Result<()> {

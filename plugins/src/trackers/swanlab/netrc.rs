@@ -121,7 +121,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
     }
 
@@ -129,12 +132,19 @@ mod tests {
     fn old_files_name_the_path_too() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(".netrc");
-        fs::write(&path, "machine https://api.swanlab.cn/api login user password k").unwrap();
+        fs::write(
+            &path,
+            "machine https://api.swanlab.cn/api login user password k",
+        )
+        .unwrap();
         let entry = read(&path).unwrap();
         assert_eq!(entry.api_host, "https://api.swanlab.cn");
         assert_eq!(entry.key.reveal(), "k");
         fs::write(&path, "machine https://api.swanlab.cn").unwrap();
         assert_eq!(read(&path), None);
-        assert_eq!(host("lab.example.org:8000/api/"), "https://lab.example.org:8000");
+        assert_eq!(
+            host("lab.example.org:8000/api/"),
+            "https://lab.example.org:8000"
+        );
     }
 }

@@ -41,7 +41,10 @@ pub fn file(dir: &Path) -> io::Result<PathBuf> {
     match (found.pop(), found.len()) {
         (Some(file), 0) => Ok(file),
         (None, _) => Err(odd("holds no run-ID.swanlab".to_owned())),
-        (Some(_), more) => Err(odd(format!("holds {} run-ID.swanlab, expected one", more + 1))),
+        (Some(_), more) => Err(odd(format!(
+            "holds {} run-ID.swanlab, expected one",
+            more + 1
+        ))),
     }
 }
 
@@ -53,7 +56,9 @@ impl Part {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = file(dir)?;
         let mut reader = Reader::new(File::open(path)?)?;
-        let first = reader.next()?.and_then(|bytes| Record::decode(&*bytes).ok());
+        let first = reader
+            .next()?
+            .and_then(|bytes| Record::decode(&*bytes).ok());
         match first.and_then(|record| record.body) {
             Some(Body::Start(start)) => Ok(Self {
                 dir: dir.to_owned(),
@@ -61,7 +66,9 @@ impl Part {
                 start,
                 progress: Progress::default(),
             }),
-            _ => Err(odd("the file does not begin with the start of a run".to_owned())),
+            _ => Err(odd(
+                "the file does not begin with the start of a run".to_owned()
+            )),
         }
     }
 
@@ -83,6 +90,6 @@ pub fn folders(log_dirs: &[PathBuf], id: &str) -> Vec<PathBuf> {
         }));
     }
     found.sort_by_key(|dir| dir.file_name().map(ToOwned::to_owned));
-    found.dedup_by_key(|dir| fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()));
+    found.dedup_by_key(|dir| fs::canonicalize(&*dir).unwrap_or_else(|_| dir.clone()));
     found
 }

@@ -68,9 +68,18 @@ impl Remote {
         };
         let found = project(session, &workspace, start)?;
         let name = found.text("name").unwrap_or(&start.project).to_owned();
-        let group = found.body.get("group").and_then(|group| group.get("username"));
-        let workspace = group.and_then(Value::as_str).unwrap_or(&workspace).to_owned();
-        let count = found.body.get("_count").and_then(|count| count.get("experiments"));
+        let group = found
+            .body
+            .get("group")
+            .and_then(|group| group.get("username"));
+        let workspace = group
+            .and_then(Value::as_str)
+            .unwrap_or(&workspace)
+            .to_owned();
+        let count = found
+            .body
+            .get("_count")
+            .and_then(|count| count.get("experiments"));
         let count = count.and_then(Value::as_u64).unwrap_or(0) as usize;
         let place = format!("{}/{}", escaped(&workspace), escaped(&name));
         let path = found.text("path").map(str::to_owned);
@@ -78,13 +87,15 @@ impl Remote {
         let project = format!("/project/{place}");
         if start.resume == resume::MUST {
             let run = format!("{project}/runs/{}", escaped(&start.id));
-            session.call(&Method::GET, &run, None::<&()>).map_err(|failure| match failure.is(404) {
-                true => Failure::Odd(format!(
-                    "SWANLAB_RESUME is must, and there is no run {} in {place}",
-                    start.id
-                )),
-                false => failure,
-            })?;
+            session
+                .call(&Method::GET, &run, None::<&()>)
+                .map_err(|failure| match failure.is(404) {
+                    true => Failure::Odd(format!(
+                        "SWANLAB_RESUME is must, and there is no run {} in {place}",
+                        start.id
+                    )),
+                    false => failure,
+                })?;
         }
         let color = match start.color.as_str() {
             "" => COLORS[count % COLORS.len()],
@@ -152,7 +163,10 @@ impl Remote {
     /// # Errors
     /// The server does not answer or refuses.
     pub fn heartbeat(&self, session: &mut Session) -> Result<(), Failure> {
-        let path = format!("/house/experiments/{}/heartbeat", escaped(&self.experiment_id));
+        let path = format!(
+            "/house/experiments/{}/heartbeat",
+            escaped(&self.experiment_id)
+        );
         let body = json!({"flagId": "123456"});
         session.call(&Method::POST, &path, Some(&body)).map(drop)
     }
@@ -172,7 +186,11 @@ impl Remote {
     /// The server does not answer or refuses.
     pub fn columns(&self, session: &mut Session, columns: &[Value]) -> Result<(), Failure> {
         let reply = match self.new_columns {
-            true => session.call(&Method::POST, &self.series, Some(&json!({"series": columns}))),
+            true => session.call(
+                &Method::POST,
+                &self.series,
+                Some(&json!({"series": columns})),
+            ),
             false => {
                 let path = format!("/experiment/{}/columns", escaped(&self.experiment_id));
                 session.call(&Method::POST, &path, Some(columns))
@@ -205,7 +223,9 @@ impl Remote {
             experiment_id: &self.experiment_id,
             metrics,
         };
-        session.call(&Method::POST, "/house/metrics", Some(&body)).map(drop)
+        session
+            .call(&Method::POST, "/house/metrics", Some(&body))
+            .map(drop)
     }
 
     /// Addresses to which files may be put.
@@ -250,7 +270,11 @@ impl Remote {
 
 /// The project, made if it is not there.
 fn project(session: &mut Session, workspace: &str, start: &Start) -> Result<Reply, Failure> {
-    let path = format!("/project/{}/{}", escaped(workspace), escaped(&start.project));
+    let path = format!(
+        "/project/{}/{}",
+        escaped(workspace),
+        escaped(&start.project)
+    );
     match session.call(&Method::GET, &path, None::<&()>) {
         Err(failure) if failure.is(404) => {}
         found => return found,
@@ -261,7 +285,8 @@ fn project(session: &mut Session, workspace: &str, start: &Start) -> Result<Repl
     match session.call(&Method::POST, &all, Some(&body)) {
         Err(failure) if failure.is(404) => {
             // An old server.
-            let body = json!({"name": start.project, "visibility": visibility, "username": workspace});
+            let body =
+                json!({"name": start.project, "visibility": visibility, "username": workspace});
             match session.call(&Method::POST, "/project", Some(&body)) {
                 Err(failure) if failure.is(409) => {}
                 made => drop(made?),

@@ -36,7 +36,11 @@ pub fn persist<T>(
 /// The pause before another try: 1, 2, 4, 8, then 10 seconds, give or take a fifth; what the server asks for instead, up
 /// to a minute.
 pub fn pause(failure: &Failure, tried: u32) -> Duration {
-    if let Failure::Refused { after: Some(seconds), .. } = failure {
+    if let Failure::Refused {
+        after: Some(seconds),
+        ..
+    } = failure
+    {
         return Duration::from_secs((*seconds).min(60));
     }
     let whole = Duration::from_secs(1 << tried.min(4)).min(Duration::from_secs(10));
@@ -59,7 +63,11 @@ mod tests {
     }
 
     fn status(status: u16, after: Option<u64>) -> Failure {
-        Failure::Refused { status, says: String::new(), after }
+        Failure::Refused {
+            status,
+            says: String::new(),
+            after,
+        }
     }
 
     #[test]
@@ -67,7 +75,11 @@ mod tests {
         let mut left = 3;
         let done = persist(&mut Times(5, 0), || {
             left -= 1;
-            if left == 0 { Ok(7) } else { Err(status(429, None)) }
+            if left == 0 {
+                Ok(7)
+            } else {
+                Err(status(429, None))
+            }
         });
         assert_eq!(done.unwrap(), 7);
         let mut calls = 0;

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// The thread that tells somebody that the run is over.
+type Told = JoinHandle<std::result::Result<(), String>>;
+
 /// A run that is going on.
 pub struct Run {
     settings: Settings,
@@ -53,7 +56,9 @@ impl Run {
             );
         }
         let notification = Notification::new(options).unwrap_or_else(|error| {
-            voice.warn(&format!("{error}; nobody will be told when the run is over"));
+            voice.warn(&format!(
+                "{error}; nobody will be told when the run is over"
+            ));
             None
         });
         let log_dir = &settings.log_dir;
@@ -92,15 +97,22 @@ impl Run {
         }
         let task = Task {
             account,
-            earlier: earlier(&self.settings.log_dir, run, &self.settings.start.id, self.store.dir()),
+            earlier: earlier(
+                &self.settings.log_dir,
+                run,
+                &self.settings.start.id,
+                self.store.dir(),
+            ),
             dir: self.store.dir().to_owned(),
-            lock: self.store.lock(),
+            _lock: self.store.lock(),
             interval: self.settings.interval,
             voice: self.voice.clone(),
         };
         match Uploader::start(task, self.store.end()) {
             Ok(uploader) => self.uploader = Some(uploader),
-            Err(error) => self.voice.warn(&format!("nothing is sent: no thread: {error}")),
+            Err(error) => self
+                .voice
+                .warn(&format!("nothing is sent: no thread: {error}")),
         }
     }
 
@@ -138,7 +150,8 @@ impl Run {
 
     /// A picture.
     pub fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
-        self.store.media(&values::key(name), step, kind::IMAGE, png.to_vec());
+        self.store
+            .media(&values::key(name), step, kind::IMAGE, png.to_vec());
         self.ship()
     }
 
@@ -170,7 +183,8 @@ impl Run {
             match uploader.finish(self.store.end(), self.settings.finish_timeout) {
                 Some(Ok(())) => {}
                 Some(Err(failure)) => {
-                    self.voice.warn(&format!("not everything was sent: {failure}"));
+                    self.voice
+                        .warn(&format!("not everything was sent: {failure}"));
                     say_sync = true;
                 }
                 None => {
@@ -195,7 +209,7 @@ impl Run {
     }
 
     /// Starts to tell who wanted to know.
-    fn tell(&mut self, end: &EndState) -> Option<JoinHandle<Result<(), String>>> {
+    fn tell(&mut self, end: &EndState) -> Option<Told> {
         let notification = self.notification.take()?;
         let start = &self.settings.start;
         let facts = Facts {
@@ -210,18 +224,23 @@ impl Run {
             end => end.clone(),
         };
         let tell = move || notification.send(&facts, &end);
-        Builder::new().name("swanlab notice".to_owned()).spawn(tell).ok()
+        Builder::new()
+            .name("swanlab notice".to_owned())
+            .spawn(tell)
+            .ok()
     }
 
-    fn await_told(&self, told: Option<JoinHandle<Result<(), String>>>, until: Instant) {
+    fn await_told(&self, told: Option<Told>, until: Instant) {
         let Some(told) = told else { return };
         while !told.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
         if !told.is_finished() {
-            self.voice.warn("the notification is not through yet and left alone");
+            self.voice
+                .warn("the notification is not through yet and left alone");
         } else if let Ok(Err(error)) = told.join() {
-            self.voice.warn(&format!("the notification was not sent: {error}"));
+            self.voice
+                .warn(&format!("the notification was not sent: {error}"));
         }
     }
 }
@@ -232,7 +251,10 @@ fn earlier(log_dir: &Path, run: &RunInfo, id: &str, own: &Path) -> Vec<PathBuf> 
         return Vec::new();
     }
     let mut places = vec![log_dir.to_owned()];
-    let checkpoint = run.config.get("resume_from_checkpoint").and_then(Value::as_str);
+    let checkpoint = run
+        .config
+        .get("resume_from_checkpoint")
+        .and_then(Value::as_str);
     if let Some(before) = checkpoint.and_then(|checkpoint| Path::new(checkpoint).parent()) {
         places.push(before.join("swanlog"));
     }

@@ -62,7 +62,10 @@ mod tests {
         assert_eq!(secret.reveal(), "abcd1234");
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "null");
-        assert_eq!(secret.hidden_in("key abcd1234 is wrong"), "key *** is wrong");
+        assert_eq!(
+            secret.hidden_in("key abcd1234 is wrong"),
+            "key *** is wrong"
+        );
         let number: Secret = serde_json::from_value(json!(12345)).unwrap();
         assert_eq!(number.reveal(), "12345");
         let error = serde_json::from_value::<Secret>(json!(["abcd1234"])).unwrap_err();

@@ -71,11 +71,17 @@ impl Session {
         let reply = http::send(request, "login").map_err(|failure| {
             let failure = failure.without(&self.key);
             match failure {
-                Failure::Refused { status: 401 | 403, says, .. } => Failure::Key(format!(
+                Failure::Refused {
+                    status: 401 | 403,
+                    says,
+                    ..
+                } => Failure::Key(format!(
                     "{says}. The key is wrong or not good for {}",
                     self.base.trim_end_matches("/api")
                 )),
-                Failure::Refused { status: 404, says, .. } => Failure::Odd(format!(
+                Failure::Refused {
+                    status: 404, says, ..
+                } => Failure::Odd(format!(
                     "{says}. Is {} a SwanLab server?",
                     self.base.trim_end_matches("/api")
                 )),

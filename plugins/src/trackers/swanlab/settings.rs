@@ -132,7 +132,10 @@ impl Settings {
             let given = given.clone().filter(|text| !text.trim().is_empty());
             given.or_else(|| names.iter().find_map(|name| env(name)))
         };
-        let project = text(&options.project, &["SWANLAB_PROJ_NAME", "SWANLAB_PROJECT_NAME"]);
+        let project = text(
+            &options.project,
+            &["SWANLAB_PROJ_NAME", "SWANLAB_PROJECT_NAME"],
+        );
         let project = project.or_else(|| env("SWANLAB_PROJECT"));
         let project = project.unwrap_or_else(|| "ms-swift".to_owned());
         let name = text(
@@ -152,7 +155,10 @@ impl Settings {
             public: env("SWANLAB_PUBLIC").is_some_and(|value| truth(&value)),
             name: short(Some(name), 512),
             description: short(env("SWANLAB_DESCRIPTION"), 1024),
-            tags: tags.take(30).map(|tag| short(Some(tag.to_owned()), 512)).collect(),
+            tags: tags
+                .take(30)
+                .map(|tag| short(Some(tag.to_owned()), 512))
+                .collect(),
             group: short(env("SWANLAB_GROUP"), 512),
             job_type: short(env("SWANLAB_JOB_TYPE"), 512),
             color: env("SWANLAB_EXP_COLOR").unwrap_or_default(),
@@ -188,7 +194,9 @@ fn identity(run: &RunInfo, env: Env, notes: &mut Vec<String>) -> (String, i32) {
     let named = env("SWANLAB_RUN_ID").filter(|id| {
         let good = !id.contains(bad) && id.chars().count() <= 512;
         if !good {
-            notes.push(format!("SWANLAB_RUN_ID is {id:?}, which is no run id; it is not used"));
+            notes.push(format!(
+                "SWANLAB_RUN_ID is {id:?}, which is no run id; it is not used"
+            ));
         }
         good
     });
@@ -205,7 +213,12 @@ fn identity(run: &RunInfo, env: Env, notes: &mut Vec<String>) -> (String, i32) {
 
 /// An id that no other run has.
 fn fresh_id(run: &RunInfo) -> String {
-    let seed = format!("{:?}{}{}", std::time::SystemTime::now(), std::process::id(), run.dir.display());
+    let seed = format!(
+        "{:?}{}{}",
+        std::time::SystemTime::now(),
+        std::process::id(),
+        run.dir.display()
+    );
     let hash = digest(seed.as_bytes());
     hash.chars().take(8).collect()
 }
@@ -261,27 +274,45 @@ mod tests {
         ];
         let found = resolve(json!({}), &env);
         assert_eq!(found.mode, Mode::Offline);
-        assert_eq!((found.start.project.as_str(), found.start.name.as_str()), ("theirs", "output/v0"));
+        assert_eq!(
+            (found.start.project.as_str(), found.start.name.as_str()),
+            ("theirs", "output/v0")
+        );
         assert_eq!(found.start.tags, ["a", "b"]);
-        assert_eq!((found.start.id.as_str(), found.start.resume), ("run1", resume::ALLOW));
+        assert_eq!(
+            (found.start.id.as_str(), found.start.resume),
+            ("run1", resume::ALLOW)
+        );
         assert_eq!(found.account.api_host, "http://lab:8000");
         assert_eq!(found.account.web_host, "http://lab:8000");
         assert_eq!(found.account.key, Some("from-env".to_owned().into()));
         let given = json!({"project": "p", "mode": "cloud", "exp_name": "e", "token": "t"});
         let found = resolve(given, &env);
-        assert_eq!((found.mode, found.start.project.as_str()), (Mode::Cloud, "p"));
+        assert_eq!(
+            (found.mode, found.start.project.as_str()),
+            (Mode::Cloud, "p")
+        );
         assert_eq!(found.start.name, "e");
         assert_eq!(found.account.key, Some("t".to_owned().into()));
     }
 
     #[test]
     fn defaults_and_what_does_not_fit() {
-        let found = resolve(json!({"mode": "clod", "project": "my project"}), &[("SWANLAB_ROOT", "/nowhere")]);
-        assert_eq!((found.mode, found.start.project.as_str()), (Mode::Offline, "my-project"));
+        let found = resolve(
+            json!({"mode": "clod", "project": "my project"}),
+            &[("SWANLAB_ROOT", "/nowhere")],
+        );
+        assert_eq!(
+            (found.mode, found.start.project.as_str()),
+            (Mode::Offline, "my-project")
+        );
         assert_eq!(found.notes.len(), 2);
         assert_eq!(found.start.id.len(), 8);
         let found = resolve(json!({}), &[("SWANLAB_ROOT", "/nowhere")]);
-        assert_eq!((found.mode, found.start.project.as_str()), (Mode::Cloud, "ms-swift"));
+        assert_eq!(
+            (found.mode, found.start.project.as_str()),
+            (Mode::Cloud, "ms-swift")
+        );
         assert_eq!(found.account.web_host, WEB_HOST);
         assert_eq!(found.log_dir, PathBuf::from("output/v0/swanlog"));
         assert!(found.notes.is_empty());
@@ -298,7 +329,10 @@ mod tests {
         };
         netrc::write(&home.path().join(".netrc"), &entry).unwrap();
         let found = resolve(json!({}), &[("SWANLAB_ROOT", &root)]).account;
-        assert_eq!((found.api_host.as_str(), found.web_host.as_str()), ("http://lab:8000", "http://pages"));
+        assert_eq!(
+            (found.api_host.as_str(), found.web_host.as_str()),
+            ("http://lab:8000", "http://pages")
+        );
         assert_eq!(found.key, Some("stored".to_owned().into()));
         let other = resolve(json!({"host": "http://other"}), &[("SWANLAB_ROOT", &root)]).account;
         assert_eq!((other.key, other.api_host.as_str()), (None, "http://other"));

@@ -4,7 +4,9 @@
 //! the tracker gives is written in one go, so that a run that is killed loses nothing that was logged.
 
 use super::framing::{HEADER, frame};
-use super::record::{Body, Column, Finish, Log, Media, MediaItem, MediaValue, Record, Save, Scalar};
+use super::record::{
+    Body, Column, Finish, Log, Media, MediaItem, MediaValue, Record, Save, Scalar,
+};
 use super::record::{ScalarValue, Start, Timestamp, class, kind, number};
 use super::values::{digest, section, system_column};
 use prost::Message;
@@ -51,7 +53,10 @@ impl Store {
         }
         let dir = new_dir(log_dir, &start.id)?;
         let path = dir.join(file_name(&start.id));
-        let file = OpenOptions::new().create_new(true).append(true).open(path)?;
+        let file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .open(path)?;
         let file = Arc::new(file);
         // A file system without locks does without.
         let _ = file.try_lock();

@@ -104,7 +104,11 @@ fn one(what: &Sync, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) ->
         && known.finished
         && known.sent >= length
     {
-        say(&format!("{}: everything is there already: {}", dir.display(), known.page));
+        say(&format!(
+            "{}: everything is there already: {}",
+            dir.display(),
+            known.page
+        ));
         return Ok(());
     }
     let mut patience = Tries { say };
@@ -112,7 +116,9 @@ fn one(what: &Sync, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) ->
     link.take_up(&mut part);
     let mut end = None;
     loop {
-        let batch = link.send(&mut part, u64::MAX, &mut patience).map_err(Error::new)?;
+        let batch = link
+            .send(&mut part, u64::MAX, &mut patience)
+            .map_err(Error::new)?;
         end = batch.finish.or(end);
         if part.reader.at() >= length || batch.records == 0 {
             break;
@@ -125,22 +131,37 @@ fn one(what: &Sync, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) ->
         None => Some(state::CRASHED),
     };
     if let Some(how) = how {
-        link.finish(&mut part, how, &mut patience).map_err(Error::new)?;
+        link.finish(&mut part, how, &mut patience)
+            .map_err(Error::new)?;
     }
     report(dir, &link, &part, say);
     Ok(())
 }
 
 fn report(dir: &Path, link: &Link, part: &Part, say: &mut dyn FnMut(&str)) {
-    let mut line = format!("{}: {} records sent: {}", dir.display(), link.records, link.page());
+    let mut line = format!(
+        "{}: {} records sent: {}",
+        dir.display(),
+        link.records,
+        link.page()
+    );
     if link.skipped > 0 {
-        line += &format!("\n  {} were there already, or later steps of the same names are", link.skipped);
+        line += &format!(
+            "\n  {} were there already, or later steps of the same names are",
+            link.skipped
+        );
     }
     if let Some(complaint) = &link.complaint {
-        line += &format!("\n  the server did not take {} shipments: {complaint}", link.refused);
+        line += &format!(
+            "\n  the server did not take {} shipments: {complaint}",
+            link.refused
+        );
     }
     if part.reader.damaged() > 0 {
-        line += &format!("\n  {} damaged blocks of 32 KiB were left out", part.reader.damaged());
+        line += &format!(
+            "\n  {} damaged blocks of 32 KiB were left out",
+            part.reader.damaged()
+        );
     }
     say(&line);
 }
@@ -156,7 +177,10 @@ impl Patience for Tries<'_> {
             return false;
         }
         let pause = pause(failure, tried);
-        (self.say)(&format!("{failure}; trying again in {:.0} s", pause.as_secs_f64()));
+        (self.say)(&format!(
+            "{failure}; trying again in {:.0} s",
+            pause.as_secs_f64()
+        ));
         std::thread::sleep(pause);
         true
     }

@@ -61,7 +61,7 @@ pub struct Task {
     /// The folder of the file that is being written.
     pub dir: PathBuf,
     /// Keeps others from sending it too.
-    pub lock: Arc<File>,
+    pub _lock: Arc<File>,
     /// Time between two shipments.
     pub interval: Duration,
     /// Speaks to the user.
@@ -169,7 +169,11 @@ impl<'a> Sender<'a> {
             let limit = self.await_more(part.reader.at());
             let batch = link.send(&mut part, limit, waits)?;
             if let Some(finish) = batch.finish {
-                let how = if finish.state == 0 { state::FINISHED } else { finish.state };
+                let how = if finish.state == 0 {
+                    state::FINISHED
+                } else {
+                    finish.state
+                };
                 link.finish(&mut part, how, waits)?;
                 if let Some(complaint) = &link.complaint {
                     self.task.voice.warn(&format!(
@@ -243,7 +247,8 @@ impl Patience for Waits<'_> {
     fn fine(&mut self) {
         if let Some(since) = self.away.take() {
             let seconds = since.elapsed().as_secs();
-            self.voice.note(&format!("the server answers again, after {seconds} s"));
+            self.voice
+                .note(&format!("the server answers again, after {seconds} s"));
         }
     }
 }

@@ -173,7 +173,11 @@ pub fn yaml(value: &Value) -> String {
         ) -> io::Result<()> {
             for c in text.chars() {
                 match c {
-                    '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}'
+                    '\u{7f}'..='\u{9f}'
+                    | '\u{2028}'
+                    | '\u{2029}'
+                    | '\u{feff}'
+                    | '\u{fffe}'
                     | '\u{ffff}' => write!(out, "\\u{:04x}", c as u32)?,
                     c => write!(out, "{c}")?,
                 }
@@ -242,8 +246,14 @@ mod tests {
             ..RunInfo::default()
         };
         let text = yaml(&config(&run));
-        assert!(text.contains(r#""lr":{"desc":"","sort":0,"value":1.0e-5}"#), "{text}");
-        assert!(text.contains("1.0e+20") && text.contains(r#""a\u007f\"b\n""#), "{text}");
+        assert!(
+            text.contains(r#""lr":{"desc":"","sort":0,"value":1.0e-5}"#),
+            "{text}"
+        );
+        assert!(
+            text.contains("1.0e+20") && text.contains(r#""a\u007f\"b\n""#),
+            "{text}"
+        );
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["lr"]["value"], 1e-5);
         assert_eq!(read["t"]["value"], "a\u{7f}\"b\n");

@@ -77,7 +77,9 @@ impl Mailbox {
             .from(self.from.clone())
             .to(self.to.clone())
             .subject(message.subject());
-        letter.body(message.text()).map_err(|error| error.to_string())
+        letter
+            .body(message.text())
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -102,14 +104,18 @@ mod tests {
         let message = Message::new(Language::English, &facts, &end);
         let letter = String::from_utf8(mailbox.letter(&message).unwrap().formatted()).unwrap();
         assert!(letter.contains("To: you@example.org\r\n"), "{letter}");
-        assert!(letter.contains("Your experiment was interrupted"), "{letter}");
+        assert!(
+            letter.contains("Your experiment was interrupted"),
+            "{letter}"
+        );
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let error = |options| mailbox(options).err().unwrap();
         assert!(error(json!({})).contains("sender_email"));
-        let no_server = json!({"sender_email": "me@example.org", "receiver_email": "you@example.org"});
+        let no_server =
+            json!({"sender_email": "me@example.org", "receiver_email": "you@example.org"});
         assert!(error(no_server).contains("smtp_server"));
         assert!(error(json!({"sender_email": "me"})).contains("no address"));
     }

@@ -36,7 +36,11 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     pub(super) fn new(language: Language, facts: &'a Facts, end: &'a EndState) -> Self {
-        Self { language, facts, end }
+        Self {
+            language,
+            facts,
+            end,
+        }
     }
 
     fn says<'b>(&self, chinese: &'b str, english: &'b str) -> &'b str {
@@ -54,7 +58,9 @@ impl<'a> Message<'a> {
                 "SwanLab | Your experiment completed successfully"
             }
             (EndState::Interrupted, Language::Chinese) => "SwanLab | 您的实验已被中断",
-            (EndState::Interrupted, Language::English) => "SwanLab | Your experiment was interrupted",
+            (EndState::Interrupted, Language::English) => {
+                "SwanLab | Your experiment was interrupted"
+            }
             (EndState::Crashed(_), Language::Chinese) => "SwanLab | 您的实验遇到错误",
             (EndState::Crashed(_), Language::English) => {
                 "SwanLab | Your experiment encountered an error"
@@ -64,7 +70,9 @@ impl<'a> Message<'a> {
 
     /// The whole message.
     pub(super) fn text(&self) -> String {
-        let mut text = self.says("SwanLab 消息通知\n", "SwanLab Message Notification\n").to_owned();
+        let mut text = self
+            .says("SwanLab 消息通知\n", "SwanLab Message Notification\n")
+            .to_owned();
         text += self.subject();
         if let EndState::Crashed(error) = self.end {
             let _ = write!(text, ": {}", error.chars().take(1000).collect::<String>());
@@ -107,6 +115,9 @@ mod tests {
         );
         let end = EndState::Finished(serde_json::Map::new());
         let chinese = Message::new(Language::Chinese, &facts, &end).text();
-        assert!(chinese.contains("您的实验已成功完成\n项目: swift-robot"), "{chinese}");
+        assert!(
+            chinese.contains("您的实验已成功完成\n项目: swift-robot"),
+            "{chinese}"
+        );
     }
 }

@@ -51,7 +51,8 @@ impl Notification {
                     )
                 })?;
                 let url = options.webhook_url.clone();
-                let url = url.ok_or_else(|| format!("notification_method {name} needs webhook_url"))?;
+                let url =
+                    url.ok_or_else(|| format!("notification_method {name} needs webhook_url"))?;
                 Method::Webhook {
                     kind,
                     url,
