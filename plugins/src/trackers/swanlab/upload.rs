@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 /// How long the thread sleeps at most, so that the server hears of the run in time.
 const REST: Duration = Duration::from_secs(60);
 
+/// How long a server may be away before anything is said about it.
+const MOMENT: Duration = Duration::from_secs(5);
+/// After so long it is asked less often.
+const LONG: Duration = Duration::from_secs(300);
+
 /// What run and thread know of each other.
 #[derive(Default)]
 struct State {
@@ -206,26 +211,28 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// A run waits for its server as long as it goes on, and says so once.
+/// A run waits for its server as long as it goes on; what takes longer than a moment is said once.
 struct Waits<'a> {
     shared: &'a Shared,
     voice: &'a Voice,
-    away: Option<Instant>,
+    /// Since when the server is away, and whether that was said.
+    away: Option<(Instant, bool)>,
 }
 
 impl Patience for Waits<'_> {
     fn again(&mut self, failure: &Failure, tried: u32) -> bool {
-        let since = *self.away.get_or_insert_with(|| {
+        let (since, said) = self.away.get_or_insert_with(|| (Instant::now(), false));
+        if since.elapsed() >= MOMENT && !*said {
+            *said = true;
             self.voice.warn(&format!(
                 "{failure}. Training goes on; what it logs is kept and sent when the server answers"
             ));
-            Instant::now()
-        });
-        // One that has been away for long is asked less often, and a run that ends asks without much waiting.
-        let mut most = pause(failure, tried);
-        if since.elapsed() > Duration::from_secs(300) {
-            most = most.max(Duration::from_secs(30));
         }
+        // One that has been away for long is asked less often.
+        let most = match since.elapsed() > LONG {
+            true => pause(failure, tried).max(Duration::from_secs(30)),
+            false => pause(failure, tried),
+        };
         let mut state = self.shared.state();
         let ending = state.until.is_some();
         let wake = Instant::now() + most;
@@ -233,19 +240,19 @@ impl Patience for Waits<'_> {
             let now = Instant::now();
             match state.until {
                 Some(until) if now >= until => return false,
-                // Told of the end while it waited.
+                // Told of the end while it waited: asks once more at once.
                 Some(_) if !ending => return true,
-                _ => {}
+                _ if now >= wake => return true,
+                until => {
+                    let next = until.map_or(wake, |until| wake.min(until));
+                    state = self.shared.sleep(state, next - now);
+                }
             }
-            if now >= wake {
-                return true;
-            }
-            state = self.shared.sleep(state, wake - now);
         }
     }
 
     fn fine(&mut self) {
-        if let Some(since) = self.away.take() {
+        if let Some((since, true)) = self.away.take() {
             let seconds = since.elapsed().as_secs();
             self.voice
                 .note(&format!("the server answers again, after {seconds} s"));
