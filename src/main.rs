@@ -8,6 +8,7 @@ mod infer;
 mod model;
 mod plugin;
 mod sft;
+mod swanlab;
 
 use apus_core::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
@@ -83,6 +84,7 @@ fn command(words: &[String]) -> Command {
         .subcommand(config::command(Tool::Bench))
         .subcommand(components::command())
         .subcommand(plugin::command())
+        .subcommand(swanlab::command())
 }
 
 /// The components, those of plugins on the command line among them.
@@ -120,6 +122,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
         Some(("bench", matches)) => bench::run(&resolve(matches, options)?),
         Some(("components", matches)) => components::run(matches),
         Some(("plugin", matches)) => plugin::run(matches),
+        Some(("swanlab", matches)) => swanlab::run(matches),
         _ => Ok(Ended::Done),
     }
 }
