@@ -142,6 +142,14 @@ pub fn system_column(key: &str) -> Column {
 /// The configuration as the server takes it.
 pub fn config(run: &RunInfo) -> Value {
     let mut all = run.config.clone();
+    for (name, theirs) in [
+        ("parameters", "model_num_parameters"),
+        ("trainable", "model_num_trainable"),
+    ] {
+        if let Some(count) = run.model.get(name) {
+            all.insert(theirs.to_owned(), count.clone());
+        }
+    }
     all.insert("UPPERFRAME".to_owned(), "Apus".into());
     let entries = all.into_iter().enumerate().map(|(sort, (name, value))| {
         let entry = json!({"desc": "", "sort": sort, "value": value});
