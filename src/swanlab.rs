@@ -2,7 +2,7 @@
 
 use crate::{Ended, Failure};
 use anyhow::{Context, anyhow};
-use apus_plugins::swanlab::{self, Secret, Sync};
+use apus_plugins::swanlab::{self, Secret, SyncRequest};
 use clap::{Arg, ArgMatches, Command};
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
@@ -105,7 +105,7 @@ fn verify(matches: &ArgMatches) -> anyhow::Result<()> {
 
 fn sync(matches: &ArgMatches) -> anyhow::Result<()> {
     let dirs = matches.get_many::<String>("dirs").unwrap_or_default();
-    let what = Sync {
+    let what = SyncRequest {
         dirs: dirs.map(PathBuf::from).collect(),
         id: given(matches, "id"),
         host: given(matches, "host"),

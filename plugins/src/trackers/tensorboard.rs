@@ -164,7 +164,8 @@ fn text(tag: String, text: &str) -> Entry {
 /// A picture with the sizes that stand at the head of a PNG.
 fn image(tag: String, png: &[u8]) -> Result<Entry> {
     let size = |at: usize| Some(i32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?));
-    let (Some(width), Some(height), true) = (size(16), size(20), png.starts_with(b"\x89PNG")) else {
+    let (Some(width), Some(height), true) = (size(16), size(20), png.starts_with(b"\x89PNG"))
+    else {
         return Err(Error::new(format!("the picture {tag} is no PNG")));
     };
     Ok(Entry {
@@ -340,7 +341,9 @@ mod tests {
             (2, "train/loss", Some(1.5)),
         ];
         assert_eq!(numbers, wanted);
-        let mut entries = events.iter().flat_map(|e| e.summary.iter().flat_map(|s| &s.value));
+        let mut entries = events
+            .iter()
+            .flat_map(|e| e.summary.iter().flat_map(|s| &s.value));
         let dot = entries.find_map(|entry| entry.image.clone()).unwrap();
         assert_eq!((dot.width, dot.height), (1, 1));
         assert_eq!(dot.encoded_image_string, testing::DOT);

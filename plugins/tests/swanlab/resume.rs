@@ -16,7 +16,7 @@ fn part(server: &Server, info: &RunInfo, steps: std::ops::RangeInclusive<u64>, e
 /// Waits until the sender of a run has left it alone, as the end of its process would have made it.
 fn ended(dir: &Path) {
     let run = folders(dir).remove(0);
-    let file = std::fs::File::open(run.join("run-abcd1234.swanlab")).unwrap();
+    let file = std::fs::File::open(run.join("debug/lock")).unwrap();
     file.lock().unwrap();
 }
 

@@ -195,7 +195,7 @@ fn the_key_is_in_no_file() {
             }
         }
     }
-    assert_eq!(looked, 2);
+    assert_eq!(looked, 3);
     let sent = format!("{:?}", server.experiment());
     assert!(sent.contains("the key is ***") && !sent.contains(KEY));
 }

@@ -1,16 +1,16 @@
 //! Sending what a run left on disk.
 
 use super::*;
-use apus_plugins::swanlab::{Sync, sync};
+use apus_plugins::swanlab::{SyncRequest, sync};
 use apus_sdk::Level;
 
 /// Sends these runs to a server.
 pub fn send(server: &Server, dirs: &[PathBuf]) -> apus_sdk::Result<Vec<String>> {
-    let what = Sync {
+    let what = SyncRequest {
         dirs: dirs.to_vec(),
         host: Some(server.url.clone()),
         key: Some(KEY.to_owned().into()),
-        ..Sync::default()
+        ..SyncRequest::default()
     };
     let mut said = Vec::new();
     sync(&what, &mut |line| said.push(line.to_owned()))?;
@@ -126,13 +126,13 @@ fn another_id_and_project_can_be_given() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start();
     let run = offline(dir.path(), Some(&finished()));
-    let what = Sync {
+    let what = SyncRequest {
         dirs: vec![run],
         id: Some("other".to_owned()),
         project: Some("q".to_owned()),
         host: Some(server.url.clone()),
         key: Some(KEY.to_owned().into()),
-        ..Sync::default()
+        ..SyncRequest::default()
     };
     sync(&what, &mut |_| {}).unwrap();
     let world = server.world();

@@ -19,7 +19,7 @@ const COLUMNS: usize = 3000;
 /// Files in one request for addresses.
 const FILES: usize = 100;
 /// How often a file is offered to the store.
-const STORE_TRIES: u32 = 4;
+const STORE_TRIES: u32 = 3;
 /// After so many things in a row that the server does not take, no more are offered.
 const REFUSALS: u32 = 20;
 

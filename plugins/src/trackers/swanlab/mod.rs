@@ -9,6 +9,7 @@ mod batch;
 mod framing;
 mod http;
 mod link;
+mod lock;
 mod login;
 mod machine;
 mod netrc;
@@ -34,7 +35,7 @@ use run::Run;
 pub use secret::Secret;
 use serde_json::{Map, Value};
 use settings::process_env;
-pub use sync::{Sync, sync};
+pub use sync::{SyncRequest, sync};
 
 apus_sdk::options! {
     struct Swanlab {

@@ -71,12 +71,6 @@ impl Part {
             )),
         }
     }
-
-    /// Whether somebody is writing or sending it.
-    pub fn is_taken(dir: &Path) -> bool {
-        let file = file(dir).and_then(File::open);
-        file.is_ok_and(|file| store::is_locked(&file))
-    }
 }
 
 /// The folders of a run below these folders, oldest first.

@@ -1,9 +1,10 @@
 //! A run that is going on: what it reports goes to the file, and the thread that sends it is woken.
 
 use super::Swanlab;
+use super::lock::Lock;
 use super::machine;
 use super::notify::{Facts, Notification};
-use super::part::{self, Part};
+use super::part;
 use super::record::{Timestamp, kind, number, save, state};
 use super::say::Voice;
 use super::secret::Secret;
@@ -27,6 +28,10 @@ pub struct Run {
     uploader: Option<Uploader>,
     notification: Option<Notification>,
     voice: Voice,
+    /// Keeps others away from the folder, if no thread does.
+    lock: Option<Lock>,
+    /// Whether it was said that the file cannot be written.
+    stuck: bool,
 }
 
 impl Run {
@@ -71,11 +76,13 @@ impl Run {
         store.save(number::METADATA, save::METADATA, name, machine);
         store.flush()?;
         let mut begun = Self {
+            lock: Lock::take(store.dir()),
             uploader: None,
             settings,
             store,
             notification,
             voice,
+            stuck: false,
         };
         if begun.settings.mode == Mode::Cloud {
             begun.connect(run);
@@ -95,6 +102,9 @@ impl Run {
             ));
             return;
         }
+        let Some(lock) = self.lock.take() else {
+            return;
+        };
         let task = Task {
             account,
             earlier: earlier(
@@ -104,7 +114,7 @@ impl Run {
                 self.store.dir(),
             ),
             dir: self.store.dir().to_owned(),
-            _lock: self.store.lock(),
+            _lock: lock,
             interval: self.settings.interval,
             voice: self.voice.clone(),
         };
@@ -116,9 +126,18 @@ impl Run {
         }
     }
 
-    /// Writes what was added and wakes the thread.
+    /// Writes what was added and wakes the thread. A disk that is full for a while costs what was logged meanwhile.
     fn ship(&mut self) -> Result<()> {
-        self.store.flush()?;
+        if let Err(error) = self.store.flush() {
+            if !self.stuck {
+                let dir = self.store.dir().display();
+                self.voice
+                    .warn(&format!("{dir}: {error}; what is logged now is lost"));
+            }
+            self.stuck = true;
+            return Ok(());
+        }
+        self.stuck = false;
         if let Some(uploader) = &self.uploader {
             uploader.written(self.store.end());
         }
@@ -246,7 +265,7 @@ impl Run {
 }
 
 /// Folders of the run's earlier files, beside this one and beside the checkpoint that it goes on from.
-fn earlier(log_dir: &Path, run: &RunInfo, id: &str, own: &Path) -> Vec<PathBuf> {
+fn earlier(log_dir: &Path, run: &RunInfo, id: &str, own: &Path) -> Vec<(PathBuf, Lock)> {
     if run.resumed_at == 0 {
         return Vec::new();
     }
@@ -258,7 +277,9 @@ fn earlier(log_dir: &Path, run: &RunInfo, id: &str, own: &Path) -> Vec<PathBuf> 
     if let Some(before) = checkpoint.and_then(|checkpoint| Path::new(checkpoint).parent()) {
         places.push(before.join("swanlog"));
     }
-    let mut found = part::folders(&places, id);
-    found.retain(|dir| dir != own && !Part::is_taken(dir));
-    found
+    let found = part::folders(&places, id);
+    let others = found.into_iter().filter(|dir| dir != own);
+    others
+        .filter_map(|dir| Lock::take(&dir).map(|lock| (dir, lock)))
+        .collect()
 }

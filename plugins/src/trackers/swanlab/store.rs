@@ -11,20 +11,21 @@ use super::record::{ScalarValue, Start, Timestamp, class, kind, number};
 use super::values::{digest, section, system_column};
 use prost::Message;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The file of a run that is going on.
 pub struct Store {
     /// Its folder.
     dir: PathBuf,
-    file: Arc<File>,
-    /// Where the file ends.
+    file: File,
+    /// Where the file ends, with what was not written yet.
     end: u64,
     /// What was not written yet.
     buffer: Vec<u8>,
+    /// Where that begins.
+    written: u64,
     /// A record on its way into the buffer.
     record: Vec<u8>,
     next: i64,
@@ -57,14 +58,12 @@ impl Store {
             .create_new(true)
             .append(true)
             .open(path)?;
-        let file = Arc::new(file);
-        // A file system without locks does without.
-        let _ = file.try_lock();
         let mut store = Self {
             dir,
             file,
             end: HEADER.len() as u64,
             buffer: HEADER.to_vec(),
+            written: 0,
             record: Vec::new(),
             next: 1,
             columns: HashSet::new(),
@@ -87,11 +86,6 @@ impl Store {
         self.end
     }
 
-    /// As long as somebody has this, the file is locked.
-    pub fn lock(&self) -> Arc<File> {
-        Arc::clone(&self.file)
-    }
-
     fn put(&mut self, num: i64, body: Body) {
         let record = Record {
             num,
@@ -110,14 +104,23 @@ impl Store {
         self.put(num, body);
     }
 
-    /// Writes what was added.
+    /// Writes what was added. If that fails, the file stays as it was before: what was added is lost, and what comes later
+    /// is not.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
-        let written = (&*self.file).write_all(&self.buffer);
+        let done = self.file.write_all(&self.buffer);
         self.buffer.clear();
-        written
+        match done {
+            Ok(()) => self.written = self.end,
+            Err(_) => {
+                // What may have been written in part.
+                let _ = self.file.set_len(self.written);
+                self.end = self.written;
+            }
+        }
+        done
     }
 
     /// Something about the whole run; `num` and `kind` belong together.
@@ -243,7 +246,45 @@ fn new_dir(log_dir: &Path, id: &str) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether another process (or a run of this one) has the file for itself.
-pub fn is_locked(file: &File) -> bool {
-    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+#[cfg(test)]
+mod tests {
+    use super::super::framing::Reader;
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_does_not_spoil_what_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = Start {
+            id: "abcd1234".to_owned(),
+            ..Start::default()
+        };
+        let mut store = Store::create(dir.path(), start, 0).unwrap();
+        let path = store.dir().join(file_name("abcd1234"));
+        let log = |store: &mut Store, step| {
+            store.scalar("train/loss", step, 0.5, Timestamp::now());
+            store.flush()
+        };
+        log(&mut store, 1).unwrap();
+        let good = std::mem::replace(&mut store.file, File::open(&path).unwrap());
+        assert!(log(&mut store, 2).is_err());
+        store.file = good;
+        log(&mut store, 3).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), store.end());
+
+        let mut reader = Reader::new(File::open(path).unwrap()).unwrap();
+        let mut steps = Vec::new();
+        while let Some(record) = reader.next().unwrap() {
+            if let Some(Body::Scalar(scalar)) = Record::decode(&*record).unwrap().body {
+                steps.push(scalar.step);
+            }
+        }
+        assert_eq!((steps, reader.damaged()), (vec![1, 3], 0));
+    }
+
+    #[test]
+    fn two_runs_of_a_second_have_folders_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let made: HashSet<PathBuf> = (0..3).map(|_| new_dir(dir.path(), "a").unwrap()).collect();
+        assert_eq!(made.len(), 3);
+    }
 }

@@ -2,15 +2,14 @@
 
 use super::http::Failure;
 use super::link::Link;
+use super::lock::Lock;
 use super::login::no_key;
 use super::part::Part;
 use super::record::state;
 use super::retry::{Patience, pause};
 use super::secret::Secret;
 use super::settings::{Account, process_env};
-use super::store::is_locked;
 use apus_sdk::{Error, Result};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// How often something is tried.
@@ -18,7 +17,7 @@ const TRIES: u32 = 6;
 
 /// What is to be sent, and where.
 #[derive(Debug, Clone, Default)]
-pub struct Sync {
+pub struct SyncRequest {
     /// Folders `swanlog/run-...`, or folders that hold such folders.
     pub dirs: Vec<PathBuf>,
     /// The run that it goes to; the one that the file names if not given.
@@ -37,7 +36,7 @@ pub struct Sync {
 ///
 /// # Errors
 /// A folder that holds no run, a server that refuses or stays away. What was sent stays sent.
-pub fn sync(what: &Sync, say: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn sync(what: &SyncRequest, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut dirs = Vec::new();
     for dir in &what.dirs {
         dirs.extend(runs_in(dir)?);
@@ -81,14 +80,13 @@ fn runs_in(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn one(what: &Sync, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
-    let file = File::open(super::part::file(dir)?)?;
-    if is_locked(&file) {
+fn one(what: &SyncRequest, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let Some(_lock) = Lock::take(dir) else {
         return Err(Error::new(
             "the run is still going on or being sent; a run in mode cloud sends by itself, others can be sent when they \
              are over",
         ));
-    }
+    };
     let mut part = Part::open(dir)?;
     let replace = |place: &mut String, new: &Option<String>| {
         if let Some(new) = new {
@@ -99,7 +97,7 @@ fn one(what: &Sync, account: &Account, dir: &Path, say: &mut dyn FnMut(&str)) ->
     replace(&mut part.start.project, &what.project);
     replace(&mut part.start.workspace, &what.workspace);
     let id = part.start.id.clone();
-    let length = file.metadata()?.len();
+    let length = std::fs::metadata(super::part::file(dir)?)?.len();
     if let Some(known) = super::progress::Progress::read(dir, &account.api_host, &id)
         && known.finished
         && known.sent >= length

@@ -2,12 +2,12 @@
 
 use super::http::Failure;
 use super::link::Link;
+use super::lock::Lock;
 use super::part::Part;
 use super::record::state;
 use super::retry::{Patience, pause};
 use super::say::Voice;
 use super::settings::Account;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
@@ -62,11 +62,11 @@ pub struct Task {
     /// Where it goes.
     pub account: Account,
     /// Folders of earlier files of the run, oldest first.
-    pub earlier: Vec<PathBuf>,
+    pub earlier: Vec<(PathBuf, Lock)>,
     /// The folder of the file that is being written.
     pub dir: PathBuf,
     /// Keeps others from sending it too.
-    pub _lock: Arc<File>,
+    pub _lock: Lock,
     /// Time between two shipments.
     pub interval: Duration,
     /// Speaks to the user.
@@ -161,7 +161,7 @@ impl<'a> Sender<'a> {
         let mut link = Link::open(&task.account, &part.start, waits)?;
         task.voice.note(&format!("run at {}", link.page()));
         self.shared.state().page = Some(link.page().to_owned());
-        for dir in &task.earlier {
+        for (dir, _) in &task.earlier {
             // One that cannot be read must not stop the run that goes on.
             if let Ok(mut part) = Part::open(dir) {
                 link.take_up(&mut part);
