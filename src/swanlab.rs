@@ -83,6 +83,9 @@ fn login(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let (user, file) = swanlab::login(given(matches, "host").as_deref(), Secret::from(key))?;
     println!("logged in as {user}; the key is in {}", file.display());
+    if std::env::var_os("SWANLAB_API_KEY").is_some() {
+        eprintln!("note: SWANLAB_API_KEY is set and goes before the stored key");
+    }
     Ok(())
 }
 

@@ -111,6 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_not_there_is_named_and_the_password_is_not() {
+        let options = json!({"sender_email": "me@example.org", "receiver_email": "you@example.org",
+            "smtp_server": "127.0.0.1", "smtp_port": 9, "secret": "topsecret"});
+        let (facts, end) = (Facts::default(), EndState::Interrupted);
+        let message = Message::new(Language::Chinese, &facts, &end);
+        let error = mailbox(options).unwrap().send(&message).unwrap_err();
+        assert!(error.starts_with("email by 127.0.0.1:9: "), "{error}");
+        assert!(!error.contains("topsecret"), "{error}");
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let error = |options| mailbox(options).err().unwrap();
         assert!(error(json!({})).contains("sender_email"));
