@@ -10,6 +10,7 @@ mod plugin;
 mod report;
 mod sft;
 mod watch;
+mod swanlab;
 
 use apus_core::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
@@ -87,6 +88,7 @@ fn command(words: &[String]) -> Command {
         .subcommand(watch::command())
         .subcommand(components::command())
         .subcommand(plugin::command())
+        .subcommand(swanlab::command())
 }
 
 /// The components, those of plugins on the command line among them.
@@ -126,6 +128,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
         Some(("watch", matches)) => watch::run(matches),
         Some(("components", matches)) => components::run(matches),
         Some(("plugin", matches)) => plugin::run(matches),
+        Some(("swanlab", matches)) => swanlab::run(matches),
         _ => Ok(Ended::Done),
     }
 }

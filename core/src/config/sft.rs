@@ -106,6 +106,19 @@ pub struct SftConfig {
     pub tracker_timeout: f64,
     pub run_name: Option<String>,
     pub tui: bool,
+    pub swanlab_token: Option<String>,
+    pub swanlab_project: Option<String>,
+    pub swanlab_workspace: Option<String>,
+    pub swanlab_exp_name: Option<String>,
+    pub swanlab_mode: Option<String>,
+    pub swanlab_notification_method: Option<String>,
+    pub swanlab_webhook_url: Option<String>,
+    pub swanlab_secret: Option<String>,
+    pub swanlab_sender_email: Option<String>,
+    pub swanlab_receiver_email: Option<String>,
+    pub swanlab_smtp_server: Option<String>,
+    pub swanlab_smtp_port: Option<u16>,
+    pub swanlab_email_language: Option<String>,
     pub sample_prompts: Vec<String>,
     pub max_new_tokens: usize,
     pub temperature: f64,
@@ -210,6 +223,19 @@ impl Default for SftConfig {
             tracker_timeout: 30.0,
             run_name: None,
             tui: false,
+            swanlab_token: None,
+            swanlab_project: None,
+            swanlab_workspace: None,
+            swanlab_exp_name: None,
+            swanlab_mode: None,
+            swanlab_notification_method: None,
+            swanlab_webhook_url: None,
+            swanlab_secret: None,
+            swanlab_sender_email: None,
+            swanlab_receiver_email: None,
+            swanlab_smtp_server: None,
+            swanlab_smtp_port: None,
+            swanlab_email_language: None,
             sample_prompts: Vec::new(),
             max_new_tokens: 128,
             temperature: 0.0,
@@ -288,6 +314,7 @@ impl SftConfig {
             );
         }
         self.check_data()?;
+        self.check_swanlab()?;
         if self.use_dora || self.lora_dropout > 0.0 {
             ensure!(
                 self.target_parameters.is_empty(),
