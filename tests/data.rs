@@ -252,6 +252,23 @@ fn prepared_data_is_found_again() {
         "{said}"
     );
     assert_eq!((again, entries()), (first, 2));
+    let thought = dir.join("thought.jsonl");
+    let row = r#"{"query": "a", "response": "<think>b</think>c"}"#;
+    fs::write(&thought, format!("{row}\n{row}\n")).unwrap();
+    let notes = |flags: &str| {
+        let line = format!(
+            "data {} --tokenizer {GOLDENS}/model_bf16 --current_date 2025-08-05 --samples 0 {flags}",
+            thought.display()
+        );
+        let cache = cache.display().to_string();
+        let said = text(&apus(&words(&line), &[("APUS_CACHE", cache.as_str())]));
+        assert!(said.contains("data: 2 rows: <think>..</think>"), "{said}");
+        said
+    };
+    notes("");
+    notes("--load_from_cache_file true");
+    let said = notes("--load_from_cache_file true");
+    assert!(said.contains("data: 2 rows from"), "{said}");
     for other in [
         "--loss_scale last_round",
         "--system hi",

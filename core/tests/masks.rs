@@ -199,9 +199,9 @@ fn reasoning_of_earlier_turns() {
             options,
         );
         let encoder = encoder.unwrap();
-        let encoded = encoder.encode(&sample(&row)).unwrap();
+        let (encoded, reasoning) = encoder.encode_noting(&sample(&row)).unwrap();
         let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
-        (text, encoder.notes().join("\n"))
+        (text, reasoning.notes().join("\n"))
     };
     let (kept, notes) = encode(true);
     assert!(

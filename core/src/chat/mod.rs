@@ -12,6 +12,7 @@ pub mod harmony;
 pub mod jinja;
 pub mod json;
 pub mod preview;
+pub mod reasoning;
 pub mod scale;
 pub mod split;
 pub mod template;
@@ -22,6 +23,7 @@ mod words;
 
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};
+pub use reasoning::Reasoning;
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};
 pub use tokenizer::Tokenizer;

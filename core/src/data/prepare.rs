@@ -8,7 +8,7 @@ use super::{
     truncate::{Fitted, Truncation, fit},
 };
 use crate::chat::scale::ScaleFailed;
-use crate::chat::{Encoded, Encoder};
+use crate::chat::{Encoded, Encoder, Reasoning};
 use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::{DatasetFormat, Sample};
 use rayon::prelude::*;
@@ -73,8 +73,8 @@ impl Dataset {
 
 /// What became of one record.
 pub(super) enum Outcome {
-    /// Its samples, whole or cut.
-    Samples(Vec<Prepared>),
+    /// Its samples, whole or cut, and what was done to their reasoning.
+    Samples(Vec<Prepared>, Reasoning),
     /// The row is bad.
     Bad(anyhow::Error),
 }
@@ -164,6 +164,7 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
 #[derive(Default)]
 pub(super) struct Tally {
     sources: Vec<SourceReport>,
+    reasoning: Reasoning,
     /// What was dropped and has not been said yet, as far as places are remembered.
     pub news: Vec<String>,
 }
@@ -205,7 +206,10 @@ impl Tally {
                 self.drop(at, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Outcome::Samples(samples) => samples,
+            Outcome::Samples(samples, reasoning) => {
+                self.reasoning += reasoning;
+                samples
+            }
         };
         if samples.is_empty() {
             self.drop(at, NO_SAMPLE, record.to_string());
@@ -254,6 +258,7 @@ impl Tally {
         Report {
             sources: self.sources.clone(),
             unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
+            reasoning: self.reasoning,
             packing: None,
         }
     }
@@ -323,14 +328,15 @@ pub(super) fn outcome(
 /// A loss scale that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
     let mut prepared = Vec::with_capacity(samples.len());
+    let mut reasoning = Reasoning::default();
     for sample in samples {
         match encode_one(sample, encoder, options, &mut prepared) {
-            Ok(()) => {}
+            Ok(noted) => reasoning += noted,
             Err(error) if error.is::<ScaleFailed>() => return Err(error),
             Err(error) => return Ok(Outcome::Bad(error)),
         }
     }
-    Ok(Outcome::Samples(prepared))
+    Ok(Outcome::Samples(prepared, reasoning))
 }
 
 fn encode_one(
@@ -338,8 +344,8 @@ fn encode_one(
     encoder: &Encoder,
     options: &PrepareOptions,
     prepared: &mut Vec<Prepared>,
-) -> Result<()> {
-    let encoded = encoder.encode(sample)?;
+) -> Result<Reasoning> {
+    let (encoded, reasoning) = encoder.encode_noting(sample)?;
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
         let mut all = ids.chain(encoded.labels.iter().copied());
@@ -363,8 +369,8 @@ fn encode_one(
             let parts = parts.into_iter().enumerate();
             prepared.extend(parts.map(|(i, part)| Prepared::Part(part, i == 0)));
             prepared.extend(idle);
-            return Ok(());
+            return Ok(reasoning);
         }
     });
-    Ok(())
+    Ok(reasoning)
 }

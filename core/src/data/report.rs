@@ -1,6 +1,6 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
-use crate::chat::Encoded;
+use crate::chat::{Encoded, Reasoning};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -17,6 +17,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// Loss scales that changed no weight in any row.
     pub unmatched_scales: Vec<String>,
+    /// What was done to the reasoning of rows.
+    pub reasoning: Reasoning,
     /// How full the packed rows are, where samples are packed.
     pub packing: Option<Packing>,
 }

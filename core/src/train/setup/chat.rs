@@ -50,7 +50,8 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         .map(|spec| Ok((scale_name(spec), registry::build::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
     let chain = Chain::new(scales)?;
-    Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
+    let encoder = Encoder::new(Arc::new(tokenizer), template, chain, options.encode)?;
+    Ok(encoder.of_folder(dir))
 }
 
 /// Where the tokenizer and the chat template of a run are: `--tokenizer`, or the model's directory.

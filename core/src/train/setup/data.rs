@@ -1,6 +1,5 @@
 //! From a configuration to the data of a run: read, prepared, or as a stream.
 
-use super::chat::{chat_dir, model_word};
 use crate::chat::{Encoded, Encoder};
 use crate::config::{FLAGS, SftConfig, Spec};
 use crate::data::cache::{self, Fingerprint};
@@ -9,7 +8,6 @@ use crate::data::{
     self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
     read_sets,
 };
-use crate::hub::Hub;
 use crate::model::Config;
 use crate::{plugin, registry};
 use anyhow::{Context, Result, ensure};
@@ -104,10 +102,12 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     if let (true, Some(max_length)) = (config.packing, config.max_length) {
         train.pack(max_length);
     }
-    let val = match sets.val.is_empty() {
+    let mut val = match sets.val.is_empty() {
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
     };
+    // Whether a scale matches is asked of what is trained.
+    val.report.unmatched_scales.clear();
     // Columns of a stream are not known yet.
     let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
     for line in of_columns
@@ -116,7 +116,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     {
         eprintln!("warning: {line}");
     }
-    for note in encoder.notes() {
+    let mut reasoning = train.report.reasoning;
+    reasoning += val.report.reasoning;
+    for note in reasoning.notes() {
         eprintln!("data: {note}");
     }
     let stream = StreamOptions {
@@ -141,8 +143,6 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
 
 /// The cache of prepared data, for everything that what is prepared depends on.
 fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
-    let dir = chat_dir(config, model_word(config))?;
-    let dir = Hub::from_environment().tokenizer(&dir)?;
     let options = serde_json::to_value(config)?;
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));
@@ -150,12 +150,14 @@ fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) 
     settings.flags(flags)?;
     settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
     settings.text(&serde_json::to_string(&plugin::records())?);
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-    ] {
-        settings.file(&dir.join(name))?;
+    if let Some(folder) = encoder.folder() {
+        for name in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ] {
+            settings.file(&folder.join(name))?;
+        }
     }
     Ok(Cache::new(cache::folder()?, settings))
 }
