@@ -327,6 +327,17 @@ mod tests {
         assert!(a > 400 && b == 500, "{a} {b}");
         let (_, b, val) = mixed(Stopping::AllExhausted, 0.2);
         assert_eq!((b, val.len()), (400, 101));
+        // Validation sets are not mixed.
+        let sets = read_sets(&SourceOptions {
+            dataset: vec![few.clone(), many.clone()],
+            val_dataset: vec![many, few],
+            mix: Some(Mix {
+                probabilities: vec![0.5, 0.5],
+                stopping: Stopping::FirstExhausted,
+            }),
+            ..SourceOptions::default()
+        });
+        assert_eq!(sets.unwrap().val.len(), 505);
     }
 
     #[test]

@@ -7,12 +7,16 @@ use super::{
     message,
     row::{columns, conversation, first, list},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
-use serde::Deserialize;
+use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
 
 const COLUMNS: [&str; 3] = ["conversations", "conversation", "messages"];
-#[derive(Deserialize)]
-struct ShareGpt;
+
+options! {
+    struct ShareGpt {
+        /// Whether the system message may stand in a column `system_prompt`, in any case.
+        auto_column_mapping: bool = true,
+    }
+}
 
 impl DatasetFormat for ShareGpt {
     fn recognises(&self, columns: &[&str]) -> bool {
@@ -32,7 +36,7 @@ impl DatasetFormat for ShareGpt {
         };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
         let messages = message::read_all(list(name, value)?).map_err(in_column)?;
-        conversation(&row, messages)
+        conversation(&row, messages, self.auto_column_mapping)
     }
 }
 
@@ -54,14 +58,18 @@ mod tests {
             json!({"conversation": [{"human": "a", "assistant": "b"}]}),
         ];
         for row in rows {
-            let found = convert(&ShareGpt, row).unwrap();
+            let found = convert(&ShareGpt::default(), row).unwrap();
             assert_eq!(turns(&found), [("user", "a"), ("assistant", "b")]);
         }
     }
 
     #[test]
     fn a_pair_without_an_answer_is_named() {
-        let bad = convert(&ShareGpt, json!({"conversation": [{"human": "a"}]})).unwrap_err();
+        let bad = convert(
+            &ShareGpt::default(),
+            json!({"conversation": [{"human": "a"}]}),
+        )
+        .unwrap_err();
         assert!(bad.to_string().contains("pair 1 needs text"), "{bad}");
     }
 }

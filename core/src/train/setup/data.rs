@@ -14,18 +14,31 @@ use anyhow::{Context, Result, ensure};
 use apus_sdk::{DatasetFormat, Kind, TokenRow};
 use std::sync::Arc;
 
-/// All dataset formats; one alone if it is forced.
+/// The option by which a format says that it knows columns under several names.
+const MAPPING: &str = "auto_column_mapping";
+
+/// All dataset formats; one alone if it is forced. With `exact`, those that know columns under several names
+/// take each by its own name alone.
 ///
 /// # Errors
 /// An unknown format.
-pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
+pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?
         .into_iter()
         .map(|entry| {
-            let spec = match forced {
+            let mut spec = match forced {
                 Some(spec) if spec.name == entry.name => spec.clone(),
-                _ => Spec::named(entry.name),
+                _ => Spec::named(entry.name.as_str()),
             };
+            if exact
+                && entry
+                    .doc
+                    .options
+                    .iter()
+                    .any(|option| option.name == MAPPING)
+            {
+                spec.options.insert(MAPPING.to_owned(), false.into());
+            }
             let format = registry::build::<dyn DatasetFormat>(&spec)?;
             Ok((spec.name, format))
         })
@@ -50,10 +63,6 @@ pub struct Data {
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, nothing left.
 pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
-    ensure!(
-        !config.streaming || !(config.packing || config.group_by_length),
-        "streaming reads the data as it goes: packing and group_by_length need all of it; leave them out"
-    );
     let mix = mix(config)?;
     let sets = read_sets(&SourceOptions {
         dataset: match config.streaming {
@@ -73,7 +82,10 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         "{}: no rows",
         config.dataset.join(", ")
     );
-    let formats = Arc::new(formats(config.dataset_format.as_ref())?);
+    let formats = Arc::new(formats(
+        config.dataset_format.as_ref(),
+        config.disable_auto_column_mapping,
+    )?);
     let options = PrepareOptions {
         max_length: config.max_length,
         truncation: config.truncation_strategy.parse()?,
@@ -127,6 +139,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         columns: config.columns.clone(),
         shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
         data_seed: config.data_seed,
+        packing: config.max_length.filter(|_| config.packing),
         prepare: options,
     };
     let open = || {
