@@ -13,7 +13,7 @@ use crate::chat::{
 };
 use crate::config::Spec;
 use crate::registry;
-use apus_sdk::{Conversation, DatasetFormat, Kind, LossScale, Message, Sample, Turn};
+use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sample, Turn};
 
 /// The names of the loss scales that can stand anywhere in a chain and need no options.
 ///
@@ -22,9 +22,15 @@ use apus_sdk::{Conversation, DatasetFormat, Kind, LossScale, Message, Sample, Tu
 pub fn scales() -> Vec<String> {
     let known = registry::all(Kind::LossScale).expect("names are unique");
     let names = known.into_iter().map(|entry| entry.name);
+    let turn = Turn {
+        role: "assistant",
+        field: Field::Content,
+        query: None,
+        is_last: true,
+    };
     let anywhere = |name: &String| {
         let scale = registry::build::<dyn LossScale>(&Spec::named(name.as_str()));
-        scale.is_ok_and(|scale| scale.base().is_none())
+        scale.is_ok_and(|scale| scale.base().is_none() && scale.segments("", &turn).is_ok())
     };
     names.filter(anywhere).collect()
 }

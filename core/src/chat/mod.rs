@@ -6,6 +6,7 @@
 //! bytes ([`align`]), and the whole is tokenised once ([`encode`]).
 
 pub mod align;
+mod call;
 pub mod encode;
 pub mod frame;
 pub mod harmony;
