@@ -217,7 +217,7 @@ fn a_long_sample_becomes_several() {
         out.display()
     ));
     assert!(
-        said.contains("1 samples longer than max_length were split"),
+        said.contains("1 sample longer than max_length became several"),
         "{said}"
     );
     let rows = rows(&out);

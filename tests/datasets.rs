@@ -94,6 +94,11 @@ fn columns_and_probabilities() {
         names.display()
     )));
     rows(&said, &[("a.jsonl", "query_response┆3┆3")]);
+    let place = |file: &str| {
+        said.find(&format!("{file} "))
+            .expect("its line of the table")
+    };
+    assert!(place("a.jsonl") < place("b.jsonl"), "{said}");
     assert!(said.contains("no row has a column `nix`"), "{said}");
     let named = dir.join("named.jsonl");
     fs::write(&named, "{\"prompt\": \"q\", \"answer\": \"r\"}\n").unwrap();

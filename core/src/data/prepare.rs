@@ -144,7 +144,7 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
         let dropped = source.dropped.get(UNTRAINED)?;
         dropped.first.first()
     });
-    if let Some(place) = untrained {
+    if let Some((_, place)) = untrained {
         message = format!(
             "{message}. Rows without a trained token, the first of them {place}: either the loss \
              scale weighs everything 0, or every message of the assistant says `loss: false`, or \
@@ -203,7 +203,7 @@ impl Tally {
                 return Err(error.context(format!("{record}: bad row (strict)")));
             }
             Outcome::Bad(error) => {
-                self.drop(at, BAD_ROW, format!("{record}: {error:#}"));
+                self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
             Outcome::Samples(samples, reasoning) => {
@@ -212,7 +212,7 @@ impl Tally {
             }
         };
         if samples.is_empty() {
-            self.drop(at, NO_SAMPLE, record.to_string());
+            self.drop(at, record.line, NO_SAMPLE, record.to_string());
         }
         let stop_at_long = options.strict || options.truncation == Truncation::Raise;
         let mut kept = Vec::with_capacity(samples.len());
@@ -226,7 +226,12 @@ impl Tally {
                 ),
                 Prepared::Dropped(reason, length) => {
                     source.longest = source.longest.max(length);
-                    self.drop(at, reason, format!("{record}: {length} tokens"));
+                    self.drop(
+                        at,
+                        record.line,
+                        reason,
+                        format!("{record}: {length} tokens"),
+                    );
                 }
                 Prepared::Whole(sample) => kept.push(sample),
                 Prepared::Cut(sample) => {
@@ -245,9 +250,9 @@ impl Tally {
         Ok(kept)
     }
 
-    fn drop(&mut self, at: usize, reason: &'static str, detail: String) {
+    fn drop(&mut self, at: usize, line: usize, reason: &'static str, detail: String) {
         let news = format!("{detail}; left out ({reason})");
-        if self.sources[at].drop_row(reason, detail) {
+        if self.sources[at].drop_row(reason, line, detail) {
             self.news.push(news);
         }
     }

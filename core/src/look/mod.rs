@@ -15,7 +15,7 @@ use crate::model::Config;
 use crate::plugin;
 use crate::train::setup;
 use anyhow::{Context, Result, ensure};
-use std::io::IsTerminal;
+use console::Term;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,9 +37,10 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);
     let data = setup::data(run, &encoder, vocabulary)?;
-    println!("{}", data.train.report);
+    let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
+    println!("{}", data.train.report.to_fit(columns));
     if !data.val.samples.is_empty() {
-        println!("evaluation\n{}", data.val.report);
+        println!("evaluation\n{}", data.val.report.to_fit(columns));
     }
     let shown = pick::samples(&data.train, config.samples, run.data_seed);
     print(&data.train, &shown, &encoder);
@@ -58,12 +59,12 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
 }
 
 fn print(dataset: &Dataset, shown: &[usize], encoder: &Encoder) {
-    let marks = match std::io::stdout().is_terminal() {
-        true => Marks::Ansi,
-        false => Marks::Brackets,
-    };
     for &index in shown {
-        let text = marked(&dataset.samples[index], encoder.tokenizer(), marks);
+        let text = marked(
+            &dataset.samples[index],
+            encoder.tokenizer(),
+            Marks::of_stdout(),
+        );
         println!("\n--- {}\n{text}", title(dataset, index));
     }
     if !shown.is_empty() {

@@ -118,6 +118,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
     };
+    for dataset in [&mut train, &mut val] {
+        dataset.report.order(&sets.files);
+    }
     // Whether a scale matches is asked of what is trained.
     val.report.unmatched_scales.clear();
     // Columns of a stream are not known yet.
