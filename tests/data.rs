@@ -68,6 +68,8 @@ fn data_is_shown() {
             page.contains(part) || part == "prefers-color-scheme" && page.contains("light dark");
         assert!(found, "{part:?} not in: {page}");
     }
+    let odd = works(&data("--samples 0 --reasoning_effort silly"));
+    assert!(odd.contains("gpt-oss knows low, medium, high"), "{odd}");
     let none = works(&data("--samples 0"));
     assert!(!none.contains("--- "), "{none}");
 }
@@ -90,6 +92,11 @@ fn what_cannot_be_looked_at_is_named() {
         &data("--truncation_strategy middle"),
         1,
         &["truncation_strategy is `middle`, expected one of delete, left, right, split, raise"],
+    );
+    fails(
+        &data("--split_dataset_ratio 1"),
+        1,
+        &["split_dataset_ratio 1 takes all 8 rows of"],
     );
     let dir = folder("strict");
     let bad = dir.join("bad.jsonl");
@@ -216,6 +223,20 @@ fn a_long_sample_becomes_several() {
         file.display(),
         out.display()
     ));
+    let longest: usize = rows(&out)
+        .iter()
+        .map(|row| row["input_ids"].as_array().unwrap().len())
+        .sum();
+    assert!(
+        said.replace(' ', "").contains(&format!("┆{longest}┆")),
+        "{said}"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&out), mode(&file));
+    }
     assert!(
         said.contains("1 sample longer than max_length became several"),
         "{said}"

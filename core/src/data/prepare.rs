@@ -73,8 +73,9 @@ impl Dataset {
 
 /// What became of one record.
 pub(super) enum Outcome {
-    /// Its samples, whole or cut, and what was done to their reasoning.
-    Samples(Vec<Prepared>, Reasoning),
+    /// Its samples, whole or cut, what was done to their reasoning, and the tokens of the longest before it
+    /// was cut.
+    Samples(Vec<Prepared>, Reasoning, usize),
     /// The row is bad.
     Bad(anyhow::Error),
 }
@@ -206,7 +207,8 @@ impl Tally {
                 self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Outcome::Samples(samples, reasoning) => {
+            Outcome::Samples(samples, reasoning, longest) => {
+                source.longest = source.longest.max(longest);
                 self.reasoning += reasoning;
                 samples
             }
@@ -225,7 +227,6 @@ impl Tally {
                     options.max_length.unwrap_or(length)
                 ),
                 Prepared::Dropped(reason, length) => {
-                    source.longest = source.longest.max(length);
                     self.drop(
                         at,
                         record.line,
@@ -333,15 +334,18 @@ pub(super) fn outcome(
 /// A loss scale that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
     let mut prepared = Vec::with_capacity(samples.len());
-    let mut reasoning = Reasoning::default();
+    let (mut reasoning, mut longest) = (Reasoning::default(), 0);
     for sample in samples {
         match encode_one(sample, encoder, options, &mut prepared) {
-            Ok(noted) => reasoning += noted,
+            Ok((noted, length)) => {
+                reasoning += noted;
+                longest = longest.max(length);
+            }
             Err(error) if error.is::<ScaleFailed>() => return Err(error),
             Err(error) => return Ok(Outcome::Bad(error)),
         }
     }
-    Ok(Outcome::Samples(prepared, reasoning))
+    Ok(Outcome::Samples(prepared, reasoning, longest))
 }
 
 fn encode_one(
@@ -349,8 +353,9 @@ fn encode_one(
     encoder: &Encoder,
     options: &PrepareOptions,
     prepared: &mut Vec<Prepared>,
-) -> Result<Reasoning> {
+) -> Result<(Reasoning, usize)> {
     let (encoded, reasoning) = encoder.encode_noting(sample)?;
+    let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
         let mut all = ids.chain(encoded.labels.iter().copied());
@@ -374,8 +379,8 @@ fn encode_one(
             let parts = parts.into_iter().enumerate();
             prepared.extend(parts.map(|(i, part)| Prepared::Part(part, i == 0)));
             prepared.extend(idle);
-            return Ok(reasoning);
+            return Ok((reasoning, length));
         }
     });
-    Ok(reasoning)
+    Ok((reasoning, length))
 }

@@ -77,7 +77,7 @@ pub struct SourceReport {
     pub trained: usize,
     /// The sum of their weights.
     pub weighted: f64,
-    /// The longest sample, before anything was dropped.
+    /// The tokens of the longest sample, before any was cut or dropped.
     pub longest: usize,
     /// Why rows were dropped.
     pub dropped: BTreeMap<String, Dropped>,
@@ -109,7 +109,6 @@ impl SourceReport {
         self.tokens += sample.len();
         self.trained += sample.targets();
         self.weighted += sample.target_weight();
-        self.longest = self.longest.max(sample.len());
     }
 
     /// Its line of the table, under [`Report::COLUMNS`].

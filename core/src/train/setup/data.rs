@@ -79,7 +79,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     })?;
     ensure!(
         config.streaming || !sets.train.is_empty(),
-        "{}: no rows",
+        "split_dataset_ratio {} takes all {} rows of {} for evaluation, none is left to train on",
+        config.split_dataset_ratio,
+        sets.val.len(),
         config.dataset.join(", ")
     );
     let formats = Arc::new(formats(
