@@ -53,6 +53,8 @@ fn data_is_shown() {
         "<|channel|>final<|message|>",
         "[[",
         "<|return|>]]",
+        "data: 8 rows read and prepared in ",
+        " rows/s",
     ] {
         assert!(said.contains(part), "{part:?} not in: {said}");
     }

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use console::Term;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Prepares the data of a run and shows it.
 ///
@@ -36,7 +37,18 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         _ => None,
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);
+    let started = Instant::now();
     let data = setup::data(run, &encoder, vocabulary)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let reports = [&data.train.report, &data.val.report];
+    let rows: usize = reports
+        .iter()
+        .map(|report| report.total(|source| source.rows))
+        .sum();
+    eprintln!(
+        "data: {rows} rows read and prepared in {seconds:.2} s, {:.0} rows/s",
+        rows as f64 / seconds.max(1e-9)
+    );
     let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
     println!("{}", data.train.report.to_fit(columns));
     if !data.val.samples.is_empty() {
