@@ -41,16 +41,27 @@ impl DatasetFormat for Messages {
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         let Some((name, value)) = first(&row, self.columns()) else {
-            return Err(Error::new(format!(
-                "no column `{}`, found {}",
-                self.columns().join("` (or `"),
-                columns(&row)
-            )));
+            return Err(missing(&row, self.columns()));
         };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
         let messages = message::read_all(list(name, value)?).map_err(in_column)?;
         conversation(&row, messages, self.auto_column_mapping)
     }
+}
+
+/// The error of a row without messages under any of these names.
+pub fn missing(row: &Row, names: &[&str]) -> Error {
+    let null = names.iter().find(|name| row.contains_key(**name));
+    Error::new(match (null, names) {
+        (Some(null), _) => format!("column `{null}` is null, expected a list of messages"),
+        (None, [name]) => format!("no column `{name}`, found {}", columns(row)),
+        (None, names) => format!(
+            "no column `{}` (or `{}`), found {}",
+            names[0],
+            names[1..].join("`, `"),
+            columns(row)
+        ),
+    })
 }
 
 register! {
@@ -109,6 +120,7 @@ mod tests {
             json!({"role": "assistant", "content": null, "tool_calls": [
                 {"type": "function", "function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]}),
             json!({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"b": 1, "a": 2}}]}),
+            json!({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{'b': 1, 'a': 2}"}]}),
             json!({"role": "tool_call", "content": "{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"}),
         ];
         for call in calls {
@@ -304,6 +316,27 @@ mod tests {
         );
         let bad = error(json!({"messages": 3}));
         assert!(bad.contains("must be a list, found a number"), "{bad}");
+        let call = |arguments: &str| {
+            json!({"messages": [{"role": "user", "content": "q"},
+            {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]}]})
+        };
+        let bad = error(call("{\"a\": 1"));
+        assert!(
+            bad.contains("message 2") && bad.contains("begin as an object"),
+            "{bad}"
+        );
+        let text = convert(&Messages::default(), call("ls -l")).unwrap();
+        assert_eq!(text.messages[1].tool_calls[0].arguments, "ls -l");
+        let bad = error(json!({"messages": null, "id": 1}));
+        assert_eq!(
+            bad,
+            "column `messages` is null, expected a list of messages"
+        );
+        let bad = error(json!({"id": 1}));
+        assert_eq!(
+            bad,
+            "no column `messages` (or `conversations`, `conversation`), found `id`"
+        );
         let bad = error(json!({"messages": []}));
         assert!(bad.contains("empty"), "{bad}");
         let bad =

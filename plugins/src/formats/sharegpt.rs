@@ -5,7 +5,8 @@
 
 use super::{
     message,
-    row::{columns, conversation, first, list},
+    messages::missing,
+    row::{conversation, first, list},
 };
 use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
 
@@ -29,10 +30,7 @@ impl DatasetFormat for ShareGpt {
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         let Some((name, value)) = first(&row, &COLUMNS) else {
-            return Err(Error::new(format!(
-                "no column `conversations` (or `conversation`), found {}",
-                columns(&row)
-            )));
+            return Err(missing(&row, &COLUMNS));
         };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
         let messages = message::read_all(list(name, value)?).map_err(in_column)?;
