@@ -192,6 +192,10 @@ fn a_stream_trains_and_goes_on_where_it_was() {
         2,
         &["give --val_dataset"],
     );
+    let none = dir.join("none");
+    let exact = flags(&none, "--columns {\"messages\":\"m\"}");
+    fails(&exact, 1, &["no dataset format recognises the columns m"]);
+    assert!(!none.exists());
     fails(
         &flags(&rest, "--group_by_length true"),
         2,

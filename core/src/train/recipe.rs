@@ -53,7 +53,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         Some(_) => eprintln!("data: read as training goes on, reported at the end"),
         None => {
             let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
-            eprintln!("data: {}", data.train.report.to_fit(columns));
+            eprintln!("data\n{}", data.train.report.to_fit(columns));
         }
     }
 

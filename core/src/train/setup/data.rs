@@ -149,7 +149,10 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     };
     let open = || {
         let say = |line: &str| eprintln!("warning: {line}");
-        Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
+        let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))?;
+        // What is wrong with the first rows is better known before the model is loaded.
+        stream.peek().context("training data")?;
+        Ok::<_, anyhow::Error>(stream)
     };
     Ok(Data {
         train,
