@@ -9,8 +9,8 @@ mod model;
 mod plugin;
 mod report;
 mod sft;
-mod watch;
 mod swanlab;
+mod watch;
 
 use apus_core::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,

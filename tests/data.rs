@@ -53,6 +53,8 @@ fn data_is_shown() {
         "<|channel|>final<|message|>",
         "[[",
         "<|return|>]]",
+        "data: 8 rows read and prepared in ",
+        " rows/s",
     ] {
         assert!(said.contains(part), "{part:?} not in: {said}");
     }
@@ -68,6 +70,8 @@ fn data_is_shown() {
             page.contains(part) || part == "prefers-color-scheme" && page.contains("light dark");
         assert!(found, "{part:?} not in: {page}");
     }
+    let odd = works(&data("--samples 0 --reasoning_effort silly"));
+    assert!(odd.contains("gpt-oss knows low, medium, high"), "{odd}");
     let none = works(&data("--samples 0"));
     assert!(!none.contains("--- "), "{none}");
 }
@@ -90,6 +94,11 @@ fn what_cannot_be_looked_at_is_named() {
         &data("--truncation_strategy middle"),
         1,
         &["truncation_strategy is `middle`, expected one of delete, left, right, split, raise"],
+    );
+    fails(
+        &data("--split_dataset_ratio 1"),
+        1,
+        &["split_dataset_ratio 1 takes all 8 rows of"],
     );
     let dir = folder("strict");
     let bad = dir.join("bad.jsonl");
@@ -216,8 +225,22 @@ fn a_long_sample_becomes_several() {
         file.display(),
         out.display()
     ));
+    let longest: usize = rows(&out)
+        .iter()
+        .map(|row| row["input_ids"].as_array().unwrap().len())
+        .sum();
     assert!(
-        said.contains("1 samples longer than max_length were split"),
+        said.replace(' ', "").contains(&format!("┆{longest}┆")),
+        "{said}"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&out), mode(&file));
+    }
+    assert!(
+        said.contains("1 sample longer than max_length became several"),
         "{said}"
     );
     let rows = rows(&out);
@@ -252,6 +275,23 @@ fn prepared_data_is_found_again() {
         "{said}"
     );
     assert_eq!((again, entries()), (first, 2));
+    let thought = dir.join("thought.jsonl");
+    let row = r#"{"query": "a", "response": "<think>b</think>c"}"#;
+    fs::write(&thought, format!("{row}\n{row}\n")).unwrap();
+    let notes = |flags: &str| {
+        let line = format!(
+            "data {} --tokenizer {GOLDENS}/model_bf16 --current_date 2025-08-05 --samples 0 {flags}",
+            thought.display()
+        );
+        let cache = cache.display().to_string();
+        let said = text(&apus(&words(&line), &[("APUS_CACHE", cache.as_str())]));
+        assert!(said.contains("data: 2 rows: <think>..</think>"), "{said}");
+        said
+    };
+    notes("");
+    notes("--load_from_cache_file true");
+    let said = notes("--load_from_cache_file true");
+    assert!(said.contains("data: 2 rows from"), "{said}");
     for other in [
         "--loss_scale last_round",
         "--system hi",

@@ -94,7 +94,26 @@ fn columns_and_probabilities() {
         names.display()
     )));
     rows(&said, &[("a.jsonl", "query_response┆3┆3")]);
+    let place = |file: &str| {
+        said.find(&format!("{file} "))
+            .expect("its line of the table")
+    };
+    assert!(place("a.jsonl") < place("b.jsonl"), "{said}");
     assert!(said.contains("no row has a column `nix`"), "{said}");
+    let named = dir.join("named.jsonl");
+    fs::write(&named, "{\"prompt\": \"q\", \"answer\": \"r\"}\n").unwrap();
+    let exact = "--disable_auto_column_mapping true";
+    let line = sft(&format!(
+        "--dry_run true --dataset {} {exact}",
+        named.display()
+    ));
+    fails(
+        &line,
+        1,
+        &["no dataset format recognises the columns prompt, answer"],
+    );
+    let mapped = format!("{line} --columns {{\"prompt\":\"query\",\"answer\":\"response\"}}");
+    rows(&works(&mapped), &[("named.jsonl", "query_response┆1┆1")]);
     let inline = r#"--columns {"text1":"query","text2":"query"}"#;
     let clash = sft(&format!("--dataset {} {inline}", a.display()));
     fails(
@@ -134,13 +153,28 @@ fn a_stream_trains_and_goes_on_where_it_was() {
             out.display()
         ))
     };
-    let [whole, rest] = ["whole", "rest"].map(|name| dir.join(name));
-    let said = works(&flags(&whole, ""));
-    rows(&said, &[("chat_train.jsonl", "messages┆")]);
-    let resume = format!("--resume_from_checkpoint {}/checkpoint-4", whole.display());
-    let said = works(&flags(&rest, &resume));
-    assert!(said.contains("passing over the first 8 examples"), "{said}");
-    assert_eq!(losses(&whole)[4..], losses(&rest));
+    let goes_on = |name: &str, more: &str| {
+        let [whole, rest] = ["whole", "rest"].map(|part| dir.join(name).join(part));
+        let said = works(&flags(&whole, more));
+        rows(&said, &[("chat_train.jsonl", "messages┆")]);
+        let resume = format!("--resume_from_checkpoint {}/checkpoint-4", whole.display());
+        let again = works(&flags(&rest, &format!("{more} {resume}")));
+        assert!(
+            again.contains("passing over the first 8 examples"),
+            "{again}"
+        );
+        assert_eq!(losses(&whole)[4..], losses(&rest));
+        (said, rest, resume)
+    };
+    let (said, ..) = goes_on("packed", "--packing true");
+    assert!(said.contains("packing: 8 samples in "), "{said}");
+    let (_, rest, resume) = goes_on("plain", "");
+    let packed = flags(&rest, &format!("{resume} --packing true"));
+    fails(
+        &packed,
+        1,
+        &["order of the streamed data would differ", "packing 512"],
+    );
     let other = flags(&rest, &format!("{resume} --shuffle_buffer_size 4"));
     fails(&other, 1, &["order of the streamed data would differ"]);
     let memory = flags(&rest, &format!("{resume} --streaming false"));
@@ -157,5 +191,14 @@ fn a_stream_trains_and_goes_on_where_it_was() {
         &flags(&rest, "--split_dataset_ratio 0.1"),
         2,
         &["give --val_dataset"],
+    );
+    let none = dir.join("none");
+    let exact = flags(&none, "--columns {\"messages\":\"m\"}");
+    fails(&exact, 1, &["no dataset format recognises the columns m"]);
+    assert!(!none.exists());
+    fails(
+        &flags(&rest, "--group_by_length true"),
+        2,
+        &["streaming and group_by_length are both true"],
     );
 }

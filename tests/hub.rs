@@ -60,6 +60,7 @@ fn a_run_by_names_and_again_without_a_network() {
             ("HF_TOKEN", ""),
             ("HF_HUB_OFFLINE", ""),
             ("USE_HF", ""),
+            ("APUS_CACHE", home.as_str()),
             ("HF_ENDPOINT", endpoint),
             ("NO_PROXY", "127.0.0.1"),
         ];
@@ -75,6 +76,15 @@ fn a_run_by_names_and_again_without_a_network() {
     assert!(fine && said.contains("memory plan"), "{said}");
     assert!(said.contains("downloading owner/tiny: 6 files"), "{said}");
     assert!(server.asked("test.jsonl").is_empty());
+
+    let listings = || server.asked("models/owner/tiny/revision").len();
+    let before = listings();
+    let cached = format!(
+        "data {GOLDENS}/chat_train.jsonl --tokenizer owner/tiny --samples 0 --load_from_cache_file true"
+    );
+    let (fine, said) = run(&cached, &server.url);
+    assert!(fine, "{said}");
+    assert_eq!(listings(), before + 1);
 
     let nowhere = "http://127.0.0.1:9";
     let (fine, said) = run(&sft, nowhere);

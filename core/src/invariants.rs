@@ -11,7 +11,29 @@ use crate::chat::{
     turns::{Parts, prepare},
     weighted::Weighted,
 };
-use apus_sdk::{Conversation, DatasetFormat, Message, Sample, Turn};
+use crate::config::Spec;
+use crate::registry;
+use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sample, Turn};
+
+/// The names of the loss scales that can stand anywhere in a chain and need no options.
+///
+/// # Panics
+/// Two of the same name.
+pub fn scales() -> Vec<String> {
+    let known = registry::all(Kind::LossScale).expect("names are unique");
+    let names = known.into_iter().map(|entry| entry.name);
+    let turn = Turn {
+        role: "assistant",
+        field: Field::Content,
+        query: None,
+        is_last: true,
+    };
+    let anywhere = |name: &String| {
+        let scale = registry::build::<dyn LossScale>(&Spec::named(name.as_str()));
+        scale.is_ok_and(|scale| scale.base().is_none() && scale.segments("", &turn).is_ok())
+    };
+    names.filter(anywhere).collect()
+}
 
 /// A row's text is refused or gives samples; a sample is refused or gives ids, labels and weights that
 /// fit together, and its conversation can be read back from the rendered text.

@@ -114,7 +114,7 @@ fn files_of_several_formats_and_their_report() {
     );
     assert_eq!(report.unmatched_scales, ["hermes", "ignore_empty_think"]);
     let warnings = report.warnings().join("\n");
-    assert!(warnings.contains("WARNING: 2 of 3 rows"), "{warnings}");
+    assert!(warnings.contains("2 of 3 rows"), "{warnings}");
     assert!(
         warnings.contains("m.jsonl:2: row has no assistant message to train on"),
         "{warnings}"

@@ -384,6 +384,66 @@ fn modelscope_lists_and_keeps_files_its_own_way() {
     assert_eq!(offline.model("ms::owner/tiny.v1").unwrap(), found);
 }
 
+/// What modelscope's library keeps since it is based on modelscope_hub.
+#[test]
+fn modelscope_snapshots_are_read_where_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+    };
+    let model = "modelscope/models/owner--tiny.v1/snapshots/master";
+    keep(&format!("{model}/config.json"), b"{}");
+    keep(&format!("{model}/model.safetensors"), &weights());
+    let old = "modelscope/datasets/owner--rows/snapshots/v2/data/train.jsonl";
+    keep(old, b"{}\n");
+    // Its old default is a folder below its new one; MODELSCOPE_CACHE names the same for both.
+    for cache in ["modelscope/hub", "modelscope"] {
+        let mut settings = settings(NOWHERE, dir.path());
+        settings.model_scope.cache = dir.path().join(cache);
+        let hub = Hub::new(settings);
+        let found = hub.model("ms::owner/tiny.v1").unwrap();
+        assert_eq!(found, dir.path().join(model));
+        for word in ["ms::owner/rows", "ms::owner/rows@v2"] {
+            assert_eq!(hub.dataset(word).unwrap(), [dir.path().join(old)], "{word}");
+        }
+        let said = error(hub.dataset("ms::owner/rows@v3"));
+        assert!(
+            said.contains("nor a download of the dataset is here"),
+            "{said}"
+        );
+    }
+
+    let bytes = weights();
+    let server = Server::start(move |request, _| {
+        let file = |path: &str, bytes: &[u8]| serde_json::json!({"Path": path, "Type": "blob", "Size": bytes.len(), "Sha256": sha256(bytes)});
+        let files = [
+            file("config.json", b"{}"),
+            file("model.safetensors", &bytes),
+        ];
+        let body = serde_json::json!({"Code": 200, "Success": true, "Data": {"Files": files}});
+        match request.path.contains("/repo/files?") {
+            true => Answer::new(200, body.to_string()),
+            false => Answer::new(500, "nothing has to be downloaded"),
+        }
+    });
+    let mut settings = settings(&server.url, dir.path());
+    settings.model_scope.cache = dir.path().join("modelscope/hub");
+    let found = Hub::new(settings).model("ms::owner/tiny.v1").unwrap();
+    assert_eq!(found, dir.path().join(model));
+    // A folder of the old kind comes first, as for the library.
+    keep("modelscope/hub/models/owner/tiny___v1/config.json", b"{}");
+    keep(
+        "modelscope/hub/models/owner/tiny___v1/model.safetensors",
+        &weights(),
+    );
+    let mut settings = self::settings(NOWHERE, dir.path());
+    settings.model_scope.cache = dir.path().join("modelscope");
+    let found = Hub::new(settings).model("ms::owner/tiny.v1").unwrap();
+    assert!(found.ends_with("hub/models/owner/tiny___v1"), "{found:?}");
+}
+
 #[test]
 fn names_that_lead_out_of_the_cache_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -199,9 +199,9 @@ fn reasoning_of_earlier_turns() {
             options,
         );
         let encoder = encoder.unwrap();
-        let encoded = encoder.encode(&sample(&row)).unwrap();
+        let (encoded, reasoning) = encoder.encode_noting(&sample(&row)).unwrap();
         let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
-        (text, encoder.notes().join("\n"))
+        (text, reasoning.notes().join("\n"))
     };
     let (kept, notes) = encode(true);
     assert!(
@@ -221,6 +221,69 @@ fn reasoning_of_earlier_turns() {
         notes.contains("1 row: reasoning in earlier turns"),
         "{notes}"
     );
+}
+
+#[test]
+fn scales_see_structured_calls() {
+    let row = |more: Value| {
+        let mut call = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"name": "f", "arguments": {"x": "secret"}}]});
+        for (key, value) in more.as_object().unwrap() {
+            call[key.as_str()] = value.clone();
+        }
+        json!({"messages": [{"role": "user", "content": "q"}, call,
+            {"role": "tool", "content": "r"}, {"role": "assistant", "content": "a"}]})
+    };
+    let plain = row(json!({}));
+    let doubled =
+        "[[ to=functions.f<|channel|>commentary json<|message|>{\"x\": \"secret\"}<|call|>]](2)";
+    for scale in [
+        "hermes",
+        "react",
+        "alpha_umi",
+        "qwen",
+        "ignore_empty_think+hermes",
+    ] {
+        let found = marks(&plain, scale);
+        assert!(found.contains(doubled), "{scale}: {found}");
+        assert!(
+            found.ends_with("[[<|channel|>final<|message|>a<|return|>]]"),
+            "{found}"
+        );
+    }
+    let found = marks(&plain, "agentflan");
+    assert!(found.contains(&doubled.replace("(2)", "(3)")), "{found}");
+    // One after the other sees the same words, as with one agent template.
+    let found = marks(&plain, "hermes+react");
+    assert!(found.contains(doubled), "{found}");
+    for scale in ["default", "ignore_empty_think"] {
+        let found = marks(&plain, scale);
+        assert!(found.contains("<|call|>]]<"), "{scale}: {found}");
+    }
+    // The message's own weight goes over it, and turns that are not trained stay so.
+    let found = marks(&row(json!({"loss_scale": 0.5})), "hermes");
+    assert!(found.contains("<|call|>]](0.5)"), "{found}");
+    let found = marks(&row(json!({"loss": false})), "hermes");
+    assert!(found.contains("{\"x\": \"secret\"}<|call|>"), "{found}");
+    assert!(!marks(&plain, "last_round+hermes").contains("(2)"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.json");
+    std::fs::write(&path, r#"{"secret": [0], "\"name\": \"f\"": [3]}"#).unwrap();
+    let mut spec = apus_core::config::Spec::named("json");
+    spec.options
+        .insert("path".to_owned(), path.display().to_string().into());
+    let scale: Box<dyn LossScale> = apus_core::registry::build(&spec).unwrap();
+    let chain = Chain::new(vec![("mine.json".to_owned(), scale)]).unwrap();
+    assert_eq!(chain.unmatched(), ["mine.json"]);
+    let encoder = encoder(ChatTemplate::native(), chain, TrainHeader::Channel);
+    let encoded = encoder.encode(&sample(&plain)).unwrap();
+    let found = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+    assert!(
+        found.contains("commentary json<|message|>]](3)[[{\"x\": \"]]secret[[\"}<|call|>]]"),
+        "{found}"
+    );
+    assert!(encoder.scales().unmatched().is_empty());
 }
 
 #[test]

@@ -14,15 +14,6 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 const FORMATS: [&str; 5] = ["messages", "sharegpt", "alpaca", "query_response", "tokens"];
-const SCALES: [&str; 7] = [
-    "ignore_empty_think",
-    "ignore_think_prefix",
-    "react",
-    "hermes",
-    "qwen",
-    "agentflan",
-    "alpha_umi",
-];
 const PIECES: [&str; 20] = [
     "",
     " ",
@@ -227,6 +218,10 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
 });
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
     LazyLock::new(|| FORMATS.iter().map(|name| format(name)).collect());
+static SCALES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    apus_plugins::link();
+    invariants::scales()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
@@ -239,7 +234,7 @@ proptest! {
     }
 
     #[test]
-    fn any_chain_is_a_fold(text in text(), names in vec(select(&SCALES[..]), 1..4), query in option::of(text())) {
+    fn any_chain_is_a_fold(text in text(), names in vec(select(SCALES.as_slice()), 1..4), query in option::of(text())) {
         let turn = Turn { role: "assistant", field: Field::Content, query: query.as_deref(), is_last: true };
         let links: Vec<Chain> = names.iter().map(|name| chain("", name)).collect();
         invariants::chain_is_a_fold(&text, &turn, &chain("", &names.join("+")), &links);
@@ -249,6 +244,23 @@ proptest! {
     fn any_text_as_harmony(text in text()) {
         invariants::harmony_text(&text);
     }
+}
+
+/// The chains are made of every scale that ms-swift has.
+#[test]
+fn all_scales_are_tried() {
+    for name in [
+        "agentflan",
+        "alpha_umi",
+        "hermes",
+        "ignore_empty_think",
+        "ignore_think_prefix",
+        "qwen",
+        "react",
+    ] {
+        assert!(SCALES.iter().any(|known| known == name), "{name}");
+    }
+    assert!(!SCALES.iter().any(|known| known == "all" || known == "json"));
 }
 
 /// Generated rows are not so broken that they show nothing.

@@ -19,6 +19,7 @@ fn options(dataset: Vec<String>) -> StreamOptions {
         columns: Value::Null,
         shuffle_buffer: None,
         data_seed: 42,
+        packing: None,
         prepare: PrepareOptions {
             workers: Some(2),
             ..PrepareOptions::default()
@@ -60,8 +61,8 @@ fn write(dir: &Path, name: &str, text: &str) -> String {
 }
 
 fn take(stream: &mut Stream, count: usize) -> Vec<u32> {
-    let samples = (0..count).map(|_| stream.next_sample().unwrap());
-    samples.map(|sample| sample.input_ids[0]).collect()
+    let examples = (0..count).map(|_| stream.next_example().unwrap());
+    examples.map(|samples| samples[0].input_ids[0]).collect()
 }
 
 #[test]
@@ -105,6 +106,90 @@ fn a_shuffled_stream_is_a_function_of_the_seed() {
     }
 }
 
+/// Rows of tokens of many lengths; every token of each is its number.
+fn lengths(dir: &Path, rows: usize) -> String {
+    let row = |i: usize| {
+        let tokens = vec![i; 2 + i * 7919 % 60];
+        format!("{{\"input_ids\": {tokens:?}, \"labels\": {tokens:?}}}\n")
+    };
+    write(dir, "l.jsonl", &(0..rows).map(row).collect::<String>())
+}
+
+#[test]
+fn a_packed_stream_is_a_function_of_the_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = lengths(dir.path(), 1000);
+    let stream = |workers| {
+        let mut options = options(vec![file.clone()]);
+        options.shuffle_buffer = Some(50);
+        options.packing = Some(100);
+        options.prepare.max_length = Some(100);
+        options.prepare.workers = Some(workers);
+        open(options).unwrap()
+    };
+    let (mut one, said) = stream(1);
+    assert!(one.identity().contains("packing 100"), "{}", one.identity());
+    let mut numbers = Vec::new();
+    let mut rows = Vec::new();
+    while said.lock().unwrap().is_empty() {
+        let example = one.next_example().unwrap();
+        assert!(example.iter().map(|sample| sample.len()).sum::<usize>() <= 100);
+        numbers.extend(example.iter().map(|sample| sample.input_ids[0]));
+        rows.push(example);
+    }
+    // Said when the last rows of the pass are already waiting.
+    let packing = one.report().packing.unwrap();
+    while rows.len() < packing.rows {
+        let example = one.next_example().unwrap();
+        numbers.extend(example.iter().map(|sample| sample.input_ids[0]));
+        rows.push(example);
+    }
+    assert!(said.lock().unwrap()[0].contains(&format!("the {} examples", packing.rows)));
+    assert_eq!(packing.samples, 1000);
+    assert!(packing.efficiency() > 0.95, "{packing}");
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+    let (mut three, _) = stream(3);
+    for row in rows {
+        assert_eq!(row, three.next_example().unwrap());
+    }
+}
+
+#[test]
+fn long_samples_of_a_stream_become_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = lengths(dir.path(), 200);
+    let parts = |truncation| {
+        let mut options = options(vec![file.clone()]);
+        options.prepare.max_length = Some(20);
+        options.prepare.truncation = truncation;
+        let (mut stream, _) = open(options).unwrap();
+        let mut tokens = vec![0usize; 200];
+        let mut count = 0;
+        while tokens[199] == 0 {
+            let sample = stream.next_example().unwrap().remove(0);
+            assert!(sample.len() <= 20);
+            tokens[sample.input_ids[0] as usize] += sample.len();
+            count += 1;
+        }
+        (tokens, count, stream.report())
+    };
+    let (tokens, count, report) = parts(Truncation::Split);
+    let length = |i: usize| 2 + i * 7919 % 60;
+    for (number, found) in tokens[..199].iter().enumerate() {
+        // A part of one token has nothing to train and is dropped.
+        let whole = length(number);
+        assert_eq!(*found, whole - usize::from(whole % 20 == 1), "{number}");
+    }
+    let long = (0..200).filter(|i| length(*i) > 20).count();
+    assert_eq!(report.total(|source| source.split), long);
+    assert!(count > 200);
+    let (tokens, ..) = parts(Truncation::Right);
+    for (number, found) in tokens[..199].iter().enumerate() {
+        assert_eq!(*found, length(number).min(20), "{number}");
+    }
+}
+
 #[test]
 fn datasets_are_mixed_and_columns_renamed() {
     let dir = tempfile::tempdir().unwrap();
@@ -138,7 +223,7 @@ fn what_is_dropped_is_said_and_what_is_broken_stops() {
         &format!("{good}\n{{\"query\": 5}}\n{good}\n{{oops\n"),
     );
     let (mut stream, said) = open(options(vec![bad.clone()])).unwrap();
-    let error = (0..3).find_map(|_| stream.next_sample().err()).unwrap();
+    let error = (0..3).find_map(|_| stream.next_example().err()).unwrap();
     assert!(
         format!("{error:#}").contains("a.jsonl:4: malformed JSON"),
         "{error:#}"
@@ -148,7 +233,7 @@ fn what_is_dropped_is_said_and_what_is_broken_stops() {
         strict.prepare.strict = true;
         open(strict).unwrap()
     };
-    assert!(stream.next_sample().is_err());
+    assert!(stream.next_example().is_err());
     drop(said);
 
     let dropped = write(
@@ -157,7 +242,7 @@ fn what_is_dropped_is_said_and_what_is_broken_stops() {
         &format!("{good}\n{{\"query\": 5}}\n"),
     );
     let (mut stream, said) = open(options(vec![dropped])).unwrap();
-    stream.next_sample().unwrap();
+    stream.next_example().unwrap();
     let said = said.lock().unwrap().join("\n");
     assert!(
         said.contains("b.jsonl:2: ") && said.contains("left out (bad row)"),
@@ -166,7 +251,7 @@ fn what_is_dropped_is_said_and_what_is_broken_stops() {
 
     let nothing = write(dir.path(), "c.jsonl", &format!("{no_answer}\n"));
     let (mut stream, _) = open(options(vec![nothing])).unwrap();
-    let error = format!("{:#}", stream.next_sample().unwrap_err());
+    let error = format!("{:#}", stream.next_example().unwrap_err());
     assert!(
         error.contains("nothing to train on") && error.contains("c.jsonl:1"),
         "{error}"
@@ -220,7 +305,7 @@ fn stream_once(bytes: u64) -> u64 {
     let started = Instant::now();
     let (mut stream, _) = open(options).unwrap();
     for _ in 0..rows {
-        stream.next_sample().unwrap();
+        stream.next_example().unwrap();
     }
     let (rose, seconds) = (peak() - before, started.elapsed().as_secs_f64());
     let report = stream.report();

@@ -7,19 +7,14 @@ use apus_core::config::Spec;
 use apus_core::{invariants, registry};
 use apus_sdk::{Field, LossScale, Turn};
 use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
 
-const SCALES: [&str; 7] = [
-    "ignore_empty_think",
-    "ignore_think_prefix",
-    "react",
-    "hermes",
-    "qwen",
-    "agentflan",
-    "alpha_umi",
-];
+static SCALES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    apus_plugins::link();
+    invariants::scales()
+});
 
 fn chain(names: &[&str]) -> Chain {
-    apus_plugins::link();
     let build = |name: &&str| {
         let scale: Box<dyn LossScale> = registry::build(&Spec::named(*name)).unwrap();
         ((*name).to_owned(), scale)
@@ -30,7 +25,8 @@ fn chain(names: &[&str]) -> Chain {
 fuzz_target!(|input: (u8, Option<String>, String)| {
     let (which, query, text) = input;
     let which = usize::from(which);
-    let names = [SCALES[which % 7], SCALES[which / 7 % 7]];
+    let count = SCALES.len();
+    let names = [which % count, which / count % count].map(|at| SCALES[at].as_str());
     let turn = Turn {
         role: "assistant",
         field: Field::Content,

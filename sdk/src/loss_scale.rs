@@ -56,7 +56,10 @@ pub trait LossScale: Send + Sync {
 
     /// Segments that join back to exactly `text`, each with its weight (0: not trained).
     ///
-    /// `text` is the content as it stands in the dataset, before any rendering.
+    /// `text` is the content as it stands in the dataset, before any rendering. A structured call of a tool is
+    /// written out for it: `<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>`, or, if the chain
+    /// is made for those words, `Action: f\nAction Input: {"x": 1}\n` or
+    /// `✿FUNCTION✿: f\n✿ARGS✿: {"x": 1}\n`; what the name and the arguments weigh counts.
     ///
     /// # Errors
     /// Whatever the component cannot handle.

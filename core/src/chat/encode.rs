@@ -4,6 +4,7 @@ use super::{
     align::{Aligned, align},
     frame::{TrainHeader, TrainStop},
     harmony::RETURN,
+    reasoning::Reasoning,
     scale::Chain,
     template::{ChatTemplate, RenderOptions, is_system},
     tokenizer::{Tokenizer, Tokens},
@@ -11,10 +12,8 @@ use super::{
 };
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{Conversation, Message, Sample, TokenRow};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The label of a token that is not trained.
 pub const IGNORED: i64 = -100;
@@ -105,8 +104,7 @@ pub struct Encoder {
     template: ChatTemplate,
     scales: Chain,
     options: EncodeOptions,
-    moved_thinking: AtomicUsize,
-    left_out: AtomicUsize,
+    folder: Option<PathBuf>,
 }
 
 impl Encoder {
@@ -127,9 +125,20 @@ impl Encoder {
             template,
             scales,
             options,
-            moved_thinking: AtomicUsize::new(0),
-            left_out: AtomicUsize::new(0),
+            folder: None,
         })
+    }
+
+    /// Says which folder tokenizer and template come from.
+    #[must_use]
+    pub fn of_folder(mut self, folder: PathBuf) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
+    /// The folder that tokenizer and template come from, if they come from one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// The tokenizer.
@@ -152,32 +161,23 @@ impl Encoder {
         &self.options
     }
 
-    /// What was done to the reasoning of the rows encoded so far, a line each.
-    pub fn notes(&self) -> Vec<String> {
-        let said = |rows: &AtomicUsize, what: &str| {
-            let rows = rows.load(Relaxed);
-            (rows > 0).then(|| format!("{rows} {}: {what}", if rows == 1 { "row" } else { "rows" }))
-        };
-        let moved = "<think>..</think> before an answer was moved to the analysis channel \
-                     (--think_to_analysis false leaves it where it is)";
-        let left_out = "reasoning in earlier turns was left out, as the model's template does \
-                        (--keep_thinking true keeps it)";
-        let notes = [
-            said(&self.moved_thinking, moved),
-            said(&self.left_out, left_out),
-        ];
-        notes.into_iter().flatten().collect()
-    }
-
     /// Encodes a sample for training.
     ///
     /// # Errors
     /// A conversation without an assistant's message, one that cannot be rendered, or token ids
     /// that the model does not have.
     pub fn encode(&self, sample: &Sample) -> Result<Encoded> {
+        self.encode_noting(sample).map(|(encoded, _)| encoded)
+    }
+
+    /// As [`Self::encode`], with what was done to the sample's reasoning.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_noting(&self, sample: &Sample) -> Result<(Encoded, Reasoning)> {
         match sample {
             Sample::Conversation(conversation) => self.conversation(conversation),
-            Sample::Tokens(row) => self.tokens(row),
+            Sample::Tokens(row) => Ok((self.tokens(row)?, Reasoning::default())),
         }
     }
 
@@ -211,7 +211,7 @@ impl Encoder {
         }
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Result<Encoded> {
+    fn conversation(&self, conversation: &Conversation) -> Result<(Encoded, Reasoning)> {
         let is_assistant = |message: &Message| message.role == "assistant";
         ensure!(
             conversation.messages.iter().any(is_assistant),
@@ -222,18 +222,19 @@ impl Encoder {
         let text = self.template.render(&prepared.conversation, options)?;
         let switches = (self.options.train_header, self.options.train_stop);
         let aligned = align(&text, &prepared, self.scales.base(), switches)?;
-        self.moved_thinking
-            .fetch_add(prepared.moved_thinking.into(), Relaxed);
-        self.left_out
-            .fetch_add((aligned.left_out > 0).into(), Relaxed);
+        let reasoning = Reasoning {
+            moved: prepared.moved_thinking.into(),
+            left_out: (aligned.left_out > 0).into(),
+        };
         let tokens = self.tokenizer.encode_with_ends(&text)?;
         let (labels, weights) = self.labels(&tokens, &aligned)?;
-        Ok(Encoded {
+        let encoded = Encoded {
             input_ids: tokens.ids,
             labels,
             weights,
             channel: conversation.channel.clone(),
-        })
+        };
+        Ok((encoded, reasoning))
     }
 
     /// A token takes the greatest weight of its bytes.

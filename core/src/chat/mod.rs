@@ -6,12 +6,14 @@
 //! bytes ([`align`]), and the whole is tokenised once ([`encode`]).
 
 pub mod align;
+mod call;
 pub mod encode;
 pub mod frame;
 pub mod harmony;
 pub mod jinja;
 pub mod json;
 pub mod preview;
+pub mod reasoning;
 pub mod scale;
 pub mod split;
 pub mod template;
@@ -22,6 +24,7 @@ mod words;
 
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};
+pub use reasoning::Reasoning;
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};
 pub use tokenizer::Tokenizer;

@@ -13,6 +13,16 @@ pub enum Marks {
     Ansi,
 }
 
+impl Marks {
+    /// Colours where standard output is a terminal that has them and NO_COLOR is not set.
+    pub fn of_stdout() -> Self {
+        match console::colors_enabled() {
+            true => Self::Ansi,
+            false => Self::Brackets,
+        }
+    }
+}
+
 /// The fewest tokens that are whole characters together, all of one weight where characters allow it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
@@ -81,7 +91,8 @@ pub fn stretches(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Stretch> {
 }
 
 /// The text of a sample, tokens of weight above 0 marked. Where another token than the one that
-/// stands there has to be learnt, that one follows: `[[<|end|>]](<|return|>)`.
+/// stands there has to be learnt, that one follows: `[[<|end|>]](<|return|>)`. Control characters of the
+/// data are shown by their pictures, since a terminal would obey them.
 pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String {
     let mut out = String::new();
     for stretch in stretches(encoded, tokenizer) {
@@ -90,6 +101,7 @@ pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String 
             weight,
             other,
         } = stretch;
+        let text = harmless(&text);
         let other = other.map(|id| tokenizer.decode(&[id], true));
         let number = (weight != 1.0).then(|| weight.to_string());
         let notes: Vec<String> = other.into_iter().chain(number).collect();
@@ -107,4 +119,29 @@ pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String 
         }
     }
     out
+}
+
+/// The text with pictures (U+2400 and on) in place of control characters other than line breaks and tabs.
+fn harmless(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' | '\t' => c,
+        '\u{7f}' => '\u{2421}',
+        '\0'..'\u{20}' => char::from_u32(0x2400 + c as u32).unwrap_or(c),
+        '\u{80}'..'\u{a0}' => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(picture).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_the_data() {
+        assert_eq!(
+            harmless("a\x1b[31m\r\n\tb\u{9b}é"),
+            "a\u{241b}[31m\u{240d}\n\tb\u{fffd}é"
+        );
+    }
 }

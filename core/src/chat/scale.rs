@@ -1,7 +1,9 @@
 //! A chain of loss scales, `a+b`: each runs on the segments of the one before, weights multiply.
 
+use super::call::Words;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Segment, Turn};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A loss scale that failed: a mistake of the scale, not of the row that it was given.
@@ -13,6 +15,7 @@ pub struct ScaleFailed(String);
 pub struct Chain {
     base: Base,
     links: Vec<Link>,
+    words: OnceLock<Words>,
 }
 
 struct Link {
@@ -28,6 +31,7 @@ impl Default for Chain {
         Self {
             base: Base::Default,
             links: Vec::new(),
+            words: OnceLock::new(),
         }
     }
 }
@@ -58,7 +62,11 @@ impl Chain {
                 matched: AtomicBool::new(false),
             });
         }
-        Ok(Self { base, links })
+        Ok(Self {
+            base,
+            links,
+            words: OnceLock::new(),
+        })
     }
 
     /// Which turns are trained at all.
@@ -71,12 +79,26 @@ impl Chain {
     /// # Errors
     /// A scale that fails, changes the text, or gives a weight that is negative or not finite.
     pub fn fold(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
+        self.run(text, turn, true)
+    }
+
+    /// As [`Self::fold`], for a text that is in no dataset: that a scale matches in it does not count.
+    pub(super) fn try_on(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
+        self.run(text, turn, false)
+    }
+
+    /// The words in which a call of a tool is shown to the scales.
+    pub(super) fn words(&self) -> Words {
+        *self.words.get_or_init(|| Words::of(self))
+    }
+
+    fn run(&self, text: &str, turn: &Turn, counts: bool) -> Result<Vec<Segment>> {
         let mut segments = vec![Segment::new(text, 1.0)];
         for link in &self.links {
             let mut next = Vec::with_capacity(segments.len());
             for outer in segments {
                 let inner = link
-                    .run(&outer.text, turn)
+                    .run(&outer.text, turn, counts)
                     .with_context(|| ScaleFailed(link.name.clone()))?;
                 for mut segment in inner {
                     segment.weight *= outer.weight;
@@ -107,9 +129,9 @@ impl Chain {
 }
 
 impl Link {
-    fn run(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
+    fn run(&self, text: &str, turn: &Turn, counts: bool) -> Result<Vec<Segment>> {
         let segments = segments(self.scale.as_ref(), text, turn)?;
-        if segments.iter().any(|segment| segment.weight != 1.0) {
+        if counts && segments.iter().any(|segment| segment.weight != 1.0) {
             self.matched.store(true, Ordering::Relaxed);
         }
         Ok(segments)

@@ -2,10 +2,12 @@
 //! reasoning of an assistant's message taken out of its content, messages that follow one of the
 //! same role joined.
 //!
-//! Loss scales see the content as it stands in the dataset; what happens to it afterwards
+//! Loss scales see the content as it stands in the dataset, and a structured call written out
+//! ([`call`](super::call)); what happens to it afterwards
 //! ([`split`](super::split), joining, rendering) takes the weights along.
 
 use super::{
+    call,
     json::dumps,
     scale::Chain,
     split::{refuse_markers, split},
@@ -195,22 +197,24 @@ fn assistant(
         };
         parts.thinking = Some(weigh(thinking, message, &turn, chain)?);
     }
-    if let [call, more @ ..] = message.tool_calls.as_slice() {
+    if let [one, more @ ..] = message.tool_calls.as_slice() {
         ensure!(
             more.is_empty(),
             "{} tool calls in one message, but harmony renders one a message: write an assistant \
              message for each call, followed by its result",
             message.tool_calls.len()
         );
-        let text = dumps(&call.arguments);
+        let text = dumps(&one.arguments);
         refuse_markers(&text).context("arguments of the tool call")?;
         ensure!(
-            !call.name.is_empty() && !call.name.contains([' ', '<', '\n', '\t', '\r']),
+            !one.name.is_empty() && !one.name.contains([' ', '<', '\n', '\t', '\r']),
             "a tool is called `{}`; names are not empty and hold neither white space nor `<`",
-            call.name
+            one.name
         );
-        let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
-        parts.call = Some(Weighted::uniform(&text, weight));
+        parts.call = Some(match fixed_weight(message, turn, chain.base())? {
+            Some(weight) => Weighted::uniform(&text, weight),
+            None => call::weigh(&one.name, &text, turn, chain)?,
+        });
     }
     match &message.content {
         Value::Null => {}

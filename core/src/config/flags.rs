@@ -99,6 +99,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, S, "interleave_prob", Floats, "Mix the datasets by chance: the probability of each"),
     flag(DATA, S, "stopping_strategy", Text, "Where mixing ends: first_exhausted, or all_exhausted"),
     flag(DATA, SI, "columns", JsonOrFile, "New names of columns: {\"text1\": \"query\"}, or a JSON file"),
+    flag(DATA, SI, "disable_auto_column_mapping", Bool, "Take columns by their own names alone: query and response, not prompt and answer"),
     flag(DATA, S, "streaming", Bool, "Read the training data as training goes on, for data larger than memory; needs max_steps"),
     flag(DATA, S, "shuffle_buffer_size", Int, "Rows among which streaming shuffles"),
     flag(DATA, S, "split_dataset_ratio", Float, "Share of the training data set aside for evaluation"),

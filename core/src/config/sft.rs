@@ -26,6 +26,7 @@ pub struct SftConfig {
     pub interleave_prob: Vec<f64>,
     pub stopping_strategy: String,
     pub columns: Value,
+    pub disable_auto_column_mapping: bool,
     pub streaming: bool,
     pub shuffle_buffer_size: usize,
     pub split_dataset_ratio: f64,
@@ -143,6 +144,7 @@ impl Default for SftConfig {
             interleave_prob: Vec::new(),
             stopping_strategy: "first_exhausted".to_owned(),
             columns: Value::Null,
+            disable_auto_column_mapping: false,
             streaming: false,
             shuffle_buffer_size: 1000,
             split_dataset_ratio: 0.0,
@@ -304,6 +306,11 @@ impl SftConfig {
                 self.split_dataset_ratio == 0.0,
                 "streaming is true and split_dataset_ratio {}: nothing can be split off a stream; give --val_dataset",
                 self.split_dataset_ratio
+            );
+            ensure!(
+                !self.group_by_length,
+                "streaming and group_by_length are both true, but lengths are not known before a stream is read; leave \
+                 one of them out (--packing true fills rows of a stream evenly)"
             );
         }
         if self.deterministic {

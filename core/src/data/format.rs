@@ -53,10 +53,14 @@ impl Formats {
         fitting.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
         match fitting.as_slice() {
             [] => {
+                let hint = match columns.as_slice() {
+                    [one] if one.contains([';', '\t']) => "; a csv file has commas between columns",
+                    _ => "",
+                };
                 let names: Vec<_> = self.known.iter().map(|(name, _)| name.as_str()).collect();
                 bail!(
                     "no dataset format recognises the columns {}; known formats are {} (force one \
-                     with --dataset_format)",
+                     with --dataset_format){hint}",
                     columns.join(", "),
                     names.join(", ")
                 )
@@ -121,6 +125,16 @@ mod tests {
         let bad = choose(&["x", "y"]).unwrap_err().to_string();
         assert!(
             bad.contains("columns x, y") && bad.contains("low, high, same"),
+            "{bad}"
+        );
+    }
+
+    #[test]
+    fn a_table_with_other_separators_is_explained() {
+        let bad = formats(None).unwrap().choose(&row(&["a;b"])).err().unwrap();
+        assert!(
+            bad.to_string()
+                .ends_with("a csv file has commas between columns"),
             "{bad}"
         );
     }

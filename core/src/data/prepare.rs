@@ -8,7 +8,7 @@ use super::{
     truncate::{Fitted, Truncation, fit},
 };
 use crate::chat::scale::ScaleFailed;
-use crate::chat::{Encoded, Encoder};
+use crate::chat::{Encoded, Encoder, Reasoning};
 use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::{DatasetFormat, Sample};
 use rayon::prelude::*;
@@ -73,8 +73,9 @@ impl Dataset {
 
 /// What became of one record.
 pub(super) enum Outcome {
-    /// Its samples, whole or cut.
-    Samples(Vec<Prepared>),
+    /// Its samples, whole or cut, what was done to their reasoning, and the tokens of the longest before it
+    /// was cut.
+    Samples(Vec<Prepared>, Reasoning, usize),
     /// The row is bad.
     Bad(anyhow::Error),
 }
@@ -144,7 +145,7 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
         let dropped = source.dropped.get(UNTRAINED)?;
         dropped.first.first()
     });
-    if let Some(place) = untrained {
+    if let Some((_, place)) = untrained {
         message = format!(
             "{message}. Rows without a trained token, the first of them {place}: either the loss \
              scale weighs everything 0, or every message of the assistant says `loss: false`, or \
@@ -164,6 +165,7 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
 #[derive(Default)]
 pub(super) struct Tally {
     sources: Vec<SourceReport>,
+    reasoning: Reasoning,
     /// What was dropped and has not been said yet, as far as places are remembered.
     pub news: Vec<String>,
 }
@@ -202,13 +204,17 @@ impl Tally {
                 return Err(error.context(format!("{record}: bad row (strict)")));
             }
             Outcome::Bad(error) => {
-                self.drop(at, BAD_ROW, format!("{record}: {error:#}"));
+                self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Outcome::Samples(samples) => samples,
+            Outcome::Samples(samples, reasoning, longest) => {
+                source.longest = source.longest.max(longest);
+                self.reasoning += reasoning;
+                samples
+            }
         };
         if samples.is_empty() {
-            self.drop(at, NO_SAMPLE, record.to_string());
+            self.drop(at, record.line, NO_SAMPLE, record.to_string());
         }
         let stop_at_long = options.strict || options.truncation == Truncation::Raise;
         let mut kept = Vec::with_capacity(samples.len());
@@ -221,8 +227,12 @@ impl Tally {
                     options.max_length.unwrap_or(length)
                 ),
                 Prepared::Dropped(reason, length) => {
-                    source.longest = source.longest.max(length);
-                    self.drop(at, reason, format!("{record}: {length} tokens"));
+                    self.drop(
+                        at,
+                        record.line,
+                        reason,
+                        format!("{record}: {length} tokens"),
+                    );
                 }
                 Prepared::Whole(sample) => kept.push(sample),
                 Prepared::Cut(sample) => {
@@ -241,9 +251,9 @@ impl Tally {
         Ok(kept)
     }
 
-    fn drop(&mut self, at: usize, reason: &'static str, detail: String) {
+    fn drop(&mut self, at: usize, line: usize, reason: &'static str, detail: String) {
         let news = format!("{detail}; left out ({reason})");
-        if self.sources[at].drop_row(reason, detail) {
+        if self.sources[at].drop_row(reason, line, detail) {
             self.news.push(news);
         }
     }
@@ -254,6 +264,7 @@ impl Tally {
         Report {
             sources: self.sources.clone(),
             unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
+            reasoning: self.reasoning,
             packing: None,
         }
     }
@@ -323,14 +334,18 @@ pub(super) fn outcome(
 /// A loss scale that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
     let mut prepared = Vec::with_capacity(samples.len());
+    let (mut reasoning, mut longest) = (Reasoning::default(), 0);
     for sample in samples {
         match encode_one(sample, encoder, options, &mut prepared) {
-            Ok(()) => {}
+            Ok((noted, length)) => {
+                reasoning += noted;
+                longest = longest.max(length);
+            }
             Err(error) if error.is::<ScaleFailed>() => return Err(error),
             Err(error) => return Ok(Outcome::Bad(error)),
         }
     }
-    Ok(Outcome::Samples(prepared))
+    Ok(Outcome::Samples(prepared, reasoning, longest))
 }
 
 fn encode_one(
@@ -338,8 +353,9 @@ fn encode_one(
     encoder: &Encoder,
     options: &PrepareOptions,
     prepared: &mut Vec<Prepared>,
-) -> Result<()> {
-    let encoded = encoder.encode(sample)?;
+) -> Result<(Reasoning, usize)> {
+    let (encoded, reasoning) = encoder.encode_noting(sample)?;
+    let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
         let mut all = ids.chain(encoded.labels.iter().copied());
@@ -363,8 +379,8 @@ fn encode_one(
             let parts = parts.into_iter().enumerate();
             prepared.extend(parts.map(|(i, part)| Prepared::Part(part, i == 0)));
             prepared.extend(idle);
-            return Ok(());
+            return Ok((reasoning, length));
         }
     });
-    Ok(())
+    Ok((reasoning, length))
 }

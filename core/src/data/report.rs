@@ -1,9 +1,9 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
-use crate::chat::Encoded;
+use crate::chat::{Encoded, Reasoning};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// How many places are remembered for each reason.
 const PLACES: usize = 10;
@@ -17,6 +17,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// Loss scales that changed no weight in any row.
     pub unmatched_scales: Vec<String>,
+    /// What was done to the reasoning of rows.
+    pub reasoning: Reasoning,
     /// How full the packed rows are, where samples are packed.
     pub packing: Option<Packing>,
 }
@@ -45,9 +47,9 @@ impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "packing: {} samples in {} rows of {} tokens, {:.1}% full",
-            self.samples,
-            self.rows,
+            "packing: {} in {} of {} tokens, {:.1}% full",
+            counted(self.samples, "sample"),
+            counted(self.rows, "row"),
             self.max_length,
             100.0 * self.efficiency()
         )
@@ -75,7 +77,7 @@ pub struct SourceReport {
     pub trained: usize,
     /// The sum of their weights.
     pub weighted: f64,
-    /// The longest sample, before anything was dropped.
+    /// The tokens of the longest sample, before any was cut or dropped.
     pub longest: usize,
     /// Why rows were dropped.
     pub dropped: BTreeMap<String, Dropped>,
@@ -86,20 +88,19 @@ pub struct SourceReport {
 pub struct Dropped {
     /// How many.
     pub count: usize,
-    /// The first of them: `file:line: what was wrong`.
-    pub first: Vec<String>,
+    /// The first of them, in the order of the file: the line, and `file:line: what was wrong`.
+    pub first: Vec<(usize, String)>,
 }
 
 impl SourceReport {
-    /// Counts a dropped row. Returns whether it is among the first, whose places are remembered.
-    pub fn drop_row(&mut self, reason: &str, detail: String) -> bool {
+    /// Counts a dropped row. Returns whether no more rows were dropped before than are remembered.
+    pub fn drop_row(&mut self, reason: &str, line: usize, detail: String) -> bool {
         let dropped = self.dropped.entry(reason.to_owned()).or_default();
         dropped.count += 1;
-        let is_early = dropped.first.len() < PLACES;
-        if is_early {
-            dropped.first.push(detail);
-        }
-        is_early
+        let at = dropped.first.partition_point(|(known, _)| *known <= line);
+        dropped.first.insert(at, (line, detail));
+        dropped.first.truncate(PLACES);
+        dropped.count <= PLACES
     }
 
     /// Counts a sample that is kept.
@@ -108,7 +109,6 @@ impl SourceReport {
         self.tokens += sample.len();
         self.trained += sample.targets();
         self.weighted += sample.target_weight();
-        self.longest = self.longest.max(sample.len());
     }
 
     /// Its line of the table, under [`Report::COLUMNS`].
@@ -125,6 +125,29 @@ impl SourceReport {
             self.longest.to_string(),
             self.share_truncated(),
         ]
+    }
+
+    /// What its line of the table says, in lines of its own.
+    fn lines(&self) -> String {
+        let Self {
+            source,
+            format,
+            rows,
+            kept,
+            tokens,
+            trained,
+            longest,
+            ..
+        } = self;
+        format!(
+            "{source} ({format})\n  {}, {kept} kept, {} dropped, {} truncated\n  {}, {trained} trained (weighted \
+             {:.1}), {longest} in the longest",
+            counted(*rows, "row"),
+            self.dropped_rows(),
+            self.share_truncated(),
+            counted(*tokens, "token"),
+            self.weighted
+        )
     }
 
     /// The share of the samples that were cut or split.
@@ -157,51 +180,70 @@ impl Report {
         "truncated",
     ];
 
+    /// Puts the files into this order.
+    pub fn order(&mut self, files: &[Arc<str>]) {
+        let place = |source: &SourceReport| files.iter().position(|file| **file == *source.source);
+        self.sources.sort_by_key(place);
+    }
+
     /// One figure over all files.
     pub fn total(&self, figure: impl Fn(&SourceReport) -> usize) -> usize {
         self.sources.iter().map(figure).sum()
     }
 
-    /// Lines for the person who waits: what was dropped and why, idle loss scales.
+    /// What the person who waits has to know: what was dropped and why, idle loss scales. A warning may have
+    /// several lines.
     pub fn warnings(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut warnings = Vec::new();
         for source in &self.sources {
-            let dropped = source.dropped_rows();
+            let (name, dropped) = (&source.source, source.dropped_rows());
             if dropped as f64 > MANY * source.rows as f64 {
-                lines.push(format!(
-                    "WARNING: {dropped} of {} rows of {} were dropped ({:.0}%)",
+                warnings.push(format!(
+                    "{dropped} of {} rows of {name} were dropped ({:.0}%)",
                     source.rows,
-                    source.source,
                     100.0 * dropped as f64 / source.rows as f64
                 ));
             }
             for (reason, dropped) in &source.dropped {
-                lines.push(format!(
-                    "{}: dropped {} ({reason})",
-                    source.source, dropped.count
-                ));
-                lines.extend(dropped.first.iter().map(|place| format!("  {place}")));
+                let mut lines = vec![format!("{name}: dropped {} ({reason})", dropped.count)];
+                lines.extend(dropped.first.iter().map(|(_, place)| format!("  {place}")));
                 if dropped.count > dropped.first.len() {
-                    lines.push(format!(
-                        "  and {} more",
-                        dropped.count - dropped.first.len()
-                    ));
+                    let more = dropped.count - dropped.first.len();
+                    lines.push(format!("  and {more} more"));
                 }
+                warnings.push(lines.join("\n"));
+            }
+            if source.split > 0 {
+                warnings.push(format!(
+                    "{name}: {} longer than max_length became several (truncation_strategy split)",
+                    counted(source.split, "sample")
+                ));
             }
         }
-        for source in self.sources.iter().filter(|source| source.split > 0) {
-            lines.push(format!(
-                "{}: {} samples longer than max_length were split into several (truncation_strategy split)",
-                source.source, source.split
-            ));
-        }
-        for scale in &self.unmatched_scales {
-            lines.push(format!(
-                "WARNING: loss scale `{scale}` matched nothing in the whole dataset"
-            ));
-        }
-        lines
+        let unmatched = self.unmatched_scales.iter();
+        warnings.extend(
+            unmatched
+                .map(|scale| format!("loss scale `{scale}` matched nothing in the whole dataset")),
+        );
+        warnings
     }
+
+    /// As text for a terminal of this many columns: the table, or where it is too wide, lines for each file.
+    pub fn to_fit(&self, columns: Option<u16>) -> String {
+        let table = self.to_string();
+        let width = table.lines().next().map_or(0, |line| line.chars().count());
+        if columns.is_none_or(|columns| width <= usize::from(columns)) {
+            return table;
+        }
+        let sources = self.sources.iter().map(SourceReport::lines);
+        let packing = self.packing.iter().map(Packing::to_string);
+        sources.chain(packing).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// `1 row`, `2 rows`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Report {
@@ -217,5 +259,52 @@ impl fmt::Display for Report {
             Some(packing) => write!(f, "\n{packing}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_lines_of_the_file_are_remembered_in_whatever_order_they_come() {
+        let mut source = SourceReport::default();
+        let told: Vec<bool> = [30, 7, 12, 7, 99, 1, 2, 3, 4, 5, 6, 8]
+            .map(|line| source.drop_row("bad row", line, format!("d.jsonl:{line}: x")))
+            .into();
+        assert_eq!(told, [vec![true; PLACES], vec![false; 2]].concat());
+        let dropped = &source.dropped["bad row"];
+        let lines: Vec<usize> = dropped.first.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7, 7, 8, 12]);
+        assert_eq!(dropped.count, 12);
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_lines_in_place_of_the_table() {
+        let mut report = Report::default();
+        report.sources.push(SourceReport {
+            source: "/data/\u{6570}\u{636e}/train.jsonl".to_owned(),
+            format: "messages".to_owned(),
+            rows: 1,
+            kept: 1,
+            tokens: 1200,
+            trained: 300,
+            weighted: 450.0,
+            longest: 1200,
+            ..SourceReport::default()
+        });
+        assert_eq!(report.to_fit(None), report.to_string());
+        assert_eq!(report.to_fit(Some(200)), report.to_string());
+        let narrow = report.to_fit(Some(80));
+        assert_eq!(
+            narrow,
+            "/data/\u{6570}\u{636e}/train.jsonl (messages)\n  1 row, 1 kept, 0 dropped, 0% truncated\n  1200 tokens, \
+             300 trained (weighted 450.0), 1200 in the longest"
+        );
+        report.unmatched_scales = vec!["hermes".to_owned()];
+        assert_eq!(
+            report.warnings(),
+            ["loss scale `hermes` matched nothing in the whole dataset"]
+        );
     }
 }

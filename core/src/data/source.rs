@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Streams of the data seed.
 const TRAIN: u64 = 0;
@@ -65,6 +66,8 @@ pub struct Sets {
     pub val: Vec<Record>,
     /// Whether `val` was split off the training set.
     pub val_is_split: bool,
+    /// The files that rows came from, in the order in which they were named.
+    pub files: Vec<Arc<str>>,
     /// What has to be said about renamed columns.
     pub warnings: Vec<String>,
 }
@@ -89,6 +92,8 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let mut sets = read_each(&options.dataset, &columns, shuffle, seed, TRAIN)?;
     let val_shuffle = options.val_dataset_shuffle;
     let val = read_each(&options.val_dataset, &columns, val_shuffle, seed, VAL)?;
+    let files = sets.iter().chain(&val).flat_map(|set| sources(set));
+    let files: Vec<Arc<str>> = files.collect();
     let mut val: Vec<Record> = val.into_iter().flatten().collect();
     let val_is_split = val.is_empty() && ratio > 0.0 && !sets.is_empty();
     if val_is_split {
@@ -113,6 +118,7 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
         train,
         val,
         val_is_split,
+        files,
         warnings: [columns.clashes(), columns.absent()].concat(),
     })
 }
@@ -144,6 +150,17 @@ fn read_each(
         sets.push(records);
     }
     Ok(sets)
+}
+
+/// The files of rows, in the order of their first rows.
+fn sources(rows: &[Record]) -> Vec<Arc<str>> {
+    let mut files: Vec<Arc<str>> = Vec::new();
+    for row in rows {
+        if files.last() != Some(&row.source) && !files.contains(&row.source) {
+            files.push(Arc::clone(&row.source));
+        }
+    }
+    files
 }
 
 fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>> {
@@ -327,6 +344,17 @@ mod tests {
         assert!(a > 400 && b == 500, "{a} {b}");
         let (_, b, val) = mixed(Stopping::AllExhausted, 0.2);
         assert_eq!((b, val.len()), (400, 101));
+        // Validation sets are not mixed.
+        let sets = read_sets(&SourceOptions {
+            dataset: vec![few.clone(), many.clone()],
+            val_dataset: vec![many, few],
+            mix: Some(Mix {
+                probabilities: vec![0.5, 0.5],
+                stopping: Stopping::FirstExhausted,
+            }),
+            ..SourceOptions::default()
+        });
+        assert_eq!(sets.unwrap().val.len(), 505);
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl Questions {
             eprintln!("warning: {line}");
         }
         let records = sets.val;
-        let formats = formats(config.dataset_format.as_ref())?;
+        let formats = formats(
+            config.dataset_format.as_ref(),
+            config.disable_auto_column_mapping,
+        )?;
         let mut samples = data::samples(&records, &formats)?;
         samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
         ensure!(

@@ -14,7 +14,7 @@ use crate::train::setup::{
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -225,7 +225,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     let sampling = sampling(config, found.place.dir.as_deref())?;
     let look = Look {
         thinking: config.show_thinking,
-        colour: std::io::stdout().is_terminal(),
+        colour: console::colors_enabled(),
     };
     if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
         let questions = dataset::Questions::open(config, &encoder, found.adapter.as_deref())?;

@@ -1,5 +1,8 @@
-//! modelscope.cn, with the folders that every version of its library reads: files lie under their names in
-//! `models/owner/name`, dots of the name written `___`.
+//! modelscope.cn, with the folders of its library.
+//!
+//! Up to 1.37 files lie under their names in `models/owner/name`, dots of the name written `___`, by default in
+//! `hub` of the cache; later in `models/owner--name/snapshots/REVISION`, no more in `hub`. Later versions go on
+//! with a folder of the old kind, so new downloads go there, and whatever is there already is used.
 
 use super::fetch::Wanted;
 use super::http::{Http, HttpError, escaped};
@@ -7,8 +10,10 @@ use super::repository::{Kind, Listing, Remote, Repository, odd, safe};
 use super::settings::Place;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+/// The revision of those who name none.
+const USUAL: &str = "master";
 /// Files on a page of a dataset's listing.
 const PAGE: usize = 200;
 
@@ -22,15 +27,57 @@ pub(super) struct ModelScope<'a> {
 }
 
 impl ModelScope<'_> {
+    /// Where files are: in a folder that is there already, or one to be made.
     fn home(&self) -> PathBuf {
+        let mut places = self.old_folders();
+        places.extend(self.snapshots().map(|folder| folder.join(self.revision)));
+        let first = places[0].clone();
+        places
+            .into_iter()
+            .find(|place| holds(place))
+            .unwrap_or(first)
+    }
+
+    /// The cache, and what the other versions of the library take for it.
+    fn roots(&self) -> Vec<PathBuf> {
+        let cache = &self.place.cache;
+        let above = cache.parent().filter(|_| cache.ends_with("hub"));
+        let mut roots = vec![cache.clone(), cache.join("hub")];
+        roots.extend(above.map(Path::to_owned));
+        roots
+    }
+
+    fn old_folders(&self) -> Vec<PathBuf> {
         let (owner, name) = self.name.split_once('/').unwrap_or(("", self.name));
-        let kind = self.place.cache.join(self.kind.plural());
         // Other revisions must not mix with the files of the usual one.
         let name = match self.revision {
-            "master" => name.replace('.', "___"),
+            USUAL => name.replace('.', "___"),
             other => format!("{}@{}", name.replace('.', "___"), other.replace('/', "___")),
         };
-        kind.join(owner).join(name)
+        let roots = self.roots().into_iter();
+        let folder = |root: PathBuf| root.join(self.kind.plural()).join(owner).join(&name);
+        roots.map(folder).collect()
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = format!(
+            "{}/{}/snapshots",
+            self.kind.plural(),
+            self.name.replace('/', "--")
+        );
+        self.roots().into_iter().map(move |root| root.join(&folder))
+    }
+
+    /// Without a network, any revision will do where none is asked for and there is only one.
+    fn only_snapshot(&self) -> Option<PathBuf> {
+        let entries = self.snapshots().flat_map(std::fs::read_dir).flatten();
+        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        found.retain(|folder| holds(folder));
+        match found.as_slice() {
+            _ if self.revision != USUAL => None,
+            [one] => Some(one.clone()),
+            many => many.iter().find(|folder| folder.ends_with("main")).cloned(),
+        }
     }
 
     fn api(&self) -> String {
@@ -52,6 +99,11 @@ impl ModelScope<'_> {
             (_, Some(files)) => Ok(files.clone()),
         }
     }
+}
+
+/// Whether anything lies in a folder.
+fn holds(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn parse(url: &str, file: &Value) -> Result<Option<Remote>> {
@@ -113,7 +165,10 @@ impl Repository for ModelScope<'_> {
 
     fn cached(&self) -> Option<PathBuf> {
         let home = self.home();
-        home.is_dir().then_some(home)
+        match holds(&home) {
+            true => Some(home),
+            false => self.only_snapshot(),
+        }
     }
 
     fn wanted(&self, _: &Listing, file: &Remote) -> Wanted {

@@ -31,15 +31,20 @@ pub fn page(dataset: &Dataset, shown: &[usize], tokenizer: &Tokenizer) -> String
     table(&mut out, &dataset.report);
     let lengths: Vec<usize> = dataset.samples.iter().map(|sample| sample.len()).collect();
     histogram(&mut out, &lengths);
-    out.push_str(
-        "<h2>Examples</h2>\n<p><span class=\"one\">Trained with weight 1</span>, \
-         <span class=\"other\">with another weight</span>, the rest is not trained. A token says its id \
-         and weight under the pointer.</p>\n",
-    );
+    if !shown.is_empty() {
+        out.push_str(
+            "<h2>Examples</h2>\n<p><span class=\"one\">Trained with weight 1</span>, \
+             <span class=\"other\">with another weight</span>, the rest is not trained. A token says its id \
+             and weight under the pointer, and the token that has to be learnt in its place if it is another.</p>\n",
+        );
+    }
     for &index in shown {
         let _ = writeln!(out, "<h3>{}</h3>\n<pre>", escaped(&title(dataset, index)));
         for piece in pieces(&dataset.samples[index], tokenizer) {
             let ids: Vec<String> = piece.ids.iter().map(u32::to_string).collect();
+            let learns = piece
+                .other
+                .map(|id| format!(", to learn: {}", tokenizer.decode(&[id], true)));
             let class = match piece.weight {
                 0.0 => "t",
                 1.0 => "t one",
@@ -47,9 +52,10 @@ pub fn page(dataset: &Dataset, shown: &[usize], tokenizer: &Tokenizer) -> String
             };
             let _ = write!(
                 out,
-                "<span class=\"{class}\" title=\"{} weight {}\">{}</span>",
+                "<span class=\"{class}\" title=\"{} weight {}{}\">{}</span>",
                 ids.join(" "),
                 piece.weight,
+                escaped(&learns.unwrap_or_default()),
                 escaped(&piece.text)
             );
         }

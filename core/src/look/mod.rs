@@ -15,9 +15,10 @@ use crate::model::Config;
 use crate::plugin;
 use crate::train::setup;
 use anyhow::{Context, Result, ensure};
-use std::io::IsTerminal;
+use console::Term;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Prepares the data of a run and shows it.
 ///
@@ -36,10 +37,22 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         _ => None,
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);
+    let started = Instant::now();
     let data = setup::data(run, &encoder, vocabulary)?;
-    println!("{}", data.train.report);
+    let seconds = started.elapsed().as_secs_f64();
+    let reports = [&data.train.report, &data.val.report];
+    let rows: usize = reports
+        .iter()
+        .map(|report| report.total(|source| source.rows))
+        .sum();
+    eprintln!(
+        "data: {rows} rows read and prepared in {seconds:.2} s, {:.0} rows/s",
+        rows as f64 / seconds.max(1e-9)
+    );
+    let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
+    println!("{}", data.train.report.to_fit(columns));
     if !data.val.samples.is_empty() {
-        println!("evaluation\n{}", data.val.report);
+        println!("evaluation\n{}", data.val.report.to_fit(columns));
     }
     let shown = pick::samples(&data.train, config.samples, run.data_seed);
     print(&data.train, &shown, &encoder);
@@ -58,12 +71,12 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
 }
 
 fn print(dataset: &Dataset, shown: &[usize], encoder: &Encoder) {
-    let marks = match std::io::stdout().is_terminal() {
-        true => Marks::Ansi,
-        false => Marks::Brackets,
-    };
     for &index in shown {
-        let text = marked(&dataset.samples[index], encoder.tokenizer(), marks);
+        let text = marked(
+            &dataset.samples[index],
+            encoder.tokenizer(),
+            Marks::of_stdout(),
+        );
         println!("\n--- {}\n{text}", title(dataset, index));
     }
     if !shown.is_empty() {

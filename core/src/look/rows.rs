@@ -31,7 +31,11 @@ pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    let mut new = tempfile::Builder::new();
+    // As any new file, where a temporary one would be for its owner alone.
+    #[cfg(unix)]
+    new.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = new.tempfile_in(folder.unwrap_or(Path::new(".")))?;
     let mut out = BufWriter::new(file.as_file_mut());
     for samples in dataset.samples.chunks(AT_ONCE) {
         let lines: Vec<String> = samples

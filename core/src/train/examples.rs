@@ -121,8 +121,11 @@ impl<'a> Examples<'a> {
             Source::Stream { stream, taken } => {
                 let group = |_| {
                     let first = *taken as usize;
-                    let rows = (0..size).map(|_| Ok(Cow::Owned(stream.next_sample()?.into_row())));
-                    let rows = rows.collect::<Result<Vec<_>>>()?;
+                    let mut rows = Vec::with_capacity(size);
+                    for _ in 0..size {
+                        let samples = stream.next_example()?.into_iter();
+                        rows.extend(samples.map(|sample| Cow::Owned(sample.into_row())));
+                    }
                     *taken += size as u64;
                     Ok(Group {
                         rows,
@@ -174,7 +177,7 @@ impl<'a> Examples<'a> {
                     info!("streaming: passing over the first {} examples", state.taken);
                 }
                 for _ in 0..state.taken {
-                    stream.next_sample()?;
+                    stream.next_example()?;
                 }
                 *taken = state.taken;
             }
@@ -194,7 +197,9 @@ impl<'a> Examples<'a> {
             Source::Memory { .. } => None,
             Source::Stream { stream, .. } => {
                 let report = stream.report();
-                Some((report.to_string(), report.warnings()))
+                let notes = report.reasoning.notes().into_iter();
+                let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
+                Some((table, report.warnings()))
             }
         }
     }

@@ -21,10 +21,10 @@ use crate::say::{info, warning};
 use anyhow::{Context, Result, bail};
 use apus_sdk::Decoder;
 use candle_core::Device;
+use console::Term;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::fs;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,7 +53,10 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let mut data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
     match &data.stream {
         Some(_) => info!("data: read as training goes on, reported at the end"),
-        None => info!("data: {}", data.train.report),
+        None => {
+            let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
+            info!("data\n{}", data.train.report.to_fit(columns));
+        }
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
@@ -375,13 +378,9 @@ fn dry_run(
         None => data.train.samples.first(),
     };
     if let Some(sample) = first {
-        let marks = match std::io::stdout().is_terminal() {
-            true => Marks::Ansi,
-            false => Marks::Brackets,
-        };
         println!(
             "\nthe first example, trained tokens marked\n{}",
-            marked(sample, encoder.tokenizer(), marks)
+            marked(sample, encoder.tokenizer(), Marks::of_stdout())
         );
     }
     Ok(())

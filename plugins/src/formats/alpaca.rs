@@ -7,11 +7,14 @@ use super::{
     query_response::{answer, response, rounds},
     row::{columns, first, text},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
-use serde::Deserialize;
+use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
 
-#[derive(Deserialize)]
-struct Alpaca;
+options! {
+    struct Alpaca {
+        /// Whether columns may have their usual other names (answer, system_prompt ..), in any case.
+        auto_column_mapping: bool = true,
+    }
+}
 
 impl DatasetFormat for Alpaca {
     fn recognises(&self, columns: &[&str]) -> bool {
@@ -30,16 +33,18 @@ impl DatasetFormat for Alpaca {
                 columns(&row)
             )));
         }
-        let part = |name| Ok::<_, Error>(text(&row, &[name])?.filter(|text| !text.is_empty()));
+        let auto = self.auto_column_mapping;
+        let part =
+            |name| Ok::<_, Error>(text(&row, &[name], auto)?.filter(|text| !text.is_empty()));
         let query = match (part("instruction")?, part("input")?) {
             (Some(instruction), Some(input)) => Some(format!("{instruction}\n{input}")),
             (instruction, input) => instruction.or(input),
         };
         let output = match first(&row, &["output"]) {
             Some((name, value)) => Some(answer(name, value)?),
-            None => response(&row)?,
+            None => response(&row, auto)?,
         };
-        rounds(&row, query, output)
+        rounds(&row, query, output, auto)
     }
 }
 
@@ -57,7 +62,7 @@ mod tests {
     #[test]
     fn history_comes_before_the_question() {
         let found = convert(
-            &Alpaca,
+            &Alpaca::default(),
             json!({"instruction": "i", "input": "", "output": "o", "system": "s",
                    "history": [["q1", "a1"], ["q2", "a2"]]}),
         )
@@ -76,7 +81,11 @@ mod tests {
 
     #[test]
     fn instruction_and_input_are_joined() {
-        let query = |row| turns(&convert(&Alpaca, row).unwrap())[0].1.to_owned();
+        let query = |row| {
+            turns(&convert(&Alpaca::default(), row).unwrap())[0]
+                .1
+                .to_owned()
+        };
         let both = json!({"instruction": "i", "input": "j", "output": "o", "history": null});
         assert_eq!(query(both), "i\nj");
         assert_eq!(
@@ -91,16 +100,24 @@ mod tests {
 
     #[test]
     fn the_answer_is_output_or_what_query_response_calls_one() {
-        let answer = |row| turns(&convert(&Alpaca, row).unwrap())[1].1.to_owned();
+        let answer = |row| {
+            turns(&convert(&Alpaca::default(), row).unwrap())[1]
+                .1
+                .to_owned()
+        };
         let row = json!({"instruction": "i", "input": "", "output": "o", "text": "i o"});
         assert_eq!(answer(row), "o");
         let row = json!({"instruction": "i", "input": "", "answer": ["a", "b"]});
-        assert_eq!(answer(row), "a");
+        assert_eq!(answer(row.clone()), "a");
+        let strict = Alpaca {
+            auto_column_mapping: false,
+        };
+        assert_eq!(turns(&convert(&strict, row).unwrap()), [("user", "i")]);
     }
 
     #[test]
     fn a_bad_history_is_named() {
-        let error = |row| convert(&Alpaca, row).unwrap_err().to_string();
+        let error = |row| convert(&Alpaca::default(), row).unwrap_err().to_string();
         let bad = error(json!({"instruction": "i", "output": "o", "history": [["a"]]}));
         assert!(
             bad.contains("entry 1 of `history`") && bad.contains("1 entries"),

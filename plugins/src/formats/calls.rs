@@ -74,7 +74,7 @@ pub fn read(value: Value) -> Result<Call> {
     Ok(Call {
         call: ToolCall {
             name,
-            arguments: arguments(found),
+            arguments: arguments(found)?,
         },
         id,
     })
@@ -96,16 +96,23 @@ pub fn read_content(content: Value) -> Result<Call> {
     read(value)
 }
 
-/// OpenAI's API stores arguments as the JSON text of an object. Rendered as it stands, that text
-/// would be quoted a second time, so the object is taken out of it.
-pub fn arguments(found: Option<Value>) -> Value {
-    match found {
-        None | Some(Value::Null) => Value::Object(Map::new()),
-        Some(Value::String(text)) => match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => Value::Object(object),
-            _ => Value::String(text),
-        },
-        Some(other) => other,
+/// OpenAI's API stores arguments as the JSON text of an object (some datasets as Python's). Rendered as it
+/// stands, that text would be quoted a second time, so the object is taken out of it.
+///
+/// # Errors
+/// Text that begins as an object and is none.
+pub fn arguments(found: Option<Value>) -> Result<Value> {
+    let text = match found {
+        None | Some(Value::Null) => return Ok(Value::Object(Map::new())),
+        Some(Value::String(text)) => text,
+        Some(other) => return Ok(other),
+    };
+    match super::literal::read(&text) {
+        Ok(Value::Object(object)) => Ok(Value::Object(object)),
+        Err(error) if text.trim_start().starts_with('{') => Err(Error::new(format!(
+            "the arguments of a tool call begin as an object and are neither JSON's nor Python's: {error}"
+        ))),
+        _ => Ok(Value::String(text)),
     }
 }
 

@@ -82,7 +82,7 @@ fn join(blocks: Vec<Value>) -> Result<Content> {
             "tool_use" => found.calls.push(calls::Call {
                 call: ToolCall {
                     name: field("name")?,
-                    arguments: calls::arguments(fields.shift_remove("input")),
+                    arguments: calls::arguments(fields.shift_remove("input"))?,
                 },
                 id: take_text(&mut fields, "id"),
             }),

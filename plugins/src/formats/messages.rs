@@ -9,17 +9,30 @@ use super::{
     message,
     row::{columns, conversation, first, list},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
-use serde::Deserialize;
+use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
 
 const COLUMNS: [&str; 3] = ["messages", "conversations", "conversation"];
 
-#[derive(Deserialize)]
-struct Messages;
+options! {
+    struct Messages {
+        /// Whether columns may have their usual other names (conversations, system_prompt ..), in any case.
+        auto_column_mapping: bool = true,
+    }
+}
+
+impl Messages {
+    /// The columns that may hold the messages.
+    fn columns(&self) -> &'static [&'static str] {
+        match self.auto_column_mapping {
+            true => &COLUMNS,
+            false => &COLUMNS[..1],
+        }
+    }
+}
 
 impl DatasetFormat for Messages {
     fn recognises(&self, columns: &[&str]) -> bool {
-        COLUMNS.iter().any(|name| columns.contains(name))
+        self.columns().iter().any(|name| columns.contains(name))
     }
 
     fn rank(&self) -> i32 {
@@ -27,16 +40,28 @@ impl DatasetFormat for Messages {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        let Some((name, value)) = first(&row, &COLUMNS) else {
-            return Err(Error::new(format!(
-                "no column `messages` (or `conversations`), found {}",
-                columns(&row)
-            )));
+        let Some((name, value)) = first(&row, self.columns()) else {
+            return Err(missing(&row, self.columns()));
         };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
         let messages = message::read_all(list(name, value)?).map_err(in_column)?;
-        conversation(&row, messages)
+        conversation(&row, messages, self.auto_column_mapping)
     }
+}
+
+/// The error of a row without messages under any of these names.
+pub fn missing(row: &Row, names: &[&str]) -> Error {
+    let null = names.iter().find(|name| row.contains_key(**name));
+    Error::new(match (null, names) {
+        (Some(null), _) => format!("column `{null}` is null, expected a list of messages"),
+        (None, [name]) => format!("no column `{name}`, found {}", columns(row)),
+        (None, names) => format!(
+            "no column `{}` (or `{}`), found {}",
+            names[0],
+            names[1..].join("`, `"),
+            columns(row)
+        ),
+    })
 }
 
 register! {
@@ -53,7 +78,7 @@ mod tests {
     #[test]
     fn openai_messages_keep_thinking_and_training_marks() {
         let found = convert(
-            &Messages,
+            &Messages::default(),
             json!({"messages": [
                 {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
                 {"role": "assistant", "content": "c", "reasoning_content": "r", "loss": false},
@@ -82,7 +107,7 @@ mod tests {
     #[test]
     fn from_and_value_work_inside_messages() {
         let found = convert(
-            &Messages,
+            &Messages::default(),
             json!({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}),
         )
         .unwrap();
@@ -95,11 +120,12 @@ mod tests {
             json!({"role": "assistant", "content": null, "tool_calls": [
                 {"type": "function", "function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]}),
             json!({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"b": 1, "a": 2}}]}),
+            json!({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{'b': 1, 'a': 2}"}]}),
             json!({"role": "tool_call", "content": "{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"}),
         ];
         for call in calls {
             let found = convert(
-                &Messages,
+                &Messages::default(),
                 json!({"messages": [{"role": "user", "content": "q"}, call,
                     {"role": "tool_response", "content": {"t": 1}}],
                     "tools": "[{\"name\": \"f\", \"description\": \"d\"}]"}),
@@ -120,7 +146,23 @@ mod tests {
     }
 
     fn one(messages: serde_json::Value) -> apus_sdk::Conversation {
-        convert(&Messages, json!({ "messages": messages })).unwrap()
+        convert(&Messages::default(), json!({ "messages": messages })).unwrap()
+    }
+
+    #[test]
+    fn without_the_mapping_only_the_names_themselves_count() {
+        let strict = Messages {
+            auto_column_mapping: false,
+        };
+        assert!(strict.recognises(&["messages"]) && !strict.recognises(&["conversations"]));
+        let row = json!({"messages": [{"role": "user", "content": "a"}], "system_prompt": "s"});
+        assert_eq!(turns(&convert(&strict, row).unwrap()), [("user", "a")]);
+        let row = json!({"conversations": [{"role": "user", "content": "a"}]});
+        let bad = convert(&strict, row).unwrap_err().to_string();
+        assert!(
+            bad.contains("no column `messages`, found `conversations`"),
+            "{bad}"
+        );
     }
 
     #[test]
@@ -153,7 +195,7 @@ mod tests {
             json!({"messages": [{"user": "a", "assistant": "b"}]}),
         ];
         for row in rows {
-            let found = convert(&Messages, row).unwrap();
+            let found = convert(&Messages::default(), row).unwrap();
             assert_eq!(turns(&found), [("user", "a"), ("assistant", "b")]);
         }
     }
@@ -162,7 +204,11 @@ mod tests {
     fn the_system_column_gives_way_to_a_system_message() {
         let messages =
             json!([{"role": "system", "content": "own"}, {"role": "user", "content": "a"}]);
-        let found = convert(&Messages, json!({"messages": messages, "system": "column"})).unwrap();
+        let found = convert(
+            &Messages::default(),
+            json!({"messages": messages, "system": "column"}),
+        )
+        .unwrap();
         assert_eq!(turns(&found), [("system", "own"), ("user", "a")]);
     }
 
@@ -218,7 +264,7 @@ mod tests {
             (Some(2.0), &None)
         );
         let error = |messages| {
-            convert(&Messages, json!({ "messages": messages }))
+            convert(&Messages::default(), json!({ "messages": messages }))
                 .unwrap_err()
                 .to_string()
         };
@@ -251,7 +297,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_message_and_what_was_found() {
-        let error = |row| convert(&Messages, row).unwrap_err().to_string();
+        let error = |row| convert(&Messages::default(), row).unwrap_err().to_string();
         let bad = error(
             json!({"messages": [{"role": "user", "content": "a"}, {"rolle": "x", "content": "b"}]}),
         );
@@ -270,6 +316,27 @@ mod tests {
         );
         let bad = error(json!({"messages": 3}));
         assert!(bad.contains("must be a list, found a number"), "{bad}");
+        let call = |arguments: &str| {
+            json!({"messages": [{"role": "user", "content": "q"},
+            {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]}]})
+        };
+        let bad = error(call("{\"a\": 1"));
+        assert!(
+            bad.contains("message 2") && bad.contains("begin as an object"),
+            "{bad}"
+        );
+        let text = convert(&Messages::default(), call("ls -l")).unwrap();
+        assert_eq!(text.messages[1].tool_calls[0].arguments, "ls -l");
+        let bad = error(json!({"messages": null, "id": 1}));
+        assert_eq!(
+            bad,
+            "column `messages` is null, expected a list of messages"
+        );
+        let bad = error(json!({"id": 1}));
+        assert_eq!(
+            bad,
+            "no column `messages` (or `conversations`, `conversation`), found `id`"
+        );
         let bad = error(json!({"messages": []}));
         assert!(bad.contains("empty"), "{bad}");
         let bad =

@@ -3,8 +3,7 @@
 //! an answer to nothing: all of it is trained.
 
 use super::row::{columns, conversation, kind, pick, text};
-use apus_sdk::{DatasetFormat, Error, Message, Result, Row, Sample, register};
-use serde::Deserialize;
+use apus_sdk::{DatasetFormat, Error, Message, Result, Row, Sample, options, register};
 use serde_json::Value;
 
 const QUERY: [&str; 6] = [
@@ -29,11 +28,18 @@ const RESPONSE: [&str; 11] = [
     "content",
 ];
 
-#[derive(Deserialize)]
-struct QueryResponse;
+options! {
+    struct QueryResponse {
+        /// Whether columns may have their usual other names (prompt, answer ..), in any case.
+        auto_column_mapping: bool = true,
+    }
+}
 
 impl DatasetFormat for QueryResponse {
     fn recognises(&self, columns: &[&str]) -> bool {
+        if !self.auto_column_mapping {
+            return columns.contains(&QUERY[0]) || columns.contains(&RESPONSE[0]);
+        }
         let mut names = QUERY.iter().chain(&RESPONSE);
         names.any(|name| {
             columns
@@ -47,8 +53,9 @@ impl DatasetFormat for QueryResponse {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        let query = text(&row, &QUERY)?;
-        rounds(&row, query, response(&row)?)
+        let auto = self.auto_column_mapping;
+        let query = text(&row, &QUERY, auto)?;
+        rounds(&row, query, response(&row, auto)?, auto)
     }
 }
 
@@ -56,8 +63,8 @@ impl DatasetFormat for QueryResponse {
 ///
 /// # Errors
 /// Anything else, or several columns that could be meant.
-pub fn response(row: &Row) -> Result<Option<String>> {
-    match pick(row, &RESPONSE)? {
+pub fn response(row: &Row, auto: bool) -> Result<Option<String>> {
+    match pick(row, &RESPONSE, auto)? {
         None => Ok(None),
         Some((name, value)) => answer(name, value).map(Some),
     }
@@ -87,7 +94,12 @@ pub fn answer(name: &str, value: &Value) -> Result<String> {
 ///
 /// # Errors
 /// A history that is not a list of pairs; nothing at all in the row.
-pub fn rounds(row: &Row, query: Option<String>, response: Option<String>) -> Result<Vec<Sample>> {
+pub fn rounds(
+    row: &Row,
+    query: Option<String>,
+    response: Option<String>,
+    auto: bool,
+) -> Result<Vec<Sample>> {
     let mut messages = Vec::new();
     for (user, assistant) in history(row)? {
         messages.extend(user.map(|text| Message::new("user", text)));
@@ -101,7 +113,7 @@ pub fn rounds(row: &Row, query: Option<String>, response: Option<String>) -> Res
             columns(row)
         )));
     }
-    conversation(row, messages)
+    conversation(row, messages, auto)
 }
 
 type Round = (Option<String>, Option<String>);
@@ -156,8 +168,11 @@ mod tests {
             for response in RESPONSE {
                 let upper = response.to_uppercase();
                 let row = json!({query: "q", upper.as_str(): "a", "id": 1});
-                assert!(QueryResponse.recognises(&[query]) && QueryResponse.recognises(&[&upper]));
-                let found = convert(&QueryResponse, row).unwrap();
+                assert!(
+                    QueryResponse::default().recognises(&[query])
+                        && QueryResponse::default().recognises(&[&upper])
+                );
+                let found = convert(&QueryResponse::default(), row).unwrap();
                 assert_eq!(turns(&found), [("user", "q"), ("assistant", "a")]);
             }
         }
@@ -167,25 +182,46 @@ mod tests {
     fn of_several_columns_the_name_itself_counts() {
         let row =
             json!({"query": "q", "prompt": "p", "response": "r", "answer": "a", "problem": null});
-        let found = convert(&QueryResponse, row).unwrap();
+        let found = convert(&QueryResponse::default(), row).unwrap();
         assert_eq!(turns(&found), [("user", "q"), ("assistant", "r")]);
         let row = json!({"problem": "q", "solution": "s", "answer": "a"});
-        let bad = convert(&QueryResponse, row).unwrap_err().to_string();
+        let bad = convert(&QueryResponse::default(), row)
+            .unwrap_err()
+            .to_string();
         assert!(
             bad.contains("columns `solution` and `answer` could both be the `response`"),
             "{bad}"
         );
         let row = json!({"question": "q", "problem": "p", "answer": "a"});
-        assert!(convert(&QueryResponse, row).is_err());
+        assert!(convert(&QueryResponse::default(), row).is_err());
+    }
+
+    #[test]
+    fn without_the_mapping_only_the_names_themselves_count() {
+        let strict = QueryResponse {
+            auto_column_mapping: false,
+        };
+        assert!(strict.recognises(&["query"]) && strict.recognises(&["id", "response"]));
+        assert!(!strict.recognises(&["prompt", "text", "QUERY"]));
+        let row = json!({"query": "q", "response": "r", "system": "s", "text": "t", "Prompt": "p"});
+        let found = convert(&strict, row).unwrap();
+        let expected = [("system", "s"), ("user", "q"), ("assistant", "r")];
+        assert_eq!(turns(&found), expected);
+        let row = json!({"query": "q", "answer": "a", "system_prompt": "s"});
+        assert_eq!(turns(&convert(&strict, row).unwrap()), [("user", "q")]);
     }
 
     #[test]
     fn lists_of_answers_and_a_system_message() {
         let row = json!({"question": "q", "answers": ["a", "b"], "system_prompt": "s"});
-        let found = convert(&QueryResponse, row).unwrap();
+        let found = convert(&QueryResponse::default(), row).unwrap();
         let expected = [("system", "s"), ("user", "q"), ("assistant", "a")];
         assert_eq!(turns(&found), expected);
-        let bad = convert(&QueryResponse, json!({"question": "q", "answers": []})).unwrap_err();
+        let bad = convert(
+            &QueryResponse::default(),
+            json!({"question": "q", "answers": []}),
+        )
+        .unwrap_err();
         assert!(
             bad.to_string().contains("`answers` is a list whose first"),
             "{bad}"
@@ -206,37 +242,43 @@ mod tests {
             json!("[('a', 'b')]"),
             json!("[[\"a\", \"b\"]]"),
         ] {
-            let found = convert(&QueryResponse, row(history)).unwrap();
+            let found = convert(&QueryResponse::default(), row(history)).unwrap();
             assert_eq!(turns(&found), expected);
         }
         for history in [json!(null), json!([]), json!("")] {
-            let found = convert(&QueryResponse, row(history)).unwrap();
+            let found = convert(&QueryResponse::default(), row(history)).unwrap();
             assert_eq!(turns(&found), expected[2..]);
         }
-        let found = convert(&QueryResponse, row(json!([[null, "b"]]))).unwrap();
+        let found = convert(&QueryResponse::default(), row(json!([[null, "b"]]))).unwrap();
         assert_eq!(turns(&found), expected[1..]);
-        let bad = convert(&QueryResponse, row(json!([["a", "b", "c"]]))).unwrap_err();
+        let bad = convert(&QueryResponse::default(), row(json!([["a", "b", "c"]]))).unwrap_err();
         assert!(bad.to_string().contains("found 3 entries"), "{bad}");
     }
 
     #[test]
     fn a_question_alone_is_kept_and_media_are_not() {
-        let found = convert(&QueryResponse, json!({"query": "q", "images": []})).unwrap();
+        let found = convert(
+            &QueryResponse::default(),
+            json!({"query": "q", "images": []}),
+        )
+        .unwrap();
         assert_eq!(turns(&found), [("user", "q")]);
         let row = json!({"query": "<image>q", "response": "r", "images": ["a.png"]});
-        let bad = convert(&QueryResponse, row).unwrap_err().to_string();
+        let bad = convert(&QueryResponse::default(), row)
+            .unwrap_err()
+            .to_string();
         assert!(bad.contains("column `images` is not empty"), "{bad}");
     }
 
     #[test]
     fn a_plain_text_column_is_an_answer() {
-        let found = convert(&QueryResponse, json!({"text": "t"})).unwrap();
+        let found = convert(&QueryResponse::default(), json!({"text": "t"})).unwrap();
         assert_eq!(turns(&found), [("assistant", "t")]);
     }
 
     #[test]
     fn a_row_with_nothing_in_it_names_its_columns() {
-        let bad = convert(&QueryResponse, json!({"query": null, "id": 1})).unwrap_err();
+        let bad = convert(&QueryResponse::default(), json!({"query": null, "id": 1})).unwrap_err();
         assert!(bad.to_string().contains("`query`, `id`"), "{bad}");
     }
 }

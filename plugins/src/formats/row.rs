@@ -32,16 +32,19 @@ pub fn first<'a>(row: &'a Row, names: &[&'static str]) -> Option<(&'static str, 
     all.find(|(_, value)| !value.is_null())
 }
 
-/// The column that holds what `names[0]` means, under any of its names, in any case. The name itself
-/// comes first; of several others none is better than the rest.
+/// The column that holds what `names[0]` means: that name itself, else with `auto` any of its names, in
+/// any case; of several others none is better than the rest.
 ///
 /// # Errors
 /// Several columns that could be meant.
-pub fn pick<'a>(row: &'a Row, names: &[&str]) -> Result<Option<(&'a str, &'a Value)>> {
+pub fn pick<'a>(row: &'a Row, names: &[&str], auto: bool) -> Result<Option<(&'a str, &'a Value)>> {
     let exact = names.first().and_then(|name| row.get_key_value(*name));
     let meant = |name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     if let Some((name, value)) = exact.filter(|(_, value)| !value.is_null()) {
         return Ok(Some((name, value)));
+    }
+    if !auto {
+        return Ok(None);
     }
     let mut found = row
         .iter()
@@ -66,8 +69,8 @@ pub fn pick<'a>(row: &'a Row, names: &[&str]) -> Result<Option<(&'a str, &'a Val
 ///
 /// # Errors
 /// A value that is not text, or several columns that could be meant.
-pub fn text(row: &Row, names: &[&str]) -> Result<Option<String>> {
-    match pick(row, names)? {
+pub fn text(row: &Row, names: &[&str], auto: bool) -> Result<Option<String>> {
+    match pick(row, names, auto)? {
         None => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text.clone())),
         Some((name, other)) => Err(Error::new(format!(
@@ -129,12 +132,12 @@ fn refuse_media(row: &Row) -> Result<()> {
 ///
 /// # Errors
 /// A column of the wrong type, or media.
-pub fn conversation(row: &Row, mut messages: Vec<Message>) -> Result<Vec<Sample>> {
+pub fn conversation(row: &Row, mut messages: Vec<Message>, auto: bool) -> Result<Vec<Sample>> {
     refuse_media(row)?;
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");
-    let system = text(row, &["system", "system_prompt"])?;
+    let system = text(row, &["system", "system_prompt"], auto)?;
     if let Some(system) = system.filter(|system| !system.is_empty() && !has_system) {
         messages.insert(0, Message::new("system", system));
     }
@@ -152,7 +155,7 @@ pub fn conversation(row: &Row, mut messages: Vec<Message>) -> Result<Vec<Sample>
         messages,
         tools: tools(row)?,
         template_kwargs,
-        channel: text(row, &["channel"])?,
+        channel: text(row, &["channel"], auto)?,
     })])
 }
 

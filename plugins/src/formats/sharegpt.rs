@@ -5,14 +5,19 @@
 
 use super::{
     message,
-    row::{columns, conversation, first, list},
+    messages::missing,
+    row::{conversation, first, list},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, register};
-use serde::Deserialize;
+use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
 
 const COLUMNS: [&str; 3] = ["conversations", "conversation", "messages"];
-#[derive(Deserialize)]
-struct ShareGpt;
+
+options! {
+    struct ShareGpt {
+        /// Whether the system message may stand in a column `system_prompt`, in any case.
+        auto_column_mapping: bool = true,
+    }
+}
 
 impl DatasetFormat for ShareGpt {
     fn recognises(&self, columns: &[&str]) -> bool {
@@ -25,14 +30,11 @@ impl DatasetFormat for ShareGpt {
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         let Some((name, value)) = first(&row, &COLUMNS) else {
-            return Err(Error::new(format!(
-                "no column `conversations` (or `conversation`), found {}",
-                columns(&row)
-            )));
+            return Err(missing(&row, &COLUMNS));
         };
         let in_column = |error| Error::new(format!("column `{name}`: {error}"));
         let messages = message::read_all(list(name, value)?).map_err(in_column)?;
-        conversation(&row, messages)
+        conversation(&row, messages, self.auto_column_mapping)
     }
 }
 
@@ -54,14 +56,18 @@ mod tests {
             json!({"conversation": [{"human": "a", "assistant": "b"}]}),
         ];
         for row in rows {
-            let found = convert(&ShareGpt, row).unwrap();
+            let found = convert(&ShareGpt::default(), row).unwrap();
             assert_eq!(turns(&found), [("user", "a"), ("assistant", "b")]);
         }
     }
 
     #[test]
     fn a_pair_without_an_answer_is_named() {
-        let bad = convert(&ShareGpt, json!({"conversation": [{"human": "a"}]})).unwrap_err();
+        let bad = convert(
+            &ShareGpt::default(),
+            json!({"conversation": [{"human": "a"}]}),
+        )
+        .unwrap_err();
         assert!(bad.to_string().contains("pair 1 needs text"), "{bad}");
     }
 }

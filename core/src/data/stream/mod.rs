@@ -3,9 +3,11 @@
 //! A thread reads rows through a shuffle buffer and deals them out in small batches to a few workers,
 //! each of which formats and encodes them; the batches are collected in the same turn. All queues
 //! are short, so memory is bounded whatever the files' size, and the order is a function of the
-//! seed alone. At the end of the data the next pass begins, in another order.
+//! seed alone. At the end of the data the next pass begins, in another order. An example is a sample, or
+//! on request a packed row of them.
 
 mod buffer;
+mod packing;
 mod passes;
 mod workers;
 
@@ -15,11 +17,12 @@ use super::{
     format::Formats,
     interleave::Mix,
     prepare::{PrepareOptions, Tally, nothing_left},
-    report::Report,
+    report::{Packing, Report},
     source,
 };
 use crate::chat::{Encoded, Encoder};
 use anyhow::{Context, Result, ensure};
+use packing::Packer;
 use serde_json::Value;
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 use workers::{Done, Workers};
@@ -37,6 +40,8 @@ pub struct StreamOptions {
     pub shuffle_buffer: Option<usize>,
     /// The seed of the order.
     pub data_seed: u64,
+    /// Tokens of the rows that samples are packed into; `None` leaves them by themselves.
+    pub packing: Option<usize>,
     /// How rows are prepared; [`PrepareOptions::workers`] threads do it.
     pub prepare: PrepareOptions,
 }
@@ -56,21 +61,24 @@ struct Set {
     first: Option<usize>,
 }
 
-/// Prepared samples without end: pass after pass over the data.
+/// Prepared examples without end: pass after pass over the data.
 pub struct Stream {
     plan: Arc<Plan>,
     identity: String,
     workers: Option<Workers>,
     pass: u64,
-    /// Samples of this pass so far.
+    /// Examples of this pass so far.
     of_pass: u64,
-    ready: VecDeque<Encoded>,
+    ready: VecDeque<Vec<Encoded>>,
+    packer: Option<Packer>,
     tally: Tally,
+    /// Of the first pass.
+    packed: Option<Packing>,
     say: Box<dyn Fn(&str)>,
 }
 
 impl Stream {
-    /// Finds the files; rows are read from the first call of [`Self::next_sample`] on. What has to be said
+    /// Finds the files; rows are read from the first call of [`Self::next_example`] on. What has to be said
     /// about rows is said as it is found, and at the end of the data.
     ///
     /// # Errors
@@ -101,6 +109,7 @@ impl Stream {
             sets.push(Set { files, first });
         }
         let identity = identity(&options, &sizes);
+        let packer = options.packing.map(Packer::new);
         let plan = Arc::new(Plan {
             columns: Columns::new(&options.columns)?,
             sets,
@@ -115,43 +124,50 @@ impl Stream {
             pass: 0,
             of_pass: 0,
             ready: VecDeque::new(),
+            packer,
             tally: Tally::default(),
+            packed: None,
             say,
         })
     }
 
-    /// What the order of samples depends on, as text: two streams of the same text give the same.
+    /// What the order of examples depends on, as text: two streams of the same text give the same.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// The next sample.
+    /// The samples of the next example: one, or those of a packed row.
     ///
     /// # Errors
     /// What stops a run: a file that cannot be read, text that is no row, with `strict` a bad row; a
     /// pass that gave nothing to train on.
-    pub fn next_sample(&mut self) -> Result<Encoded> {
+    pub fn next_example(&mut self) -> Result<Vec<Encoded>> {
         loop {
-            if let Some(sample) = self.ready.pop_front() {
-                return Ok(sample);
+            if let Some(example) = self.ready.pop_front() {
+                return Ok(example);
             }
             self.fill()?;
         }
     }
 
-    /// The sample that is next.
+    /// The first sample of the example that is next.
     ///
     /// # Errors
-    /// As [`Self::next_sample`].
+    /// As [`Self::next_example`].
     pub fn peek(&mut self) -> Result<&Encoded> {
-        let sample = self.next_sample()?;
-        self.ready.push_front(sample);
-        self.ready.front().context("a sample")
+        let example = self.next_example()?;
+        self.ready.push_front(example);
+        let first = self.ready.front().and_then(|example| example.first());
+        first.context("a sample")
     }
 
     /// What became of the rows so far; of a second pass nothing is counted.
     pub fn report(&self) -> Report {
-        self.tally.report(&self.plan.encoder)
+        let now = self.packer.as_ref().map(|packer| &packer.figures);
+        Report {
+            packing: self.packed.as_ref().or(now).cloned(),
+            ..self.tally.report(&self.plan.encoder)
+        }
     }
 
     /// Waits for the next batch of rows.
@@ -172,9 +188,14 @@ impl Stream {
                 _ => &mut again,
             };
             let options = &self.plan.options.prepare;
-            let samples = tally.take(&read.record, &read.format, outcome, options)?;
-            self.of_pass += samples.len() as u64;
-            self.ready.extend(samples);
+            for sample in tally.take(&read.record, &read.format, outcome, options)? {
+                let examples = match &mut self.packer {
+                    Some(packer) => packer.push(sample),
+                    None => vec![vec![sample]],
+                };
+                self.of_pass += examples.len() as u64;
+                self.ready.extend(examples);
+            }
         }
         for line in self.plan.columns.clashes() {
             (self.say)(&line);
@@ -186,6 +207,12 @@ impl Stream {
     }
 
     fn end_of_pass(&mut self) -> Result<()> {
+        if let Some(packer) = &mut self.packer {
+            let rest = packer.finish();
+            self.of_pass += rest.len() as u64;
+            self.ready.extend(rest);
+            self.packed.get_or_insert_with(|| packer.figures.clone());
+        }
         if self.of_pass == 0 {
             return Err(nothing_left(&self.report(), &self.plan.options.prepare));
         }
@@ -193,9 +220,9 @@ impl Stream {
             for line in self.plan.columns.absent() {
                 (self.say)(&line);
             }
-            let samples = self.of_pass;
+            let examples = self.of_pass;
             (self.say)(&format!(
-                "the {samples} examples of the stream are through, and another pass over it begins"
+                "the {examples} examples of the stream are through, and another pass over it begins"
             ));
         }
         self.workers = None;
@@ -212,6 +239,7 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
         columns,
         shuffle_buffer,
         data_seed,
+        packing,
         prepare,
     } = options;
     let PrepareOptions {
@@ -219,9 +247,10 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
         truncation,
         ..
     } = prepare;
+    let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
     format!(
         "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
-         max_length {max_length:?}, truncation {truncation:?}, files {}",
+         max_length {max_length:?}, truncation {truncation:?}, {packed}files {}",
         files.join(", ")
     )
 }

@@ -50,7 +50,8 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         .map(|spec| Ok((scale_name(spec), registry::build::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
     let chain = Chain::new(scales)?;
-    Encoder::new(Arc::new(tokenizer), template, chain, options.encode)
+    let encoder = Encoder::new(Arc::new(tokenizer), template, chain, options.encode)?;
+    Ok(encoder.of_folder(dir))
 }
 
 /// Where the tokenizer and the chat template of a run are: `--tokenizer`, or the model's directory.
@@ -93,11 +94,22 @@ fn scale_name(spec: &Spec) -> String {
     path.unwrap_or(&spec.name).to_owned()
 }
 
+/// The efforts that the model was trained with.
+const EFFORTS: [&str; 3] = ["low", "medium", "high"];
+
 /// How a configuration has conversations encoded.
 ///
 /// # Errors
 /// A switch that has no such value.
 pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
+    if let Some(effort) = &config.reasoning_effort
+        && !EFFORTS.contains(&effort.as_str())
+    {
+        eprintln!(
+            "note: reasoning_effort {effort}: gpt-oss knows {}",
+            EFFORTS.join(", ")
+        );
+    }
     Ok(EncodeOptions {
         think_to_analysis: config.think_to_analysis,
         train_header: config.train_header.parse()?,

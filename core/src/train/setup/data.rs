@@ -1,6 +1,5 @@
 //! From a configuration to the data of a run: read, prepared, or as a stream.
 
-use super::chat::{chat_dir, model_word};
 use crate::chat::{Encoded, Encoder};
 use crate::config::{FLAGS, SftConfig, Spec};
 use crate::data::cache::{self, Fingerprint};
@@ -9,7 +8,6 @@ use crate::data::{
     self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
     read_sets,
 };
-use crate::hub::Hub;
 use crate::model::Config;
 use crate::say::{info, warning};
 use crate::{plugin, registry};
@@ -17,18 +15,31 @@ use anyhow::{Context, Result, ensure};
 use apus_sdk::{DatasetFormat, Kind, TokenRow};
 use std::sync::Arc;
 
-/// All dataset formats; one alone if it is forced.
+/// The option by which a format says that it knows columns under several names.
+const MAPPING: &str = "auto_column_mapping";
+
+/// All dataset formats; one alone if it is forced. With `exact`, those that know columns under several names
+/// take each by its own name alone.
 ///
 /// # Errors
 /// An unknown format.
-pub fn formats(forced: Option<&Spec>) -> Result<Formats> {
+pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?
         .into_iter()
         .map(|entry| {
-            let spec = match forced {
+            let mut spec = match forced {
                 Some(spec) if spec.name == entry.name => spec.clone(),
-                _ => Spec::named(entry.name),
+                _ => Spec::named(entry.name.as_str()),
             };
+            if exact
+                && entry
+                    .doc
+                    .options
+                    .iter()
+                    .any(|option| option.name == MAPPING)
+            {
+                spec.options.insert(MAPPING.to_owned(), false.into());
+            }
             let format = registry::build::<dyn DatasetFormat>(&spec)?;
             Ok((spec.name, format))
         })
@@ -53,10 +64,6 @@ pub struct Data {
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, nothing left.
 pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
-    ensure!(
-        !config.streaming || !(config.packing || config.group_by_length),
-        "streaming reads the data as it goes: packing and group_by_length need all of it; leave them out"
-    );
     let mix = mix(config)?;
     let sets = read_sets(&SourceOptions {
         dataset: match config.streaming {
@@ -73,10 +80,15 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     })?;
     ensure!(
         config.streaming || !sets.train.is_empty(),
-        "{}: no rows",
+        "split_dataset_ratio {} takes all {} rows of {} for evaluation, none is left to train on",
+        config.split_dataset_ratio,
+        sets.val.len(),
         config.dataset.join(", ")
     );
-    let formats = Arc::new(formats(config.dataset_format.as_ref())?);
+    let formats = Arc::new(formats(
+        config.dataset_format.as_ref(),
+        config.disable_auto_column_mapping,
+    )?);
     let options = PrepareOptions {
         max_length: config.max_length,
         truncation: config.truncation_strategy.parse()?,
@@ -105,10 +117,15 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     if let (true, Some(max_length)) = (config.packing, config.max_length) {
         train.pack(max_length);
     }
-    let val = match sets.val.is_empty() {
+    let mut val = match sets.val.is_empty() {
         true => Dataset::default(),
         false => prepare(&sets.val).context("validation data")?,
     };
+    for dataset in [&mut train, &mut val] {
+        dataset.report.order(&sets.files);
+    }
+    // Whether a scale matches is asked of what is trained.
+    val.report.unmatched_scales.clear();
     // Columns of a stream are not known yet.
     let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
     for line in of_columns
@@ -117,7 +134,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     {
         warning!("{line}");
     }
-    for note in encoder.notes() {
+    let mut reasoning = train.report.reasoning;
+    reasoning += val.report.reasoning;
+    for note in reasoning.notes() {
         info!("data: {note}");
     }
     let stream = StreamOptions {
@@ -126,11 +145,15 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         columns: config.columns.clone(),
         shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
         data_seed: config.data_seed,
+        packing: config.max_length.filter(|_| config.packing),
         prepare: options,
     };
     let open = || {
         let say = |line: &str| warning!("{line}");
-        Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))
+        let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))?;
+        // What is wrong with the first rows is better known before the model is loaded.
+        stream.peek().context("training data")?;
+        Ok::<_, anyhow::Error>(stream)
     };
     Ok(Data {
         train,
@@ -142,8 +165,6 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
 
 /// The cache of prepared data, for everything that what is prepared depends on.
 fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
-    let dir = chat_dir(config, model_word(config))?;
-    let dir = Hub::from_environment().tokenizer(&dir)?;
     let options = serde_json::to_value(config)?;
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));
@@ -151,12 +172,14 @@ fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) 
     settings.flags(flags)?;
     settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
     settings.text(&serde_json::to_string(&plugin::records())?);
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-    ] {
-        settings.file(&dir.join(name))?;
+    if let Some(folder) = encoder.folder() {
+        for name in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ] {
+            settings.file(&folder.join(name))?;
+        }
     }
     Ok(Cache::new(cache::folder()?, settings))
 }

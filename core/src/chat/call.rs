@@ -1,0 +1,117 @@
+//! Structured calls of tools, weighed by the loss scales.
+//!
+//! ms-swift writes such a call into the assistant's text, in the words of an agent template, and its
+//! scales look for these words. Harmony writes calls in a way of its own. So a chain of scales is shown a
+//! call in the words that it is made for, and what it gives the call's name and arguments is their weight.
+
+use super::{json::dumps, scale::Chain, weighted::Weighted};
+use anyhow::Result;
+use apus_sdk::{Field, ToolCall, Turn};
+use serde_json::json;
+use std::ops::Range;
+
+/// How a call is written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// `<tool_call>\n{"name": .., "arguments": ..}\n</tool_call>`
+    Hermes,
+    /// `Action: ..\nAction Input: ..\n`
+    React,
+    /// `✿FUNCTION✿: ..\n✿ARGS✿: ..\n`
+    Qwen,
+}
+
+/// A call written out.
+struct Written {
+    text: String,
+    name: Range<usize>,
+    arguments: Range<usize>,
+}
+
+impl Words {
+    /// The words that a chain is made for: the first in which it gives a call another weight than 1, else
+    /// those of hermes.
+    pub fn of(chain: &Chain) -> Self {
+        let call = ToolCall {
+            name: "tool".to_owned(),
+            arguments: json!({"key": "value"}),
+        };
+        let turn = Turn {
+            role: "assistant",
+            field: Field::Content,
+            query: None,
+            is_last: true,
+        };
+        let weighs = |words: &Self| {
+            let text = words.write(&call.name, &dumps(&call.arguments)).text;
+            let segments = chain.try_on(&text, &turn);
+            segments.is_ok_and(|segments| segments.iter().any(|segment| segment.weight != 1.0))
+        };
+        let all = [Self::Hermes, Self::React, Self::Qwen];
+        all.into_iter().find(weighs).unwrap_or(Self::Hermes)
+    }
+
+    fn write(self, name: &str, arguments: &str) -> Written {
+        let name = match self {
+            Self::Hermes => dumps(&name.into()),
+            Self::React | Self::Qwen => name.to_owned(),
+        };
+        let [before, between, after] = match self {
+            Self::Hermes => [
+                "<tool_call>\n{\"name\": ",
+                ", \"arguments\": ",
+                "}\n</tool_call>",
+            ],
+            Self::React => ["Action: ", "\nAction Input: ", "\n"],
+            Self::Qwen => ["✿FUNCTION✿: ", "\n✿ARGS✿: ", "\n"],
+        };
+        let from = before.len() + name.len() + between.len();
+        Written {
+            text: [before, &name, between, arguments, after].concat(),
+            name: before.len()..before.len() + name.len(),
+            arguments: from..from + arguments.len(),
+        }
+    }
+}
+
+/// The arguments of a call with their weights; the header, which names the tool, has the weight of the name.
+///
+/// # Errors
+/// A loss scale that fails.
+pub fn weigh(name: &str, arguments: &str, turn: &Turn, chain: &Chain) -> Result<Weighted> {
+    let written = chain.words().write(name, arguments);
+    let segments = chain.fold(&written.text, turn)?;
+    let all = Weighted::from_segments(&written.text, &segments);
+    Ok(Weighted {
+        text: arguments.to_owned(),
+        weights: all.weights[written.arguments].to_vec(),
+        open: all.weights[written.name.start],
+        close: all.close,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_arguments_are_found_again() {
+        for words in [Words::Hermes, Words::React, Words::Qwen] {
+            let written = words.write("f", "{\"f\": \"é\"}");
+            assert_eq!(&written.text[written.arguments], "{\"f\": \"é\"}");
+            assert_eq!(written.text[written.name].trim_matches('"'), "f");
+        }
+    }
+
+    #[test]
+    fn a_chain_without_scales_weighs_one() {
+        let turn = Turn {
+            role: "assistant",
+            field: Field::Content,
+            query: None,
+            is_last: true,
+        };
+        let found = weigh("f", "{}", &turn, &Chain::default()).unwrap();
+        assert_eq!(found, Weighted::uniform("{}", 1.0));
+    }
+}
