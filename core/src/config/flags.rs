@@ -179,6 +179,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LOOK, S, "trackers", Components, "Trackers with their options, beside report_to"),
     flag(LOOK, S, "tracker_timeout", Float, "Seconds that the end of a run waits for its trackers"),
     flag(LOOK, S, "run_name", Text, "Name of the run; its folder if not given"),
+    flag(LOOK, S, "plot", Bool, "Draw images/*.png of every number at each save and at the end, and write report.html"),
     flag(LOOK, S, "tui", Bool, "Draw a live panel with the loss curve on the terminal, in place of the progress bar"),
     flag(LOOK, S, "sample_prompts", List, "Prompts to answer before training, at each evaluation and after training"),
     flag(LOOK, S, "swanlab_token", Text, "SwanLab: key of the account; better kept in SWANLAB_API_KEY or by apus swanlab login"),

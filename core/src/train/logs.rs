@@ -5,6 +5,7 @@
 //! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
 use super::about::hardware::Meter;
+use super::pictures::Pictures;
 use super::screen::Screen;
 use crate::registry::Named;
 use crate::say;
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 /// What waits for one tracker at most.
 const QUEUE: usize = 1024;
 
+/// How long the pictures at the end wait for what they show.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Time between two looks at the machine.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -32,6 +36,7 @@ pub struct Trackers {
     patience: Duration,
     /// Dropped, it ends the thread that looks at the machine.
     looking: Option<mpsc::Sender<()>>,
+    pictures: Option<Pictures>,
 }
 
 /// Hands reports to all trackers, from any thread.
@@ -63,10 +68,13 @@ enum Report {
     Start(Box<RunInfo>),
     Log(u64, Map<String, Value>),
     Text(u64, String, String),
+    Image(u64, String, Vec<u8>),
     Line(Level, String),
     System(Map<String, Value>),
     Saved(u64, PathBuf),
     Finish(EndState),
+    /// Everything before it was worked off once all have let go of it.
+    Settled(#[expect(dead_code, reason = "it is dropped, nothing more")] mpsc::Sender<()>),
 }
 
 impl Trackers {
@@ -90,7 +98,13 @@ impl Trackers {
             screen: screen.clone(),
             patience,
             looking: None,
+            pictures: None,
         }
+    }
+
+    /// Draws pictures at each checkpoint and at the end, and writes a report then.
+    pub fn draw(&mut self, pictures: Option<Pictures>) {
+        self.pictures = pictures;
     }
 
     /// Looks at the machine every ten seconds from now on.
@@ -126,14 +140,26 @@ impl Trackers {
 
     /// A checkpoint.
     pub fn saved(&self, step: u64, checkpoint: &Path) {
+        if let Some(pictures) = &self.pictures {
+            pictures.draw();
+        }
         self.outlet.send(Report::Saved(step, checkpoint.to_owned()));
     }
 
-    /// The end of the run: everything that waits is still worked off, as far as patience goes.
-    pub fn finish(&mut self, end: &EndState) {
-        say::unfollow();
+    /// The end of the run after `step` steps: everything that waits is still worked off, as far as patience goes.
+    pub fn finish(&mut self, step: u64, end: &EndState) {
         self.looking = None;
         let until = Instant::now() + self.patience;
+        let pictures = self.pictures.take().map(|pictures| {
+            self.settle(until);
+            pictures.finish()
+        });
+        say::unfollow();
+        let (drawn, report) = pictures.unzip();
+        for picture in drawn.unwrap_or_default() {
+            self.outlet
+                .send(Report::Image(step, picture.scalar, picture.png));
+        }
         let last = Arc::new(Report::Finish(end.clone()));
         let mut lines = std::mem::take(&mut *self.outlet.lines());
         for line in &mut lines {
@@ -143,6 +169,19 @@ impl Trackers {
         for line in &mut lines {
             line.join(until);
         }
+        if let Some(report) = report {
+            report.write();
+        }
+    }
+
+    /// Waits until every tracker has written what it was told so far, for a second at most.
+    fn settle(&self, until: Instant) {
+        let until = until.min(Instant::now() + SETTLE);
+        let (done, settled) = channel();
+        self.outlet.send(Report::Settled(done));
+        // The last holder of `done` lets it go when all of them have come to it.
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = settled.recv_timeout(left);
     }
 }
 
@@ -227,10 +266,12 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen
             Report::Start(run) => tracked.start(run),
             Report::Log(step, values) => tracked.log(*step, values),
             Report::Text(step, name, text) => tracked.text(*step, name, text),
+            Report::Image(step, name, png) => tracked.image(*step, name, png),
             Report::Line(level, line) => tracked.line(*level, line),
             Report::System(values) => tracked.system(values),
             Report::Saved(step, checkpoint) => tracked.saved(*step, checkpoint),
             Report::Finish(end) => tracked.finish(end),
+            Report::Settled(_) => Ok(()),
         };
         let label = &tracker.label;
         let act = || match terminal {
@@ -280,7 +321,7 @@ mod tests {
         for step in 0..steps {
             trackers.log(step, &Map::new());
         }
-        trackers.finish(&EndState::Interrupted);
+        trackers.finish(steps, &EndState::Interrupted);
         let seen = seen.lock().unwrap();
         seen.clone()
     }

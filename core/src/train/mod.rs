@@ -17,6 +17,7 @@ mod loss;
 mod optimizer;
 mod order;
 mod out_of_memory;
+mod pictures;
 mod plan;
 pub(crate) mod recipe;
 mod screen;

@@ -12,6 +12,7 @@ use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::out_of_memory;
+use super::pictures::Pictures;
 use super::screen::{Screen, StepNumbers};
 use super::settings::Settings;
 use super::signals;
@@ -180,6 +181,9 @@ impl<'a> Trainer<'a> {
             &screen,
             settings.tracker_timeout,
         );
+        if settings.plot {
+            trackers.draw(Pictures::new(&settings.run_dir));
+        }
         trackers.watch_machine(Meter::new(crate::device::bus_address(model.device())));
         Ok(Self {
             model,
@@ -228,10 +232,11 @@ impl<'a> Trainer<'a> {
                     warnings.iter().for_each(|line| warning!("{line}"));
                     summary.insert("train_dataset".to_owned(), report.into());
                 }
-                self.trackers.finish(&match interrupted {
+                let end = match interrupted {
                     true => EndState::Interrupted,
                     false => EndState::Finished(summary.clone()),
-                });
+                };
+                self.trackers.finish(self.state.global_step, &end);
                 Ok(Outcome {
                     interrupted,
                     last_checkpoint: self.last_checkpoint,
@@ -245,8 +250,8 @@ impl<'a> Trainer<'a> {
                 let device = self.model.device();
                 let error = out_of_memory::explain(error, device, &self.settings.config);
                 let error = self.rescue(error);
-                self.trackers
-                    .finish(&EndState::Crashed(format!("{error:#}")));
+                let end = EndState::Crashed(format!("{error:#}"));
+                self.trackers.finish(self.state.global_step, &end);
                 Err(error)
             }
         }
