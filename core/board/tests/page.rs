@@ -280,6 +280,7 @@ fn long_curves_stay_quick() {
     browser.open(&url);
     browser.until("document.querySelectorAll('figure.chart').length > 5");
     browser.until("document.querySelector('figure.chart').chart.lines[0].y.length === 20000");
+    browser.until("Boolean(document.querySelector('figure.chart').chart.view)");
     let took = browser.eval(
         "(() => {
             const charts = [...document.querySelectorAll('figure.chart')].map((n) => n.chart).filter((c) => c.visible);
