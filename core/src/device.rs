@@ -1,5 +1,6 @@
 //! The device of a run, with clear words where there is none.
 
+use crate::say::info;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
@@ -29,6 +30,15 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// Where a card sits on the bus: `00000000:1b:00.0`.
+pub fn bus_address(device: &Device) -> Option<String> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => cuda::bus_address(cuda),
+        _ => None,
+    }
+}
+
 /// Makes a device give the same bits for the same work, where it would not by itself.
 ///
 /// # Errors
@@ -47,7 +57,7 @@ fn first_card() -> Option<Device> {
         Ok(device) => Some(device),
         Err(error) => {
             if cfg!(feature = "cuda") {
-                eprintln!("no CUDA device, running on the CPU: {error:#}");
+                info!("no CUDA device, running on the CPU: {error:#}");
             }
             None
         }
@@ -190,6 +200,18 @@ mod cuda {
             sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
             u64::MAX,
         )
+    }
+
+    pub fn bus_address(cuda: &CudaDevice) -> Option<String> {
+        use sys::CUdevice_attribute as Attribute;
+        let stream = cuda.cuda_stream();
+        let number = |attribute| stream.context().attribute(attribute).ok();
+        Some(format!(
+            "{:08x}:{:02x}:{:02x}.0",
+            number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+            number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+            number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?
+        ))
     }
 
     /// Memory of a card, in bytes.

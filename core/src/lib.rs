@@ -23,6 +23,7 @@ pub mod panics;
 pub mod plugin;
 pub mod profile;
 pub mod registry;
+pub mod say;
 pub mod synthetic;
 pub mod train;
 pub mod weights;

@@ -73,7 +73,7 @@ pub use options::{Describe, OptionDoc, Options};
 pub use registry::{Component, Kind, Make, components};
 pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
-pub use tracker::{EndState, RunInfo, Tracker};
+pub use tracker::{EndState, Level, RunInfo, Tracker};
 
 /// JSON values, which rows, logs and states are made of, in the version that this SDK speaks.
 pub use serde_json;

@@ -3,7 +3,7 @@
 use crate::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Receives what a run reports.
 ///
@@ -75,6 +75,44 @@ pub trait Tracker: Send {
         Ok(())
     }
 
+    /// A picture, as PNG.
+    ///
+    /// # Errors
+    /// Whatever keeps the tracker from working.
+    fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
+        let _ = (step, name, png);
+        Ok(())
+    }
+
+    /// A line that the run wrote to the terminal, those before its start among them.
+    ///
+    /// # Errors
+    /// Whatever keeps the tracker from working.
+    fn line(&mut self, level: Level, line: &str) -> Result<()> {
+        let _ = (level, line);
+        Ok(())
+    }
+
+    /// Numbers of the machine, every ten seconds: `cpu.pct`, `cpu.threads` of the process, `mem.pct`, `mem.process_mib`,
+    /// `mem.process_pct`, `mem.available_mib`, and for each card of the run `gpu.0.pct`, `gpu.0.mem_pct`, `gpu.0.mem_mib`,
+    /// `gpu.0.temp` (degrees Celsius), `gpu.0.power` (watts), as far as the system tells.
+    ///
+    /// # Errors
+    /// Whatever keeps the tracker from working.
+    fn system(&mut self, values: &Map<String, Value>) -> Result<()> {
+        let _ = values;
+        Ok(())
+    }
+
+    /// A checkpoint was written.
+    ///
+    /// # Errors
+    /// Whatever keeps the tracker from working.
+    fn saved(&mut self, step: u64, checkpoint: &Path) -> Result<()> {
+        let _ = (step, checkpoint);
+        Ok(())
+    }
+
     /// Whether it writes to the terminal, so that the progress bar has to make way for it.
     fn on_terminal(&self) -> bool {
         false
@@ -88,6 +126,18 @@ pub trait Tracker: Send {
         let _ = end;
         Ok(())
     }
+}
+
+/// How grave a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// What happens.
+    Info,
+    /// Something that was mended or left out.
+    Warning,
+    /// What stopped the run.
+    Error,
 }
 
 /// What a tracker is told at the start.
@@ -106,6 +156,19 @@ pub struct RunInfo {
     pub resumed_at: u64,
     /// Whether the terminal is one, and lines may be drawn over.
     pub interactive: bool,
+    /// Eight characters, a-z and 0-9, made once: a run that continues from a checkpoint has the same.
+    pub id: String,
+    /// When the process began, RFC 3339.
+    pub started: String,
+    /// The command line, without secrets.
+    pub command: Vec<String>,
+    /// The machine: `{"hostname", "cpu": {"brand", "physical_count", "logical_count"}, "memory_gib", "accelerators":
+    /// [{"index", "name", "memory_gib"}], "driver"}`, as far as the system tells.
+    pub hardware: Map<String, Value>,
+    /// Where the working folder stands in its repository: `remote_url`, `branch`, `commit`.
+    pub git: Map<String, Value>,
+    /// The model: `parameters`, `trainable`, and `groups`, a list of `{"name", "tensors", "parameters"}` that are trained.
+    pub model: Map<String, Value>,
 }
 
 /// How a run ended.

@@ -179,7 +179,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LOOK, S, "trackers", Components, "Trackers with their options, beside report_to"),
     flag(LOOK, S, "tracker_timeout", Float, "Seconds that the end of a run waits for its trackers"),
     flag(LOOK, S, "run_name", Text, "Name of the run; its folder if not given"),
-    flag(LOOK, S, "sample_prompts", List, "Prompts to answer before and after training"),
+    flag(LOOK, S, "sample_prompts", List, "Prompts to answer before training, at each evaluation and after training"),
     flag(LOOK, SI, "swanlab_project", Text, "SwanLab project").idle("the swanlab tracker is not there yet"),
     flag(LOOK, SI, "swanlab_token", Text, "SwanLab key").idle("the swanlab tracker is not there yet"),
     flag(LOOK, SI, "swanlab_workspace", Text, "SwanLab workspace").idle("the swanlab tracker is not there yet"),

@@ -10,6 +10,7 @@
 mod entry;
 
 use super::{file::Record, prepare::Dataset};
+use crate::say::{info, warning};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -156,16 +157,16 @@ impl Cache {
         if path.exists() {
             match entry::read(&path, records) {
                 Ok(dataset) => {
-                    eprintln!("data: {} rows from {}", records.len(), path.display());
+                    info!("data: {} rows from {}", records.len(), path.display());
                     return Ok(dataset);
                 }
-                Err(error) => eprintln!("warning: {error:#}; the data is prepared anew"),
+                Err(error) => warning!("{error:#}; the data is prepared anew"),
             }
         }
         let dataset = anew()?;
         match entry::write(&path, &dataset) {
-            Ok(()) => eprintln!("data: kept in {}", path.display()),
-            Err(error) => eprintln!("warning: prepared data is not kept: {error:#}"),
+            Ok(()) => info!("data: kept in {}", path.display()),
+            Err(error) => warning!("prepared data is not kept: {error:#}"),
         }
         Ok(dataset)
     }

@@ -2,6 +2,7 @@
 
 use super::fetch::{Failure, Wanted, download};
 use super::http::Http;
+use crate::say::info;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +45,7 @@ pub(super) fn download_all(http: &Http, title: &str, files: &[Wanted]) -> Result
 fn progress(title: &str, files: usize, bytes: u64) -> ProgressBar {
     let noun = if files == 1 { "file" } else { "files" };
     if !std::io::stderr().is_terminal() {
-        eprintln!("downloading {title}: {files} {noun}, {}", HumanBytes(bytes));
+        info!("downloading {title}: {files} {noun}, {}", HumanBytes(bytes));
         return ProgressBar::hidden();
     }
     let style = "{msg}  {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";

@@ -11,6 +11,7 @@ use super::modelscope::ModelScope;
 use super::readme::Readme;
 use super::repository::{Kind, Listing, Remote, Repository, walk};
 use super::settings::Settings;
+use crate::say::info;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 
@@ -126,7 +127,7 @@ fn cached(
             folder.display()
         )
     })?;
-    eprintln!("note: {word}: {why}; using what is in {}", folder.display());
+    info!("note: {word}: {why}; using what is in {}", folder.display());
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
 

@@ -5,6 +5,7 @@ use super::settings::Settings;
 use super::state::{StreamState, TrainerState};
 use super::steps::Steps;
 use crate::data::Stream;
+use crate::say::info;
 use anyhow::{Result, ensure};
 use apus_sdk::TokenRow;
 use std::borrow::Cow;
@@ -173,7 +174,7 @@ impl<'a> Examples<'a> {
                     stream.identity()
                 );
                 if state.taken > 0 {
-                    eprintln!("streaming: passing over the first {} examples", state.taken);
+                    info!("streaming: passing over the first {} examples", state.taken);
                 }
                 for _ in 0..state.taken {
                     stream.next_example()?;

@@ -5,6 +5,7 @@ use super::plan::{MemoryPlan, Shape};
 use super::steps::{Steps, Wanted};
 use crate::config::SftConfig;
 use crate::model::{GptOss, Matrix};
+use crate::say::info;
 use anyhow::{Result, bail};
 
 /// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
@@ -22,7 +23,7 @@ pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<
         shape.weight_bytes = model.weight_bytes();
         if let Some(bytes) = model.offloaded_bytes() {
             let size = super::plan::gib(bytes);
-            eprintln!(
+            info!(
                 "offload_embedding: {size} are in host memory, rows are sent as they are looked up"
             );
         }
@@ -31,7 +32,7 @@ pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<
         let free = crate::memory::free(model.device()).unwrap_or(0);
         let kept = MemoryPlan::layers_that_fit(model.config(), &shape, free);
         let layers = model.layers().len();
-        eprintln!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
+        info!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
         shape.kept_layers = kept as u64;
     }
     Ok(shape)

@@ -1,26 +1,53 @@
 //! Hands what a run reports to its trackers: looking at a run must never harm it.
 //!
 //! Each tracker works on a thread of its own behind a queue of bounded length. One that is slow loses
-//! lines rather than time of the run; one that fails or panics is left out from there on; one that
+//! reports rather than time of the run; one that fails or panics is left out from there on; one that
 //! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
+use super::about::hardware::Meter;
 use crate::registry::Named;
-use apus_sdk::{EndState, RunInfo, Tracker};
+use crate::say;
+use apus_sdk::{EndState, Level, RunInfo, Tracker};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What waits for one tracker at most.
 const QUEUE: usize = 1024;
 
+/// Time between two looks at the machine.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// The trackers of a run.
 pub struct Trackers {
-    lines: Vec<Line>,
+    outlet: Outlet,
     patience: Duration,
+    /// Dropped, it ends the thread that looks at the machine.
+    looking: Option<mpsc::Sender<()>>,
+}
+
+/// Hands reports to all trackers, from any thread.
+#[derive(Clone, Default)]
+struct Outlet(Arc<Mutex<Vec<Line>>>);
+
+impl Outlet {
+    fn send(&self, report: Report) {
+        let report = Arc::new(report);
+        for line in &mut *self.lines() {
+            line.offer(&report);
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A tracker's queue and thread.
@@ -32,9 +59,12 @@ struct Line {
 }
 
 enum Report {
-    Start(RunInfo),
+    Start(Box<RunInfo>),
     Log(u64, Map<String, Value>),
     Text(u64, String, String),
+    Line(Level, String),
+    System(Map<String, Value>),
+    Saved(u64, PathBuf),
     Finish(EndState),
 }
 
@@ -50,41 +80,63 @@ impl Trackers {
         let lines = trackers
             .into_iter()
             .map(|tracker| Line::new(tracker, bar.clone()));
-        let mut all = Self {
-            lines: lines.collect(),
+        let outlet = Outlet(Arc::new(Mutex::new(lines.collect())));
+        outlet.send(Report::Start(Box::new(run.clone())));
+        let lines = outlet.clone();
+        say::follow(move |level, line| lines.send(Report::Line(level, line.to_owned())));
+        Self {
+            outlet,
             patience,
+            looking: None,
+        }
+    }
+
+    /// Looks at the machine every ten seconds from now on.
+    pub fn watch_machine(&mut self, mut meter: Meter) {
+        let (looking, ended) = channel::<()>();
+        let outlet = self.outlet.clone();
+        let look = move || {
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                outlet.send(Report::System(meter.read()));
+            }
         };
-        all.send(Report::Start(run.clone()));
-        all
+        let spawned = std::thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(look);
+        if spawned.is_ok() {
+            self.looking = Some(looking);
+        }
     }
 
     /// Numbers of a step.
-    pub fn log(&mut self, step: u64, values: &Map<String, Value>) {
-        self.send(Report::Log(step, values.clone()));
+    pub fn log(&self, step: u64, values: &Map<String, Value>) {
+        self.outlet.send(Report::Log(step, values.clone()));
     }
 
     /// A text of a step.
-    pub fn text(&mut self, step: u64, name: &str, text: &str) {
-        self.send(Report::Text(step, name.to_owned(), text.to_owned()));
+    pub fn text(&self, step: u64, name: &str, text: &str) {
+        let (name, text) = (name.to_owned(), text.to_owned());
+        self.outlet.send(Report::Text(step, name, text));
+    }
+
+    /// A checkpoint.
+    pub fn saved(&self, step: u64, checkpoint: &Path) {
+        self.outlet.send(Report::Saved(step, checkpoint.to_owned()));
     }
 
     /// The end of the run: everything that waits is still worked off, as far as patience goes.
     pub fn finish(&mut self, end: &EndState) {
+        say::unfollow();
+        self.looking = None;
         let until = Instant::now() + self.patience;
         let last = Arc::new(Report::Finish(end.clone()));
-        for line in &mut self.lines {
+        let mut lines = std::mem::take(&mut *self.outlet.lines());
+        for line in &mut lines {
             line.push(&last, until);
             line.queue = None;
         }
-        for line in &mut self.lines {
+        for line in &mut lines {
             line.join(until);
-        }
-    }
-
-    fn send(&mut self, report: Report) {
-        let report = Arc::new(report);
-        for line in &mut self.lines {
-            line.offer(&report);
         }
     }
 }
@@ -170,6 +222,9 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &
             Report::Start(run) => tracked.start(run),
             Report::Log(step, values) => tracked.log(*step, values),
             Report::Text(step, name, text) => tracked.text(*step, name, text),
+            Report::Line(level, line) => tracked.line(*level, line),
+            Report::System(values) => tracked.system(values),
+            Report::Saved(step, checkpoint) => tracked.saved(*step, checkpoint),
             Report::Finish(end) => tracked.finish(end),
         };
         let label = &tracker.label;

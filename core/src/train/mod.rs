@@ -3,6 +3,7 @@
 //! `recipe` reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
 //! one ingredient each.
 
+mod about;
 mod batch;
 mod checkpoint;
 mod clock;

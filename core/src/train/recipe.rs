@@ -1,5 +1,6 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
+use super::about;
 use super::evaluate::{Evaluation, evaluate};
 use super::examples::{self, Examples};
 use super::fit::fit;
@@ -16,6 +17,7 @@ use crate::generate::{Sampling, answer};
 use crate::hub;
 use crate::model::GptOss;
 use crate::plugin;
+use crate::say::{info, warning};
 use anyhow::{Context, Result, bail};
 use apus_sdk::Decoder;
 use candle_core::Device;
@@ -35,7 +37,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     config.check(&|flag| resolved.given(flag))?;
     refuse_many_processes(config)?;
     for note in &resolved.notes {
-        eprintln!("note: {note}");
+        info!("note: {note}");
     }
 
     plugin::load(&config.plugins)?;
@@ -50,10 +52,10 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let encoder = Arc::new(setup::run_encoder(config, place.dir.as_deref())?);
     let mut data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
     match &data.stream {
-        Some(_) => eprintln!("data: read as training goes on, reported at the end"),
+        Some(_) => info!("data: read as training goes on, reported at the end"),
         None => {
             let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
-            eprintln!("data\n{}", data.train.report.to_fit(columns));
+            info!("data\n{}", data.train.report.to_fit(columns));
         }
     }
 
@@ -66,7 +68,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     };
     let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
-    eprintln!("{table}");
+    info!("{table}");
     if config.dry_run {
         return dry_run(config, &ready.model, &encoder, &mut data, &shape).map(|()| false);
     }
@@ -82,7 +84,8 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
         fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
     }
-    let settings = setup::loop_settings(config, &run_dir, shape.kept_layers as usize, args)?;
+    let kept_layers = shape.kept_layers as usize;
+    let settings = setup::loop_settings(config, &run_dir, kept_layers, args, about::model(&table))?;
     let files = Files {
         peft: ready.peft,
         config: place.config.raw.clone(),
@@ -91,7 +94,6 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         sampling: sampling(config),
     };
 
-    let before = samples(config, &ready.model, &files).map_err(explain)?;
     signals::catch()?;
     let examples = match data.stream.take() {
         Some(stream) => Examples::streamed(stream),
@@ -105,7 +107,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         components,
     )
     .map_err(explain)?;
-    eprintln!(
+    info!(
         "run: {}, {} steps",
         run_dir.display(),
         trainer.steps().total
@@ -123,9 +125,8 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     extra.insert("val_dataset".to_owned(), json!(data.val.report.to_string()));
     let outcome = trainer.run(extra)?;
 
-    let after = samples(config, &ready.model, &files).map_err(explain)?;
     let last = first_evaluation(config, &ready.model, &files, &val, resolved).map_err(explain)?;
-    summary(config, &outcome, &before, &after, (first, last), &run_dir);
+    summary(config, &outcome, (first, last), &run_dir);
     Ok(outcome.interrupted)
 }
 
@@ -133,7 +134,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
 fn say_which_plugins_differ(config: &SftConfig) {
     for dir in config.resume_from_checkpoint.iter() {
         for line in plugin::compare(Path::new(dir)) {
-            eprintln!("warning: {line}");
+            warning!("{line}");
         }
     }
 }
@@ -275,14 +276,6 @@ impl ModelFiles for Files<'_> {
     }
 }
 
-fn samples(config: &SftConfig, model: &GptOss, files: &Files) -> Result<Vec<String>> {
-    config
-        .sample_prompts
-        .iter()
-        .map(|prompt| files.answer(model, prompt))
-        .collect()
-}
-
 /// The evaluation loss outside the loop, for the comparison at the end; only where there are prompts
 /// to compare as well.
 fn first_evaluation(
@@ -321,12 +314,11 @@ fn parameter_info(table: &Table) -> String {
 fn summary(
     config: &SftConfig,
     outcome: &Outcome,
-    before: &[String],
-    after: &[String],
     (first, last): (Option<f64>, Option<f64>),
     run_dir: &Path,
 ) {
-    for ((prompt, before), after) in config.sample_prompts.iter().zip(before).zip(after) {
+    let answers = outcome.before.iter().zip(&outcome.after);
+    for (prompt, (before, after)) in config.sample_prompts.iter().zip(answers) {
         println!("\n{prompt}\n  before: {before}\n  after:  {after}");
     }
     println!();

@@ -1,6 +1,7 @@
 //! What the training loop needs to know, apart from model, data and components.
 
 use super::order::Ordering;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// When something happens.
@@ -86,8 +87,12 @@ pub struct Settings {
     pub resume_from_checkpoint: Option<PathBuf>,
     /// How long the end of the run waits for trackers.
     pub tracker_timeout: std::time::Duration,
+    /// Prompts that are answered before the first step, at each evaluation and after the last step.
+    pub sample_prompts: Vec<String>,
     /// The resolved configuration, for trackers and args.json.
-    pub config: serde_json::Map<String, serde_json::Value>,
+    pub config: Map<String, Value>,
+    /// The model, for trackers, as [`RunInfo::model`](apus_sdk::RunInfo) describes it.
+    pub model: Map<String, Value>,
 }
 
 impl Settings {

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The part of [`RunState`] that is saved in checkpoints, and what resuming has to compare.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
+    /// The run's id, for trackers. Checkpoints of older versions have none.
+    #[serde(default)]
+    pub run_id: String,
     /// Optimizer steps made.
     pub global_step: u64,
     /// Optimizer steps in all.

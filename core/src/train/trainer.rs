@@ -2,6 +2,7 @@
 
 mod due;
 
+use super::about::{self, hardware::Meter};
 use super::batch::{MicroBatch, sequence};
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
@@ -18,6 +19,7 @@ use super::state::{Pending, TrainerState};
 use super::steps::{Steps, Wanted};
 use crate::model::{ForwardOptions, GptOss};
 use crate::registry::Named;
+use crate::say::{info, warning};
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{
     Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, TokenRow,
@@ -78,6 +80,10 @@ pub struct Outcome {
     pub best_checkpoint: Option<PathBuf>,
     /// The last line of the log.
     pub summary: Map<String, Value>,
+    /// Answers to the sample prompts before the first step.
+    pub before: Vec<String>,
+    /// Answers after the last step; none where a signal ended the run.
+    pub after: Vec<String>,
 }
 
 /// A run.
@@ -101,6 +107,9 @@ pub struct Trainer<'a> {
     last_checkpoint: Option<PathBuf>,
     lr_factor: f64,
     saving: bool,
+    run_id: String,
+    before: Vec<String>,
+    after: Vec<String>,
 }
 
 impl<'a> Trainer<'a> {
@@ -139,12 +148,16 @@ impl<'a> Trainer<'a> {
         let mut pending = Pending::default();
         let mut events = Events::new(components.callbacks);
         let mut lr_factor = 1.0;
+        let mut run_id = about::new_id();
         if let Some(dir) = &settings.resume_from_checkpoint {
             let saved = restore(dir, model, files, &mut optimizer, &mut examples, settings)
                 .with_context(|| format!("{}: cannot be resumed", dir.display()))?;
             saved.restore(&mut state);
             events.load_state(saved.stateful_callbacks)?;
             lr_factor = saved.lr_factor;
+            if !saved.run_id.is_empty() {
+                run_id = saved.run_id;
+            }
             pending = saved.pending;
         }
         let progress = Progress::new(steps.total, state.global_step);
@@ -155,7 +168,17 @@ impl<'a> Trainer<'a> {
             max_steps: steps.total,
             resumed_at: state.global_step,
             interactive: progress.visible(),
+            id: run_id.clone(),
+            model: settings.model.clone(),
+            ..about::process()
         };
+        let mut trackers = Trackers::start(
+            components.trackers,
+            &info,
+            progress.bar(),
+            settings.tracker_timeout,
+        );
+        trackers.watch_machine(Meter::new(crate::device::bus_address(model.device())));
         Ok(Self {
             model,
             files,
@@ -167,12 +190,7 @@ impl<'a> Trainer<'a> {
             metrics: components.metrics,
             optimizer,
             events,
-            trackers: Trackers::start(
-                components.trackers,
-                &info,
-                progress.bar(),
-                settings.tracker_timeout,
-            ),
+            trackers,
             clock: Clock::start(state.global_step),
             steps,
             state,
@@ -181,6 +199,9 @@ impl<'a> Trainer<'a> {
             last_checkpoint: settings.resume_from_checkpoint.clone(),
             lr_factor,
             saving: false,
+            run_id,
+            before: Vec::new(),
+            after: Vec::new(),
         })
     }
 
@@ -201,10 +222,8 @@ impl<'a> Trainer<'a> {
                 let mut summary = self.summary();
                 summary.extend(extra_summary);
                 if let Some((report, warnings)) = self.examples.streamed_report() {
-                    eprintln!("data: {report}");
-                    warnings
-                        .iter()
-                        .for_each(|line| eprintln!("warning: {line}"));
+                    info!("data: {report}");
+                    warnings.iter().for_each(|line| warning!("{line}"));
                     summary.insert("train_dataset".to_owned(), report.into());
                 }
                 self.trackers.finish(&match interrupted {
@@ -216,6 +235,8 @@ impl<'a> Trainer<'a> {
                     last_checkpoint: self.last_checkpoint,
                     best_checkpoint: self.state.best_model_checkpoint,
                     summary,
+                    before: self.before,
+                    after: self.after,
                 })
             }
             Err(error) => {
@@ -232,6 +253,7 @@ impl<'a> Trainer<'a> {
     /// The recipe: epochs of steps, and after each step what is due. Returns whether a signal ended it.
     fn train(&mut self) -> Result<bool> {
         self.events.on_init_end(&self.state)?;
+        self.before = self.answer_samples()?;
         self.events.on_train_begin(&self.state)?;
         let mut begun = false;
         let mut interrupted = false;
@@ -263,6 +285,9 @@ impl<'a> Trainer<'a> {
                 .context("load_best_model_at_end")?;
         }
         self.events.on_train_end(&self.state)?;
+        if !interrupted {
+            self.after = self.answer_samples()?;
+        }
         Ok(interrupted)
     }
 

@@ -7,6 +7,8 @@ apus_sdk::options! {
     struct Console {}
     state {
         interactive: bool,
+        // Texts of these steps stand in the summary.
+        ends: [u64; 2],
     }
 }
 
@@ -56,6 +58,7 @@ fn short(x: f64) -> String {
 impl Tracker for Console {
     fn start(&mut self, run: &RunInfo) -> Result<()> {
         self.interactive = run.interactive;
+        self.ends = [run.resumed_at, run.max_steps];
         Ok(())
     }
 
@@ -74,7 +77,9 @@ impl Tracker for Console {
     }
 
     fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
-        eprintln!("step {step}  {name}\n{text}");
+        if !self.ends.contains(&step) {
+            eprintln!("step {step}  {name}\n{text}");
+        }
         Ok(())
     }
 }

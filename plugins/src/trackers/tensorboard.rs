@@ -2,7 +2,7 @@
 //! `train/loss`, `eval/loss`.
 //!
 //! A file is a sequence of TFRecords (a length, its checksum, the bytes, their checksum), each an `Event` of TensorFlow's
-//! protocol buffers, of which only the fields that TensorBoard reads for numbers and texts are declared here.
+//! protocol buffers, of which only the fields that TensorBoard reads for numbers, texts and pictures are declared here.
 
 use apus_sdk::{EndState, Error, Result, RunInfo, Tracker, register};
 use prost::Message;
@@ -49,10 +49,26 @@ struct Entry {
     tag: String,
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
+    #[prost(message, optional, tag = "4")]
+    image: Option<Image>,
     #[prost(message, optional, tag = "8")]
     tensor: Option<Strings>,
     #[prost(message, optional, tag = "9")]
     metadata: Option<Metadata>,
+}
+
+/// `tensorflow.Summary.Image`.
+#[derive(Clone, PartialEq, Message)]
+struct Image {
+    #[prost(int32, tag = "1")]
+    height: i32,
+    #[prost(int32, tag = "2")]
+    width: i32,
+    /// Channels: 3 is RGB.
+    #[prost(int32, tag = "3")]
+    colorspace: i32,
+    #[prost(bytes = "vec", tag = "4")]
+    encoded_image_string: Vec<u8>,
 }
 
 /// `tensorflow.TensorProto` of strings.
@@ -133,7 +149,6 @@ fn text(tag: String, text: &str) -> Entry {
     };
     Entry {
         tag,
-        simple_value: None,
         tensor: Some(Strings {
             dtype: DT_STRING,
             shape: Some(shape),
@@ -142,7 +157,27 @@ fn text(tag: String, text: &str) -> Entry {
         metadata: Some(Metadata {
             plugin_data: Some(plugin),
         }),
+        ..Entry::default()
     }
+}
+
+/// A picture with the sizes that stand at the head of a PNG.
+fn image(tag: String, png: &[u8]) -> Result<Entry> {
+    let size = |at: usize| Some(i32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?));
+    let (Some(width), Some(height), true) = (size(16), size(20), png.starts_with(b"\x89PNG"))
+    else {
+        return Err(Error::new(format!("the picture {tag} is no PNG")));
+    };
+    Ok(Entry {
+        tag,
+        image: Some(Image {
+            height,
+            width,
+            colorspace: 3,
+            encoded_image_string: png.to_vec(),
+        }),
+        ..Entry::default()
+    })
 }
 
 impl TensorBoard {
@@ -208,6 +243,10 @@ impl Tracker for TensorBoard {
         self.write(step, vec![text(name.to_owned(), &fenced(value))])
     }
 
+    fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
+        self.write(step, vec![image(name.to_owned(), png)?])
+    }
+
     fn finish(&mut self, _end: &EndState) -> Result<()> {
         match &mut self.file {
             Some(file) => Ok(file.sync_all()?),
@@ -225,7 +264,7 @@ fn fenced(text: &str) -> String {
 }
 
 register! {
-    /// TensorBoard's event files: numbers, texts, the configuration.
+    /// TensorBoard's event files: numbers, texts, pictures, the configuration.
     Tracker, "tensorboard", TensorBoard
 }
 
@@ -263,6 +302,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_png_is_refused() {
+        let error = image("loss".to_owned(), b"GIF89a").unwrap_err();
+        assert_eq!(error.to_string(), "the picture loss is no PNG");
+    }
+
+    #[test]
     fn numbers_and_texts_come_back_however_the_file_is_cut() {
         let dir = std::env::temp_dir().join(format!("apus-tensorboard-{}", std::process::id()));
         create_dir_all(&dir).unwrap();
@@ -296,6 +341,12 @@ mod tests {
             (2, "train/loss", Some(1.5)),
         ];
         assert_eq!(numbers, wanted);
+        let mut entries = events
+            .iter()
+            .flat_map(|e| e.summary.iter().flat_map(|s| &s.value));
+        let dot = entries.find_map(|entry| entry.image.clone()).unwrap();
+        assert_eq!((dot.width, dot.height), (1, 1));
+        assert_eq!(dot.encoded_image_string, testing::DOT);
         for end in 0..bytes.len() {
             assert!(events.starts_with(&read(&bytes[..end])));
         }

@@ -2,14 +2,16 @@
 
 use super::guard::guard;
 use super::object::{Imported, component_mut, to_json};
-use crate::{EndState, Result, RunInfo, Tracker, Wire};
+use crate::{EndState, Level, Result, RunInfo, Tracker, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::RStr;
+use abi_stable::std_types::{RSlice, RStr};
 use serde_json::{Map, Value};
+use std::path::Path;
 use std::sync::OnceLock;
 
-/// A tracker's functions; run, values and end are JSON.
+/// A tracker's functions; run, values, level and end are JSON. Those after `on_terminal` came
+/// later: a plugin may lack them.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = TrackerTableRef)))]
@@ -21,6 +23,10 @@ pub struct TrackerTable {
     pub finish: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
     #[sabi(last_prefix_field)]
     pub on_terminal: unsafe extern "C" fn(*mut ()) -> Wire<bool>,
+    pub image: unsafe extern "C" fn(*mut (), u64, RStr<'_>, RSlice<'_, u8>) -> Wire<()>,
+    pub line: unsafe extern "C" fn(*mut (), RStr<'_>, RStr<'_>) -> Wire<()>,
+    pub system: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
+    pub saved: unsafe extern "C" fn(*mut (), u64, RStr<'_>) -> Wire<()>,
 }
 
 pub(super) fn table() -> TrackerTableRef {
@@ -32,6 +38,10 @@ pub(super) fn table() -> TrackerTableRef {
             text,
             finish,
             on_terminal,
+            image,
+            line,
+            system,
+            saved,
         }
         .leak_into_prefix()
     })
@@ -68,6 +78,31 @@ unsafe extern "C" fn on_terminal(this: *mut ()) -> Wire<bool> {
     guard(|| Ok(unsafe { tracker(this) }.on_terminal()))
 }
 
+unsafe extern "C" fn image(
+    this: *mut (),
+    step: u64,
+    name: RStr<'_>,
+    png: RSlice<'_, u8>,
+) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.image(step, name.as_str(), png.as_slice()))
+}
+
+unsafe extern "C" fn line(this: *mut (), level: RStr<'_>, line: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.line(serde_json::from_str(level.as_str())?, line.as_str()))
+}
+
+unsafe extern "C" fn system(this: *mut (), values: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.system(&serde_json::from_str(values.as_str())?))
+}
+
+unsafe extern "C" fn saved(this: *mut (), step: u64, checkpoint: RStr<'_>) -> Wire<()> {
+    // SAFETY: see `tracker`.
+    guard(|| unsafe { tracker(this) }.saved(step, Path::new(checkpoint.as_str())))
+}
+
 impl Tracker for Imported<TrackerTableRef> {
     fn start(&mut self, run: &RunInfo) -> Result<()> {
         let json = to_json(run)?;
@@ -90,6 +125,49 @@ impl Tracker for Imported<TrackerTableRef> {
         // SAFETY: as above.
         let wire = unsafe { table.text()(this, step, name.into(), text.into()) };
         self.origin.took("text", wire)
+    }
+
+    fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
+        let (this, table) = (self.object.this(), self.object.table());
+        let Some(image) = table.image() else {
+            return Ok(());
+        };
+        // SAFETY: as above.
+        let wire = unsafe { image(this, step, name.into(), png.into()) };
+        self.origin.took("image", wire)
+    }
+
+    fn line(&mut self, level: Level, text: &str) -> Result<()> {
+        let (this, table) = (self.object.this(), self.object.table());
+        let Some(line) = table.line() else {
+            return Ok(());
+        };
+        let json = to_json(&level)?;
+        // SAFETY: as above.
+        let wire = unsafe { line(this, json.as_rstr(), text.into()) };
+        self.origin.took("line", wire)
+    }
+
+    fn system(&mut self, values: &Map<String, Value>) -> Result<()> {
+        let (this, table) = (self.object.this(), self.object.table());
+        let Some(system) = table.system() else {
+            return Ok(());
+        };
+        let json = to_json(values)?;
+        // SAFETY: as above.
+        self.origin
+            .took("system", unsafe { system(this, json.as_rstr()) })
+    }
+
+    fn saved(&mut self, step: u64, checkpoint: &Path) -> Result<()> {
+        let (this, table) = (self.object.this(), self.object.table());
+        let Some(saved) = table.saved() else {
+            return Ok(());
+        };
+        let path = checkpoint.to_string_lossy();
+        // SAFETY: as above.
+        let wire = unsafe { saved(this, step, (&*path).into()) };
+        self.origin.took("saved", wire)
     }
 
     fn on_terminal(&self) -> bool {

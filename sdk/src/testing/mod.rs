@@ -12,7 +12,7 @@
 //! | schedule | [`curve`] |
 //! | callback | [`Run`] |
 //! | metric | [`measure`] |
-//! | tracker | [`track`] |
+//! | tracker | [`track`], with the picture [`DOT`] |
 //!
 //! ```
 //! use apus_sdk::{LrSchedule, Progress, Result, options, register, testing};
@@ -57,7 +57,7 @@ pub use metric::measure;
 pub use optimizer::minimise;
 pub use schedule::curve;
 pub use text::{convert, segments};
-pub use tracker::track;
+pub use tracker::{DOT, track};
 
 use crate::abi::Crosses;
 use crate::{Element, Error, Result, Tensor, components};

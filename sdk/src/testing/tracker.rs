@@ -1,12 +1,19 @@
 //! Trackers: a short run.
 
 use super::object;
-use crate::{EndState, Result, RunInfo, Tracker};
+use crate::{EndState, Level, Result, RunInfo, Tracker};
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// A PNG of one black pixel.
+pub const DOT: &[u8] = b"\
+    \x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x01\
+    \x00\x00\x00\x01\x08\x00\x00\x00\x00\x3a\x7e\x9b\x55\x00\x00\x00\x0a\x49\x44\x41\
+    \x54\x78\xda\x63\x60\x00\x00\x00\x02\x00\x01\xe5\x27\xde\xfc\x00\x00\x00\x00\x49\
+    \x45\x4e\x44\xae\x42\x60\x82";
+
 /// Drives a tracker through a run named `test` in this folder, which exists: the start, the numbers of
-/// each step (JSON objects), one text after the last of them, the end.
+/// each step (JSON objects); after the last of them a text, a picture, a line and the machine's numbers; the end.
 ///
 /// # Errors
 /// Those of the tracker; numbers that are no JSON object.
@@ -22,6 +29,9 @@ pub fn track(tracker: &mut dyn Tracker, dir: &Path, lines: &[(u64, Value)]) -> R
         tracker.log(*step, &object(values.clone(), "values")?)?;
     }
     tracker.text(last, "What is it?", "A test.")?;
+    tracker.image(last, "a dot", DOT)?;
+    tracker.line(Level::Info, "a line")?;
+    tracker.system(&Map::from_iter([("cpu.pct".to_owned(), 12.5.into())]))?;
     let summary = Map::from_iter([("global_step".to_owned(), last.into())]);
     tracker.finish(&EndState::Finished(summary))
 }

@@ -5,7 +5,9 @@ use crate::config::Spec;
 use crate::registry::{self, Named};
 use crate::train::Events;
 use anyhow::{Context, Result, ensure};
-use apus_sdk::{Callback, EndState, LrSchedule, Progress, RunInfo, RunState, Tracker};
+use apus_sdk::{
+    Callback, EndState, Level, LrSchedule, Progress, RunInfo, RunState, Tracker, testing,
+};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -180,6 +182,15 @@ fn play_tracker(tracker: &mut dyn Tracker, run: &RunInfo) -> Result<()> {
     tracker.log(3, &map(values)).map_err(said)?;
     tracker
         .text(3, "Who are you?", "喵 \"quoted\"\nand more")
+        .map_err(said)?;
+    tracker.image(3, "loss", testing::DOT).map_err(said)?;
+    tracker
+        .line(Level::Warning, "warning: one row is left out")
+        .map_err(said)?;
+    let machine = map(json!({"cpu.pct": 12.5, "gpu.0.power": 412.0}));
+    tracker.system(&machine).map_err(said)?;
+    tracker
+        .saved(3, &run.dir.join("checkpoint-3"))
         .map_err(said)?;
     let summary = map(json!({"train_loss": 0.6, "train_runtime": 1.5}));
     tracker.finish(&EndState::Finished(summary)).map_err(said)

@@ -6,6 +6,7 @@ use crate::chat::{
 use crate::config::{SftConfig, Spec};
 use crate::hub::Hub;
 use crate::registry;
+use crate::say::info;
 use anyhow::{Result, bail};
 use apus_sdk::LossScale;
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
     if let Some(effort) = &config.reasoning_effort
         && !EFFORTS.contains(&effort.as_str())
     {
-        eprintln!(
+        info!(
             "note: reasoning_effort {effort}: gpt-oss knows {}",
             EFFORTS.join(", ")
         );

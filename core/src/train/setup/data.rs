@@ -9,6 +9,7 @@ use crate::data::{
     read_sets,
 };
 use crate::model::Config;
+use crate::say::{info, warning};
 use crate::{plugin, registry};
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{DatasetFormat, Kind, TokenRow};
@@ -131,12 +132,12 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
-        eprintln!("warning: {line}");
+        warning!("{line}");
     }
     let mut reasoning = train.report.reasoning;
     reasoning += val.report.reasoning;
     for note in reasoning.notes() {
-        eprintln!("data: {note}");
+        info!("data: {note}");
     }
     let stream = StreamOptions {
         dataset: config.dataset.clone(),
@@ -148,7 +149,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         prepare: options,
     };
     let open = || {
-        let say = |line: &str| eprintln!("warning: {line}");
+        let say = |line: &str| warning!("{line}");
         let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))?;
         // What is wrong with the first rows is better known before the model is loaded.
         stream.peek().context("training data")?;

@@ -15,10 +15,12 @@ use crate::model::{
     Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
 };
 use crate::registry::{self, Named};
+use crate::say::info;
 use crate::weights::{Directory, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::abi::Crosses;
 use candle_core::{DType, Device};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -68,7 +70,7 @@ pub fn load_options(
     let dtype = match (torch_dtype, device) {
         (None | Some("auto"), Device::Cpu) | (Some("float32" | "fp32"), Device::Cpu) => DType::F32,
         (Some("bfloat16" | "bf16"), Device::Cpu) => {
-            eprintln!("note: torch_dtype bfloat16: the CPU computes in float32");
+            info!("note: torch_dtype bfloat16: the CPU computes in float32");
             DType::F32
         }
         (None | Some("auto" | "bfloat16" | "bf16"), _) => DType::BF16,
@@ -98,7 +100,7 @@ pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
     let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
     options.device.synchronize()?;
     if let Some(transfer) = place.source.done() {
-        eprintln!("{}", transfer.summary(started.elapsed()));
+        info!("{}", transfer.summary(started.elapsed()));
     }
     Ok(model)
 }
@@ -209,7 +211,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     for name in &config.report_to {
         match name.as_str() {
             "none" | "console" | "jsonl" => {}
-            "swanlab" | "wandb" | "mlflow" => eprintln!(
+            "swanlab" | "wandb" | "mlflow" => info!(
                 "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
             ),
             other => trackers.push(Spec::named(other)),
@@ -230,7 +232,7 @@ fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
     specs.iter().map(registry::named).collect()
 }
 
-/// The numbers of the loop.
+/// The numbers of the loop; `args` and `model` are for the trackers.
 ///
 /// # Errors
 /// A value that is none of those a flag takes.
@@ -238,7 +240,8 @@ pub fn loop_settings(
     config: &SftConfig,
     run_dir: &Path,
     kept_layers: usize,
-    args: serde_json::Map<String, serde_json::Value>,
+    args: Map<String, Value>,
+    model: Map<String, Value>,
 ) -> Result<Settings> {
     let every = |strategy: &str, steps: u64| match strategy {
         "steps" => Every::Steps(steps),
@@ -281,6 +284,8 @@ pub fn loop_settings(
         resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
             .context("tracker_timeout")?,
+        sample_prompts: config.sample_prompts.clone(),
         config: args,
+        model,
     })
 }

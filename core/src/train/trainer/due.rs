@@ -7,6 +7,7 @@ use super::super::settings::Every;
 use super::super::state::{Pending, TrainerState};
 use super::Trainer;
 use crate::ops::reduce;
+use crate::say::warning;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -37,12 +38,27 @@ impl Trainer<'_> {
         if saving_due || asked || interrupted {
             self.save()?;
         }
+        if evaluation_due && !last && !interrupted {
+            self.answer_samples()?;
+        }
         for prompt in std::mem::take(&mut self.events.control.generate) {
             let answer = self.files.answer(self.model, &prompt)?;
             self.trackers.text(step, &prompt, &answer);
             self.events.on_generate(&prompt, &answer, &self.state)?;
         }
         Ok(())
+    }
+
+    /// Answers the sample prompts and shows them to the trackers.
+    pub(super) fn answer_samples(&self) -> Result<Vec<String>> {
+        let step = self.state.global_step;
+        let prompts = &self.settings.sample_prompts;
+        let answers = prompts.iter().map(|prompt| {
+            let answer = self.files.answer(self.model, prompt)?;
+            self.trackers.text(step, prompt, &answer);
+            Ok(answer)
+        });
+        answers.collect()
     }
 
     fn log(&mut self) -> Result<()> {
@@ -195,7 +211,7 @@ impl Trainer<'_> {
         let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
         ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
         let kept = self.events.save_state().unwrap_or_else(|error| {
-            eprintln!("warning: what callbacks keep is not saved: {error:#}");
+            warning!("what callbacks keep is not saved: {error:#}");
             Map::new()
         });
         self.write(kept)
@@ -206,6 +222,7 @@ impl Trainer<'_> {
         let (s, step) = (self.settings, self.state.global_step);
         let (train_examples, stream) = self.examples.state();
         let saved = TrainerState {
+            run_id: self.run_id.clone(),
             global_step: step,
             max_steps: self.steps.total,
             epoch: self.state.epoch,
@@ -236,6 +253,7 @@ impl Trainer<'_> {
             )?)
         })?;
         self.last_checkpoint = Some(path.clone());
+        self.trackers.saved(step, &path);
         Ok(path)
     }
 
