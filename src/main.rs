@@ -7,7 +7,10 @@ mod export;
 mod infer;
 mod model;
 mod plugin;
+mod report;
 mod sft;
+mod swanlab;
+mod watch;
 
 use apus_core::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
@@ -81,8 +84,11 @@ fn command(words: &[String]) -> Command {
         )
         .subcommand(config::command(Tool::Data))
         .subcommand(config::command(Tool::Bench))
+        .subcommand(report::command())
+        .subcommand(watch::command())
         .subcommand(components::command())
         .subcommand(plugin::command())
+        .subcommand(swanlab::command())
 }
 
 /// The components, those of plugins on the command line among them.
@@ -118,8 +124,11 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
         },
         Some(("data", matches)) => data::run(&resolve(matches, options)?),
         Some(("bench", matches)) => bench::run(&resolve(matches, options)?),
+        Some(("report", matches)) => report::run(matches),
+        Some(("watch", matches)) => watch::run(matches),
         Some(("components", matches)) => components::run(matches),
         Some(("plugin", matches)) => plugin::run(matches),
+        Some(("swanlab", matches)) => swanlab::run(matches),
         _ => Ok(Ended::Done),
     }
 }

@@ -297,8 +297,8 @@ fn the_tutorials_commands() {
         "deepspeed: nothing to do here",
         "use_liger_kernel: nothing to do here",
         "dataloader_num_workers: nothing to do here",
-        "report_to swanlab",
-        "swanlab_project: nothing to do here",
+        "swanlab: there is no key for https://api.swanlab.cn",
+        "apus swanlab sync ",
     ] {
         assert!(said.contains(part), "{part:?} not in: {said}");
     }

@@ -1,11 +1,13 @@
 //! Lines for people: on standard error, and for whoever follows the run.
 //!
+//! A bar or panel on the terminal prints them in its own way, so that they do not run into it.
+//!
 //! What is said before a run has trackers is kept for them, as far as it is the end of a short story: the newest
 //! lines of a bounded number.
 
 use apus_sdk::Level;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many lines wait for a follower.
 const KEPT: usize = 500;
@@ -54,9 +56,25 @@ fn lines() -> MutexGuard<'static, Lines> {
     LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+type Printer = Arc<dyn Fn(&str) + Send + Sync>;
+
+static PRINTER: Mutex<Option<Printer>> = Mutex::new(None);
+
+/// Lets `printer` write lines to the terminal, or with none standard error.
+pub fn print_by(printer: Option<Printer>) {
+    *PRINTER.lock().unwrap_or_else(PoisonError::into_inner) = printer;
+}
+
 /// A line; more than one if the text has more.
 pub fn line(level: Level, text: &str) {
-    eprintln!("{text}");
+    let printer = PRINTER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    match printer {
+        Some(print) => print(text),
+        None => eprintln!("{text}"),
+    }
     lines().say(level, text);
 }
 
@@ -87,7 +105,6 @@ pub(crate) use {info, warning};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn lines_wait_for_a_follower() {

@@ -11,6 +11,8 @@ mod optimizers;
 mod schedules;
 mod trackers;
 
+pub use trackers::swanlab;
+
 /// Keeps this crate, and with it every registration in it, in the binary that calls it.
 pub fn link() {}
 

@@ -9,6 +9,11 @@ pub fn apus(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         .args(arguments)
         .env_remove("NPROC_PER_NODE")
         .env_remove("APUS_PLUGIN_PATH")
+        .env_remove("SWANLAB_API_KEY")
+        .env(
+            "SWANLAB_ROOT",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/nobody"),
+        )
         .env_remove("RUST_BACKTRACE")
         .envs(environment.iter().copied())
         .output()

@@ -9,6 +9,7 @@ mod flag;
 mod flags;
 mod resolve;
 mod sft;
+mod swanlab;
 mod tools;
 
 pub use bench::BenchConfig;

@@ -282,7 +282,10 @@ fn fit(flag: &Flag, value: Value) -> Result<Value> {
         Kind::Chain => "names with + between them, or a list of names or tables",
         Kind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
     };
-    bail!("expected {expected}, found {value}")
+    match crate::train::about::is_secret(flag.name) {
+        true => bail!("expected {expected}, found something else, which is not shown"),
+        false => bail!("expected {expected}, found {value}"),
+    }
 }
 
 /// The names most like this one, best first; none that is far off.

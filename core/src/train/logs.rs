@@ -5,10 +5,11 @@
 //! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
 use super::about::hardware::Meter;
+use super::pictures::Pictures;
+use super::screen::Screen;
 use crate::registry::Named;
 use crate::say;
 use apus_sdk::{EndState, Level, RunInfo, Tracker};
-use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -22,15 +23,20 @@ use std::time::{Duration, Instant};
 /// What waits for one tracker at most.
 const QUEUE: usize = 1024;
 
+/// How long the pictures at the end wait for what they show.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Time between two looks at the machine.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The trackers of a run.
 pub struct Trackers {
     outlet: Outlet,
+    screen: Screen,
     patience: Duration,
     /// Dropped, it ends the thread that looks at the machine.
     looking: Option<mpsc::Sender<()>>,
+    pictures: Option<Pictures>,
 }
 
 /// Hands reports to all trackers, from any thread.
@@ -62,42 +68,54 @@ enum Report {
     Start(Box<RunInfo>),
     Log(u64, Map<String, Value>),
     Text(u64, String, String),
+    Image(u64, String, Vec<u8>),
     Line(Level, String),
     System(Map<String, Value>),
     Saved(u64, PathBuf),
     Finish(EndState),
+    /// Everything before it was worked off once all have let go of it.
+    Settled(#[expect(dead_code, reason = "it is dropped, nothing more")] mpsc::Sender<()>),
 }
 
 impl Trackers {
-    /// Starts each tracker. `bar` is taken out of the way of those that write to the terminal; `patience` is how
+    /// Starts each tracker. `screen` makes way for those that write to the terminal; `patience` is how
     /// long the end of the run waits for all of them together.
     pub fn start(
         trackers: Vec<Named<dyn Tracker>>,
         run: &RunInfo,
-        bar: &ProgressBar,
+        screen: &Screen,
         patience: Duration,
     ) -> Self {
         let lines = trackers
             .into_iter()
-            .map(|tracker| Line::new(tracker, bar.clone()));
+            .map(|tracker| Line::new(tracker, screen.clone()));
         let outlet = Outlet(Arc::new(Mutex::new(lines.collect())));
         outlet.send(Report::Start(Box::new(run.clone())));
         let lines = outlet.clone();
         say::follow(move |level, line| lines.send(Report::Line(level, line.to_owned())));
         Self {
             outlet,
+            screen: screen.clone(),
             patience,
             looking: None,
+            pictures: None,
         }
+    }
+
+    /// Draws pictures at each checkpoint and at the end, and writes a report then.
+    pub fn draw(&mut self, pictures: Option<Pictures>) {
+        self.pictures = pictures;
     }
 
     /// Looks at the machine every ten seconds from now on.
     pub fn watch_machine(&mut self, mut meter: Meter) {
         let (looking, ended) = channel::<()>();
-        let outlet = self.outlet.clone();
+        let (outlet, screen) = (self.outlet.clone(), self.screen.clone());
         let look = move || {
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                outlet.send(Report::System(meter.read()));
+                let values = meter.read();
+                screen.note(&values);
+                outlet.send(Report::System(values));
             }
         };
         let spawned = std::thread::Builder::new()
@@ -110,6 +128,7 @@ impl Trackers {
 
     /// Numbers of a step.
     pub fn log(&self, step: u64, values: &Map<String, Value>) {
+        self.screen.note(values);
         self.outlet.send(Report::Log(step, values.clone()));
     }
 
@@ -121,14 +140,26 @@ impl Trackers {
 
     /// A checkpoint.
     pub fn saved(&self, step: u64, checkpoint: &Path) {
+        if let Some(pictures) = &self.pictures {
+            pictures.draw();
+        }
         self.outlet.send(Report::Saved(step, checkpoint.to_owned()));
     }
 
-    /// The end of the run: everything that waits is still worked off, as far as patience goes.
-    pub fn finish(&mut self, end: &EndState) {
-        say::unfollow();
+    /// The end of the run after `step` steps: everything that waits is still worked off, as far as patience goes.
+    pub fn finish(&mut self, step: u64, end: &EndState) {
         self.looking = None;
         let until = Instant::now() + self.patience;
+        let pictures = self.pictures.take().map(|pictures| {
+            self.settle(until);
+            pictures.finish()
+        });
+        say::unfollow();
+        let (drawn, report) = pictures.unzip();
+        for picture in drawn.unwrap_or_default() {
+            self.outlet
+                .send(Report::Image(step, picture.scalar, picture.png));
+        }
         let last = Arc::new(Report::Finish(end.clone()));
         let mut lines = std::mem::take(&mut *self.outlet.lines());
         for line in &mut lines {
@@ -138,14 +169,27 @@ impl Trackers {
         for line in &mut lines {
             line.join(until);
         }
+        if let Some(report) = report {
+            report.write();
+        }
+    }
+
+    /// Waits until every tracker has written what it was told so far, for a second at most.
+    fn settle(&self, until: Instant) {
+        let until = until.min(Instant::now() + SETTLE);
+        let (done, settled) = channel();
+        self.outlet.send(Report::Settled(done));
+        // The last holder of `done` lets it go when all of them have come to it.
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = settled.recv_timeout(left);
     }
 }
 
 impl Line {
-    fn new(tracker: Named<dyn Tracker>, bar: ProgressBar) -> Self {
+    fn new(tracker: Named<dyn Tracker>, screen: Screen) -> Self {
         let (queue, reports) = sync_channel(QUEUE);
         let label = tracker.label.clone();
-        let work = move || work(tracker, &reports, &bar);
+        let work = move || work(tracker, &reports, &screen);
         let spawned = std::thread::Builder::new()
             .name(format!("tracker {label}"))
             .spawn(work);
@@ -213,8 +257,8 @@ impl Line {
 }
 
 /// Works off reports until there are no more, or one fails.
-fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &ProgressBar) {
-    // Holding back the bar for any other one would let that one's hanging stop the run.
+fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen: &Screen) {
+    // Holding back the screen for any other one would let that one's hanging stop the run.
     let terminal = tracker.component.on_terminal();
     for report in reports {
         let tracked = &mut tracker.component;
@@ -222,14 +266,16 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &
             Report::Start(run) => tracked.start(run),
             Report::Log(step, values) => tracked.log(*step, values),
             Report::Text(step, name, text) => tracked.text(*step, name, text),
+            Report::Image(step, name, png) => tracked.image(*step, name, png),
             Report::Line(level, line) => tracked.line(*level, line),
             Report::System(values) => tracked.system(values),
             Report::Saved(step, checkpoint) => tracked.saved(*step, checkpoint),
             Report::Finish(end) => tracked.finish(end),
+            Report::Settled(_) => Ok(()),
         };
         let label = &tracker.label;
         let act = || match terminal {
-            true => bar.suspend(act),
+            true => screen.suspend(act),
             false => act(),
         };
         let failed = match catch_unwind(AssertUnwindSafe(act)) {
@@ -240,7 +286,7 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, bar: &
         // A plugin's error begins with its origin.
         let said = failed.strip_prefix(label.as_str()).unwrap_or(&failed);
         let said = said.trim_start_matches([',', ':', ' ']);
-        bar.suspend(|| {
+        screen.suspend(|| {
             eprintln!("warning: {label} failed and is left out from here on: {said}");
         });
         return;
@@ -269,13 +315,13 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let does: Box<dyn Tracker> = Box::new(Does(Arc::clone(&seen), act));
         let tracker = Named::new("tracker does", does);
-        let bar = ProgressBar::hidden();
         let patience = Duration::from_millis(patience);
-        let mut trackers = Trackers::start(vec![tracker], &RunInfo::default(), &bar, patience);
+        let mut trackers =
+            Trackers::start(vec![tracker], &RunInfo::default(), &Screen::Plain, patience);
         for step in 0..steps {
             trackers.log(step, &Map::new());
         }
-        trackers.finish(&EndState::Interrupted);
+        trackers.finish(steps, &EndState::Interrupted);
         let seen = seen.lock().unwrap();
         seen.clone()
     }

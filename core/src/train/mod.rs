@@ -3,7 +3,7 @@
 //! `recipe` reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
 //! one ingredient each.
 
-mod about;
+pub(crate) mod about;
 mod batch;
 mod checkpoint;
 mod clock;
@@ -17,9 +17,10 @@ mod loss;
 mod optimizer;
 mod order;
 mod out_of_memory;
+mod pictures;
 mod plan;
-mod progress;
 pub(crate) mod recipe;
+mod screen;
 mod settings;
 pub mod setup;
 mod signals;

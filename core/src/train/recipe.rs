@@ -199,6 +199,7 @@ pub(crate) fn args(config: &SftConfig) -> Map<String, Value> {
     args.insert("eval_steps".to_owned(), json!(config.eval_steps()));
     args.insert("plugins".to_owned(), json!(plugin::records()));
     args.insert("apus_version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    about::forget_secrets(&mut args);
     args
 }
 

@@ -89,6 +89,10 @@ pub struct Settings {
     pub tracker_timeout: std::time::Duration,
     /// Prompts that are answered before the first step, at each evaluation and after the last step.
     pub sample_prompts: Vec<String>,
+    /// Whether pictures are drawn and a report is written.
+    pub plot: bool,
+    /// Whether a panel is drawn in place of the progress bar.
+    pub tui: bool,
     /// The resolved configuration, for trackers and args.json.
     pub config: Map<String, Value>,
     /// The model, for trackers, as [`RunInfo::model`](apus_sdk::RunInfo) describes it.

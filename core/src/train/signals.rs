@@ -1,5 +1,7 @@
 //! Ctrl-C and SIGTERM: finish the step, save, leave. A second one leaves at once.
 
+use crate::say;
+use apus_sdk::Level;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,9 +16,16 @@ pub fn catch() -> anyhow::Result<()> {
     ONCE.get_or_init(|| {
         ctrlc::set_handler(|| {
             if ASKED.swap(true, Ordering::SeqCst) {
+                super::screen::restore();
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step; once more to leave at once without saving");
+            // On a thread of its own: a terminal that blocks must not keep the next signal away.
+            std::thread::spawn(|| {
+                say::line(
+                    Level::Warning,
+                    "stopping after this step; once more to leave at once without saving",
+                );
+            });
         })
         .map_err(|e| e.to_string())
     })

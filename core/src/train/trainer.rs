@@ -12,7 +12,8 @@ use super::gradient_check;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::out_of_memory;
-use super::progress::Progress;
+use super::pictures::Pictures;
+use super::screen::{Screen, StepNumbers};
 use super::settings::Settings;
 use super::signals;
 use super::state::{Pending, TrainerState};
@@ -103,7 +104,7 @@ pub struct Trainer<'a> {
     state: RunState,
     pending: Pending,
     clock: Clock,
-    progress: Progress,
+    screen: Screen,
     last_checkpoint: Option<PathBuf>,
     lr_factor: f64,
     saving: bool,
@@ -160,14 +161,16 @@ impl<'a> Trainer<'a> {
             }
             pending = saved.pending;
         }
-        let progress = Progress::new(steps.total, state.global_step);
+        let title = settings.run_dir.file_name().unwrap_or_default();
+        let title = title.to_string_lossy();
+        let screen = Screen::open(&title, steps.total, state.global_step, settings.tui);
         let info = RunInfo {
             name: settings.run_name.clone(),
             dir: settings.run_dir.clone(),
             config: settings.config.clone(),
             max_steps: steps.total,
             resumed_at: state.global_step,
-            interactive: progress.visible(),
+            interactive: screen.draws(),
             id: run_id.clone(),
             model: settings.model.clone(),
             ..about::process()
@@ -175,9 +178,12 @@ impl<'a> Trainer<'a> {
         let mut trackers = Trackers::start(
             components.trackers,
             &info,
-            progress.bar(),
+            &screen,
             settings.tracker_timeout,
         );
+        if settings.plot {
+            trackers.draw(Pictures::new(&settings.run_dir));
+        }
         trackers.watch_machine(Meter::new(crate::device::bus_address(model.device())));
         Ok(Self {
             model,
@@ -195,7 +201,7 @@ impl<'a> Trainer<'a> {
             steps,
             state,
             pending,
-            progress,
+            screen,
             last_checkpoint: settings.resume_from_checkpoint.clone(),
             lr_factor,
             saving: false,
@@ -216,7 +222,7 @@ impl<'a> Trainer<'a> {
     /// Anything that stops a run; trackers have been told.
     pub fn run(mut self, extra_summary: Map<String, Value>) -> Result<Outcome> {
         let result = self.train();
-        self.progress.finish();
+        self.screen.close();
         match result {
             Ok(interrupted) => {
                 let mut summary = self.summary();
@@ -226,10 +232,11 @@ impl<'a> Trainer<'a> {
                     warnings.iter().for_each(|line| warning!("{line}"));
                     summary.insert("train_dataset".to_owned(), report.into());
                 }
-                self.trackers.finish(&match interrupted {
+                let end = match interrupted {
                     true => EndState::Interrupted,
                     false => EndState::Finished(summary.clone()),
-                });
+                };
+                self.trackers.finish(self.state.global_step, &end);
                 Ok(Outcome {
                     interrupted,
                     last_checkpoint: self.last_checkpoint,
@@ -243,8 +250,8 @@ impl<'a> Trainer<'a> {
                 let device = self.model.device();
                 let error = out_of_memory::explain(error, device, &self.settings.config);
                 let error = self.rescue(error);
-                self.trackers
-                    .finish(&EndState::Crashed(format!("{error:#}")));
+                let end = EndState::Crashed(format!("{error:#}"));
+                self.trackers.finish(self.state.global_step, &end);
                 Err(error)
             }
         }
@@ -356,8 +363,13 @@ impl<'a> Trainer<'a> {
         self.pending.aux_loss += aux;
         self.pending.right += right;
         self.pending.tokens += window as u64;
-        self.progress
-            .step(loss, lr, tokens as f64 / started.elapsed().as_secs_f64());
+        self.screen.step(StepNumbers {
+            step: self.state.global_step,
+            epoch: self.state.epoch,
+            loss,
+            lr,
+            rate: tokens as f64 / started.elapsed().as_secs_f64(),
+        });
         self.events.on_step_end(&self.state)
     }
 

@@ -2,4 +2,5 @@
 
 mod console;
 mod jsonl;
+pub mod swanlab;
 mod tensorboard;

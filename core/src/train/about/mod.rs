@@ -32,8 +32,24 @@ fn command() -> Vec<String> {
     without_secrets(std::env::args())
 }
 
+/// Takes what is secret out of a configuration: flags, and options of components.
+pub fn forget_secrets(args: &mut Map<String, Value>) {
+    args.retain(|name, _| !is_secret(name));
+    for value in args.values_mut() {
+        let components = match value {
+            Value::Array(items) => items.as_mut_slice(),
+            one => std::slice::from_mut(one),
+        };
+        for component in components.iter_mut().filter_map(Value::as_object_mut) {
+            if component.contains_key("name") {
+                component.retain(|name, _| !is_secret(name));
+            }
+        }
+    }
+}
+
 /// Whether a flag or an option of a component of this name carries a secret.
-fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     let name = name
         .trim_start_matches('-')
         .to_lowercase()
@@ -105,6 +121,18 @@ mod tests {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         );
         assert_ne!(id, new_id());
+    }
+
+    #[test]
+    fn secrets_do_not_get_into_the_configuration() {
+        let mut args = json!({
+            "swanlab_token": "k", "swanlab_webhook_url": "k", "model": "m", "max_new_tokens": 1,
+            "trackers": [{"name": "swanlab", "token": "k", "project": "p"}],
+        });
+        let args = args.as_object_mut().unwrap();
+        forget_secrets(args);
+        let kept = json!({"model": "m", "max_new_tokens": 1, "trackers": [{"name": "swanlab", "project": "p"}]});
+        assert_eq!(Value::Object(args.clone()), kept);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod chat;
 mod data;
+mod trackers;
 
 pub use chat::{ChatOptions, encode_options, encoder, model_word, run_encoder};
 pub use data::{Data, data, formats, longest, rows};
@@ -207,24 +208,13 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
         spec.options.insert("interval".to_owned(), interval.into());
         callbacks.push(spec);
     }
-    let mut trackers = vec![Spec::named("console"), Spec::named("jsonl")];
-    for name in &config.report_to {
-        match name.as_str() {
-            "none" | "console" | "jsonl" => {}
-            "swanlab" | "wandb" | "mlflow" => info!(
-                "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
-            ),
-            other => trackers.push(Spec::named(other)),
-        }
-    }
-    trackers.extend(named(&config.trackers));
     Ok(Components {
         loss: registry::named(&config.loss_type)?,
         optimizer: registry::named(&config.optimizer_spec(&given)?)?,
         schedule: registry::named(&config.schedule_spec())?,
         callbacks: each(&callbacks)?,
         metrics: each(&config.metrics)?,
-        trackers: each(&trackers)?,
+        trackers: each(&trackers::specs(config))?,
     })
 }
 
@@ -285,6 +275,8 @@ pub fn loop_settings(
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
             .context("tracker_timeout")?,
         sample_prompts: config.sample_prompts.clone(),
+        plot: config.plot,
+        tui: config.tui,
         config: args,
         model,
     })

@@ -1,0 +1,147 @@
+//! A run in a line of a list, without reading all of it.
+
+use super::find::Found;
+use super::log::Log;
+use super::state::{Signs, judge};
+use super::{FILES, State, facts_of, lines, name, since};
+use serde::Serialize;
+use serde_json::Value;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The last lines of a log lie in this many bytes.
+const TAIL: u64 = 32 << 10;
+
+/// When which file was changed and how long it was: tells whether a run has to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp([Option<(SystemTime, u64)>; FILES.len()]);
+
+impl Stamp {
+    /// That of a run's folder.
+    pub fn of(dir: &Path) -> Self {
+        Self(FILES.map(|name| {
+            let metadata = dir.join(name).symlink_metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        }))
+    }
+
+    /// The latest change.
+    pub fn latest(&self) -> Option<SystemTime> {
+        self.0.iter().flatten().map(|(time, _)| *time).max()
+    }
+}
+
+/// What a list says of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Glance {
+    /// Path of its folder.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: State,
+    /// Why.
+    pub why: Option<String>,
+    /// When it began: RFC 3339 where the run says it.
+    pub started: Option<String>,
+    /// The last change, in seconds since 1970.
+    pub changed: u64,
+    /// The last step.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub max_steps: Option<u64>,
+    /// The step of the checkpoint from which it went on.
+    pub resumed_at: Option<u64>,
+    /// Time left, as the run wrote it.
+    pub remaining: Option<String>,
+    /// The last training loss.
+    pub loss: Option<f64>,
+    /// The last evaluation loss.
+    pub eval_loss: Option<f64>,
+}
+
+impl Glance {
+    /// Looks at a run.
+    pub fn at(found: &Found, stamp: &Stamp) -> Self {
+        let info = facts_of(&found.dir.join("run.json")).unwrap_or_default();
+        let log = tail(&found.dir.join("logging.jsonl"));
+        let number = |name: &str| info.get(name).and_then(Value::as_u64);
+        let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
+        let signs = Signs {
+            summary: log.summary.is_some(),
+            quiet: since(stamp.latest()),
+            ticks: found.dir.join("system.jsonl").exists(),
+        };
+        let (state, why) = judge(&info, signs);
+        let changed = stamp
+            .latest()
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Self {
+            id: found.id.clone(),
+            name: name(&info, &found.dir),
+            state,
+            why,
+            started: text("started"),
+            changed: changed.unwrap_or_default().as_secs(),
+            step: log.step,
+            max_steps: log.max_steps.or(number("max_steps")),
+            resumed_at: number("resumed_at").filter(|&step| step > 0),
+            remaining: log.remaining.clone().filter(|_| state == State::Running),
+            loss: log.train.last("loss"),
+            eval_loss: log.eval.last("eval_loss"),
+        }
+    }
+}
+
+/// What the last lines of a log say.
+fn tail(path: &Path) -> Log {
+    let mut log = Log::default();
+    let Ok(Some((mut file, metadata))) = lines::open(path) else {
+        return log;
+    };
+    let begin = metadata.len().saturating_sub(TAIL);
+    let mut bytes = Vec::new();
+    let read = file
+        .seek(SeekFrom::Start(begin))
+        .and_then(|_| file.take(TAIL).read_to_end(&mut bytes));
+    if read.is_err() {
+        return log;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    for line in text.lines().skip(usize::from(begin > 0)) {
+        log.take(line);
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_end_of_a_long_log_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for step in 1..=5_000 {
+            text += &format!(
+                "{{\"loss\": {}, \"global_step/max_steps\": \"{step}/6000\", \"remaining_time\": \"9s\"}}\n",
+                6_000 - step
+            );
+        }
+        fs::write(dir.path().join("logging.jsonl"), &text).unwrap();
+        let found = Found {
+            id: "a".to_owned(),
+            dir: dir.path().to_owned(),
+        };
+        let glance = Glance::at(&found, &Stamp::of(dir.path()));
+        assert_eq!((glance.step, glance.max_steps), (5_000, Some(6_000)));
+        assert_eq!(glance.loss, Some(1_000.0));
+        assert_eq!(glance.state, State::Running);
+        assert_eq!(glance.remaining.as_deref(), Some("9s"));
+        let before = Stamp::of(dir.path());
+        fs::write(dir.path().join("logging.jsonl"), text + "\n").unwrap();
+        assert_ne!(before, Stamp::of(dir.path()));
+    }
+}

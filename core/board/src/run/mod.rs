@@ -1,0 +1,238 @@
+//! A run's folder as it stands, read again and again while the run writes into it.
+//!
+//! Every file may be missing (a run of an older version), be cut in the middle of a line (a killed run), or grow
+//! between two readings. None of that is an error.
+
+mod find;
+mod glance;
+mod lines;
+mod log;
+mod metrics;
+mod sample;
+mod state;
+mod table;
+mod view;
+
+pub use find::{Found, find};
+pub use glance::{Glance, Stamp};
+pub use log::Log;
+pub use metrics::Metrics;
+pub use sample::Sample;
+pub use state::State;
+pub use table::Table;
+pub use view::{Cursor, View};
+
+use lines::Lines;
+use log::object;
+use serde_json::{Map, Value};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A file of facts larger than this was not written by a run.
+const MOST_FACTS: u64 = 16 << 20;
+
+/// The files of a run that are read.
+pub(crate) const FILES: [&str; 6] = [
+    "run.json",
+    "args.json",
+    "logging.jsonl",
+    "system.jsonl",
+    "samples.jsonl",
+    "run.log",
+];
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    /// Names it among other runs.
+    pub id: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// `run.json`.
+    pub info: Map<String, Value>,
+    /// `args.json`.
+    pub args: Map<String, Value>,
+    /// `logging.jsonl`.
+    pub log: Log,
+    /// `system.jsonl`.
+    pub metrics: Metrics,
+    /// `samples.jsonl`.
+    pub samples: Vec<Sample>,
+    /// Steps of the checkpoints that are there.
+    pub checkpoints: Vec<u64>,
+    /// How it stands.
+    pub state: State,
+    /// Why.
+    pub why: Option<String>,
+    last_change: Option<SystemTime>,
+    /// Where reading of `logging.jsonl`, `system.jsonl` and `samples.jsonl` stands.
+    read: [Lines; 3],
+}
+
+impl Run {
+    /// Reads a run's folder for the first time.
+    pub fn open(id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        let mut run = Self {
+            id: id.into(),
+            dir: dir.into(),
+            info: Map::new(),
+            args: Map::new(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            samples: Vec::new(),
+            checkpoints: Vec::new(),
+            state: State::Running,
+            why: None,
+            last_change: None,
+            read: Default::default(),
+        };
+        run.refresh();
+        run
+    }
+
+    /// Reads what is new.
+    pub fn refresh(&mut self) {
+        let at = |name: &str| self.dir.join(name);
+        // One that is being written at this moment is read the next time.
+        if let Some(info) = facts_of(&at("run.json")) {
+            self.info = info;
+        }
+        if let Some(args) = facts_of(&at("args.json")) {
+            self.args = args;
+        }
+        let [logging, metrics, samples] = &mut self.read;
+        logging.read(&at("logging.jsonl"), &mut self.log, Log::take);
+        metrics.read(&at("system.jsonl"), &mut self.metrics, Metrics::take);
+        samples.read(&at("samples.jsonl"), &mut self.samples, sample::take);
+        self.last_change = Stamp::of(&self.dir).latest();
+        self.checkpoints = find::checkpoints(&self.dir);
+        let signs = state::Signs {
+            summary: self.log.summary.is_some(),
+            quiet: self.quiet(),
+            ticks: self.metrics.table.rows() > 0,
+        };
+        (self.state, self.why) = state::judge(&self.info, signs);
+    }
+
+    /// How long nothing has been written.
+    fn quiet(&self) -> Duration {
+        since(self.last_change)
+    }
+
+    /// Changes whenever rows that were read before are no longer what they were.
+    fn generation(&self) -> String {
+        let [logging, metrics, samples] = &self.read;
+        let taken_back = self.log.taken_back;
+        format!(
+            "{:x}-{:x}-{:x}-{taken_back}",
+            logging.file, metrics.file, samples.file
+        )
+    }
+
+    /// Steps of the whole run.
+    pub fn max_steps(&self) -> Option<u64> {
+        let said = || self.info.get("max_steps").and_then(Value::as_u64);
+        self.log.max_steps.or_else(said)
+    }
+
+    /// The name to show: what the run calls itself, or its folder.
+    pub fn name(&self) -> String {
+        name(&self.info, &self.dir)
+    }
+
+    /// What could not be read, in words; usually nothing.
+    pub fn trouble(&self) -> Vec<String> {
+        let files = ["logging.jsonl", "system.jsonl", "samples.jsonl"];
+        let mut all = Vec::new();
+        for (name, lines) in files.iter().zip(&self.read) {
+            if lines.bad > 0 {
+                let many = if lines.bad == 1 { "line" } else { "lines" };
+                all.push(format!(
+                    "{name}: {} {many} could not be read and were left out",
+                    lines.bad
+                ));
+            }
+            all.extend(lines.trouble.iter().map(|why| format!("{name}: {why}")));
+        }
+        all
+    }
+}
+
+/// How long ago that was; a clock that runs ahead gives nothing.
+fn since(time: Option<SystemTime>) -> Duration {
+    time.and_then(|time| time.elapsed().ok())
+        .unwrap_or_default()
+}
+
+fn name(info: &Map<String, Value>, dir: &Path) -> String {
+    let given = info.get("name").and_then(Value::as_str);
+    if let Some(name) = given.filter(|name| !name.trim().is_empty()) {
+        return name.to_owned();
+    }
+    // `.` has no name of its own.
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let last = whole.file_name().map(|name| name.to_string_lossy());
+    last.map_or_else(|| whole.display().to_string(), |name| name.into_owned())
+}
+
+/// A file that holds one object.
+fn facts_of(path: &Path) -> Option<Map<String, Value>> {
+    let (file, _) = lines::open(path).ok()??;
+    let mut text = String::new();
+    file.take(MOST_FACTS).read_to_string(&mut text).ok()?;
+    object(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_empty_folder_is_a_run_that_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Run::open("x", dir.path());
+        assert_eq!(run.log.train.rows(), 0);
+        assert!(run.trouble().is_empty());
+        assert!(!run.name().is_empty());
+    }
+
+    #[test]
+    fn a_run_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("args.json", r#"{"lora_rank": 8}"#);
+        write(
+            "logging.jsonl",
+            "{\"loss\": 2, \"global_step/max_steps\": \"1/9\"}\nwhat\n{\"lo",
+        );
+        write(
+            "samples.jsonl",
+            "{\"step\": 1, \"prompt\": \"p\", \"answer\": \"a\"}\n{\"step\": 2}\n",
+        );
+        write(
+            "system.jsonl",
+            "{\"time\": 1.5, \"cpu.pct\": 20, \"gpu.0.pct\": null}\n",
+        );
+        let mut run = Run::open("x", dir.path());
+        assert_eq!(run.args["lora_rank"], 8);
+        assert_eq!((run.log.train.rows(), run.samples.len()), (1, 1));
+        assert_eq!(
+            run.metrics.table.names().collect::<Vec<_>>(),
+            ["time", "cpu.pct"]
+        );
+        let trouble = run.trouble();
+        assert_eq!(trouble.len(), 2, "{trouble:?}");
+        write("run.json", r#"{"name": "mine", "state": "finished"}"#);
+        run.refresh();
+        assert_eq!((run.name().as_str(), run.state), ("mine", State::Finished));
+        write("run.json", "{\"name\": \"cut");
+        run.refresh();
+        assert_eq!(
+            run.name(),
+            "mine",
+            "a file that is being written changes nothing"
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! The runs below a folder, kept up to date, and what of them is new to a page.
+
+use crate::run::{Cursor, Found, Glance, Run, Stamp, State, find};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Runs that are held in memory as a whole; others are read again when they are asked for.
+const MOST_OPEN: usize = 24;
+/// How often the runs that are known are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often new ones are looked for, at least this far apart.
+const SEARCH: Duration = Duration::from_secs(3);
+
+/// The runs.
+pub struct Board {
+    root: PathBuf,
+    /// Tells one process from the next, whose versions begin anew.
+    epoch: String,
+    version: u64,
+    listed: BTreeMap<String, Listed>,
+    removed: Vec<(u64, String)>,
+    open: HashMap<String, (Run, Instant)>,
+    looked: Option<Instant>,
+    search_at: Option<Instant>,
+}
+
+struct Listed {
+    found: Found,
+    stamp: Stamp,
+    glance: Glance,
+    version: u64,
+}
+
+/// What is new in the list of runs.
+#[derive(Serialize)]
+pub struct Listing<'a> {
+    epoch: &'a str,
+    version: u64,
+    root: String,
+    runs: Vec<Entry<'a>>,
+    removed: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    version: u64,
+    #[serde(flatten)]
+    glance: &'a Glance,
+}
+
+impl Board {
+    /// The runs below a folder.
+    pub fn new(root: &Path) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_nanos();
+        Self {
+            root: root.to_owned(),
+            epoch: format!("{:x}-{now:x}", std::process::id()),
+            version: 0,
+            listed: BTreeMap::new(),
+            removed: Vec::new(),
+            open: HashMap::new(),
+            looked: None,
+            search_at: None,
+        }
+    }
+
+    /// Count of runs.
+    pub fn count(&mut self) -> usize {
+        self.look();
+        self.listed.len()
+    }
+
+    /// What is new since a version of the list; all of it to a page that knew another process.
+    pub fn list(&mut self, since: u64, epoch: &str) -> Listing<'_> {
+        self.look();
+        let since = if epoch == self.epoch { since } else { 0 };
+        let runs = self.listed.values().filter(|run| run.version > since);
+        let removed = self.removed.iter().filter(|(version, _)| *version > since);
+        Listing {
+            epoch: &self.epoch,
+            version: self.version,
+            root: self.root.display().to_string(),
+            runs: runs
+                .map(|run| Entry {
+                    version: run.version,
+                    glance: &run.glance,
+                })
+                .collect(),
+            removed: removed.map(|(_, id)| id.as_str()).collect(),
+        }
+    }
+
+    /// What is new of a run, as JSON; nothing if there is no such run.
+    pub fn run(&mut self, id: &str, known: &Cursor) -> Option<String> {
+        self.look();
+        let found = &self.listed.get(id)?.found;
+        let now = Instant::now();
+        let (run, used) = self
+            .open
+            .entry(id.to_owned())
+            .and_modify(|(run, _)| run.refresh())
+            .or_insert_with(|| (Run::open(id, &found.dir), now));
+        *used = now;
+        let json = serde_json::to_string(&run.since(known)).ok();
+        if self.open.len() > MOST_OPEN {
+            let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                self.open.remove(&oldest);
+            }
+        }
+        json
+    }
+
+    /// Looks for runs and at runs, where that was not just done.
+    fn look(&mut self) {
+        let start = Instant::now();
+        if self.looked.is_some_and(|at| start - at < LOOK) {
+            return;
+        }
+        self.looked = Some(start);
+        if self.search_at.is_none_or(|at| start >= at) {
+            self.search();
+            // A folder that takes long to search is searched less often.
+            self.search_at = Some(Instant::now() + SEARCH.max(start.elapsed() * 20));
+        }
+        for run in self.listed.values_mut() {
+            let stamp = Stamp::of(&run.found.dir);
+            // A process may end without a word.
+            if stamp == run.stamp && run.glance.state != State::Running {
+                continue;
+            }
+            let glance = Glance::at(&run.found, &stamp);
+            if glance != run.glance || stamp != run.stamp {
+                self.version += 1;
+                run.version = self.version;
+                (run.glance, run.stamp) = (glance, stamp);
+            }
+        }
+    }
+
+    fn search(&mut self) {
+        let all = find(&self.root);
+        let gone: Vec<String> = self
+            .listed
+            .keys()
+            .filter(|id| all.iter().all(|found| found.id != **id))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.version += 1;
+            self.listed.remove(&id);
+            self.open.remove(&id);
+            self.removed.push((self.version, id));
+        }
+        for found in all {
+            if self.listed.contains_key(&found.id) {
+                continue;
+            }
+            self.version += 1;
+            let stamp = Stamp::of(&found.dir);
+            let listed = Listed {
+                glance: Glance::at(&found, &stamp),
+                version: self.version,
+                stamp,
+                found,
+            };
+            self.removed.retain(|(_, id)| *id != listed.found.id);
+            self.listed.insert(listed.found.id.clone(), listed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::fs;
+
+    /// Looks again at once.
+    fn listed(board: &mut Board, since: u64) -> Value {
+        (board.looked, board.search_at) = (None, None);
+        let epoch = board.epoch.clone();
+        serde_json::to_value(board.list(since, &epoch)).unwrap()
+    }
+
+    fn ids(listing: &Value) -> Vec<&str> {
+        let runs = listing["runs"].as_array().unwrap();
+        runs.iter().filter_map(|run| run["id"].as_str()).collect()
+    }
+
+    #[test]
+    fn runs_come_change_and_go() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let mut board = Board::new(root.path());
+        assert!(ids(&listed(&mut board, 0)).is_empty());
+        for name in ["a", "b"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("run.json"), r#"{"state": "finished"}"#).unwrap();
+        }
+        let first = listed(&mut board, 0);
+        assert_eq!(ids(&first), ["a", "b"]);
+        let version = first["version"].as_u64().unwrap();
+        assert!(ids(&listed(&mut board, version)).is_empty());
+
+        let line = "{\"loss\": 1.5, \"global_step/max_steps\": \"3/9\"}\n";
+        fs::write(at("b").join("logging.jsonl"), line).unwrap();
+        let changed = listed(&mut board, version);
+        assert_eq!(ids(&changed), ["b"]);
+        assert_eq!(changed["runs"][0]["step"], 3);
+
+        fs::remove_dir_all(at("a")).unwrap();
+        let gone = listed(&mut board, changed["version"].as_u64().unwrap());
+        assert_eq!(gone["removed"], serde_json::json!(["a"]));
+        assert_eq!(
+            ids(&serde_json::to_value(board.list(99, "another")).unwrap()),
+            ["b"]
+        );
+    }
+
+    #[test]
+    fn only_runs_that_were_found_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["in/run", "out"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+            fs::write(root.path().join(dir).join("run.json"), "{}").unwrap();
+        }
+        let mut board = Board::new(&root.path().join("in"));
+        let known = Cursor::default();
+        assert!(board.run("run", &known).is_some());
+        let out = root.path().join("out");
+        for id in [
+            "../out",
+            "run/../../out",
+            "",
+            ".",
+            "/",
+            out.to_str().unwrap(),
+        ] {
+            assert!(board.run(id, &known).is_none(), "{id}");
+        }
+    }
+
+    #[test]
+    fn few_runs_are_held_in_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..MOST_OPEN + 5).map(|n| format!("run{n:03}")).collect();
+        for name in &names {
+            fs::create_dir(root.path().join(name)).unwrap();
+            fs::write(root.path().join(name).join("run.json"), "{}").unwrap();
+        }
+        let mut board = Board::new(root.path());
+        for name in &names {
+            assert!(board.run(name, &Cursor::default()).is_some());
+        }
+        assert_eq!(board.open.len(), MOST_OPEN);
+    }
+}

@@ -1,0 +1,210 @@
+//! Requests and what may become of them: what is worth another try, and what is not.
+
+use super::secret::Secret;
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::RETRY_AFTER;
+use serde_json::Value;
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How long a server may keep silent.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long the way to it may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Why there is no good answer.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// Nobody answers, or not to the end, or somebody else than the server does.
+    Unreachable(String),
+    /// The store that files go to does not take one.
+    Store(String),
+    /// An answer that is none, with what the server says.
+    Refused {
+        /// The status.
+        status: u16,
+        /// The server's words.
+        says: String,
+        /// After how many seconds it wants to be asked again.
+        after: Option<u64>,
+    },
+    /// The key is not (or no longer) good.
+    Key(String),
+    /// An answer that makes no sense, or a file that cannot be read.
+    Odd(String),
+}
+
+impl Failure {
+    /// Whether it may be good another time.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Store(_) => true,
+            Self::Refused { status, .. } => matches!(status, 401 | 408 | 425 | 429 | 500..),
+            Self::Key(_) | Self::Odd(_) => false,
+        }
+    }
+
+    /// Whether it is what was sent that the server does not take.
+    pub fn is_about_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                status: 400 | 409 | 413 | 422,
+                ..
+            }
+        )
+    }
+
+    /// Whether this is the status.
+    pub fn is(&self, wanted: u16) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == wanted)
+    }
+
+    /// The same without a secret in it.
+    pub fn without(self, secret: &Secret) -> Self {
+        match self {
+            Self::Unreachable(text) => Self::Unreachable(secret.hidden_in(&text)),
+            Self::Refused {
+                status,
+                says,
+                after,
+            } => Self::Refused {
+                status,
+                says: secret.hidden_in(&says),
+                after,
+            },
+            Self::Store(text) => Self::Store(secret.hidden_in(&text)),
+            Self::Key(text) => Self::Key(secret.hidden_in(&text)),
+            Self::Odd(text) => Self::Odd(secret.hidden_in(&text)),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) | Self::Store(text) | Self::Key(text) | Self::Odd(text) => {
+                f.write_str(text)
+            }
+            Self::Refused { says, .. } => f.write_str(says),
+        }
+    }
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// 200, 201, ...
+    pub status: u16,
+    /// What it holds; null if it is no JSON.
+    pub body: Value,
+}
+
+impl Reply {
+    /// A text of the answer.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.body.get(field)?.as_str()
+    }
+
+    /// A text that the answer has to hold.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn needs(&self, field: &str, what: &str) -> Result<String, Failure> {
+        let found = self.text(field).map(str::to_owned);
+        found.ok_or_else(|| {
+            Failure::Unreachable(format!(
+                "the answer about {what} has no {field}; is it the server's?"
+            ))
+        })
+    }
+}
+
+/// The client of a run.
+///
+/// # Errors
+/// The system has no certificates to trust.
+pub fn client() -> Result<Client, Failure> {
+    static PROVIDER: OnceLock<()> = OnceLock::new();
+    // An error means that there is one already, which serves as well.
+    PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let client = Client::builder()
+        .user_agent(concat!("apus/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .timeout(SILENCE)
+        .redirect(reqwest::redirect::Policy::limited(3))
+        .build();
+    client.map_err(|error| Failure::Odd(chain(error)))
+}
+
+/// Sends a request; `what` is named in errors in place of the address, which may hold a signature.
+///
+/// # Errors
+/// No answer, or one that is no success.
+pub fn send(request: RequestBuilder, what: &str) -> Result<Reply, Failure> {
+    let response = request
+        .send()
+        .map_err(|error| Failure::Unreachable(format!("{what}: {}", chain(error))))?;
+    let status = response.status();
+    let header = |name: &str| {
+        let value = response.headers().get(name)?.to_str().ok()?;
+        Some(value.chars().take(100).collect::<String>())
+    };
+    let (trace, after) = (header("traceid"), header(RETRY_AFTER.as_str()));
+    let text = response
+        .text()
+        .map_err(|error| Failure::Unreachable(format!("{what}: {}", chain(error))))?;
+    let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    if status.is_success() {
+        let status = status.as_u16();
+        return Ok(Reply { status, body });
+    }
+    let mut says = format!("{what}: the server answered {status}");
+    if let Some(message) = body.get("message").and_then(Value::as_str) {
+        says += &format!(": {}", message.chars().take(300).collect::<String>());
+    }
+    if let Some(trace) = trace {
+        says += &format!(" (traceid {trace})");
+    }
+    Err(Failure::Refused {
+        status: status.as_u16(),
+        says,
+        after: after.and_then(|after| after.parse().ok()),
+    })
+}
+
+/// An error with its innermost cause, and without the address.
+pub fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut last: &dyn std::error::Error = &error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    match last.to_string() {
+        text if text == error.to_string() => text,
+        text => format!("{error}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_worth_another_try() {
+        let status = |status| Failure::Refused {
+            status,
+            says: String::new(),
+            after: None,
+        };
+        for code in [401, 408, 429, 500, 502, 503, 504] {
+            assert!(status(code).passes(), "{code}");
+        }
+        for code in [400, 403, 404, 413, 422] {
+            assert!(!status(code).passes(), "{code}");
+        }
+        assert!(Failure::Unreachable(String::new()).passes());
+        assert!(!Failure::Key(String::new()).passes());
+    }
+}

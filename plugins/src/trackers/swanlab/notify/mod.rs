@@ -1,0 +1,80 @@
+//! A message when the run is over, to where ms-swift's `swanlab_notification_method` says.
+
+mod email;
+mod message;
+mod webhook;
+
+use super::Swanlab;
+use super::secret::Secret;
+use apus_sdk::EndState;
+pub use message::Facts;
+use message::{Language, Message};
+
+/// Who is told.
+enum Method {
+    /// A robot of a chat.
+    Webhook {
+        kind: webhook::Kind,
+        url: Secret,
+        secret: Option<Secret>,
+    },
+    /// A mailbox.
+    Email(email::Mailbox),
+}
+
+/// How a run's end is told.
+pub struct Notification {
+    method: Method,
+    language: Language,
+}
+
+impl Notification {
+    /// What the options ask for, if they ask for any.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn new(options: &Swanlab) -> Result<Option<Self>, String> {
+        let Some(name) = &options.notification_method else {
+            return Ok(None);
+        };
+        let language = match options.email_language.as_deref() {
+            None | Some("zh") => Language::Chinese,
+            Some("en") => Language::English,
+            Some(other) => return Err(format!("email_language is {other:?}, expected zh or en")),
+        };
+        let method = match name.as_str() {
+            "email" => Method::Email(email::Mailbox::new(options)?),
+            name => {
+                let kind = webhook::Kind::from_name(name).ok_or_else(|| {
+                    format!(
+                        "notification_method is {name:?}, expected dingtalk, lark, wxwork, slack, discord or email"
+                    )
+                })?;
+                let url = options.webhook_url.clone();
+                let url =
+                    url.ok_or_else(|| format!("notification_method {name} needs webhook_url"))?;
+                Method::Webhook {
+                    kind,
+                    url,
+                    secret: options.secret.clone(),
+                }
+            }
+        };
+        Ok(Some(Self { method, language }))
+    }
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// Why it could not be sent, without anything secret in it.
+    pub fn send(&self, facts: &Facts, end: &EndState) -> Result<(), String> {
+        let message = Message::new(self.language, facts, end);
+        match &self.method {
+            Method::Webhook { kind, url, secret } => {
+                let sent = webhook::send(*kind, url, secret.as_ref(), &message.text());
+                sent.map_err(|failure| url.hidden_in(&failure))
+            }
+            Method::Email(mailbox) => mailbox.send(&message),
+        }
+    }
+}
