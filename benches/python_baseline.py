@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--date", default="2025-08-05")
     parser.add_argument("--apus", metavar="BINARY", help="run this as well and compare")
-    parser.add_argument("--rows", metavar="FILE", help="only the hashes of what apus data --out wrote")
+    parser.add_argument("--rows", "--ids", metavar="FILE", help="only the hashes of what apus data --out wrote")
     arguments = parser.parse_args()
     if arguments.rows:
         print("sha256 of ids:     %s\nsha256 of trained: %s" % digests(read(arguments.rows)))

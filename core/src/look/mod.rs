@@ -13,6 +13,7 @@ use crate::data::Dataset;
 use crate::hub;
 use crate::model::Config;
 use crate::plugin;
+use crate::say::info;
 use crate::train::setup;
 use anyhow::{Context, Result, ensure};
 use console::Term;
@@ -45,7 +46,7 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         .iter()
         .map(|report| report.total(|source| source.rows))
         .sum();
-    eprintln!(
+    info!(
         "data: {rows} rows read and prepared in {seconds:.2} s, {:.0} rows/s",
         rows as f64 / seconds.max(1e-9)
     );
