@@ -57,7 +57,10 @@ fn main() {
         of(0.99),
         of(1.0)
     );
-    println!("the process grew by {:.0} MB at most; the end took {end:.1} s", grown / 1024.0);
+    println!(
+        "the process grew by {:.0} MB at most; the end took {end:.1} s",
+        grown / 1024.0
+    );
     for name in ["logging.jsonl", "report.html", "images/train_loss.png"] {
         let size = std::fs::metadata(dir.path().join(name)).unwrap().len();
         println!("{name}: {:.1} MB", size as f64 / 1e6);
@@ -68,9 +71,15 @@ fn numbers(step: u64) -> Map<String, Value> {
     let x = step as f64;
     let mut values = Map::new();
     values.insert("loss".to_owned(), json!(3.0 / x.sqrt()));
-    values.insert("global_step/max_steps".to_owned(), json!(format!("{step}/{STEPS}")));
+    values.insert(
+        "global_step/max_steps".to_owned(),
+        json!(format!("{step}/{STEPS}")),
+    );
     for index in 2..20 {
-        values.insert(format!("number_{index}"), json!((x * f64::from(index)).sin()));
+        values.insert(
+            format!("number_{index}"),
+            json!((x * f64::from(index)).sin()),
+        );
     }
     values
 }
@@ -79,5 +88,6 @@ fn numbers(step: u64) -> Map<String, Value> {
 fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or(f64::NAN)
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok())
+        .unwrap_or(f64::NAN)
 }

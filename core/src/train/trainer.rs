@@ -228,7 +228,7 @@ impl<'a> Trainer<'a> {
                 let mut summary = self.summary();
                 summary.extend(extra_summary);
                 if let Some((report, warnings)) = self.examples.streamed_report() {
-                    info!("data: {report}");
+                    info!("data\n{report}");
                     warnings.iter().for_each(|line| warning!("{line}"));
                     summary.insert("train_dataset".to_owned(), report.into());
                 }
