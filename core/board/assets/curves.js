@@ -12,9 +12,11 @@
     "cpu.threads": ["Threads", ""],
     "mem.pct": ["Memory of the machine", "%"],
     "mem.process_mib": ["Memory of the process", "MiB"],
+    "mem.process_pct": ["Memory of the process", "%"],
     "mem.available_mib": ["Memory that is free", "MiB"],
     "gpu.pct": ["GPU busy", "%"],
     "gpu.mem_mib": ["GPU memory", "MiB"],
+    "gpu.mem_pct": ["GPU memory", "%"],
     "gpu.temp": ["GPU temperature", "°C"],
     "gpu.power": ["GPU power", "W"],
   };

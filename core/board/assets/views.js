@@ -47,7 +47,7 @@
     const lastEval = run.eval.last("eval_loss");
     const firstLoss = run.train.get("loss")?.find(Number.isFinite);
     const left = run.running && run.remaining ? `${run.remaining} left` : null;
-    const busy = run.system.last("gpu.0.pct");
+    const busy = run.system.last(run.system.names().find((name) => /^gpu\.\d+\.pct$/.test(name)));
     return el("div", { class: "tiles" },
       tile("Steps", run.maxSteps ? `${number(run.step, 9)} / ${number(run.maxSteps, 9)}` : number(run.step, 9),
         left || board.state(run.facts.state, run.facts.why), bar(run)),
@@ -183,7 +183,7 @@
         ["Started", info.started && board.moment(info.started)],
         ["Ended", info.ended && board.moment(info.ended)],
         ["Went on from", args.resume_from_checkpoint],
-        ["Machine", [info.host, said(info.hardware)].filter(Boolean).join(" · ")],
+        ["Machine", [info.host, ...machine(info.hardware, said)].filter(Boolean).join(" · ")],
         ["Version", [info.version ?? args.apus_version, info.git && `git ${said(info.git)}`].filter(Boolean).join(" · ")],
         ["Checkpoints", checkpoints.length ? checkpoints.map((step) => number(step, 9)).join(", ") : null],
         ["Best checkpoint", summary?.best_model_checkpoint],
@@ -195,6 +195,20 @@
       dataset("Evaluation data", summary?.val_dataset));
   }
 
+  /** Cards, processors and memory in words; what is not known is written as it is. */
+  function machine(hardware, said) {
+    if (!hardware || typeof hardware !== "object") return [hardware];
+    const { hostname, cpu, memory_gib, accelerators, driver, ...rest } = hardware;
+    const cards = (Array.isArray(accelerators) ? accelerators : []).map((card) => `${card.name}, ${number(card.memory_gib)} GiB`);
+    return [
+      ...new Set(cards.map((card) => (cards.length > 1 ? `${cards.filter((other) => other === card).length} × ${card}` : card))),
+      driver && `driver ${driver}`,
+      cpu?.brand && `${cpu.brand}, ${cpu.logical_count} threads`,
+      memory_gib && `${number(memory_gib)} GiB of memory`,
+      said(rest),
+    ];
+  }
+
   function model(given, summary) {
     const groups = Array.isArray(given?.groups) ? given.groups : [];
     if (!groups.length) {
@@ -203,14 +217,14 @@
     }
     const whole = given.parameters || groups.reduce((sum, group) => sum + (group.parameters || 0), 0);
     const share = (part) => `${number((100 * part) / whole, 3)} %`;
-    const row = (name, tensors, parameters, kind) => el("tr", { class: kind },
+    const row = (name, tensors, parameters) => el("tr", {},
       el("th", { scope: "row" }, name), el("td", {}, tensors === undefined ? "" : count(tensors)), el("td", {}, count(parameters)), el("td", {}, share(parameters)));
     return [
-      el("h4", {}, "Model"),
+      el("h4", {}, "What is trained"),
       el("div", { class: "scroll" }, el("table", { class: "numbers" },
         el("thead", {}, el("tr", {}, ["Part", "Tensors", "Parameters", "Share"].map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, groups.map((group) => row(group.name, group.tensors, group.parameters || 0))),
-        el("tfoot", {}, row("All", undefined, whole), given.trainable !== undefined && row("Trained", undefined, given.trainable, "trained")))),
+        el("tfoot", {}, given.trainable !== undefined && row("Trained", undefined, given.trainable), row("Whole model", undefined, whole)))),
     ];
   }
 

@@ -40,10 +40,15 @@
     state.wanted = filter.value.trim().toLowerCase();
     drawList();
   } });
-  const menu = el("button", { type: "button", class: "menu", "aria-expanded": "false", "aria-controls": "side", onclick: () => {
-    const isOpen = document.body.classList.toggle("open");
+  // On a phone, the list opens and closes.
+  const unfold = (isOpen) => {
+    document.body.classList.toggle("open", isOpen);
     menu.setAttribute("aria-expanded", String(isOpen));
-  } }, "Runs");
+  };
+  const menu = el("button", {
+    type: "button", class: "menu", "aria-expanded": "false", "aria-controls": "side",
+    onclick: () => unfold(!document.body.classList.contains("open")),
+  }, "Runs");
   const bar = el("div", { class: "tabs", role: "tablist", "aria-label": "Views" });
   const panel = el("div", { class: "panel", role: "tabpanel", id: "panel" });
   for (const [id, { name }] of Object.entries(tabs)) {
@@ -94,8 +99,10 @@
 
   function choose(id, isAlone) {
     state.chosen = true;
-    if (isAlone) state.shown = [id];
-    else if (state.shown.includes(id)) state.shown = state.shown.filter((other) => other !== id);
+    if (isAlone) {
+      state.shown = [id];
+      unfold(false);
+    } else if (state.shown.includes(id)) state.shown = state.shown.filter((other) => other !== id);
     else state.shown = [...state.shown, id];
     writeAddress();
     drawList();

@@ -161,6 +161,10 @@ fn the_page_fits_a_phone() {
     browser.until("document.querySelectorAll('table.numbers tbody tr').length === 5");
     assert_eq!(browser.eval(WIDER), "");
     browser.picture("phone-many");
+    // The choice of one run closes the list.
+    browser.eval("document.querySelector('.runs .run').click()");
+    assert_eq!(browser.eval("document.body.className"), "watch");
+    browser.until("document.querySelectorAll('.tile').length > 4");
     assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
 }
 

@@ -143,17 +143,17 @@ impl Story {
             "state": self.state, "error": error, "pid": std::process::id(), "host": host(),
             "command": ["apus", "sft", "--config", format!("configs/{}.toml", self.name), "--learning_rate", self.lr.to_string()],
             "max_steps": self.steps, "resumed_at": self.resumed_at, "version": "0.1.0",
-            "hardware": {"gpu": "NVIDIA H100 80GB HBM3", "gpus": 1, "cpu": "16 cores", "memory_gib": 128},
-            "git": {"commit": "ab91d26", "branch": "main", "dirty": false},
+            "hardware": {
+                "hostname": host(), "cpu": {"brand": "Intel(R) Xeon(R) Platinum 8480+", "physical_count": 16, "logical_count": 16},
+                "memory_gib": 128.0, "driver": "570.86.15",
+                "accelerators": [{"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory_gib": 79.6}]
+            },
+            "git": {"branch": "main", "commit": "ab91d263c9f1", "remote_url": "https://github.com/apus-ft/apus"},
             "model": {"parameters": 20_918_738_496u64, "trainable": 497_664 * self.rank, "groups": [
-                {"name": "embed_tokens", "tensors": 1, "parameters": 579_133_440u64},
-                {"name": "self_attn", "tensors": 216, "parameters": 637_009_920u64},
-                {"name": "mlp.router", "tensors": 48, "parameters": 2_212_608u64},
-                {"name": "mlp.experts", "tensors": 96, "parameters": 19_117_105_152u64},
-                {"name": "norms", "tensors": 49, "parameters": 141_120u64},
-                {"name": "lm_head", "tensors": 1, "parameters": 579_133_440u64},
-                {"name": format!("LoRA on q_proj, k_proj, v_proj, o_proj, rank {}", self.rank), "tensors": 192,
-                 "parameters": 497_664 * self.rank}
+                {"name": format!("LoRA on q_proj, rank {}", self.rank), "tensors": 24, "parameters": 167_424 * self.rank},
+                {"name": format!("LoRA on k_proj, rank {}", self.rank), "tensors": 24, "parameters": 81_408 * self.rank},
+                {"name": format!("LoRA on v_proj, rank {}", self.rank), "tensors": 24, "parameters": 81_408 * self.rank},
+                {"name": format!("LoRA on o_proj, rank {}", self.rank), "tensors": 24, "parameters": 167_424 * self.rank}
             ]}
         })
     }
@@ -244,7 +244,7 @@ impl Story {
         let mut dice = Dice(self.seed ^ 0xABCD);
         let seconds = (self.made - self.resumed_at) as f64 * self.pace;
         let mut temp = 38.0;
-        for at in 0..=(seconds / 5.0) as u64 {
+        for at in 0..=(seconds / 10.0) as u64 {
             let busy = if at < 4 {
                 6.0
             } else {
@@ -252,10 +252,10 @@ impl Story {
             };
             temp += (31.0 + 0.36 * f64::min(busy, 100.0) - temp) * 0.06;
             let line = json!({
-                "time": at * 5, "cpu.pct": (9.0 + 3.0 * dice.bell()).max(0.5), "cpu.threads": 24,
-                "mem.pct": 14.2 + 0.2 * dice.bell(), "mem.process_mib": 9_420.0 + at as f64 * 0.4,
+                "time": at * 10, "cpu.pct": (9.0 + 3.0 * dice.bell()).max(0.5), "cpu.threads": 24,
+                "mem.pct": 14.2 + 0.2 * dice.bell(), "mem.process_mib": 9_420.0 + at as f64 * 0.4, "mem.process_pct": 7.2,
                 "mem.available_mib": 111_200.0 + 60.0 * dice.bell(), "gpu.0.pct": f64::min(busy, 100.0),
-                "gpu.0.mem_mib": if at < 4 { 1_200.0 } else { 21_934.0 }, "gpu.0.temp": temp + 0.4 * dice.bell(),
+                "gpu.0.mem_pct": if at < 4 { 1.5 } else { 26.9 }, "gpu.0.mem_mib": if at < 4 { 1_200.0 } else { 21_934.0 }, "gpu.0.temp": temp + 0.4 * dice.bell(),
                 "gpu.0.power": 92.0 + busy.min(100.0) * 4.9 + 12.0 * dice.bell()
             });
             let _ = writeln!(out, "{line}");
@@ -292,7 +292,7 @@ impl Story {
         );
         say(
             3.0,
-            "WARN",
+            "WARNING",
             "data/catgirl.jsonl: 12 rows have no answer and were left out",
         );
         say(
