@@ -166,14 +166,23 @@ fn since(time: Option<SystemTime>) -> Duration {
 }
 
 fn name(info: &Map<String, Value>, dir: &Path) -> String {
-    let given = info.get("name").and_then(Value::as_str);
-    if let Some(name) = given.filter(|name| !name.trim().is_empty()) {
-        return name.to_owned();
-    }
     // `.` has no name of its own.
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let last = whole.file_name().map(|name| name.to_string_lossy());
-    last.map_or_else(|| whole.display().to_string(), |name| name.into_owned())
+    let given = info.get("name").and_then(Value::as_str);
+    // A run that was given no name is called by the path of its folder.
+    let given = given.filter(|name| {
+        let path_of_folder = Path::new(name)
+            .file_name()
+            .map(|name| name.to_string_lossy())
+            == last;
+        !name.trim().is_empty() && !path_of_folder
+    });
+    match (given, last) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(last)) => last.into_owned(),
+        (None, None) => whole.display().to_string(),
+    }
 }
 
 /// A file that holds one object.
@@ -188,6 +197,20 @@ fn facts_of(path: &Path) -> Option<Map<String, Value>> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_path_is_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("v0-run");
+        fs::create_dir(&folder).unwrap();
+        let name = |given: &str| {
+            let info = serde_json::json!({"name": given});
+            name(info.as_object().unwrap(), &folder)
+        };
+        assert_eq!(name("output/v0-run"), "v0-run");
+        assert_eq!(name(" "), "v0-run");
+        assert_eq!(name("cats/first"), "cats/first");
+    }
 
     #[test]
     fn an_empty_folder_is_a_run_that_says_nothing() {
