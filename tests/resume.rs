@@ -107,7 +107,7 @@ fn a_signal_saves_and_leaves() {
     let checkpoints: Vec<PathBuf> = fs::read_dir(home.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
+        .filter(|path| path.is_dir() && !path.ends_with("images"))
         .collect();
     let [checkpoint] = checkpoints.as_slice() else {
         panic!("{checkpoints:?}")

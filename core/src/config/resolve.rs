@@ -360,7 +360,8 @@ mod tests {
             (1e-4, 16, Some(8192))
         );
         assert_eq!(c.report_to, ["swanlab"]);
-        assert_eq!(found.notes.len(), 6, "{:#?}", found.notes);
+        assert_eq!(c.swanlab_project.as_deref(), Some("swift-robot"));
+        assert_eq!(found.notes.len(), 5, "{:#?}", found.notes);
         c.check(&|flag| found.given(flag)).unwrap();
 
         let line = "--adapters v0-20250811-150539/checkpoint-551 --stream true --temperature 0 --max_new_tokens 2048";
