@@ -13,7 +13,8 @@ pub fn specs(config: &SftConfig) -> Vec<Spec> {
         match name.as_str() {
             "none" | "console" | "jsonl" => {}
             "wandb" | "mlflow" => info!(
-                "note: report_to {name}: that tracker is not there yet; numbers go to the terminal and logging.jsonl"
+                "note: report_to {name}: there is no such tracker; report_to takes swanlab and tensorboard, `apus watch` shows \
+                 runs as they go on, and logging.jsonl has every number for a plugin or script"
             ),
             name if config.trackers.iter().any(|tracker| tracker.name == name) => {}
             name => specs.push(Spec::named(name)),
