@@ -96,7 +96,7 @@ impl Table {
         match &linear.matrix {
             Matrix::Dense(weight) => self.weight("mlp.experts", weight, computed),
             Matrix::Packed { .. } => {
-                let computed = format!("{computed}, unpacked at each use");
+                let computed = format!("{computed}, unpacked");
                 self.add("mlp.experts", e * i * o, "mxfp4", &computed, 0);
             }
         }
