@@ -157,8 +157,9 @@ impl Trackers {
         say::unfollow();
         let (drawn, report) = pictures.unzip();
         for picture in drawn.unwrap_or_default() {
-            self.outlet
-                .send(Report::Image(step, picture.scalar, picture.png));
+            let file = picture.path.file_stem().unwrap_or_default();
+            let name = format!("images/{}", file.to_string_lossy());
+            self.outlet.send(Report::Image(step, name, picture.png));
         }
         let last = Arc::new(Report::Finish(end.clone()));
         let mut lines = std::mem::take(&mut *self.outlet.lines());
@@ -354,5 +355,57 @@ mod tests {
         );
         assert_eq!(seen, [0]);
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    /// Writes the log that pictures are drawn from, slowly, and keeps what it hears.
+    struct Writes(PathBuf, Arc<Mutex<Vec<String>>>);
+    impl Tracker for Writes {
+        fn start(&mut self, _run: &RunInfo) -> apus_sdk::Result<()> {
+            Ok(())
+        }
+        fn log(&mut self, step: u64, _values: &Map<String, Value>) -> apus_sdk::Result<()> {
+            std::thread::sleep(Duration::from_millis(50));
+            let line = format!("{{\"loss\": {step}, \"global_step/max_steps\": \"{step}/2\"}}\n");
+            let mut log = std::fs::read_to_string(&self.0).unwrap_or_default();
+            log.push_str(&line);
+            Ok(std::fs::write(&self.0, log)?)
+        }
+        fn image(&mut self, step: u64, name: &str, png: &[u8]) -> apus_sdk::Result<()> {
+            assert!(png.starts_with(b"\x89PNG"));
+            self.1.lock().unwrap().push(format!("{name} at {step}"));
+            Ok(())
+        }
+        fn line(&mut self, _level: Level, line: &str) -> apus_sdk::Result<()> {
+            assert!(!line.contains("pictures:"), "{line}");
+            Ok(())
+        }
+        fn finish(&mut self, _end: &EndState) -> apus_sdk::Result<()> {
+            self.1.lock().unwrap().push("the end".to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pictures_show_all_of_the_log_and_come_before_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let writes = Writes(dir.path().join("logging.jsonl"), Arc::clone(&heard));
+        let writes: Box<dyn Tracker> = Box::new(writes);
+        let tracker = Named::new("tracker writes", writes);
+        let (run, patience) = (RunInfo::default(), Duration::from_secs(10));
+        let mut trackers = Trackers::start(vec![tracker], &run, &Screen::Plain, patience);
+        trackers.draw(Pictures::new(dir.path()));
+        trackers.log(1, &Map::new());
+        trackers.log(2, &Map::new());
+        trackers.finish(2, &EndState::Interrupted);
+        assert_eq!(
+            *heard.lock().unwrap(),
+            ["images/train_loss at 2", "the end"]
+        );
+        let report = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+        assert!(
+            report.contains("[1.0,2.0]") || report.contains("[1,2]"),
+            "both steps"
+        );
     }
 }
