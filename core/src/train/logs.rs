@@ -4,24 +4,20 @@
 //! reports rather than time of the run; one that fails or panics is left out from there on; one that
 //! hangs is waited for at the end only as long as was allowed. Each of these is said once.
 
+mod line;
+
 use super::about::hardware::Meter;
 use super::pictures::Pictures;
 use super::screen::Screen;
 use crate::registry::Named;
 use crate::say;
-use apus_sdk::{EndState, Level, RunInfo, Tracker};
+use apus_sdk::{EndState, RunInfo, Tracker};
+use line::{Line, Report};
 use serde_json::{Map, Value};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// What waits for one tracker at most.
-const QUEUE: usize = 1024;
 
 /// How long the pictures at the end wait for what they show.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -54,27 +50,6 @@ impl Outlet {
     fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A tracker's queue and thread.
-struct Line {
-    label: String,
-    queue: Option<SyncSender<Arc<Report>>>,
-    thread: Option<JoinHandle<()>>,
-    lost: u64,
-}
-
-enum Report {
-    Start(Box<RunInfo>),
-    Log(u64, Map<String, Value>),
-    Text(u64, String, String),
-    Image(u64, String, Vec<u8>),
-    Line(Level, String),
-    System(Map<String, Value>),
-    Saved(u64, PathBuf),
-    Finish(EndState),
-    /// Everything before it was worked off once all have let go of it.
-    Settled(#[expect(dead_code, reason = "it is dropped, nothing more")] mpsc::Sender<()>),
 }
 
 impl Trackers {
@@ -164,8 +139,7 @@ impl Trackers {
         let last = Arc::new(Report::Finish(end.clone()));
         let mut lines = std::mem::take(&mut *self.outlet.lines());
         for line in &mut lines {
-            line.push(&last, until);
-            line.queue = None;
+            line.close(&last, until);
         }
         for line in &mut lines {
             line.join(until);
@@ -186,119 +160,12 @@ impl Trackers {
     }
 }
 
-impl Line {
-    fn new(tracker: Named<dyn Tracker>, screen: Screen) -> Self {
-        let (queue, reports) = sync_channel(QUEUE);
-        let label = tracker.label.clone();
-        let work = move || work(tracker, &reports, &screen);
-        let spawned = std::thread::Builder::new()
-            .name(format!("tracker {label}"))
-            .spawn(work);
-        if let Err(error) = &spawned {
-            eprintln!("warning: {label} has no thread and is left out: {error}");
-        }
-        Self {
-            label,
-            queue: spawned.is_ok().then_some(queue),
-            thread: spawned.ok(),
-            lost: 0,
-        }
-    }
-
-    /// Queues a report; a full queue loses it.
-    fn offer(&mut self, report: &Arc<Report>) {
-        let Some(queue) = &self.queue else { return };
-        match queue.try_send(Arc::clone(report)) {
-            Ok(()) => {}
-            // It has failed, and said so.
-            Err(TrySendError::Disconnected(_)) => self.queue = None,
-            Err(TrySendError::Full(_)) => {
-                if self.lost == 0 {
-                    eprintln!(
-                        "warning: {} does not keep up: {QUEUE} reports wait for it, more are lost; the \
-                         run goes on",
-                        self.label
-                    );
-                }
-                self.lost += 1;
-            }
-        }
-    }
-
-    /// Queues a report that must not be lost, as long as there is time.
-    fn push(&mut self, report: &Arc<Report>, until: Instant) {
-        let Some(queue) = &self.queue else { return };
-        while let Err(TrySendError::Full(_)) = queue.try_send(Arc::clone(report)) {
-            if Instant::now() >= until {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn join(&mut self, until: Instant) {
-        if self.lost > 0 {
-            eprintln!("warning: {} has lost {} reports", self.label, self.lost);
-        }
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        while !thread.is_finished() {
-            if Instant::now() >= until {
-                eprintln!(
-                    "warning: {} does not come to an end; it is left alone (tracker_timeout)",
-                    self.label
-                );
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = thread.join();
-    }
-}
-
-/// Works off reports until there are no more, or one fails.
-fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen: &Screen) {
-    // Holding back the screen for any other one would let that one's hanging stop the run.
-    let terminal = tracker.component.on_terminal();
-    for report in reports {
-        let tracked = &mut tracker.component;
-        let mut act = || match &*report {
-            Report::Start(run) => tracked.start(run),
-            Report::Log(step, values) => tracked.log(*step, values),
-            Report::Text(step, name, text) => tracked.text(*step, name, text),
-            Report::Image(step, name, png) => tracked.image(*step, name, png),
-            Report::Line(level, line) => tracked.line(*level, line),
-            Report::System(values) => tracked.system(values),
-            Report::Saved(step, checkpoint) => tracked.saved(*step, checkpoint),
-            Report::Finish(end) => tracked.finish(end),
-            Report::Settled(_) => Ok(()),
-        };
-        let label = &tracker.label;
-        let act = || match terminal {
-            true => screen.suspend(act),
-            false => act(),
-        };
-        let failed = match catch_unwind(AssertUnwindSafe(act)) {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "panicked".to_owned(),
-        };
-        // A plugin's error begins with its origin.
-        let said = failed.strip_prefix(label.as_str()).unwrap_or(&failed);
-        let said = said.trim_start_matches([',', ':', ' ']);
-        screen.suspend(|| {
-            eprintln!("warning: {label} failed and is left out from here on: {said}");
-        });
-        return;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::line::QUEUE;
     use super::*;
-    use apus_sdk::Error;
-    use std::sync::Mutex;
+    use apus_sdk::{Error, Level};
+    use std::path::PathBuf;
 
     /// Does what the function says at each log, and keeps the steps that it was called for.
     struct Does(Arc<Mutex<Vec<u64>>>, fn(u64) -> apus_sdk::Result<()>);
