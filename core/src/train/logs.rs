@@ -82,11 +82,13 @@ impl Trackers {
         self.pictures = pictures;
     }
 
-    /// Looks at the machine every ten seconds from now on.
-    pub fn watch_machine(&mut self, mut meter: Meter) {
+    /// Looks at the machine every ten seconds from now on; `card` is the address of the run's card on the bus.
+    pub fn watch_machine(&mut self, card: Option<String>) {
         let (looking, ended) = channel::<()>();
         let (outlet, screen) = (self.outlet.clone(), self.screen.clone());
         let look = move || {
+            // Here, since opening the driver's library takes its time.
+            let mut meter = Meter::new(card);
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 let values = meter.read();
                 screen.note(&values);

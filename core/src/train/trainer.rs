@@ -2,7 +2,7 @@
 
 mod due;
 
-use super::about::{self, hardware::Meter};
+use super::about;
 use super::batch::{MicroBatch, sequence};
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
@@ -184,7 +184,7 @@ impl<'a> Trainer<'a> {
         if settings.plot {
             trackers.draw(Pictures::new(&settings.run_dir));
         }
-        trackers.watch_machine(Meter::new(crate::device::bus_address(model.device())));
+        trackers.watch_machine(crate::device::bus_address(model.device()));
         Ok(Self {
             model,
             files,
