@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{apus, text, words, works};
+use common::{apus, folder, text, words, works};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,6 @@ const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny")
 fn fails(line: &str, status: i32, says: &[&str]) {
     let said = common::fails(line, status, says);
     assert!(!said.contains("panicked"), "apus {line}\n{said}");
-}
-
-/// An empty folder of this name.
-fn folder(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("a folder for the test");
-    dir
 }
 
 /// A copy of a model of the goldens.

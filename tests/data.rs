@@ -2,20 +2,12 @@
 
 mod common;
 
-use common::{apus, fails, text, words, works};
+use common::{apus, fails, folder, text, words, works};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
-
-/// An empty folder of this name.
-fn folder(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("a folder for the test");
-    dir
-}
 
 /// `apus data` on the tiny model's conversations.
 fn data(rest: &str) -> String {

@@ -2,19 +2,12 @@
 
 mod common;
 
-use common::{fails, works};
+use common::{fails, folder, works};
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
-
-fn folder(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).unwrap();
-    dir
-}
 
 fn sft(flags: &str) -> String {
     format!("sft --device cpu --model {GOLDENS}/tiny/model_bf16 --current_date 2025-08-05 {flags}")

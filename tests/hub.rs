@@ -4,10 +4,10 @@ mod common;
 #[path = "../core/tests/loopback/mod.rs"]
 mod loopback;
 
-use common::{apus, text, words};
+use common::{apus, folder, text, words};
 use loopback::{Answer, Files, Server, hugging_face};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
@@ -38,14 +38,6 @@ fn server() -> Server {
         path if path.contains("owner/rows") => hugging_face("datasets/owner/rows", &data, request),
         _ => Answer::new(404, "{}"),
     })
-}
-
-/// An empty folder of this name.
-fn folder(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).unwrap();
-    dir
 }
 
 #[test]

@@ -1,7 +1,17 @@
 //! Running the real binary and reading what it says.
 #![allow(dead_code)]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+/// An empty folder of this name.
+pub fn folder(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a folder for the test");
+    dir
+}
 
 /// Runs `apus` with these words, in an environment that nothing but these variables has touched.
 pub fn apus(arguments: &[&str], environment: &[(&str, &str)]) -> Output {

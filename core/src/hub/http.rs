@@ -1,6 +1,7 @@
 //! Requests: one client with time limits, and a second try where a server asks for patience.
 
 use anyhow::Context;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, RANGE, RETRY_AFTER};
@@ -166,18 +167,16 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
+/// What does not stand for itself in an address (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// A part of an address; a `/` in it does not part it.
 pub(super) fn escaped(part: &str) -> String {
-    let mut text = String::new();
-    for byte in part.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                text.push(char::from(byte));
-            }
-            byte => text += &format!("%{byte:02X}"),
-        }
-    }
-    text
+    utf8_percent_encode(part, RESERVED).to_string()
 }
 
 /// The same for a path, whose `/` stay.

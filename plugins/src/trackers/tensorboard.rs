@@ -4,6 +4,7 @@
 //! A file is a sequence of TFRecords (a length, its checksum, the bytes, their checksum), each an `Event` of TensorFlow's
 //! protocol buffers, of which only the fields that TensorBoard reads for numbers, texts and pictures are declared here.
 
+use super::rewritten;
 use apus_sdk::{EndState, Error, Result, RunInfo, Tracker, register};
 use prost::Message;
 use serde_json::{Map, Value};
@@ -132,14 +133,6 @@ fn record(event: &Event) -> Vec<u8> {
     out
 }
 
-/// The name that transformers gives a number of its log.
-fn tag(name: &str) -> String {
-    match name.strip_prefix("eval_") {
-        Some(rest) => format!("eval/{rest}"),
-        None => format!("train/{name}"),
-    }
-}
-
 fn text(tag: String, text: &str) -> Entry {
     let shape = Shape {
         dim: vec![Dim { size: 1 }],
@@ -231,7 +224,7 @@ impl Tracker for TensorBoard {
     fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
         let numbers = values.iter().filter_map(|(name, value)| {
             Some(Entry {
-                tag: tag(name),
+                tag: rewritten(name),
                 simple_value: Some(value.as_f64()? as f32),
                 ..Entry::default()
             })

@@ -1,5 +1,7 @@
 //! A curve of bounded length, however long the run: where it grows too long, neighbours become their mean.
 
+use apus_board::draw::smooth;
+
 /// How many points a curve holds at most; more than any terminal has columns.
 const MOST: usize = 2048;
 
@@ -57,15 +59,8 @@ impl Curve {
 
     /// The points as TensorBoard smooths them: an exponential mean without the pull of its start.
     pub fn smoothed(&self, weight: f64) -> Vec<(f64, f64)> {
-        let (mut mean, mut mass) = (0.0, 0.0);
-        self.points
-            .iter()
-            .map(|&(x, y)| {
-                mean = mean * weight + (1.0 - weight) * y;
-                mass = mass * weight + (1.0 - weight);
-                (x, mean / mass)
-            })
-            .collect()
+        let (xs, ys): (Vec<f64>, Vec<f64>) = self.points.iter().copied().unzip();
+        xs.into_iter().zip(smooth(&ys, weight)).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::http::{Failure, Reply};
 use super::record::{Start, Timestamp, resume, state};
 use super::session::Session;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -13,18 +14,16 @@ const COLORS: [&str; 16] = [
     "#892d58", "#40877c", "#d0703c", "#d47694", "#e3b292", "#b15fbb", "#905f4a", "#989fa3",
 ];
 
+/// What does not stand for itself in an address (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// A part of an address; a `/` in it does not part it.
 fn escaped(part: &str) -> String {
-    let mut text = String::new();
-    for byte in part.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                text.push(char::from(byte));
-            }
-            byte => text += &format!("%{byte:02X}"),
-        }
-    }
-    text
+    utf8_percent_encode(part, RESERVED).to_string()
 }
 
 /// The run as the server knows it.

@@ -1,5 +1,6 @@
 //! From what a run reports to the server's names, limits and forms.
 
+use super::super::rewritten;
 use super::record::{Column, YRange, class, kind};
 use apus_sdk::RunInfo;
 use serde::Serialize;
@@ -21,12 +22,9 @@ pub fn digest(bytes: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name that transformers gives a number of its log: `train/loss`, `eval/loss`.
+/// The key of a number of the log: `train/loss`, `eval/loss`.
 pub fn metric(name: &str) -> String {
-    key(&match name.strip_prefix("eval_") {
-        Some(rest) => format!("eval/{rest}"),
-        None => format!("train/{name}"),
-    })
+    key(&rewritten(name))
 }
 
 /// A key that the server takes.
