@@ -85,6 +85,7 @@ pub fn comes_back(conversation: &Conversation) {
         return;
     };
     let spans = harmony::parse(&text).expect("rendered text is harmony");
+    turns_end_once(&spans);
     let mut spans = spans.iter().skip_while(|span| {
         let role = span.header.role.as_str();
         role == "system" || role == "developer"
@@ -102,13 +103,25 @@ pub fn comes_back(conversation: &Conversation) {
     assert_eq!(spans.next(), None, "a message too many");
 }
 
+/// A final message ends a turn: no call of the same turn comes after it.
+fn turns_end_once(spans: &[Span]) {
+    for pair in spans.windows(2) {
+        let [one, next] = pair else { continue };
+        let answers = one.header.role == "assistant"
+            && one.header.recipient.is_none()
+            && one.header.channel.as_deref() == Some("final");
+        let calls = next.header.role == "assistant" && next.header.recipient.is_some();
+        assert!(!(answers && calls), "a call after a final message");
+    }
+}
+
 /// How many of harmony's messages these parts are.
 fn messages_of(parts: &Parts) -> usize {
-    let filled = |part: &Option<Weighted>| part.as_ref().is_some_and(|p| !p.text.is_empty());
-    match parts.call {
-        Some(_) => 1 + usize::from(filled(&parts.thinking) || filled(&parts.content)),
-        None => 1 + usize::from(parts.thinking.is_some()),
-    }
+    let written = |part: &Option<Weighted>| {
+        let filled = |part: &Weighted| parts.call.is_none() || !part.text.is_empty();
+        usize::from(part.as_ref().is_some_and(filled))
+    };
+    written(&parts.thinking) + written(&parts.content) + usize::from(parts.call.is_some())
 }
 
 fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
@@ -125,7 +138,7 @@ fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
     }
     let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
     let thinking = filled(message.thinking.as_deref());
-    if message.tool_calls.is_empty() {
+    if message.tool_calls.is_empty() || message.channel.is_some() {
         assert_eq!(found.text(), message.text());
         assert_eq!(filled(found.thinking.as_deref()), thinking);
     } else {

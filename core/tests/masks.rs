@@ -145,20 +145,71 @@ fn the_stop_token_of_an_earlier_answer_is_a_choice() {
     assert!("stop".parse::<TrainStop>().is_err() && "some".parse::<TrainHeader>().is_err());
 }
 
+/// The marked text after the system message, by the renderer that has a place for all of harmony.
+fn native_marks(row: &Value, scales: &str) -> String {
+    let encoder = encoder(
+        ChatTemplate::native(),
+        chain("", scales),
+        TrainHeader::Channel,
+    );
+    let encoded = encoder.encode(&sample(row)).unwrap();
+    check(&encoded);
+    let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+    let text = text.split_once("every message.").unwrap().1;
+    text.trim_start_matches("<|end|>").to_owned()
+}
+
 #[test]
 fn a_turn_of_several_messages_ends_once() {
+    let row = |call: Value| {
+        json!({"messages": [
+            {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, call,
+            {"role": "tool", "content": "r"}, {"role": "user", "content": "c"},
+        ]})
+    };
+    let calls = json!([{"name": "f", "arguments": {}}]);
+    let end = "<|start|>functions.f to=assistant<|channel|>commentary<|message|>\"r\"<|end|>\
+               <|start|>user<|message|>c<|end|>";
+    let reasoned =
+        row(json!({"role": "assistant", "content": "", "thinking": "t", "tool_calls": calls}));
+    assert_eq!(
+        native_marks(&reasoned, "default"),
+        format!(
+            "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>commentary<|message|>b<|end|>\
+             <|start|>assistant<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
+             <|channel|>commentary json<|message|>{{}}<|call|>]]{end}"
+        )
+    );
+    let bare = row(json!({"role": "assistant", "content": "", "tool_calls": calls, "loss": false}));
+    assert_eq!(
+        marks(&bare, "default"),
+        format!(
+            "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>analysis<|message|>b<|end|>]]\
+             <|start|>assistant to=functions.f<|channel|>commentary json<|message|>{{}}<|call|>{end}"
+        )
+    );
+    if let Some(template) = jinja() {
+        let encoder = encoder(template, chain("", "default"), TrainHeader::Channel);
+        let bad = format!("{:#}", encoder.encode(&sample(&reasoned)).unwrap_err());
+        assert!(
+            bad.contains("message 2 (assistant): commentary") && bad.contains("native"),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn words_before_a_call_stand_behind_its_reasoning() {
     let row = json!({"messages": [
         {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "assistant", "content": "", "thinking": "t", "tool_calls": [{"name": "f", "arguments": {}}]},
-        {"role": "tool", "content": "r"}, {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "<think>t</think>b"},
+        {"role": "tool_call", "content": "{\"name\": \"f\", \"arguments\": {}}"},
     ]});
     assert_eq!(
-        marks(&row, "default"),
-        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>final<|message|>b<|end|>\
-         <|start|>assistant<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
-         <|channel|>commentary json<|message|>{}<|call|>]]<|start|>functions.f to=assistant\
-         <|channel|>commentary<|message|>\"r\"<|end|><|start|>user<|message|>c<|end|>"
+        native_marks(&row, "default"),
+        "<|start|>user<|message|>a<|end|><|start|>assistant[[<|channel|>analysis<|message|>t<|end|>\
+         <|start|>assistant<|channel|>commentary<|message|>b<|end|><|start|>assistant to=functions.f\
+         <|channel|>commentary json<|message|>{}<|call|>]]"
     );
 }
 

@@ -34,9 +34,15 @@ pub struct Conversation {
 pub struct Message {
     /// `system`, `developer`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// The text; `Null` for a bare tool call; any JSON for the result of a tool.
+    /// The text; `Null` for a bare tool call, or reasoning whose answer or call is a message of its own; any JSON
+    /// for the result of a tool.
     #[serde(default)]
     pub content: Value,
+    /// Harmony's channel of an assistant's content, where the dataset names it: `final`, or `commentary` for
+    /// words to the user on the way to a call or an answer. `None`: `final`, or before a call what the
+    /// chat template makes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
     /// The reasoning that goes before an assistant's content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,

@@ -6,12 +6,13 @@
 use super::{
     frame::{TrainHeader, TrainStop},
     harmony::{self, END, Span},
-    turns::{Parts, Prepared},
+    slot::{self, Slot},
+    turns::Prepared,
     weighted::Weighted,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::Base;
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 /// What of a rendered conversation is trained.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,13 +46,10 @@ pub fn align(
         aligned: Aligned {
             weights: vec![weight; rendered.len()],
             returns: Vec::new(),
-            left_out: prepared
-                .parts
-                .iter()
-                .filter(|parts| parts.reasons())
-                .count(),
+            left_out: 0,
         },
         prepared,
+        slots: slot::all(prepared),
         next: 0,
         continues: 0.0,
         header,
@@ -61,6 +59,7 @@ pub fn align(
         let goes_on = spans.get(i + 1).is_some_and(is_assistant);
         aligner.place(span, goes_on)?;
     }
+    aligner.leave_out(usize::MAX)?;
     Ok(aligner.aligned)
 }
 
@@ -68,10 +67,20 @@ fn is_assistant(span: &Span) -> bool {
     span.header.role == "assistant"
 }
 
+/// Whether a turn ends with a message like this one: reasoning and commentary go on.
+fn is_answer(span: &Span) -> bool {
+    !matches!(
+        span.header.channel.as_deref(),
+        Some("analysis" | "commentary")
+    )
+}
+
 struct Aligner<'a> {
     rendered: &'a str,
     aligned: Aligned,
     prepared: &'a Prepared,
+    /// What of the assistant's was not met yet, in order.
+    slots: VecDeque<Slot<'a>>,
     /// The message that the next span belongs to, or one before it.
     next: usize,
     /// Weight of the closing token of the assistant's message before, if the model goes on itself.
@@ -80,7 +89,7 @@ struct Aligner<'a> {
     stop: TrainStop,
 }
 
-impl Aligner<'_> {
+impl<'a> Aligner<'a> {
     /// `goes_on`: the next message is the assistant's too.
     fn place(&mut self, span: &Span, goes_on: bool) -> Result<()> {
         let role = span.header.role.as_str();
@@ -98,6 +107,7 @@ impl Aligner<'_> {
             _ => {
                 let wanted = if role == "user" { "user" } else { "tool" };
                 let index = self.find(wanted)?;
+                self.leave_out(index)?;
                 self.next = index + 1;
                 self.prompt(span, index)
             }
@@ -114,7 +124,8 @@ impl Aligner<'_> {
     }
 
     fn prompt(&mut self, span: &Span, index: usize) -> Result<()> {
-        let Some(content) = self.parts(index).content.clone() else {
+        let prepared = self.prepared;
+        let Some(content) = &prepared.parts[index].content else {
             return Ok(());
         };
         if !content.is_trained() {
@@ -122,7 +133,7 @@ impl Aligner<'_> {
             return Ok(());
         }
         if !content.text.is_empty() {
-            self.body(span, &content, index)?;
+            self.body(span, content, index)?;
         }
         if self.header == TrainHeader::Full {
             self.fill(span.opening.start..span.head.end, content.open);
@@ -132,32 +143,12 @@ impl Aligner<'_> {
     }
 
     fn assistant(&mut self, span: &Span, continues: f32, goes_on: bool) -> Result<()> {
-        let index = self.find("assistant")?;
-        let parts = self.parts(index).clone();
-        let analysis = span.header.channel.as_deref() == Some("analysis");
-        let part = if span.header.recipient.is_some() {
-            parts.call.as_ref()
-        } else if analysis {
-            let filled = |part: &&Weighted| !part.text.is_empty() || parts.call.is_none();
-            let content = parts.content.as_ref().filter(|_| parts.call.is_some());
-            parts.thinking.as_ref().filter(filled).or(content)
-        } else {
-            parts.content.as_ref()
-        };
-        // The answer or the call is what a message ends with.
-        self.next = if analysis { index } else { index + 1 };
-        self.aligned.left_out = self.aligned.left_out.saturating_sub(analysis.into());
-        let Some(part) = part else {
-            bail!(
-                "message {}: the chat template wrote a part that the message does not have",
-                index + 1
-            );
-        };
+        let Slot { message, part, .. } = self.slot(span)?;
         if !part.is_trained() {
             self.fill(span.opening.start..span.closing.end, 0.0);
             return Ok(());
         }
-        self.body(span, part, index)?;
+        self.body(span, part, message)?;
         match self.header {
             TrainHeader::None => {}
             TrainHeader::Channel => {
@@ -170,7 +161,7 @@ impl Aligner<'_> {
         if &self.rendered[span.closing.clone()] == END {
             if goes_on {
                 self.continues = part.close;
-            } else {
+            } else if is_answer(span) {
                 self.answer_ends(span, part.close);
             }
         }
@@ -188,8 +179,36 @@ impl Aligner<'_> {
         }
     }
 
-    fn parts(&self, index: usize) -> &Parts {
-        &self.prepared.parts[index]
+    /// The text that a span of the assistant holds. The renderer may have left reasoning out before it.
+    fn slot(&mut self, span: &Span) -> Result<Slot<'a>> {
+        let body = &self.rendered[span.body.clone()];
+        while let Some(slot) = self.slots.pop_front() {
+            self.next = slot.message;
+            if slot.fits(span, body) {
+                return Ok(slot);
+            }
+            self.left_out(&slot)?;
+        }
+        bail!("the chat template rendered an assistant message too many")
+    }
+
+    /// What of the assistant's messages before this one was not met.
+    fn leave_out(&mut self, before: usize) -> Result<()> {
+        while let Some(slot) = self.slots.pop_front_if(|slot| slot.message < before) {
+            self.left_out(&slot)?;
+        }
+        Ok(())
+    }
+
+    fn left_out(&mut self, slot: &Slot) -> Result<()> {
+        ensure!(
+            slot.is_reasoning(),
+            "message {}: the chat template left its {} out",
+            slot.message + 1,
+            slot.what()
+        );
+        self.aligned.left_out += usize::from(!slot.part.text.is_empty());
+        Ok(())
     }
 
     fn body(&mut self, span: &Span, part: &Weighted, index: usize) -> Result<()> {

@@ -3,43 +3,58 @@
 
 use super::{
     harmony::{self, ASSISTANT, CHANNEL, MESSAGE, RETURN, START},
-    turns::Parts,
     weighted::Weighted,
 };
-use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Message, ToolCall};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
+use apus_sdk::ToolCall;
+use serde_json::{Map, Value};
 use std::ops::Range;
 
 const THINK: [&str; 2] = ["<think>", "</think>"];
 
-/// Puts content into the parts of its message, split where it holds more than one of them. A call
-/// that is written by hand goes to `message`. Returns whether a `<think>` block was taken out.
+/// What a content turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Split {
+    /// A text, as it stands.
+    Whole(Weighted),
+    /// A `<think>` block and the text after it.
+    Thought(Weighted, Weighted),
+    /// Messages written by hand.
+    ByHand(Vec<Piece>),
+}
+
+/// One of harmony's messages, written by hand.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// Reasoning.
+    Analysis(Weighted),
+    /// Words to the user before a call or an answer.
+    Commentary(Weighted),
+    /// An answer.
+    Final(Weighted),
+    /// A call of a tool, and its arguments.
+    Call(ToolCall, Weighted),
+}
+
+/// Looks into a content. `thinking`: reasoning that the message has besides it.
 ///
 /// # Errors
 /// Markers in places where they would break the message apart.
-pub fn split(
-    content: Weighted,
-    think_to_analysis: bool,
-    parts: &mut Parts,
-    message: &mut Message,
-) -> Result<bool> {
+pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>) -> Result<Split> {
     if content.text.contains(CHANNEL) && content.text.contains(MESSAGE) {
-        by_markers(&content, parts, message)?;
-        return Ok(false);
+        return by_markers(&content).map(Split::ByHand);
     }
     refuse_markers(&content.text)?;
-    let has_thinking = parts.thinking.as_ref().is_some_and(|t| !t.text.is_empty());
-    let block = think_block(&content.text).filter(|_| think_to_analysis && !has_thinking);
-    let Some((inner, rest)) = block else {
-        parts.content = Some(content);
-        return Ok(false);
+    let thinking = thinking.map(str::trim).filter(|text| !text.is_empty());
+    let says_no_other = |inner: &Range<usize>| {
+        let inner = &content.text[inner.clone()];
+        inner.is_empty() || thinking.is_none_or(|thinking| thinking == inner)
     };
-    if !inner.is_empty() {
-        parts.thinking = Some(content.slice(inner));
-    }
-    parts.content = Some(content.slice(rest));
-    Ok(true)
+    let block = think_block(&content.text).filter(|(inner, _)| says_no_other(inner));
+    Ok(match block.filter(|_| think_to_analysis) {
+        Some((inner, rest)) => Split::Thought(content.slice(inner), content.slice(rest)),
+        None => Split::Whole(content),
+    })
 }
 
 /// Where the reasoning of a leading `<think>..</think>` stands, and the answer after it, both
@@ -61,7 +76,7 @@ fn think_block(text: &str) -> Option<(Range<usize>, Range<usize>)> {
 /// Content written by hand as
 /// `<|channel|>analysis<|message|>..<|end|><|start|>assistant<|channel|>final<|message|>..`, or with
 /// a call, ` to=functions.name<|channel|>commentary json<|message|>{..}<|call|>`, at its end.
-fn by_markers(content: &Weighted, parts: &mut Parts, message: &mut Message) -> Result<()> {
+fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
     let text = content.text.as_str();
     let prefix = if text.starts_with(START) {
         ""
@@ -77,44 +92,47 @@ fn by_markers(content: &Weighted, parts: &mut Parts, message: &mut Message) -> R
         false => format!("{prefix}{text}{RETURN}"),
     };
     let context = "content with harmony's own markers";
+    let mut pieces = Vec::new();
     for span in harmony::parse(&full).context(context)? {
+        if let Some(Piece::Final(_) | Piece::Call(..)) = pieces.last() {
+            bail!("{context}: a message goes on after its final answer or its call");
+        }
         let own = span.body.start - prefix.len()..span.body.end - prefix.len();
         let header = &span.header;
         refuse_markers(&text[own.clone()])?;
+        let body = content.slice(own);
         let channel = header.channel.as_deref();
-        let place = match (header.role.as_str(), &header.recipient, channel) {
-            ("assistant", None, Some("analysis")) => &mut parts.thinking,
-            ("assistant", None, Some("final")) => &mut parts.content,
-            ("assistant", Some(tool), Some("commentary")) if message.tool_calls.is_empty() => {
-                let (call, weighted) = call(tool, content.slice(own)).context(context)?;
-                message.tool_calls.push(call);
-                parts.call = Some(weighted);
-                continue;
+        pieces.push(match (header.role.as_str(), &header.recipient, channel) {
+            ("assistant", None, Some("analysis")) => Piece::Analysis(body),
+            ("assistant", None, Some("commentary")) => Piece::Commentary(body),
+            ("assistant", None, Some("final")) => Piece::Final(body),
+            ("assistant", Some(tool), Some("commentary")) => {
+                let (call, weighted) = call(tool, body).context(context)?;
+                Piece::Call(call, weighted)
             }
             _ => bail!(
-                "{context}: expected the assistant's analysis, then its final message or one call \
-                 of a tool, found `{}`",
+                "{context}: expected the assistant's analysis and commentary, then its final message or one \
+                 call of a tool, found `{}`",
                 &full[span.opening.start + START.len()..span.head.end]
             ),
-        };
-        ensure!(
-            place.is_none(),
-            "{context}: two {} messages",
-            channel.unwrap_or_default()
-        );
-        *place = Some(content.slice(own));
+        });
     }
-    Ok(())
+    Ok(pieces)
 }
 
 /// A call by hand. The renderers write its arguments anew, so the whole text takes one weight: that
 /// of its last trained byte.
 fn call(tool: &str, body: Weighted) -> Result<(ToolCall, Weighted)> {
-    let arguments: Value =
-        serde_json::from_str(&body.text).context("the arguments of a call must be JSON")?;
+    let Some(name) = tool.strip_prefix("functions.") else {
+        bail!("a call to `{tool}`; only functions can be called, as `functions.name`");
+    };
+    let arguments = match body.text.trim() {
+        "" | "null" => Value::Object(Map::new()),
+        text => serde_json::from_str(text).context("the arguments of a call must be JSON")?,
+    };
     let text = super::json::dumps(&arguments);
     let call = ToolCall {
-        name: tool.strip_prefix("functions.").unwrap_or(tool).to_owned(),
+        name: name.to_owned(),
         arguments,
     };
     Ok((call, Weighted::uniform(&text, body.close)))

@@ -3,6 +3,7 @@
 use super::{
     harmony,
     jinja::{self, Jinja},
+    turns::COMMENTARY,
 };
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
@@ -166,6 +167,10 @@ impl ChatTemplate {
         let mut variables = self.tokens.clone();
         variables.extend(options.variables(conversation));
         let messages = options.messages(conversation);
+        for (i, message) in messages.iter().enumerate() {
+            fits_template(message)
+                .with_context(|| format!("message {} ({})", i + 1, message.role))?;
+        }
         variables.insert("messages".to_owned(), messages.iter().map(fields).collect());
         let tools = if conversation.tools.is_empty() {
             Value::Null
@@ -179,6 +184,23 @@ impl ChatTemplate {
         );
         jinja.render(variables, options.today()?)
     }
+}
+
+/// Templates have no place for some of what harmony can hold, and would write it as something else.
+fn fits_template(message: &Message) -> Result<()> {
+    let reasons_only =
+        message.thinking.is_some() && message.content.is_null() && message.tool_calls.is_empty();
+    let found = if message.channel.as_deref() == Some(COMMENTARY) {
+        "commentary"
+    } else if reasons_only {
+        "reasoning without an answer or a call after it"
+    } else {
+        return Ok(());
+    };
+    bail!(
+        "{found}, for which the model's template has no place; the native renderer writes it \
+         (--template_backend native)"
+    )
 }
 
 /// A message as templates expect it: keys that have no value are left out.

@@ -1,6 +1,6 @@
 //! Conversations made ready for rendering: every text with a weight for each of its bytes, the
-//! reasoning of an assistant's message taken out of its content, messages that follow one of the
-//! same role joined.
+//! reasoning of an assistant's message taken out of its content, the messages of one turn
+//! [joined](super::join).
 //!
 //! Loss scales see the content as it stands in the dataset, and a structured call written out
 //! ([`call`](super::call)); what happens to it afterwards
@@ -8,15 +8,21 @@
 
 use super::{
     call,
+    join::Joiner,
     json::dumps,
     scale::Chain,
-    split::{refuse_markers, split},
+    split::{Piece, Split, refuse_markers, split},
     template::is_system,
     weighted::Weighted,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use apus_sdk::{Base, Conversation, Field, Message, Turn};
+use apus_sdk::{Base, Conversation, Field, Message, ToolCall, Turn};
 use serde_json::Value;
+
+/// Harmony's channel of answers.
+pub const FINAL: &str = "final";
+/// Harmony's channel of words to the user before a call or an answer.
+pub const COMMENTARY: &str = "commentary";
 
 /// The weighted texts of one message.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -27,14 +33,6 @@ pub struct Parts {
     pub content: Option<Weighted>,
     /// The arguments of the call, as JSON text.
     pub call: Option<Weighted>,
-}
-
-impl Parts {
-    /// Whether there is reasoning in them; beside a call, content is that too.
-    pub fn reasons(&self) -> bool {
-        let filled = |part: &Option<Weighted>| part.as_ref().is_some_and(|p| !p.text.is_empty());
-        filled(&self.thinking) || (self.call.is_some() && filled(&self.content))
-    }
 }
 
 /// A conversation as the template takes it, and the weights of its texts.
@@ -63,14 +61,8 @@ pub fn prepare(
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
     let last_prompt = messages.iter().rposition(prompts);
-    let mut prepared = Prepared {
-        conversation: Conversation {
-            messages: Vec::with_capacity(messages.len()),
-            ..conversation.clone()
-        },
-        parts: Vec::with_capacity(messages.len()),
-        moved_thinking: false,
-    };
+    let mut joiner = Joiner::default();
+    let mut moved_thinking = false;
     let mut query: Option<String> = None;
     for (i, message) in messages.iter().enumerate() {
         let turn = Turn {
@@ -79,11 +71,10 @@ pub fn prepare(
             query: query.as_deref().filter(|_| message.role == "assistant"),
             is_last: last_prompt.is_none_or(|last| i > last),
         };
-        let mut ready = message.clone();
-        let parts = if message.role == "assistant" {
-            assistant(message, &turn, chain, think_to_analysis, &mut ready).map(|(parts, moved)| {
-                prepared.moved_thinking |= moved;
-                parts
+        let entries = if message.role == "assistant" {
+            assistant(message, &turn, chain, think_to_analysis).map(|(entries, moved)| {
+                moved_thinking |= moved;
+                entries
             })
         } else if !is_system(message) && !prompts(message) {
             Err(anyhow!(
@@ -95,41 +86,25 @@ pub fn prepare(
                 message.role
             ))
         } else {
-            prompt(message, &turn, chain)
+            prompt(message, &turn, chain).map(|parts| vec![(message.clone(), parts)])
         };
-        let parts = parts.with_context(|| format!("message {} ({})", i + 1, message.role))?;
-        prepared.push(ready, parts);
+        let entries = entries.with_context(|| format!("message {} ({})", i + 1, message.role))?;
+        for (message, parts) in entries {
+            joiner.push(i + 1, message, parts)?;
+        }
         if prompts(message) {
-            let last = prepared.conversation.messages.last();
-            query = last.and_then(Message::text).map(str::to_owned);
+            query = joiner.last_text().map(str::to_owned);
         }
     }
-    Ok(prepared)
-}
-
-impl Prepared {
-    /// Adds a message; one that goes on where the last one of its role stopped is joined with it.
-    fn push(&mut self, message: Message, parts: Parts) {
-        if let (Some(last), Some(last_parts)) =
-            (self.conversation.messages.last_mut(), self.parts.last_mut())
-            && goes_on(last, &message)
-            && let (Some(content), Some(next)) = (last_parts.content.as_mut(), &parts.content)
-        {
-            content.append(next.clone());
-            last.content = Value::from(content.text.as_str());
-            return;
-        }
-        self.conversation.messages.push(message);
-        self.parts.push(parts);
-    }
-}
-
-/// Whether a message is the rest of the one before, as ms-swift takes it: plain text after plain
-/// text of the same speaker.
-fn goes_on(last: &Message, next: &Message) -> bool {
-    let speaks = next.role == "user" || next.role == "assistant";
-    let plain = last.tool_calls.is_empty() && next.tool_calls.is_empty();
-    speaks && last.role == next.role && plain && next.thinking.is_none()
+    let (messages, parts) = joiner.finish()?;
+    Ok(Prepared {
+        conversation: Conversation {
+            messages,
+            ..conversation.clone()
+        },
+        parts,
+        moved_thinking,
+    })
 }
 
 /// The weight of a message by the base strategy and the message's own marks; `None` leaves it to
@@ -180,15 +155,23 @@ fn prompt(message: &Message, turn: &Turn, chain: &Chain) -> Result<Parts> {
     })
 }
 
+type Entry = (Message, Parts);
+
+/// The message, and whether a `<think>` block was taken out of its content. Content by hand may be several
+/// messages.
 fn assistant(
     message: &Message,
     turn: &Turn,
     chain: &Chain,
     think_to_analysis: bool,
-    ready: &mut Message,
-) -> Result<(Parts, bool)> {
+) -> Result<(Vec<Entry>, bool)> {
+    if let Some(channel) = &message.channel {
+        ensure!(
+            channel == FINAL || channel == COMMENTARY,
+            "channel `{channel}` of a content, expected {FINAL} or {COMMENTARY} (reasoning is `thinking`)"
+        );
+    }
     let mut parts = Parts::default();
-    let mut moved = false;
     if let Some(thinking) = &message.thinking {
         refuse_markers(thinking).context("thinking")?;
         let turn = Turn {
@@ -197,37 +180,140 @@ fn assistant(
         };
         parts.thinking = Some(weigh(thinking, message, &turn, chain)?);
     }
-    if let [one, more @ ..] = message.tool_calls.as_slice() {
-        ensure!(
-            more.is_empty(),
-            "{} tool calls in one message, but harmony renders one a message: write an assistant \
-             message for each call, followed by its result",
-            message.tool_calls.len()
-        );
-        let text = dumps(&one.arguments);
-        refuse_markers(&text).context("arguments of the tool call")?;
-        ensure!(
-            !one.name.is_empty() && !one.name.contains([' ', '<', '\n', '\t', '\r']),
-            "a tool is called `{}`; names are not empty and hold neither white space nor `<`",
-            one.name
-        );
-        parts.call = Some(match fixed_weight(message, turn, chain.base())? {
-            Some(weight) => Weighted::uniform(&text, weight),
-            None => call::weigh(&one.name, &text, turn, chain)?,
-        });
-    }
-    match &message.content {
-        Value::Null => {}
-        Value::String(text) => {
-            let content = weigh(text, message, turn, chain)?;
-            moved = split(content, think_to_analysis, &mut parts, ready)?;
-        }
+    parts.call = structured_call(message, turn, chain)?;
+    let content = match &message.content {
+        Value::Null => None,
+        Value::String(text) => Some(weigh(text, message, turn, chain)?),
         other => bail!("content must be text, found {other}"),
+    };
+    let split = content.map(|content| {
+        let thinking = message.thinking.as_deref();
+        split(content, think_to_analysis, thinking)
+    });
+    let (moved, by_hand) = match split.transpose()? {
+        None => (false, None),
+        Some(Split::Whole(content)) => {
+            parts.content = Some(content);
+            (false, None)
+        }
+        Some(Split::Thought(thinking, content)) => {
+            let has_thinking = parts.thinking.as_ref().is_some_and(|t| !t.text.is_empty());
+            if !has_thinking && !thinking.text.is_empty() {
+                parts.thinking = Some(thinking);
+            }
+            parts.content = Some(content);
+            (true, None)
+        }
+        Some(Split::ByHand(pieces)) => (false, Some(pieces)),
+    };
+    let calls = message.tool_calls.clone();
+    let Some(pieces) = by_hand else {
+        let channel = message.channel.clone();
+        return Ok((vec![entry(message, parts, calls, channel)], moved));
+    };
+    ensure!(
+        message.channel.is_none(),
+        "content with harmony's own markers, and a channel besides"
+    );
+    let Parts { thinking, call, .. } = parts;
+    let mut entries = Vec::new();
+    if thinking.is_some() {
+        let analyses = pieces
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Analysis(_)));
+        ensure!(
+            analyses.count() == 0,
+            "`thinking`, and an analysis message in the content too; leave one of them out"
+        );
+        let parts = Parts {
+            thinking,
+            ..Parts::default()
+        };
+        entries.push(entry(message, parts, Vec::new(), None));
     }
+    entries.extend(pieces.into_iter().map(|piece| by_itself(message, piece)));
+    if call.is_some() {
+        ensure!(
+            entries
+                .iter()
+                .all(|(by_hand, _)| by_hand.tool_calls.is_empty()),
+            "a call of a tool, and another one in the content"
+        );
+        let parts = Parts {
+            call,
+            ..Parts::default()
+        };
+        entries.push(entry(message, parts, calls, None));
+    }
+    Ok((entries, false))
+}
+
+/// A message with these texts.
+fn entry(
+    message: &Message,
+    parts: Parts,
+    tool_calls: Vec<ToolCall>,
+    channel: Option<String>,
+) -> Entry {
     let text = |part: &Option<Weighted>| part.as_ref().map(|part| part.text.clone());
-    ready.thinking = text(&parts.thinking);
-    ready.content = text(&parts.content).map_or(Value::Null, Value::from);
-    Ok((parts, moved))
+    let message = Message {
+        content: text(&parts.content).map_or(Value::Null, Value::from),
+        thinking: text(&parts.thinking),
+        tool_calls,
+        channel,
+        ..message.clone()
+    };
+    (message, parts)
+}
+
+/// A message written by hand, with the channel that it names.
+fn by_itself(message: &Message, piece: Piece) -> Entry {
+    let mut parts = Parts::default();
+    let mut calls = Vec::new();
+    let channel = match piece {
+        Piece::Analysis(text) => {
+            parts.thinking = Some(text);
+            None
+        }
+        Piece::Commentary(text) => {
+            parts.content = Some(text);
+            Some(COMMENTARY.to_owned())
+        }
+        Piece::Final(text) => {
+            parts.content = Some(text);
+            Some(FINAL.to_owned())
+        }
+        Piece::Call(call, arguments) => {
+            parts.call = Some(arguments);
+            calls.push(call);
+            None
+        }
+    };
+    entry(message, parts, calls, channel)
+}
+
+/// The weighed arguments of a message's call.
+fn structured_call(message: &Message, turn: &Turn, chain: &Chain) -> Result<Option<Weighted>> {
+    let [one, more @ ..] = message.tool_calls.as_slice() else {
+        return Ok(None);
+    };
+    ensure!(
+        more.is_empty(),
+        "{} tool calls in one message, but harmony renders one a message: write an assistant \
+         message for each call, followed by its result",
+        message.tool_calls.len()
+    );
+    let text = dumps(&one.arguments);
+    refuse_markers(&text).context("arguments of the tool call")?;
+    ensure!(
+        !one.name.is_empty() && !one.name.contains([' ', '<', '\n', '\t', '\r']),
+        "a tool is called `{}`; names are not empty and hold neither white space nor `<`",
+        one.name
+    );
+    Ok(Some(match fixed_weight(message, turn, chain.base())? {
+        Some(weight) => Weighted::uniform(&text, weight),
+        None => call::weigh(&one.name, &text, turn, chain)?,
+    }))
 }
 
 #[cfg(test)]
@@ -287,6 +373,27 @@ mod tests {
     }
 
     #[test]
+    fn reasoning_that_is_there_twice_counts_once() {
+        let both = |content: &str| {
+            prepare_one(Message {
+                thinking: Some("r".to_owned()),
+                ..Message::new("assistant", content)
+            })
+        };
+        let (same, _) = both("<think>\nr\n</think>\n\na").unwrap();
+        assert_eq!(
+            (same.thinking.as_deref(), same.text()),
+            (Some("r"), Some("a"))
+        );
+        let (other, _) = both("<think>s</think>a").unwrap();
+        assert_eq!(other.text(), Some("<think>s</think>a"));
+        let by_hand =
+            "<|channel|>analysis<|message|>s<|end|><|start|>assistant<|channel|>final<|message|>a";
+        let bad = format!("{:#}", both(by_hand).unwrap_err());
+        assert!(bad.contains("leave one of them out"), "{bad}");
+    }
+
+    #[test]
     fn a_call_written_by_hand() {
         let text = "<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
                     <|channel|>commentary json<|message|>{\"x\":1}<|call|>";
@@ -296,6 +403,11 @@ mod tests {
         assert_eq!(message.tool_calls[0].name, "f");
         assert_eq!(message.tool_calls[0].arguments["x"], 1);
         assert_eq!(parts.call.unwrap().text, "{\"x\": 1}");
+        for none in ["", " ", "null"] {
+            let text = text.replace("{\"x\":1}", none);
+            let (message, _) = prepare_one(Message::new("assistant", text)).unwrap();
+            assert_eq!(message.tool_calls[0].arguments, serde_json::json!({}));
+        }
         let broken = text.replace("{\"x\":1}", "{x}");
         let bad = prepare_one(Message::new("assistant", broken)).unwrap_err();
         assert!(format!("{bad:#}").contains("must be JSON"), "{bad:#}");
@@ -337,9 +449,18 @@ mod tests {
         );
         let bad = error(Message::new("user", "x<|end|>y"));
         assert!(bad.contains("<|end|>"), "{bad}");
-        let preamble = "<|channel|>commentary<|message|>x";
-        let bad = error(Message::new("assistant", preamble));
-        assert!(bad.contains("commentary"), "{bad}");
+        let python = "<|start|>assistant to=python<|channel|>commentary json<|message|>{}<|call|>";
+        let bad = error(Message::new("assistant", python));
+        assert!(bad.contains("a call to `python`"), "{bad}");
+        let on =
+            "<|channel|>final<|message|>x<|end|><|start|>assistant<|channel|>analysis<|message|>y";
+        let bad = error(Message::new("assistant", on));
+        assert!(bad.contains("goes on after its final answer"), "{bad}");
+        let bad = error(Message {
+            channel: Some("analysis".to_owned()),
+            ..Message::new("assistant", "x")
+        });
+        assert!(bad.contains("channel `analysis`"), "{bad}");
         let call = apus_sdk::ToolCall {
             name: "f".to_owned(),
             arguments: Value::Null,

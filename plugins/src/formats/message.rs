@@ -109,6 +109,7 @@ fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     let message = Message {
         role: role.to_owned(),
         content: found.value,
+        channel: None,
         thinking,
         tool_calls: calls.into_iter().map(|call| call.call).collect(),
         loss: flag(take(&mut fields, &["loss"]))?,

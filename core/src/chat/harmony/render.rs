@@ -2,10 +2,12 @@
 //!
 //! It follows the format as openai/gpt-oss's own template writes it (revision of 2025-08-08), down
 //! to which reasoning is kept: that of the last answer, and that before a tool call to which no
-//! later answer belongs. With `keep_thinking` all of it is kept.
+//! later answer belongs. With `keep_thinking` all of it is kept. What the template has no place for is written
+//! as harmony has it: a text that is named commentary, and reasoning and commentary that stand in messages
+//! of their own ([`turns`](crate::chat::turns)).
 
 use super::{ASSISTANT, CALL, END, RETURN, tools};
-use crate::chat::{json::dumps, template::RenderOptions, template::is_system};
+use crate::chat::{json::dumps, template::RenderOptions, template::is_system, turns::COMMENTARY};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, Value};
@@ -37,6 +39,7 @@ pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<St
             "assistant" => {
                 let place = Place {
                     is_last: later.is_empty() && !prompted,
+                    in_last_turn: later.iter().all(|m| m.role == "assistant") && !prompted,
                     answered: later.iter().any(answers),
                     keep_thinking: options.keep_thinking,
                 };
@@ -117,13 +120,25 @@ fn developer(out: &mut String, instructions: Option<&Message>, tools: &[Value]) 
 struct Place {
     /// It ends the conversation.
     is_last: bool,
+    /// No message of a user or a tool comes after it.
+    in_last_turn: bool,
     /// A later message of the assistant answers.
     answered: bool,
     keep_thinking: bool,
 }
 
 fn answers(message: &Message) -> bool {
-    message.role == "assistant" && message.tool_calls.is_empty()
+    message.role == "assistant" && message.tool_calls.is_empty() && !is_open(message)
+}
+
+/// Whether a message is reasoning or commentary that another one of the same turn goes on from.
+fn is_open(message: &Message) -> bool {
+    let reasons = message.content.is_null() && message.thinking.is_some();
+    message.tool_calls.is_empty() && (reasons || is_commentary(message))
+}
+
+fn is_commentary(message: &Message) -> bool {
+    message.channel.as_deref() == Some(COMMENTARY)
 }
 
 fn assistant<'a>(
@@ -145,6 +160,7 @@ fn assistant<'a>(
         let content = message.text().filter(|text| !text.is_empty());
         let thinking = thinking.filter(|text| !text.is_empty());
         let analysis = match (content, thinking) {
+            (_, thinking) if is_commentary(message) => thinking,
             (Some(_), Some(_)) => bail!(
                 "a tool call with both content and thinking; harmony has one place for them, the \
                  analysis message before the call"
@@ -154,12 +170,25 @@ fn assistant<'a>(
         if let Some(analysis) = analysis.filter(|_| !place.answered || place.keep_thinking) {
             block(out, "assistant<|channel|>analysis", analysis, END);
         }
+        if let Some(content) = content.filter(|_| is_commentary(message)) {
+            block(out, "assistant<|channel|>commentary", content, END);
+        }
         let header = format!(
             "assistant to=functions.{}<|channel|>commentary json",
             call.name
         );
         block(out, &header, &dumps(&call.arguments), CALL);
         *last_call = Some(&call.name);
+        return Ok(());
+    }
+    if is_open(message) {
+        let keep = place.in_last_turn || !place.answered || place.keep_thinking;
+        if let Some(thinking) = thinking.filter(|_| keep) {
+            block(out, "assistant<|channel|>analysis", thinking, END);
+        }
+        if let Some(content) = message.text() {
+            block(out, "assistant<|channel|>commentary", content, END);
+        }
         return Ok(());
     }
     if let Some(thinking) = thinking.filter(|_| place.is_last || place.keep_thinking) {
