@@ -25,5 +25,6 @@ pub mod profile;
 pub mod registry;
 pub mod say;
 pub mod synthetic;
+pub mod text_file;
 pub mod train;
 pub mod weights;

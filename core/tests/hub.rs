@@ -12,6 +12,7 @@ use std::time::Duration;
 fn settings(url: &str, cache: &Path) -> Settings {
     let place = |name: &str| Place {
         endpoint: url.to_owned(),
+        login: None,
         cache: cache.join(name),
         token: None,
     };
@@ -262,6 +263,35 @@ fn a_busy_server_is_asked_again() {
     let said = error(hub(&server.url, dir.path()).model("owner/other"));
     assert!(said.contains("500"), "{said}");
     assert_eq!(server.seen().len(), 6);
+}
+
+/// A listing without an end is given up after 64 MiB, so that it cannot fill the memory.
+#[test]
+fn a_listing_without_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, _| Answer {
+        endless: true,
+        ..Answer::new(200, vec![b' '; 1 << 20])
+    });
+    for word in ["owner/tiny", "ms::owner/tiny"] {
+        let said = error(hub(&server.url, dir.path()).model(word));
+        assert!(said.contains("longer than 64 MiB"), "{said}");
+    }
+}
+
+#[test]
+fn the_login_of_an_address_goes_along_and_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, _| Answer::new(403, "{}"));
+    let mut settings = settings(&server.url, dir.path());
+    settings.hugging_face.login = Some(("me".to_owned(), "secret".to_owned()));
+    let said = error(Hub::new(settings.clone()).model("owner/tiny"));
+    assert!(said.contains("403") && !said.contains("secret"), "{said}");
+    let sent = |at: usize| server.seen()[at].headers["authorization"].clone();
+    assert_eq!(sent(0), "Basic bWU6c2VjcmV0");
+    settings.hugging_face.token = Some("hf_x".to_owned());
+    error(Hub::new(settings).model("owner/tiny"));
+    assert_eq!(sent(1), "Bearer hf_x");
 }
 
 #[test]

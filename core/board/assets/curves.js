@@ -7,7 +7,8 @@
   const STEADY = /^(learning_rate.*|memory\(GiB\)|train_speed\(s\/it\))$/;
   const HIDDEN = new Set(["step", "time", "epoch", ...board.TOKENS]);
 
-  const LABELS = {
+  /** By a name from a log, which may be that of something every object has, such as `constructor`. */
+  const LABELS = new Map(Object.entries({
     "cpu.pct": ["Processor busy", "%"],
     "cpu.threads": ["Threads", ""],
     "mem.pct": ["Memory of the machine", "%"],
@@ -19,7 +20,7 @@
     "gpu.mem_pct": ["GPU memory", "%"],
     "gpu.temp": ["GPU temperature", "°C"],
     "gpu.power": ["GPU power", "W"],
-  };
+  }));
 
   /** Charts of these runs by section: `[section, [{key, title, unit, smooth, lines(run)}]]`. */
   function training(runs) {
@@ -63,7 +64,7 @@
         if (name === "time") continue;
         const card = /^gpu\.(\d+)\.(.+)$/.exec(name);
         const key = card ? `gpu.${card[2]}` : name;
-        const [title, unit] = LABELS[key] || [key, ""];
+        const [title, unit] = LABELS.get(key) || [key, ""];
         if (!charts.has(key)) charts.set(key, { key, title, unit, smooth: true, names: new Map() });
         charts.get(key).names.set(name, card ? Number(card[1]) : -1);
       }
@@ -74,7 +75,7 @@
         table: run.system, name, smooth: true, card: cards > 1 ? card : -1,
       }));
     }
-    const order = Object.keys(LABELS).reverse();
+    const order = [...LABELS.keys()].reverse();
     const sorted = [...charts.values()].sort((a, b) => order.indexOf(b.key) - order.indexOf(a.key));
     return [["Cards", sorted.filter(({ key }) => key.startsWith("gpu."))], ["Machine", sorted.filter(({ key }) => !key.startsWith("gpu."))]];
   }

@@ -141,7 +141,7 @@
       const keys = [...new Set(runs.flatMap(({ run }) => Object.keys(run.facts.args)))];
       const wanted = this.filter.value.trim().toLowerCase();
       const rows = keys.map((key) => {
-        const values = runs.map(({ run }) => value(run.facts.args[key]));
+        const values = runs.map(({ run: { facts: { args } } }) => value(Object.hasOwn(args, key) ? args[key] : undefined));
         return { key, values, differs: new Set(values).size > 1 };
       }).filter(({ key, values, differs }) =>
         (runs.length < 2 || differs || !this.different.checked) &&

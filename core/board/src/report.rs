@@ -45,8 +45,9 @@ pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<PathBuf> {
         }
         for run in found {
             alone = (run.id == ".").then(|| folder.clone());
-            if runs.iter().all(|known| known.dir != run.dir) {
-                runs.push(Run::open(run.dir.display().to_string(), run.dir));
+            let path = run.place.path();
+            if runs.iter().all(|known| known.dir != path) {
+                runs.push(Run::open(path.display().to_string(), run.place));
             }
         }
     }

@@ -266,6 +266,48 @@ fn the_report_is_whole_and_safe() {
     assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
 }
 
+/// What every object of JavaScript has is a name like any other.
+#[test]
+fn names_may_be_those_of_the_language() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    const NAMES: [&str; 4] = ["constructor", "__proto__", "toString", "hasOwnProperty"];
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("a");
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(root.path().join("b")).unwrap();
+    let own: Vec<String> = NAMES.map(|name| format!("\"{name}\": 1")).into();
+    let own = own.join(", ");
+    let lines = |extra: &str| {
+        let line = |n| format!("{{\"global_step/max_steps\": \"{n}/9\", {extra}{own}}}\n");
+        (1..=9).map(line).collect::<String>()
+    };
+    fs::write(dir.join("args.json"), format!("{{{own}}}")).unwrap();
+    fs::write(root.path().join("b/args.json"), "{}").unwrap();
+    fs::write(dir.join("logging.jsonl"), lines("\"loss\": 1, ")).unwrap();
+    fs::write(dir.join("system.jsonl"), lines("\"time\": 1, ")).unwrap();
+    let out = root.path().join("all.html");
+    apus_board::report::write(&[root.path().to_owned()], Some(&out)).unwrap();
+    for url in [
+        format!("file://{}", out.display()),
+        format!("http://{}/#run=a&run=b&tab=curves", serve(root.path())),
+    ] {
+        browser.look(1280, 900, "light");
+        browser.open(&url);
+        browser.until("document.querySelectorAll('figure.chart').length >= 5");
+        let titles = browser.eval(
+            "[...document.querySelectorAll('figure.chart b')].map((n) => n.textContent).join()",
+        );
+        for name in NAMES {
+            assert!(titles.as_str().unwrap().contains(name), "{name}: {titles}");
+        }
+        assert!(browser.errors.is_empty(), "{url} {:#?}", browser.errors);
+    }
+    let functions = browser.eval("document.body.textContent.includes('native code')");
+    assert_eq!(functions, false);
+}
+
 #[test]
 fn long_curves_stay_quick() {
     let Some(mut browser) = Browser::start() else {

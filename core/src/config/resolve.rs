@@ -3,7 +3,8 @@
 use super::cli::command;
 use super::flag::{Command, Flag, Kind, chain};
 use super::{Config, FLAGS};
-use anyhow::{Context, Result, bail};
+use crate::text_file;
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -131,10 +132,9 @@ impl Merged {
     }
 
     fn read(&mut self, path: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{}: cannot be read", path.display()))?;
+        let text = text_file::read(path)?;
         let table: toml::Table =
-            toml::from_str(&text).with_context(|| format!("{}: malformed", path.display()))?;
+            toml::from_str(&text).map_err(|error| malformed(path, &text, &error))?;
         for (key, value) in table {
             let line = text
                 .lines()
@@ -299,6 +299,21 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
     scored.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
+/// Where a file is no TOML, and why. The line itself is not shown, as toml's own words would: it may hold a token.
+fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let path = path.display();
+    let Some(span) = error.span() else {
+        return anyhow!("{path}: malformed: {}", error.message());
+    };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = 1 + before.matches('\n').count();
+    let column = 1 + before.chars().rev().take_while(|&c| c != '\n').count();
+    anyhow!(
+        "{path}, line {line}, column {column}: malformed: {}",
+        error.message()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{ExportConfig, InferConfig, SftConfig};
@@ -373,6 +388,28 @@ mod tests {
         let line = "--adapters v0-20250811-150539/checkpoint-551 --merge_lora true";
         let export: Resolved<ExportConfig> = from_arguments(&words(line)).unwrap();
         assert!(export.config.merge_lora);
+    }
+
+    /// A line with a mistake in it may hold a token: its place is said, not what stands there.
+    #[test]
+    fn a_malformed_file_shows_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        for (text, place) in [
+            ("swanlab_token = \"k-secret\n", "line 1, column"),
+            ("a = 1\nswanlab_token = k-secret\n", "line 2, column 17"),
+            ("\n\nswanlab_token \"k-secret\"", "line 3, column"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let line = format!("--config {}", path.display());
+            let error = from_arguments::<SftConfig>(&words(&line)).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(
+                error.contains("run.toml") && error.contains(place),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Columns {
         let (map, place) = match value {
             Value::Null => return Ok(Self::default()),
             Value::String(path) => {
-                let text = std::fs::read_to_string(path)
+                let text = crate::text_file::read(std::path::Path::new(path))
                     .with_context(|| format!("columns: {path} cannot be read; expected JSON such as {{\"text1\": \"query\"}}, or the path of such a file"))?;
                 read = serde_json::from_str(&text)
                     .with_context(|| format!("columns: {path} is not JSON"))?;

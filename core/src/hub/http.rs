@@ -5,6 +5,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, RANGE, RETRY_AFTER};
+use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ pub(super) const TRIES: u32 = 6;
 const LONGEST: Duration = Duration::from_secs(60);
 /// How long a server may keep silent.
 const SILENCE: Duration = Duration::from_secs(60);
+/// The longest listing of files: a hundred thousand of them take a third of it.
+const MOST_JSON: u64 = 64 << 20;
+/// The longest answer of a refusal that is looked at.
+const MOST_REFUSAL: u64 = 64 << 10;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,8 @@ fn detail(message: &Option<String>) -> String {
 pub(super) enum Key {
     /// None.
     None,
+    /// A user's name and password, as an address may hold them.
+    Basic(String, String),
     /// `Authorization: Bearer`.
     Bearer(String),
     /// The same and modelscope.cn's cookie.
@@ -82,9 +89,13 @@ impl Http {
 
     /// Asks for JSON.
     pub(super) fn json(&self, url: &str) -> Result<serde_json::Value, HttpError> {
-        let text = self.get(url, 0)?.text();
-        let text = text.map_err(|error| HttpError::Unreachable(chain(&error)))?;
-        serde_json::from_str(&text)
+        let body = body(self.get(url, 0)?, MOST_JSON);
+        let body = body.map_err(|error| HttpError::Unreachable(chain(&error)))?;
+        let body = body.with_context(|| {
+            let most = MOST_JSON >> 20;
+            format!("{url}: the answer is longer than {most} MiB, expected a listing of files")
+        });
+        serde_json::from_slice(&body.map_err(HttpError::Odd)?)
             .with_context(|| format!("{url}: the answer is no JSON"))
             .map_err(HttpError::Odd)
     }
@@ -99,6 +110,7 @@ impl Http {
             }
             request = match &self.key {
                 Key::None => request,
+                Key::Basic(user, password) => request.basic_auth(user, Some(password)),
                 Key::Bearer(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
                 Key::Session(token) => request
                     .header(AUTHORIZATION, format!("Bearer {token}"))
@@ -142,8 +154,8 @@ fn refused(url: &str, response: Response) -> HttpError {
         header("x-error-message"),
     );
     let message = said.or_else(|| {
-        let text = response.text().ok()?;
-        let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let body = body(response, MOST_REFUSAL).ok()??;
+        let json: serde_json::Value = serde_json::from_slice(&body).ok()?;
         let found = json.get("error").or_else(|| json.get("Message"))?;
         Some(found.as_str()?.to_owned())
     });
@@ -153,6 +165,13 @@ fn refused(url: &str, response: Response) -> HttpError {
         code,
         message,
     }
+}
+
+/// What a server sends; nothing if it is longer than this.
+fn body(response: Response, most: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    response.take(most + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
 /// The innermost cause says what happened: the outer ones repeat the address.

@@ -8,7 +8,7 @@ use super::fetch::Wanted;
 use super::http::{Http, HttpError, escaped};
 use super::repository::{Kind, Listing, Remote, Repository, odd, safe};
 use super::settings::Place;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 const USUAL: &str = "master";
 /// Files on a page of a dataset's listing.
 const PAGE: usize = 200;
+/// More files than this are no listing but a server that does not stop.
+const MOST_FILES: usize = 1_000_000;
 
 /// A repository there.
 pub(super) struct ModelScope<'a> {
@@ -146,6 +148,12 @@ impl Repository for ModelScope<'_> {
                     found.extend(page);
                     if last {
                         break;
+                    }
+                    if found.len() >= MOST_FILES {
+                        return Err(HttpError::Odd(anyhow!(
+                            "{url}: the listing does not end; it has {} files so far",
+                            found.len()
+                        )));
                     }
                 }
             }

@@ -82,7 +82,12 @@ pub(super) fn obtain(
     if settings.offline {
         return cached(repository.as_ref(), select, &asked, "HF_HUB_OFFLINE is set");
     }
-    let http = Http::new(token.map_or(Key::None, key), settings.pause)?;
+    let key = match (token, place.login.clone()) {
+        (Some(token), _) => key(token),
+        (None, Some((user, password))) => Key::Basic(user, password),
+        (None, None) => Key::None,
+    };
+    let http = Http::new(key, settings.pause)?;
     match repository.list(&http) {
         Ok(listing) => {
             let session = Session {

@@ -2,14 +2,17 @@
 //! huggingface_hub and modelscope, so that what is set for Python holds here too.
 
 use super::id::Site;
+use percent_encoding::percent_decode_str;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// A site as it is reached from here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Address without a slash at its end.
+    /// Address without a slash at its end, and without a user's name and password: it is shown.
     pub endpoint: String,
+    /// The name and password that stood in the address; a token goes over them.
+    pub login: Option<(String, String)>,
     /// Folder of downloads.
     pub cache: PathBuf,
     /// Key of a user.
@@ -41,6 +44,9 @@ impl Settings {
         let hf_home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
         let saved = || std::fs::read_to_string(token_file).ok();
+        let (hugging_face, hf_login) = address(get("HF_ENDPOINT"), "https://huggingface.co");
+        let (model_scope, ms_login) =
+            address(get("MODELSCOPE_DOMAIN"), "https://www.modelscope.cn");
         let use_hf = use_hf.or_else(|| get("USE_HF").map(|value| truth(&value)));
         Self {
             site: match use_hf {
@@ -50,7 +56,8 @@ impl Settings {
             offline: get("HF_HUB_OFFLINE").is_some_and(|value| truth(&value)),
             pause: Duration::from_secs(1),
             hugging_face: Place {
-                endpoint: address(get("HF_ENDPOINT"), "https://huggingface.co"),
+                endpoint: hugging_face,
+                login: hf_login,
                 cache: path("HF_HUB_CACHE")
                     .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
                     .unwrap_or_else(|| hf_home.join("hub")),
@@ -61,7 +68,8 @@ impl Settings {
                     .filter(|token| !token.is_empty()),
             },
             model_scope: Place {
-                endpoint: address(get("MODELSCOPE_DOMAIN"), "https://www.modelscope.cn"),
+                endpoint: model_scope,
+                login: ms_login,
                 cache: path("MODELSCOPE_CACHE")
                     .unwrap_or_else(|| home.join(".cache/modelscope/hub")),
                 token: get("MODELSCOPE_API_TOKEN").map(|token| token.trim().to_owned()),
@@ -85,13 +93,22 @@ fn expand(value: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     }
 }
 
-fn address(given: Option<String>, default: &str) -> String {
+/// An address, and the `user:password@` that stood in it.
+fn address(given: Option<String>, default: &str) -> (String, Option<(String, String)>) {
     let text = given.unwrap_or_else(|| default.to_owned());
     let text = text.trim().trim_end_matches('/');
-    match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("https://{text}"),
-    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+    let host = rest.split('/').next().unwrap_or_default();
+    let Some((login, _)) = host.rsplit_once('@') else {
+        return (format!("{scheme}://{rest}"), None);
+    };
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let rest = &rest[login.len() + 1..];
+    (
+        format!("{scheme}://{rest}"),
+        Some((decoded(user), decoded(password))),
+    )
 }
 
 fn truth(value: &str) -> bool {
@@ -127,6 +144,24 @@ mod tests {
         );
         assert_eq!(found.hugging_face.endpoint, "https://huggingface.co");
         assert_eq!((found.hugging_face.token, found.offline), (None, false));
+    }
+
+    #[test]
+    fn a_password_does_not_stay_in_an_address_that_is_shown() {
+        for (given, shown, login) in [
+            (
+                "https://me:p%40ss@mirror/hf/",
+                "https://mirror/hf",
+                Some(("me", "p@ss")),
+            ),
+            ("me@mirror:8080", "https://mirror:8080", Some(("me", ""))),
+            ("http://a@b:c@mirror", "http://mirror", Some(("a@b", "c"))),
+            ("http://mirror/a@b", "http://mirror/a@b", None),
+        ] {
+            let found = read(&[("HF_ENDPOINT", given)], None).hugging_face;
+            let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
+            assert_eq!((found.endpoint.as_str(), found.login), (shown, login));
+        }
     }
 
     #[test]

@@ -32,16 +32,18 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// After how many bytes of the body the connection breaks.
     pub cut: Option<usize>,
+    /// Whether the body is sent again and again until the client has enough.
+    pub endless: bool,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        let (headers, body, cut) = (Vec::new(), body.into(), None);
         Self {
             status,
-            headers,
-            body,
-            cut,
+            headers: Vec::new(),
+            body: body.into(),
+            cut: None,
+            endless: false,
         }
     }
 
@@ -135,8 +137,13 @@ fn serve(
     for (name, value) in &answer.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    head += &format!("content-length: {}\r\n\r\n", answer.body.len());
     let mut stream = stream;
+    if answer.endless {
+        stream.write_all((head + "\r\n").as_bytes()).ok()?;
+        while stream.write_all(&answer.body).is_ok() {}
+        return None;
+    }
+    head += &format!("content-length: {}\r\n\r\n", answer.body.len());
     stream.write_all(head.as_bytes()).ok()?;
     let sent = answer.cut.unwrap_or(answer.body.len());
     stream.write_all(&answer.body[..sent]).ok()?;

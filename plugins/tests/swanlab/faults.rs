@@ -65,6 +65,16 @@ fn a_connection_that_breaks() {
     });
 }
 
+/// The client reads a part and hangs up, so that the server's thread ends and the run goes on.
+#[test]
+fn an_answer_without_an_end() {
+    let server = Server::start();
+    for part in ["login", "GET /api/project", "/house/metrics"] {
+        server.fail(part, Fault::Endless, 1);
+    }
+    survives(&server, |_| {});
+}
+
 #[test]
 fn a_lost_session_is_opened_again() {
     let server = Server::start();

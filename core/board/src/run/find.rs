@@ -1,7 +1,7 @@
 //! Finds the run folders below a folder.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use super::folder::{Folder, Place};
+use std::path::Path;
 
 /// How many folders deep runs are looked for.
 const DEPTH: usize = 6;
@@ -14,78 +14,70 @@ pub struct Found {
     /// Path below the folder that was searched, with `/`.
     pub id: String,
     /// The folder.
-    pub dir: PathBuf,
+    pub place: Place,
 }
 
 /// All run folders at or below a folder, by path. Links are not followed, and what cannot be read is left out.
 pub fn find(root: &Path) -> Vec<Found> {
     let mut found = Vec::new();
-    search(root, &mut Vec::new(), &mut found);
+    if let Ok(folder) = Folder::at(root) {
+        search(&folder, &Place::from(root), &mut Vec::new(), &mut found);
+    }
     found.sort_by(|a, b| a.id.cmp(&b.id));
     found
 }
 
-fn search(dir: &Path, below: &mut Vec<String>, found: &mut Vec<Found>) {
+fn search(folder: &Folder, place: &Place, below: &mut Vec<String>, found: &mut Vec<Found>) {
     if found.len() >= MOST {
         return;
     }
-    if is_run(dir) {
+    let entries = folder.entries();
+    let here = |name: &str| entries.iter().any(|(known, _)| known == name);
+    if is_run(folder, here) {
         let id = match below.is_empty() {
             true => ".".to_owned(),
             false => below.join("/"),
         };
-        let dir = dir.to_owned();
-        found.push(Found { id, dir });
+        let place = place.clone();
+        found.push(Found { id, place });
         return;
     }
-    let Ok(entries) = fs::read_dir(dir) else {
-        return;
-    };
     if below.len() == DEPTH {
         return;
     }
-    for entry in entries.flatten() {
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !is_dir || name.starts_with('.') || is_checkpoint(&name) {
+    for (name, is_folder) in entries {
+        let shown = name.to_string_lossy().into_owned();
+        if !is_folder || shown.starts_with('.') || checkpoint(&shown).is_some() {
             continue;
         }
-        below.push(name);
-        search(&entry.path(), below, found);
+        let Ok(inner) = folder.folder(&name) else {
+            continue;
+        };
+        below.push(shown);
+        search(&inner, &place.below(name), below, found);
         below.pop();
     }
 }
 
-fn is_checkpoint(name: &str) -> bool {
-    name.strip_prefix("checkpoint-")
-        .is_some_and(|step| step.parse::<u64>().is_ok())
+/// The step of a checkpoint's folder.
+fn checkpoint(name: &str) -> Option<u64> {
+    name.strip_prefix("checkpoint-")?.parse().ok()
 }
 
-/// Whether a folder holds a run.
-fn is_run(dir: &Path) -> bool {
-    let here = |name: &str| {
-        dir.join(name)
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_file())
-    };
-    here("run.json") || here("logging.jsonl") || (here("args.json") && !holds_weights(dir))
-}
-
-/// A checkpoint and an exported model keep `args.json` beside their weights.
-fn holds_weights(dir: &Path) -> bool {
-    ["adapter_config.json", "config.json", "trainer_state.json"]
-        .iter()
-        .any(|name| dir.join(name).exists())
+/// Whether a folder holds a run. A checkpoint and an exported model keep `args.json` beside their weights.
+fn is_run(folder: &Folder, here: impl Fn(&str) -> bool) -> bool {
+    let is_file = |name: &str| here(name) && folder.facts(name).is_some();
+    let weights = ["adapter_config.json", "config.json", "trainer_state.json"];
+    is_file("run.json")
+        || is_file("logging.jsonl")
+        || (is_file("args.json") && !weights.into_iter().any(here))
 }
 
 /// The checkpoints in a run's folder, by step.
-pub fn checkpoints(dir: &Path) -> Vec<u64> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+pub fn checkpoints(folder: &Folder) -> Vec<u64> {
+    let entries = folder.entries().into_iter();
     let mut steps: Vec<u64> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()
-        })
+        .filter_map(|(name, is_folder)| checkpoint(name.to_str()?).filter(|_| is_folder))
         .collect();
     steps.sort_unstable();
     steps
@@ -94,6 +86,7 @@ pub fn checkpoints(dir: &Path) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn ids(root: &Path) -> Vec<String> {
         find(root).into_iter().map(|found| found.id).collect()
@@ -119,7 +112,8 @@ mod tests {
         assert_eq!(ids(root.path()), ["a/v0-1", "a/v1-2", "b"]);
         assert_eq!(ids(&root.path().join("b")), ["."]);
         assert_eq!(ids(&root.path().join("none")), [""; 0]);
-        assert_eq!(checkpoints(&root.path().join("a/v0-1")), [10]);
+        let run = Folder::at(&root.path().join("a/v0-1")).unwrap();
+        assert_eq!(checkpoints(&run), [10]);
     }
 
     #[cfg(unix)]

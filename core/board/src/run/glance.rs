@@ -1,34 +1,31 @@
 //! A run in a line of a list, without reading all of it.
 
 use super::find::Found;
+use super::folder::{Facts, Folder};
 use super::log::Log;
 use super::state::{Signs, judge};
-use super::{FILES, State, facts_of, lines, name, since};
+use super::{FILES, State, facts_of, name, since};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The last lines of a log lie in this many bytes.
 const TAIL: u64 = 32 << 10;
 
-/// When which file was changed and how long it was: tells whether a run has to be looked at again.
+/// Which files there are, when they were changed and how long they were: tells whether a run has to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp([Option<(SystemTime, u64)>; FILES.len()]);
+pub struct Stamp([Option<Facts>; FILES.len()]);
 
 impl Stamp {
     /// That of a run's folder.
-    pub fn of(dir: &Path) -> Self {
-        Self(FILES.map(|name| {
-            let metadata = dir.join(name).symlink_metadata().ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        }))
+    pub fn of(folder: &Folder) -> Self {
+        Self(FILES.map(|name| folder.facts(name)))
     }
 
     /// The latest change.
     pub fn latest(&self) -> Option<SystemTime> {
-        self.0.iter().flatten().map(|(time, _)| *time).max()
+        self.0.iter().flatten().map(|facts| facts.changed).max()
     }
 }
 
@@ -63,15 +60,15 @@ pub struct Glance {
 
 impl Glance {
     /// Looks at a run.
-    pub fn at(found: &Found, stamp: &Stamp) -> Self {
-        let info = facts_of(&found.dir.join("run.json")).unwrap_or_default();
-        let log = tail(&found.dir.join("logging.jsonl"));
+    pub fn at(found: &Found, folder: &Folder, stamp: &Stamp) -> Self {
+        let info = facts_of(folder, "run.json").unwrap_or_default();
+        let log = tail(folder, "logging.jsonl");
         let number = |name: &str| info.get(name).and_then(Value::as_u64);
         let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
         let signs = Signs {
             summary: log.summary.is_some(),
             quiet: since(stamp.latest()),
-            ticks: found.dir.join("system.jsonl").exists(),
+            ticks: folder.facts("system.jsonl").is_some(),
         };
         let (state, why) = judge(&info, signs);
         let changed = stamp
@@ -79,7 +76,7 @@ impl Glance {
             .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         Self {
             id: found.id.clone(),
-            name: name(&info, &found.dir),
+            name: name(&info, &found.place.path()),
             state,
             why,
             started: text("started"),
@@ -95,12 +92,12 @@ impl Glance {
 }
 
 /// What the last lines of a log say.
-fn tail(path: &Path) -> Log {
+fn tail(folder: &Folder, name: &str) -> Log {
     let mut log = Log::default();
-    let Ok(Some((mut file, metadata))) = lines::open(path) else {
+    let Ok(Some((mut file, facts))) = folder.file(name) else {
         return log;
     };
-    let begin = metadata.len().saturating_sub(TAIL);
+    let begin = facts.len.saturating_sub(TAIL);
     let mut bytes = Vec::new();
     let read = file
         .seek(SeekFrom::Start(begin))
@@ -133,15 +130,16 @@ mod tests {
         fs::write(dir.path().join("logging.jsonl"), &text).unwrap();
         let found = Found {
             id: "a".to_owned(),
-            dir: dir.path().to_owned(),
+            place: dir.path().into(),
         };
-        let glance = Glance::at(&found, &Stamp::of(dir.path()));
+        let folder = found.place.open().unwrap();
+        let glance = Glance::at(&found, &folder, &Stamp::of(&folder));
         assert_eq!((glance.step, glance.max_steps), (5_000, Some(6_000)));
         assert_eq!(glance.loss, Some(1_000.0));
         assert_eq!(glance.state, State::Running);
         assert_eq!(glance.remaining.as_deref(), Some("9s"));
-        let before = Stamp::of(dir.path());
+        let before = Stamp::of(&folder);
         fs::write(dir.path().join("logging.jsonl"), text + "\n").unwrap();
-        assert_ne!(before, Stamp::of(dir.path()));
+        assert_ne!(before, Stamp::of(&folder));
     }
 }

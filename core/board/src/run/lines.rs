@@ -4,9 +4,10 @@
 //! end is taken only if it is whole by itself, otherwise it is left for the next time. A line that cannot be
 //! used is counted and skipped.
 
-use std::fs::{File, Metadata};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::path::Path;
+use super::folder::{Facts, Folder};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::time::Instant;
 
 /// A line longer than this is not one that a run wrote.
 const LONGEST: u64 = 16 << 20;
@@ -21,37 +22,42 @@ pub struct Lines {
     pub bad: u64,
     /// Why the file could not be read the last time.
     pub trouble: Option<String>,
+    /// Whether the time was up before all of it was read.
+    pub unread: bool,
 }
 
 impl Lines {
-    /// Hands every new line to `take`, which says whether it could be used. Where the file is another one than
-    /// before, or shorter, `target` is made anew and the file is read from its beginning.
+    /// Hands every new line to `take`, which says whether it could be used, until the time is up. Where the file is
+    /// another one than before, or shorter, `target` is made anew and the file is read from its beginning.
     pub fn read<T: Default>(
         &mut self,
-        path: &Path,
+        (folder, name): (&Folder, &str),
+        until: Option<Instant>,
         target: &mut T,
         take: impl Fn(&mut T, &str) -> bool,
     ) {
-        let read = self.try_read(path, target, take);
+        self.unread = false;
+        let read = match folder.file(name) {
+            Ok(Some(file)) => self.try_read(file, until, target, take),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         self.trouble = read.err().map(|error| error.to_string());
     }
 
     fn try_read<T: Default>(
         &mut self,
-        path: &Path,
+        (mut file, facts): (File, Facts),
+        until: Option<Instant>,
         target: &mut T,
         take: impl Fn(&mut T, &str) -> bool,
     ) -> io::Result<()> {
-        let Some((mut file, metadata)) = open(path)? else {
-            return Ok(());
-        };
-        let number = file_number(&metadata);
-        if self.offset > 0 && (number != self.file || metadata.len() < self.offset) {
+        if self.offset > 0 && (facts.number != self.file || facts.len < self.offset) {
             *self = Self::default();
             *target = T::default();
         }
-        self.file = number;
-        if metadata.len() == self.offset {
+        self.file = facts.number;
+        if facts.len == self.offset {
             return Ok(());
         }
         file.seek(SeekFrom::Start(self.offset))?;
@@ -72,39 +78,12 @@ impl Lines {
             }
             self.offset += read;
             self.bad += u64::from(!used);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                self.unread = true;
+                return Ok(());
+            }
         }
     }
-}
-
-/// Opens a regular file; nothing if there is none. A link or a pipe in a run's folder is not followed: it
-/// could lead out of it, or never end.
-///
-/// # Errors
-/// It is there and cannot be opened.
-pub fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
-    let metadata = match path.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    if !metadata.is_file() {
-        return Err(io::Error::other("is not a regular file"));
-    }
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    Ok(Some((file, metadata)))
-}
-
-#[cfg(unix)]
-fn file_number(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn file_number(_: &Metadata) -> u64 {
-    0
 }
 
 #[cfg(test)]
@@ -112,10 +91,17 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Write;
+    use std::path::Path;
 
     /// Reads what is new; lines are usable if they end in `;`.
     fn read(lines: &mut Lines, path: &Path, seen: &mut Vec<String>) {
-        lines.read(path, seen, |seen, line| {
+        read_until(lines, path, seen, None);
+    }
+
+    fn read_until(lines: &mut Lines, path: &Path, seen: &mut Vec<String>, until: Option<Instant>) {
+        let folder = Folder::at(path.parent().unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        lines.read((&folder, name), until, seen, |seen, line| {
             let good = line.ends_with(';');
             if good {
                 seen.push(line.to_owned());
@@ -153,6 +139,19 @@ mod tests {
         fs::write(&path, "c;\n").unwrap();
         read(&mut lines, &path, &mut seen);
         assert_eq!(seen, ["c;"]);
+    }
+
+    #[test]
+    fn a_long_file_is_read_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        fs::write(&path, "a;\nb;\n").unwrap();
+        let now = Some(Instant::now());
+        read_until(&mut lines, &path, &mut seen, now);
+        assert!(lines.unread && seen == ["a;"], "{seen:?}");
+        read(&mut lines, &path, &mut seen);
+        assert!(!lines.unread && seen == ["a;", "b;"], "{seen:?}");
     }
 
     #[cfg(unix)]

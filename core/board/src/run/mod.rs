@@ -4,6 +4,7 @@
 //! between two readings. None of that is an error.
 
 mod find;
+mod folder;
 mod glance;
 mod lines;
 mod log;
@@ -14,6 +15,7 @@ mod table;
 mod view;
 
 pub use find::{Found, find};
+pub use folder::{Folder, Place};
 pub use glance::{Glance, Stamp};
 pub use log::Log;
 pub use metrics::Metrics;
@@ -27,10 +29,12 @@ use log::object;
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A file of facts larger than this was not written by a run.
 const MOST_FACTS: u64 = 16 << 20;
+/// How long one refreshing may read; the rest of a long log comes with the next.
+const READING: Duration = Duration::from_millis(500);
 
 /// The files of a run that are read.
 pub(crate) const FILES: [&str; 6] = [
@@ -47,7 +51,9 @@ pub(crate) const FILES: [&str; 6] = [
 pub struct Run {
     /// Names it among other runs.
     pub id: String,
-    /// Its folder.
+    /// Where its folder lies.
+    place: Place,
+    /// The path of its folder, to be shown.
     pub dir: PathBuf,
     /// `run.json`.
     pub info: Map<String, Value>,
@@ -71,11 +77,20 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's folder for the first time.
-    pub fn open(id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        let mut run = Self {
+    /// Reads a run's folder, all of it.
+    pub fn open(id: impl Into<String>, place: impl Into<Place>) -> Self {
+        let mut run = Self::new(id, place);
+        run.read(None);
+        run
+    }
+
+    /// A run of which nothing has been read yet.
+    pub fn new(id: impl Into<String>, place: impl Into<Place>) -> Self {
+        let place = place.into();
+        Self {
             id: id.into(),
-            dir: dir.into(),
+            dir: place.path(),
+            place,
             info: Map::new(),
             args: Map::new(),
             log: Log::default(),
@@ -86,33 +101,43 @@ impl Run {
             why: None,
             last_change: None,
             read: Default::default(),
-        };
-        run.refresh();
-        run
+        }
     }
 
-    /// Reads what is new.
+    /// Reads what is new, as far as half a second goes.
     pub fn refresh(&mut self) {
-        let at = |name: &str| self.dir.join(name);
+        self.read(Some(Instant::now() + READING));
+    }
+
+    fn read(&mut self, until: Option<Instant>) {
+        let Ok(folder) = self.place.open() else {
+            return;
+        };
         // One that is being written at this moment is read the next time.
-        if let Some(info) = facts_of(&at("run.json")) {
+        if let Some(info) = facts_of(&folder, "run.json") {
             self.info = info;
         }
-        if let Some(args) = facts_of(&at("args.json")) {
+        if let Some(args) = facts_of(&folder, "args.json") {
             self.args = args;
         }
         let [logging, metrics, samples] = &mut self.read;
-        logging.read(&at("logging.jsonl"), &mut self.log, Log::take);
-        metrics.read(&at("system.jsonl"), &mut self.metrics, Metrics::take);
-        samples.read(&at("samples.jsonl"), &mut self.samples, sample::take);
-        self.last_change = Stamp::of(&self.dir).latest();
-        self.checkpoints = find::checkpoints(&self.dir);
+        let at = |name| (&folder, name);
+        logging.read(at("logging.jsonl"), until, &mut self.log, Log::take);
+        metrics.read(at("system.jsonl"), until, &mut self.metrics, Metrics::take);
+        samples.read(at("samples.jsonl"), until, &mut self.samples, sample::take);
+        self.last_change = Stamp::of(&folder).latest();
+        self.checkpoints = find::checkpoints(&folder);
         let signs = state::Signs {
             summary: self.log.summary.is_some(),
             quiet: self.quiet(),
             ticks: self.metrics.table.rows() > 0,
         };
         (self.state, self.why) = state::judge(&self.info, signs);
+    }
+
+    /// Whether files have more than was read so far.
+    fn is_unread(&self) -> bool {
+        self.read.iter().any(|lines| lines.unread)
     }
 
     /// How long nothing has been written.
@@ -186,8 +211,8 @@ fn name(info: &Map<String, Value>, dir: &Path) -> String {
 }
 
 /// A file that holds one object.
-fn facts_of(path: &Path) -> Option<Map<String, Value>> {
-    let (file, _) = lines::open(path).ok()??;
+fn facts_of(folder: &Folder, name: &str) -> Option<Map<String, Value>> {
+    let (file, _) = folder.file(name).ok()??;
     let mut text = String::new();
     file.take(MOST_FACTS).read_to_string(&mut text).ok()?;
     object(&text)

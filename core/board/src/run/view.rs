@@ -1,6 +1,6 @@
 //! A run as the page and the report read it: everything, or what is new to a page that knows a part.
 
-use super::lines;
+use super::folder::Place;
 use super::sample::Sample;
 use super::table::Rows;
 use super::{Run, State};
@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
 /// Rows of a table in one answer; the page asks again for the rest.
 const MOST_ROWS: usize = 20_000;
@@ -96,7 +95,7 @@ impl Run {
         let eval = eval.since(known.eval, MOST_ROWS);
         let system = self.metrics.table.since(known.system, MOST_ROWS);
         let from = known.samples.min(self.samples.len());
-        let more = train.is_cut() || eval.is_cut() || system.is_cut();
+        let more = train.is_cut() || eval.is_cut() || system.is_cut() || self.is_unread();
         View {
             id: &self.id,
             facts: self.facts(&known.facts),
@@ -110,7 +109,7 @@ impl Run {
                 from,
                 items: &self.samples[from..],
             },
-            log: text(&self.dir.join("run.log"), known.log).unwrap_or_default(),
+            log: text(&self.place, known.log).unwrap_or_default(),
             more,
             generation,
         }
@@ -137,11 +136,11 @@ impl Run {
 }
 
 /// What of a log lies after the known part, up to the end of its last line; its end if nothing is known.
-fn text(path: &Path, known: Option<u64>) -> io::Result<Text> {
-    let Some((mut file, metadata)) = lines::open(path)? else {
+fn text(place: &Place, known: Option<u64>) -> io::Result<Text> {
+    let Some((mut file, facts)) = place.open()?.file("run.log")? else {
         return Ok(Text::default());
     };
-    let length = metadata.len();
+    let length = facts.len;
     let begin = length.saturating_sub(MOST_LOG);
     let from = known.filter(|&known| known >= begin && known <= length);
     let mut start = from.unwrap_or(begin);
@@ -218,12 +217,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.log");
         fs::write(&path, "a line of text\n".repeat(40_000)).unwrap();
-        let end = text(&path, None).unwrap();
+        let place = Place::from(dir.path());
+        let end = text(&place, None).unwrap();
         assert!(end.text.starts_with("a line") && end.text.len() > 200_000);
         assert_eq!(end.to, 600_000);
-        assert_eq!(text(&path, Some(end.to)).unwrap().text, "");
+        assert_eq!(text(&place, Some(end.to)).unwrap().text, "");
         fs::write(&path, "short\n").unwrap();
-        let anew = text(&path, Some(end.to)).unwrap();
+        let anew = text(&place, Some(end.to)).unwrap();
         assert_eq!((anew.from, anew.text.as_str()), (0, "short\n"));
     }
 }

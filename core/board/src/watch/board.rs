@@ -4,6 +4,7 @@ use crate::run::{Cursor, Found, Glance, Run, Stamp, State, find};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Runs that are held in memory as a whole; others are read again when they are asked for.
@@ -21,7 +22,7 @@ pub struct Board {
     version: u64,
     listed: BTreeMap<String, Listed>,
     removed: Vec<(u64, String)>,
-    open: HashMap<String, (Run, Instant)>,
+    open: HashMap<String, (Arc<Mutex<Run>>, Instant)>,
     looked: Option<Instant>,
     search_at: Option<Instant>,
 }
@@ -93,25 +94,26 @@ impl Board {
         }
     }
 
-    /// What is new of a run, as JSON; nothing if there is no such run.
-    pub fn run(&mut self, id: &str, known: &Cursor) -> Option<String> {
+    /// A run; nothing if there is none of this name. It is read when [`news`] are asked for, so that the list does not
+    /// wait for a long log.
+    pub fn run(&mut self, id: &str) -> Option<Arc<Mutex<Run>>> {
         self.look();
         let found = &self.listed.get(id)?.found;
         let now = Instant::now();
+        let opened = || Arc::new(Mutex::new(Run::new(id, found.place.clone())));
         let (run, used) = self
             .open
             .entry(id.to_owned())
-            .and_modify(|(run, _)| run.refresh())
-            .or_insert_with(|| (Run::open(id, &found.dir), now));
+            .or_insert_with(|| (opened(), now));
         *used = now;
-        let json = serde_json::to_string(&run.since(known)).ok();
+        let run = Arc::clone(run);
         if self.open.len() > MOST_OPEN {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
                 self.open.remove(&oldest);
             }
         }
-        json
+        Some(run)
     }
 
     /// Looks for runs and at runs, where that was not just done.
@@ -127,12 +129,15 @@ impl Board {
             self.search_at = Some(Instant::now() + SEARCH.max(start.elapsed() * 20));
         }
         for run in self.listed.values_mut() {
-            let stamp = Stamp::of(&run.found.dir);
+            let Ok(folder) = run.found.place.open() else {
+                continue;
+            };
+            let stamp = Stamp::of(&folder);
             // A process may end without a word.
             if stamp == run.stamp && run.glance.state != State::Running {
                 continue;
             }
-            let glance = Glance::at(&run.found, &stamp);
+            let glance = Glance::at(&run.found, &folder, &stamp);
             if glance != run.glance || stamp != run.stamp {
                 self.version += 1;
                 run.version = self.version;
@@ -159,10 +164,13 @@ impl Board {
             if self.listed.contains_key(&found.id) {
                 continue;
             }
+            let Ok(folder) = found.place.open() else {
+                continue;
+            };
             self.version += 1;
-            let stamp = Stamp::of(&found.dir);
+            let stamp = Stamp::of(&folder);
             let listed = Listed {
-                glance: Glance::at(&found, &stamp),
+                glance: Glance::at(&found, &folder, &stamp),
                 version: self.version,
                 stamp,
                 found,
@@ -171,6 +179,13 @@ impl Board {
             self.listed.insert(listed.found.id.clone(), listed);
         }
     }
+}
+
+/// Reads on in a run and says, as JSON, what is new to a page that knows this.
+pub fn news(run: &Mutex<Run>, known: &Cursor) -> Option<String> {
+    let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
+    run.refresh();
+    serde_json::to_string(&run.since(known)).ok()
 }
 
 #[cfg(test)]
@@ -229,8 +244,8 @@ mod tests {
             fs::write(root.path().join(dir).join("run.json"), "{}").unwrap();
         }
         let mut board = Board::new(&root.path().join("in"));
-        let known = Cursor::default();
-        assert!(board.run("run", &known).is_some());
+        let run = board.run("run").unwrap();
+        assert!(news(&run, &Cursor::default()).is_some());
         let out = root.path().join("out");
         for id in [
             "../out",
@@ -240,8 +255,22 @@ mod tests {
             "/",
             out.to_str().unwrap(),
         ] {
-            assert!(board.run(id, &known).is_none(), "{id}");
+            assert!(board.run(id).is_none(), "{id}");
         }
+    }
+
+    /// A page that reads a long log holds its run; the list goes on without it.
+    #[test]
+    fn the_list_does_not_wait_for_a_run() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("a")).unwrap();
+        fs::write(root.path().join("a/run.json"), "{}").unwrap();
+        let mut board = Board::new(root.path());
+        let run = board.run("a").unwrap();
+        let reading = run.lock().unwrap();
+        assert_eq!(ids(&listed(&mut board, 0)), ["a"]);
+        assert!(board.run("a").is_some());
+        drop(reading);
     }
 
     #[test]
@@ -254,7 +283,7 @@ mod tests {
         }
         let mut board = Board::new(root.path());
         for name in &names {
-            assert!(board.run(name, &Cursor::default()).is_some());
+            assert!(board.run(name).is_some());
         }
         assert_eq!(board.open.len(), MOST_OPEN);
     }

@@ -6,6 +6,7 @@
 mod board;
 mod host;
 mod routes;
+mod serve;
 
 use anyhow::{Context, Result, anyhow, bail};
 use board::Board;
@@ -74,7 +75,8 @@ impl Server {
             .block_on(async {
                 let listener = tokio::net::TcpListener::from_std(self.listener)?;
                 let routes = routes::routes(self.board, self.address.ip());
-                axum::serve(listener, routes).await
+                serve::serve(listener, routes, serve::Patience::default()).await;
+                Ok::<(), std::io::Error>(())
             })
             .context("the page cannot be served")
     }

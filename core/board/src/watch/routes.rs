@@ -1,6 +1,6 @@
 //! What the page can ask for. All of it is read only.
 
-use super::board::Board;
+use super::board::{Board, news};
 use super::host::is_loopback;
 use crate::assets::{Asset, ICON, SHARED, STYLE, WATCH, WATCH_PAGE};
 use crate::run::Cursor;
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Shared = Arc<Mutex<Board>>;
 
@@ -92,7 +92,8 @@ struct Since {
 }
 
 async fn runs(State(board): State<Shared>, Query(known): Query<Since>) -> Response {
-    answer(board, move |board| {
+    answer(move || {
+        let mut board = locked(&board);
         serde_json::to_string(&board.list(known.since, &known.epoch)).ok()
     })
     .await
@@ -108,19 +109,20 @@ async fn run(
     Query(which): Query<Which>,
     Query(known): Query<Cursor>,
 ) -> Response {
-    answer(board, move |board| board.run(&which.id, &known)).await
+    answer(move || {
+        let run = locked(&board).run(&which.id)?;
+        news(&run, &known)
+    })
+    .await
+}
+
+fn locked(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads files on a thread that may wait for them.
-async fn answer(
-    board: Shared,
-    ask: impl FnOnce(&mut Board) -> Option<String> + Send + 'static,
-) -> Response {
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(&mut board)
-    });
-    match asked.await {
+async fn answer(ask: impl FnOnce() -> Option<String> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(ask).await {
         Ok(Some(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

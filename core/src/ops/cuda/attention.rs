@@ -1,5 +1,6 @@
 //! See [`crate::ops::attention`].
 
+use super::card::capability;
 use super::launch::{Arg, Grid, b16, empty, f32, int, launch, pointer, u32};
 use crate::ops::attention::Saved;
 use crate::ops::{Heads, SeqLayout};
@@ -29,8 +30,7 @@ fn launch_large(
     [x, y]: [usize; 2],
     args: &[Arg],
 ) -> Result<()> {
-    let capability = cuda.cuda_stream().context().compute_capability()?;
-    let (module, threads) = attention_large(kernel, heads.dim, capability, window.is_some())
+    let (module, threads) = attention_large(kernel, heads.dim, capability(cuda)?, window.is_some())
         .with_context(|| no_kernel(heads))?;
     launch(cuda, module, kernel, Grid::new([x, y, 1], threads), args)
 }

@@ -1,5 +1,6 @@
 //! The CUDA side of the operations: one file each, all of `unsafe` in `launch`, `tensor_map`, `gemm` and `upload`.
 
+mod card;
 mod functions;
 mod gemm;
 mod launch;

@@ -1,5 +1,6 @@
 //! See [`crate::ops::grouped`]: the product of all groups in one launch, on compute capability 9.0.
 
+use super::card::capability;
 use super::launch::{Arg, Grid, b16, empty, int, launch, pointer, u32};
 use super::tensor_map::{Boxes, TensorMap};
 use crate::ops::Groups;
@@ -48,7 +49,7 @@ pub fn fits(
             low.w.dim(1)?.is_multiple_of(8) && lie(&low.w)? == lie(w)? && low.x.is_contiguous()
         }
     };
-    Ok(cuda.cuda_stream().context().compute_capability()? == (9, 0)
+    Ok(capability(cuda)? == (9, 0)
         && x.dtype() == DType::BF16
         && groups.rows() >= LEAST_ROWS
         && groups.count() <= product_hopper::MOST_GROUPS

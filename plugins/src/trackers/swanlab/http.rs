@@ -5,6 +5,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::RETRY_AFTER;
 use serde_json::Value;
 use std::fmt;
+use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long the way to it may take.
 const CONNECT: Duration = Duration::from_secs(10);
+/// The longest answer: the server's are a few hundred bytes each.
+const MOST_ANSWER: u64 = 4 << 20;
 
 /// Why there is no good answer.
 #[derive(Debug, Clone)]
@@ -152,10 +155,18 @@ pub fn send(request: RequestBuilder, what: &str) -> Result<Reply, Failure> {
         Some(value.chars().take(100).collect::<String>())
     };
     let (trace, after) = (header("traceid"), header(RETRY_AFTER.as_str()));
-    let text = response
-        .text()
-        .map_err(|error| Failure::Unreachable(format!("{what}: {}", chain(error))))?;
-    let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let mut bytes = Vec::new();
+    response
+        .take(MOST_ANSWER + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::Unreachable(format!("{what}: {}", cut(error))))?;
+    if bytes.len() as u64 > MOST_ANSWER {
+        return Err(Failure::Unreachable(format!(
+            "{what}: the answer is longer than {} MiB; is it the server's?",
+            MOST_ANSWER >> 20
+        )));
+    }
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     if status.is_success() {
         let status = status.as_u16();
         return Ok(Reply { status, body });
@@ -172,6 +183,13 @@ pub fn send(request: RequestBuilder, what: &str) -> Result<Reply, Failure> {
         says,
         after: after.and_then(|after| after.parse().ok()),
     })
+}
+
+/// Why an answer broke off.
+fn cut(error: std::io::Error) -> String {
+    error
+        .downcast::<reqwest::Error>()
+        .map_or_else(|error| error.to_string(), chain)
 }
 
 /// An error with its innermost cause, and without the address.

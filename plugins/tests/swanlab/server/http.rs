@@ -22,16 +22,19 @@ impl Request {
     }
 }
 
-/// An answer; `None` breaks the connection.
-pub struct Answer(Option<(u16, String)>);
+/// An answer.
+pub enum Answer {
+    /// A status and a body.
+    Whole(u16, String),
+    /// The connection breaks in the middle of the body.
+    Cut,
+    /// A body that goes on until the client has enough.
+    Endless,
+}
 
 impl Answer {
     pub fn json(status: u16, body: Value) -> Self {
-        Self(Some((status, body.to_string())))
-    }
-
-    pub fn cut() -> Self {
-        Self(None)
+        Self::Whole(status, body.to_string())
     }
 }
 
@@ -41,11 +44,19 @@ pub fn serve(stream: TcpStream, answer: impl Fn(&Request) -> Answer) -> Option<(
     let mut stream = stream;
     loop {
         let request = read(&mut reader)?;
-        let Answer(Some((status, body))) = answer(&request) else {
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
-                .ok()?;
-            return stream.shutdown(std::net::Shutdown::Both).ok();
+        let (status, body) = match answer(&request) {
+            Answer::Whole(status, body) => (status, body),
+            Answer::Cut => {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
+                    .ok()?;
+                return stream.shutdown(std::net::Shutdown::Both).ok();
+            }
+            Answer::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+                while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+                return None;
+            }
         };
         let head = format!(
             "HTTP/1.1 {status} X\r\ntraceid: t1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",

@@ -25,6 +25,8 @@ pub enum Fault {
     Cut,
     /// The request is carried out, and the connection breaks before the answer.
     Lost,
+    /// The answer does not end.
+    Endless,
     /// The answer comes late.
     Slow(Duration),
 }
@@ -172,10 +174,11 @@ fn answer(world: &Mutex<World>, base: &str, request: &Request) -> http::Answer {
             status,
             serde_json::json!({"code": "INJECTED", "message": "injected failure"}),
         ),
-        Some(Fault::Cut) => http::Answer::cut(),
+        Some(Fault::Cut) => http::Answer::Cut,
+        Some(Fault::Endless) => http::Answer::Endless,
         Some(Fault::Lost) => {
             routes::route(&mut world, base, request);
-            http::Answer::cut()
+            http::Answer::Cut
         }
         Some(Fault::Slow(time)) => {
             let answer = routes::route(&mut world, base, request);
