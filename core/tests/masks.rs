@@ -410,9 +410,10 @@ fn calls_of_tools_and_marks_of_messages() {
         {"role": "user", "content": "c"},
         {"role": "assistant", "content": "d", "loss_scale": 0.5},
     ]});
+    // As in ms-swift, `loss: true` has no answer of a user trained.
     assert_eq!(
         marks(&row, "default"),
-        "<|start|>user<|message|>[[a<|end|>]]<|start|>assistant<|channel|>final<|message|>b<|end|>\
+        "<|start|>user<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|end|>\
          <|start|>user<|message|>c<|end|><|start|>assistant[[<|channel|>final<|message|>d<|return|>]](0.5)"
     );
 }

@@ -5,6 +5,24 @@ use crate::{Result, Sample};
 /// One row of a dataset: column names to JSON values, in the order of the file.
 pub type Row = serde_json::Map<String, serde_json::Value>;
 
+/// What became of a row.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Converted {
+    /// Its examples.
+    pub samples: Vec<Sample>,
+    /// What of it was not read; `None` where the format does not say, so that all of it counts as used.
+    pub left: Option<Vec<Left>>,
+}
+
+/// A key of a row that has a value and was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Where it stands: `difficulty`, `messages[2].sender`. Indices count from 0.
+    pub path: String,
+    /// Whether it is known that leaving it out changes nothing, as with an `id`.
+    pub harmless: bool,
+}
+
 /// Turns rows of one shape into training examples.
 ///
 /// ```
@@ -82,13 +100,36 @@ pub trait DatasetFormat: Send + Sync {
     /// A row of this format that is malformed. The host adds file and line.
     fn convert(&self, row: Row) -> Result<Vec<Sample>>;
 
-    /// [`convert`](Self::convert) from the row's JSON text. The host calls this one, so that a row
-    /// that a plugin converts is read once, by the plugin.
+    /// [`convert`](Self::convert), and what of the row was not read: the host counts and names it, and
+    /// refuses it with `--strict`. The host asks formats that are linked into it; what the format of a
+    /// plugin library leaves does not cross the boundary.
+    ///
+    /// # Errors
+    /// As [`convert`](Self::convert).
+    fn convert_noting(&self, row: Row) -> Result<Converted> {
+        let samples = self.convert(row)?;
+        Ok(Converted {
+            samples,
+            left: None,
+        })
+    }
+
+    /// [`convert`](Self::convert) from the row's JSON text.
     ///
     /// # Errors
     /// As [`convert`](Self::convert), or text that is no JSON object.
     #[doc(hidden)]
     fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
         self.convert(serde_json::from_str(text)?)
+    }
+
+    /// [`convert_noting`](Self::convert_noting) from the row's JSON text. The host calls this one, so that
+    /// a row that a plugin converts is read once, by the plugin.
+    ///
+    /// # Errors
+    /// As [`convert_text`](Self::convert_text).
+    #[doc(hidden)]
+    fn convert_text_noting(&self, text: &str) -> Result<Converted> {
+        self.convert_noting(serde_json::from_str(text)?)
     }
 }

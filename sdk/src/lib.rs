@@ -64,7 +64,7 @@ mod tracker;
 pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
 pub use error::{Error, Result};
-pub use format::{DatasetFormat, Row};
+pub use format::{Converted, DatasetFormat, Left, Row};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric};

@@ -107,7 +107,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, S, "dataset_shuffle", Bool, "Shuffle rows before sampling and splitting"),
     flag(DATA, S, "train_dataloader_shuffle", Bool, "Take the training examples in a new order each epoch"),
     flag(DATA, S, "data_seed", Int, "Seed of sampling, splitting and the order of the data"),
-    flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out"),
+    flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out, or of which something is not used"),
     flag(DATA, S, "load_from_cache_file", Bool, "Keep prepared data under APUS_CACHE (or the platform's cache folder) and use it again for the same rows and settings"),
     flag(DATA, SI, "max_length", Int, "Longest example in tokens"),
     flag(DATA, S, "truncation_strategy", Text, "Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise"),

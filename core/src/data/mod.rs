@@ -19,6 +19,7 @@ pub mod rng;
 pub mod source;
 pub mod stream;
 pub mod truncate;
+pub mod unused;
 
 pub use cache::Cache;
 pub use columns::Columns;

@@ -10,7 +10,7 @@ use super::{
 use crate::chat::scale::ScaleFailed;
 use crate::chat::{Encoded, Encoder, Reasoning};
 use anyhow::{Context, Result, anyhow, bail};
-use apus_sdk::{DatasetFormat, Sample};
+use apus_sdk::{Converted, DatasetFormat, Left, Sample};
 use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,8 @@ pub struct PrepareOptions {
     pub max_length: Option<usize>,
     /// What happens to longer ones.
     pub truncation: Truncation,
-    /// Stop at the first row that is bad or too long, in place of dropping it.
+    /// Stop at the first row that is bad or too long, in place of dropping it, or of which something is not
+    /// used.
     pub strict: bool,
     /// Threads to work with; `None` is one for each core.
     pub workers: Option<usize>,
@@ -72,7 +73,15 @@ impl Dataset {
 }
 
 /// What became of one record.
-pub(super) enum Outcome {
+pub(super) struct Outcome {
+    /// Its samples.
+    pub fate: Fate,
+    /// What of it was not used; `None` where its format does not say.
+    pub unused: Option<Vec<String>>,
+}
+
+/// What became of the samples of one record.
+pub(super) enum Fate {
     /// Its samples, whole or cut, what was done to their reasoning, and the tokens of the longest before it
     /// was cut.
     Samples(Vec<Prepared>, Reasoning, usize),
@@ -199,15 +208,23 @@ impl Tally {
         };
         let source = &mut self.sources[at];
         source.rows += 1;
-        let samples = match outcome {
-            Outcome::Bad(error) if options.strict => {
+        let news = source.unused.count(record.line, outcome.unused.as_deref());
+        if options.strict {
+            refuse_unused(record, outcome.unused.as_deref())?;
+        }
+        let news = news
+            .into_iter()
+            .map(|name| format!("{record}: not used: {name}"));
+        self.news.extend(news);
+        let samples = match outcome.fate {
+            Fate::Bad(error) if options.strict => {
                 return Err(error.context(format!("{record}: bad row (strict)")));
             }
-            Outcome::Bad(error) => {
+            Fate::Bad(error) => {
                 self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Outcome::Samples(samples, reasoning, longest) => {
+            Fate::Samples(samples, reasoning, longest) => {
                 source.longest = source.longest.max(longest);
                 self.reasoning += reasoning;
                 samples
@@ -270,6 +287,17 @@ impl Tally {
     }
 }
 
+/// With strict, what a row has has to be used.
+fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
+    match unused.unwrap_or_default() {
+        [] => Ok(()),
+        names => bail!(
+            "{record}: not used: {} (strict); take it out of the data, or give it the name of what it is",
+            names.join(", ")
+        ),
+    }
+}
+
 /// The samples of records, not encoded, each with the index of its record: for inference.
 ///
 /// # Errors
@@ -281,8 +309,9 @@ pub fn samples(records: &[Record], formats: &Formats) -> Result<Vec<(usize, Samp
         let (_, format) = chosen
             .get(&record.source)
             .context("a file without a format")?;
-        let samples = convert(record, *format)?.with_context(|| record.to_string())?;
-        all.extend(samples.into_iter().map(|sample| (index, sample)));
+        let converted = convert(record, *format)?.with_context(|| record.to_string())?;
+        let samples = converted.samples.into_iter();
+        all.extend(samples.map(|sample| (index, sample)));
     }
     Ok(all)
 }
@@ -304,9 +333,9 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<Chosen<'a>> {
 
 /// The samples of a record, or why its row is bad. The format reads the row's text itself; what is no
 /// row at all stops everything, with file and line, and so does a format that panics.
-fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Vec<Sample>>> {
-    match format.convert_text(&record.text) {
-        Ok(samples) => Ok(Ok(samples)),
+fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Converted>> {
+    match format.convert_text_noting(&record.text) {
+        Ok(converted) => Ok(Ok(converted)),
         Err(error) if error.panicked() => Err(anyhow!("{record}: {error}")),
         Err(error) => {
             record.row()?;
@@ -325,14 +354,41 @@ pub(super) fn outcome(
     encoder: &Encoder,
     options: &PrepareOptions,
 ) -> Result<Outcome> {
-    match convert(record, format)? {
-        Ok(samples) => encode(&samples, encoder, options).with_context(|| record.to_string()),
-        Err(error) => Ok(Outcome::Bad(error)),
+    Ok(match convert(record, format)? {
+        Ok(Converted { samples, left }) => Outcome {
+            fate: encode(&samples, encoder, options).with_context(|| record.to_string())?,
+            unused: left.map(unused),
+        },
+        Err(error) => Outcome {
+            fate: Fate::Bad(error),
+            unused: Some(Vec::new()),
+        },
+    })
+}
+
+/// What was left that is not known to be harmless, each under one name wherever in a list it stands.
+fn unused(left: Vec<Left>) -> Vec<String> {
+    let left = left.into_iter().filter(|left| !left.harmless);
+    let mut names: Vec<String> = left.map(|left| without_indices(&left.path)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// `messages[2].sender` as `messages[].sender`.
+fn without_indices(path: &str) -> String {
+    let mut name = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        name.push_str(before);
+        name.push('[');
+        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
     }
+    name + rest
 }
 
 /// A loss scale that fails stops everything: the row is not to blame.
-fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Outcome> {
+fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Fate> {
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut reasoning, mut longest) = (Reasoning::default(), 0);
     for sample in samples {
@@ -342,10 +398,10 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
                 longest = longest.max(length);
             }
             Err(error) if error.is::<ScaleFailed>() => return Err(error),
-            Err(error) => return Ok(Outcome::Bad(error)),
+            Err(error) => return Ok(Fate::Bad(error)),
         }
     }
-    Ok(Outcome::Samples(prepared, reasoning, longest))
+    Ok(Fate::Samples(prepared, reasoning, longest))
 }
 
 fn encode_one(

@@ -1,5 +1,6 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
+use super::unused::Unused;
 use crate::chat::{Encoded, Reasoning};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,8 @@ pub struct SourceReport {
     pub longest: usize,
     /// Why rows were dropped.
     pub dropped: BTreeMap<String, Dropped>,
+    /// What its rows hold that is not used.
+    pub unused: Unused,
 }
 
 /// Rows dropped for one reason.
@@ -191,8 +194,8 @@ impl Report {
         self.sources.iter().map(figure).sum()
     }
 
-    /// What the person who waits has to know: what was dropped and why, idle loss scales. A warning may have
-    /// several lines.
+    /// What the person who waits has to know: what was dropped and why, what is not used, idle loss scales. A
+    /// warning may have several lines.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for source in &self.sources {
@@ -213,6 +216,9 @@ impl Report {
                 }
                 warnings.push(lines.join("\n"));
             }
+            if let Some(unused) = source.unused.line() {
+                warnings.push(format!("{name}: not used: {unused}"));
+            }
             if source.split > 0 {
                 warnings.push(format!(
                     "{name}: {} longer than max_length became several (truncation_strategy split)",
@@ -226,6 +232,22 @@ impl Report {
                 .map(|scale| format!("loss scale `{scale}` matched nothing in the whole dataset")),
         );
         warnings
+    }
+
+    /// What is to be known beside it: what was done to reasoning, and which formats do not say what they use.
+    pub fn notes(&self) -> Vec<String> {
+        [self.reasoning.notes(), self.unsaid()].concat()
+    }
+
+    /// A line for each file whose format does not say what it uses.
+    pub fn unsaid(&self) -> Vec<String> {
+        let unsaid = self.sources.iter().filter(|source| source.unused.unsaid());
+        let line = |SourceReport { source, format, .. }: &SourceReport| {
+            format!(
+                "{source}: the format {format} does not say which columns it uses, so all count as used"
+            )
+        };
+        unsaid.map(line).collect()
     }
 
     /// As text for a terminal of this many columns: the table, or where it is too wide, lines for each file.

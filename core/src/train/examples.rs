@@ -197,7 +197,7 @@ impl<'a> Examples<'a> {
             Source::Memory { .. } => None,
             Source::Stream { stream, .. } => {
                 let report = stream.report();
-                let notes = report.reasoning.notes().into_iter();
+                let notes = report.notes().into_iter();
                 let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
                 Some((table, report.warnings()))
             }

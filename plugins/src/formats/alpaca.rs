@@ -4,13 +4,14 @@
 //! As in ms-swift, instruction and input are joined by a line break if both have text.
 
 use super::{
+    keys::{At, noting},
     query_response::{answer, response, rounds},
     row::{columns, first, text},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
+use apus_sdk::{Converted, DatasetFormat, Error, Result, Row, Sample, options, register};
 
 options! {
-    struct Alpaca {
+    pub struct Alpaca {
         /// Whether columns may have their usual other names (answer, system_prompt ..), in any case.
         auto_column_mapping: bool = true,
     }
@@ -27,24 +28,34 @@ impl DatasetFormat for Alpaca {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+        Ok(self.convert_noting(row)?.samples)
+    }
+
+    fn convert_noting(&self, row: Row) -> Result<Converted> {
+        noting(row, &[], |row, at| self.read(row, at))
+    }
+}
+
+impl Alpaca {
+    fn read(&self, row: &mut Row, at: &At) -> Result<Vec<Sample>> {
         if !row.contains_key("instruction") && !row.contains_key("input") {
             return Err(Error::new(format!(
                 "no column `instruction`, found {}",
-                columns(&row)
+                columns(row)
             )));
         }
         let auto = self.auto_column_mapping;
-        let part =
-            |name| Ok::<_, Error>(text(&row, &[name], auto)?.filter(|text| !text.is_empty()));
+        let mut part =
+            |name| Ok::<_, Error>(text(row, &[name], auto)?.filter(|text| !text.is_empty()));
         let query = match (part("instruction")?, part("input")?) {
             (Some(instruction), Some(input)) => Some(format!("{instruction}\n{input}")),
             (instruction, input) => instruction.or(input),
         };
-        let output = match first(&row, &["output"]) {
-            Some((name, value)) => Some(answer(name, value)?),
-            None => response(&row, auto)?,
+        let output = match first(row, &["output"]) {
+            Some((name, value)) => Some(answer(name, value, at)?),
+            None => response(row, auto, at)?,
         };
-        rounds(&row, query, output, auto)
+        rounds(row, query, output, auto, at)
     }
 }
 

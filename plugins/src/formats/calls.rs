@@ -1,9 +1,15 @@
 //! Calls of tools in their several spellings, and several calls of one message put in the order in
 //! which harmony can hold them: each before its result.
 
-use super::row::{columns, kind};
+use super::{
+    keys::{At, take},
+    row::{columns, kind},
+};
 use apus_sdk::{Error, Message, Result, ToolCall};
 use serde_json::{Map, Value};
+
+/// Which call of a message it is.
+const HARMLESS: &[&str] = &["id", "index", "call_id"];
 
 /// A call, and the id by which results name it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,10 +33,13 @@ pub struct Linked {
 ///
 /// # Errors
 /// A call that is none, or without a name.
-pub fn read_all(value: Option<Value>) -> Result<Vec<Call>> {
+pub fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
     match value {
         None => Ok(Vec::new()),
-        Some(Value::Array(calls)) => calls.into_iter().map(read).collect(),
+        Some(Value::Array(calls)) => {
+            let calls = calls.into_iter().enumerate();
+            calls.map(|(i, call)| read(call, &at.item(i))).collect()
+        }
         Some(other) => Err(Error::new(format!(
             "`tool_calls` must be a list, found {}",
             kind(&other)
@@ -42,41 +51,49 @@ pub fn read_all(value: Option<Value>) -> Result<Vec<Call>> {
 ///
 /// # Errors
 /// As [`read_all`].
-pub fn read(value: Value) -> Result<Call> {
-    let mut id = None;
-    let inner = match value {
-        Value::Object(mut fields) => {
-            if let Some(Value::String(text)) = fields.get("id") {
-                id = Some(text.clone());
-            }
-            match fields.shift_remove("function") {
-                Some(function) => function,
-                None => Value::Object(fields),
-            }
+pub fn read(value: Value, at: &At) -> Result<Call> {
+    let Value::Object(mut fields) = value else {
+        return Err(none(&value));
+    };
+    let id = match take(&mut fields, &["id"]) {
+        Some(Value::String(id)) => Some(id),
+        _ => None,
+    };
+    if fields.get("type").is_some_and(|kind| kind == "function") {
+        take(&mut fields, &["type"]);
+    }
+    let call = match take(&mut fields, &["function"]) {
+        Some(Value::Object(mut function)) => {
+            let call = named(&mut function)?;
+            at.key("function").leave(&function, HARMLESS)?;
+            call
         }
-        other => other,
+        Some(other) => return Err(none(&other)),
+        None => named(&mut fields)?,
     };
-    let Value::Object(mut fields) = inner else {
-        return Err(Error::new(format!(
-            "a tool call must be an object, found {}",
-            kind(&inner)
-        )));
-    };
-    let Some(Value::String(name)) = fields.shift_remove("name") else {
+    at.leave(&fields, HARMLESS)?;
+    Ok(Call { call, id })
+}
+
+fn none(value: &Value) -> Error {
+    Error::new(format!(
+        "a tool call must be an object, found {}",
+        kind(value)
+    ))
+}
+
+/// The call that an object with a name and arguments is.
+fn named(fields: &mut Map<String, Value>) -> Result<ToolCall> {
+    let Some(Value::String(name)) = take(fields, &["name"]) else {
         return Err(Error::new(format!(
             "a tool call has no `name`; its keys are {}",
-            columns(&fields)
+            columns(fields)
         )));
     };
-    let found = fields
-        .shift_remove("arguments")
-        .or_else(|| fields.shift_remove("parameters"));
-    Ok(Call {
-        call: ToolCall {
-            name,
-            arguments: arguments(found)?,
-        },
-        id,
+    let found = take(fields, &["arguments", "parameters"]);
+    Ok(ToolCall {
+        name,
+        arguments: arguments(found)?,
     })
 }
 
@@ -84,7 +101,7 @@ pub fn read(value: Value) -> Result<Call> {
 ///
 /// # Errors
 /// Text that is not JSON, or as [`read_all`].
-pub fn read_content(content: Value) -> Result<Call> {
+pub fn read_content(content: Value, at: &At) -> Result<Call> {
     let value = match &content {
         Value::String(text) => super::literal::read(text).map_err(|error| {
             Error::new(format!(
@@ -93,7 +110,7 @@ pub fn read_content(content: Value) -> Result<Call> {
         })?,
         _ => content,
     };
-    read(value)
+    read(value, at)
 }
 
 /// OpenAI's API stores arguments as the JSON text of an object (some datasets as Python's). Rendered as it

@@ -1,9 +1,16 @@
 //! The content of a message: text, a list of typed blocks (OpenAI's, Anthropic's), or the result of
 //! a tool.
 
-use super::{calls, row::kind};
+use super::{
+    calls,
+    keys::{At, take},
+    row::kind,
+};
 use apus_sdk::{Error, Result, ToolCall};
 use serde_json::{Map, Value};
+
+/// What an API needs of a block, and what it says about its text.
+const HARMLESS: &[&str] = &["id", "index", "signature", "cache_control", "annotations"];
 
 /// What a message's content holds.
 #[derive(Debug, Default, PartialEq)]
@@ -31,12 +38,12 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A block that is not text, or a value that is neither text nor blocks where text is needed.
-pub fn read(value: Value, is_tool: bool) -> Result<Content> {
+pub fn read(value: Value, is_tool: bool, at: &At) -> Result<Content> {
     match value {
         Value::Array(blocks)
             if !blocks.is_empty() && blocks.iter().all(|b| is_block(b, is_tool)) =>
         {
-            join(blocks)
+            join(blocks, at)
         }
         Value::Null | Value::String(_) => Ok(plain(value)),
         value if is_tool => Ok(plain(value)),
@@ -60,10 +67,11 @@ fn is_block(value: &Value, is_tool: bool) -> bool {
     name.is_some_and(|name| !is_tool || name == "text")
 }
 
-fn join(blocks: Vec<Value>) -> Result<Content> {
+fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
     let mut found = Content::default();
     let mut text = None::<String>;
-    for block in blocks {
+    for (i, block) in blocks.into_iter().enumerate() {
+        let at = at.item(i);
         let Value::Object(mut fields) = block else {
             continue;
         };
@@ -82,14 +90,20 @@ fn join(blocks: Vec<Value>) -> Result<Content> {
             "tool_use" => found.calls.push(calls::Call {
                 call: ToolCall {
                     name: field("name")?,
-                    arguments: calls::arguments(fields.shift_remove("input"))?,
+                    arguments: calls::arguments(take(&mut fields, &["input"]))?,
                 },
                 id: take_text(&mut fields, "id"),
             }),
-            "tool_result" => found.results.push(Outcome {
-                id: take_text(&mut fields, "tool_use_id"),
-                value: result(fields.shift_remove("content").unwrap_or(Value::Null))?,
-            }),
+            "tool_result" => {
+                let content = take(&mut fields, &["content"]).unwrap_or_default();
+                if fields.get("is_error") == Some(&Value::Bool(false)) {
+                    take(&mut fields, &["is_error"]);
+                }
+                found.results.push(Outcome {
+                    id: take_text(&mut fields, "tool_use_id"),
+                    value: read(content, true, &at.key("content"))?.value,
+                });
+            }
             other => {
                 return Err(Error::new(format!(
                     "a content block has type `{other}`; only `text`, `thinking`, `tool_use` and \
@@ -97,6 +111,7 @@ fn join(blocks: Vec<Value>) -> Result<Content> {
                 )));
             }
         }
+        at.leave(&fields, HARMLESS)?;
     }
     let alone = found.calls.is_empty() && found.results.is_empty();
     found.value = match text {
@@ -106,12 +121,8 @@ fn join(blocks: Vec<Value>) -> Result<Content> {
     Ok(found)
 }
 
-fn result(value: Value) -> Result<Value> {
-    Ok(read(value, true)?.value)
-}
-
 fn take_text(fields: &mut Map<String, Value>, key: &str) -> Option<String> {
-    match fields.shift_remove(key) {
+    match take(fields, &[key]) {
         Some(Value::String(text)) => Some(text),
         _ => None,
     }

@@ -2,38 +2,61 @@
 
 use super::{
     calls::{self, Linked},
-    content, pairs,
+    content,
+    keys::{At, take},
+    marks::{Marks, RowMarks},
+    pairs,
     row::{columns, kind},
 };
 use apus_sdk::{Error, Message, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const ROLE: [&str; 2] = ["role", "from"];
 const CONTENT: [&str; 2] = ["content", "value"];
 const THINKING: [&str; 3] = ["thinking", "reasoning_content", "reasoning"];
+/// Who or what a message comes from.
+const HARMLESS: &[&str] = &[
+    "name",
+    "id",
+    "tool_call_id",
+    "index",
+    "model",
+    "timestamp",
+    "created_at",
+    "finish_reason",
+    "stop_reason",
+    "usage",
+];
 
 /// Reads a list of messages. As in ms-swift, a first entry with neither role nor content makes it a
 /// list of pairs.
 ///
 /// # Errors
 /// The number of the message (from 1), what was found and what was expected.
-pub fn read_all(items: Vec<Value>) -> Result<Vec<Message>> {
+pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Message>> {
     let Some(first) = items.first() else {
         return Err("the list of messages is empty".into());
     };
     if pairs::is_pair(first) {
-        return pairs::read_all(&items);
+        return pairs::read_all(items, marks, at);
     }
+    marks.fit(items.len(), "messages")?;
     let mut messages = Vec::with_capacity(items.len());
     for (i, item) in items.into_iter().enumerate() {
         let number = |error| Error::new(format!("message {}: {error}", i + 1));
-        read(item, &mut messages).map_err(number)?;
+        let marks = |own| marks.of(i, own);
+        read(item, marks, &at.item(i), &mut messages).map_err(number)?;
     }
     calls::one_by_one(messages)
 }
 
 /// Adds the message of one entry; results of tools that stand inside it become messages before it.
-fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
+fn read(
+    item: Value,
+    marks: impl FnOnce(Marks) -> Result<Marks>,
+    at: &At,
+    out: &mut Vec<Linked>,
+) -> Result<()> {
     let Value::Object(mut fields) = item else {
         return Err(Error::new(format!(
             "must be an object, found {}",
@@ -51,13 +74,15 @@ fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     };
     let role = role(&name)?;
     let is_tool = role == "tool";
-    let mut calls = calls::read_all(take(&mut fields, &["tool_calls"]))?;
+    let marks = marks(Marks::take(&mut fields)?)?;
+    let calls_at = at.key("tool_calls");
+    let mut calls = calls::read_all(take(&mut fields, &["tool_calls"]), &calls_at)?;
     let mut found = match take(&mut fields, &CONTENT) {
         Some(value) if is_call(&name) => content::Content {
             value,
             ..content::Content::default()
         },
-        Some(value) => content::read(value, is_tool)?,
+        Some(value) => content::read(value, is_tool, &at.key("content"))?,
         None if !calls.is_empty() || fields.contains_key("content") => content::Content::default(),
         None => {
             return Err(Error::new(format!(
@@ -68,7 +93,8 @@ fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     };
     calls.append(&mut found.calls);
     if is_call(&name) {
-        calls = vec![calls::read_content(std::mem::take(&mut found.value))?];
+        let value = std::mem::take(&mut found.value);
+        calls.push(calls::read_content(value, &at.key("content"))?);
     }
     if !calls.is_empty() && role != "assistant" {
         return Err(Error::new(format!(
@@ -77,24 +103,30 @@ fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     }
     let has_results = !found.results.is_empty();
     for result in found.results {
+        let mut message = Message {
+            role: "tool".to_owned(),
+            content: result.value,
+            ..Message::default()
+        };
+        write(&marks, &mut message, at);
         out.push(Linked {
-            message: Message {
-                role: "tool".to_owned(),
-                content: result.value,
-                ..Message::default()
-            },
+            message,
             ids: vec![result.id],
         });
     }
     if has_results && found.value.is_null() {
-        return Ok(());
+        return at.leave(&fields, HARMLESS);
     }
     let mut ids: Vec<Option<String>> = calls.iter().map(|call| call.id.clone()).collect();
     if is_tool && let Some(Value::String(id)) = take(&mut fields, &["tool_call_id"]) {
         ids.push(Some(id));
     }
-    let thinking = match take(&mut fields, &THINKING) {
-        None => found.thinking,
+    let speaks = role == "assistant";
+    if found.thinking.is_some() && !speaks {
+        at.note(&format!("content[].thinking ({role})"), false);
+    }
+    let thinking = match take(&mut fields, if speaks { &THINKING } else { &[] }) {
+        None => found.thinking.filter(|_| speaks),
         Some(Value::String(text)) => Some(text),
         Some(other) => {
             return Err(Error::new(format!(
@@ -106,25 +138,24 @@ fn read(item: Value, out: &mut Vec<Linked>) -> Result<()> {
     if found.value.is_null() && calls.is_empty() && !is_tool {
         return Err("`content` is null".into());
     }
-    let message = Message {
+    let mut message = Message {
         role: role.to_owned(),
         content: found.value,
         channel: None,
         thinking,
         tool_calls: calls.into_iter().map(|call| call.call).collect(),
-        loss: flag(take(&mut fields, &["loss"]))?,
-        loss_scale: weight(take(&mut fields, &["loss_scale"]))?,
+        ..Message::default()
     };
+    write(&marks, &mut message, at);
     out.push(Linked { message, ids });
-    Ok(())
+    at.leave(&fields, HARMLESS)
 }
 
-/// The first of these keys whose value is not null.
-fn take(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
-    let name = names
-        .iter()
-        .find(|name| fields.get(**name).is_some_and(|value| !value.is_null()))?;
-    fields.shift_remove(*name)
+/// Writes marks into a message, and notes one that cannot be obeyed.
+pub fn write(marks: &Marks, message: &mut Message, at: &At) {
+    if let Some(mark) = marks.write(message) {
+        at.note(&format!("{mark} ({})", message.role), false);
+    }
 }
 
 fn is_call(name: &str) -> bool {
@@ -151,27 +182,4 @@ fn role(name: &str) -> Result<&'static str> {
             )));
         }
     })
-}
-
-fn flag(value: Option<Value>) -> Result<Option<bool>> {
-    match value {
-        None => Ok(None),
-        Some(Value::Bool(flag)) => Ok(Some(flag)),
-        Some(Value::Number(n)) => Ok(Some(n.as_f64().is_some_and(|n| n != 0.0))),
-        Some(other) => Err(Error::new(format!(
-            "`loss` must be true or false, found {}",
-            kind(&other)
-        ))),
-    }
-}
-
-fn weight(value: Option<Value>) -> Result<Option<f64>> {
-    match value.as_ref().map(|value| (value, value.as_f64())) {
-        None => Ok(None),
-        Some((_, Some(weight))) if (weight as f32).is_finite() && weight >= 0.0 => Ok(Some(weight)),
-        Some((found, _)) => Err(Error::new(format!(
-            "`loss_scale` must be a number from 0 to {:e}, found {found}",
-            f32::MAX
-        ))),
-    }
 }

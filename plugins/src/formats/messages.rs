@@ -6,15 +6,17 @@
 //! and per message `loss` and `loss_scale`.
 
 use super::{
+    keys::{At, noting},
+    marks::RowMarks,
     message,
     row::{columns, conversation, first, list},
 };
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
+use apus_sdk::{Converted, DatasetFormat, Error, Result, Row, Sample, options, register};
 
 const COLUMNS: [&str; 3] = ["messages", "conversations", "conversation"];
 
 options! {
-    struct Messages {
+    pub struct Messages {
         /// Whether columns may have their usual other names (conversations, system_prompt ..), in any case.
         auto_column_mapping: bool = true,
     }
@@ -28,6 +30,25 @@ impl Messages {
             false => &COLUMNS[..1],
         }
     }
+
+    fn read(&self, row: &mut Row, at: &At) -> Result<Vec<Sample>> {
+        messages(row, self.columns(), self.auto_column_mapping, at)
+    }
+}
+
+/// The conversation of a row whose messages stand in the first of these columns.
+///
+/// # Errors
+/// No such column, or what is wrong with a message or with another column.
+pub fn messages(row: &mut Row, names: &[&'static str], auto: bool, at: &At) -> Result<Vec<Sample>> {
+    let Some((name, value)) = first(row, names) else {
+        return Err(missing(row, names));
+    };
+    let in_column = |error| Error::new(format!("column `{name}`: {error}"));
+    let marks = RowMarks::take(row)?;
+    let items = list(name, value)?;
+    let messages = message::read_all(items, &marks, &at.key(name)).map_err(in_column)?;
+    conversation(row, messages, auto, at)
 }
 
 impl DatasetFormat for Messages {
@@ -40,17 +61,16 @@ impl DatasetFormat for Messages {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        let Some((name, value)) = first(&row, self.columns()) else {
-            return Err(missing(&row, self.columns()));
-        };
-        let in_column = |error| Error::new(format!("column `{name}`: {error}"));
-        let messages = message::read_all(list(name, value)?).map_err(in_column)?;
-        conversation(&row, messages, self.auto_column_mapping)
+        Ok(self.convert_noting(row)?.samples)
+    }
+
+    fn convert_noting(&self, row: Row) -> Result<Converted> {
+        noting(row, &[], |row, at| self.read(row, at))
     }
 }
 
 /// The error of a row without messages under any of these names.
-pub fn missing(row: &Row, names: &[&str]) -> Error {
+fn missing(row: &Row, names: &[&str]) -> Error {
     let null = names.iter().find(|name| row.contains_key(**name));
     Error::new(match (null, names) {
         (Some(null), _) => format!("column `{null}` is null, expected a list of messages"),

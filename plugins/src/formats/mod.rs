@@ -3,7 +3,9 @@
 mod alpaca;
 mod calls;
 mod content;
+mod keys;
 mod literal;
+mod marks;
 mod message;
 mod messages;
 mod pairs;

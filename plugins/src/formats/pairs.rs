@@ -1,6 +1,11 @@
 //! ShareGPT's older form, one entry a round: `[{"human": "..", "assistant": ".."}, ..]`.
 
-use super::row::{columns, first, kind};
+use super::{
+    keys::{At, take},
+    marks::{Marks, RowMarks},
+    message::write,
+    row::{columns, kind},
+};
 use apus_sdk::{Error, Message, Result};
 use serde_json::Value;
 
@@ -14,33 +19,41 @@ pub fn is_pair(item: &Value) -> bool {
     (any(&USER) || any(&ASSISTANT)) && !any(&["role", "from", "content", "value"])
 }
 
-/// Reads the rounds.
+/// Reads the rounds. What a round or the row marks is the round's answer.
 ///
 /// # Errors
-/// A round without one of its two texts, by its number (from 1).
-pub fn read_all(items: &[Value]) -> Result<Vec<Message>> {
+/// A round without one of its two texts, by its number (from 1), or a mark that is none.
+pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Message>> {
+    marks.fit(items.len(), "pairs")?;
     let mut messages = Vec::with_capacity(2 * items.len());
-    for (i, item) in items.iter().enumerate() {
-        let Value::Object(fields) = item else {
+    for (i, item) in items.into_iter().enumerate() {
+        let number = |error| Error::new(format!("pair {}: {error}", i + 1));
+        let Value::Object(mut fields) = item else {
             return Err(Error::new(format!(
                 "pair {} must be an object, found {}",
                 i + 1,
-                kind(item)
+                kind(&item)
             )));
         };
+        let marks = Marks::take(&mut fields).and_then(|own| marks.of(i, own));
+        let marks = marks.map_err(number)?;
+        let at = at.item(i);
         for (role, names) in [("user", &USER[..]), ("assistant", &ASSISTANT[..])] {
-            match first(fields, names) {
-                Some((_, Value::String(text))) => messages.push(Message::new(role, text.as_str())),
-                _ => {
-                    return Err(Error::new(format!(
-                        "pair {} needs text under `human` (or `user`) and `assistant` (or `gpt`, \
-                         `bot`), found {}",
-                        i + 1,
-                        columns(fields)
-                    )));
-                }
+            let Some(Value::String(text)) = take(&mut fields, names) else {
+                return Err(Error::new(format!(
+                    "pair {} needs text under `human` (or `user`) and `assistant` (or `gpt`, \
+                     `bot`), found {}",
+                    i + 1,
+                    columns(&fields)
+                )));
+            };
+            let mut message = Message::new(role, text);
+            if role == "assistant" {
+                write(&marks, &mut message, &at);
             }
+            messages.push(message);
         }
+        at.leave(&fields, &["id"]).map_err(number)?;
     }
     Ok(messages)
 }

@@ -2,8 +2,13 @@
 //! `ResponsePreprocessor`), with earlier rounds in `history`. A row with no more than a `text` is
 //! an answer to nothing: all of it is trained.
 
-use super::row::{columns, conversation, kind, pick, text};
-use apus_sdk::{DatasetFormat, Error, Message, Result, Row, Sample, options, register};
+use super::{
+    keys::{At, has_value, noting, take},
+    marks::{Marks, RowMarks},
+    message::write,
+    row::{columns, conversation, kind, pick, text},
+};
+use apus_sdk::{Converted, DatasetFormat, Error, Message, Result, Row, Sample, options, register};
 use serde_json::Value;
 
 const QUERY: [&str; 6] = [
@@ -29,7 +34,7 @@ const RESPONSE: [&str; 11] = [
 ];
 
 options! {
-    struct QueryResponse {
+    pub struct QueryResponse {
         /// Whether columns may have their usual other names (prompt, answer ..), in any case.
         auto_column_mapping: bool = true,
     }
@@ -53,9 +58,16 @@ impl DatasetFormat for QueryResponse {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+        Ok(self.convert_noting(row)?.samples)
+    }
+
+    fn convert_noting(&self, row: Row) -> Result<Converted> {
         let auto = self.auto_column_mapping;
-        let query = text(&row, &QUERY, auto)?;
-        rounds(&row, query, response(&row, auto)?, auto)
+        noting(row, &[], |row, at| {
+            let query = text(row, &QUERY, auto)?;
+            let response = response(row, auto, at)?;
+            rounds(row, query, response, auto, at)
+        })
     }
 }
 
@@ -63,10 +75,10 @@ impl DatasetFormat for QueryResponse {
 ///
 /// # Errors
 /// Anything else, or several columns that could be meant.
-pub fn response(row: &Row, auto: bool) -> Result<Option<String>> {
+pub fn response(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
     match pick(row, &RESPONSE, auto)? {
         None => Ok(None),
-        Some((name, value)) => answer(name, value).map(Some),
+        Some((name, value)) => answer(&name, value, at).map(Some),
     }
 }
 
@@ -74,18 +86,23 @@ pub fn response(row: &Row, auto: bool) -> Result<Option<String>> {
 ///
 /// # Errors
 /// Anything else.
-pub fn answer(name: &str, value: &Value) -> Result<String> {
+pub fn answer(name: &str, value: Value, at: &At) -> Result<String> {
     match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Array(answers) => match answers.first() {
-            Some(Value::String(text)) => Ok(text.clone()),
+        Value::String(text) => Ok(text),
+        Value::Array(mut answers) => match answers.first_mut().map(Value::take) {
+            Some(Value::String(text)) => {
+                if has_value(&Value::Array(answers)) {
+                    at.note(&format!("{name}: all but the first"), false);
+                }
+                Ok(text)
+            }
             _ => Err(Error::new(format!(
                 "column `{name}` is a list whose first entry is not text"
             ))),
         },
         other => Err(Error::new(format!(
             "column `{name}` must be text, found {}",
-            kind(other)
+            kind(&other)
         ))),
     }
 }
@@ -95,11 +112,13 @@ pub fn answer(name: &str, value: &Value) -> Result<String> {
 /// # Errors
 /// A history that is not a list of pairs; nothing at all in the row.
 pub fn rounds(
-    row: &Row,
+    row: &mut Row,
     query: Option<String>,
     response: Option<String>,
     auto: bool,
+    at: &At,
 ) -> Result<Vec<Sample>> {
+    let marks = RowMarks::take(row)?;
     let mut messages = Vec::new();
     for (user, assistant) in history(row)? {
         messages.extend(user.map(|text| Message::new("user", text)));
@@ -113,13 +132,17 @@ pub fn rounds(
             columns(row)
         )));
     }
-    conversation(row, messages, auto)
+    marks.fit(messages.len(), "messages")?;
+    for (i, message) in messages.iter_mut().enumerate() {
+        write(&marks.of(i, Marks::default())?, message, at);
+    }
+    conversation(row, messages, auto, at)
 }
 
 type Round = (Option<String>, Option<String>);
 
-fn history(row: &Row) -> Result<Vec<Round>> {
-    let value = row.get("history").unwrap_or(&Value::Null);
+fn history(row: &mut Row) -> Result<Vec<Round>> {
+    let value = take(row, &["history"]).unwrap_or_default();
     let items = super::row::list("history", value)?;
     let round = |(i, item): (usize, Value)| match item {
         Value::Array(pair) => match <[Value; 2]>::try_from(pair) {

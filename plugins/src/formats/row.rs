@@ -1,5 +1,6 @@
 //! What the formats share: columns of a row that mean the same in each of them.
 
+use super::keys::{At, take};
 use apus_sdk::{Conversation, Error, Message, Result, Row, Sample};
 use serde_json::{Map, Value, json};
 
@@ -25,57 +26,52 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The first of these columns that is there and not null, with its name.
-pub fn first<'a>(row: &'a Row, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
-    let found = |name: &'static str| Some((name, row.get(name)?));
-    let mut all = names.iter().filter_map(|name| found(name));
-    all.find(|(_, value)| !value.is_null())
+/// Takes the first of these columns that is there and not null, with its name.
+pub fn first(row: &mut Row, names: &[&'static str]) -> Option<(&'static str, Value)> {
+    let name = names
+        .iter()
+        .find(|name| row.get(**name).is_some_and(|value| !value.is_null()))?;
+    Some((name, row.get_mut(*name)?.take()))
 }
 
-/// The column that holds what `names[0]` means: that name itself, else with `auto` any of its names, in
-/// any case; of several others none is better than the rest.
+/// Takes the column that holds what `names[0]` means: that name itself, else with `auto` any of its names,
+/// in any case; of several others none is better than the rest.
 ///
 /// # Errors
 /// Several columns that could be meant.
-pub fn pick<'a>(row: &'a Row, names: &[&str], auto: bool) -> Result<Option<(&'a str, &'a Value)>> {
-    let exact = names.first().and_then(|name| row.get_key_value(*name));
-    let meant = |name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if let Some((name, value)) = exact.filter(|(_, value)| !value.is_null()) {
-        return Ok(Some((name, value)));
-    }
-    if !auto {
-        return Ok(None);
-    }
+pub fn pick(row: &mut Row, names: &[&str], auto: bool) -> Result<Option<(String, Value)>> {
+    let own = *names.first().unwrap_or(&"");
+    let is_own = row.get(own).is_some_and(|value| !value.is_null());
+    let meant = |name: &str| match auto && !is_own {
+        true => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+        false => name == own,
+    };
     let mut found = row
-        .iter()
-        .filter(|(name, value)| !value.is_null() && meant(name))
-        .map(|(name, value)| (name.as_str(), value));
-    let Some(one) = found.next() else {
+        .iter_mut()
+        .filter(|(name, value)| !value.is_null() && meant(name));
+    let Some((name, value)) = found.next() else {
         return Ok(None);
     };
     match found.next() {
-        None => Ok(Some(one)),
+        None => Ok(Some((name.clone(), value.take()))),
         Some((other, _)) => Err(Error::new(format!(
-            "columns `{}` and `{other}` could both be the `{}`; rename the one that is meant to `{}` \
-             (with --columns)",
-            one.0,
-            names.first().unwrap_or(&""),
-            names.first().unwrap_or(&"")
+            "columns `{name}` and `{other}` could both be the `{own}`; rename the one that is meant to \
+             `{own}` (with --columns)"
         ))),
     }
 }
 
-/// The text of the column that [`pick`] finds.
+/// Takes the text of the column that [`pick`] finds.
 ///
 /// # Errors
 /// A value that is not text, or several columns that could be meant.
-pub fn text(row: &Row, names: &[&str], auto: bool) -> Result<Option<String>> {
+pub fn text(row: &mut Row, names: &[&str], auto: bool) -> Result<Option<String>> {
     match pick(row, names, auto)? {
         None => Ok(None),
-        Some((_, Value::String(text))) => Ok(Some(text.clone())),
+        Some((_, Value::String(text))) => Ok(Some(text)),
         Some((name, other)) => Err(Error::new(format!(
             "column `{name}` must be text, found {}",
-            kind(other)
+            kind(&other)
         ))),
     }
 }
@@ -84,12 +80,12 @@ pub fn text(row: &Row, names: &[&str], auto: bool) -> Result<Option<String>> {
 ///
 /// # Errors
 /// Text that is neither, or anything that is not a list.
-pub fn list(name: &str, value: &Value) -> Result<Vec<Value>> {
+pub fn list(name: &str, value: Value) -> Result<Vec<Value>> {
     match value {
         Value::Null => Ok(Vec::new()),
-        Value::Array(items) => Ok(items.clone()),
+        Value::Array(items) => Ok(items),
         Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),
-        Value::String(text) => match super::literal::read(text) {
+        Value::String(text) => match super::literal::read(&text) {
             Ok(Value::Array(items)) => Ok(items),
             Ok(other) => Err(Error::new(format!(
                 "column `{name}` must be a list, found the text of {}",
@@ -101,7 +97,7 @@ pub fn list(name: &str, value: &Value) -> Result<Vec<Value>> {
         },
         other => Err(Error::new(format!(
             "column `{name}` must be a list, found {}",
-            kind(other)
+            kind(&other)
         ))),
     }
 }
@@ -132,47 +128,69 @@ fn refuse_media(row: &Row) -> Result<()> {
 ///
 /// # Errors
 /// A column of the wrong type, or media.
-pub fn conversation(row: &Row, mut messages: Vec<Message>, auto: bool) -> Result<Vec<Sample>> {
+pub fn conversation(
+    row: &mut Row,
+    mut messages: Vec<Message>,
+    auto: bool,
+    at: &At,
+) -> Result<Vec<Sample>> {
     refuse_media(row)?;
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");
-    let system = text(row, &["system", "system_prompt"], auto)?;
-    if let Some(system) = system.filter(|system| !system.is_empty() && !has_system) {
+    if !has_system
+        && let Some(system) = text(row, &["system", "system_prompt"], auto)?
+        && !system.is_empty()
+    {
         messages.insert(0, Message::new("system", system));
     }
-    let template_kwargs = match row.get("chat_template_kwargs") {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::Object(kwargs)) => kwargs.clone(),
+    let template_kwargs = match take(row, &["chat_template_kwargs"]) {
+        None => Map::new(),
+        Some(Value::Object(kwargs)) => kwargs,
         Some(other) => {
             return Err(Error::new(format!(
                 "column `chat_template_kwargs` must be an object, found {}",
-                kind(other)
+                kind(&other)
             )));
         }
     };
     Ok(vec![Sample::Conversation(Conversation {
         messages,
-        tools: tools(row)?,
+        tools: tools(row, &at.key("tools"))?,
         template_kwargs,
         channel: text(row, &["channel"], auto)?,
     })])
 }
 
 /// Tool definitions in OpenAI's form; a bare function is wrapped.
-fn tools(row: &Row) -> Result<Vec<Value>> {
-    let wrap = |tool: Value| match tool {
-        Value::Object(ref fields) if fields.contains_key("function") => Ok(tool),
-        Value::Object(fields) if fields.contains_key("name") => {
-            Ok(json!({"type": "function", "function": fields}))
+fn tools(row: &mut Row, at: &At) -> Result<Vec<Value>> {
+    let tools = list("tools", take(row, &["tools"]).unwrap_or_default())?;
+    let tools = tools.into_iter().enumerate();
+    tools.map(|(i, value)| tool(value, &at.item(i))).collect()
+}
+
+/// What is read of a function. What else it has goes to the chat template, which writes nothing of it.
+const FUNCTION: [&str; 3] = ["name", "description", "parameters"];
+
+fn tool(value: Value, at: &At) -> Result<Value> {
+    match &value {
+        Value::Object(fields) if fields.contains_key("function") => {
+            at.leave_beside(fields, &["type", "function"], &[])?;
+            if let Some(Value::Object(function)) = fields.get("function") {
+                let at = at.key("function");
+                at.leave_beside(function, &FUNCTION, &["strict"])?;
+            }
+            Ok(value)
+        }
+        Value::Object(function) if function.contains_key("name") => {
+            at.leave_beside(function, &FUNCTION, &["strict", "type"])?;
+            Ok(json!({"type": "function", "function": value}))
         }
         other => Err(Error::new(format!(
             "an entry of `tools` must be {{\"type\": \"function\", \"function\": {{\"name\": ..}}}}, \
              found {other}"
         ))),
-    };
-    let tools = row.get("tools").unwrap_or(&Value::Null);
-    list("tools", tools)?.into_iter().map(wrap).collect()
+    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,8 @@
 //! The other form, `{"conversations": [{"from": "human", "value": ".."}, ..]}`, is one of
 //! `messages` too; both formats read both, and this one names a file for what it is.
 
-use super::{
-    message,
-    messages::missing,
-    row::{conversation, first, list},
-};
-use apus_sdk::{DatasetFormat, Error, Result, Row, Sample, options, register};
+use super::{keys::noting, messages::messages};
+use apus_sdk::{Converted, DatasetFormat, Result, Row, Sample, options, register};
 
 const COLUMNS: [&str; 3] = ["conversations", "conversation", "messages"];
 
@@ -21,7 +17,9 @@ options! {
 
 impl DatasetFormat for ShareGpt {
     fn recognises(&self, columns: &[&str]) -> bool {
-        columns.contains(&"conversations") || columns.contains(&"conversation")
+        // Beside messages of their own, these are another copy.
+        !columns.contains(&"messages")
+            && (columns.contains(&"conversations") || columns.contains(&"conversation"))
     }
 
     fn rank(&self) -> i32 {
@@ -29,12 +27,12 @@ impl DatasetFormat for ShareGpt {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        let Some((name, value)) = first(&row, &COLUMNS) else {
-            return Err(missing(&row, &COLUMNS));
-        };
-        let in_column = |error| Error::new(format!("column `{name}`: {error}"));
-        let messages = message::read_all(list(name, value)?).map_err(in_column)?;
-        conversation(&row, messages, self.auto_column_mapping)
+        Ok(self.convert_noting(row)?.samples)
+    }
+
+    fn convert_noting(&self, row: Row) -> Result<Converted> {
+        let auto = self.auto_column_mapping;
+        noting(row, &[], |row, at| messages(row, &COLUMNS, auto, at))
     }
 }
 

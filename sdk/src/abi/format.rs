@@ -2,7 +2,7 @@
 
 use super::guard::guard;
 use super::object::{Imported, component, to_json};
-use crate::{DatasetFormat, Result, Row, Sample, Wire};
+use crate::{Converted, DatasetFormat, Result, Row, Sample, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString};
@@ -66,5 +66,12 @@ impl DatasetFormat for Imported<FormatTableRef> {
             .origin
             .took("convert", unsafe { call(this, text.into()) })?;
         serde_json::from_str(&json).map_err(|error| self.origin.failed("convert", &error))
+    }
+
+    fn convert_text_noting(&self, text: &str) -> Result<Converted> {
+        Ok(Converted {
+            samples: self.convert_text(text)?,
+            left: None,
+        })
     }
 }

@@ -136,7 +136,12 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     }
     let mut reasoning = train.report.reasoning;
     reasoning += val.report.reasoning;
-    for note in reasoning.notes() {
+    let notes = [
+        reasoning.notes(),
+        train.report.unsaid(),
+        val.report.unsaid(),
+    ];
+    for note in notes.concat() {
         info!("data: {note}");
     }
     let stream = StreamOptions {

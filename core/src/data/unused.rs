@@ -1,0 +1,109 @@
+//! What the rows of a file hold that is not used, counted and named. Columns of a table are few, keys of
+//! messages may be anything, so that only so many names are kept.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How many names are kept.
+const NAMES: usize = 50;
+
+/// What is not used of a file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unused {
+    names: BTreeMap<String, Seen>,
+    /// Rows with other names than these.
+    more: usize,
+    /// Whether the format does not say what it uses.
+    unsaid: bool,
+}
+
+/// The rows that have something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    rows: usize,
+    /// The first of them in the order of the file.
+    line: usize,
+}
+
+impl Unused {
+    /// Counts what is not used of a row; `None` where its format does not say. Returns what is named for the
+    /// first time.
+    pub fn count<'a>(&mut self, line: usize, names: Option<&'a [String]>) -> Vec<&'a str> {
+        self.unsaid |= names.is_none();
+        let mut news = Vec::new();
+        for name in names.unwrap_or_default() {
+            if let Some(seen) = self.names.get_mut(name) {
+                seen.rows += 1;
+                seen.line = seen.line.min(line);
+            } else if self.names.len() < NAMES {
+                self.names.insert(name.clone(), Seen { rows: 1, line });
+                news.push(name.as_str());
+            } else {
+                self.more += 1;
+            }
+        }
+        news
+    }
+
+    /// Whether this was counted.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    /// Whether the format does not say what it uses, so that all of a row counts as used.
+    pub fn unsaid(&self) -> bool {
+        self.unsaid
+    }
+
+    /// `a (3 rows, first in line 7), b (1 row, line 2)`; `None` if all is used.
+    pub fn line(&self) -> Option<String> {
+        let one = |(name, seen): (&String, &Seen)| match seen.rows {
+            1 => format!("{name} (1 row, line {})", seen.line),
+            rows => format!("{name} ({rows} rows, first in line {})", seen.line),
+        };
+        let mut parts: Vec<String> = self.names.iter().map(one).collect();
+        if self.more > 0 {
+            parts.push(format!("other names ({} times)", self.more));
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_counted_and_bounded() {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let mut unused = Unused::default();
+        assert_eq!(unused.count(9, Some(&names(&["a", "b"]))), ["a", "b"]);
+        assert_eq!(unused.count(3, Some(&names(&["a"]))), [""; 0]);
+        assert_eq!(
+            unused.line().unwrap(),
+            "a (2 rows, first in line 3), b (1 row, line 9)"
+        );
+        assert!(unused.has("a") && !unused.has("c") && !unused.unsaid());
+        unused.count(1, None);
+        assert!(unused.unsaid());
+        for i in 0..10 * NAMES {
+            unused.count(i, Some(&names(&[&format!("key{i}")])));
+        }
+        assert_eq!(unused.names.len(), NAMES);
+        let said = unused.line().unwrap();
+        assert!(said.ends_with(", other names (452 times)"), "{said}");
+    }
+
+    #[test]
+    fn nothing_is_said_where_all_is_used() {
+        let mut unused = Unused::default();
+        unused.count(1, Some(&[]));
+        assert_eq!((unused.line(), unused.unsaid()), (None, false));
+    }
+}

@@ -1,0 +1,254 @@
+//! The closed world of a row: each of its keys that has a value is read, known to change nothing, a mark of
+//! what is trained, or noted.
+//!
+//! Whoever reads a key takes it out of its object, and gives [`At::leave`] what is left of the object in
+//! the end. So the name of a key that is read stands where it is read, and in no list beside it.
+
+use super::marks;
+use apus_sdk::{Converted, Error, Left, Result, Row, Sample};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+
+/// Columns that say which row it is and where it comes from.
+const OF_ROWS: &[&str] = &[
+    "id",
+    "_id",
+    "idx",
+    "index",
+    "uid",
+    "uuid",
+    "row_id",
+    "conversation_id",
+    "prompt_id",
+    "__index_level_0__",
+    "name",
+    "source",
+    "dataset",
+    "split",
+    "url",
+    "license",
+    "language",
+    "lang",
+    "timestamp",
+    "created",
+    "created_at",
+    "meta",
+    "metadata",
+];
+
+/// Where in a row a reader is, and what was left unread up to there.
+pub struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+    left: &'a RefCell<Vec<Left>>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Row,
+    Key(&'a str),
+    Item(usize),
+}
+
+/// Reads a row and notes what is left of it. `harmless` are columns that are known besides those of any row.
+///
+/// # Errors
+/// Those of `read`.
+pub fn noting(
+    mut row: Row,
+    harmless: &[&str],
+    read: impl FnOnce(&mut Row, &At) -> Result<Vec<Sample>>,
+) -> Result<Converted> {
+    let left = RefCell::default();
+    let at = At {
+        parent: None,
+        step: Step::Row,
+        left: &left,
+    };
+    let samples = read(&mut row, &at)?;
+    at.leave(&row, &[OF_ROWS, harmless].concat())?;
+    Ok(Converted {
+        samples,
+        left: Some(left.into_inner()),
+    })
+}
+
+impl<'a> At<'a> {
+    /// The value of a key of this object.
+    pub fn key(&'a self, name: &'a str) -> At<'a> {
+        self.step(Step::Key(name))
+    }
+
+    /// An item of this list, from 0.
+    pub fn item(&'a self, index: usize) -> At<'a> {
+        self.step(Step::Item(index))
+    }
+
+    fn step(&'a self, step: Step<'a>) -> At<'a> {
+        At {
+            parent: Some(self),
+            step,
+            left: self.left,
+        }
+    }
+
+    /// Notes what was not taken out of the object at this place, but for what has no value. `harmless` are
+    /// names that are known here and change nothing.
+    ///
+    /// # Errors
+    /// A mark of what is trained: it was not read, so it cannot be obeyed.
+    pub fn leave(&self, fields: &Map<String, Value>, harmless: &[&str]) -> Result<()> {
+        self.leave_beside(fields, &[], harmless)
+    }
+
+    /// As [`Self::leave`], for an object that goes on as it is: `used` are the names that are read later.
+    ///
+    /// # Errors
+    /// As [`Self::leave`].
+    pub fn leave_beside(
+        &self,
+        fields: &Map<String, Value>,
+        used: &[&str],
+        harmless: &[&str],
+    ) -> Result<()> {
+        let left = fields.iter().filter(|(_, value)| has_value(value));
+        for (name, _) in left.filter(|(name, _)| !used.contains(&name.as_str())) {
+            if marks::NAMES.contains(&name.as_str()) {
+                return Err(Error::new(format!(
+                    "`{}` says what is trained, but cannot be obeyed there: such a mark belongs to a message \
+                     or to the row",
+                    self.key(name).path()
+                )));
+            }
+            self.note(name, harmless.contains(&name.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Notes one key of the object at this place.
+    pub fn note(&self, name: &str, harmless: bool) {
+        let path = self.key(name).path();
+        self.left.borrow_mut().push(Left { path, harmless });
+    }
+
+    fn path(&self) -> String {
+        let before = self.parent.map(At::path).unwrap_or_default();
+        match self.step {
+            Step::Row => before,
+            Step::Key(name) if before.is_empty() => name.to_owned(),
+            Step::Key(name) => format!("{before}.{name}"),
+            Step::Item(index) => format!("{before}[{index}]"),
+        }
+    }
+}
+
+/// Whether there is anything in it that could be lost: null, empty text and what holds no more than these
+/// is how tables write that there is nothing.
+pub fn has_value(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => items.iter().any(has_value),
+        Value::Object(fields) => fields.values().any(has_value),
+    }
+}
+
+/// Takes the first of these keys whose value is not null.
+pub fn take(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
+    let name = names
+        .iter()
+        .find(|name| fields.get(**name).is_some_and(|value| !value.is_null()))?;
+    fields.get_mut(*name).map(Value::take)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{alpaca::Alpaca, messages::Messages, query_response::QueryResponse};
+    use super::*;
+    use apus_sdk::DatasetFormat;
+    use serde_json::json;
+
+    /// What is left of a row: names that are not used, and harmless ones.
+    fn left(format: &dyn DatasetFormat, row: Value) -> (Vec<String>, Vec<String>) {
+        let Value::Object(row) = row else {
+            panic!("a row is an object")
+        };
+        let left = format.convert_noting(row).unwrap().left.unwrap();
+        let (known, unused): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.harmless);
+        let paths = |left: Vec<Left>| left.into_iter().map(|left| left.path).collect();
+        (paths(unused), paths(known))
+    }
+
+    #[test]
+    fn what_is_not_read_is_left_wherever_it_stands() {
+        let row = json!({"messages": [
+            {"role": "user", "content": [{"type": "text", "text": "q", "lang": "en"}], "name": "Ann", "mood": "bad",
+             "thinking": "t"},
+            {"role": "assistant", "content": "a", "tool_calls": [
+                {"id": "1", "type": "function", "index": 0, "extra": 1,
+                 "function": {"name": "f", "arguments": {"any": 1}, "output": "o"}}],
+             "none": null, "empty": [], "nothing": {"a": null, "b": ""}},
+            {"role": "tool", "content": {"any": {"thing": 1}}, "tool_call_id": "1"},
+         ],
+         "tools": [{"type": "function", "cached": true,
+                    "function": {"name": "f", "parameters": {"type": "object"}, "return": {"type": "string"}}}],
+         "conversations": [{"from": "human", "value": "q"}], "difficulty": 0, "id": 7, "source": "web",
+         "chat_template_kwargs": {"reasoning_effort": "low"}, "images": []});
+        let (unused, known) = left(&Messages::default(), row);
+        assert_eq!(
+            unused,
+            [
+                "messages[0].content[0].lang",
+                "messages[0].mood",
+                "messages[0].thinking",
+                "messages[1].tool_calls[0].function.output",
+                "messages[1].tool_calls[0].extra",
+                "tools[0].cached",
+                "tools[0].function.return",
+                "conversations",
+                "difficulty",
+            ]
+        );
+        assert_eq!(
+            known,
+            [
+                "messages[0].name",
+                "messages[1].tool_calls[0].index",
+                "id",
+                "source"
+            ]
+        );
+    }
+
+    #[test]
+    fn columns_that_have_no_place_are_left() {
+        let row = json!({"query": "q", "prompt": "p", "response": "r", "answer": "a", "responses": ["x"]});
+        let (unused, _) = left(&QueryResponse::default(), row);
+        assert_eq!(unused, ["prompt", "answer", "responses"]);
+        let row =
+            json!({"instruction": "i", "input": "", "output": "o", "text": "i o", "history": []});
+        assert_eq!(left(&Alpaca::default(), row).0, ["text"]);
+        let row = json!({"query": "q", "answers": ["a", "b"]});
+        assert_eq!(
+            left(&QueryResponse::default(), row).0,
+            ["answers: all but the first"]
+        );
+        let messages =
+            json!([{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]);
+        let row = json!({"messages": messages, "system": "another"});
+        assert_eq!(left(&Messages::default(), row).0, ["system"]);
+    }
+
+    #[test]
+    fn a_mark_that_has_a_question_trained_is_named() {
+        let row = json!({"messages": [
+            {"role": "user", "content": "q", "loss": true},
+            {"role": "assistant", "content": "a", "loss": true},
+            {"role": "user", "content": "q", "loss": false}]});
+        assert_eq!(
+            left(&Messages::default(), row).0,
+            ["messages[0].loss: true (user)"]
+        );
+    }
+}
