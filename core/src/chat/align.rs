@@ -194,8 +194,11 @@ impl<'a> Aligner<'a> {
 
     /// What of the assistant's messages before this one was not met.
     fn leave_out(&mut self, before: usize) -> Result<()> {
-        while let Some(slot) = self.slots.pop_front_if(|slot| slot.message < before) {
-            self.left_out(&slot)?;
+        let is_before = |slot: &Slot| slot.message < before;
+        while self.slots.front().is_some_and(is_before) {
+            if let Some(slot) = self.slots.pop_front() {
+                self.left_out(&slot)?;
+            }
         }
         Ok(())
     }
