@@ -88,6 +88,34 @@ fn every_example_in_a_run() {
     ));
 }
 
+/// What an optimizer keeps may have any shape: rows and columns of a matrix.
+#[test]
+fn state_of_other_shapes_than_the_parameters_resumes() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |name: &str, flags: &str| {
+        let out = home.path().join(name);
+        let flags = format!("--optimizer adafactor --optimizer.weight_decay 0.01 {flags}");
+        works(&sft(&out, &library("adafactor"), &flags));
+        out
+    };
+    let whole = run("whole", "");
+    let from = whole.join("checkpoint-2");
+    let rest = run(
+        "rest",
+        &format!("--resume_from_checkpoint {}", from.display()),
+    );
+    let last = |out: &Path, file: &str| fs::read(out.join("checkpoint-4").join(file)).unwrap();
+    for file in ["adapter_model.safetensors", "optimizer.safetensors"] {
+        assert!(last(&whole, file) == last(&rest, file), "{file} differs");
+    }
+    let state = last(&whole, "optimizer.safetensors");
+    let header = String::from_utf8_lossy(&state[..4000]);
+    assert!(
+        header.contains("//exp_avg_sq_row") && header.contains("//exp_avg_sq_col"),
+        "{header}"
+    );
+}
+
 /// The tutorial's command, with every component from a library, trains to the same bits.
 #[test]
 fn built_ins_loaded_instead_of_linked_in() {

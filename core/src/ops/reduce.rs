@@ -27,6 +27,15 @@ pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
     Ok(sum)
 }
 
+/// Whether all elements of all tensors of one device, f32, are finite: squares of f32 do not overflow in f64, so that
+/// their sum is finite where all of them are.
+///
+/// # Errors
+/// The device failed, or a tensor is not f32.
+pub fn finite(tensors: &[Tensor]) -> Result<bool> {
+    Ok(square_sum(tensors)?.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +47,16 @@ mod tests {
         let expected = dot(&a, &a) + dot(&b, &b);
         let found = square_sum(&[a, b]).unwrap();
         assert!((found - expected).abs() < 1e-9 * expected);
+    }
+
+    #[test]
+    fn one_element_that_is_not_finite() {
+        let large = (random(1, &[300, 70]).ones_like().unwrap() * f64::from(f32::MAX)).unwrap();
+        assert!(finite(&[large.clone(), random(2, &[5])]).unwrap());
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let bad = Tensor::new(&[0.0, bad], large.device()).unwrap();
+            assert!(!finite(&[large.clone(), bad]).unwrap());
+        }
+        assert!(finite(&[]).unwrap());
     }
 }

@@ -1,85 +1,35 @@
 //! The host of an optimizer component: gradients, clipping, learning rates, state.
 
+mod slot;
+#[cfg(test)]
+mod tests;
+
 use crate::host::{unwrap, wrap};
 use crate::model::Param;
-use crate::ops::{copy, reduce};
+use crate::ops::reduce;
 use crate::profile::{self, Group};
 use crate::registry::Named;
-use anyhow::{Context, Result, ensure};
-use apus_sdk::{Optimizer, State, StepInfo};
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::{Optimizer, StepInfo};
 use candle_core::{DType, Device, Tensor};
+use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Between the name of a parameter and the name of its state in a checkpoint.
 const SEPARATOR: &str = "//";
 
+/// Element types that an optimizer's state can have: those a component can name.
+const STATE_TYPES: [DType; 5] = [DType::F32, DType::BF16, DType::I64, DType::U32, DType::U8];
+
 /// Runs an optimizer over the model's trainable parameters.
 ///
-/// A plugin's step is all or nothing: values and state are copied before it, and put back if it fails
-/// or leaves a value that is not finite.
+/// After each step all values are finite, or the step is an error. A plugin's step is all or nothing: values and state
+/// are copied before it, and put back if it fails or leaves a value that is not finite.
 pub struct OptimizerHost {
     optimizer: Named<dyn Optimizer>,
     slots: Vec<Slot>,
     step: u64,
-}
-
-struct Slot {
-    param: Arc<Param>,
-    /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
-    lr_ratio: f64,
-    state: State,
-    backup: Option<Backup>,
-}
-
-impl Slot {
-    /// Copies value and state, into the copies of the step before where they fit.
-    fn back_up(&mut self) -> Result<()> {
-        let mut old = self.backup.take().unwrap_or_default();
-        let mut new = Backup {
-            value: Some(refreshed(old.value, &self.param.value())?),
-            state: BTreeMap::new(),
-        };
-        for (name, tensor) in self.state.iter() {
-            let copy = refreshed(old.state.remove(name), unwrap(tensor)?)?;
-            new.state.insert(name.to_owned(), copy);
-        }
-        self.backup = Some(new);
-        Ok(())
-    }
-
-    /// Puts back what [`back_up`](Self::back_up) copied.
-    fn put_back(&mut self) -> Result<()> {
-        let Some(Backup { value, state }) = self.backup.take() else {
-            return Ok(());
-        };
-        if let Some(value) = value {
-            copy::into(&self.param.value(), &value)?;
-        }
-        self.state = State::default();
-        for (name, tensor) in state {
-            self.state.insert(name, wrap(tensor));
-        }
-        Ok(())
-    }
-}
-
-/// Value and state of a parameter before a step.
-#[derive(Default)]
-struct Backup {
-    value: Option<Tensor>,
-    state: BTreeMap<String, Tensor>,
-}
-
-/// A copy of `from`, in the memory of an older one if that has its shape and type.
-fn refreshed(old: Option<Tensor>, from: &Tensor) -> Result<Tensor> {
-    match old {
-        Some(old) if old.dims() == from.dims() && old.dtype() == from.dtype() => {
-            copy::into(&old, from)?;
-            Ok(old)
-        }
-        _ => Ok(from.copy()?),
-    }
 }
 
 impl OptimizerHost {
@@ -94,14 +44,12 @@ impl OptimizerHost {
     ) -> Self {
         let slots = params
             .into_iter()
-            .map(|param| Slot {
-                lr_ratio: match lorap_lr_ratio {
+            .map(|param| {
+                let lr_ratio = match lorap_lr_ratio {
                     Some(ratio) if param.name().contains("lora_B") => ratio,
                     _ => 1.0,
-                },
-                state: State::default(),
-                backup: None,
-                param,
+                };
+                Slot::new(param, lr_ratio)
             })
             .collect();
         Self {
@@ -135,19 +83,22 @@ impl OptimizerHost {
         Ok(norm)
     }
 
-    /// One update at learning rate `lr`. Gradients stay until [`zero_grad`](Self::zero_grad).
+    /// One update at learning rate `lr`. Gradients stay until [`zero_grad`](Self::zero_grad). Waits for the device.
     ///
     /// # Errors
-    /// The component failed.
+    /// The component failed, or left a value that is not finite.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         let _span = profile::whole(Group::Optimizer);
         if !self.optimizer.foreign {
-            return self.update(lr);
+            self.update(lr)?;
+            return self.check_values("lower learning_rate, or look at the optimizer's options");
         }
         for slot in &mut self.slots {
             slot.back_up()?;
         }
-        let result = self.update(lr).and_then(|()| self.check_values());
+        let result = self
+            .update(lr)
+            .and_then(|()| self.check_values("its step was taken back"));
         if result.is_err() {
             self.step -= 1;
             for slot in &mut self.slots {
@@ -157,15 +108,15 @@ impl OptimizerHost {
         result
     }
 
-    fn check_values(&self) -> Result<()> {
+    fn check_values(&self, then: &str) -> Result<()> {
         let values: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.value()).collect();
-        if reduce::square_sum(&values)?.is_finite() {
+        if reduce::finite(&values)? {
             return Ok(());
         }
-        for slot in &self.slots {
+        for (slot, value) in self.slots.iter().zip(values) {
             ensure!(
-                reduce::square_sum(&[slot.param.value()])?.is_finite(),
-                "{} left values in {} that are not finite; its step was taken back",
+                reduce::finite(&[value])?,
+                "{} left values in {} that are not finite; {then}",
                 self.optimizer.label,
                 slot.param.name()
             );
@@ -211,7 +162,7 @@ impl OptimizerHost {
     /// Everything to save: `parameter//state` to tensor.
     ///
     /// # Errors
-    /// A state tensor that is not the host's.
+    /// A state tensor that is not the host's, or holds a number that is not finite.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut all = BTreeMap::new();
         for slot in &self.slots {
@@ -220,19 +171,31 @@ impl OptimizerHost {
                 all.insert(key, unwrap(tensor)?.clone());
             }
         }
+        if let Some(key) = first_not_finite(&all)? {
+            bail!(
+                "{} keeps numbers in {key} that are not finite: lower learning_rate, or look at the optimizer's options",
+                self.optimizer.label
+            );
+        }
         Ok(all)
     }
 
-    /// Puts back what [`state`](Self::state) gave, after `step` updates.
+    /// Puts back what [`state`](Self::state) gave, after `step` updates. What shape a state has is the optimizer's
+    /// affair: rows and columns of a factored moment, scalars, counters.
     ///
     /// # Errors
-    /// State of a parameter that this run does not train, or of another shape.
+    /// State of a parameter that this run does not train, of a type that no component has, or not finite.
     pub fn restore(
         &mut self,
         step: u64,
         saved: BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<()> {
+        if let Some(key) = first_not_finite(&saved)? {
+            bail!(
+                "optimizer state {key} holds numbers that are not finite; resume from an earlier checkpoint"
+            );
+        }
         self.step = step;
         let mut by_name: BTreeMap<String, &mut Slot> = self
             .slots
@@ -240,7 +203,7 @@ impl OptimizerHost {
             .map(|slot| (slot.param.name().to_owned(), slot))
             .collect();
         for (key, tensor) in saved {
-            let (param, name) = key.rsplit_once(SEPARATOR).with_context(|| {
+            let (param, name) = key.split_once(SEPARATOR).with_context(|| {
                 format!("optimizer state has the key {key:?}, not `parameter//name`")
             })?;
             let slot = by_name.get_mut(param).with_context(|| {
@@ -249,14 +212,33 @@ impl OptimizerHost {
                      the same target_modules and target_parameters, or start with --adapters"
                 )
             })?;
-            let value = slot.param.value();
-            let (found, expected) = (tensor.dims(), value.dims());
             ensure!(
-                tensor.dtype() != DType::F32 || found.len() != expected.len() || found == expected,
-                "optimizer state {key} has shape {found:?}, the parameter {expected:?}"
+                STATE_TYPES.contains(&tensor.dtype()),
+                "optimizer state {key} has type {:?}, expected one of {STATE_TYPES:?}",
+                tensor.dtype()
             );
             slot.state.insert(name, wrap(tensor.to_device(device)?));
         }
         Ok(())
     }
+}
+
+/// The first of the tensors that holds NaN or an infinity; whole numbers have none.
+fn first_not_finite(tensors: &BTreeMap<String, Tensor>) -> Result<Option<&str>> {
+    let floats = tensors
+        .iter()
+        .filter(|(_, tensor)| matches!(tensor.dtype(), DType::F32 | DType::BF16));
+    let floats: Vec<(&str, Tensor)> = floats
+        .map(|(key, tensor)| Ok((key.as_str(), tensor.to_dtype(DType::F32)?.contiguous()?)))
+        .collect::<Result<_>>()?;
+    let all: Vec<Tensor> = floats.iter().map(|(_, tensor)| tensor.clone()).collect();
+    if reduce::finite(&all)? {
+        return Ok(None);
+    }
+    for (key, tensor) in floats {
+        if !reduce::finite(&[tensor])? {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
 }

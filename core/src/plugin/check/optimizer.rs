@@ -100,11 +100,12 @@ fn resumes(spec: &Spec, device: &Device) -> Result<String> {
         .map(|p| Ok(p.value().copy()?))
         .collect::<Result<Vec<_>>>()?;
     let kept = state.len();
-    // As a checkpoint does, state passes through memory of its own.
-    let state = state
-        .into_iter()
-        .map(|(name, tensor)| Ok((name, tensor.copy()?)))
-        .collect::<Result<_>>()?;
+    // As in a checkpoint, state passes through a file.
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("optimizer.safetensors");
+    candle_core::safetensors::save(&state.into_iter().collect(), &file)?;
+    let state = candle_core::safetensors::load(&file, device)?;
+    let state = state.into_iter().collect();
     let mut resumed = Bowl::new(spec, device)?;
     for (param, value) in resumed.host.params().zip(values) {
         param.set(&value)?;
