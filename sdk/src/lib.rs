@@ -69,7 +69,7 @@ pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric};
 pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
-pub use options::{Describe, OptionDoc, Options};
+pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use registry::{Component, Kind, Make, components};
 pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
@@ -82,7 +82,7 @@ pub use serde_json;
 #[doc(hidden)]
 pub mod private {
     pub use crate::abi::private::*;
-    pub use crate::options::{ByDescription, BySerde, Probe, build, option};
+    pub use crate::options::{ByDescription, BySerde, Probe, option};
     pub use abi_stable;
     pub use inventory;
     pub use serde;

@@ -5,6 +5,7 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
 
 /// A component's options, as the run configuration gives them.
 pub type Options = Map<String, Value>;
@@ -27,11 +28,20 @@ pub struct OptionDoc {
 pub trait Describe {
     /// The options.
     fn describe() -> Vec<OptionDoc>;
+
+    /// Checks the values that were given.
+    ///
+    /// # Errors
+    /// One that cannot be meant; the error names the option, what was found and what was expected.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Declares a component with options: each with documentation, a type and a default.
 ///
-/// A configuration may give any of them; another name is an error that lists them. What follows
+/// A configuration may give any of them; another name is an error that lists them. `limits` says between which numbers
+/// an option must be: a value outside of them is an error that names it, before anything is trained. What follows
 /// `state` is not an option: it begins as its type's default and belongs to the component.
 ///
 /// ```
@@ -39,6 +49,9 @@ pub trait Describe {
 ///     struct EarlyStop {
 ///         /// Saves in a row without a better metric.
 ///         interval: u64 = 1,
+///     }
+///     limits {
+///         interval: 1.0..,
 ///     }
 ///     state {
 ///         best: Option<f64>,
@@ -54,6 +67,7 @@ macro_rules! options {
         $(#[$meta:meta])* $vis:vis struct $name:ident {
             $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr),* $(,)?
         }
+        $(limits { $($limited:ident: $range:expr),* $(,)? })?
         $(state { $($(#[$state_meta:meta])* $state:ident: $state_type:ty),* $(,)? })?
     ) => {
         $(#[$meta])*
@@ -85,8 +99,69 @@ macro_rules! options {
                     ::std::concat!("" $(, $doc)*),
                 )),*]
             }
+
+            fn check(&self) -> $crate::Result<()> {
+                $($($crate::within(::std::stringify!($limited), &self.$limited, &($range))?;)*)?
+                ::std::result::Result::Ok(())
+            }
         }
     };
+}
+
+/// An option that `limits` may be given for: a number, or none.
+pub trait Limited {
+    /// The number.
+    fn number(&self) -> Option<f64>;
+}
+
+macro_rules! limited {
+    ($($type:ty),*) => {$(
+        impl Limited for $type {
+            fn number(&self) -> Option<f64> {
+                Some(*self as f64)
+            }
+        }
+    )*};
+}
+limited!(f32, f64, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
+
+impl<T: Limited> Limited for Option<T> {
+    fn number(&self) -> Option<f64> {
+        self.as_ref().and_then(Limited::number)
+    }
+}
+
+/// Checks a number against its limits; one that is not finite is never within them.
+///
+/// # Errors
+/// It is not; the error names it, and what was expected.
+pub fn within(name: &str, value: &impl Limited, range: &impl RangeBounds<f64>) -> Result<()> {
+    match value.number() {
+        Some(number) if !number.is_finite() || !range.contains(&number) => Err(Error::new(
+            format!("{name} is {number}, expected {}", limits(range)),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `a number of 0 or more and below 1`.
+fn limits(range: &impl RangeBounds<f64>) -> String {
+    let low = match range.start_bound() {
+        Bound::Included(&low) if low == f64::MIN_POSITIVE => Some("above 0".to_owned()),
+        Bound::Included(low) => Some(format!("of {low} or more")),
+        Bound::Excluded(low) => Some(format!("above {low}")),
+        Bound::Unbounded => None,
+    };
+    let high = match range.end_bound() {
+        Bound::Included(high) => Some(format!("up to {high}")),
+        Bound::Excluded(high) => Some(format!("below {high}")),
+        Bound::Unbounded => None,
+    };
+    match (low, high) {
+        (Some(low), Some(high)) => format!("a number {low} and {high}"),
+        (Some(one), None) | (None, Some(one)) => format!("a number {one}"),
+        (None, None) => "a finite number".to_owned(),
+    }
 }
 
 /// One option as `options!` describes it.
@@ -134,23 +209,35 @@ impl<T> Probe<T> {
 
 /// The choice for types with [`Describe`]: method lookup sees it first.
 #[doc(hidden)]
-pub trait ByDescription {
+pub trait ByDescription<T> {
     fn options(&self) -> Vec<OptionDoc>;
+    fn build(&self, options: &Options) -> Result<T>;
 }
 
-impl<T: Describe> ByDescription for Probe<T> {
+impl<T: Describe + DeserializeOwned> ByDescription<T> for Probe<T> {
     fn options(&self) -> Vec<OptionDoc> {
         T::describe()
+    }
+
+    fn build(&self, options: &Options) -> Result<T> {
+        let made: T = build(options)?;
+        made.check()?;
+        Ok(made)
     }
 }
 
 /// The choice for all others.
 #[doc(hidden)]
-pub trait BySerde {
+pub trait BySerde<T> {
     fn options(&self) -> Vec<OptionDoc>;
+    fn build(&self, options: &Options) -> Result<T>;
 }
 
-impl<T: DeserializeOwned> BySerde for &Probe<T> {
+impl<T: DeserializeOwned> BySerde<T> for &Probe<T> {
+    fn build(&self, options: &Options) -> Result<T> {
+        build(options)
+    }
+
     fn options(&self) -> Vec<OptionDoc> {
         let mut fields: &'static [&'static str] = &[];
         let _ = T::deserialize(Fields(&mut fields));
@@ -230,6 +317,10 @@ mod tests {
             names: Vec<String> = vec!["a".to_owned()],
             limit: Option<usize> = None,
         }
+        limits {
+            share: 0.0..1.0,
+            limit: 1.0..=10.0,
+        }
         state {
             seen: u64,
         }
@@ -280,5 +371,48 @@ mod tests {
         assert!(build::<Unit>(&Options::new()).is_ok());
         let error = build::<Unit>(&options(r#"{"x": 3}"#)).err().unwrap();
         assert_eq!(error.to_string(), "takes no options, found `x`");
+    }
+
+    #[test]
+    fn values_outside_of_their_limits_are_named() {
+        let made = |json: &str| {
+            let options = serde_json::from_str(json).unwrap();
+            (&Probe::<Documented>::new()).build(&options)
+        };
+        for fine in [
+            "{}",
+            r#"{"share": 0}"#,
+            r#"{"share": 0.999, "limit": 10}"#,
+            r#"{"limit": null}"#,
+        ] {
+            made(fine).unwrap();
+        }
+        for (json, error) in [
+            (
+                r#"{"share": 1}"#,
+                "share is 1, expected a number of 0 or more and below 1",
+            ),
+            (r#"{"share": -1e300}"#, "share is -1"),
+            (
+                r#"{"limit": 0}"#,
+                "limit is 0, expected a number of 1 or more and up to 10",
+            ),
+        ] {
+            let found = made(json).err().unwrap().to_string();
+            assert!(found.starts_with(error), "{found}");
+        }
+        assert!(
+            within("x", &f64::NAN, &(..))
+                .unwrap_err()
+                .to_string()
+                .contains("a finite number")
+        );
+        assert!(
+            within("x", &0.0, &(f64::MIN_POSITIVE..))
+                .unwrap_err()
+                .to_string()
+                .contains("above 0")
+        );
+        within("x", &1e-300, &(f64::MIN_POSITIVE..)).unwrap();
     }
 }

@@ -103,7 +103,10 @@ macro_rules! register {
             fn make(
                 options: &$crate::Options,
             ) -> $crate::Result<::std::boxed::Box<dyn $crate::$kind>> {
-                $crate::private::build::<$component>(options)
+                #[allow(unused_imports)]
+                use $crate::private::{ByDescription, BySerde};
+                (&$crate::private::Probe::<$component>::new())
+                    .build(options)
                     .map(|component| ::std::boxed::Box::new(component) as _)
             }
             fn options() -> ::std::vec::Vec<$crate::OptionDoc> {

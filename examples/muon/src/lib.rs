@@ -23,6 +23,13 @@ apus_sdk::options! {
         /// AdamW's addend to the root of the second moment.
         eps: f64 = 1e-8,
     }
+    limits {
+        momentum: 0.0..1.0,
+        weight_decay: 0.0..,
+        beta1: 0.0..1.0,
+        beta2: 0.0..1.0,
+        eps: f64::MIN_POSITIVE..,
+    }
 }
 
 apus_sdk::register! {

@@ -12,6 +12,9 @@ apus_sdk::options! {
         /// Saves in a row without a better metric_for_best_model after which the run stops.
         interval: u64 = 3,
     }
+    limits {
+        interval: 1.0..,
+    }
     state {
         best: Option<f64>,
         without: u64,

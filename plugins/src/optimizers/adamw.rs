@@ -14,6 +14,12 @@ apus_sdk::options! {
         /// spared.
         weight_decay: f64 = 0.1,
     }
+    limits {
+        beta1: 0.0..1.0,
+        beta2: 0.0..1.0,
+        eps: f64::MIN_POSITIVE..,
+        weight_decay: 0.0..,
+    }
 }
 
 impl Optimizer for AdamW {

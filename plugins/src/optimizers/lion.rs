@@ -12,6 +12,11 @@ apus_sdk::options! {
         /// spared.
         weight_decay: f64 = 0.1,
     }
+    limits {
+        beta1: 0.0..=1.0,
+        beta2: 0.0..1.0,
+        weight_decay: 0.0..,
+    }
 }
 
 impl Optimizer for Lion {

@@ -12,6 +12,10 @@ apus_sdk::options! {
         /// spared.
         weight_decay: f64 = 0.0,
     }
+    limits {
+        momentum: 0.0..1.0,
+        weight_decay: 0.0..,
+    }
 }
 
 impl Optimizer for Sgd {

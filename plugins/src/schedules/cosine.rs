@@ -9,6 +9,9 @@ apus_sdk::options! {
         /// Waves over the run; 0.5 goes down once.
         num_cycles: f64 = 0.5,
     }
+    limits {
+        num_cycles: 0.0..,
+    }
 }
 
 /// `0.5 (1 + cos(2 pi cycles done))`, as `_get_cosine_schedule_with_warmup_lr_lambda`.
@@ -31,6 +34,9 @@ apus_sdk::options! {
     struct CosineWithRestarts {
         /// Falls over the run, each from the full rate to 0.
         num_cycles: u32 = 1,
+    }
+    limits {
+        num_cycles: 1.0..,
     }
 }
 
@@ -61,6 +67,11 @@ apus_sdk::options! {
         min_lr_rate: Option<f64> = None,
         /// Waves over the run; none is 0.5, which goes down once.
         num_cycles: Option<f64> = None,
+    }
+    limits {
+        min_lr: 0.0..,
+        min_lr_rate: 0.0..=1.0,
+        num_cycles: 0.0..,
     }
 }
 

@@ -9,6 +9,9 @@ apus_sdk::options! {
         /// warm-up steps, or 10000 without any.
         timescale: Option<u64> = None,
     }
+    limits {
+        timescale: 1.0..,
+    }
 }
 
 impl LrSchedule for InverseSqrt {

@@ -10,6 +10,10 @@ apus_sdk::options! {
         /// Power of the share of steps that remain; 1 is a straight line.
         power: f64 = 1.0,
     }
+    limits {
+        lr_end: 0.0..,
+        power: 0.0..,
+    }
 }
 
 impl LrSchedule for Polynomial {

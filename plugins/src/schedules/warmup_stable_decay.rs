@@ -28,6 +28,10 @@ apus_sdk::options! {
         /// Waves of a cosine fall; 0.5 goes down once.
         num_cycles: f64 = 0.5,
     }
+    limits {
+        min_lr_ratio: 0.0..=1.0,
+        num_cycles: 0.0..,
+    }
 }
 
 impl WarmupStableDecay {
