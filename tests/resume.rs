@@ -175,3 +175,27 @@ fn a_loss_that_is_not_finite_names_layer_and_batch() {
         "{error}"
     );
 }
+
+/// No success with NaN: what a step leaves is looked at, and what is not finite is not saved.
+#[test]
+fn values_that_are_not_finite_end_the_run_without_a_checkpoint() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, flags) in [
+        ("epsilon", "--optimizer adamw --optimizer.eps 1e-300"),
+        ("decay", "--weight_decay 1e300"),
+        ("rate", "--lorap_lr_ratio 1e300"),
+        ("sgd", "--optim sgd --weight_decay 1e300"),
+    ] {
+        let run = home.path().join(name);
+        let flags = format!("--model {TINY}/model_mxfp4 --max_steps 1 --save_steps 1 {flags}");
+        let output = sft(&run, &flags).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(
+            said.contains("step 1") && said.contains("that are not finite"),
+            "{name}: {said}"
+        );
+        assert!(said.contains("optimizer "), "{name}: {said}");
+        assert!(!run.join("checkpoint-1").exists(), "{name}");
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod bench;
+mod bounded;
 pub mod cards;
 pub mod chat;
 pub mod config;

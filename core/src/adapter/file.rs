@@ -1,11 +1,14 @@
 //! A PEFT adapter on disk: `adapter_config.json` and `adapter_model.safetensors`.
 
-use super::peft_config::PeftConfig;
-use super::targets;
+use super::expected::{self, Shapes, expert_module};
+use super::named::named;
+use super::peft_config::{PeftConfig, TargetModules};
 use crate::model::{Config, ExpertMatrix, Param, Targets};
+use crate::ops::reduce;
+use crate::weights::Shard;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use safetensors::{Dtype, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,32 +17,32 @@ use std::sync::Arc;
 const TENSORS: &str = "adapter_model.safetensors";
 
 /// Prefix of every key.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
+
+/// Modules that PEFT saves whole without naming them.
+pub(super) const ADDED_WHOLE: [&str; 2] = ["model.embed_tokens", "lm_head"];
 
 /// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
 ///
 /// The caller gives a fresh directory and renames it when it is whole.
 ///
 /// # Errors
-/// A file cannot be written.
+/// A value is not finite, or a file cannot be written.
 pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()> {
-    let tensors = params
-        .iter()
-        .map(|p| {
-            let values = p.value().to_device(&Device::Cpu)?.flatten_all()?;
-            Ok((p, values.to_vec1::<f32>()?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let bytes: Vec<(&Arc<Param>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|(p, values)| (p, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-        .collect();
-    let views = bytes
+    let tensors = params.iter().map(|p| (p.name(), p.value()));
+    ensure_finite(tensors).context("the adapter is not saved")?;
+    let mut written = Vec::with_capacity(params.len());
+    for param in params {
+        let values = param.value().to_device(&Device::Cpu)?.flatten_all()?;
+        let values = values.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        written.push((param, bytes));
+    }
+    let views = written
         .iter()
         .map(|(p, bytes)| {
             let shape = p.value().dims().to_vec();
-            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes)?;
-            Ok((p.name(), view))
+            Ok((p.name(), TensorView::new(Dtype::F32, shape, bytes)?))
         })
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -49,12 +52,37 @@ pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()
     config.write(dir)
 }
 
-/// An adapter read from disk, its tensors checked against the model's shape.
+/// Checks tensors in f32.
+///
+/// # Errors
+/// Some hold NaN or infinities; the error names the first.
+fn ensure_finite<'a>(tensors: impl Iterator<Item = (&'a str, Tensor)>) -> Result<()> {
+    let (names, tensors): (Vec<&str>, Vec<Tensor>) = tensors.unzip();
+    if reduce::finite(&tensors)? {
+        return Ok(());
+    }
+    let mut bad = Vec::new();
+    for (name, tensor) in names.into_iter().zip(tensors) {
+        if !reduce::finite(&[tensor])? {
+            bad.push(name.to_owned());
+        }
+    }
+    let bad: Vec<&String> = bad.iter().collect();
+    bail!(
+        "{} of its tensors hold values that are not finite: {}",
+        bad.len(),
+        expected::some(&bad)
+    )
+}
+
+/// An adapter read from disk, its tensors checked against its configuration and the model's shape.
 pub struct Adapter {
     /// Its configuration.
     pub config: PeftConfig,
     /// What it trains.
     pub targets: Targets,
+    /// Lines about what is otherwise than one might think.
+    pub notes: Vec<String>,
     pub(super) dir: PathBuf,
     /// By saved key, f32, on the CPU, in the layout of current PEFT.
     pub(super) tensors: BTreeMap<String, Tensor>,
@@ -70,24 +98,57 @@ impl Adapter {
     /// Reads an adapter for a model of this shape.
     ///
     /// # Errors
-    /// A file is missing or cut, a tensor is missing, superfluous or of another shape; the error names it.
+    /// A file is missing or cut, a tensor is missing, superfluous, of another shape or not finite, or the adapter is of
+    /// a kind that cannot be used; the error names it.
     pub fn open(dir: &Path, model: &Config) -> Result<Self> {
         ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
-        let config = PeftConfig::read(dir)?;
+        let (mut config, mut notes) = PeftConfig::read(dir)?;
+        let (mut targets, more) = named(model, &config)
+            .with_context(|| dir.join(super::peft_config::FILE).display().to_string())?;
+        notes.extend(more);
         let path = dir.join(TENSORS);
-        let tensors = read_tensors(&path)?;
-        let targets =
-            targets_in(&tensors, &config, model).with_context(|| path.display().to_string())?;
-        let mut adapter = Self {
+        let place = || path.display().to_string();
+        let file = Shard::open(path.clone()).context("is this the folder of an adapter?")?;
+        let keys: BTreeMap<String, String> = file.names().into_iter().map(current_key).collect();
+        let mut shapes = Shapes::new();
+        for (key, stored) in &keys {
+            shapes.insert(key.clone(), file.tensor(stored)?.shape().to_vec());
+        }
+        let mut expected = expected::expected(&config, &targets, model).with_context(place)?;
+        let whole = expected::added_whole(&shapes, &expected);
+        if !whole.is_empty() {
+            let modules = whole.join(" and ");
+            notes.push(format!(
+                "{modules}: stored whole beside the adapter, and used"
+            ));
+            targets.modules_to_save.extend(whole);
+            expected = expected::expected(&config, &targets, model)?;
+        }
+        let swapped = expected::swapped(&mut shapes, &expected, &targets);
+        expected::compare(&shapes, &expected, config.r).with_context(place)?;
+        let mut tensors = BTreeMap::new();
+        for (key, stored) in keys {
+            tensors.insert(key, read(&file, &stored)?);
+        }
+        for [a_key, b_key] in swapped {
+            let (a, b) = expected::unswap(&tensors[&a_key], &tensors[&b_key], config.r)
+                .with_context(place)?;
+            tensors.insert(a_key, a);
+            tensors.insert(b_key, b);
+        }
+        let all = tensors.iter().map(|(key, t)| (key.as_str(), t.clone()));
+        ensure_finite(all).with_context(place)?;
+        // Names that say the same without the layers and modules that were left out.
+        if config.exclude_modules.take().is_some() | config.layers.take().is_some() {
+            config.target_modules = Some(TargetModules::Names(targets.linears.clone()));
+        }
+        Ok(Self {
             config,
             targets,
+            notes,
             dir: dir.to_owned(),
             tensors,
-        };
-        adapter
-            .check(model)
-            .with_context(|| path.display().to_string())?;
-        Ok(adapter)
+        })
     }
 
     /// Where it lies.
@@ -158,212 +219,31 @@ impl Adapter {
     pub(super) fn saved(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(&format!("{PREFIX}{name}"))
     }
+}
 
-    /// Checks every shape, and turns expert pairs of other PEFT releases into the current layout.
-    fn check(&mut self, model: &Config) -> Result<()> {
-        let r = self.config.r;
-        let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for module in &self.targets.linears {
-            let (input, output) = linear_dims(model, module);
-            expected.insert(format!("{PREFIX}{module}.lora_A.weight"), vec![r, input]);
-            expected.insert(format!("{PREFIX}{module}.lora_B.weight"), vec![output, r]);
-            if self.config.use_dora {
-                expected.insert(
-                    format!("{PREFIX}{module}.lora_magnitude_vector"),
-                    vec![output],
-                );
-            }
-        }
-        self.unswap(model)?;
-        for &(layer, matrix) in &self.targets.experts {
-            let module = expert_module(&self.targets, layer, matrix);
-            let (input, output) = expert_dims(model, matrix);
-            let ranks = r * model.num_local_experts;
-            expected.insert(
-                format!("{PREFIX}{module}.lora_A.weight"),
-                vec![ranks, input],
-            );
-            expected.insert(
-                format!("{PREFIX}{module}.lora_B.weight"),
-                vec![output, ranks],
-            );
-        }
-        for (key, shape) in &expected {
-            let Some(tensor) = self.tensors.get(key) else {
-                bail!("has no tensor {key}");
-            };
-            ensure!(
-                tensor.dims() == shape,
-                "{key} has shape {:?}, expected {shape:?} (rank {r}, and the shape of the base model)",
-                tensor.dims()
-            );
-        }
-        let whole = &self.targets.modules_to_save;
-        for key in self
-            .tensors
-            .keys()
-            .filter(|key| !expected.contains_key(*key))
-        {
-            let module = key
-                .strip_prefix(PREFIX)
-                .and_then(|name| name.rsplit_once('.'));
-            ensure!(
-                module.is_some_and(|(module, _)| whole.iter().any(|m| m == module)),
-                "{key} belongs to no module that adapter_config.json names"
-            );
-        }
-        Ok(())
-    }
-
-    /// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is
-    /// `[r E, out]` and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file.
-    fn unswap(&mut self, model: &Config) -> Result<()> {
-        let ranks = self.config.r * model.num_local_experts;
-        let keys = |targets: &Targets, layer, matrix| {
-            let module = expert_module(targets, layer, matrix);
-            ["A", "B"].map(|m| format!("{PREFIX}{module}.lora_{m}.weight"))
-        };
-        let is_swapped = |layer, matrix| {
-            let (input, output) = expert_dims(model, matrix);
-            let [a, b] = keys(&self.targets, layer, matrix);
-            let found = |key: &str, shape: [usize; 2]| {
-                self.tensors.get(key).is_some_and(|t| t.dims() == shape)
-            };
-            input != output && found(&a, [ranks, output]) && found(&b, [input, ranks])
-        };
-        let experts = self.targets.experts.clone();
-        if !experts
-            .iter()
-            .any(|&(layer, matrix)| is_swapped(layer, matrix))
-        {
-            return Ok(());
-        }
-        let (e, r) = (model.num_local_experts, self.config.r);
-        for (layer, matrix) in experts {
-            let (input, output) = expert_dims(model, matrix);
-            let [a_key, b_key] = keys(&self.targets, layer, matrix);
-            let (Some(a), Some(b)) = (self.tensors.get(&a_key), self.tensors.get(&b_key)) else {
-                continue;
-            };
-            let new_a = b.reshape((input, r, e))?.permute((2, 1, 0))?;
-            let new_b = a.reshape((e, r, output))?.permute((2, 1, 0))?;
-            let new_a = new_a.contiguous()?.reshape((ranks, input))?;
-            let new_b = new_b.contiguous()?.reshape((output, ranks))?;
-            self.tensors.insert(a_key, new_a);
-            self.tensors.insert(b_key, new_b);
-        }
-        Ok(())
+/// The key of current PEFT for one in a file, and that one: older releases kept a `.weight` behind the magnitude.
+fn current_key(stored: String) -> (String, String) {
+    match stored.strip_suffix(".lora_magnitude_vector.weight") {
+        Some(module) => (format!("{module}.lora_magnitude_vector"), stored),
+        None => (stored.clone(), stored),
     }
 }
 
-fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = std::fs::read(path).with_context(|| {
-        format!(
-            "{}: cannot be read; is this the folder of an adapter?",
-            path.display()
-        )
-    })?;
-    let file = SafeTensors::deserialize(&bytes).with_context(|| {
-        format!(
-            "{}: not a whole safetensors file ({} bytes); was its copy cut?",
-            path.display(),
-            bytes.len()
-        )
-    })?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            other => bail!(
-                "{}: {name} has type {other:?}, expected F32, F16 or BF16",
-                path.display()
-            ),
-        };
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-        // Older releases of PEFT kept a `.weight` behind the magnitude.
-        let name = match name.strip_suffix(".lora_magnitude_vector.weight") {
-            Some(module) => format!("{module}.lora_magnitude_vector"),
-            None => name,
-        };
-        tensors.insert(name, tensor.to_dtype(DType::F32)?);
-    }
-    Ok(tensors)
-}
-
-/// What the keys of a file belong to. The key of a single expert matrix does not say which one it is:
-/// `target_parameters` does.
-fn targets_in(
-    tensors: &BTreeMap<String, Tensor>,
-    config: &PeftConfig,
-    model: &Config,
-) -> Result<Targets> {
-    let parameters = config.target_parameters.clone().unwrap_or_default();
-    let named = targets::experts(model, &parameters)?;
-    let mut found = Targets::default();
-    for key in tensors.keys() {
-        let Some(name) = key.strip_prefix(PREFIX) else {
-            bail!("{key} is no key of a PEFT adapter: it does not start with {PREFIX}");
-        };
-        let pair = [".lora_A.weight", ".lora_B.weight"];
-        let Some(module) = pair.iter().find_map(|end| name.strip_suffix(end)) else {
-            let lora = name.contains(".lora_");
-            if let (false, Some((module, _))) = (lora, name.rsplit_once('.')) {
-                found.modules_to_save.push(module.to_owned());
-            }
-            continue;
-        };
-        let module = module.strip_suffix(".base_layer").unwrap_or(module);
-        let module = module.to_owned();
-        if !module.ends_with(".mlp.experts") && !found.linears.contains(&module) {
-            found.linears.push(module);
-        }
-    }
-    found.experts = named;
-    let known = super::inventory::modules(model);
-    for module in found.linears.iter().chain(&found.modules_to_save) {
-        ensure!(
-            known.iter().any(|m| &m.path == module),
-            "it has tensors for {module}, which the base model of {} layers does not have",
-            model.num_hidden_layers
-        );
-    }
-    found.modules_to_save.dedup();
-    Ok(found)
-}
-
-/// Module under which PEFT saves an expert matrix: where both are targets, `gate_up_proj` is the inner one.
-fn expert_module(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> String {
-    let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
-        .iter()
-        .all(|m| targets.experts.contains(&(layer, *m)));
-    let inner = match both && matrix == ExpertMatrix::GateUp {
-        true => ".base_layer",
-        false => "",
+/// A tensor in f32.
+fn read(file: &Shard, name: &str) -> Result<Tensor> {
+    let stored = file.tensor(name)?;
+    let dtype = match stored.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        other => bail!(
+            "{}: type {other:?}, expected F32, F16 or BF16",
+            stored.place()
+        ),
     };
-    format!("model.layers.{layer}.mlp.experts{inner}")
-}
-
-/// Inputs and outputs of a linear module.
-fn linear_dims(model: &Config, module: &str) -> (usize, usize) {
-    let (hidden, q, kv) = (model.hidden_size, model.attention_width(), model.kv_width());
-    match module.rsplit_once('.').map(|(_, name)| name) {
-        Some("q_proj") => (hidden, q),
-        Some("o_proj") => (q, hidden),
-        Some("k_proj" | "v_proj") => (hidden, kv),
-        Some("router") => (hidden, model.num_local_experts),
-        _ => (hidden, model.vocab_size),
-    }
-}
-
-/// Inputs and outputs of an expert matrix.
-fn expert_dims(model: &Config, matrix: ExpertMatrix) -> (usize, usize) {
-    let (hidden, inter) = (model.hidden_size, model.intermediate_size);
-    match matrix {
-        ExpertMatrix::GateUp => (hidden, 2 * inter),
-        ExpertMatrix::Down => (inter, hidden),
-    }
+    let bytes = stored.to_vec()?;
+    let tensor = Tensor::from_raw_buffer(&bytes, dtype, stored.shape(), &Device::Cpu)?;
+    Ok(tensor.to_dtype(DType::F32)?)
 }
 
 #[cfg(test)]
@@ -389,10 +269,10 @@ mod tests {
             assert_eq!(adapter.targets.linears.len(), 16);
             let dir = tempfile::tempdir().unwrap();
             save(dir.path(), &params(&adapter), &adapter.config).unwrap();
-            for file in [TENSORS, crate::adapter::peft_config::FILE] {
-                let bytes = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
-                assert!(bytes(dir.path()) == bytes(&golden), "{name}/{file} differs");
-            }
+            let bytes = |dir: &Path| std::fs::read(dir.join(TENSORS)).unwrap();
+            assert!(bytes(dir.path()) == bytes(&golden), "{name} differs");
+            let again = Adapter::open(dir.path(), &tiny()).unwrap();
+            assert_eq!((again.config, again.notes), (adapter.config, vec![]));
         }
     }
 
@@ -452,6 +332,12 @@ mod tests {
         let whole = params(&adapter);
         write(&whole[1..]);
         assert!(error(dir.path()).contains(whole[0].name()));
+        write(&whole[7..]);
+        let text = error(dir.path());
+        assert!(
+            text.contains("7 of the 40 tensors") && text.contains("and 3 more"),
+            "{text}"
+        );
 
         let mut extra = whole.clone();
         let name = "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight";
@@ -474,7 +360,92 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         assert!(error(dir.path()).contains("not a whole safetensors file"));
         std::fs::remove_file(&path).unwrap();
-        assert!(error(dir.path()).contains("adapter_model.safetensors: cannot be read"));
+        assert!(error(dir.path()).contains("adapter_model.safetensors: cannot be opened"));
         assert!(error(Path::new("/nowhere")).contains("no such adapter folder"));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_neither_read_nor_written() {
+        let golden = goldens().join("adapter_grad_attn");
+        let adapter = Adapter::open(&golden, &tiny()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let whole = params(&adapter);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut bytes = std::fs::read(golden.join(TENSORS)).unwrap();
+            let at = bytes.len() - 4;
+            bytes[at..].copy_from_slice(&bad.to_le_bytes());
+            std::fs::write(dir.path().join(TENSORS), bytes).unwrap();
+            adapter.config.write(dir.path()).unwrap();
+            let text = error(dir.path());
+            assert!(
+                text.contains(
+                    "adapter_model.safetensors: 1 of its tensors hold values that are not finite"
+                ),
+                "{text}"
+            );
+            let last = whole.last().unwrap();
+            let value = (last.value().ones_like().unwrap() * f64::from(bad)).unwrap();
+            let mut params = whole.clone();
+            params.push(Param::new("base_model.model.bad", &value, true).unwrap());
+            let into = tempfile::tempdir().unwrap();
+            let text = format!(
+                "{:#}",
+                save(into.path(), &params, &adapter.config).unwrap_err()
+            );
+            assert!(text.contains("base_model.model.bad"), "{text}");
+            assert_eq!(std::fs::read_dir(into.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_does_not_name_is_refused() {
+        let golden = goldens().join("adapter_grad_attn");
+        let adapter = Adapter::open(&golden, &tiny()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = PeftConfig {
+            target_modules: Some(TargetModules::Names(vec![
+                "q_proj".into(),
+                "gate_proj".into(),
+            ])),
+            ..adapter.config.clone()
+        };
+        save(dir.path(), &params(&adapter), &config).unwrap();
+        let text = error(dir.path());
+        assert!(
+            text.contains("24 of its 32 tensors belong to nothing"),
+            "{text}"
+        );
+        let mut config = config;
+        config.target_modules = Some(TargetModules::Names(vec!["self_attn".into()]));
+        config.write(dir.path()).unwrap();
+        assert!(error(dir.path()).contains("adapter_config.json: target_modules names"));
+    }
+
+    #[test]
+    fn layers_that_were_left_out_are_written_as_names() {
+        let golden = goldens().join("adapter_grad_attn");
+        let adapter = Adapter::open(&golden, &tiny()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let some: Vec<_> = params(&adapter)
+            .into_iter()
+            .filter(|p| p.name().contains("layers.2.") && !p.name().contains("o_proj"))
+            .collect();
+        let names = ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned);
+        let config = PeftConfig {
+            target_modules: Some(TargetModules::Names(names.to_vec())),
+            exclude_modules: Some(TargetModules::Regex(".*o_proj".into())),
+            layers: Some(vec![2]),
+            ..adapter.config.clone()
+        };
+        save(dir.path(), &some, &config).unwrap();
+        let limited = Adapter::open(dir.path(), &tiny()).unwrap();
+        assert_eq!(limited.targets.linears.len(), 3);
+        save(dir.path(), &some, &limited.config).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("adapter_config.json")).unwrap();
+        assert!(!text.contains("exclude_modules"), "{text}");
+        assert_eq!(
+            Adapter::open(dir.path(), &tiny()).unwrap().targets,
+            limited.targets
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! PEFT chooses its targets among these names, so the resolver must see the same list.
 
-use crate::model::Config;
+use crate::model::{Config, ExpertMatrix};
 
 /// What a module is to an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,29 +58,66 @@ pub fn modules(config: &Config) -> Vec<Module> {
     list
 }
 
-/// Names of all parameters with their number of dimensions.
-pub fn parameters(config: &Config) -> Vec<(String, usize)> {
+/// Names of all parameters with their shapes.
+pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
+    let (h, f, e) = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_local_experts,
+    );
     let mut list = Vec::new();
     for Module { path, kind } in modules(config) {
-        let own: &[(&str, usize)] = match kind {
-            ModuleKind::Linear | ModuleKind::Router => &[("weight", 2), ("bias", 1)],
-            ModuleKind::Head | ModuleKind::Embedding => &[("weight", 2)],
-            ModuleKind::Norm => &[("weight", 1)],
-            ModuleKind::Experts => &[
-                ("gate_up_proj", 3),
-                ("gate_up_proj_bias", 2),
-                ("down_proj", 3),
-                ("down_proj_bias", 2),
+        let own: Vec<(&str, Vec<usize>)> = match kind {
+            ModuleKind::Linear | ModuleKind::Router => {
+                let (inputs, outputs) = linear_dims(config, &path);
+                vec![("weight", vec![outputs, inputs]), ("bias", vec![outputs])]
+            }
+            ModuleKind::Head | ModuleKind::Embedding => {
+                vec![("weight", vec![config.vocab_size, h])]
+            }
+            ModuleKind::Norm => vec![("weight", vec![h])],
+            ModuleKind::Experts => vec![
+                ("gate_up_proj", vec![e, h, 2 * f]),
+                ("gate_up_proj_bias", vec![e, 2 * f]),
+                ("down_proj", vec![e, f, h]),
+                ("down_proj_bias", vec![e, h]),
             ],
-            ModuleKind::Container if path.ends_with(".self_attn") => &[("sinks", 1)],
-            ModuleKind::Container => &[],
+            ModuleKind::Container if path.ends_with(".self_attn") => {
+                vec![("sinks", vec![config.num_attention_heads])]
+            }
+            ModuleKind::Container => Vec::new(),
         };
         list.extend(
-            own.iter()
-                .map(|(name, rank)| (format!("{path}.{name}"), *rank)),
+            own.into_iter()
+                .map(|(name, shape)| (format!("{path}.{name}"), shape)),
         );
     }
     list
+}
+
+/// Inputs and outputs of a linear module.
+pub fn linear_dims(config: &Config, module: &str) -> (usize, usize) {
+    let (hidden, q, kv) = (
+        config.hidden_size,
+        config.attention_width(),
+        config.kv_width(),
+    );
+    match module.rsplit_once('.').map(|(_, name)| name) {
+        Some("q_proj") => (hidden, q),
+        Some("o_proj") => (q, hidden),
+        Some("k_proj" | "v_proj") => (hidden, kv),
+        Some("router") => (hidden, config.num_local_experts),
+        _ => (hidden, config.vocab_size),
+    }
+}
+
+/// Inputs and outputs of an expert matrix.
+pub fn expert_dims(config: &Config, matrix: ExpertMatrix) -> (usize, usize) {
+    let (hidden, inter) = (config.hidden_size, config.intermediate_size);
+    match matrix {
+        ExpertMatrix::GateUp => (hidden, 2 * inter),
+        ExpertMatrix::Down => (inter, hidden),
+    }
 }
 
 /// Whether `path` is `name` or ends with `.name`, PEFT's rule for names in lists.

@@ -3,13 +3,18 @@
 //! A parameter's name is the key under which PEFT saves it, and its shape the one PEFT gives it, so that writing
 //! an adapter is writing its parameters.
 
+mod blueprint;
+mod expected;
+mod fields;
 mod file;
 mod inventory;
 mod merge;
+mod named;
 mod peft_config;
 mod table;
 mod targets;
 
+pub use blueprint::Blueprint;
 pub use file::{Adapter, save};
 pub use peft_config::{PeftConfig, TargetModules};
 pub use table::{Row, Table};

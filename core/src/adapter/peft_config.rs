@@ -1,8 +1,10 @@
-//! `adapter_config.json`, read and written as PEFT 0.18 and later do.
+//! `adapter_config.json`, read and written as PEFT does.
 
+use super::fields;
 use super::inventory::{is_suffix, modules};
 use super::targets::Wanted;
-use crate::model::{Config, Init, LoraSettings, Targets};
+use crate::bounded;
+use crate::model::{Config, Init, LoraSettings, MAX_RANK, Targets};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +12,6 @@ use std::path::Path;
 
 /// Name of the file.
 pub const FILE: &str = "adapter_config.json";
-
-/// The release whose file layout is written.
-const PEFT_VERSION: &str = "0.21.2";
 
 /// From this many names on PEFT writes the shortest unambiguous ends of them.
 const CONDENSE_FROM: usize = 20;
@@ -26,8 +25,8 @@ pub enum TargetModules {
     Names(Vec<String>),
 }
 
-/// The fields of `adapter_config.json` that change what an adapter computes; the others are written with PEFT's
-/// defaults, and refused when read with another value.
+/// The fields of `adapter_config.json` that change what an adapter computes; what becomes of the others is decided in
+/// [`fields`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeftConfig {
     /// The base model's path or name.
@@ -50,6 +49,10 @@ pub struct PeftConfig {
     pub target_parameters: Option<Vec<String>>,
     /// Modules stored whole.
     pub modules_to_save: Option<Vec<String>>,
+    /// Linear layers that are left out.
+    pub exclude_modules: Option<TargetModules>,
+    /// The only layers that the ends of names in `target_modules` are looked for in.
+    pub layers: Option<Vec<usize>>,
 }
 
 impl PeftConfig {
@@ -86,6 +89,8 @@ impl PeftConfig {
             target_modules: target_modules.map(|t| condensed(config, t)),
             target_parameters: some(wanted.parameters.clone()),
             modules_to_save: some(saved_names(config, &wanted.save, targets)),
+            exclude_modules: None,
+            layers: None,
         }
     }
 
@@ -117,7 +122,8 @@ impl PeftConfig {
         }
     }
 
-    /// The whole file, fields in PEFT's order.
+    /// The whole file, fields in PEFT's order. Fields that older releases of PEFT do not know are there only if they say
+    /// something.
     pub fn to_json(&self) -> Value {
         let whole = self.lora_alpha.fract() == 0.0 && self.lora_alpha.abs() < 1e15;
         let alpha = match whole {
@@ -128,56 +134,38 @@ impl PeftConfig {
             Init::Kaiming => json!(true),
             Init::Gaussian => json!("gaussian"),
         };
-        let targets = match &self.target_modules {
-            Some(TargetModules::Names(names)) => json!(names),
-            Some(TargetModules::Regex(pattern)) => json!(pattern),
-            None => Value::Null,
-        };
         let fields = [
-            ("alora_invocation_tokens", Value::Null),
             ("alpha_pattern", json!({})),
-            ("arrow_config", Value::Null),
             ("auto_mapping", Value::Null),
             ("base_model_name_or_path", json!(self.base_model)),
             ("bias", json!("none")),
-            ("corda_config", Value::Null),
-            ("ensure_weight_tying", json!(false)),
-            ("eva_config", Value::Null),
-            ("exclude_modules", Value::Null),
+            (
+                "exclude_modules",
+                targets_json(self.exclude_modules.as_ref()),
+            ),
             ("fan_in_fan_out", json!(false)),
             ("inference_mode", json!(true)),
             ("init_lora_weights", init),
-            ("kasa_config", Value::Null),
-            ("layer_replication", Value::Null),
             ("layers_pattern", Value::Null),
-            ("layers_to_transform", Value::Null),
+            ("layers_to_transform", json!(self.layers)),
             ("loftq_config", json!({})),
             ("lora_alpha", alpha),
-            ("lora_bias", json!(false)),
             ("lora_dropout", json!(self.lora_dropout)),
-            ("lora_ga_config", Value::Null),
             ("megatron_config", Value::Null),
             ("megatron_core", json!("megatron.core")),
             ("modules_to_save", json!(self.modules_to_save)),
-            ("monteclora_config", Value::Null),
             ("peft_type", json!("LORA")),
-            ("peft_version", json!(PEFT_VERSION)),
-            ("qalora_group_size", json!(16)),
             ("r", json!(self.r)),
             ("rank_pattern", json!({})),
             ("revision", Value::Null),
-            ("target_modules", targets),
+            ("target_modules", targets_json(self.target_modules.as_ref())),
             ("target_parameters", json!(self.target_parameters)),
             ("task_type", json!("CAUSAL_LM")),
-            ("trainable_token_indices", Value::Null),
-            ("use_bdlora", Value::Null),
             ("use_dora", json!(self.use_dora)),
-            ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
-            ("velora_config", Value::Null),
         ];
         let map: Map<String, Value> = fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
-        Value::Object(map)
+        Value::Object(fields::written(map))
     }
 
     /// Writes `adapter_config.json` into `dir`.
@@ -191,117 +179,150 @@ impl PeftConfig {
             .with_context(|| format!("{}: cannot be written", path.display()))
     }
 
-    /// Reads `adapter_config.json` from `dir`.
+    /// Reads `adapter_config.json` from `dir`, with lines about what is otherwise than one might think.
     ///
     /// # Errors
-    /// It is missing, malformed, or of an adapter that is not plain LoRA, rsLoRA or DoRA.
-    pub fn read(dir: &Path) -> Result<Self> {
+    /// It is missing, malformed, or of an adapter that is not plain LoRA, rsLoRA or DoRA on an unchanged base model.
+    pub fn read(dir: &Path) -> Result<(Self, Vec<String>)> {
         let path = dir.join(FILE);
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!(
-                "{}: cannot be read; is this the folder of an adapter?",
-                path.display()
-            )
-        })?;
+        let text = bounded::read(&path).context("is this the folder of an adapter?")?;
         let json: Value = serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display()))?;
         Self::parse(&json).with_context(|| path.display().to_string())
     }
 
-    fn parse(json: &Value) -> Result<Self> {
+    fn parse(json: &Value) -> Result<(Self, Vec<String>)> {
+        let json = json.as_object().context("expected a JSON object")?;
+        let file = File(json);
         let kind = json.get("peft_type").and_then(Value::as_str);
         ensure!(
             kind == Some("LORA"),
             "peft_type is {kind:?}; only \"LORA\" adapters can be used"
         );
-        refuse_other_kinds(json)?;
-        let number = |key: &str, default: f64| match json.get(key) {
-            None | Some(Value::Null) => Ok(default),
+        fields::check(json)?;
+        let (init, note) = fields::init(json.get("init_lora_weights"))?;
+        let mut notes: Vec<String> = note.into_iter().collect();
+        let set = |name: &str| json.get(name).filter(|value| !value.is_null());
+        if set("velora_config").is_some() {
+            notes.push("velora_config is set: PEFT trains such adapters by gradients that it approximates, Apus by the \
+                        gradients themselves".to_owned());
+        }
+        if let Some(revision) = set("revision") {
+            notes.push(format!(
+                "revision is {revision}: see to it that the base model is that one"
+            ));
+        }
+        let r = json.get("r").and_then(Value::as_u64);
+        let r = r.filter(|r| (1..=MAX_RANK as u64).contains(r));
+        let pattern = |key: &str| match json.get(key) {
+            Some(Value::String(pattern)) if pattern != "all-linear" => {
+                Ok(Some(TargetModules::Regex(pattern.clone())))
+            }
+            _ => anyhow::Ok(file.names(key)?.map(|mut names| {
+                names.sort();
+                TargetModules::Names(names)
+            })),
+        };
+        let lora_dropout = file.number("lora_dropout", 0.0)?;
+        ensure!(
+            (0.0..1.0).contains(&lora_dropout),
+            "lora_dropout is {lora_dropout}, expected a share from 0 to below 1"
+        );
+        let config = Self {
+            base_model: json
+                .get("base_model_name_or_path")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+            r: r.with_context(|| {
+                let found = json.get("r").unwrap_or(&Value::Null);
+                format!("r (the rank) is {found}, expected a whole number from 1 to {MAX_RANK}")
+            })? as usize,
+            lora_alpha: file.number("lora_alpha", 8.0)?,
+            lora_dropout,
+            use_rslora: file.flag("use_rslora")?,
+            use_dora: file.flag("use_dora")?,
+            init,
+            target_modules: pattern("target_modules")?,
+            target_parameters: file.names("target_parameters")?,
+            modules_to_save: file.names("modules_to_save")?,
+            exclude_modules: pattern("exclude_modules")?,
+            layers: file.layers()?,
+        };
+        Ok((config, notes))
+    }
+}
+
+fn targets_json(targets: Option<&TargetModules>) -> Value {
+    match targets {
+        Some(TargetModules::Names(names)) => json!(names),
+        Some(TargetModules::Regex(pattern)) => json!(pattern),
+        None => Value::Null,
+    }
+}
+
+/// The fields of a file by their types; a field that is missing or null has its default.
+struct File<'a>(&'a Map<String, Value>);
+
+impl File<'_> {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn number(&self, key: &str, default: f64) -> Result<f64> {
+        match self.get(key) {
+            None => Ok(default),
             Some(value) => value
                 .as_f64()
+                .filter(|number| number.is_finite())
                 .with_context(|| format!("{key} is {value}, expected a number")),
-        };
-        let r = json.get("r").and_then(Value::as_u64).filter(|r| *r > 0);
-        let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
-        Ok(Self {
-            base_model: text(json, "base_model_name_or_path"),
-            r: r.context("r (the rank) is missing or no positive integer")? as usize,
-            lora_alpha: number("lora_alpha", 8.0)?,
-            lora_dropout: number("lora_dropout", 0.0)?,
-            use_rslora: flag("use_rslora"),
-            use_dora: flag("use_dora"),
-            // How A started does not matter any more to an adapter that is read, unless it changed the base.
-            init: match json.get("init_lora_weights").and_then(Value::as_str) {
-                None => Init::Kaiming,
-                Some("gaussian") => Init::Gaussian,
-                Some(kind @ ("pissa" | "olora" | "corda" | "loftq")) => {
-                    bail!(
-                        "init_lora_weights is {kind:?}, which changes the base model; convert the adapter to plain LoRA first"
-                    )
-                }
-                Some(_) => Init::Kaiming,
-            },
-            target_modules: match json.get("target_modules") {
-                Some(Value::String(pattern)) if pattern != "all-linear" => {
-                    Some(TargetModules::Regex(pattern.clone()))
-                }
-                _ => names(json, "target_modules")?.map(|mut names| {
-                    names.sort();
-                    TargetModules::Names(names)
-                }),
-            },
-            target_parameters: names(json, "target_parameters")?,
-            modules_to_save: names(json, "modules_to_save")?,
-        })
-    }
-}
-
-/// Names every field that asks for something else than plain LoRA.
-fn refuse_other_kinds(json: &Value) -> Result<()> {
-    let refused = [
-        "alora_invocation_tokens",
-        "alpha_pattern",
-        "arrow_config",
-        "fan_in_fan_out",
-        "kasa_config",
-        "layer_replication",
-        "lora_bias",
-        "rank_pattern",
-        "trainable_token_indices",
-        "use_bdlora",
-        "use_qalora",
-    ];
-    for key in refused {
-        let unset = match json.get(key) {
-            None | Some(Value::Null | Value::Bool(false)) => true,
-            Some(Value::Object(map)) => map.is_empty(),
-            Some(Value::Array(list)) => list.is_empty(),
-            Some(_) => false,
-        };
-        ensure!(unset, "{key} is {}, which is not supported", json[key]);
-    }
-    let bias = json.get("bias").and_then(Value::as_str).unwrap_or("none");
-    ensure!(
-        bias == "none",
-        "bias is {bias:?}; only \"none\" is supported"
-    );
-    Ok(())
-}
-
-fn text(json: &Value, key: &str) -> Option<String> {
-    json.get(key).and_then(Value::as_str).map(str::to_owned)
-}
-
-fn names(json: &Value, key: &str) -> Result<Option<Vec<String>>> {
-    let wrong = |found: &Value| format!("{key} holds {found}, expected names");
-    match json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(one)) => Ok(Some(vec![one.clone()])),
-        Some(Value::Array(list)) => {
-            let name = |v: &Value| v.as_str().map(str::to_owned).with_context(|| wrong(v));
-            Ok(Some(list.iter().map(name).collect::<Result<_>>()?))
         }
-        Some(other) => bail!(wrong(other)),
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(false),
+            Some(value) => value
+                .as_bool()
+                .with_context(|| format!("{key} is {value}, expected true or false")),
+        }
+    }
+
+    fn names(&self, key: &str) -> Result<Option<Vec<String>>> {
+        let wrong = |found: &Value| format!("{key} holds {found}, expected names");
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(one)) => Ok(Some(vec![one.clone()])),
+            Some(Value::Array(list)) => {
+                let name = |v: &Value| v.as_str().map(str::to_owned).with_context(|| wrong(v));
+                Ok(Some(list.iter().map(name).collect::<Result<_>>()?))
+            }
+            Some(other) => bail!(wrong(other)),
+        }
+    }
+
+    /// `layers_to_transform`, a number or a list of them; an empty list stands for all layers.
+    fn layers(&self) -> Result<Option<Vec<usize>>> {
+        let patterns = self.names("layers_pattern")?.unwrap_or_default();
+        let others: Vec<&String> = patterns
+            .iter()
+            .filter(|pattern| !["", "layers"].contains(&pattern.as_str()))
+            .collect();
+        ensure!(
+            others.is_empty(),
+            "layers_pattern is {others:?}; the list of layers of gpt-oss is called layers"
+        );
+        let Some(value) = self.get("layers_to_transform") else {
+            return Ok(None);
+        };
+        let numbers = match value {
+            Value::Array(list) => list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>(),
+            one => one.as_u64().map(|one| vec![one]),
+        };
+        let numbers = numbers.with_context(|| {
+            format!("layers_to_transform is {value}, expected the numbers of layers")
+        })?;
+        let numbers: Vec<usize> = numbers.into_iter().map(|n| n as usize).collect();
+        Ok((!numbers.is_empty()).then_some(numbers))
     }
 }
 
@@ -390,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_those_of_peft_to_the_byte() {
+    fn files_are_those_of_peft_without_what_nobody_needs() {
         let all = Wanted::from_names(vec!["all-linear".into()]);
         let parameters = [1, 3]
             .iter()
@@ -419,10 +440,62 @@ mod tests {
             let ours = written(&tiny(), wanted, &settings);
             let dir = tempfile::tempdir().unwrap();
             ours.write(dir.path()).unwrap();
-            let bytes = |dir: &Path| std::fs::read_to_string(dir.join(FILE)).unwrap();
-            assert_eq!(bytes(dir.path()), bytes(&golden), "{name}");
-            assert_eq!(PeftConfig::read(&golden).unwrap(), ours, "{name}");
+            let text = |dir: &Path| std::fs::read_to_string(dir.join(FILE)).unwrap();
+            let mut theirs: Map<String, Value> = serde_json::from_str(&text(&golden)).unwrap();
+            theirs.remove("peft_version");
+            let theirs = serde_json::to_string_pretty(&fields::written(theirs)).unwrap();
+            assert_eq!(text(dir.path()), theirs, "{name}");
+            assert_eq!(PeftConfig::read(&golden).unwrap(), (ours, vec![]), "{name}");
         }
+    }
+
+    /// Keys of the oldest release of PEFT that can read such an adapter: newer ones stop it, or are warned about.
+    #[test]
+    fn no_key_that_older_releases_do_not_know() {
+        let keys = |settings: &LoraSettings, parameters: &[&str]| {
+            let wanted = Wanted {
+                parameters: parameters.iter().map(|p| (*p).to_owned()).collect(),
+                ..Wanted::from_names(vec!["q_proj".into()])
+            };
+            let json = written(&tiny(), &wanted, settings).to_json();
+            let keys = json.as_object().unwrap().keys().cloned();
+            keys.collect::<BTreeSet<String>>()
+        };
+        let plain = settings();
+        let of_0_8 = [
+            "alpha_pattern",
+            "auto_mapping",
+            "base_model_name_or_path",
+            "bias",
+            "fan_in_fan_out",
+            "inference_mode",
+            "init_lora_weights",
+            "layers_pattern",
+            "layers_to_transform",
+            "loftq_config",
+            "lora_alpha",
+            "lora_dropout",
+            "megatron_config",
+            "megatron_core",
+            "modules_to_save",
+            "peft_type",
+            "r",
+            "rank_pattern",
+            "revision",
+            "target_modules",
+            "task_type",
+            "use_rslora",
+        ];
+        let of_0_8: BTreeSet<String> = of_0_8.map(str::to_owned).into();
+        assert_eq!(keys(&plain, &[]), of_0_8);
+        let more = |found: BTreeSet<String>| found.difference(&of_0_8).cloned().collect::<Vec<_>>();
+        let dora = LoraSettings {
+            use_dora: true,
+            ..plain
+        };
+        assert_eq!(more(keys(&dora, &[])), ["use_dora"]);
+        let experts = keys(&plain, &["1.mlp.experts.down_proj"]);
+        assert_eq!(more(experts), ["target_parameters"]);
     }
 
     #[test]
@@ -442,22 +515,51 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_adapters_are_refused() {
-        let base = PeftConfig::read(&goldens().join("adapter_grad_attn"))
-            .unwrap()
-            .to_json();
+    fn other_kinds_of_adapters_and_wrong_values_are_refused() {
+        let base = PeftConfig::read(&goldens().join("adapter_grad_attn")).unwrap();
+        let base = base.0.to_json();
         for (key, value) in [
             ("peft_type", json!("LOHA")),
             ("rank_pattern", json!({"q_proj": 8})),
             ("bias", json!("all")),
             ("r", json!(0)),
+            ("r", json!(-4)),
+            ("r", json!(4.5)),
+            ("r", json!(MAX_RANK + 1)),
+            ("r", json!(u64::MAX)),
+            ("r", json!(null)),
             ("init_lora_weights", json!("pissa")),
             ("lora_alpha", json!("much")),
+            ("lora_dropout", json!(1.0)),
+            ("lora_dropout", json!(-0.1)),
+            ("use_rslora", json!("yes")),
+            ("use_dora", json!(1)),
+            ("target_modules", json!([1])),
+            ("modules_to_save", json!({"a": 1})),
+            ("layers_to_transform", json!(["0"])),
+            ("layers_to_transform", json!(-1)),
+            ("layers_pattern", json!(["h"])),
+            ("use_everything", json!(true)),
         ] {
             let mut json = base.clone();
-            json[key] = value;
+            json[key] = value.clone();
             let error = format!("{:#}", PeftConfig::parse(&json).unwrap_err());
-            assert!(error.contains(key), "{key}: {error}");
+            assert!(error.contains(key), "{key} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_otherwise_than_one_might_think_is_said() {
+        let base = PeftConfig::read(&goldens().join("adapter_grad_attn")).unwrap();
+        for (key, value) in [
+            ("velora_config", json!({"num_groups": 32})),
+            ("revision", json!("v2")),
+            ("init_lora_weights", json!("mica")),
+        ] {
+            let mut json = base.0.to_json();
+            json[key] = value;
+            let (_, notes) = PeftConfig::parse(&json).unwrap();
+            assert!(notes.len() == 1 && notes[0].contains(key), "{notes:?}");
         }
     }
 }

@@ -1,10 +1,25 @@
 //! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
 
+use super::blueprint::Blueprint;
 use crate::model::{ExpertLinear, GptOss, Linear, Matrix, Param, Weight};
 use candle_core::DType;
 use comfy_table::{CellAlignment, Table as Drawing, presets};
 use std::fmt;
 use std::sync::Arc;
+
+/// Parts of the model in the order of the table; adapters follow.
+const PARTS: [&str; 10] = [
+    "embed_tokens",
+    "self_attn",
+    "self_attn biases",
+    "self_attn sinks",
+    "mlp.router",
+    "mlp.router biases",
+    "mlp.experts",
+    "mlp.experts biases",
+    "norms",
+    "lm_head",
+];
 
 /// One part of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +80,42 @@ impl Table {
         table.weight("norms", &head.norm.weight, computed);
         table.linear("lm_head", &head.lm_head, computed);
         table.adapters(model, computed);
-        table
+        table.sorted()
+    }
+
+    /// The parts of a model that is not loaded; the same as those of the loaded one.
+    pub fn planned(blueprint: &Blueprint) -> Self {
+        let computed = type_name(blueprint.compute);
+        let mut table = Self { rows: Vec::new() };
+        for planned in &blueprint.weights {
+            let (part, count) = (part_of(&planned.name), planned.elements());
+            let (stored, computed) = match (planned.packed, planned.trained) {
+                (true, _) => ("mxfp4", format!("{computed}, unpacked")),
+                (false, true) => (type_name(DType::F32), computed.to_owned()),
+                (false, false) => (computed, computed.to_owned()),
+            };
+            let trained = if planned.trained { count } else { 0 };
+            table.add(part, count, stored, &computed, trained);
+        }
+        for (module, count) in &blueprint.adapters {
+            let name = match module.split_once(".mlp.") {
+                Some((_, experts)) => experts,
+                None => module.rsplit('.').next().unwrap_or_default(),
+            };
+            let part = format!("LoRA on {name}, rank {}", blueprint.rank);
+            table.add(&part, *count, "f32", computed, *count);
+        }
+        table.sorted()
+    }
+
+    fn sorted(mut self) -> Self {
+        let place = |row: &Row| {
+            let part = row.part.split(',').next().unwrap_or_default();
+            PARTS.iter().position(|known| *known == part)
+        };
+        self.rows
+            .sort_by_key(|row| place(row).unwrap_or(PARTS.len()));
+        self
     }
 
     /// Count of numbers that are trained.
@@ -198,6 +248,23 @@ impl fmt::Display for Table {
     }
 }
 
+/// The part that a parameter of the model belongs to.
+fn part_of(name: &str) -> &'static str {
+    let bias = name.ends_with("bias");
+    match name {
+        _ if name.contains("embed_tokens") => "embed_tokens",
+        _ if name.contains("lm_head") => "lm_head",
+        _ if name.contains(".router.") && bias => "mlp.router biases",
+        _ if name.contains(".router.") => "mlp.router",
+        _ if name.contains(".experts.") && bias => "mlp.experts biases",
+        _ if name.contains(".experts.") => "mlp.experts",
+        _ if name.ends_with(".sinks") => "self_attn sinks",
+        _ if name.contains("self_attn") && bias => "self_attn biases",
+        _ if name.contains("self_attn") => "self_attn",
+        _ => "norms",
+    }
+}
+
 fn rank(a: &Arc<Param>, experts: usize) -> usize {
     a.value().dims()[0] / experts
 }
@@ -262,5 +329,84 @@ mod tests {
         assert!(text.contains("LoRA on experts.down_proj, rank 4"), "{text}");
         assert!(text.contains("trainable 35,840 of"), "{text}");
         assert_eq!(grouped(20_914_757_184), "20,914,757,184");
+    }
+
+    /// What is planned from the shape is what is there after loading, in every way that a model is trained.
+    #[test]
+    fn a_plan_is_what_is_loaded() {
+        use crate::model::{ExpertsDtype, Training};
+        let experts = |layers: &[usize]| {
+            let names = layers.iter().flat_map(|n| {
+                ["gate_up_proj", "down_proj"].map(|p| format!("{n}.mlp.experts.{p}"))
+            });
+            names.collect::<Vec<String>>()
+        };
+        let wanted = |modules: &[&str], parameters: Vec<String>, save: &[&str]| Wanted {
+            parameters,
+            save: save.iter().map(|s| (*s).to_owned()).collect(),
+            ..Wanted::from_names(modules.iter().map(|s| (*s).to_owned()).collect())
+        };
+        let ways = [
+            None,
+            Some(wanted(&["all-linear"], vec![], &[])),
+            Some(wanted(
+                &["q_proj"],
+                experts(&[0, 2]),
+                &["lm_head", "embed_tokens"],
+            )),
+            Some(wanted(
+                &[],
+                experts(&[1])[..1].to_vec(),
+                &["2.mlp.router", "all-norm"],
+            )),
+            Some(wanted(
+                &["o_proj"],
+                vec![],
+                &["3.mlp.experts", "1.self_attn.q_proj"],
+            )),
+        ];
+        for form in ["model_mxfp4", "model_bf16"] {
+            let source = Directory::open(&goldens().join(form)).unwrap();
+            for dtype in [ExpertsDtype::Mxfp4, ExpertsDtype::Dense] {
+                for (number, wanted) in ways.iter().enumerate() {
+                    for use_dora in [false, true] {
+                        let settings = LoraSettings {
+                            rank: 4,
+                            alpha: 8.0,
+                            dropout: 0.0,
+                            use_rslora: false,
+                            use_dora,
+                            init: Init::Kaiming,
+                            seed: 1,
+                        };
+                        let targets = wanted.as_ref().map(|w| resolve(&tiny(), w).unwrap());
+                        if use_dora && targets.as_ref().is_none_or(|t| !t.experts.is_empty()) {
+                            continue;
+                        }
+                        let options = LoadOptions {
+                            experts: dtype,
+                            training: match &targets {
+                                None => Training::Full,
+                                Some(t) => Training::Adapters(t.modules_to_save.clone()),
+                            },
+                            ..LoadOptions::frozen(&Device::Cpu)
+                        };
+                        let updates = targets.as_ref().map(|targets| (targets, &settings));
+                        let plan = Blueprint::new(&tiny(), &source, &options, updates);
+                        plan.check(&source).unwrap();
+                        let mut model = GptOss::load(&tiny(), &source, &options, |_| {}).unwrap();
+                        if let Some(targets) = &targets {
+                            model.add_lora(targets, &settings).unwrap();
+                        }
+                        let what = format!("{form} {dtype:?} {number} {use_dora}");
+                        assert_eq!(Table::planned(&plan), Table::of(&model), "{what}");
+                        assert_eq!(plan.weight_bytes(), model.weight_bytes(), "{what}");
+                        let trained: usize =
+                            model.params().iter().map(|p| p.value().elem_count()).sum();
+                        assert_eq!(plan.trainable(), trained as u64, "{what}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -106,7 +106,7 @@ fn linears(all: &[Module], wanted: &Wanted) -> Result<Vec<String>> {
     Ok(paths.map(|(module, _)| module.path.clone()).collect())
 }
 
-fn refusal(kind: ModuleKind) -> &'static str {
+pub(super) fn refusal(kind: ModuleKind) -> &'static str {
     match kind {
         ModuleKind::Linear => "a linear layer",
         ModuleKind::Head => {
@@ -141,11 +141,12 @@ pub(super) fn experts(config: &Config, entries: &[String]) -> Result<Vec<(usize,
              N.mlp.experts.gate_up_proj and N.mlp.experts.down_proj",
             config.num_hidden_layers
         );
-        for (name, rank) in matching {
+        for (name, shape) in matching {
             let Some(found) = expert_matrix(name) else {
                 bail!(
-                    "target_parameters entry {entry:?} matches {name}, which has {rank} dimension(s); only the 3-D \
-                     expert parameters mlp.experts.gate_up_proj and mlp.experts.down_proj can be targets"
+                    "target_parameters entry {entry:?} matches {name}, which has {} dimension(s); only the 3-D \
+                     expert parameters mlp.experts.gate_up_proj and mlp.experts.down_proj can be targets",
+                    shape.len()
                 );
             };
             list.push(found);
@@ -168,7 +169,7 @@ pub(super) fn expert_matrix(name: &str) -> Option<(usize, ExpertMatrix)> {
 }
 
 /// Paths of the modules that hold parameters, from ends of module names (PEFT compares the bare ending).
-fn to_save(config: &Config, all: &[Module], entries: &[String]) -> Result<Vec<String>> {
+pub(super) fn to_save(config: &Config, all: &[Module], entries: &[String]) -> Result<Vec<String>> {
     let holders: Vec<String> = parameters(config)
         .into_iter()
         .filter_map(|(name, _)| name.rsplit_once('.').map(|(module, _)| module.to_owned()))

@@ -2,7 +2,7 @@
 
 use super::experts::unpack;
 use super::writer::{Entry, Extra, size, write_model};
-use super::{apart, bytes, float, target};
+use super::{apart, bytes, read, target};
 use crate::adapter::Adapter;
 use crate::config::ExportConfig;
 use crate::generate::base_of;
@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::model::Config;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let dir = target(options, adapter, "-merged");
     apart(&dir, &base)?;
     let merged = Adapter::open(adapter, &config)?;
+    for note in &merged.notes {
+        eprintln!("note: {note}");
+    }
     let dense = |layer: usize| {
         ["gate_up_proj", "down_proj"]
             .iter()
@@ -58,7 +61,8 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let mut entries = Vec::new();
     let mut origins = Vec::new();
     for name in directory.names() {
-        let (dtype, shape) = directory.view(name, |v| Ok((v.dtype(), v.shape().to_vec())))?;
+        let stored = directory.stored(name)?;
+        let (dtype, shape) = (stored.dtype(), stored.shape().to_vec());
         let packed = name.strip_suffix("_blocks");
         let scales = name.ends_with("_scales");
         let unpack = layer_of(name).is_some_and(dense) && (packed.is_some() || scales);
@@ -110,20 +114,12 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
         |entry| {
             at += 1;
             match origins[at - 1] {
-                Origin::Same => directory.view(&entry.name, |view| Ok(view.data().to_vec())),
+                Origin::Same => directory.stored(&entry.name)?.to_vec(),
                 Origin::Merged => {
-                    let (dtype, tensor) = directory.view(&entry.name, |view| {
-                        let dtype = float(view.dtype())?;
-                        let t =
-                            Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu);
-                        Ok((dtype, t?))
-                    })?;
-                    bytes(
-                        &merged
-                            .merged_weight(&entry.name, &tensor)?
-                            .unwrap_or(tensor),
-                        dtype,
-                    )
+                    let tensor = read(directory.stored(&entry.name)?)?;
+                    let dtype = tensor.dtype();
+                    let merged = merged.merged_weight(&entry.name, &tensor)?;
+                    bytes(&merged.unwrap_or(tensor), dtype)
                 }
                 Origin::Unpacked => {
                     let dense = unpack(&directory, &entry.name)?;

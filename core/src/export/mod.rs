@@ -1,6 +1,7 @@
 //! `apus export`: an adapter merged into its base, or experts packed as MXFP4.
 
 mod experts;
+mod finite;
 mod merge;
 mod quantize;
 pub mod writer;
@@ -8,7 +9,7 @@ pub mod writer;
 use crate::config::ExportConfig;
 use crate::hub::{self, Hub};
 use crate::plugin;
-use crate::weights::Directory;
+use crate::weights::Stored;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -94,19 +95,23 @@ fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
     })
 }
 
-fn read_f32(directory: &Directory, name: &str) -> Result<Tensor> {
-    directory.view(name, |view| {
-        let dtype = float(view.dtype())?;
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-        Ok(tensor.to_dtype(DType::F32)?)
-    })
+/// A tensor of floating-point numbers as it lies in its file.
+fn read(stored: Stored) -> Result<Tensor> {
+    let dtype = float(stored)?;
+    let bytes = stored.to_vec()?;
+    Ok(Tensor::from_raw_buffer(
+        &bytes,
+        dtype,
+        stored.shape(),
+        &Device::Cpu,
+    )?)
 }
 
-fn float(dtype: Dtype) -> Result<DType> {
-    match dtype {
+fn float(stored: Stored) -> Result<DType> {
+    match stored.dtype() {
         Dtype::F32 => Ok(DType::F32),
         Dtype::BF16 => Ok(DType::BF16),
-        other => bail!("type {other:?}, expected F32 or BF16"),
+        other => bail!("{}: type {other:?}, expected F32 or BF16", stored.place()),
     }
 }
 
@@ -114,6 +119,7 @@ fn float(dtype: Dtype) -> Result<DType> {
 mod tests {
     use super::experts::unpack;
     use super::*;
+    use crate::weights::Directory;
     use std::collections::BTreeMap;
 
     fn golden(path: &str) -> PathBuf {
@@ -126,13 +132,11 @@ mod tests {
 
     fn raw(directory: &Directory) -> BTreeMap<String, Vec<u8>> {
         let names = directory.names().map(str::to_owned).collect::<Vec<_>>();
-        let read = |name: String| {
-            let bytes = directory
-                .view(&name, |view| Ok(view.data().to_vec()))
-                .unwrap();
+        let with_bytes = |name: String| {
+            let bytes = directory.stored(&name).unwrap().to_vec().unwrap();
             (name, bytes)
         };
-        names.into_iter().map(read).collect()
+        names.into_iter().map(with_bytes).collect()
     }
 
     #[test]
@@ -188,7 +192,8 @@ mod tests {
             for part in ["gate_up_proj", "down_proj"] {
                 let name = format!("model.layers.{layer}.mlp.experts.{part}");
                 let found = bytes(&unpack(&packed, &name).unwrap(), DType::BF16).unwrap();
-                let expected = bytes(&read_f32(&plain, &name).unwrap(), DType::BF16).unwrap();
+                let expected =
+                    bytes(&read(plain.stored(&name).unwrap()).unwrap(), DType::BF16).unwrap();
                 // Zeros may change their sign.
                 let same = found
                     .iter()

@@ -2,7 +2,7 @@
 
 use super::experts::pack;
 use super::writer::{Entry, Extra, size, write_model};
-use super::{apart, bytes, read_f32, target};
+use super::{apart, bytes, read, target};
 use crate::config::ExportConfig;
 use crate::model::Config;
 use crate::weights::{Directory, WeightSource};
@@ -21,7 +21,8 @@ pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Res
     apart(&dir, model)?;
     let mut entries = Vec::new();
     for name in directory.names() {
-        let (dtype, shape) = directory.view(name, |v| Ok((v.dtype(), v.shape().to_vec())))?;
+        let stored = directory.stored(name)?;
+        let (dtype, shape) = (stored.dtype(), stored.shape().to_vec());
         let experts =
             name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj");
         match (experts, shape.as_slice()) {
@@ -95,9 +96,9 @@ pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Res
                 return Ok(blocks);
             }
             if entry.dtype == Dtype::U8 {
-                return directory.view(&entry.name, |view| Ok(view.data().to_vec()));
+                return directory.stored(&entry.name)?.to_vec();
             }
-            bytes(&read_f32(&directory, &entry.name)?, DType::BF16)
+            bytes(&read(directory.stored(&entry.name)?)?, DType::BF16)
         },
     )?;
     Ok(dir)

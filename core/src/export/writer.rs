@@ -1,5 +1,6 @@
 //! Writes a Hugging Face model directory tensor by tensor: whole or absent, whatever its size.
 
+use super::finite::bad_elements;
 use anyhow::{Context, Result, bail, ensure};
 use half::bf16;
 use rayon::prelude::*;
@@ -57,7 +58,7 @@ pub struct Extra<'a> {
 /// with no other files, and stays as it is until the new one is whole.
 ///
 /// # Errors
-/// `provide` failed, or the disk did; nothing is left behind then.
+/// `provide` failed or gave numbers that are not finite, or the disk failed; nothing is left behind then.
 pub fn write_model(
     dir: &Path,
     entries: &[Entry],
@@ -238,6 +239,13 @@ fn write_shard(
             bytes.len(),
             entry.bytes()
         );
+        let bad = bad_elements(&bytes, entry.dtype);
+        ensure!(
+            bad == 0,
+            "tensor {}: {bad} of its {} values are not finite",
+            entry.name,
+            entry.elements()
+        );
         file.write_all(&bytes)?;
     }
     Ok(file.into_inner().map_err(|e| e.into_error())?.sync_all()?)
@@ -304,6 +312,31 @@ mod tests {
             ensure!(!(fail && entry.name == "c"), "No space left on device");
             Ok(bf16_bytes(&[f32::from(entry.name.as_bytes()[0]); 10]))
         })
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let extra = Extra {
+            config: json!({}),
+            generation: None,
+            copy_from: None,
+        };
+        let dir = parent.path().join("m");
+        let error = write_model(&dir, &entries(), 1000, false, &extra, |entry| {
+            let bad = [1.0, 1.0, f32::NAN, f32::MAX, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+            Ok(bf16_bytes(if entry.name == "b" {
+                &bad
+            } else {
+                &[1.0; 10]
+            }))
+        });
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(
+            error.contains("tensor b: 2 of its 10 values are not finite"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -115,6 +115,9 @@ fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
         Some(dir) => Some(Adapter::open(dir, &found.place.config)?),
         None => None,
     };
+    for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
+        eprintln!("note: {note}");
+    }
     let saved = adapter
         .as_ref()
         .map(|adapter| adapter.targets.modules_to_save.clone())

@@ -1,6 +1,7 @@
 //! One token after another.
 
 use crate::model::GptOss;
+use crate::ops::reduce;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
@@ -50,7 +51,12 @@ impl Sampling {
 fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
     let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
     let (normed, _) = model.head().forward(&last)?;
-    Ok(model.head().logits(&normed)?.get(0)?.to_dtype(DType::F32)?)
+    let logits = model.head().logits(&normed)?.get(0)?.to_dtype(DType::F32)?;
+    ensure!(
+        reduce::finite(std::slice::from_ref(&logits))?,
+        "the model's logits are not finite: weights of the model or of its adapter are broken, or far too large"
+    );
+    Ok(logits)
 }
 
 /// The tokens after `prompt`, up to and including the first of `stop`, or as many as the model has

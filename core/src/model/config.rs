@@ -1,8 +1,20 @@
 //! `config.json` of a gpt-oss model, in the spelling of the model's authors and of transformers 5.
 
+mod fields;
+
+use crate::bounded;
 use anyhow::{Context, Result, bail, ensure};
+use fields::Fields;
 use serde_json::{Map, Value};
 use std::path::Path;
+
+/// Bounds far above any model that there is, so that sizes can be counted with before anything is allocated.
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_WIDTH: usize = 1 << 20;
+const MOST_PARTS: usize = 1 << 16;
+const MOST_TOKENS: usize = 1 << 26;
+const MOST_POSITIONS: usize = 1 << 30;
+const MOST_PARAMETERS: u128 = 1 << 46;
 
 /// The shape of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,10 +81,10 @@ impl Config {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is missing, malformed, not of a gpt-oss model, or lacks a field; the error names it.
+    /// It is missing, malformed, not of a gpt-oss model, lacks a field, or has a value that no such model has; the error
+    /// names it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{}: cannot be read", path.display()))?;
+        let text = bounded::read(path)?;
         let value: Value = serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display()))?;
         Self::parse(value).with_context(|| path.display().to_string())
@@ -91,51 +103,72 @@ impl Config {
             Some(other) => bail!("model_type is {other:?}; Apus trains gpt_oss models only"),
             None => bail!("has no model_type; Apus trains gpt_oss models only"),
         }
-        let fields = Fields(&raw);
-        let layers = fields.size("num_hidden_layers")?;
+        let fields = Fields::of(&raw);
+        let layers = fields.size("num_hidden_layers", MOST_LAYERS)?;
         let config = Self {
             num_hidden_layers: layers,
-            hidden_size: fields.size("hidden_size")?,
-            intermediate_size: fields.size("intermediate_size")?,
-            num_attention_heads: fields.size("num_attention_heads")?,
-            num_key_value_heads: fields.size("num_key_value_heads")?,
-            head_dim: fields.size("head_dim")?,
-            num_local_experts: fields.size("num_local_experts")?,
-            num_experts_per_tok: fields
-                .size("num_experts_per_tok")
-                .or_else(|error| fields.size("experts_per_token").map_err(|_| error))?,
-            vocab_size: fields.size("vocab_size")?,
-            sliding_window: fields.size("sliding_window")?,
+            hidden_size: fields.size("hidden_size", MOST_WIDTH)?,
+            intermediate_size: fields.size("intermediate_size", MOST_WIDTH)?,
+            num_attention_heads: fields.size("num_attention_heads", MOST_PARTS)?,
+            num_key_value_heads: fields.size("num_key_value_heads", MOST_PARTS)?,
+            head_dim: fields.size("head_dim", MOST_PARTS)?,
+            num_local_experts: fields.size("num_local_experts", MOST_PARTS)?,
+            num_experts_per_tok: fields.experts_per_token()?,
+            vocab_size: fields.size("vocab_size", MOST_TOKENS)?,
+            sliding_window: fields.size("sliding_window", MOST_POSITIONS)?,
             sliding: fields.layer_types(layers)?,
-            max_position_embeddings: fields.size("max_position_embeddings")?,
-            rms_norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-5),
-            swiglu_limit: fields.number("swiglu_limit")?.unwrap_or(7.0),
+            max_position_embeddings: fields.size("max_position_embeddings", MOST_POSITIONS)?,
+            rms_norm_eps: fields.number("rms_norm_eps", 1e-5, f64::MIN_POSITIVE..=1.0)?,
+            swiglu_limit: fields.number("swiglu_limit", 7.0, f64::MIN_POSITIVE..=1e6)?,
             rope: fields.rope()?,
             raw: raw.clone(),
         };
-        ensure!(
-            config
-                .num_attention_heads
-                .is_multiple_of(config.num_key_value_heads),
-            "num_attention_heads ({}) is no multiple of num_key_value_heads ({})",
-            config.num_attention_heads,
-            config.num_key_value_heads
-        );
-        ensure!(
-            config.head_dim.is_multiple_of(2),
-            "head_dim ({}) is odd",
-            config.head_dim
-        );
-        ensure!(
-            config.num_experts_per_tok <= config.num_local_experts,
-            "num_experts_per_tok ({}) exceeds num_local_experts ({})",
-            config.num_experts_per_tok,
-            config.num_local_experts
-        );
-        if raw.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true) {
-            bail!("tie_word_embeddings is true; gpt-oss has an output head of its own");
-        }
+        config.check()?;
+        fields.check_fixed()?;
         Ok(config)
+    }
+
+    /// Checks that the sizes go together.
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.num_attention_heads
+                .is_multiple_of(self.num_key_value_heads),
+            "num_attention_heads ({}) is no multiple of num_key_value_heads ({})",
+            self.num_attention_heads,
+            self.num_key_value_heads
+        );
+        ensure!(
+            self.head_dim.is_multiple_of(2),
+            "head_dim ({}) is odd",
+            self.head_dim
+        );
+        ensure!(
+            self.num_experts_per_tok <= self.num_local_experts,
+            "num_experts_per_tok ({}) exceeds num_local_experts ({})",
+            self.num_experts_per_tok,
+            self.num_local_experts
+        );
+        ensure!(
+            self.parameters() <= MOST_PARAMETERS,
+            "its sizes make a model of {:.1e} parameters, more than there can be: num_hidden_layers {}, hidden_size {}, \
+             intermediate_size {}, num_local_experts {}, vocab_size {}",
+            self.parameters() as f64,
+            self.num_hidden_layers,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_local_experts,
+            self.vocab_size
+        );
+        Ok(())
+    }
+
+    /// Parameters, about.
+    fn parameters(&self) -> u128 {
+        let wide = |size: usize| size as u128;
+        let hidden = wide(self.hidden_size);
+        let experts = 3 * wide(self.num_local_experts) * wide(self.intermediate_size);
+        let heads = 2 * (wide(self.attention_width()) + wide(self.kv_width()));
+        hidden * (2 * wide(self.vocab_size) + wide(self.num_hidden_layers) * (experts + heads))
     }
 
     /// Width of all query heads together.
@@ -149,102 +182,10 @@ impl Config {
     }
 }
 
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl Fields<'_> {
-    fn size(&self, name: &str) -> Result<usize> {
-        match self.0.get(name) {
-            Some(value) => match value.as_u64() {
-                Some(size) if size > 0 => Ok(size as usize),
-                _ => bail!("{name} is {value}, expected a positive integer"),
-            },
-            None => bail!("{name} is missing"),
-        }
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(number) => Ok(Some(number)),
-                None => bail!("{name} is {value}, expected a number"),
-            },
-        }
-    }
-
-    fn layer_types(&self, layers: usize) -> Result<Vec<bool>> {
-        let Some(types) = self.0.get("layer_types").filter(|types| !types.is_null()) else {
-            return Ok((0..layers).map(|layer| layer % 2 == 0).collect());
-        };
-        let types = types.as_array().context("layer_types is not a list")?;
-        ensure!(
-            types.len() == layers,
-            "layer_types has {} entries for {layers} layers",
-            types.len()
-        );
-        types
-            .iter()
-            .map(|kind| match kind.as_str() {
-                Some("sliding_attention") => Ok(true),
-                Some("full_attention") => Ok(false),
-                _ => {
-                    bail!("layer_types holds {kind}, expected sliding_attention or full_attention")
-                }
-            })
-            .collect()
-    }
-
-    fn rope(&self) -> Result<Rope> {
-        let parameters = ["rope_parameters", "rope_scaling"].iter().find_map(|name| {
-            self.0
-                .get(*name)
-                .and_then(Value::as_object)
-                .map(|map| (*name, map))
-        });
-        let Some((name, map)) = parameters else {
-            let theta = self
-                .number("rope_theta")?
-                .context("rope_theta is missing")?;
-            return Ok(Rope { theta, yarn: None });
-        };
-        let inner = Fields(map);
-        let theta = match inner.number("rope_theta")? {
-            Some(theta) => theta,
-            None => self
-                .number("rope_theta")?
-                .context("rope_theta is missing")?,
-        };
-        let kind = map
-            .get("rope_type")
-            .or_else(|| map.get("type"))
-            .and_then(Value::as_str);
-        let yarn = match kind {
-            Some("default") | None => None,
-            Some("yarn") => {
-                let factor = inner.number("factor")?;
-                let original = match inner.number("original_max_position_embeddings")? {
-                    Some(original) => Some(original),
-                    None => self.number("initial_context_length")?,
-                };
-                Some(Yarn {
-                    factor: factor.with_context(|| format!("{name}.factor is missing"))?,
-                    beta_fast: inner.number("beta_fast")?.unwrap_or(32.0),
-                    beta_slow: inner.number("beta_slow")?.unwrap_or(1.0),
-                    original: original.with_context(|| {
-                        format!("{name}.original_max_position_embeddings is missing")
-                    })?,
-                    truncate: map.get("truncate").and_then(Value::as_bool).unwrap_or(true),
-                })
-            }
-            Some(other) => bail!("{name}.rope_type is {other:?}, expected yarn or default"),
-        };
-        Ok(Rope { theta, yarn })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn golden(form: &str) -> Config {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/tiny");
@@ -268,19 +209,154 @@ mod tests {
         );
     }
 
+    fn error(change: impl FnOnce(&mut Map<String, Value>)) -> String {
+        let mut raw = golden("model_mxfp4").raw;
+        change(&mut raw);
+        format!("{:#}", Config::parse(Value::Object(raw)).unwrap_err())
+    }
+
+    /// Every field, with what it cannot be.
     #[test]
     fn what_is_wrong_is_named() {
-        let broken = |key: &str, value: Value| {
-            let mut raw = golden("model_mxfp4").raw;
-            raw.insert(key.to_owned(), value);
-            Config::parse(Value::Object(raw)).unwrap_err().to_string()
-        };
-        assert!(broken("model_type", "llama".into()).contains("\"llama\""));
-        assert!(broken("hidden_size", (-3).into()).contains("hidden_size is -3"));
-        assert!(broken("layer_types", Value::Array(vec![])).contains("0 entries for 4 layers"));
-        let mut raw = golden("model_mxfp4").raw;
-        raw.remove("sliding_window");
-        let error = Config::parse(Value::Object(raw)).unwrap_err().to_string();
-        assert!(error.contains("sliding_window is missing"));
+        let wrong = json!("many");
+        for (key, values) in [
+            ("model_type", vec![json!("llama"), json!(3), json!(null)]),
+            ("num_hidden_layers", vec![json!(MOST_LAYERS + 1)]),
+            ("hidden_size", vec![json!(MOST_WIDTH + 1)]),
+            ("intermediate_size", vec![json!(MOST_WIDTH + 1)]),
+            ("num_attention_heads", vec![json!(MOST_PARTS + 1), json!(3)]),
+            ("num_key_value_heads", vec![json!(MOST_PARTS + 1), json!(3)]),
+            ("head_dim", vec![json!(MOST_PARTS + 1), json!(15)]),
+            ("num_local_experts", vec![json!(MOST_PARTS + 1), json!(1)]),
+            ("num_experts_per_tok", vec![json!(9), json!(1)]),
+            ("vocab_size", vec![json!(MOST_TOKENS + 1)]),
+            ("sliding_window", vec![json!(MOST_POSITIONS + 1)]),
+            ("max_position_embeddings", vec![json!(MOST_POSITIONS + 1)]),
+        ] {
+            let sizes = match key {
+                "model_type" => vec![],
+                _ => vec![
+                    json!(0),
+                    json!(-3),
+                    json!(2.5),
+                    json!(u64::MAX),
+                    json!(1e30),
+                    json!(null),
+                    json!([4]),
+                    wrong.clone(),
+                ],
+            };
+            for value in values.into_iter().chain(sizes) {
+                let text = error(|raw| drop(raw.insert(key.to_owned(), value.clone())));
+                assert!(text.contains(key), "{key} {value}: {text}");
+            }
+            let text = error(|raw| {
+                raw.shift_remove(key);
+                raw.shift_remove("experts_per_token");
+            });
+            assert!(text.contains(key), "{key}: {text}");
+        }
+        for (key, values) in [
+            (
+                "swiglu_limit",
+                vec![json!(-7), json!(0), json!(1e300), wrong.clone()],
+            ),
+            ("swiglu_alpha", vec![json!(1.5), wrong.clone()]),
+            (
+                "rms_norm_eps",
+                vec![json!(0), json!(-1e-5), json!(2), wrong.clone()],
+            ),
+            (
+                "rope_theta",
+                vec![json!(0), json!(1), json!(-150_000), wrong.clone()],
+            ),
+            ("attention_bias", vec![json!(false), json!("yes")]),
+            ("attention_dropout", vec![json!(0.1), wrong.clone()]),
+            ("hidden_act", vec![json!("gelu"), json!(1)]),
+            ("tie_word_embeddings", vec![json!(true), json!("no")]),
+            ("partial_rotary_factor", vec![json!(0.5)]),
+            (
+                "layer_types",
+                vec![
+                    json!([]),
+                    json!("full_attention"),
+                    json!(["a", "b", "c", "d"]),
+                    json!([1, 2, 3, 4]),
+                ],
+            ),
+            (
+                "rope_scaling",
+                vec![
+                    json!("yarn"),
+                    json!({"rope_type": "linear", "factor": 2.0}),
+                    json!({"rope_type": 3}),
+                ],
+            ),
+            (
+                "quantization_config",
+                vec![json!({"quant_method": "fp8"}), json!({}), json!("mxfp4")],
+            ),
+        ] {
+            for value in values {
+                let text = error(|raw| drop(raw.insert(key.to_owned(), value.clone())));
+                assert!(text.contains(key), "{key} {value}: {text}");
+            }
+        }
+        for (key, values) in [
+            (
+                "factor",
+                vec![json!(0.5), json!(-32), json!(1e300), json!(null)],
+            ),
+            ("beta_fast", vec![json!(0), json!(-1), json!(0.5)]),
+            ("beta_slow", vec![json!(0), json!(-1), json!(64)]),
+            (
+                "original_max_position_embeddings",
+                vec![json!(0), json!(-1), json!(1e300)],
+            ),
+            ("truncate", vec![json!("no"), json!(0)]),
+            ("attention_factor", vec![json!(1.0)]),
+            ("mscale", vec![json!(1.0)]),
+            ("mscale_all_dim", vec![json!(1.0)]),
+            ("rope_theta", vec![json!(0.5)]),
+            ("long_factor", vec![json!([1.0])]),
+        ] {
+            for value in values {
+                let text = error(|raw| raw["rope_scaling"][key] = value.clone());
+                assert!(
+                    text.contains(&format!("rope_scaling.{key}")),
+                    "{key} {value}: {text}"
+                );
+            }
+        }
+        let large = [
+            ("num_hidden_layers", 4096),
+            ("hidden_size", 1 << 20),
+            ("intermediate_size", 1 << 20),
+        ];
+        let text = error(|raw| {
+            raw.shift_remove("layer_types");
+            for (key, value) in large {
+                raw.insert(key.to_owned(), value.into());
+            }
+        });
+        assert!(text.contains("more than there can be"), "{text}");
+    }
+
+    /// Without a word about positions, transformers takes the YaRN of the published models.
+    #[test]
+    fn what_is_not_said_is_as_in_transformers() {
+        let mut raw = golden("model_bf16").raw;
+        raw.shift_remove("rope_parameters");
+        raw.insert("rope_theta".to_owned(), json!(150_000));
+        let config = Config::parse(Value::Object(raw.clone())).unwrap();
+        assert_eq!(config.rope, golden("model_bf16").rope);
+        raw.insert("rope_scaling".to_owned(), Value::Null);
+        let error = Config::parse(Value::Object(raw.clone())).unwrap_err();
+        assert!(
+            error.to_string().contains("rope_scaling is null"),
+            "{error}"
+        );
+        raw.insert("rope_scaling".to_owned(), json!({"rope_type": "default"}));
+        assert_eq!(Config::parse(Value::Object(raw)).unwrap().rope.yarn, None);
     }
 }

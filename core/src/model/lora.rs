@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
+/// Greatest rank that can be meant: far above the width of any matrix, and small enough to count with.
+pub const MAX_RANK: usize = 1 << 20;
+
 /// What gets an update.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Targets {

@@ -24,5 +24,5 @@ pub use head::Head;
 pub use layer::DecoderLayer;
 pub use linear::{Linear, Lora};
 pub use load::{ExpertsDtype, LoadOptions, Training};
-pub use lora::{ExpertMatrix, Init, LoraSettings, Targets};
+pub use lora::{ExpertMatrix, Init, LoraSettings, MAX_RANK, Targets};
 pub use param::{Param, Weight};

@@ -216,6 +216,11 @@ impl WeightSource for Source {
         }
     }
 
+    fn check(&self, name: &str, _shape: &[usize], _dtype: DType) -> Result<()> {
+        ensure!(self.contains(name), "a synthetic model has no {name}");
+        Ok(())
+    }
+
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let key = (self.seed, stream(name));
         let make = || -> Result<Tensor> {

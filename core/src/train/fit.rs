@@ -3,54 +3,105 @@
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::steps::{Steps, Wanted};
+use crate::adapter::Blueprint;
 use crate::config::SftConfig;
-use crate::model::{GptOss, Matrix};
+use crate::model::{Config, GptOss, Matrix, Weight};
 use crate::say::info;
 use anyhow::{Result, bail};
+
+/// What of the model matters for where things are kept.
+pub struct Room<'a> {
+    /// Its shape.
+    pub config: &'a Config,
+    /// Bytes of the embedding, if it can leave the device.
+    pub embedding: Option<u64>,
+    /// Bytes that are free beside the weights and what is trained, if that is known.
+    pub free: Option<u64>,
+}
+
+/// What is kept where.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit {
+    /// What the memory plan depends on.
+    pub shape: Shape,
+    /// Bytes of the embedding, if it goes to host memory.
+    pub offloaded: Option<u64>,
+    /// Layers that keep their tape because they fit, if that was asked for.
+    pub auto_layers: Option<usize>,
+}
 
 /// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
 ///
 /// # Errors
 /// A value that is none of those a flag takes, or an embedding that is trained and asked to leave the device.
 pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<Shape> {
-    let free = crate::memory::free(model.device());
-    let mut shape = shape(model, largest_batch(config, lengths)?);
-    let wanted = kept_layers(config, model)?;
-    shape.kept_layers = wanted.unwrap_or(0) as u64;
-    let fits = free.is_none_or(|free| MemoryPlan::fits(model.config(), &shape, free));
-    if offload(config, model, fits)? {
+    let embedding = match model.embedding() {
+        Weight::Frozen(rows) if !model.device().is_cpu() => {
+            Some((rows.elem_count() * rows.dtype().size_in_bytes()) as u64)
+        }
+        _ => None,
+    };
+    let room = Room {
+        config: model.config(),
+        embedding,
+        free: crate::memory::free(model.device()),
+    };
+    let Fit {
+        mut shape,
+        offloaded,
+        auto_layers,
+    } = decide(config, &room, shape(model, largest_batch(config, lengths)?))?;
+    if offloaded.is_some() || config.offload_embedding == "true" {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
-        if let Some(bytes) = model.offloaded_bytes() {
-            let size = super::plan::gib(bytes);
-            info!(
-                "offload_embedding: {size} are in host memory, rows are sent as they are looked up"
-            );
-        }
     }
-    if wanted.is_none() {
-        let free = crate::memory::free(model.device()).unwrap_or(0);
-        let kept = MemoryPlan::layers_that_fit(model.config(), &shape, free);
+    if let Some(bytes) = model.offloaded_bytes() {
+        let size = super::plan::gib(bytes);
+        info!("offload_embedding: {size} are in host memory, rows are sent as they are looked up");
+    }
+    if let Some(kept) = auto_layers {
         let layers = model.layers().len();
         info!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
-        shape.kept_layers = kept as u64;
     }
     Ok(shape)
 }
 
-/// Whether the embedding goes to host memory.
-fn offload(config: &SftConfig, model: &GptOss, fits: bool) -> Result<bool> {
-    Ok(match config.offload_embedding.as_str() {
+/// The same for a model that is not loaded: `shape` says what it will take.
+///
+/// # Errors
+/// A value that is none of those a flag takes.
+pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> {
+    let wanted = kept_layers(config, room.config.num_hidden_layers)?;
+    shape.kept_layers = wanted.unwrap_or(0) as u64;
+    let fits = |free| MemoryPlan::fits(room.config, &shape, free);
+    let offload = match config.offload_embedding.as_str() {
         "true" => true,
         "false" => false,
-        "auto" => !fits && !model.device().is_cpu() && model.embedding().param().is_none(),
+        "auto" => !room.free.is_none_or(fits),
         other => bail!("offload_embedding is {other:?}, expected true, false or auto"),
+    };
+    let offloaded = room.embedding.filter(|_| offload);
+    let moved = offloaded.unwrap_or(0);
+    shape.weight_bytes -= moved;
+    let auto_layers = match wanted {
+        Some(_) => None,
+        None => {
+            let free = room.free.unwrap_or(0) + moved;
+            Some(MemoryPlan::layers_that_fit(room.config, &shape, free))
+        }
+    };
+    if let Some(kept) = auto_layers {
+        shape.kept_layers = kept as u64;
+    }
+    Ok(Fit {
+        shape,
+        offloaded,
+        auto_layers,
     })
 }
 
 /// Layers that keep their tape; `None` for as many as fit.
-fn kept_layers(config: &SftConfig, model: &GptOss) -> Result<Option<usize>> {
-    let layers = model.layers().len();
+fn kept_layers(config: &SftConfig, layers: usize) -> Result<Option<usize>> {
     if !config.gradient_checkpointing {
         return Ok(Some(layers));
     }
@@ -85,6 +136,24 @@ fn shape(model: &GptOss, tokens: usize) -> Shape {
         }),
         expert_adapters: experts.any(|linear| linear.lora.is_some()),
     }
+}
+
+/// [`shape`] of a model that is not loaded.
+pub fn planned_shape(
+    config: &SftConfig,
+    blueprint: &Blueprint,
+    lengths: &[usize],
+) -> Result<Shape> {
+    Ok(Shape {
+        tokens: largest_batch(config, lengths)? as u64,
+        compute_bytes: blueprint.compute.size_in_bytes() as u64,
+        weight_bytes: blueprint.weight_bytes(),
+        trainable: blueprint.trainable(),
+        optimizer_copies: 2,
+        kept_layers: 0,
+        experts_made_anew: blueprint.experts_made_anew(),
+        expert_adapters: blueprint.expert_adapters(),
+    })
 }
 
 /// Tokens of the largest micro-batch that the run will see: the order of the data is known beforehand.

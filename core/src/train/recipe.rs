@@ -1,17 +1,16 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::about;
+use super::dry_run::dry_run;
 use super::evaluate::{Evaluation, evaluate};
 use super::examples::{self, Examples};
 use super::fit::fit;
 use super::out_of_memory;
-use super::plan::{MemoryPlan, Shape, gib};
 use super::setup;
 use super::signals;
 use super::trainer::{ModelFiles, Outcome, Trainer};
 use crate::adapter::{self, Adapter, PeftConfig, Table};
 use crate::chat::Encoder;
-use crate::chat::preview::{Marks, marked};
 use crate::config::{Resolved, SftConfig};
 use crate::generate::{Sampling, answer};
 use crate::hub;
@@ -60,18 +59,18 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
-    let mut ready = setup::model(config, &place, &device).map_err(explain)?;
     let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
     let lengths = match &data.stream {
         Some(_) => setup::longest(config, &place.config),
         None => examples::lengths(&train, data.train.packs.as_deref()),
     };
+    if config.dry_run {
+        return dry_run(config, &place, &device, &encoder, (&mut data, &lengths)).map(|()| false);
+    }
+    let mut ready = setup::model(config, &place, &device).map_err(explain)?;
     let shape = fit(config, &mut ready.model, &lengths).map_err(explain)?;
     let table = Table::of(&ready.model);
     info!("{table}");
-    if config.dry_run {
-        return dry_run(config, &ready.model, &encoder, &mut data, &shape).map(|()| false);
-    }
 
     let run_dir = run_dir(config)?;
     let args = args(config);
@@ -198,6 +197,10 @@ pub(crate) fn args(config: &SftConfig) -> Map<String, Value> {
     args.insert("eval_strategy".to_owned(), json!(config.eval_strategy()));
     args.insert("eval_steps".to_owned(), json!(config.eval_steps()));
     args.insert("plugins".to_owned(), json!(plugin::records()));
+    args.insert("model".to_owned(), json!(setup::lasting(&config.model)));
+    if let Some(tokenizer) = &config.tokenizer {
+        args.insert("tokenizer".to_owned(), json!(setup::lasting(tokenizer)));
+    }
     args.insert("apus_version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
     about::forget_secrets(&mut args);
     args
@@ -349,39 +352,4 @@ fn summary(
             );
         }
     }
-}
-
-/// Shows what would happen.
-fn dry_run(
-    config: &SftConfig,
-    model: &GptOss,
-    encoder: &Encoder,
-    data: &mut setup::Data,
-    shape: &Shape,
-) -> Result<()> {
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&Value::Object(args(config)))?
-    );
-    let plan = MemoryPlan::new(model.config(), shape);
-    println!(
-        "\nmemory plan for {} tokens in the largest micro-batch\n{}",
-        shape.tokens,
-        plan.table()
-    );
-    if let Some(bytes) = model.offloaded_bytes() {
-        println!("and {} of the embedding in host memory", gib(bytes));
-    }
-    println!("so about {}", gib(plan.total()));
-    let first = match &mut data.stream {
-        Some(stream) => Some(stream.peek()?),
-        None => data.train.samples.first(),
-    };
-    if let Some(sample) = first {
-        println!(
-            "\nthe first example, trained tokens marked\n{}",
-            marked(sample, encoder.tokenizer(), Marks::of_stdout())
-        );
-    }
-    Ok(())
 }

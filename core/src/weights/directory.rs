@@ -1,16 +1,16 @@
-//! A Hugging Face model directory: `model.safetensors`, or shards through their index, mapped into
-//! memory.
+//! A Hugging Face model directory: `model.safetensors`, or shards through their index.
 
 use super::placing::Placing;
-use super::shard::Shard;
+use super::shard::{Shard, Stored};
 use super::{Transfer, WeightSource};
+use crate::bounded;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The safetensors of a directory.
 pub struct Directory {
@@ -19,54 +19,64 @@ pub struct Directory {
     index: BTreeMap<String, usize>,
     dir: PathBuf,
     /// The load that is going on.
-    placing: Mutex<Placing>,
+    load: Mutex<Load>,
+}
+
+/// What was handed out since the last load.
+#[derive(Default)]
+struct Load {
+    placing: Placing,
+    used: BTreeSet<String>,
 }
 
 impl Directory {
     /// Opens the weights of a model directory.
     ///
     /// # Errors
-    /// No weights there, a missing shard, or a truncated file; the error names it.
+    /// No weights there, a missing shard, a truncated file, or an index that does not fit its shards; the error names
+    /// the file.
     pub fn open(dir: &Path) -> Result<Self> {
         ensure!(dir.is_dir(), "{}: no such model directory", dir.display());
         let index_file = dir.join("model.safetensors.index.json");
-        let files: Vec<PathBuf> = if index_file.is_file() {
-            let text = std::fs::read_to_string(&index_file)?;
-            let json: Value = serde_json::from_str(&text)
-                .with_context(|| format!("{}: malformed JSON", index_file.display()))?;
-            let map = json["weight_map"]
-                .as_object()
-                .with_context(|| format!("{}: has no weight_map", index_file.display()))?;
-            let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-            for name in &names {
-                ensure!(
-                    dir.join(name).is_file(),
-                    "{}: names the shard {name}, which is missing; download it again",
-                    index_file.display()
-                );
-            }
-            names.into_iter().map(|name| dir.join(name)).collect()
+        let map = if index_file.is_file() {
+            read_index(&index_file)?
         } else if dir.join("model.safetensors").is_file() {
-            vec![dir.join("model.safetensors")]
+            BTreeMap::new()
         } else {
             bail!(
                 "{}: has neither model.safetensors nor model.safetensors.index.json",
                 dir.display()
             )
         };
-        let shards = files
-            .into_iter()
-            .map(Shard::open)
-            .collect::<Result<Vec<_>>>()?;
+        let mut files: BTreeSet<&str> = map.values().map(String::as_str).collect();
+        if map.is_empty() {
+            files.insert("model.safetensors");
+        }
+        let mut shards = Vec::new();
         let mut index = BTreeMap::new();
-        for (i, shard) in shards.iter().enumerate() {
-            index.extend(shard.names().into_iter().map(|name| (name, i)));
+        for (i, file) in files.into_iter().enumerate() {
+            let shard = Shard::open(dir.join(file))?;
+            for name in shard.names() {
+                // Where a name stands in several shards, the index says which one is meant.
+                match map.get(&name) {
+                    Some(meant) if meant != file => {}
+                    Some(_) => drop(index.insert(name, i)),
+                    None => drop(index.entry(name).or_insert(i)),
+                }
+            }
+            shards.push(shard);
+        }
+        if let Some((name, file)) = map.iter().find(|(name, _)| !index.contains_key(*name)) {
+            bail!(
+                "{}: says that {name} is in {file}, which does not hold it",
+                index_file.display()
+            );
         }
         Ok(Self {
             shards,
             index,
             dir: dir.to_owned(),
-            placing: Mutex::default(),
+            load: Mutex::default(),
         })
     }
 
@@ -77,21 +87,61 @@ impl Directory {
 
     /// Bytes of all tensor files together.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.len() as u64).sum()
+        self.shards.iter().map(Shard::len).sum()
     }
 
-    /// Runs `read` on a tensor as it lies in its file.
+    /// A tensor as it lies in its file.
     ///
     /// # Errors
-    /// There is no such tensor, or `read` failed.
-    pub fn view<R>(&self, name: &str, read: impl FnOnce(&TensorView) -> Result<R>) -> Result<R> {
-        let Some(&shard) = self.index.get(name) else {
-            bail!("{}: has no tensor {name}", self.dir.display());
-        };
-        let shard = &self.shards[shard];
-        let view = shard.tensor(name)?;
-        read(&view).with_context(|| format!("{}: tensor {name}", shard.path().display()))
+    /// There is no such tensor.
+    pub fn stored<'a>(&'a self, name: &'a str) -> Result<Stored<'a>> {
+        match self.index.get(name) {
+            Some(&shard) => self.shards[shard].tensor(name),
+            None => bail!("{}: has no tensor {name}", self.dir.display()),
+        }
     }
+
+    fn load(&self) -> MutexGuard<'_, Load> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shard of each tensor.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let json: Value = serde_json::from_str(&bounded::read(path)?)
+        .with_context(|| format!("{}: malformed JSON", path.display()))?;
+    let map = json["weight_map"]
+        .as_object()
+        .with_context(|| format!("{}: has no weight_map", path.display()))?;
+    ensure!(
+        !map.is_empty(),
+        "{}: its weight_map is empty",
+        path.display()
+    );
+    let mut index = BTreeMap::new();
+    for (name, file) in map {
+        let Some(file) = file.as_str().filter(|file| is_inside(file)) else {
+            bail!(
+                "{}: weight_map gives {name} the file {file}, expected the name of a file in this folder",
+                path.display()
+            );
+        };
+        let shard = path.with_file_name(file);
+        ensure!(
+            shard.is_file(),
+            "{}: names the shard {file}, which is missing; download it again",
+            path.display()
+        );
+        index.insert(name.clone(), file.to_owned());
+    }
+    Ok(index)
+}
+
+/// Whether a path stays in the folder that it is looked up in. Its last part may be a link: the cache of the hub's
+/// library is made of links.
+fn is_inside(file: &str) -> bool {
+    let mut parts = Path::new(file).components();
+    !file.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 impl WeightSource for Directory {
@@ -99,38 +149,58 @@ impl WeightSource for Directory {
         self.index.contains_key(name)
     }
 
+    fn check(&self, name: &str, shape: &[usize], dtype: DType) -> Result<()> {
+        fitting(self.stored(name)?, shape, dtype).map(drop)
+    }
+
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        self.view(name, |view| {
-            ensure!(
-                view.shape() == shape,
-                "found shape {:?}, expected {shape:?} by config.json",
-                view.shape()
-            );
-            let found = match view.dtype() {
-                Dtype::BF16 => DType::BF16,
-                Dtype::F16 => DType::F16,
-                Dtype::F32 => DType::F32,
-                Dtype::U8 => DType::U8,
-                other => bail!("found type {other:?}, expected BF16, F16, F32 or U8"),
-            };
-            ensure!(
-                (found == DType::U8) == (dtype == DType::U8),
-                "found type {found:?}, expected {dtype:?}"
-            );
-            let mut placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
-            placing.place(view.data(), shape, (found, dtype), device)
-        })
+        let stored = self.stored(name)?;
+        let found = fitting(stored, shape, dtype)?;
+        let mut load = self.load();
+        load.used.insert(name.to_owned());
+        load.placing.place(stored, (found, dtype), device)
     }
 
     fn done(&self) -> Option<Transfer> {
-        let mut placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(std::mem::take(&mut *placing).done())
+        let Load { placing, used } = std::mem::take(&mut *self.load());
+        let unused = self.names().filter(|name| !used.contains(*name));
+        Some(Transfer {
+            unused: unused.map(str::to_owned).collect(),
+            ..placing.done()
+        })
     }
+}
+
+/// The type of a tensor that has this shape and can be kept in type `wanted`.
+fn fitting(stored: Stored, shape: &[usize], wanted: DType) -> Result<DType> {
+    ensure!(
+        stored.shape() == shape,
+        "{}: found shape {:?}, expected {shape:?} by config.json",
+        stored.place(),
+        stored.shape()
+    );
+    let found = match stored.dtype() {
+        Dtype::BF16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+        Dtype::F32 => DType::F32,
+        Dtype::U8 => DType::U8,
+        other => bail!(
+            "{}: found type {other:?}, expected BF16, F16, F32 or U8",
+            stored.place()
+        ),
+    };
+    ensure!(
+        (found == DType::U8) == (wanted == DType::U8),
+        "{}: found type {found:?}, expected {wanted:?}",
+        stored.place()
+    );
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::fs;
 
     const TINY: &str = concat!(
@@ -154,23 +224,19 @@ mod tests {
     #[test]
     fn shards_are_one_directory() {
         let dir = Directory::open(Path::new(TINY)).unwrap();
-        let norm = dir
-            .tensor("model.norm.weight", &[64], DType::F32, &Device::Cpu)
-            .unwrap();
-        assert_eq!(norm.dims(), [64]);
+        let tensor = |name, shape: &[usize]| dir.tensor(name, shape, DType::F32, &Device::Cpu);
+        assert_eq!(tensor("model.norm.weight", &[64]).unwrap().dims(), [64]);
         assert!(dir.contains("model.layers.3.mlp.experts.down_proj_blocks"));
-        let error = dir
-            .tensor("model.norm.weight", &[65], DType::F32, &Device::Cpu)
-            .unwrap_err();
-        let error = format!("{error:#}");
+        let error = tensor("model.norm.weight", &[65]).unwrap_err().to_string();
         assert!(
-            error.contains("model.norm.weight") && error.contains("[64]"),
+            error.contains("safetensors: tensor model.norm.weight") && error.contains("[64]"),
             "{error}"
         );
-        let error = dir
-            .tensor("nothing", &[1], DType::F32, &Device::Cpu)
-            .unwrap_err();
+        let error = tensor("nothing", &[1]).unwrap_err();
         assert!(error.to_string().contains("no tensor nothing"));
+        let transfer = dir.done().unwrap();
+        assert_eq!(transfer.unused.len() + 1, dir.names().count());
+        assert!(!transfer.unused.contains(&"model.norm.weight".to_owned()));
     }
 
     #[test]
@@ -189,5 +255,42 @@ mod tests {
         fs::remove_file(dir.path().join("model.safetensors.index.json")).unwrap();
         assert!(error(dir.path()).contains("has neither"));
         assert!(error(Path::new("/nowhere")).contains("no such model directory"));
+    }
+
+    #[test]
+    fn the_index_stays_in_its_folder_and_fits_its_shards() {
+        let dir = copy();
+        let path = dir.path().join("model.safetensors.index.json");
+        let index: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let norm = "model.norm.weight";
+        let with = |file: Value| {
+            let mut index = index.clone();
+            index["weight_map"][norm] = file;
+            fs::write(&path, index.to_string()).unwrap();
+            error(dir.path())
+        };
+        let outside = format!("{TINY}/model-00001-of-00002.safetensors");
+        for file in [
+            json!(outside),
+            json!("../model-00001-of-00002.safetensors"),
+            json!("./a/../../b"),
+            json!(""),
+            json!(3),
+            json!(null),
+        ] {
+            let text = with(file);
+            assert!(
+                text.contains("index.json: weight_map gives model.norm.weight the file"),
+                "{text}"
+            );
+        }
+        let files = index["weight_map"].as_object().unwrap().values();
+        let other = files
+            .into_iter()
+            .find(|file| **file != index["weight_map"][norm]);
+        let text = with(other.unwrap().clone());
+        assert!(text.contains("says that model.norm.weight is in"), "{text}");
+        fs::write(&path, r#"{"weight_map": {}}"#).unwrap();
+        assert!(error(dir.path()).contains("its weight_map is empty"));
     }
 }

@@ -5,6 +5,7 @@ mod placing;
 mod shard;
 
 pub use directory::Directory;
+pub use shard::{Shard, Stored};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -12,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What handing out the tensors of a model took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Transfer {
     /// Bytes of them, as they lie in files.
     pub bytes: u64,
@@ -20,6 +21,8 @@ pub struct Transfer {
     pub reading: Duration,
     /// Waiting for a card to take what was read.
     pub waiting: Duration,
+    /// Names of tensors in the files that nobody asked for.
+    pub unused: Vec<String>,
 }
 
 impl Transfer {
@@ -28,6 +31,20 @@ impl Transfer {
         let (gb, seconds) = (self.bytes as f64 / 1e9, whole.as_secs_f64());
         let rate = gb / seconds.max(1e-9);
         format!("loaded {gb:.1} GB in {seconds:.1} s ({rate:.1} GB/s): {self}")
+    }
+
+    /// A line about tensors that the model has no use for, if there are any.
+    pub fn left_over(&self) -> Option<String> {
+        let count = self.unused.len();
+        let some: Vec<&str> = self.unused.iter().take(3).map(String::as_str).collect();
+        let dots = if count > some.len() { ", ..." } else { "" };
+        (count > 0).then(|| {
+            format!(
+                "{count} tensors of the model's files are not used, since config.json describes a model without them: \
+                 {}{dots}",
+                some.join(", ")
+            )
+        })
     }
 }
 
@@ -54,6 +71,12 @@ pub trait WeightSource: Send + Sync {
     /// found and what was expected.
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor>;
 
+    /// Checks without reading anything that [`tensor`](Self::tensor) would find the tensor.
+    ///
+    /// # Errors
+    /// As there.
+    fn check(&self, name: &str, shape: &[usize], dtype: DType) -> Result<()>;
+
     /// Ends a load: buffers may go. What it took, where files were read.
     fn done(&self) -> Option<Transfer> {
         None
@@ -71,10 +94,16 @@ mod tests {
             bytes: 13_760_000_000,
             reading: seconds(1.25),
             waiting: seconds(0.5),
+            unused: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
         };
         assert_eq!(
             transfer.summary(seconds(3.2)),
             "loaded 13.8 GB in 3.2 s (4.3 GB/s): 1.2 s reading, 0.5 s waiting for the card"
+        );
+        let line = transfer.left_over().unwrap();
+        assert!(
+            line.starts_with("4 tensors") && line.ends_with("a, b, c, ..."),
+            "{line}"
         );
     }
 }

@@ -1,11 +1,12 @@
 //! From the bytes of a file to a tensor on a device in the type it is kept in, without a copy that is not needed.
 
 use super::Transfer;
+use super::shard::{PART, Stored};
 #[cfg(feature = "cuda")]
 use crate::ops::cuda::upload::Upload;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,14 @@ pub struct Placing {
 }
 
 impl Placing {
-    /// A tensor from its bytes in type `found`, kept in type `kept`.
+    /// A tensor that lies in a file in type `found`, kept in type `kept`.
     pub fn place(
         &mut self,
-        bytes: &[u8],
-        shape: &[usize],
+        stored: Stored,
         (found, kept): (DType, DType),
         device: &Device,
     ) -> Result<Tensor> {
-        self.bytes += bytes.len() as u64;
+        self.bytes += stored.len() as u64;
         #[cfg(feature = "cuda")]
         if let Device::Cuda(cuda) = device
             && found != DType::F16
@@ -36,35 +36,110 @@ impl Placing {
                 Some(upload) if upload.serves(cuda) => upload,
                 none => none.insert(Upload::new(cuda)?),
             };
-            return Ok(upload.tensor(bytes, shape, found)?.to_dtype(kept)?);
+            let read = |at: usize, to: &mut [u8]| stored.read(at, to);
+            let tensor = upload.tensor(stored.shape(), found, &read)?;
+            return Ok(tensor.to_dtype(kept)?);
         }
         let started = Instant::now();
-        let tensor = match (found, kept, device) {
-            (DType::BF16, DType::F32, Device::Cpu) => {
-                let values = bytes.par_chunks_exact(size_of::<bf16>());
-                let values = values.map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32());
-                Tensor::from_vec(values.collect::<Vec<f32>>(), shape, device)?
+        let shape = stored.shape();
+        let tensor = match (found, kept) {
+            (DType::BF16, DType::F32) => {
+                Tensor::from_vec(floats(stored, bf16::from_le_bytes)?, shape, &Device::Cpu)?
             }
-            _ => Tensor::from_raw_buffer(bytes, found, shape, device)?.to_dtype(kept)?,
+            (DType::F16, DType::F32) => {
+                Tensor::from_vec(floats(stored, f16::from_le_bytes)?, shape, &Device::Cpu)?
+            }
+            (DType::F32, DType::F32) => {
+                Tensor::from_vec(floats(stored, f32::from_le_bytes)?, shape, &Device::Cpu)?
+            }
+            (DType::U8, DType::U8) => Tensor::from_vec(stored.to_vec()?, shape, &Device::Cpu)?,
+            _ => Tensor::from_raw_buffer(&stored.to_vec()?, found, shape, &Device::Cpu)?
+                .to_dtype(kept)?,
         };
+        let tensor = tensor.to_device(device)?;
         self.reading += started.elapsed();
         Ok(tensor)
     }
 
     /// Lets go of the buffers and says what the load took.
     pub fn done(self) -> Transfer {
+        let reading = self.reading;
         #[cfg(feature = "cuda")]
-        if let Some(upload) = &self.upload {
-            return Transfer {
-                bytes: self.bytes,
-                reading: self.reading + upload.filling,
-                waiting: upload.waiting,
-            };
-        }
+        let (reading, waiting) = match &self.upload {
+            Some(upload) => (reading + upload.filling, upload.waiting),
+            None => (reading, Duration::ZERO),
+        };
+        #[cfg(not(feature = "cuda"))]
+        let waiting = Duration::ZERO;
         Transfer {
             bytes: self.bytes,
-            reading: self.reading,
-            waiting: Duration::ZERO,
+            reading,
+            waiting,
+            unused: Vec::new(),
+        }
+    }
+}
+
+/// Elements of `WIDTH` bytes as f32. Each core reads through a buffer of its own, so that the bytes of a tensor are never
+/// in memory beside its elements.
+fn floats<const WIDTH: usize, T: Into<f32>>(
+    stored: Stored,
+    element: impl Fn([u8; WIDTH]) -> T + Sync,
+) -> Result<Vec<f32>> {
+    let step = PART / WIDTH;
+    let mut values = vec![0.0; stored.len() / WIDTH];
+    values.par_chunks_mut(step).enumerate().try_for_each_init(
+        || vec![0; PART],
+        |buffer, (i, values)| {
+            let bytes = &mut buffer[..values.len() * WIDTH];
+            stored.read(i * PART, bytes)?;
+            let (elements, _) = bytes.as_chunks::<WIDTH>();
+            for (value, bytes) in values.iter_mut().zip(elements) {
+                *value = element(*bytes).into();
+            }
+            anyhow::Ok(())
+        },
+    )?;
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::Shard;
+    use super::*;
+
+    #[test]
+    fn every_type_becomes_what_candle_makes_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        // More than a part, and no multiple of one.
+        let count = PART / 2 + 4321;
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+        let values = Tensor::from_vec(values, (1, count), &Device::Cpu).unwrap();
+        for (found, kept) in [
+            (DType::F32, DType::F32),
+            (DType::F16, DType::F32),
+            (DType::BF16, DType::F32),
+            (DType::F32, DType::BF16),
+            (DType::BF16, DType::BF16),
+        ] {
+            let expected = values.to_dtype(found).unwrap();
+            let tensors = std::collections::HashMap::from([("a".to_owned(), expected.clone())]);
+            candle_core::safetensors::save(&tensors, &path).unwrap();
+            let shard = Shard::open(path.clone()).unwrap();
+            let mut placing = Placing::default();
+            let stored = shard.tensor("a").unwrap();
+            let placed = placing.place(stored, (found, kept), &Device::Cpu).unwrap();
+            assert_eq!((placed.dtype(), placed.dims()), (kept, &[1, count][..]));
+            let numbers = |t: Tensor| {
+                let t = t.to_dtype(kept).unwrap().to_dtype(DType::F32).unwrap();
+                t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            assert!(
+                numbers(placed) == numbers(expected),
+                "{found:?} as {kept:?}"
+            );
+            assert_eq!(placing.done().bytes as usize, count * found.size_in_bytes());
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Bytes of host memory to the card at the speed of the bus. The driver copies from pageable memory through a small
-//! buffer of its own on one thread; here all cores fill pinned buffers in turn, and while one is filled, the card
-//! copies the others. Filling is also what reads a mapped file from the disk, several parts at once.
+//! Bytes of a file to the card at the speed of the bus. The driver copies from pageable memory through a small buffer of
+//! its own on one thread; here all cores read the file into pinned buffers, several parts at once, and while one is
+//! filled, the card copies the others.
 
 use super::launch::{empty, pointer};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,
 };
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const BUFFERS: usize = 4;
 const BUFFER: usize = 32 << 20;
-/// What a thread copies at a time.
+/// What a thread reads at a time.
 const PART: usize = 1 << 20;
 
 /// Pinned buffers, used in turn.
@@ -73,38 +73,44 @@ impl Upload {
         self.cuda.id() == cuda.id()
     }
 
-    /// A tensor with these bytes; ready for whatever comes after it on the device's stream.
+    /// A tensor with the bytes that `read` fills a place with, from a byte of the tensor on; ready for whatever comes
+    /// after it on the device's stream.
     ///
     /// # Errors
-    /// As many bytes as the shape has not, a type that no kernel takes, or out of memory.
-    pub fn tensor(&mut self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor> {
+    /// `read` failed, a type that no kernel takes, or out of memory.
+    pub fn tensor(
+        &mut self,
+        shape: &[usize],
+        dtype: DType,
+        read: &(dyn Fn(usize, &mut [u8]) -> Result<()> + Sync),
+    ) -> Result<Tensor> {
         let size = shape.iter().product::<usize>() * dtype.size_in_bytes();
-        ensure!(
-            bytes.len() == size,
-            "found {} bytes, expected {size}",
-            bytes.len()
-        );
         let tensor = empty(shape, dtype, &self.cuda)?;
-        let mut to = pointer(&tensor, dtype)?;
-        for piece in bytes.chunks(BUFFER) {
-            self.copy(piece, to)?;
-            to += piece.len() as u64;
+        let to = pointer(&tensor, dtype)?;
+        for at in (0..size).step_by(BUFFER) {
+            self.copy(at, BUFFER.min(size - at), to + at as u64, read)?;
         }
         Ok(tensor)
     }
 
     /// At most a buffer of bytes to an address on the device that has room for them.
-    fn copy(&mut self, bytes: &[u8], to: u64) -> Result<()> {
+    fn copy(
+        &mut self,
+        at: usize,
+        len: usize,
+        to: u64,
+        read: &(dyn Fn(usize, &mut [u8]) -> Result<()> + Sync),
+    ) -> Result<()> {
         let buffer = &mut self.buffers[self.next];
         self.next = (self.next + 1) % BUFFERS;
         let started = Instant::now();
         buffer.copied.synchronize()?;
         let waited = Instant::now();
-        let memory = &mut buffer.memory.as_mut_slice()?[..bytes.len()];
+        let memory = &mut buffer.memory.as_mut_slice()?[..len];
         memory
             .par_chunks_mut(PART)
-            .zip(bytes.par_chunks(PART))
-            .for_each(|(to, from)| to.copy_from_slice(from));
+            .enumerate()
+            .try_for_each(|(i, part)| read(at + i * PART, part))?;
         self.waiting += waited - started;
         self.filling += waited.elapsed();
         // SAFETY: the buffer is not touched before the event that follows, and not freed before the stream is idle.

@@ -2,21 +2,23 @@
 
 mod chat;
 mod data;
+mod intent;
 mod trackers;
 
 pub use chat::{ChatOptions, encode_options, encoder, model_word, run_encoder};
 pub use data::{Data, data, formats, longest, rows};
+pub use intent::Intent;
 
 use super::settings::{Every, Settings};
 use super::trainer::Components;
-use crate::adapter::{self, Adapter, PeftConfig, Wanted};
+use crate::adapter::{PeftConfig, Wanted};
 use crate::config::{Resolved, SftConfig, Spec};
 use crate::hub::Hub;
 use crate::model::{
-    Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, Targets, Training,
+    Config, ExpertsDtype, GptOss, Init, LoadOptions, LoraSettings, MAX_RANK, Training,
 };
 use crate::registry::{self, Named};
-use crate::say::info;
+use crate::say::{info, warning};
 use crate::weights::{Directory, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::abi::Crosses;
@@ -102,6 +104,9 @@ pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
     options.device.synchronize()?;
     if let Some(transfer) = place.source.done() {
         info!("{}", transfer.summary(started.elapsed()));
+        if let Some(line) = transfer.left_over() {
+            warning!("{line}");
+        }
     }
     Ok(model)
 }
@@ -119,33 +124,19 @@ pub struct Ready {
 /// # Errors
 /// Weights that are missing or do not fit, targets that match nothing.
 pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<Ready> {
-    let full = config.train_type == "full";
-    let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
-        (true, []) => (None, None, None),
-        (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
-        (false, []) => (Some(wanted(config)), Some(settings(config)?), None),
-        (false, [dir]) => {
-            let adapter = Adapter::open(Path::new(dir), &place.config)?;
-            let settings = adapter.config.settings(config.seed);
-            (Some(adapter.config.wanted()), Some(settings), Some(adapter))
-        }
-        (false, many) => bail!("{} adapters are given, sft starts from one", many.len()),
-    };
-    let targets = match (&start, &wanted) {
-        (Some(adapter), _) => adapter.targets.clone(),
-        (None, Some(wanted)) => adapter::resolve(&place.config, wanted)?,
-        (None, None) => Targets::default(),
-    };
-    let training = match full {
-        true => Training::Full,
-        false => Training::Adapters(targets.modules_to_save.clone()),
-    };
-    let options = load_options(
-        device,
-        config.torch_dtype.as_deref(),
-        &config.experts_dtype,
-        training,
-    )?;
+    let intent = Intent::new(config, place)?;
+    intent.check_memory(config, place, device)?;
+    let options = intent.options(config, device)?;
+    let Intent {
+        wanted,
+        settings,
+        start,
+        targets,
+        ..
+    } = intent;
+    for note in start.iter().flat_map(|adapter| &adapter.notes) {
+        warning!("adapters: {note}");
+    }
     let mut model = load(place, &options).with_context(|| format!("model {}", config.model))?;
     let peft = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
@@ -153,7 +144,7 @@ pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<
             if let Some(adapter) = &start {
                 adapter.load_into(model.params())?;
             }
-            let base = Some(config.model.clone());
+            let base = Some(lasting(&config.model));
             Some(match start {
                 Some(adapter) => PeftConfig {
                     base_model: base,
@@ -165,6 +156,24 @@ pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<
         _ => None,
     };
     Ok(Ready { model, peft })
+}
+
+/// A model's or tokenizer's name as it is found again from any folder: a path that is there is made whole, an id of a hub
+/// stays.
+pub fn lasting(name: &str) -> String {
+    const SYNTHETIC: &str = "synthetic:";
+    if let Some(arch) = name.strip_prefix(SYNTHETIC) {
+        let (file, changes) = match arch.find('?') {
+            Some(at) => arch.split_at(at),
+            None => (arch, ""),
+        };
+        return format!("{SYNTHETIC}{}{changes}", lasting(file));
+    }
+    let path = Path::new(name);
+    match (path.exists(), std::path::absolute(path)) {
+        (true, Ok(whole)) => whole.display().to_string(),
+        _ => name.to_owned(),
+    }
 }
 
 fn wanted(config: &SftConfig) -> Wanted {
@@ -179,6 +188,11 @@ fn wanted(config: &SftConfig) -> Wanted {
 }
 
 fn settings(config: &SftConfig) -> Result<LoraSettings> {
+    ensure!(
+        (1..=MAX_RANK).contains(&config.lora_rank),
+        "lora_rank is {}, expected a whole number from 1 to {MAX_RANK}",
+        config.lora_rank
+    );
     Ok(LoraSettings {
         rank: config.lora_rank,
         alpha: config.lora_alpha,
@@ -280,4 +294,28 @@ pub fn loop_settings(
         config: args,
         model,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_models_hold_in_every_folder() {
+        let here = std::env::current_dir().unwrap();
+        let whole = |path: &str| here.join(path).display().to_string();
+        assert_eq!(lasting("src"), whole("src"));
+        assert_eq!(
+            lasting("synthetic:src/lib.rs?a=1"),
+            format!("synthetic:{}?a=1", whole("src/lib.rs"))
+        );
+        for name in [
+            "openai/gpt-oss-20b",
+            "synthetic:gpt-oss-20b",
+            "synthetic:gpt-oss-20b?num_hidden_layers=2",
+            "/",
+        ] {
+            assert_eq!(lasting(name), name);
+        }
+    }
 }

@@ -1,0 +1,166 @@
+//! What a model with its adapter will take, known from the shape alone, before a weight is read.
+
+use super::inventory::{expert_dims, linear_dims, parameters};
+use super::targets::expert_matrix;
+use crate::model::{
+    Config, ExpertMatrix, ExpertsDtype, LoadOptions, LoraSettings, Targets, Training,
+};
+use crate::weights::WeightSource;
+use anyhow::Result;
+use candle_core::DType;
+
+/// All tensors of a model that is not loaded.
+pub struct Blueprint {
+    /// Those of the model itself.
+    pub weights: Vec<Planned>,
+    /// Updates: module and number of parameters.
+    pub adapters: Vec<(String, usize)>,
+    /// Rank of the updates.
+    pub rank: usize,
+    /// Type that is computed in.
+    pub compute: DType,
+}
+
+/// A tensor of the model.
+pub struct Planned {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether it lies in MXFP4.
+    pub packed: bool,
+    /// Whether it is trained, in f32.
+    pub trained: bool,
+}
+
+impl Planned {
+    /// Its elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The module that it belongs to.
+    fn module(&self) -> &str {
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name.as_str(), |(module, _)| module)
+    }
+}
+
+impl Blueprint {
+    /// Of a model with updates, as it would be loaded from this source.
+    pub fn new(
+        config: &Config,
+        source: &dyn WeightSource,
+        options: &LoadOptions,
+        updates: Option<(&Targets, &LoraSettings)>,
+    ) -> Self {
+        let weights = parameters(config).into_iter().map(|(name, shape)| {
+            let mut planned = Planned {
+                name,
+                shape,
+                packed: false,
+                trained: false,
+            };
+            planned.trained = match &options.training {
+                Training::Full => true,
+                Training::Adapters(modules) => modules.iter().any(|m| m == planned.module()),
+            };
+            planned.packed = options.experts == ExpertsDtype::Mxfp4
+                && !planned.trained
+                && is_packed(source, &planned.name);
+            planned
+        });
+        let mut adapters = Vec::new();
+        if let Some((targets, settings)) = updates {
+            for module in &targets.linears {
+                let (inputs, outputs) = linear_dims(config, module);
+                let magnitude = if settings.use_dora { outputs } else { 0 };
+                let count = settings.rank.saturating_mul(inputs + outputs);
+                adapters.push((module.clone(), count.saturating_add(magnitude)));
+            }
+            for &(layer, matrix) in &targets.experts {
+                let (inputs, outputs) = expert_dims(config, matrix);
+                let rank = settings.rank.saturating_mul(config.num_local_experts);
+                let part = match matrix {
+                    ExpertMatrix::GateUp => "gate_up_proj",
+                    ExpertMatrix::Down => "down_proj",
+                };
+                let module = format!("model.layers.{layer}.mlp.experts.{part}");
+                adapters.push((module, rank.saturating_mul(inputs + outputs)));
+            }
+        }
+        Self {
+            weights: weights.collect(),
+            adapters,
+            rank: updates.map_or(0, |(_, settings)| settings.rank),
+            compute: options.dtype,
+        }
+    }
+
+    /// Checks without reading that the source has every tensor in its shape.
+    ///
+    /// # Errors
+    /// One is missing or does not fit; the error names it.
+    pub fn check(&self, source: &dyn WeightSource) -> Result<()> {
+        for Planned { name, shape, .. } in &self.weights {
+            match (is_packed(source, name), shape.as_slice()) {
+                (true, &[e, i, o]) => {
+                    let groups = i / 32;
+                    source.check(&format!("{name}_blocks"), &[e, o, groups, 16], DType::U8)?;
+                    source.check(&format!("{name}_scales"), &[e, o, groups], DType::U8)?;
+                }
+                _ => source.check(name, shape, self.compute)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all weights that are not trained.
+    pub fn weight_bytes(&self) -> u64 {
+        let frozen = self.weights.iter().filter(|planned| !planned.trained);
+        frozen.map(|planned| self.bytes(planned)).sum()
+    }
+
+    /// Bytes of the embedding, unless it is trained.
+    pub fn embedding_bytes(&self) -> Option<u64> {
+        let is_embedding = |planned: &&Planned| planned.name == "model.embed_tokens.weight";
+        let embedding = self.weights.iter().find(is_embedding)?;
+        (!embedding.trained).then(|| self.bytes(embedding))
+    }
+
+    /// Parameters that are trained.
+    pub fn trainable(&self) -> u64 {
+        let trained = self.weights.iter().filter(|planned| planned.trained);
+        let trained: u64 = trained.map(|planned| planned.elements() as u64).sum();
+        let adapters = self.adapters.iter().map(|(_, count)| *count as u64);
+        adapters.fold(trained, u64::saturating_add)
+    }
+
+    /// Whether matrices of experts are unpacked or converted for each use.
+    pub fn experts_made_anew(&self) -> bool {
+        let matrices = self.weights.iter();
+        matrices
+            .filter(|planned| expert_matrix(&planned.name).is_some())
+            .any(|planned| planned.packed || planned.trained && self.compute != DType::F32)
+    }
+
+    /// Whether experts carry updates.
+    pub fn expert_adapters(&self) -> bool {
+        let mut adapters = self.adapters.iter();
+        adapters.any(|(module, _)| module.contains(".experts."))
+    }
+
+    fn bytes(&self, planned: &Planned) -> u64 {
+        let elements = planned.elements() as u64;
+        match planned.packed {
+            // Blocks of 32 elements in 16 bytes, with a byte for their scale.
+            true => elements / 32 * 17,
+            false => elements * self.compute.size_in_bytes() as u64,
+        }
+    }
+}
+
+fn is_packed(source: &dyn WeightSource, name: &str) -> bool {
+    expert_matrix(name).is_some() && source.contains(&format!("{name}_blocks"))
+}

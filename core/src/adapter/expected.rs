@@ -1,0 +1,182 @@
+//! Which tensors an adapter's file has to hold, by its configuration and the shape of the model.
+
+use super::file::{ADDED_WHOLE, PREFIX};
+use super::inventory::{expert_dims, linear_dims, parameters};
+use super::peft_config::PeftConfig;
+use crate::model::{Config, ExpertMatrix, Targets};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+/// Names with shapes.
+pub type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Most names that an error shows.
+const SHOWN: usize = 4;
+
+/// The tensors of these targets, in the layout of current PEFT.
+///
+/// # Errors
+/// A rank that no tensor can have.
+pub fn expected(config: &PeftConfig, targets: &Targets, model: &Config) -> Result<Shapes> {
+    let r = config.r;
+    let mut shapes = Shapes::new();
+    for module in &targets.linears {
+        let (input, output) = linear_dims(model, module);
+        shapes.insert(format!("{PREFIX}{module}.lora_A.weight"), vec![r, input]);
+        shapes.insert(format!("{PREFIX}{module}.lora_B.weight"), vec![output, r]);
+        if config.use_dora {
+            let name = format!("{PREFIX}{module}.lora_magnitude_vector");
+            shapes.insert(name, vec![output]);
+        }
+    }
+    let ranks = r.checked_mul(model.num_local_experts);
+    let ranks = ranks.context("the rank is too large for the experts")?;
+    for &(layer, matrix) in &targets.experts {
+        let [a, b] = expert_keys(targets, layer, matrix);
+        let (input, output) = expert_dims(model, matrix);
+        shapes.insert(a, vec![ranks, input]);
+        shapes.insert(b, vec![output, ranks]);
+    }
+    for (name, shape) in parameters(model) {
+        let module = name.rsplit_once('.').map(|(module, _)| module);
+        if module.is_some_and(|m| targets.modules_to_save.iter().any(|saved| saved == m)) {
+            shapes.insert(format!("{PREFIX}{name}"), shape);
+        }
+    }
+    Ok(shapes)
+}
+
+/// Modules that the file holds whole although the configuration does not name them: PEFT saves embedding and head by
+/// itself where it thinks that they changed.
+pub fn added_whole(found: &Shapes, expected: &Shapes) -> Vec<String> {
+    let extra = |module: &&&str| {
+        let key = format!("{PREFIX}{module}.weight");
+        found.contains_key(&key) && !expected.contains_key(&key)
+    };
+    let modules = ADDED_WHOLE.iter().filter(extra);
+    modules.map(|module| (*module).to_owned()).collect()
+}
+
+/// Checks that the file holds these tensors, in these shapes, and no others.
+///
+/// # Errors
+/// Tensors that are missing, superfluous or of another shape; the error names them.
+pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
+    if let Some(key) = found.keys().find(|key| !key.starts_with(PREFIX)) {
+        anyhow::bail!("{key} is no key of a PEFT adapter: it does not start with {PREFIX}");
+    }
+    let missing: Vec<&String> = expected
+        .keys()
+        .filter(|key| !found.contains_key(*key))
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "{} of the {} tensors that adapter_config.json asks for are missing: {}; was it written whole, and for this \
+         configuration?",
+        missing.len(),
+        expected.len(),
+        some(&missing)
+    );
+    let extra: Vec<&String> = found
+        .keys()
+        .filter(|key| !expected.contains_key(*key))
+        .collect();
+    ensure!(
+        extra.is_empty(),
+        "{} of its {} tensors belong to nothing that adapter_config.json names in this model: {}",
+        extra.len(),
+        found.len(),
+        some(&extra)
+    );
+    for (key, shape) in expected {
+        let lies = &found[key];
+        ensure!(
+            lies == shape,
+            "{key} has shape {lies:?}, expected {shape:?} (rank {r}, and the shape of the base model)"
+        );
+    }
+    Ok(())
+}
+
+/// `a, b, c, d and 8 more`.
+pub fn some(names: &[&String]) -> String {
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Module under which PEFT saves an expert matrix: where both are targets, `gate_up_proj` is the inner one.
+pub fn expert_module(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> String {
+    let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
+        .iter()
+        .all(|m| targets.experts.contains(&(layer, *m)));
+    let inner = match both && matrix == ExpertMatrix::GateUp {
+        true => ".base_layer",
+        false => "",
+    };
+    format!("model.layers.{layer}.mlp.experts{inner}")
+}
+
+/// Keys of the pair of an expert matrix.
+fn expert_keys(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> [String; 2] {
+    let module = expert_module(targets, layer, matrix);
+    ["A", "B"].map(|m| format!("{PREFIX}{module}.lora_{m}.weight"))
+}
+
+/// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is
+/// `[r E, out]` and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file. Gives the keys
+/// of the pairs of experts, if they lie so, and turns their shapes.
+pub fn swapped(found: &mut Shapes, expected: &Shapes, targets: &Targets) -> Vec<[String; 2]> {
+    let pairs = targets.experts.iter();
+    let pairs: Vec<[String; 2]> = pairs
+        .map(|&(layer, matrix)| expert_keys(targets, layer, matrix))
+        .collect();
+    // A `[ranks, out]` and B `[in, ranks]`, from A `[ranks, in]` and B `[out, ranks]`.
+    let turned = |a: &[usize], b: &[usize]| match (a, b) {
+        (&[ranks, input], &[output, _]) => Some(([ranks, output], [input, ranks])),
+        _ => None,
+    };
+    let is_swapped = |[a, b]: &[String; 2]| {
+        let (Some(a_shape), Some(b_shape)) = (expected.get(a), expected.get(b)) else {
+            return false;
+        };
+        turned(a_shape, b_shape).is_some_and(|(a_turned, b_turned)| {
+            let lies =
+                |key: &String, shape: [usize; 2]| found.get(key).is_some_and(|s| *s == shape);
+            a_shape != &a_turned && lies(a, a_turned) && lies(b, b_turned)
+        })
+    };
+    if !pairs.iter().any(is_swapped) {
+        return Vec::new();
+    }
+    for [a, b] in &pairs {
+        if let (Some(a_shape), Some(b_shape)) = (found.get(a), found.get(b))
+            && let Some((a_turned, b_turned)) = turned(a_shape, b_shape)
+        {
+            found.insert(a.clone(), a_turned.to_vec());
+            found.insert(b.clone(), b_turned.to_vec());
+        }
+    }
+    pairs
+}
+
+/// Turns a pair of experts that lies the other way round; `(A, B)`.
+///
+/// # Errors
+/// Shapes of something else.
+pub fn unswap(a: &Tensor, b: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
+    let ((ranks, output), (input, _)) = (a.dims2()?, b.dims2()?);
+    let e = ranks / r;
+    let new_a = b.reshape((input, r, e))?.permute((2, 1, 0))?.contiguous()?;
+    let new_b = a
+        .reshape((e, r, output))?
+        .permute((2, 1, 0))?
+        .contiguous()?;
+    Ok((
+        new_a.reshape((ranks, input))?,
+        new_b.reshape((output, ranks))?,
+    ))
+}
