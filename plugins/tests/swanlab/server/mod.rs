@@ -100,7 +100,7 @@ impl Server {
                 let (world, gone, base) = (Arc::clone(&shared), Arc::clone(&gone), base.clone());
                 std::thread::spawn(move || {
                     http::serve(stream, |request| match gone.load(Ordering::SeqCst) {
-                        true => http::Answer::cut(),
+                        true => http::Answer::Cut,
                         false => answer(&world, &base, request),
                     })
                 });
