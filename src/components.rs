@@ -4,7 +4,7 @@ use crate::{Ended, Failure};
 use apus_core::config::FLAGS;
 use apus_core::plugin::{self, PluginSpec};
 use apus_core::registry::{self, Entry};
-use apus_sdk::{Kind, OptionDoc};
+use apus_sdk::{Kind, OptionDoc, out};
 use clap::{Arg, ArgMatches, Command};
 use std::fmt::Write;
 
@@ -47,7 +47,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
     let kinds = kinds(&words.join(" "))?;
     plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
     for kind in kinds {
-        print!("{}", section(kind).map_err(Failure::Run)?);
+        out!("{}", section(kind).map_err(Failure::Run)?);
     }
     Ok(Ended::Done)
 }

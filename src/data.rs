@@ -2,12 +2,13 @@
 
 use crate::{Ended, Failure};
 use apus_core::config::{DataConfig, Resolved};
+use apus_sdk::errln;
 
 /// Runs the command.
 pub fn run(resolved: &Resolved<DataConfig>) -> Result<Ended, Failure> {
     let run = resolved.config.sft().map_err(Failure::Usage)?;
     for note in &resolved.notes {
-        eprintln!("note: {note}");
+        errln!("note: {note}");
     }
     apus_core::look::run(&resolved.config, &run).map_err(Failure::Run)?;
     Ok(Ended::Done)

@@ -2,11 +2,12 @@
 
 use crate::{Ended, Failure};
 use apus_core::config::{InferConfig, Resolved};
+use apus_sdk::errln;
 
 /// Runs the command.
 pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
-        eprintln!("note: {note}");
+        errln!("note: {note}");
     }
     apus_core::generate::infer(&resolved.config).map_err(Failure::Run)?;
     Ok(Ended::Done)

@@ -1,5 +1,8 @@
 //! The command line of Apus: one file per command, each of which only calls the engine.
 
+// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod components;
 mod data;
@@ -16,6 +19,7 @@ use apus_core::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
 };
 use apus_core::plugin::PluginSpec;
+use apus_sdk::{errln, lines};
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
 
@@ -38,27 +42,36 @@ enum Failure {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         if !apus_core::panics::expected() {
-            eprintln!(
-                "apus has a bug, please report it with the command and configuration: {info}"
-            );
+            errln!("apus has a bug, please report it with the command and configuration: {info}");
         }
     }));
     apus_plugins::link();
     let words: Vec<String> = std::env::args().collect();
     let (words, options) = split_options(&words);
     let matches = command(&words).get_matches_from(&words);
-    match run(&matches, &options) {
+    let result = run(&matches, &options).and_then(|ended| match lines::output_failed() {
+        Some(error) if shows(&matches) => Err(Failure::Run(anyhow::anyhow!(
+            "standard output cannot be written: {error}"
+        ))),
+        _ => Ok(ended),
+    });
+    match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
         Err(Failure::Usage(error)) => {
-            eprintln!("error: {error:#}");
+            errln!("error: {error:#}");
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            eprintln!("error: {error:#}");
+            errln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the result of this command stands on standard output, and nowhere else.
+fn shows(matches: &ArgMatches) -> bool {
+    !matches!(matches.subcommand_name(), Some("sft" | "infer"))
 }
 
 /// The command line; where its help is asked for, with all components in it.

@@ -2,10 +2,11 @@
 
 use crate::{Ended, Failure};
 use apus_core::config::{ModelNewConfig, Resolved};
+use apus_sdk::outln;
 
 /// Runs the command.
 pub fn run(resolved: &Resolved<ModelNewConfig>) -> Result<Ended, Failure> {
     let dir = apus_core::synthetic::model_new(&resolved.config).map_err(Failure::Run)?;
-    println!("written: {}", dir.display());
+    outln!("written: {}", dir.display());
     Ok(Ended::Done)
 }

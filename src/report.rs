@@ -1,6 +1,7 @@
 //! `apus report RUN... [--out FILE]`
 
 use crate::{Ended, Failure};
+use apus_sdk::outln;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 
@@ -31,6 +32,6 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
     let runs: Vec<PathBuf> = runs.cloned().collect();
     let out = matches.get_one::<PathBuf>("out");
     let file = apus_board::report::write(&runs, out.map(PathBuf::as_path)).map_err(Failure::Run)?;
-    println!("{}", file.display());
+    outln!("{}", file.display());
     Ok(Ended::Done)
 }

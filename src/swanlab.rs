@@ -3,6 +3,7 @@
 use crate::{Ended, Failure};
 use anyhow::{Context, anyhow};
 use apus_plugins::swanlab::{self, Secret, SyncRequest};
+use apus_sdk::{errln, outln};
 use clap::{Arg, ArgMatches, Command};
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
@@ -82,9 +83,9 @@ fn login(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(anyhow!("the key is empty"));
     }
     let (user, file) = swanlab::login(given(matches, "host").as_deref(), Secret::from(key))?;
-    println!("logged in as {user}; the key is in {}", file.display());
+    outln!("logged in as {user}; the key is in {}", file.display());
     if std::env::var_os("SWANLAB_API_KEY").is_some() {
-        eprintln!("note: SWANLAB_API_KEY is set and goes before the stored key");
+        errln!("note: SWANLAB_API_KEY is set and goes before the stored key");
     }
     Ok(())
 }
@@ -102,7 +103,7 @@ fn ask() -> anyhow::Result<String> {
 
 fn verify(matches: &ArgMatches) -> anyhow::Result<()> {
     let (user, host) = swanlab::verify(given(matches, "host").as_deref())?;
-    println!("logged in as {user} at {host}");
+    outln!("logged in as {user} at {host}");
     Ok(())
 }
 
@@ -116,6 +117,6 @@ fn sync(matches: &ArgMatches) -> anyhow::Result<()> {
         project: given(matches, "project"),
         workspace: given(matches, "workspace"),
     };
-    swanlab::sync(&what, &mut |line| println!("{line}"))?;
+    swanlab::sync(&what, &mut |line| outln!("{line}"))?;
     Ok(())
 }

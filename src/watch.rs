@@ -2,6 +2,8 @@
 
 use crate::{Ended, Failure};
 use apus_board::watch::{PORT, Server};
+use apus_core::signals;
+use apus_sdk::{errln, outln};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 
@@ -50,19 +52,18 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
         1 => "1 run".to_owned(),
         count => format!("{count} runs"),
     };
-    println!("{}: {runs}", dir.display());
-    println!("http://{address}   (Ctrl-C ends it)");
+    outln!("{}: {runs}", dir.display());
+    outln!("http://{address}   (Ctrl-C ends it)");
     if !address.ip().is_loopback() {
-        eprintln!("note: whoever can reach {address} can read these runs");
+        errln!("note: whoever can reach {address} can read these runs");
     } else if std::env::var_os("SSH_CONNECTION").is_some() {
         let port = address.port();
-        println!(
+        outln!(
             "from your own machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then open the same address"
         );
     }
     // Nothing has to be saved; and a shell may have told a process in the background not to listen to Ctrl-C.
-    ctrlc::set_handler(|| std::process::exit(130))
-        .map_err(|error| Failure::Run(anyhow::anyhow!("cannot catch Ctrl-C: {error}")))?;
+    signals::on_signal(|| std::process::exit(130)).map_err(Failure::Run)?;
     server.serve().map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

@@ -3,6 +3,9 @@
 //! Data flows one way: rows, conversations, tokens with weights, batches, layers, loss, gradients,
 //! optimizer, checkpoint. Each step is a module here.
 
+// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod adapter;
 pub mod bench;
 mod bounded;
@@ -25,6 +28,7 @@ pub mod plugin;
 pub mod profile;
 pub mod registry;
 pub mod say;
+pub mod signals;
 pub mod synthetic;
 pub mod text_file;
 pub mod train;

@@ -5,7 +5,7 @@
 //! What is said before a run has trackers is kept for them, as far as it is the end of a short story: the newest
 //! lines of a bounded number.
 
-use apus_sdk::Level;
+use apus_sdk::{Level, errln};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -73,7 +73,7 @@ pub fn line(level: Level, text: &str) {
         .clone();
     match printer {
         Some(print) => print(text),
-        None => eprintln!("{text}"),
+        None => errln!("{text}"),
     }
     lines().say(level, text);
 }

@@ -2,6 +2,9 @@
 //!
 //! The host calls [`link`] so that the linker keeps the registrations.
 
+// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod callbacks;
 mod formats;
 mod loss_scales;

@@ -41,6 +41,9 @@
 //! operations the host carries out on whatever device the run uses. [`testing`] runs a component in
 //! `cargo test`, without the host.
 
+// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 // Macros of this crate name it as plugins do.
 #[allow(unused_extern_crates)]
 extern crate self as apus_sdk;
@@ -50,6 +53,7 @@ mod callback;
 mod conversation;
 mod error;
 mod format;
+pub mod lines;
 mod loss;
 mod loss_scale;
 mod metric;

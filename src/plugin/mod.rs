@@ -6,7 +6,7 @@ use crate::components::{given_plugins, kind, lines, plugins_argument};
 use crate::{Ended, Failure};
 use apus_core::plugin::{self, PluginSpec, check};
 use apus_core::registry::{self, Source};
-use apus_sdk::Kind;
+use apus_sdk::{Kind, out, outln};
 use clap::{Arg, ArgMatches, Command};
 use std::path::PathBuf;
 
@@ -69,8 +69,8 @@ fn new_crate(matches: &ArgMatches) -> Result<Ended, Failure> {
         sdk: text("sdk").map(PathBuf::from),
     };
     let dir = new::run(name, kind(wanted)?, &options).map_err(Failure::Run)?;
-    println!("written: {}", dir.display());
-    println!(
+    outln!("written: {}", dir.display());
+    outln!(
         "next: cd {} && cargo test && cargo build --release",
         dir.display()
     );
@@ -89,10 +89,10 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
     for plugin in plugin::loaded() {
         print_plugin(plugin);
         for entry in entries(plugin).map_err(Failure::Run)? {
-            print!("{} {}", entry.doc.kind, lines(&entry).trim_start());
+            out!("{} {}", entry.doc.kind, lines(&entry).trim_start());
             for finding in check::check(&entry, &device) {
                 failed += usize::from(finding.is_failure());
-                println!("      {finding}");
+                outln!("      {finding}");
             }
         }
     }
@@ -106,12 +106,12 @@ fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
     plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
     let loaded = plugin::loaded();
     if loaded.is_empty() {
-        println!("no plugins; give some with --plugin FILE, or name a folder in APUS_PLUGIN_PATH");
+        outln!("no plugins; give some with --plugin FILE, or name a folder in APUS_PLUGIN_PATH");
     }
     for plugin in loaded {
         print_plugin(plugin);
         for entry in entries(plugin).map_err(Failure::Run)? {
-            println!("  {} {}: {}", entry.doc.kind, entry.name, entry.doc.doc);
+            outln!("  {} {}: {}", entry.doc.kind, entry.name, entry.doc.doc);
         }
     }
     Ok(Ended::Done)
@@ -119,7 +119,7 @@ fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
 
 fn print_plugin(plugin: &plugin::Plugin) {
     let description = plugin.description();
-    println!(
+    outln!(
         "{} {}  {}\n  apus-sdk {}, sha256 {}",
         description.name,
         description.version,

@@ -4,6 +4,9 @@
 //! file ([`report`]), and a local page that follows runs while they go on ([`watch`]). The report and the page share
 //! their scripts (`assets/`), which are part of the binary.
 
+// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod assets;
 pub mod draw;
 pub mod report;

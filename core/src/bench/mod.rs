@@ -24,6 +24,7 @@ use crate::profile::{Profile, Recording};
 use crate::train::fit::fit;
 use crate::train::{explain_out_of_memory, recipe, setup};
 use anyhow::{Context, Result};
+use apus_sdk::{errln, out};
 use candle_core::Device;
 use count::Work;
 use groups::Groups;
@@ -72,7 +73,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     )?;
     let (model, kept) = (&ready.model, shape.kept_layers as usize);
     let table = Table::of(model);
-    eprintln!("{table}");
+    errln!("{table}");
 
     let data = Data {
         batch: config.batch,
@@ -84,7 +85,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     let mut steps = Vec::new();
     for at in 0..config.steps {
         let step = stepper.step().with_context(|| format!("step {}", at + 1))?;
-        eprintln!(
+        errln!(
             "step {}: {:.3} s, {:.0} tokens/s, loss {:.4}",
             at + 1,
             step.seconds,
@@ -136,7 +137,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
         limits,
         groups: Groups::new(&profile, &counted),
     };
-    print!("{figures}");
+    out!("{figures}");
     Ok(figures.json())
 }
 

@@ -10,6 +10,7 @@ use crate::hub::Hub;
 use crate::model::Config;
 use crate::weights::Directory;
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::errln;
 use candle_core::DType;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     apart(&dir, &base)?;
     let merged = Adapter::open(adapter, &config)?;
     for note in &merged.notes {
-        eprintln!("note: {note}");
+        errln!("note: {note}");
     }
     let dense = |layer: usize| {
         ["gate_up_proj", "down_proj"]

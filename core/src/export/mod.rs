@@ -11,6 +11,7 @@ use crate::hub::{self, Hub};
 use crate::plugin;
 use crate::weights::Stored;
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::errln;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use safetensors::Dtype;
@@ -53,7 +54,7 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     };
     plugin::load(&options.plugins)?;
     for line in plugin::compare(Path::new(adapter)) {
-        eprintln!("note: {line}");
+        errln!("note: {line}");
     }
     merge::merge(Path::new(adapter), options)
 }

@@ -8,7 +8,7 @@ use crate::data::{self, SourceOptions, read_sets};
 use crate::model::GptOss;
 use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Conversation, Sample};
+use apus_sdk::{Conversation, Sample, errln, out, outln};
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
@@ -65,7 +65,7 @@ impl Questions {
             ..SourceOptions::default()
         })?;
         for line in &sets.warnings {
-            eprintln!("warning: {line}");
+            errln!("warning: {line}");
         }
         let records = sets.val;
         let formats = formats(
@@ -96,7 +96,7 @@ impl Questions {
                 Some(most) if prompt.len() > most => {
                     let text = format!("{place}: {} tokens, max_length is {most}", prompt.len());
                     ensure!(!config.strict, text);
-                    eprintln!("warning: {text}; left out");
+                    errln!("warning: {text}; left out");
                 }
                 _ => all.push(question),
             }
@@ -138,11 +138,6 @@ impl Questions {
         let mut counts = Counts::default();
         for mut question in self.all {
             let mut view = View::new(look);
-            let show = |text: String| {
-                print!("{text}");
-                // A closed terminal is no reason to lose the answers.
-                drop(std::io::stdout().flush());
-            };
             let answer = respond(
                 model,
                 encoder,
@@ -150,13 +145,13 @@ impl Questions {
                 sampling,
                 &mut |text| {
                     if self.stream {
-                        show(view.next(text));
+                        out!("{}", view.next(text));
                     }
                 },
             )
             .with_context(|| question.place.clone())?;
             if self.stream {
-                show(view.end() + "\n");
+                outln!("{}", view.end());
             }
             counts.add(&answer.counts);
             let response = match answer.message.text() {
@@ -173,8 +168,8 @@ impl Questions {
                 .and_then(|()| file.flush())
                 .with_context(written)?;
         }
-        println!("{}", counts.line(start.elapsed().as_secs_f64()));
-        println!("answers: {}", self.path.display());
+        outln!("{}", counts.line(start.elapsed().as_secs_f64()));
+        outln!("answers: {}", self.path.display());
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use crate::train::setup::{
     ChatOptions, ModelPlace, encoder, find_model, load as load_model, load_options,
 };
 use anyhow::{Context, Result, bail};
+use apus_sdk::errln;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
         None => None,
     };
     for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
-        eprintln!("note: {note}");
+        errln!("note: {note}");
     }
     let saved = adapter
         .as_ref()
@@ -218,7 +219,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     hub::prefer(config.use_hf);
     let found = find(config)?;
     for line in found.adapter.iter().flat_map(|dir| plugin::compare(dir)) {
-        eprintln!("note: {line}");
+        errln!("note: {line}");
     }
     if let Some(path) = &config.dump_logits {
         let ids = logits::ids(&config.input_ids, found.place.config.vocab_size)?;
@@ -239,11 +240,24 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = Instant::now();
     let ends = (&mut input as _, &mut output as _);
-    let counts = chat(&model, &encoder, &sampling, ends, (stream, look))?;
-    if counts.samples > 0 {
-        writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
+    let talk = chat(&model, &encoder, &sampling, ends, (stream, look)).and_then(|counts| {
+        if counts.samples > 0 {
+            writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
+        }
+        Ok(())
+    });
+    match talk {
+        // Whoever read along has left, and nobody else waits for an answer.
+        Err(error) if is_closed(&error) => Ok(()),
+        result => result,
     }
-    Ok(())
+}
+
+/// Whether an error means that the reader of an output has left.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::http::{Http, HttpError, TRIES, chain};
 use anyhow::{Context, Result, anyhow, bail};
+use apus_sdk::errln;
 use indicatif::ProgressBar;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
@@ -88,7 +89,7 @@ fn lock(path: &Path, bar: &ProgressBar) -> Result<File> {
         .open(path)
         .with_context(|| format!("{}: cannot be made", path.display()))?;
     if file.try_lock().is_err() {
-        bar.suspend(|| eprintln!("waiting for another process that holds {}", path.display()));
+        bar.suspend(|| errln!("waiting for another process that holds {}", path.display()));
         file.lock()
             .with_context(|| format!("{}: cannot be locked", path.display()))?;
     }

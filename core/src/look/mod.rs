@@ -16,6 +16,7 @@ use crate::plugin;
 use crate::say::info;
 use crate::train::setup;
 use anyhow::{Context, Result, ensure};
+use apus_sdk::outln;
 use console::Term;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,9 +52,9 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         rows as f64 / seconds.max(1e-9)
     );
     let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
-    println!("{}", data.train.report.to_fit(columns));
+    outln!("{}", data.train.report.to_fit(columns));
     if !data.val.samples.is_empty() {
-        println!("evaluation\n{}", data.val.report.to_fit(columns));
+        outln!("evaluation\n{}", data.val.report.to_fit(columns));
     }
     let shown = pick::samples(&data.train, config.samples, run.data_seed);
     print(&data.train, &shown, &encoder);
@@ -61,12 +62,12 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
         let path = Path::new(path);
         rows::write(path, &data.train, encoder.tokenizer())
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        println!("{} rows: {}", data.train.samples.len(), path.display());
+        outln!("{} rows: {}", data.train.samples.len(), path.display());
     }
     if let Some(path) = &config.html {
         let page = html::page(&data.train, &shown, encoder.tokenizer());
         std::fs::write(path, page).with_context(|| format!("{path}: cannot be written"))?;
-        println!("page: {path}");
+        outln!("page: {path}");
     }
     Ok(())
 }
@@ -78,10 +79,10 @@ fn print(dataset: &Dataset, shown: &[usize], encoder: &Encoder) {
             encoder.tokenizer(),
             Marks::of_stdout(),
         );
-        println!("\n--- {}\n{text}", title(dataset, index));
+        outln!("\n--- {}\n{text}", title(dataset, index));
     }
     if !shown.is_empty() {
-        println!();
+        outln!();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::chat::preview::{Marks, marked};
 use crate::config::SftConfig;
 use crate::say::{info, warning};
 use anyhow::{Context, Result};
+use apus_sdk::outln;
 use candle_core::Device;
 use serde_json::Value;
 
@@ -30,7 +31,7 @@ pub fn dry_run(
     let checked = blueprint.check(source);
     checked.with_context(|| format!("model {}", config.model))?;
     info!("{}", Table::planned(&blueprint));
-    println!(
+    outln!(
         "{}",
         serde_json::to_string_pretty(&Value::Object(args(config)))?
     );
@@ -45,15 +46,15 @@ pub fn dry_run(
     };
     let fit = decide(config, &room, shape)?;
     let plan = MemoryPlan::new(&place.config, &fit.shape);
-    println!(
+    outln!(
         "\nmemory plan for {} tokens in the largest micro-batch\n{}",
         shape.tokens,
         plan.table()
     );
     if let Some(bytes) = fit.offloaded {
-        println!("and {} of the embedding in host memory", gib(bytes));
+        outln!("and {} of the embedding in host memory", gib(bytes));
     }
-    println!("so about {}", gib(plan.total()));
+    outln!("so about {}", gib(plan.total()));
     if let Some(free) = free.filter(|free| plan.total() > *free) {
         warning!(
             "{} are free on {}: the run would not fit",
@@ -67,7 +68,7 @@ pub fn dry_run(
         None => data.train.samples.first(),
     };
     if let Some(sample) = first {
-        println!(
+        outln!(
             "\nthe first example, trained tokens marked\n{}",
             marked(sample, encoder.tokenizer(), Marks::of_stdout())
         );

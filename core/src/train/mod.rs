@@ -24,7 +24,6 @@ pub(crate) mod recipe;
 mod screen;
 mod settings;
 pub mod setup;
-mod signals;
 mod state;
 mod steps;
 mod trainer;

@@ -6,9 +6,8 @@ use super::evaluate::{Evaluation, evaluate};
 use super::examples::{self, Examples};
 use super::fit::fit;
 use super::out_of_memory;
-use super::setup;
-use super::signals;
 use super::trainer::{ModelFiles, Outcome, Trainer};
+use super::{screen, setup};
 use crate::adapter::{self, Adapter, PeftConfig, Table};
 use crate::chat::Encoder;
 use crate::config::{Resolved, SftConfig};
@@ -17,8 +16,9 @@ use crate::hub;
 use crate::model::GptOss;
 use crate::plugin;
 use crate::say::{info, warning};
+use crate::signals;
 use anyhow::{Context, Result, bail};
-use apus_sdk::Decoder;
+use apus_sdk::{Decoder, outln};
 use candle_core::Device;
 use console::Term;
 use serde_json::{Map, Value, json};
@@ -93,7 +93,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         sampling: sampling(config),
     };
 
-    signals::catch()?;
+    signals::catch(screen::restore)?;
     let examples = match data.stream.take() {
         Some(stream) => Examples::streamed(stream),
         None => Examples::in_memory(&train, data.train.packs.as_deref()),
@@ -323,30 +323,30 @@ fn summary(
 ) {
     let answers = outcome.before.iter().zip(&outcome.after);
     for (prompt, (before, after)) in config.sample_prompts.iter().zip(answers) {
-        println!("\n{prompt}\n  before: {before}\n  after:  {after}");
+        outln!("\n{prompt}\n  before: {before}\n  after:  {after}");
     }
-    println!();
+    outln!();
     if let (Some(first), Some(last)) = (first, last) {
-        println!("eval loss: {first:.4} before, {last:.4} after");
+        outln!("eval loss: {first:.4} before, {last:.4} after");
     }
     let number = |key: &str| outcome.summary.get(key).and_then(Value::as_f64);
     if let (Some(rate), Some(seconds)) = (number("tokens_per_second"), number("train_runtime")) {
         let memory = number("memory(GiB)")
             .map_or(String::new(), |gib| format!(", peak memory {gib:.2} GiB"));
-        println!("{rate:.0} tokens/s, {seconds:.0} s{memory}");
+        outln!("{rate:.0} tokens/s, {seconds:.0} s{memory}");
     }
-    println!("run: {}", run_dir.display());
+    outln!("run: {}", run_dir.display());
     if let Some(best) = &outcome.best_checkpoint {
-        println!("best checkpoint: {}", best.display());
+        outln!("best checkpoint: {}", best.display());
     }
     if let Some(checkpoint) = &outcome.last_checkpoint {
-        println!("last checkpoint: {}", checkpoint.display());
+        outln!("last checkpoint: {}", checkpoint.display());
         match config.train_type.as_str() {
-            "full" => println!("try it: apus infer --model {}", checkpoint.display()),
-            _ => println!("try it: apus infer --adapters {}", checkpoint.display()),
+            "full" => outln!("try it: apus infer --model {}", checkpoint.display()),
+            _ => outln!("try it: apus infer --adapters {}", checkpoint.display()),
         }
         if outcome.interrupted {
-            println!(
+            outln!(
                 "go on:  add --resume_from_checkpoint {}",
                 checkpoint.display()
             );

@@ -15,12 +15,12 @@ use super::out_of_memory;
 use super::pictures::Pictures;
 use super::screen::{Screen, StepNumbers};
 use super::settings::Settings;
-use super::signals;
 use super::state::{Pending, TrainerState};
 use super::steps::{Steps, Wanted};
 use crate::model::{ForwardOptions, GptOss};
 use crate::registry::Named;
 use crate::say::{info, warning};
+use crate::signals;
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{
     Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, TokenRow,

@@ -1,7 +1,7 @@
 //! A callback that stops a run whose evaluation loss no longer falls, and lets the model answer a few
 //! prompts after each evaluation, so that one can read how it gets better.
 
-use apus_sdk::{Callback, Control, Result, RunState};
+use apus_sdk::{Callback, Control, Result, RunState, outln};
 use serde_json::{Map, Value};
 
 apus_sdk::export_plugin!();
@@ -55,7 +55,7 @@ impl Callback for Plateau {
         _control: &mut Control,
     ) -> Result<()> {
         if self.prompts.iter().any(|mine| mine == prompt) {
-            println!("step {}: {prompt}\n{answer}", state.global_step);
+            outln!("step {}: {prompt}\n{answer}", state.global_step);
         }
         Ok(())
     }

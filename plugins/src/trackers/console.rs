@@ -1,6 +1,6 @@
 //! One line per log on standard error, as people read it in a terminal or in a job's log.
 
-use apus_sdk::{Result, RunInfo, Tracker, register};
+use apus_sdk::{Result, RunInfo, Tracker, errln, register};
 use serde_json::{Map, Value};
 
 apus_sdk::options! {
@@ -66,7 +66,7 @@ impl Tracker for Console {
         if !self.interactive || values.contains_key("eval_loss") {
             let line = line(values);
             if !line.is_empty() {
-                eprintln!("{line}");
+                errln!("{line}");
             }
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Tracker for Console {
 
     fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
         if !self.ends.contains(&step) {
-            eprintln!("step {step}  {name}\n{text}");
+            errln!("step {step}  {name}\n{text}");
         }
         Ok(())
     }

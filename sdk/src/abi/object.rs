@@ -54,7 +54,7 @@ impl<T> Drop for Object<T> {
     fn drop(&mut self) {
         // SAFETY: the object is this one's and is not used after.
         if let RResult::RErr(message) = unsafe { (self.release)(self.this) } {
-            eprintln!("warning: a plugin's component failed while it was dropped: {message}");
+            crate::errln!("warning: a plugin's component failed while it was dropped: {message}");
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::model::Config;
 use crate::ops::fill;
 use crate::train::setup;
 use anyhow::Result;
+use apus_sdk::{errln, outln};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
@@ -64,7 +65,7 @@ pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) 
         limits: limits::measure(device)?,
         timed: Vec::new(),
     };
-    println!(
+    outln!(
         "{}, sizes of {}, {} tokens\nlimits: {}, a product of {side} x {side} matrices; {:.1} GB/s, a copy\n",
         limits::machine(device),
         config.model,
@@ -75,7 +76,7 @@ pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) 
     );
     dense::time(&mut ops)?;
     experts::time(&mut ops)?;
-    println!("{}", ops.table());
+    outln!("{}", ops.table());
     Ok(ops.json(config))
 }
 
@@ -116,7 +117,7 @@ impl Ops<'_> {
         mut call: impl FnMut() -> Result<T>,
     ) -> Result<()> {
         let name = name.into();
-        eprintln!("{name}");
+        errln!("{name}");
         let seconds = limits::seconds(self.device, || call().map(drop))?;
         self.timed.push(Timed {
             name,

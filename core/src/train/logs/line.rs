@@ -2,7 +2,7 @@
 
 use crate::registry::Named;
 use crate::train::screen::Screen;
-use apus_sdk::{EndState, Level, RunInfo, Tracker};
+use apus_sdk::{EndState, Level, RunInfo, Tracker, errln};
 use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ impl Line {
             .name(format!("tracker {label}"))
             .spawn(work);
         if let Err(error) = &spawned {
-            eprintln!("warning: {label} has no thread and is left out: {error}");
+            errln!("warning: {label} has no thread and is left out: {error}");
         }
         Self {
             label,
@@ -65,7 +65,7 @@ impl Line {
             Err(TrySendError::Disconnected(_)) => self.queue = None,
             Err(TrySendError::Full(_)) => {
                 if self.lost == 0 {
-                    eprintln!(
+                    errln!(
                         "warning: {} does not keep up: {QUEUE} reports wait for it, more are lost; the \
                          run goes on",
                         self.label
@@ -96,14 +96,14 @@ impl Line {
     /// Waits for the thread, as long as there is time.
     pub(super) fn join(&mut self, until: Instant) {
         if self.lost > 0 {
-            eprintln!("warning: {} has lost {} reports", self.label, self.lost);
+            errln!("warning: {} has lost {} reports", self.label, self.lost);
         }
         let Some(thread) = self.thread.take() else {
             return;
         };
         while !thread.is_finished() {
             if Instant::now() >= until {
-                eprintln!(
+                errln!(
                     "warning: {} does not come to an end; it is left alone (tracker_timeout)",
                     self.label
                 );
@@ -146,7 +146,7 @@ fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen
         let said = failed.strip_prefix(label.as_str()).unwrap_or(&failed);
         let said = said.trim_start_matches([',', ':', ' ']);
         screen.suspend(|| {
-            eprintln!("warning: {label} failed and is left out from here on: {said}");
+            errln!("warning: {label} failed and is left out from here on: {said}");
         });
         return;
     }

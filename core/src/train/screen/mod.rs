@@ -7,6 +7,7 @@ mod draw;
 mod panel;
 
 use crate::say;
+use apus_sdk::errln;
 use indicatif::{ProgressBar, ProgressStyle};
 use panel::Panel;
 use serde_json::{Map, Value};
@@ -106,7 +107,7 @@ impl Screen {
     }
 
     fn print(&self, text: &str) {
-        self.suspend(|| eprintln!("{text}"));
+        self.suspend(|| errln!("{text}"));
     }
 
     /// Takes bar or panel away.

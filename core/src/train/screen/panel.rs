@@ -77,7 +77,23 @@ impl Shown {
     }
 }
 
-type Drawn = Terminal<CrosstermBackend<Stderr>>;
+type Drawn = Terminal<CrosstermBackend<Lenient>>;
+
+/// Standard error, which may be gone without anybody failing: a terminal that cannot be written to when it is let go is
+/// a panic in ratatui.
+struct Lenient(Stderr);
+
+impl Write for Lenient {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
 
 /// A panel on the terminal.
 pub struct Panel {
@@ -97,7 +113,7 @@ fn attach() -> std::io::Result<Drawn> {
     let options = TerminalOptions {
         viewport: Viewport::Inline(HEIGHT),
     };
-    Terminal::with_options(CrosstermBackend::new(stderr()), options)
+    Terminal::with_options(CrosstermBackend::new(Lenient(stderr())), options)
 }
 
 /// Takes the panel away and leaves the cursor where it began. A terminal that is gone is no trouble.

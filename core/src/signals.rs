@@ -1,0 +1,130 @@
+//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: what was trained is saved, then the run leaves. A second
+//! one leaves at once.
+//!
+//! Whatever takes long asks [`check`] now and then: micro-batches, batches of an evaluation, tokens of an answer.
+//! What is cut off there counts for nothing, so a run never waits for it before it saves.
+
+use crate::say;
+use apus_sdk::Level;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// A signal has cut something off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a signal has cut this off")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Catches the signals from now on; `restore` gives the terminal back before the process leaves at once.
+///
+/// # Errors
+/// The operating system refuses the handler.
+pub fn catch(restore: fn()) -> anyhow::Result<()> {
+    static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        on_signal(move || {
+            if ASKED.swap(true, Ordering::SeqCst) {
+                restore();
+                std::process::exit(130);
+            }
+            // On a thread of its own: a terminal that blocks must not keep the next signal away.
+            std::thread::spawn(|| {
+                say::line(
+                    Level::Warning,
+                    "stopping: the last whole step is saved; once more to leave at once without saving",
+                );
+            });
+        })
+        .map_err(|e| e.to_string())
+    })
+    .clone()
+    .map_err(|e| anyhow::anyhow!(e))
+}
+
+/// Calls `handler` at each of the signals. A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+///
+/// # Errors
+/// The operating system refuses the handler.
+pub fn on_signal(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
+    let ignored = hangup::is_ignored();
+    ctrlc::set_handler(handler).map_err(|e| anyhow::anyhow!("cannot catch Ctrl-C: {e}"))?;
+    if ignored {
+        hangup::ignore();
+    }
+    Ok(())
+}
+
+/// Whether a signal came.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}
+
+/// Lets what takes long end early.
+///
+/// # Errors
+/// A signal came.
+pub fn check() -> Result<(), Interrupted> {
+    match asked() {
+        true => Err(Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// Whether an error means no more than that a signal came.
+pub fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Interrupted>().is_some()
+}
+
+#[cfg(unix)]
+mod hangup {
+    pub(super) fn is_ignored() -> bool {
+        // SAFETY: without a new action, sigaction only writes the present one into the place it is given, for which
+        // zeros are a value.
+        unsafe {
+            let mut present = std::mem::zeroed::<libc::sigaction>();
+            libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut present) == 0
+                && present.sa_sigaction == libc::SIG_IGN
+        }
+    }
+
+    pub(super) fn ignore() {
+        // SAFETY: no code runs at a signal that is ignored.
+        unsafe {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod hangup {
+    pub(super) fn is_ignored() -> bool {
+        false
+    }
+
+    pub(super) fn ignore() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn an_interruption_is_known_under_what_was_added_to_it() {
+        let cut = Err::<(), _>(Interrupted).context("step 3").context("run");
+        assert!(is_interrupted(&cut.unwrap_err()));
+        assert!(!is_interrupted(&anyhow::anyhow!(
+            "a signal has cut this off"
+        )));
+        assert_eq!(check(), Ok(()));
+    }
+}
