@@ -17,7 +17,7 @@ const APUS: &str = env!("CARGO_BIN_EXE_apus");
 /// Words of a run of 30 steps with an evaluation and answers on the way, everything that prints.
 fn sft(dir: &Path, flags: &str) -> String {
     format!(
-        "sft --model {TINY}/model_bf16 --dataset {TINY}/chat_train.jsonl --val_dataset {TINY}/chat_val.jsonl \
+        "sft --model {TINY}/model_bf16 --dataset {TINY}/chat_train.jsonl --val_dataset {TINY}/chat_train.jsonl \
          --current_date 2025-08-05 --device cpu --max_steps 30 --logging_steps 1 --save_steps 10 \
          --gradient_accumulation_steps 1 --lora_rank 4 --sample_prompts Hello --max_new_tokens 3 \
          --output_dir {} --add_version false {flags}",

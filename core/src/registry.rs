@@ -116,6 +116,14 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
+/// Whether there is a component of this kind and name.
+///
+/// # Errors
+/// As [`all`].
+pub fn is_known(kind: Kind, name: &str) -> Result<bool> {
+    Ok(all(kind)?.iter().any(|entry| entry.name == name))
+}
+
 /// Makes the component of this name with these options.
 ///
 /// # Errors
@@ -206,7 +214,7 @@ mod tests {
         };
         assert_eq!(names(Kind::Optimizer), ["adamw", "lion", "sgd"]);
         assert_eq!(names(Kind::Loss), ["cross_entropy", "dft"]);
-        assert_eq!(names(Kind::LrSchedule).len(), 9);
+        assert_eq!(names(Kind::LrSchedule).len(), 10);
     }
 
     #[test]

@@ -189,6 +189,12 @@ pub trait Callback: Send {
     fn load_state(&mut self, saved: Value) -> Result<()> {
         Ok(())
     }
+
+    /// The names of all numbers that it may report; none if it does not tell, as no plugin library does. With it, a
+    /// `metric_for_best_model` that nobody reports is an error before the run begins.
+    fn metric_names(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// What a run has reached, by the names of `TrainerState`.
@@ -209,9 +215,11 @@ pub struct RunState {
     pub loss: Option<f64>,
     /// The gradient norm of the last step, before clipping.
     pub grad_norm: Option<f64>,
+    /// By which number the best weights are known, as the log names it: `eval_loss`, or another.
+    pub metric_for_best_model: String,
     /// The best value of `metric_for_best_model` so far.
     pub best_metric: Option<f64>,
-    /// The checkpoint that reached it.
+    /// The best of the checkpoints that are on the disk.
     pub best_model_checkpoint: Option<PathBuf>,
     /// Whether a greater `metric_for_best_model` is better.
     pub greater_is_better: bool,
@@ -226,7 +234,8 @@ pub struct RunState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Control {
-    /// Leave after this step, as if all steps were made.
+    /// Leave after this step, as if all steps were made: it is logged, evaluated and saved. Once one callback has
+    /// asked for it, it stays.
     pub should_training_stop: bool,
     /// Save a checkpoint after this step.
     pub should_save: bool,
@@ -234,7 +243,8 @@ pub struct Control {
     pub should_evaluate: bool,
     /// Log after this step.
     pub should_log: bool,
-    /// Extra numbers for the next log line.
+    /// Extra numbers for the next log line, under names of their own. One of them may be the
+    /// `metric_for_best_model`.
     pub metrics: Map<String, Value>,
     /// A factor on the scheduled learning rate from the next step on.
     pub lr_factor: Option<f64>,
@@ -246,13 +256,64 @@ impl Control {
     /// Checks what was asked for.
     ///
     /// # Errors
-    /// A learning-rate factor that is negative or not a number.
+    /// A learning-rate factor that is negative or not a number; a metric as in
+    /// [`check_metric`](Self::check_metric).
     pub fn check(&self) -> Result<()> {
-        match self.lr_factor {
-            Some(factor) if !factor.is_finite() || factor < 0.0 => Err(Error::new(format!(
+        if let Some(factor) = self.lr_factor
+            && !(factor.is_finite() && factor >= 0.0)
+        {
+            return Err(Error::new(format!(
                 "asked for a learning-rate factor of {factor}; it is a finite number of 0 or more"
-            ))),
-            _ => Ok(()),
+            )));
         }
+        let mut metrics = self.metrics.iter();
+        metrics.try_for_each(|(name, value)| Self::check_metric(name, value))
+    }
+
+    /// Checks a number for the log.
+    ///
+    /// # Errors
+    /// A name that is the run's own, or no finite number.
+    pub fn check_metric(name: &str, value: &Value) -> Result<()> {
+        if OWN.contains(&name) {
+            return Err(Error::new(format!(
+                "reports {name:?}, which is the run's own number; give it another name"
+            )));
+        }
+        if !value.as_f64().is_some_and(f64::is_finite) {
+            return Err(Error::new(format!(
+                "reports {value} as {name:?}; a metric is a finite number (NaN and infinity turn into null)"
+            )));
+        }
+        Ok(())
     }
 }
+
+/// Numbers that the run itself reports.
+const OWN: [&str; 25] = [
+    "loss",
+    "aux_loss",
+    "grad_norm",
+    "learning_rate",
+    "token_acc",
+    "epoch",
+    "global_step",
+    "global_step/max_steps",
+    "elapsed_time",
+    "remaining_time",
+    "memory(GiB)",
+    "train_speed(s/it)",
+    "tokens_per_second",
+    "eval_loss",
+    "eval_aux_loss",
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+    "train_loss",
+    "train_runtime",
+    "train_steps_per_second",
+    "train_tokens",
+    "last_model_checkpoint",
+    "best_model_checkpoint",
+    "best_metric",
+];

@@ -54,6 +54,12 @@ pub trait Metric: Send {
     /// # Errors
     /// Whatever the metric cannot handle.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+
+    /// The names that [`compute`](Self::compute) gives; none if it does not tell, as no plugin library does. With
+    /// it, a `metric_for_best_model` that nobody reports is an error before the run begins.
+    fn names(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// The supervised tokens of one batch.

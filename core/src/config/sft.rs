@@ -276,11 +276,29 @@ impl SftConfig {
             self.offload_embedding != "true" || self.train_type != "full",
             "offload_embedding is true and train_type full, which trains the embedding where it is; keep one of them"
         );
-        for strategy in [&self.save_strategy, self.eval_strategy()] {
+        ensure!(
+            matches!(
+                self.save_strategy.as_str(),
+                "steps" | "epoch" | "best" | "no"
+            ),
+            "save_strategy is {:?}, expected steps, epoch, best or no",
+            self.save_strategy
+        );
+        ensure!(
+            matches!(self.eval_strategy(), "steps" | "epoch" | "no"),
+            "eval_strategy is {:?}, expected steps, epoch or no",
+            self.eval_strategy()
+        );
+        if self.save_strategy == "best" {
+            self.check_evaluated("save_strategy best")?;
             ensure!(
-                matches!(strategy.as_str(), "steps" | "epoch" | "no"),
-                "save_strategy or eval_strategy is {strategy:?}, expected steps, epoch or no"
+                self.early_stop_interval.is_none(),
+                "early_stop_interval counts checkpoints without a better metric, and save_strategy best saves none \
+                 of them; save by steps or epoch"
             );
+        }
+        if self.early_stop_interval.is_some() {
+            self.check_evaluated("early_stop_interval")?;
         }
         ensure!(
             (0.0..1.0).contains(&self.warmup_ratio),
@@ -331,8 +349,11 @@ impl SftConfig {
             );
         }
         if self.load_best_model_at_end {
+            self.check_evaluated("load_best_model_at_end")?;
+        }
+        if self.load_best_model_at_end && self.save_strategy != "best" {
             ensure!(
-                self.eval_strategy() == &self.save_strategy && self.save_strategy != "no",
+                self.eval_strategy() == self.save_strategy && self.save_strategy != "no",
                 "load_best_model_at_end needs eval_strategy ({}) and save_strategy ({}) to be the same",
                 self.eval_strategy(),
                 self.save_strategy
@@ -370,9 +391,29 @@ impl SftConfig {
         Ok(())
     }
 
-    /// When to evaluate.
-    pub fn eval_strategy(&self) -> &String {
-        self.eval_strategy.as_ref().unwrap_or(&self.save_strategy)
+    /// Checks that there are evaluations, which something needs.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn check_evaluated(&self, what: &str) -> Result<()> {
+        ensure!(
+            self.eval_strategy() != "no",
+            "{what} needs evaluations, and eval_strategy is no; give --eval_strategy steps or epoch"
+        );
+        ensure!(
+            !self.val_dataset.is_empty() || self.split_dataset_ratio > 0.0,
+            "{what} needs evaluations, and there is nothing to evaluate on; give --val_dataset or --split_dataset_ratio"
+        );
+        Ok(())
+    }
+
+    /// When to evaluate: as checkpoints are saved, or by steps where evaluations decide about that.
+    pub fn eval_strategy(&self) -> &str {
+        match (&self.eval_strategy, self.save_strategy.as_str()) {
+            (Some(given), _) => given,
+            (None, "best") => "steps",
+            (None, saves) => saves,
+        }
     }
 
     /// Steps between evaluations.

@@ -2,6 +2,7 @@
 
 use crate::model::GptOss;
 use crate::ops::reduce;
+use crate::signals;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
@@ -63,7 +64,7 @@ fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
 /// positions for. `on_token` sees all new tokens after each.
 ///
 /// # Errors
-/// An empty prompt, more tokens than the model allows, or out of memory.
+/// A signal came, an empty prompt, more tokens than the model allows, or out of memory.
 pub fn generate(
     model: &GptOss,
     prompt: &[u32],
@@ -79,6 +80,7 @@ pub fn generate(
     let room = (model.config().max_position_embeddings + 1).saturating_sub(prompt.len());
     let most = sampling.max_new_tokens.min(room);
     while new.len() < most {
+        signals::check()?;
         let token = processor.sample(&last_logits(model, &hidden)?)?;
         new.push(token);
         on_token(&new);

@@ -24,6 +24,7 @@ pub struct Clock {
     tokens_before: u64,
     training: Duration,
     training_total: Duration,
+    losses: f64,
 }
 
 impl Clock {
@@ -37,6 +38,7 @@ impl Clock {
             tokens_before: 0,
             training: Duration::ZERO,
             training_total: Duration::ZERO,
+            losses: 0.0,
         }
     }
 
@@ -47,20 +49,31 @@ impl Clock {
 
     /// Time left at the present pace.
     pub fn remaining(&self, step: u64, total: u64) -> Duration {
-        let made = step.saturating_sub(self.first_step).max(1);
+        let made = self.made(step).max(1);
         self.elapsed()
             .mul_f64(total.saturating_sub(step) as f64 / made as f64)
     }
 
     /// Mean seconds a step.
     pub fn seconds_per_step(&self, step: u64) -> f64 {
-        self.elapsed().as_secs_f64() / step.saturating_sub(self.first_step).max(1) as f64
+        self.elapsed().as_secs_f64() / self.made(step).max(1) as f64
     }
 
-    /// Counts a training step that took `time` for `tokens`.
-    pub fn count(&mut self, time: Duration, tokens: usize) {
+    /// Counts a training step that took `time` for `tokens`, and gave `loss`.
+    pub fn count(&mut self, time: Duration, tokens: usize, loss: f64) {
         self.training += time;
         self.tokens += tokens as u64;
+        self.losses += loss;
+    }
+
+    /// Steps that this process made, where `step` are made in all.
+    pub fn made(&self, step: u64) -> u64 {
+        step.saturating_sub(self.first_step)
+    }
+
+    /// Mean loss of the steps that this process made.
+    pub fn mean_loss(&self, step: u64) -> f64 {
+        self.losses / self.made(step).max(1) as f64
     }
 
     /// Tokens a second in training steps since the last call.

@@ -4,6 +4,7 @@ use super::batch::{MicroBatch, sequence};
 use super::loss::head_loss;
 use crate::model::{ForwardOptions, GptOss};
 use crate::registry::Named;
+use crate::signals;
 use anyhow::{Result, ensure};
 use apus_sdk::{Decoder, EvalBatch, Loss, Metric, TokenRow};
 use serde_json::{Map, Value, json};
@@ -15,6 +16,8 @@ pub struct Evaluation<'a> {
     pub examples: &'a [TokenRow],
     /// How many at a time.
     pub batch_size: usize,
+    /// Weight of the router's auxiliary loss in the loss; 0 leaves it out.
+    pub aux_coef: f64,
     /// Text of tokens, for metrics that compare texts.
     pub decoder: &'a dyn Decoder,
 }
@@ -23,7 +26,7 @@ pub struct Evaluation<'a> {
 /// `after` is called after each batch.
 ///
 /// # Errors
-/// The model, the loss or a metric failed; a loss that is not finite names its batch, a metric's
+/// A signal came, or the model, the loss or a metric failed; a loss that is not finite names its batch, a metric's
 /// value that is not finite names the metric.
 pub fn evaluate(
     model: &GptOss,
@@ -33,10 +36,17 @@ pub fn evaluate(
     mut after: impl FnMut() -> Result<()>,
 ) -> Result<Map<String, Value>> {
     let start = Instant::now();
-    let (mut sum, mut count, mut batches) = (0.0, 0usize, 0usize);
+    let (mut sum, mut aux, mut count, mut batches) = (0.0, 0.0, 0usize, 0usize);
+    let options = ForwardOptions {
+        aux_coef: on.aux_coef,
+        ..ForwardOptions::default()
+    };
     for group in on.examples.chunks(on.batch_size.max(1)) {
+        signals::check()?;
         let batch = MicroBatch::new(group.iter().map(sequence), model.device())?;
-        let (hidden, _) = model.forward(&batch.ids, &batch.seqs, &ForwardOptions::default())?;
+        let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options)?;
+        aux += pass.aux_loss().unwrap_or(0.0) * batch.targets() as f64;
+        drop(pass);
         let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;
         ensure!(
             found.sum.is_finite(),
@@ -62,8 +72,14 @@ pub fn evaluate(
         after()?;
     }
     let seconds = start.elapsed().as_secs_f64();
+    let mean = |sum: f64| sum / count.max(1) as f64;
     let mut values = Map::new();
-    values.insert("eval_loss".to_owned(), json!(sum / count.max(1) as f64));
+    // With the auxiliary loss in it, as while training.
+    let loss = mean(sum) + on.aux_coef * mean(aux);
+    values.insert("eval_loss".to_owned(), json!(loss));
+    if on.aux_coef != 0.0 {
+        values.insert("eval_aux_loss".to_owned(), json!(mean(aux)));
+    }
     values.insert("eval_runtime".to_owned(), json!(seconds));
     values.insert(
         "eval_samples_per_second".to_owned(),

@@ -6,6 +6,7 @@ use super::state::{StreamState, TrainerState};
 use super::steps::Steps;
 use crate::data::Stream;
 use crate::say::info;
+use crate::signals;
 use anyhow::{Result, ensure};
 use apus_sdk::TokenRow;
 use std::borrow::Cow;
@@ -177,6 +178,7 @@ impl<'a> Examples<'a> {
                     info!("streaming: passing over the first {} examples", state.taken);
                 }
                 for _ in 0..state.taken {
+                    signals::check()?;
                     stream.next_example()?;
                 }
                 *taken = state.taken;

@@ -5,9 +5,11 @@
 
 pub(crate) mod about;
 mod batch;
+mod best;
 mod checkpoint;
 mod clock;
 mod dry_run;
+mod due;
 mod evaluate;
 mod events;
 mod examples;
@@ -43,4 +45,4 @@ pub use recipe::run;
 pub use screen::Screen;
 pub use settings::{Every, Settings};
 pub use steps::{Steps, Wanted};
-pub use trainer::{Components, ModelFiles, Outcome, Trainer};
+pub use trainer::{Components, Look, ModelFiles, Outcome, Trainer};

@@ -1,8 +1,8 @@
 //! `apus sft`, from the configuration to the summary, readable like a recipe.
 
 use super::about;
+use super::best;
 use super::dry_run::dry_run;
-use super::evaluate::{Evaluation, evaluate};
 use super::examples::{self, Examples};
 use super::fit::fit;
 use super::out_of_memory;
@@ -32,6 +32,16 @@ use std::sync::Arc;
 /// # Errors
 /// Anything that stops it; checkpoints that were written stay.
 pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
+    match train(resolved) {
+        Err(error) if signals::is_interrupted(&error) => {
+            info!("stopped before the first step; there is nothing to save");
+            Ok(true)
+        }
+        result => result,
+    }
+}
+
+fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let config = &resolved.config;
     config.check(&|flag| resolved.given(flag))?;
     refuse_many_processes(config)?;
@@ -43,6 +53,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     hub::prefer(config.use_hf);
     say_which_plugins_differ(config);
     let components = setup::components(resolved)?;
+    best::check_name(&config.metric_for_best_model, &components)?;
     let device = crate::device::open(&config.device)?;
     if config.deterministic {
         crate::device::repeat(&device)?;
@@ -111,7 +122,6 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
         run_dir.display(),
         trainer.steps().total
     );
-    let first = first_evaluation(config, &ready.model, &files, &val, resolved).map_err(explain)?;
     let mut extra = Map::new();
     extra.insert(
         "model_parameter_info".to_owned(),
@@ -123,9 +133,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     );
     extra.insert("val_dataset".to_owned(), json!(data.val.report.to_string()));
     let outcome = trainer.run(extra)?;
-
-    let last = first_evaluation(config, &ready.model, &files, &val, resolved).map_err(explain)?;
-    summary(config, &outcome, (first, last), &run_dir);
+    summary(config, &outcome, &run_dir);
     Ok(outcome.interrupted)
 }
 
@@ -280,29 +288,6 @@ impl ModelFiles for Files<'_> {
     }
 }
 
-/// The evaluation loss outside the loop, for the comparison at the end; only where there are prompts
-/// to compare as well.
-fn first_evaluation(
-    config: &SftConfig,
-    model: &GptOss,
-    files: &Files,
-    val: &[apus_sdk::TokenRow],
-    resolved: &Resolved<SftConfig>,
-) -> Result<Option<f64>> {
-    if val.is_empty() || config.sample_prompts.is_empty() {
-        return Ok(None);
-    }
-    let loss = setup::components(resolved)?.loss;
-    let size = config.per_device_eval_batch_size;
-    let on = Evaluation {
-        examples: val,
-        batch_size: size,
-        decoder: files,
-    };
-    let values = evaluate(model, &loss, &mut [], &on, || Ok(()))?;
-    Ok(values.get("eval_loss").and_then(Value::as_f64))
-}
-
 /// `20918.7386M Params (3.9813M Trainable [0.0190%])`, as ms-swift writes it.
 fn parameter_info(table: &Table) -> String {
     let (all, trained) = (
@@ -315,18 +300,15 @@ fn parameter_info(table: &Table) -> String {
     )
 }
 
-fn summary(
-    config: &SftConfig,
-    outcome: &Outcome,
-    (first, last): (Option<f64>, Option<f64>),
-    run_dir: &Path,
-) {
-    let answers = outcome.before.iter().zip(&outcome.after);
+/// The last lines, which name nothing that is not on the disk.
+fn summary(config: &SftConfig, outcome: &Outcome, run_dir: &Path) {
+    let (before, after) = (&outcome.before, &outcome.after);
+    let answers = before.answers.iter().zip(&after.answers);
     for (prompt, (before, after)) in config.sample_prompts.iter().zip(answers) {
         outln!("\n{prompt}\n  before: {before}\n  after:  {after}");
     }
     outln!();
-    if let (Some(first), Some(last)) = (first, last) {
+    if let (Some(first), Some(last)) = (before.eval_loss, after.eval_loss) {
         outln!("eval loss: {first:.4} before, {last:.4} after");
     }
     let number = |key: &str| outcome.summary.get(key).and_then(Value::as_f64);
@@ -336,20 +318,24 @@ fn summary(
         outln!("{rate:.0} tokens/s, {seconds:.0} s{memory}");
     }
     outln!("run: {}", run_dir.display());
+    if let Some((metric, value)) = &outcome.unsaved_best {
+        outln!(
+            "best {metric}: {value:.4}, of weights that were not saved (--save_strategy best saves them)"
+        );
+    }
     if let Some(best) = &outcome.best_checkpoint {
         outln!("best checkpoint: {}", best.display());
     }
-    if let Some(checkpoint) = &outcome.last_checkpoint {
-        outln!("last checkpoint: {}", checkpoint.display());
+    if let Some(last) = &outcome.last_checkpoint {
+        outln!("last checkpoint: {}", last.display());
+    }
+    if let Some(weights) = &outcome.weights {
         match config.train_type.as_str() {
-            "full" => outln!("try it: apus infer --model {}", checkpoint.display()),
-            _ => outln!("try it: apus infer --adapters {}", checkpoint.display()),
+            "full" => outln!("try it: apus infer --model {}", weights.display()),
+            _ => outln!("try it: apus infer --adapters {}", weights.display()),
         }
-        if outcome.interrupted {
-            outln!(
-                "go on:  add --resume_from_checkpoint {}",
-                checkpoint.display()
-            );
-        }
+    }
+    if let (true, Some(last)) = (outcome.interrupted, &outcome.last_checkpoint) {
+        outln!("go on:  add --resume_from_checkpoint {}", last.display());
     }
 }

@@ -13,13 +13,15 @@ pub enum Every {
     Steps(u64),
     /// At the end of each epoch.
     Epoch,
+    /// After each evaluation that is the best so far; for checkpoints.
+    Better,
 }
 
 impl Every {
     /// Whether it happens after `step` steps.
     pub fn due(self, step: u64, ends_epoch: bool) -> bool {
         match self {
-            Self::Never => false,
+            Self::Never | Self::Better => false,
             Self::Steps(every) => step.is_multiple_of(every.max(1)),
             Self::Epoch => ends_epoch,
         }

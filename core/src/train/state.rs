@@ -35,6 +35,12 @@ pub struct TrainerState {
     pub pending: Pending,
     /// Everything logged.
     pub log_history: Vec<Map<String, Value>>,
+    /// Value of the best checkpoint; the best evaluation may have been saved nowhere.
+    #[serde(default)]
+    pub best_saved_metric: Option<f64>,
+    /// Which callback has ended the run here, and in which event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
     /// The factor on the learning rate that a callback asked for.
     #[serde(default = "one")]
     pub lr_factor: f64,

@@ -1,23 +1,28 @@
 //! The training loop.
 
-mod due;
+mod checkpoints;
+mod look;
+mod report;
+mod step;
+
+pub use look::Look;
 
 use super::about;
-use super::batch::{MicroBatch, sequence};
+use super::best::Best;
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use super::clock::Clock;
+use super::due::Due;
 use super::events::Events;
-use super::examples::{Examples, Group};
-use super::gradient_check;
+use super::examples::Examples;
 use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::out_of_memory;
 use super::pictures::Pictures;
-use super::screen::{Screen, StepNumbers};
-use super::settings::Settings;
-use super::state::{Pending, TrainerState};
+use super::screen::Screen;
+use super::settings::{Every, Settings};
+use super::state::{Pending, StreamState, TrainerState};
 use super::steps::{Steps, Wanted};
-use crate::model::{ForwardOptions, GptOss};
+use crate::model::GptOss;
 use crate::registry::Named;
 use crate::say::{info, warning};
 use crate::signals;
@@ -26,9 +31,13 @@ use apus_sdk::{
     Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, TokenRow,
     Tracker,
 };
+use checkpoints::Saved;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Once;
+
+/// How often callbacks may ask for answers to answers before the next step has its turn.
+const ROUNDS: usize = 100;
 
 /// The components of a run.
 pub struct Components {
@@ -79,12 +88,16 @@ pub struct Outcome {
     pub last_checkpoint: Option<PathBuf>,
     /// The best checkpoint.
     pub best_checkpoint: Option<PathBuf>,
+    /// The best evaluation, where its weights are in no checkpoint: the metric and its value.
+    pub unsaved_best: Option<(String, f64)>,
+    /// The checkpoint of the weights that the run ended with: the last, or the best where that was loaded.
+    pub weights: Option<PathBuf>,
     /// The last line of the log.
     pub summary: Map<String, Value>,
-    /// Answers to the sample prompts before the first step.
-    pub before: Vec<String>,
-    /// Answers after the last step; none where a signal ended the run.
-    pub after: Vec<String>,
+    /// The model before the first step.
+    pub before: Look,
+    /// The model after the last step; empty where a signal ended the run.
+    pub after: Look,
 }
 
 /// A run.
@@ -103,14 +116,23 @@ pub struct Trainer<'a> {
     steps: Steps,
     state: RunState,
     pending: Pending,
+    /// Where in the data the last whole step has ended.
+    position: (usize, Option<StreamState>),
     clock: Clock,
     screen: Screen,
+    best: Best,
+    /// The last evaluation, and after how many steps it was made.
+    evaluation: Option<(u64, Map<String, Value>)>,
     last_checkpoint: Option<PathBuf>,
-    lr_factor: f64,
+    saved: Option<Saved>,
     saving: bool,
+    /// The best checkpoint and its step, once it was loaded.
+    loaded: Option<(u64, PathBuf)>,
+    /// Whether callbacks know that training is over.
+    ended: bool,
     run_id: String,
-    before: Vec<String>,
-    after: Vec<String>,
+    before: Look,
+    after: Look,
 }
 
 impl<'a> Trainer<'a> {
@@ -147,20 +169,36 @@ impl<'a> Trainer<'a> {
             ..RunState::default()
         };
         let mut pending = Pending::default();
+        ensure!(
+            !val.is_empty() || !(settings.load_best_model_at_end || settings.save == Every::Better),
+            "load_best_model_at_end and save_strategy best need evaluations, and there is nothing to evaluate on: give \
+             --val_dataset or --split_dataset_ratio"
+        );
+        let mut best = Best::by(&settings.metric_for_best_model, settings.greater_is_better);
+        state.metric_for_best_model = best.key();
         let mut events = Events::new(components.callbacks);
-        let mut lr_factor = 1.0;
+        let mut saved_at = None;
         let mut run_id = about::new_id();
         if let Some(dir) = &settings.resume_from_checkpoint {
             let saved = restore(dir, model, files, &mut optimizer, &mut examples, settings)
                 .with_context(|| format!("{}: cannot be resumed", dir.display()))?;
             saved.restore(&mut state);
+            best.resume(&saved, &mut state);
+            if let Some(by) = &saved.stopped {
+                info!(
+                    "resume: {by}, has ended the run that is continued, after step {} of {}; it goes on from there",
+                    saved.global_step, saved.max_steps
+                );
+            }
+            saved_at = Some(Saved::by(&saved));
             events.load_state(saved.stateful_callbacks)?;
-            lr_factor = saved.lr_factor;
+            events.resume_lr_factor(saved.lr_factor);
             if !saved.run_id.is_empty() {
                 run_id = saved.run_id;
             }
             pending = saved.pending;
         }
+        let position = examples.state();
         let title = settings.run_dir.file_name().unwrap_or_default();
         let title = title.to_string_lossy();
         let screen = Screen::open(&title, steps.total, state.global_step, settings.tui);
@@ -201,13 +239,18 @@ impl<'a> Trainer<'a> {
             steps,
             state,
             pending,
+            position,
             screen,
+            best,
+            evaluation: None,
             last_checkpoint: settings.resume_from_checkpoint.clone(),
-            lr_factor,
+            saved: saved_at,
             saving: false,
+            loaded: None,
+            ended: false,
             run_id,
-            before: Vec::new(),
-            after: Vec::new(),
+            before: Look::default(),
+            after: Look::default(),
         })
     }
 
@@ -221,10 +264,14 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Anything that stops a run; trackers have been told.
     pub fn run(mut self, extra_summary: Map<String, Value>) -> Result<Outcome> {
-        let result = self.train();
+        let mut result = self.train();
+        let interrupted = result.as_ref().is_err_and(signals::is_interrupted);
+        if interrupted {
+            result = self.leave();
+        }
         self.screen.close();
         match result {
-            Ok(interrupted) => {
+            Ok(()) => {
                 let mut summary = self.summary();
                 summary.extend(extra_summary);
                 if let Some((report, warnings)) = self.examples.streamed_report() {
@@ -237,14 +284,7 @@ impl<'a> Trainer<'a> {
                     false => EndState::Finished(summary.clone()),
                 };
                 self.trackers.finish(self.state.global_step, &end);
-                Ok(Outcome {
-                    interrupted,
-                    last_checkpoint: self.last_checkpoint,
-                    best_checkpoint: self.state.best_model_checkpoint,
-                    summary,
-                    before: self.before,
-                    after: self.after,
-                })
+                Ok(self.outcome(interrupted, summary))
             }
             Err(error) => {
                 let device = self.model.device();
@@ -257,14 +297,14 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The recipe: epochs of steps, and after each step what is due. Returns whether a signal ended it.
-    fn train(&mut self) -> Result<bool> {
+    /// The recipe: epochs of steps, and after each step what is due. A signal ends it wherever it is.
+    fn train(&mut self) -> Result<()> {
         self.events.on_init_end(&self.state)?;
-        self.before = self.answer_samples()?;
+        self.before = self.look()?;
         self.events.on_train_begin(&self.state)?;
+        self.say_if_nothing_is_left();
         let mut begun = false;
-        let mut interrupted = false;
-        while self.state.global_step < self.steps.total {
+        while !self.is_over() {
             let step = self.state.global_step;
             if !begun || self.steps.batches_of(step).start == 0 {
                 self.events.on_epoch_begin(&self.state)?;
@@ -277,139 +317,153 @@ impl<'a> Trainer<'a> {
             if ends_epoch {
                 self.events.on_epoch_end(&self.state)?;
             }
-            interrupted = signals::asked();
-            self.what_is_due(ends_epoch, interrupted)?;
-            if interrupted || self.events.control.should_training_stop {
+            self.what_is_due(ends_epoch)?;
+        }
+        self.load_best()?;
+        self.end()?;
+        self.do_late_requests()?;
+        self.after = self.look()?;
+        Ok(())
+    }
+
+    /// Whether all steps are made, or a callback has ended the run.
+    fn is_over(&self) -> bool {
+        self.state.global_step >= self.steps.total || self.events.stopped().is_some()
+    }
+
+    /// Logs, evaluates, answers and saves, as intervals, callbacks and the end of the run ask for: each once for
+    /// the weights of this step, whichever event asked for it.
+    fn what_is_due(&mut self, ends_epoch: bool) -> Result<()> {
+        let (s, step) = (self.settings, self.state.global_step);
+        let mut due = Due::by_interval(s, step, ends_epoch);
+        let (mut done, mut rounds) = (Due::default(), 0);
+        loop {
+            due |= self.take_requests();
+            if self.is_over() {
+                due |= Due::at_the_end(s);
+            }
+            if due.log && !done.log {
+                done.log = true;
+                self.log()?;
+            } else if due.evaluate && !done.evaluate && !self.val.is_empty() {
+                done.evaluate = true;
+                let better = self.evaluate()?;
+                due.save |= better && s.save == Every::Better;
+                if !self.is_over() {
+                    self.answer_samples()?;
+                }
+            } else if self.events.has_prompts() && rounds < ROUNDS {
+                rounds += 1;
+                self.answer_callbacks()?;
+            } else if self.best.waits(step) {
+                let better = self.judge()?;
+                due.save |= better && s.save == Every::Better;
+            } else if due.save && !done.save {
+                done.save = true;
+                self.save()?;
+            } else {
                 break;
             }
         }
-        if self.settings.load_best_model_at_end
-            && !interrupted
-            && let Some(best) = &self.state.best_model_checkpoint
-        {
-            self.files
-                .load(self.model, best)
-                .context("load_best_model_at_end")?;
+        if self.events.has_prompts() {
+            warning!("callbacks ask for more and more answers; the rest waits for the next step");
         }
-        self.events.on_train_end(&self.state)?;
-        if !interrupted {
-            self.after = self.answer_samples()?;
+        if self.is_over() {
+            self.say_who_stopped();
+            self.complete_checkpoint()?;
         }
-        Ok(interrupted)
+        Ok(())
     }
 
-    /// One optimizer step over its micro-batches.
-    fn step(&mut self, groups: &[Group]) -> Result<()> {
-        let started = Instant::now();
-        self.events.on_step_begin(&self.state)?;
-        let batches: Vec<MicroBatch> = groups
-            .iter()
-            .map(|group| {
-                let rows = group.rows.iter().map(|row| sequence(row));
-                MicroBatch::new(rows, self.model.device())
-            })
-            .collect::<Result<_>>()?;
-        let window: usize = batches.iter().map(MicroBatch::targets).sum();
-        let (mut loss, mut aux, mut right, mut tokens) = (0.0, 0.0, 0, 0);
-        for (index, batch) in batches.iter().enumerate() {
-            let options = self.forward_options(index);
-            let found = batch
-                .train(self.model, &self.loss, window, &options)
-                .with_context(|| {
-                    let (tokens, examples) = (batch.tokens(), some(&groups[index].numbers));
-                    format!("micro-batch {index} of {tokens} tokens ({examples})")
-                })?;
-            let hits = found
-                .loss
-                .tokens
-                .labels
-                .iter()
-                .zip(&found.loss.tokens.predictions);
-            right += hits
-                .filter(|(label, prediction)| label == prediction)
-                .count() as u64;
-            loss += found.loss.sum / window.max(1) as f64;
-            aux += found.aux.unwrap_or(0.0) * batch.targets() as f64 / window.max(1) as f64;
-            tokens += batch.tokens();
-            if index + 1 < batches.len() {
-                self.events.on_substep_end(&self.state)?;
-            }
+    /// After a signal: what was trained is saved, and nothing else begins.
+    fn leave(&mut self) -> Result<()> {
+        let step = self.state.global_step;
+        let is_saved = self.saved.as_ref().is_some_and(|saved| saved.step == step);
+        if step > 0 && !is_saved && self.loaded.is_none() {
+            self.save()?;
         }
-        if self.clock.tokens == 0 {
-            gradient_check::check(self.optimizer.params())?;
-        }
-        let grad_norm = self.optimizer.clip(self.settings.max_grad_norm)?;
-        ensure!(
-            grad_norm.is_finite(),
-            "the gradient is not finite (its norm is {grad_norm}) although the loss is ({loss}): lower \
-             learning_rate, or look at the gradient of {}",
-            self.loss.label
-        );
-        self.events.on_pre_optimizer_step(&self.state)?;
-        let lr = self.learning_rate()?;
-        self.optimizer.step(lr)?;
-        self.events.on_optimizer_step(&self.state)?;
-        self.optimizer.zero_grad();
-        self.model.device().synchronize()?;
-
-        self.clock.count(started.elapsed(), tokens);
-        self.state.global_step += 1;
-        self.state.epoch = self.steps.epochs_after(self.state.global_step);
-        self.state.learning_rate = lr;
-        self.state.loss = Some(loss);
-        self.state.grad_norm = Some(grad_norm);
-        self.pending.steps += 1;
-        self.pending.loss += loss;
-        self.pending.aux_loss += aux;
-        self.pending.right += right;
-        self.pending.tokens += window as u64;
-        self.screen.step(StepNumbers {
-            step: self.state.global_step,
-            epoch: self.state.epoch,
-            loss,
-            lr,
-            rate: tokens as f64 / started.elapsed().as_secs_f64(),
-        });
-        self.events.on_step_end(&self.state)
+        self.end()
     }
 
-    fn forward_options(&self, micro_batch: usize) -> ForwardOptions {
-        let s = self.settings;
-        let step = self.state.global_step.wrapping_mul(1 << 20) + micro_batch as u64;
-        ForwardOptions {
-            training: true,
-            kept_layers: s.kept_layers,
-            dropout_seed: Some(s.seed.rotate_left(40) ^ step),
-            aux_coef: s.router_aux_loss_coef,
+    /// Tells callbacks that training is over, once.
+    fn end(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.ended, true) {
+            true => Ok(()),
+            false => self.events.on_train_end(&self.state),
         }
     }
 
-    fn learning_rate(&self) -> Result<f64> {
-        let progress = apus_sdk::Progress {
-            step: self.state.global_step,
-            total: self.steps.total,
-            warmup: self.steps.warmup,
-            learning_rate: self.settings.learning_rate,
-        };
-        let factor = self.schedule.component.factor(&progress);
-        let factor = self.schedule.said("factor", factor)?;
-        ensure!(
-            factor.is_finite() && factor >= 0.0,
-            "{} gave the factor {factor} after {} steps, expected a finite number of 0 or more",
-            self.schedule.label,
-            progress.step
-        );
-        Ok(self.settings.learning_rate * factor * self.lr_factor)
+    /// What callbacks asked for since the last time.
+    fn take_requests(&mut self) -> Due {
+        static SAID: Once = Once::new();
+        let asked = self.events.take_requests();
+        if asked.evaluate && self.val.is_empty() {
+            SAID.call_once(|| {
+                warning!("a callback asks for an evaluation, and there is nothing to evaluate on");
+            });
+        }
+        asked
     }
-}
 
-/// `examples 3, 1, 4`, or the first eight and how many more.
-fn some(examples: &[usize]) -> String {
-    let shown: Vec<String> = examples.iter().take(8).map(usize::to_string).collect();
-    let shown = shown.join(", ");
-    match examples.len().saturating_sub(8) {
-        0 => format!("examples {shown}"),
-        more => format!("examples {shown} and {more} more"),
+    /// What callbacks ask for when training is over: answers they get, and numbers are logged.
+    fn do_late_requests(&mut self) -> Result<()> {
+        let mut rounds = 0;
+        while self.events.has_prompts() && rounds < ROUNDS {
+            rounds += 1;
+            self.answer_callbacks()?;
+        }
+        if !self.events.control.metrics.is_empty() {
+            let mut values = Map::from_iter([("epoch".to_owned(), self.state.epoch.into())]);
+            self.add_progress(&mut values);
+            self.report(values)?;
+        }
+        let late = self.take_requests();
+        if late.evaluate || late.save {
+            warning!(
+                "callbacks ask for an evaluation or a checkpoint when training is over; there is none any more"
+            );
+        }
+        Ok(())
+    }
+
+    fn say_if_nothing_is_left(&self) {
+        let (step, total) = (self.state.global_step, self.steps.total);
+        if let Some(by) = self.events.stopped() {
+            info!(
+                "{by}, ends the run before it makes a step, after step {step} of {total}; it goes on without this \
+                 callback, or with other options of it"
+            );
+        } else if step >= total {
+            info!(
+                "nothing is left to train: {step} of {total} steps are made; a greater num_train_epochs or max_steps \
+                 goes on"
+            );
+        }
+    }
+
+    fn say_who_stopped(&self) {
+        if let Some(by) = self.events.stopped() {
+            let (step, total) = (self.state.global_step, self.steps.total);
+            info!("{by}, ends the run after step {step} of {total}");
+        }
+    }
+
+    fn outcome(self, interrupted: bool, summary: Map<String, Value>) -> Outcome {
+        let unsaved = self
+            .state
+            .best_metric
+            .filter(|_| self.best.saved() != self.state.best_metric);
+        let loaded = self.loaded.map(|(_, path)| path);
+        Outcome {
+            interrupted,
+            unsaved_best: unsaved.map(|value| (self.best.key(), value)),
+            weights: loaded.or_else(|| self.last_checkpoint.clone()),
+            last_checkpoint: self.last_checkpoint,
+            best_checkpoint: self.state.best_model_checkpoint,
+            summary,
+            before: self.before,
+            after: self.after,
+        }
     }
 }
 

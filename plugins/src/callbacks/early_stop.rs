@@ -1,7 +1,8 @@
 //! Stops a run that no longer gets better, as ms-swift's `early_stop` callback (4.x).
 //!
 //! Its counters go into checkpoints. A checkpoint is written before `on_save`, so it does not know of
-//! itself yet: a resumed run counts the save that it goes on from when it begins.
+//! itself yet: a resumed run counts the save that it goes on from when it begins. One that was stopped by that
+//! save stops there again, unless its interval is a longer one now.
 
 use apus_sdk::{Callback, Control, Error, Result, RunState, register};
 use serde_json::{Value, json};
@@ -44,9 +45,9 @@ impl EarlyStop {
 }
 
 impl Callback for EarlyStop {
-    fn on_train_begin(&mut self, state: &RunState, _control: &mut Control) -> Result<()> {
+    fn on_train_begin(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
         if std::mem::take(&mut self.resumed) {
-            self.count(state);
+            control.should_training_stop |= self.count(state);
         }
         Ok(())
     }
@@ -74,6 +75,10 @@ impl Callback for EarlyStop {
         };
         self.resumed = true;
         Ok(())
+    }
+
+    fn metric_names(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
     }
 }
 
@@ -134,11 +139,26 @@ mod tests {
             callback.load_state(saved).unwrap();
             let (state, mut control) = (at(best[resumed_from]), Control::default());
             callback.on_train_begin(&state, &mut control).unwrap();
-            assert_eq!(control, Control::default());
+            assert!(!control.should_training_stop);
             for i in resumed_from + 1..5 {
                 let stopped = stops(&mut callback, best[i]);
                 assert_eq!(stopped, whole[i], "resumed from {resumed_from}, at {i}");
             }
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_stops_again_unless_its_interval_grew() {
+        let mut callback = patient(1);
+        assert!(!stops(&mut callback, 2.0));
+        let saved = callback.save_state().unwrap();
+        assert!(stops(&mut callback, 2.0));
+        for (interval, again) in [(1, true), (2, false)] {
+            let mut callback = patient(interval);
+            callback.load_state(saved.clone()).unwrap();
+            let mut control = Control::default();
+            callback.on_train_begin(&at(2.0), &mut control).unwrap();
+            assert_eq!(control.should_training_stop, again);
         }
     }
 

@@ -23,6 +23,10 @@ impl Callback for GracefulExit {
         }
         Ok(())
     }
+
+    fn metric_names(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
 }
 
 register! {

@@ -2,3 +2,4 @@
 
 mod early_stop;
 mod graceful_exit;
+mod reduce_lr_on_plateau;

@@ -29,6 +29,10 @@ impl Metric for TokenAcc {
             right as f64 / all.max(1) as f64,
         )])
     }
+
+    fn names(&self) -> Option<Vec<String>> {
+        Some(vec!["token_acc".to_owned()])
+    }
 }
 
 register! {

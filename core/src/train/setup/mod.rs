@@ -21,6 +21,7 @@ use crate::registry::{self, Named};
 use crate::say::{info, warning};
 use crate::weights::{Directory, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::Kind;
 use apus_sdk::abi::Crosses;
 use candle_core::{DType, Device};
 use serde_json::{Map, Value};
@@ -208,24 +209,37 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
     })
 }
 
-/// Makes the components that a configuration names.
+/// Makes the components that a configuration names. A schedule that is a callback as well brings it along, to act on
+/// it while the run goes on.
 ///
 /// # Errors
 /// An unknown name, or options that do not fit.
 pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     let config = &resolved.config;
     let given = |flag: &str| resolved.given(flag);
-    let named = |specs: &[Spec]| specs.to_vec();
-    let mut callbacks = named(&config.callbacks);
+    let schedule = config.schedule_spec();
+    let mut callbacks = config.callbacks.clone();
+    if registry::is_known(Kind::Callback, &schedule.name)? {
+        config.check_evaluated(&format!("the schedule {}", schedule.name))?;
+        callbacks.push(schedule.clone());
+    }
     if let Some(interval) = config.early_stop_interval {
         let mut spec = Spec::named("early_stop");
         spec.options.insert("interval".to_owned(), interval.into());
         callbacks.push(spec);
     }
+    let mut names: Vec<&str> = callbacks.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!(
+            "the callback {:?} is given twice (early_stop_interval and the schedule bring one of their own); keep one of them",
+            twice[0]
+        );
+    }
     Ok(Components {
         loss: registry::named(&config.loss_type)?,
         optimizer: registry::named(&config.optimizer_spec(&given)?)?,
-        schedule: registry::named(&config.schedule_spec())?,
+        schedule: registry::named(&schedule)?,
         callbacks: each(&callbacks)?,
         metrics: each(&config.metrics)?,
         trackers: each(&trackers::specs(config))?,
@@ -250,6 +264,7 @@ pub fn loop_settings(
     let every = |strategy: &str, steps: u64| match strategy {
         "steps" => Every::Steps(steps),
         "epoch" => Every::Epoch,
+        "best" => Every::Better,
         _ => Every::Never,
     };
     Ok(Settings {

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 /// The learning rate of a run for a callback, before a factor.
 const LEARNING_RATE: f64 = 1e-4;
 
+/// How often a callback may ask for answers to answers before the next step has its turn.
+const ROUNDS: usize = 100;
+
 /// A run under way.
 pub struct Player<'a> {
     run: &'a Run,
@@ -35,6 +38,7 @@ impl<'a> Player<'a> {
         let state = RunState {
             max_steps: run.steps,
             num_train_epochs: 1.0,
+            metric_for_best_model: "eval_loss".to_owned(),
             output_dir: PathBuf::from("output"),
             ..RunState::default()
         };
@@ -52,7 +56,7 @@ impl<'a> Player<'a> {
     pub fn play(mut self) -> Result<Played> {
         send!(self.on_init_end());
         send!(self.on_train_begin());
-        while self.state.global_step < self.run.steps {
+        while self.state.global_step < self.run.steps && !self.control.should_training_stop {
             if self.state.global_step == 0 {
                 send!(self.on_epoch_begin());
             }
@@ -61,9 +65,6 @@ impl<'a> Player<'a> {
                 send!(self.on_epoch_end());
             }
             self.what_is_due()?;
-            if self.control.should_training_stop {
-                break;
-            }
         }
         self.played.steps = self.state.global_step;
         send!(self.on_train_end());
@@ -84,40 +85,55 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Logs, evaluates, saves and answers, as the trainer does after a step.
+    /// Logs, evaluates, answers and saves, as the trainer does after a step: each once, whichever event asks for it.
     fn what_is_due(&mut self) -> Result<()> {
         let step = self.state.global_step;
-        if let Some(factor) = self.control.lr_factor
-            && self.lr_factor != Some(factor)
-        {
-            self.lr_factor = Some(factor);
-            self.played.lr_factors.push((step, factor));
-        }
-        self.control.should_log = false;
         self.log(Map::from_iter([
             ("loss".to_owned(), json!(self.state.loss)),
             ("grad_norm".to_owned(), json!(self.state.grad_norm)),
             ("learning_rate".to_owned(), json!(self.state.learning_rate)),
         ]))?;
         let due = step <= self.run.eval_losses.len() as u64;
-        let asked = std::mem::take(&mut self.control.should_evaluate);
-        if asked {
-            self.played.evaluations.push(step);
+        let (mut evaluate, mut save) = (due, due);
+        let (mut evaluated, mut saved, mut rounds) = (false, false, 0);
+        loop {
+            self.control.should_log = false;
+            if std::mem::take(&mut self.control.should_evaluate) && !evaluated {
+                self.played.evaluations.push(step);
+                evaluate = true;
+            }
+            if std::mem::take(&mut self.control.should_save) && !saved {
+                self.played.saves.push(step);
+                save = true;
+            }
+            if evaluate && !evaluated {
+                evaluated = true;
+                self.evaluate()?;
+            } else if !self.control.generate.is_empty() && rounds < ROUNDS {
+                rounds += 1;
+                self.answer()?;
+            } else if save && !saved {
+                saved = true;
+                let path = self.checkpoint();
+                send!(self.on_save(&path));
+            } else {
+                break;
+            }
         }
-        if due || asked {
-            self.evaluate()?;
+        if let Some(factor) = self.control.lr_factor
+            && self.lr_factor != Some(factor)
+        {
+            self.lr_factor = Some(factor);
+            self.played.lr_factors.push((step, factor));
         }
-        let asked = std::mem::take(&mut self.control.should_save);
-        if asked {
-            self.played.saves.push(step);
-        }
-        if due || asked {
-            let path = self.checkpoint();
-            send!(self.on_save(&path));
-        }
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<()> {
         for prompt in std::mem::take(&mut self.control.generate) {
             let answer = (self.run.answer)(&prompt);
             send!(self.on_generate(&prompt, &answer));
+            let step = self.state.global_step;
             self.played.answers.push((step, prompt, answer));
         }
         Ok(())

@@ -1,0 +1,196 @@
+//! Checkpoints of a run, the best among them, and what is saved after an error.
+
+use super::super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
+use super::super::state::TrainerState;
+use super::Trainer;
+use crate::ops::reduce;
+use crate::say::warning;
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// A checkpoint that is on the disk, and what it knows.
+pub(super) struct Saved {
+    pub(super) step: u64,
+    /// What callbacks keep, from before they heard of this checkpoint.
+    kept: Map<String, Value>,
+    /// Lines of the log.
+    lines: usize,
+    stopped: bool,
+}
+
+impl Saved {
+    /// The checkpoint with this state.
+    pub(super) fn by(state: &TrainerState) -> Self {
+        Self {
+            step: state.global_step,
+            kept: state.stateful_callbacks.clone(),
+            lines: state.log_history.len(),
+            stopped: state.stopped.is_some(),
+        }
+    }
+}
+
+impl Trainer<'_> {
+    /// Saves a checkpoint and tells of it.
+    pub(super) fn save(&mut self) -> Result<()> {
+        let kept = self.events.save_state()?;
+        let path = self.write(kept)?;
+        self.events.on_save(&path, &self.state)?;
+        let s = self.settings;
+        match s.save_total_limit {
+            Some(limit) => Checkpoint::rotate(
+                &s.run_dir,
+                limit,
+                self.state.best_model_checkpoint.as_deref(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// After an error: what was trained so far goes to a checkpoint, unless it is in one already, or is
+    /// not worth it. The error says where.
+    pub(super) fn rescue(&mut self, error: Error) -> Error {
+        let step = self.state.global_step;
+        // The best checkpoint's weights are saved already, and are not those of the last step.
+        if step == 0 || self.saving || self.loaded.is_some() {
+            return error;
+        }
+        let path = Checkpoint::path(&self.settings.run_dir, step);
+        let saved = match path.is_dir() {
+            true => Ok(path),
+            false => self.write_if_sound(),
+        };
+        match saved {
+            Ok(path) => anyhow!(
+                "{error:#}. The state after step {step} is saved in {0}: go on with \
+                 --resume_from_checkpoint {0}",
+                path.display()
+            ),
+            Err(also) => anyhow!("{error:#}. The state after step {step} is not saved: {also:#}"),
+        }
+    }
+
+    fn write_if_sound(&mut self) -> Result<PathBuf> {
+        let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
+        ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
+        let kept = self.events.save_state().unwrap_or_else(|error| {
+            warning!("what callbacks keep is not saved: {error:#}");
+            Map::new()
+        });
+        self.write(kept)
+    }
+
+    /// Writes a checkpoint, with what callbacks keep.
+    fn write(&mut self, stateful_callbacks: Map<String, Value>) -> Result<PathBuf> {
+        let (s, step) = (self.settings, self.state.global_step);
+        let (train_examples, stream) = self.position.clone();
+        let path = Checkpoint::path(&s.run_dir, step);
+        let best = self.best.makes_best(step);
+        let saved = TrainerState {
+            run_id: self.run_id.clone(),
+            global_step: step,
+            max_steps: self.steps.total,
+            epoch: self.state.epoch,
+            best_metric: self.state.best_metric,
+            best_model_checkpoint: match best {
+                Some(_) => Some(path),
+                None => self.state.best_model_checkpoint.clone(),
+            },
+            best_saved_metric: best.or(self.best.saved()),
+            stopped: self.events.stopped().map(str::to_owned),
+            train_examples,
+            stream,
+            data_seed: s.data_seed,
+            seed: s.seed,
+            pending: self.pending.clone(),
+            log_history: self.state.log_history.clone(),
+            lr_factor: self.events.lr_factor(),
+            stateful_callbacks,
+        };
+        self.saving = true;
+        let path = Checkpoint::write(&s.run_dir, step, |dir| {
+            self.files.save(self.model, dir)?;
+            if !s.save_only_model {
+                let state = self.optimizer.state()?.into_iter().collect();
+                candle_core::safetensors::save(&state, dir.join(OPTIMIZER_FILE))?;
+            }
+            std::fs::write(
+                dir.join(TrainerState::FILE),
+                serde_json::to_string_pretty(&saved)?,
+            )?;
+            Ok(std::fs::write(
+                dir.join("args.json"),
+                serde_json::to_string_pretty(&s.config)?,
+            )?)
+        })?;
+        self.saving = false;
+        self.saved = Some(Saved::by(&saved));
+        self.best.saved_at(&path, &mut self.state);
+        self.last_checkpoint = Some(path.clone());
+        self.trackers.saved(step, &path);
+        Ok(path)
+    }
+
+    /// Writes the last checkpoint again, if callbacks ended the run or it was evaluated after it was saved.
+    pub(super) fn complete_checkpoint(&mut self) -> Result<()> {
+        let (step, lines) = (self.state.global_step, self.state.log_history.len());
+        let stopped = self.events.stopped().is_some();
+        let older = |saved: &&Saved| {
+            saved.step == step && (saved.lines != lines || saved.stopped != stopped)
+        };
+        match self.saved.as_ref().filter(older) {
+            Some(saved) => self.write(saved.kept.clone()).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the evaluation of these weights is the best so far, by the number that a callback reported.
+    pub(super) fn judge(&mut self) -> Result<bool> {
+        let empty = Map::new();
+        let values = self
+            .evaluation
+            .as_ref()
+            .map_or(&empty, |(_, values)| values);
+        let reported = self.events.reported();
+        let better = self.best.reported(values, reported, &mut self.state)?;
+        self.note_best();
+        Ok(better)
+    }
+
+    /// What was saved before it was evaluated may be the best checkpoint.
+    pub(super) fn note_best(&mut self) {
+        let step = self.state.global_step;
+        if self.saved.as_ref().is_some_and(|saved| saved.step == step)
+            && let Some(path) = &self.last_checkpoint
+        {
+            self.best.saved_at(path, &mut self.state);
+        }
+    }
+
+    /// Goes back to the best checkpoint, if that was asked for.
+    pub(super) fn load_best(&mut self) -> Result<()> {
+        if !self.settings.load_best_model_at_end {
+            return Ok(());
+        }
+        let Some(best) = self.state.best_model_checkpoint.clone() else {
+            warning!(
+                "load_best_model_at_end: no checkpoint was evaluated; the weights stay those of the last step"
+            );
+            return Ok(());
+        };
+        let load = || {
+            self.files.load(self.model, &best)?;
+            Ok::<_, Error>(TrainerState::read(&best)?.global_step)
+        };
+        let step = load().context("load_best_model_at_end")?;
+        self.loaded = Some((step, best));
+        Ok(())
+    }
+
+    /// The step of the weights that the model has now.
+    pub(super) fn weights_step(&self) -> u64 {
+        let loaded = self.loaded.as_ref().map(|(step, _)| *step);
+        loaded.unwrap_or(self.state.global_step)
+    }
+}

@@ -1,0 +1,94 @@
+//! A callback that asks, in an event that its options name, for what they say.
+
+apus_sdk::export_plugin!();
+
+use apus_sdk::serde_json::{Map, Value, json};
+use apus_sdk::{Callback, Control, Result, RunState};
+use std::path::Path;
+
+apus_sdk::options! {
+    struct Asks {
+        /// The event.
+        event: String = String::new(),
+        /// It asks from this step on.
+        step: u64 = 0,
+        /// For the end of the run.
+        stop: bool = false,
+        /// For a checkpoint.
+        save: bool = false,
+        /// For an evaluation.
+        evaluate: bool = false,
+        /// For a log line.
+        log: bool = false,
+        /// For an answer, at the first time.
+        prompt: Option<String> = None,
+        /// For this factor on the learning rate.
+        lr_factor: Option<f64> = None,
+        /// Reports these numbers, with / after each, as `score`: one each time, the last one again and again.
+        scores: String = String::new(),
+    }
+    state {
+        times: usize,
+    }
+}
+
+apus_sdk::register! {
+    /// Asks for what it is told to.
+    Callback, "asks", Asks
+}
+
+impl Asks {
+    fn heard(&mut self, event: &str, state: &RunState, control: &mut Control) -> Result<()> {
+        if event == "on_step_end" && self.event == "on_generate" && state.global_step == self.step {
+            control.generate.push("Hello?".to_owned());
+        }
+        if event != self.event || state.global_step < self.step {
+            return Ok(());
+        }
+        control.should_training_stop |= self.stop;
+        control.should_save |= self.save;
+        control.should_evaluate |= self.evaluate;
+        control.should_log |= self.log;
+        control.lr_factor = self.lr_factor.or(control.lr_factor);
+        if let (0, Some(prompt)) = (self.times, &self.prompt) {
+            control.generate.push(prompt.clone());
+        }
+        let scores: Vec<f64> = self
+            .scores
+            .split('/')
+            .filter_map(|score| score.parse().ok())
+            .collect();
+        if let Some(score) = scores.get(self.times).or(scores.last()) {
+            control.metrics.insert("score".to_owned(), json!(score));
+        }
+        self.times += 1;
+        Ok(())
+    }
+}
+
+macro_rules! events {
+    ($($event:ident($($arg:ident: $type:ty),*);)*) => {
+        impl Callback for Asks {
+            $(fn $event(&mut self, $($arg: $type,)* state: &RunState, control: &mut Control) -> Result<()> {
+                self.heard(stringify!($event), state, control)
+            })*
+        }
+    };
+}
+events! {
+    on_init_end();
+    on_train_begin();
+    on_train_end();
+    on_epoch_begin();
+    on_epoch_end();
+    on_step_begin();
+    on_substep_end();
+    on_pre_optimizer_step();
+    on_optimizer_step();
+    on_step_end();
+    on_prediction_step();
+    on_evaluate(_metrics: &Map<String, Value>);
+    on_save(_checkpoint: &Path);
+    on_log(_values: &mut Map<String, Value>);
+    on_generate(_prompt: &str, _answer: &str);
+}
