@@ -55,7 +55,7 @@ impl ReduceLrOnPlateau {
             "mode",
             self.mode.as_deref().unwrap_or("min"),
             ["min", "max"],
-        )?;
+        )
     }
 
     fn is_better(&self, value: f64, more: bool) -> bool {
