@@ -2,6 +2,10 @@
 //! generated input, fuzz targets (`fuzz/`) with what a fuzzer finds; each panics where something
 //! does not hold.
 
+mod spelling;
+
+pub use spelling::{Turn, spelled_alike};
+
 use crate::chat::{
     Chain, Encoded, Encoder, RenderOptions,
     encode::IGNORED,
@@ -13,7 +17,7 @@ use crate::chat::{
 };
 use crate::config::Spec;
 use crate::registry;
-use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sample, Turn};
+use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sample};
 
 /// The names of the loss scales that can stand anywhere in a chain and need no options.
 ///
@@ -22,7 +26,7 @@ use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sam
 pub fn scales() -> Vec<String> {
     let known = registry::all(Kind::LossScale).expect("names are unique");
     let names = known.into_iter().map(|entry| entry.name);
-    let turn = Turn {
+    let turn = apus_sdk::Turn {
         role: "assistant",
         field: Field::Content,
         query: None,
@@ -151,7 +155,7 @@ fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
 ///
 /// # Panics
 /// They do not, or it is not.
-pub fn chain_is_a_fold(text: &str, turn: &Turn, chain: &Chain, links: &[Chain]) {
+pub fn chain_is_a_fold(text: &str, turn: &apus_sdk::Turn, chain: &Chain, links: &[Chain]) {
     let Ok(segments) = chain.fold(text, turn) else {
         return;
     };

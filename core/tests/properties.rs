@@ -53,7 +53,7 @@ const MARKERS: [&str; 15] = [
     "[['a', None]]",
     "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>final<|message|>a",
 ];
-const COLUMNS: [&str; 24] = [
+const COLUMNS: [&str; 29] = [
     "messages",
     "conversations",
     "conversation",
@@ -78,8 +78,13 @@ const COLUMNS: [&str; 24] = [
     "labels",
     "loss_scale",
     "other",
+    "functions",
+    "developer",
+    "reasoning_effort",
+    "thinking",
+    "reasoning",
 ];
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 32] = [
     "role",
     "from",
     "content",
@@ -102,6 +107,31 @@ const KEYS: [&str; 22] = [
     "input",
     "function",
     "description",
+    "channel",
+    "recipient",
+    "author",
+    "function_call",
+    "refusal",
+    "reasoning_details",
+    "thoughts",
+    "instructions",
+    "model_identity",
+    "tools",
+];
+/// Names of types and channels, and what else is looked for in values.
+const TYPES: [&str; 12] = [
+    "text",
+    "thinking",
+    "tool_use",
+    "tool_result",
+    "image",
+    "f",
+    "analysis",
+    "commentary",
+    "final",
+    "functions.f",
+    "system_content",
+    "developer_content",
 ];
 const ROLES: [&str; 12] = [
     "system",
@@ -134,7 +164,7 @@ fn key() -> impl Strategy<Value = String> {
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         6 => text().prop_map(Value::from),
-        2 => select(&["text", "thinking", "tool_use", "tool_result", "image", "f"][..]).prop_map(Value::from),
+        2 => select(&TYPES[..]).prop_map(Value::from),
         1 => Just(Value::Null),
         1 => any::<bool>().prop_map(Value::from),
         1 => (-3i64..300).prop_map(Value::from),
@@ -162,7 +192,7 @@ fn message() -> impl Strategy<Value = Value> {
         option::weighted(0.2, call),
         option::weighted(0.2, any::<bool>()),
         option::weighted(0.2, 0.0..3.0),
-        option::weighted(0.1, (key(), json())),
+        option::weighted(0.05, (key(), json())),
     );
     fields.prop_map(|(role, content, thinking, calls, loss, scale, other)| {
         let mut fields = Map::new();
@@ -216,6 +246,14 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
         encoder("all+ignore_think_prefix", TrainHeader::Channel, true),
     ]
 });
+/// Encoders whose scales do not look at how reasoning is spelled.
+static PLAIN: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+    vec![
+        encoder("default", TrainHeader::Channel, false),
+        encoder("last_round+hermes", TrainHeader::None, true),
+        encoder("all", TrainHeader::Full, true),
+    ]
+});
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
     LazyLock::new(|| FORMATS.iter().map(|name| format(name)).collect());
 static SCALES: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -238,6 +276,12 @@ proptest! {
         let turn = Turn { role: "assistant", field: Field::Content, query: query.as_deref(), is_last: true };
         let links: Vec<Chain> = names.iter().map(|name| chain("", name)).collect();
         invariants::chain_is_a_fold(&text, &turn, &chain("", &names.join("+")), &links);
+    }
+
+    #[test]
+    fn any_turn_in_all_of_its_spellings(thinking in text(), text in text(), argument in option::of(text()), which in 0..3usize) {
+        let turn = invariants::Turn::new(&thinking, &text, argument.as_deref());
+        invariants::spelled_alike(&turn, ALL[0].as_ref(), &PLAIN[which]);
     }
 
     #[test]

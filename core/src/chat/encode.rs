@@ -189,7 +189,7 @@ impl Encoder {
         let prepared = self.prepare(conversation)?;
         let options = RenderOptions {
             add_generation_prompt: true,
-            ..self.options.render.clone()
+            ..self.options.render.of(conversation)?.into_owned()
         };
         let text = self.template.render(&prepared.conversation, &options)?;
         let ids = self.tokenizer.encode(&text)?;
@@ -218,8 +218,8 @@ impl Encoder {
             "row has no assistant message to train on"
         );
         let prepared = self.prepare(conversation)?;
-        let options = &self.options.render;
-        let text = self.template.render(&prepared.conversation, options)?;
+        let options = self.options.render.of(conversation)?;
+        let text = self.template.render(&prepared.conversation, &options)?;
         let switches = (self.options.train_header, self.options.train_stop);
         let aligned = align(&text, &prepared, self.scales.base(), switches)?;
         let reasoning = Reasoning {

@@ -79,6 +79,12 @@ impl Joiner {
             }
             let calls = !message.tool_calls.is_empty();
             before_call |= calls;
+            if i + 1 == turn.end && !calls && parts.content.is_none() {
+                bail!(
+                    "message {}: reasoning, and no answer or call after it in the same turn",
+                    self.numbers[i]
+                );
+            }
             let open = before_call || i + 1 < turn.end;
             if open && !is_filled(&parts.content) && (before_call || is_filled(&parts.thinking)) {
                 parts.content = None;

@@ -5,7 +5,7 @@ use super::{
     harmony::{self, ASSISTANT, CHANNEL, MESSAGE, RETURN, START},
     weighted::Weighted,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::ToolCall;
 use serde_json::{Map, Value};
 use std::ops::Range;
@@ -45,16 +45,17 @@ pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>)
         return by_markers(&content).map(Split::ByHand);
     }
     refuse_markers(&content.text)?;
-    let thinking = thinking.map(str::trim).filter(|text| !text.is_empty());
-    let says_no_other = |inner: &Range<usize>| {
-        let inner = &content.text[inner.clone()];
-        inner.is_empty() || thinking.is_none_or(|thinking| thinking == inner)
+    let Some((inner, rest)) = think_block(&content.text).filter(|_| think_to_analysis) else {
+        return Ok(Split::Whole(content));
     };
-    let block = think_block(&content.text).filter(|(inner, _)| says_no_other(inner));
-    Ok(match block.filter(|_| think_to_analysis) {
-        Some((inner, rest)) => Split::Thought(content.slice(inner), content.slice(rest)),
-        None => Split::Whole(content),
-    })
+    let said = content.text[inner.clone()].trim();
+    let thinking = thinking.map(str::trim).filter(|text| !text.is_empty());
+    ensure!(
+        said.is_empty() || thinking.is_none_or(|thinking| thinking == said),
+        "a <think> block, and other reasoning besides; leave one of them out (with --think_to_analysis false the \
+         block is text of the answer)"
+    );
+    Ok(Split::Thought(content.slice(inner), content.slice(rest)))
 }
 
 /// Where the reasoning of a leading `<think>..</think>` stands, and the answer after it, both

@@ -11,6 +11,9 @@ use chrono::NaiveDate;
 use serde_json::{Map, Value, json};
 use std::{borrow::Cow, fs, path::Path};
 
+/// The variable of a conversation that is the day on which it was.
+const DATE: &str = "current_date";
+
 /// Which renderer to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Renderer {
@@ -47,6 +50,21 @@ impl RenderOptions {
             None => Ok(chrono::Local::now().date_naive()),
             Some(date) => NaiveDate::parse_from_str(date, "%Y-%m-%d")
                 .with_context(|| format!("the date must look like 2025-08-05, found `{date}`")),
+        }
+    }
+
+    /// These options for a conversation, which may say itself on which day it was.
+    ///
+    /// # Errors
+    /// A day that is no text.
+    pub(crate) fn of(&self, conversation: &Conversation) -> Result<Cow<'_, Self>> {
+        match conversation.template_kwargs.get(DATE) {
+            None => Ok(Cow::Borrowed(self)),
+            Some(Value::String(date)) => Ok(Cow::Owned(Self {
+                date: Some(date.clone()),
+                ..self.clone()
+            })),
+            Some(other) => bail!("`{DATE}` must look like 2025-08-05, found {other}"),
         }
     }
 

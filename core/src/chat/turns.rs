@@ -385,8 +385,8 @@ mod tests {
             (same.thinking.as_deref(), same.text()),
             (Some("r"), Some("a"))
         );
-        let (other, _) = both("<think>s</think>a").unwrap();
-        assert_eq!(other.text(), Some("<think>s</think>a"));
+        let bad = format!("{:#}", both("<think>s</think>a").unwrap_err());
+        assert!(bad.contains("other reasoning besides"), "{bad}");
         let by_hand =
             "<|channel|>analysis<|message|>s<|end|><|start|>assistant<|channel|>final<|message|>a";
         let bad = format!("{:#}", both(by_hand).unwrap_err());

@@ -2,11 +2,14 @@
 //! which harmony can hold them: each before its result.
 
 use super::{
-    keys::{At, take},
+    keys::{At, has_value, take},
     row::{columns, kind},
 };
 use apus_sdk::{Error, Message, Result, ToolCall};
 use serde_json::{Map, Value};
+
+/// What names of tools that are functions begin with in harmony.
+pub const FUNCTIONS: &str = "functions.";
 
 /// Which call of a message it is.
 const HARMLESS: &[&str] = &["id", "index", "call_id"];
@@ -27,19 +30,114 @@ pub struct Linked {
     pub message: Message,
     /// One for each call; for a tool's result, that of its call.
     pub ids: Vec<Option<String>>,
+    /// For a tool's result, the name of its author.
+    pub function: Option<String>,
 }
 
-/// `tool_calls` of an OpenAI message.
+impl Linked {
+    /// A message that is linked to no other.
+    pub fn new(message: Message) -> Self {
+        Self {
+            message,
+            ids: Vec::new(),
+            function: None,
+        }
+    }
+
+    /// Whether this result says by its author that it is of a call of this function.
+    fn is_of(&self, function: &str) -> bool {
+        self.function
+            .as_deref()
+            .is_some_and(|name| name == function || name.strip_prefix(FUNCTIONS) == Some(function))
+    }
+
+    /// The renderers name the function that was called last as the author of a result. A name of another
+    /// form than harmony's is no more than a label.
+    fn fits(&self, call: &Message) -> std::result::Result<(), String> {
+        let (Some(name), [call]) = (&self.function, call.tool_calls.as_slice()) else {
+            return Ok(());
+        };
+        if name.starts_with(FUNCTIONS) && !self.is_of(&call.name) {
+            return Err(format!(
+                "a result of `{name}`, but the call before it is of `{FUNCTIONS}{}`",
+                call.name
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The calls of a message: `tool_calls`, or `function_call` of OpenAI's older form.
+///
+/// # Errors
+/// A call that is none, or without a name; two calls in the two forms that are not the same.
+pub fn of_message(fields: &mut Map<String, Value>, at: &At) -> Result<Vec<Call>> {
+    let name = "tool_calls";
+    let mut calls = read_all(take(fields, &[name]), &at.key(name))?;
+    let name = "function_call";
+    let value = match take(fields, &[name]) {
+        Some(Value::String(text)) => match super::literal::read(&text) {
+            _ if text.trim().is_empty() => Value::Null,
+            Ok(value) => value,
+            Err(error) => return Err(Error::new(format!("`{name}` must be an object: {error}"))),
+        },
+        value => value.unwrap_or_default(),
+    };
+    if has_value(&value) {
+        let call = read(value, &at.key(name))?;
+        match calls.as_slice() {
+            [] => calls.push(call),
+            [known] if known.call == call.call => {}
+            _ => {
+                return Err(Error::new(
+                    "`tool_calls` and `function_call` hold different calls; leave one of them out",
+                ));
+            }
+        }
+    }
+    Ok(calls)
+}
+
+/// A message to a function, as harmony has it: its content is the arguments.
+///
+/// # Errors
+/// Content that is no JSON.
+pub fn by_recipient(function: &str, content: Value) -> Result<Call> {
+    let arguments = match arguments(Some(content))? {
+        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+            Error::new(format!(
+                "the content of a call of `{FUNCTIONS}{function}` must be JSON: {error}"
+            ))
+        })?,
+        arguments => arguments,
+    };
+    Ok(Call {
+        call: ToolCall {
+            name: function.to_owned(),
+            arguments,
+        },
+        id: None,
+    })
+}
+
+/// `tool_calls` of an OpenAI message. Where a table has a column for the older form, it is empty here.
 ///
 /// # Errors
 /// A call that is none, or without a name.
-pub fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
+fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
     match value {
         None => Ok(Vec::new()),
         Some(Value::Array(calls)) => {
             let calls = calls.into_iter().enumerate();
             calls.map(|(i, call)| read(call, &at.item(i))).collect()
         }
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(Vec::new()),
+        Some(Value::String(text)) => match super::literal::read(&text) {
+            Ok(Value::String(_)) | Err(_) => Err(Error::new(
+                "`tool_calls` must be a list, found text that is none",
+            )),
+            Ok(value) => read_all(Some(value).filter(|value| !value.is_null()), at),
+        },
         Some(other) => Err(Error::new(format!(
             "`tool_calls` must be a list, found {}",
             kind(&other)
@@ -114,7 +212,8 @@ pub fn read_content(content: Value, at: &At) -> Result<Call> {
 }
 
 /// OpenAI's API stores arguments as the JSON text of an object (some datasets as Python's). Rendered as it
-/// stands, that text would be quoted a second time, so the object is taken out of it.
+/// stands, that text would be quoted a second time, so the object is taken out of it. Text with nothing in
+/// it, and the text of null, are no arguments.
 ///
 /// # Errors
 /// Text that begins as an object and is none.
@@ -125,6 +224,8 @@ pub fn arguments(found: Option<Value>) -> Result<Value> {
         Some(other) => return Ok(other),
     };
     match super::literal::read(&text) {
+        _ if text.trim().is_empty() => Ok(Value::Object(Map::new())),
+        Ok(Value::Null) => Ok(Value::Object(Map::new())),
         Ok(Value::Object(object)) => Ok(Value::Object(object)),
         Err(error) if text.trim_start().starts_with('{') => Err(Error::new(format!(
             "the arguments of a tool call begin as an object and are neither JSON's nor Python's: {error}"
@@ -157,11 +258,16 @@ pub fn one_by_one(messages: Vec<Linked>) -> Result<Vec<Message>> {
         }
         let single = calls.iter().all(|call| call.message.tool_calls.len() == 1);
         let singles: Vec<Linked> = calls.into_iter().flat_map(singles).collect();
+        let in_message = |what| Error::new(format!("message {}: {what}", i + 1));
+        if let [call] = singles.as_slice() {
+            for result in &results {
+                result.fits(&call.message).map_err(in_message)?;
+            }
+        }
         if singles.len() == 1 || results.is_empty() || (single && singles.len() != results.len()) {
             out.extend(singles.into_iter().chain(results).map(|m| m.message));
             continue;
         }
-        let in_message = |what| Error::new(format!("message {}: {what}", i + 1));
         spread(singles, results, &mut out).map_err(in_message)?;
     }
     Ok(out)
@@ -169,7 +275,9 @@ pub fn one_by_one(messages: Vec<Linked>) -> Result<Vec<Message>> {
 
 /// A message for each call of a message.
 fn singles(linked: Linked) -> Vec<Linked> {
-    let Linked { mut message, ids } = linked;
+    let Linked {
+        mut message, ids, ..
+    } = linked;
     let calls = std::mem::take(&mut message.tool_calls);
     let rest = Message {
         role: message.role.clone(),
@@ -183,8 +291,8 @@ fn singles(linked: Linked) -> Vec<Linked> {
         let mut message = messages.next()?;
         message.tool_calls = vec![call];
         Some(Linked {
-            message,
             ids: vec![id],
+            ..Linked::new(message)
         })
     };
     pairs.filter_map(single).collect()
@@ -196,11 +304,24 @@ fn spread(
     out: &mut Vec<Message>,
 ) -> std::result::Result<(), String> {
     let n = calls.len();
-    for (i, Linked { message, ids }) in calls.into_iter().enumerate() {
+    let functions: Vec<String> = calls
+        .iter()
+        .flat_map(|call| &call.message.tool_calls)
+        .map(|call| call.name.clone())
+        .collect();
+    for (i, Linked { message, ids, .. }) in calls.into_iter().enumerate() {
         let id = ids.into_iter().next().flatten();
-        let named = |result: &Linked| id.is_some() && result.ids.first() == Some(&id);
-        let nameless = |result: &Linked| result.ids.first().is_none_or(Option::is_none);
-        let at = results.iter().position(named);
+        let by_id = |result: &Linked| id.is_some() && result.ids.first() == Some(&id);
+        let without_id = |result: &Linked| result.ids.first().is_none_or(Option::is_none);
+        let by_name = |result: &Linked| {
+            let own = functions.get(i).is_some_and(|name| result.is_of(name));
+            without_id(result) && own
+        };
+        let nameless = |result: &Linked| {
+            without_id(result) && !functions.iter().any(|name| result.is_of(name))
+        };
+        let at = results.iter().position(by_id);
+        let at = at.or_else(|| results.iter().position(by_name));
         let Some(at) = at.or_else(|| results.iter().position(nameless)) else {
             let name = message
                 .tool_calls
@@ -211,8 +332,10 @@ fn spread(
                 i + 1
             ));
         };
+        let result = results.remove(at);
+        result.fits(&message)?;
         out.push(message);
-        out.push(results.remove(at).message);
+        out.push(result.message);
     }
     match results.len() {
         0 => Ok(()),

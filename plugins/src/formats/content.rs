@@ -82,7 +82,10 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
             })
         };
         match name.as_str() {
-            "text" => text.get_or_insert_default().push_str(&field("text")?),
+            "text" | "input_text" | "output_text" => {
+                text.get_or_insert_default().push_str(&field("text")?);
+            }
+            "refusal" => text.get_or_insert_default().push_str(&field("refusal")?),
             "thinking" => {
                 let thinking = found.thinking.get_or_insert_default();
                 thinking.push_str(&field("thinking")?);

@@ -1,19 +1,22 @@
-//! Lists of messages: role and content under any of their usual names, or ShareGPT's pairs.
+//! Lists of messages: role and content under any of their usual names, harmony's own JSON, or ShareGPT's
+//! pairs. Messages stay as many as they are; that several are one turn is the engine's to know, which weighs
+//! each text by the marks of its own message first.
 
 use super::{
     calls::{self, Linked},
-    content,
+    content::{self, Content},
+    header::{self, Header},
     keys::{At, take},
     marks::{Marks, RowMarks},
-    pairs,
+    pairs, reasoning,
     row::{columns, kind},
+    setting::{Setting, Typed},
 };
 use apus_sdk::{Error, Message, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 const ROLE: [&str; 2] = ["role", "from"];
 const CONTENT: [&str; 2] = ["content", "value"];
-const THINKING: [&str; 3] = ["thinking", "reasoning_content", "reasoning"];
 /// Who or what a message comes from.
 const HARMLESS: &[&str] = &[
     "name",
@@ -28,127 +31,275 @@ const HARMLESS: &[&str] = &[
     "usage",
 ];
 
+/// What a list of messages holds.
+#[derive(Debug, Default)]
+pub struct Talk {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// What some of them said of the conversation.
+    pub setting: Setting,
+}
+
+impl From<Vec<Message>> for Talk {
+    fn from(messages: Vec<Message>) -> Self {
+        Self {
+            messages,
+            setting: Setting::default(),
+        }
+    }
+}
+
 /// Reads a list of messages. As in ms-swift, a first entry with neither role nor content makes it a
 /// list of pairs.
 ///
 /// # Errors
 /// The number of the message (from 1), what was found and what was expected.
-pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Message>> {
+pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Talk> {
     let Some(first) = items.first() else {
         return Err("the list of messages is empty".into());
     };
     if pairs::is_pair(first) {
-        return pairs::read_all(items, marks, at);
+        return pairs::read_all(items, marks, at).map(Talk::from);
     }
     marks.fit(items.len(), "messages")?;
-    let mut messages = Vec::with_capacity(items.len());
+    let mut reader = Reader::default();
     for (i, item) in items.into_iter().enumerate() {
         let number = |error| Error::new(format!("message {}: {error}", i + 1));
         let marks = |own| marks.of(i, own);
-        read(item, marks, &at.item(i), &mut messages).map_err(number)?;
+        reader.read(item, marks, &at.item(i)).map_err(number)?;
     }
-    calls::one_by_one(messages)
+    Ok(Talk {
+        messages: calls::one_by_one(reader.messages)?,
+        setting: reader.setting,
+    })
 }
 
-/// Adds the message of one entry; results of tools that stand inside it become messages before it.
-fn read(
-    item: Value,
-    marks: impl FnOnce(Marks) -> Result<Marks>,
-    at: &At,
-    out: &mut Vec<Linked>,
-) -> Result<()> {
-    let Value::Object(mut fields) = item else {
-        return Err(Error::new(format!(
-            "must be an object, found {}",
-            kind(&item)
-        )));
-    };
-    let name = match take(&mut fields, &ROLE) {
-        Some(Value::String(name)) => name,
-        _ => {
+#[derive(Default)]
+struct Reader {
+    messages: Vec<Linked>,
+    setting: Setting,
+}
+
+impl Reader {
+    /// Adds the message of one entry; results of tools that stand inside it become messages before it.
+    fn read(
+        &mut self,
+        item: Value,
+        marks: impl FnOnce(Marks) -> Result<Marks>,
+        at: &At,
+    ) -> Result<()> {
+        let Value::Object(mut fields) = item else {
             return Err(Error::new(format!(
-                "no `role` (or `from`); its keys are {}",
-                columns(&fields)
+                "must be an object, found {}",
+                kind(&item)
             )));
+        };
+        header::unfold_author(&mut fields, at)?;
+        let name = match take(&mut fields, &ROLE) {
+            Some(Value::String(name)) => name,
+            _ => {
+                return Err(Error::new(format!(
+                    "no `role` (or `from`); its keys are {}",
+                    columns(&fields)
+                )));
+            }
+        };
+        let role = role(&name)?;
+        let marks = marks(Marks::take(&mut fields)?)?;
+        let mut value = take(&mut fields, &CONTENT);
+        if matches!(role, "system" | "developer")
+            && let Some(content) = value
+        {
+            value = Some(match self.setting.typed(content, &at.key("content"))? {
+                Typed::Other(content) => content,
+                Typed::Read(Some(instructions)) => instructions.into(),
+                Typed::Read(None) => return at.leave(&fields, HARMLESS),
+            });
         }
-    };
-    let role = role(&name)?;
-    let is_tool = role == "tool";
-    let marks = marks(Marks::take(&mut fields)?)?;
-    let calls_at = at.key("tool_calls");
-    let mut calls = calls::read_all(take(&mut fields, &["tool_calls"]), &calls_at)?;
-    let mut found = match take(&mut fields, &CONTENT) {
-        Some(value) if is_call(&name) => content::Content {
-            value,
-            ..content::Content::default()
-        },
-        Some(value) => content::read(value, is_tool, &at.key("content"))?,
-        None if !calls.is_empty() || fields.contains_key("content") => content::Content::default(),
-        None => {
-            return Err(Error::new(format!(
-                "no `content` (or `value`); its keys are {}",
-                columns(&fields)
-            )));
+        let (mut found, ids) = match role {
+            "assistant" => assistant(&name, value, &mut fields, at)?,
+            _ => others(&name, role, value, &mut fields, at)?,
+        };
+        let function = match role {
+            "tool" => take_text(&mut fields, "name"),
+            _ => None,
+        };
+        for result in std::mem::take(&mut found.results) {
+            let mut message = Message {
+                role: "tool".to_owned(),
+                content: result.value,
+                ..Message::default()
+            };
+            write(&marks, &mut message, at);
+            self.messages.push(Linked {
+                ids: vec![result.id],
+                ..Linked::new(message)
+            });
         }
-    };
-    calls.append(&mut found.calls);
-    if is_call(&name) {
-        let value = std::mem::take(&mut found.value);
-        calls.push(calls::read_content(value, &at.key("content"))?);
+        if let Some(mut message) = found.message {
+            write(&marks, &mut message, at);
+            self.messages.push(Linked {
+                message,
+                ids,
+                function,
+            });
+        }
+        at.leave(&fields, HARMLESS)
     }
-    if !calls.is_empty() && role != "assistant" {
+}
+
+/// What was found in an entry: results of tools, and its own message.
+struct Found {
+    results: Vec<content::Outcome>,
+    message: Option<Message>,
+}
+
+type Ids = Vec<Option<String>>;
+
+/// A message of the user, a tool, the system or the developer, and the ids of the calls that it answers.
+fn others(
+    name: &str,
+    role: &str,
+    value: Option<Value>,
+    fields: &mut Map<String, Value>,
+    at: &At,
+) -> Result<(Found, Ids)> {
+    header::read(fields, role)?;
+    let calls = calls::of_message(fields, at)?;
+    let is_tool = role == "tool";
+    let found = match value {
+        Some(value) => content::read(value, is_tool, &at.key("content"))?,
+        None if fields.contains_key("content") => Content::default(),
+        None => return Err(no_content(fields)),
+    };
+    if !calls.is_empty() || !found.calls.is_empty() {
         return Err(Error::new(format!(
             "only the assistant calls tools, found a call by `{name}`"
         )));
     }
-    let has_results = !found.results.is_empty();
-    for result in found.results {
-        let mut message = Message {
-            role: "tool".to_owned(),
-            content: result.value,
-            ..Message::default()
-        };
-        write(&marks, &mut message, at);
-        out.push(Linked {
-            message,
-            ids: vec![result.id],
-        });
-    }
-    if has_results && found.value.is_null() {
-        return at.leave(&fields, HARMLESS);
-    }
-    let mut ids: Vec<Option<String>> = calls.iter().map(|call| call.id.clone()).collect();
-    if is_tool && let Some(Value::String(id)) = take(&mut fields, &["tool_call_id"]) {
-        ids.push(Some(id));
-    }
-    let speaks = role == "assistant";
-    if found.thinking.is_some() && !speaks {
+    if found.thinking.is_some() {
         at.note(&format!("content[].thinking ({role})"), false);
     }
-    let thinking = match take(&mut fields, if speaks { &THINKING } else { &[] }) {
-        None => found.thinking.filter(|_| speaks),
-        Some(Value::String(text)) => Some(text),
-        Some(other) => {
-            return Err(Error::new(format!(
-                "`thinking` must be text, found {}",
-                kind(&other)
-            )));
-        }
-    };
-    if found.value.is_null() && calls.is_empty() && !is_tool {
-        return Err("`content` is null".into());
+    let mut ids = Vec::new();
+    if is_tool && let Some(Value::String(id)) = take(fields, &["tool_call_id"]) {
+        ids.push(Some(id));
     }
-    let mut message = Message {
-        role: role.to_owned(),
+    let message = match found.value {
+        Value::Null if !found.results.is_empty() => None,
+        Value::Null if !is_tool => return Err("`content` is null".into()),
+        value => Some(Message {
+            role: role.to_owned(),
+            content: value,
+            ..Message::default()
+        }),
+    };
+    let results = found.results;
+    Ok((Found { results, message }, ids))
+}
+
+/// A message of the assistant, and the ids of its calls.
+fn assistant(
+    name: &str,
+    value: Option<Value>,
+    fields: &mut Map<String, Value>,
+    at: &At,
+) -> Result<(Found, Ids)> {
+    let mut header = header::read(fields, "assistant")?;
+    let mut calls = calls::of_message(fields, at)?;
+    let mut thinking = reasoning::of_message(fields, at)?;
+    let refusal = take_text(fields, "refusal").filter(|text| !text.is_empty());
+    let mut found = match value {
+        Some(value) if is_call(name) => {
+            calls.push(calls::read_content(value, &at.key("content"))?);
+            Content::default()
+        }
+        Some(value) => content::read(value, false, &at.key("content"))?,
+        None if !calls.is_empty() || thinking.is_some() || refusal.is_some() => Content::default(),
+        None if fields.contains_key("content") => Content::default(),
+        None => return Err(no_content(fields)),
+    };
+    calls.append(&mut found.calls);
+    if let Some(text) = found.thinking {
+        add_reasoning(&mut thinking, text)?;
+    }
+    match (refusal, &found.value) {
+        (None, _) => {}
+        (Some(refusal), Value::Null) => found.value = refusal.into(),
+        (Some(refusal), Value::String(text)) if text.is_empty() => found.value = refusal.into(),
+        _ => {
+            return Err(
+                "both `content` and `refusal` hold an answer; leave one of them out".into(),
+            );
+        }
+    }
+    if let Header::Call(function) = &header {
+        calls.push(calls::by_recipient(
+            function,
+            std::mem::take(&mut found.value),
+        )?);
+    }
+    if header == Header::Analysis
+        && let Value::String(text) = std::mem::take(&mut found.value)
+    {
+        add_reasoning(&mut thinking, text)?;
+    }
+    if found.value.is_null() {
+        header = Header::Plain;
+        let says = calls.is_empty() && thinking.as_ref().is_none_or(String::is_empty);
+        if says && found.results.is_empty() {
+            return Err("`content` is null".into());
+        }
+    }
+    let ids = calls.iter().map(|call| call.id.clone()).collect();
+    let message = Message {
+        role: "assistant".to_owned(),
         content: found.value,
-        channel: None,
+        channel: match header {
+            Header::Text(channel) => Some(channel),
+            _ => None,
+        },
         thinking,
         tool_calls: calls.into_iter().map(|call| call.call).collect(),
         ..Message::default()
     };
-    write(&marks, &mut message, at);
-    out.push(Linked { message, ids });
-    at.leave(&fields, HARMLESS)
+    let is_empty = message.content.is_null() && message.tool_calls.is_empty();
+    let found = Found {
+        message: (!is_empty || message.thinking.is_some()).then_some(message),
+        results: found.results,
+    };
+    Ok((found, ids))
+}
+
+/// Adds the reasoning of the content to that of the message's keys.
+fn add_reasoning(thinking: &mut Option<String>, text: String) -> Result<()> {
+    match thinking {
+        Some(known) if known.trim() == text.trim() => {}
+        Some(known) if !known.trim().is_empty() => {
+            return Err(
+                "reasoning in the content, and other reasoning in a key; leave one of them out"
+                    .into(),
+            );
+        }
+        _ => *thinking = Some(text),
+    }
+    Ok(())
+}
+
+fn no_content(fields: &Map<String, Value>) -> Error {
+    Error::new(format!(
+        "no `content` (or `value`); its keys are {}",
+        columns(fields)
+    ))
+}
+
+fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match fields.get(name) {
+        Some(Value::String(_)) => match take(fields, &[name]) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Writes marks into a message, and notes one that cannot be obeyed.

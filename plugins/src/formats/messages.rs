@@ -1,8 +1,9 @@
 //! Conversations as lists of messages, OpenAI's form:
 //! `{"messages": [{"role": "user", "content": ".."}, ..], "tools": [..]}`.
 //!
-//! Also read: `from`/`value` in place of `role`/`content`, `thinking` or `reasoning_content`,
-//! `tool_calls`, roles `tool_call` and `tool_response`, Anthropic's content blocks, ShareGPT's pairs,
+//! Also read: `from`/`value` in place of `role`/`content`, reasoning under each of its names, `tool_calls` and
+//! `function_call`, roles `tool_call` and `tool_response`, Anthropic's content blocks, the channels and recipients
+//! of openai-harmony's JSON, ShareGPT's pairs,
 //! and per message `loss` and `loss_scale`.
 
 use super::{
@@ -47,8 +48,8 @@ pub fn messages(row: &mut Row, names: &[&'static str], auto: bool, at: &At) -> R
     let in_column = |error| Error::new(format!("column `{name}`: {error}"));
     let marks = RowMarks::take(row)?;
     let items = list(name, value)?;
-    let messages = message::read_all(items, &marks, &at.key(name)).map_err(in_column)?;
-    conversation(row, messages, auto, at)
+    let talk = message::read_all(items, &marks, &at.key(name)).map_err(in_column)?;
+    conversation(row, talk, auto, at)
 }
 
 impl DatasetFormat for Messages {

@@ -3,6 +3,7 @@
 mod alpaca;
 mod calls;
 mod content;
+mod header;
 mod keys;
 mod literal;
 mod marks;
@@ -10,6 +11,8 @@ mod message;
 mod messages;
 mod pairs;
 mod query_response;
+mod reasoning;
 mod row;
+mod setting;
 mod sharegpt;
 mod tokens;

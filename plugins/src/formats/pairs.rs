@@ -4,6 +4,7 @@ use super::{
     keys::{At, take},
     marks::{Marks, RowMarks},
     message::write,
+    reasoning,
     row::{columns, kind},
 };
 use apus_sdk::{Error, Message, Result};
@@ -49,6 +50,7 @@ pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Mess
             };
             let mut message = Message::new(role, text);
             if role == "assistant" {
+                message.thinking = reasoning::of_message(&mut fields, &at).map_err(number)?;
                 write(&marks, &mut message, &at);
             }
             messages.push(message);

@@ -6,6 +6,7 @@ use super::{
     keys::{At, has_value, noting, take},
     marks::{Marks, RowMarks},
     message::write,
+    reasoning,
     row::{columns, conversation, kind, pick, text},
 };
 use apus_sdk::{Converted, DatasetFormat, Error, Message, Result, Row, Sample, options, register};
@@ -125,7 +126,12 @@ pub fn rounds(
         messages.extend(assistant.map(|text| Message::new("assistant", text)));
     }
     messages.extend(query.map(|text| Message::new("user", text)));
-    messages.extend(response.map(|text| Message::new("assistant", text)));
+    if let Some(text) = response {
+        messages.push(Message {
+            thinking: reasoning::of_row(row, auto, at)?,
+            ..Message::new("assistant", text)
+        });
+    }
     if messages.is_empty() {
         return Err(Error::new(format!(
             "neither a question nor an answer in columns {}",
@@ -136,7 +142,7 @@ pub fn rounds(
     for (i, message) in messages.iter_mut().enumerate() {
         write(&marks.of(i, Marks::default())?, message, at);
     }
-    conversation(row, messages, auto, at)
+    conversation(row, messages.into(), auto, at)
 }
 
 type Round = (Option<String>, Option<String>);

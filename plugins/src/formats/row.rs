@@ -1,6 +1,6 @@
 //! What the formats share: columns of a row that mean the same in each of them.
 
-use super::keys::{At, take};
+use super::{keys::At, message::Talk};
 use apus_sdk::{Conversation, Error, Message, Result, Row, Sample};
 use serde_json::{Map, Value, json};
 
@@ -123,56 +123,55 @@ fn refuse_media(row: &Row) -> Result<()> {
     }
 }
 
-/// Finishes a conversation with the columns that every format may carry: `system`, `tools`,
-/// `channel`, `chat_template_kwargs`.
+/// Finishes a conversation with the columns that every format may carry: `system` or `developer`, `channel`,
+/// and those of its [setting](super::setting).
 ///
 /// # Errors
-/// A column of the wrong type, or media.
-pub fn conversation(
-    row: &mut Row,
-    mut messages: Vec<Message>,
-    auto: bool,
-    at: &At,
-) -> Result<Vec<Sample>> {
+/// A column of the wrong type, two that say different things, or media.
+pub fn conversation(row: &mut Row, talk: Talk, auto: bool, at: &At) -> Result<Vec<Sample>> {
     refuse_media(row)?;
+    let Talk {
+        mut messages,
+        setting,
+    } = talk;
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");
-    if !has_system
-        && let Some(system) = text(row, &["system", "system_prompt"], auto)?
-        && !system.is_empty()
-    {
-        messages.insert(0, Message::new("system", system));
+    if !has_system && let Some(instructions) = instructions(row, auto)? {
+        messages.insert(0, instructions);
     }
-    let template_kwargs = match take(row, &["chat_template_kwargs"]) {
-        None => Map::new(),
-        Some(Value::Object(kwargs)) => kwargs,
-        Some(other) => {
-            return Err(Error::new(format!(
-                "column `chat_template_kwargs` must be an object, found {}",
-                kind(&other)
-            )));
-        }
-    };
+    let (tools, template_kwargs) = setting.with_columns(row, auto, at)?;
     Ok(vec![Sample::Conversation(Conversation {
         messages,
-        tools: tools(row, &at.key("tools"))?,
+        tools,
         template_kwargs,
         channel: text(row, &["channel"], auto)?,
     })])
 }
 
-/// Tool definitions in OpenAI's form; a bare function is wrapped.
-fn tools(row: &mut Row, at: &At) -> Result<Vec<Value>> {
-    let tools = list("tools", take(row, &["tools"]).unwrap_or_default())?;
-    let tools = tools.into_iter().enumerate();
-    tools.map(|(i, value)| tool(value, &at.item(i))).collect()
+/// The message of a column with instructions. Harmony has one place for those of the system and those of
+/// the developer.
+fn instructions(row: &mut Row, auto: bool) -> Result<Option<Message>> {
+    let system = text(row, &["system", "system_prompt"], auto)?.filter(|text| !text.is_empty());
+    let developer = text(row, &["developer"], auto)?.filter(|text| !text.is_empty());
+    match (system, developer) {
+        (Some(system), Some(developer)) if system != developer => Err(Error::new(
+            "columns `system` and `developer` hold different instructions, and harmony has one place for \
+             both; join them, or leave one out",
+        )),
+        (_, Some(developer)) => Ok(Some(Message::new("developer", developer))),
+        (system, _) => Ok(system.map(|system| Message::new("system", system))),
+    }
 }
 
 /// What is read of a function. What else it has goes to the chat template, which writes nothing of it.
 const FUNCTION: [&str; 3] = ["name", "description", "parameters"];
 
-fn tool(value: Value, at: &At) -> Result<Value> {
+/// A tool definition in OpenAI's form; a bare function is wrapped.
+///
+/// # Errors
+/// Anything else.
+pub fn tool(value: Value, at: &At) -> Result<Value> {
     match &value {
         Value::Object(fields) if fields.contains_key("function") => {
             at.leave_beside(fields, &["type", "function"], &[])?;

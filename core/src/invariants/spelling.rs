@@ -1,0 +1,169 @@
+//! One turn of the assistant, spelled in each way that a list of messages has for it.
+
+use crate::chat::Encoder;
+use apus_sdk::{DatasetFormat, Sample};
+use serde_json::{Value, json};
+
+/// What the assistant says in one turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// Its reasoning, or none.
+    pub thinking: String,
+    /// Its words: those before the call, or the answer.
+    pub text: String,
+    /// The arguments of the function that it calls, if it calls one.
+    pub arguments: Option<Value>,
+}
+
+impl Turn {
+    /// A turn with these texts, without what `<think>..</think>` and a content could not hold.
+    pub fn new(thinking: &str, text: &str, argument: Option<&str>) -> Self {
+        let plain = |text: &str| text.replace('<', "(");
+        Self {
+            thinking: plain(thinking).trim().to_owned(),
+            text: plain(text).trim_start().to_owned(),
+            arguments: argument.map(|argument| json!({ "x": argument })),
+        }
+    }
+
+    /// The spellings, each a list of messages.
+    pub fn spellings(&self) -> Vec<Vec<Value>> {
+        let mut all = self.in_one();
+        all.extend(self.in_several());
+        all.extend(self.in_channels());
+        all
+    }
+
+    /// The reasoning and the words as the text of one message.
+    fn thought(&self) -> String {
+        match self.thinking.as_str() {
+            "" => self.text.clone(),
+            thinking => format!("<think>\n{thinking}\n</think>\n\n{}", self.text),
+        }
+    }
+
+    fn in_one(&self) -> Vec<Vec<Value>> {
+        let with = |more: Value| {
+            let mut message = json!({"role": "assistant", "content": self.text});
+            for (key, value) in more.as_object().into_iter().flatten() {
+                message[key.as_str()] = value.clone();
+            }
+            message
+        };
+        let thinking = |key: &str| match self.thinking.as_str() {
+            "" => json!({}),
+            text => json!({key: text}),
+        };
+        let mut blocks = Vec::new();
+        if !self.thinking.is_empty() {
+            blocks.push(json!({"type": "thinking", "thinking": self.thinking}));
+        }
+        blocks.push(json!({"type": "text", "text": self.text}));
+        let Some(arguments) = &self.arguments else {
+            let details = match self.thinking.as_str() {
+                "" => json!([]),
+                text => json!([{"type": "reasoning.text", "text": text}]),
+            };
+            return vec![
+                vec![with(thinking("thinking"))],
+                vec![with(thinking("thoughts"))],
+                vec![with(json!({"reasoning_details": details}))],
+                vec![with(json!({"content": self.thought()}))],
+                vec![with(json!({"content": blocks}))],
+            ];
+        };
+        blocks.push(json!({"type": "tool_use", "id": "1", "name": "f", "input": arguments}));
+        let call = json!({"name": "f", "arguments": arguments.to_string()});
+        let calls = json!([{"type": "function", "id": "1", "function": call}]);
+        let mut structured = with(thinking("reasoning_content"));
+        let mut older = with(thinking("reasoning"));
+        let mut thought = with(json!({"content": self.thought()}));
+        structured["tool_calls"] = calls.clone();
+        older["function_call"] = call;
+        thought["tool_calls"] = calls;
+        vec![
+            vec![structured],
+            vec![older],
+            vec![thought],
+            vec![with(json!({"content": blocks}))],
+        ]
+    }
+
+    fn in_several(&self) -> Vec<Vec<Value>> {
+        let text = |text: &str| json!({"role": "assistant", "content": text});
+        let mut parts = Vec::new();
+        if !self.thinking.is_empty() {
+            parts.push(json!({"role": "assistant", "content": null, "thinking": self.thinking}));
+        }
+        let mut thoughts = vec![text(&self.thought())];
+        let mut texts = parts.clone();
+        texts.push(text(&self.text));
+        if let Some(arguments) = &self.arguments {
+            let call = json!({"name": "f", "arguments": arguments});
+            let call = json!({"role": "tool_call", "content": call.to_string()});
+            thoughts.push(call.clone());
+            texts.push(call);
+        }
+        vec![thoughts, texts]
+    }
+
+    /// As openai-harmony's JSON has it. Words before a call name a channel there, which they do elsewhere
+    /// only where reasoning stands before them.
+    fn in_channels(&self) -> Vec<Vec<Value>> {
+        let message = |channel: &str, text: &str| {
+            json!({"role": "assistant", "name": null, "channel": channel,
+                "content": [{"type": "text", "text": text}]})
+        };
+        let mut messages = Vec::new();
+        if !self.thinking.is_empty() {
+            messages.push(message("analysis", &self.thinking));
+        }
+        let Some(arguments) = &self.arguments else {
+            messages.push(message("final", &self.text));
+            return vec![messages];
+        };
+        if !self.text.is_empty() {
+            if self.thinking.is_empty() {
+                return Vec::new();
+            }
+            messages.push(message("commentary", &self.text));
+        }
+        let mut call = message("commentary", &arguments.to_string());
+        call["recipient"] = "functions.f".into();
+        call["content_type"] = "<|constrain|>json".into();
+        messages.push(call);
+        vec![messages]
+    }
+}
+
+/// Every spelling of a turn is refused, or all of them give the same ids, labels and weights, whatever
+/// stands around the turn.
+///
+/// # Panics
+/// They do not.
+pub fn spelled_alike(turn: &Turn, format: &dyn DatasetFormat, encoder: &Encoder) {
+    let around = [
+        json!({"role": "user", "content": "q"}),
+        json!({"role": "tool", "content": "r"}),
+        json!({"role": "assistant", "content": "a", "thinking": "t"}),
+    ];
+    let encode = |messages: &[Value]| {
+        let [user, result, answer] = &around;
+        let mut row = vec![user.clone()];
+        row.extend_from_slice(messages);
+        if turn.arguments.is_some() {
+            row.push(result.clone());
+            row.push(answer.clone());
+        }
+        let row = json!({ "messages": row }).to_string();
+        let samples: Vec<Sample> = format.convert_text(&row).expect("a row of messages");
+        let encoded = samples.iter().map(|sample| encoder.encode(sample).ok());
+        encoded.collect::<Vec<_>>()
+    };
+    let spellings = turn.spellings();
+    let mut all = spellings.iter().map(|messages| encode(messages));
+    let first = all.next();
+    for (messages, encoded) in spellings.iter().skip(1).zip(all) {
+        assert_eq!(Some(&encoded), first.as_ref(), "{messages:?}");
+    }
+}

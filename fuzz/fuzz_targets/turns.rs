@@ -1,0 +1,41 @@
+//! A turn of the assistant in all of its spellings.
+
+#![no_main]
+
+use apus_core::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Tokenizer};
+use apus_core::config::Spec;
+use apus_core::invariants::{Turn, spelled_alike};
+use apus_core::registry;
+use apus_sdk::DatasetFormat;
+use libfuzzer_sys::fuzz_target;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+static MESSAGES: LazyLock<Box<dyn DatasetFormat>> = LazyLock::new(|| {
+    apus_plugins::link();
+    registry::build(&Spec::named("messages")).unwrap()
+});
+
+static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/tiny/model_bf16");
+    let tokenizer = Arc::new(Tokenizer::load(&tiny).unwrap());
+    [true, false].map(|keep_thinking| {
+        let options = EncodeOptions {
+            render: RenderOptions {
+                keep_thinking,
+                ..RenderOptions::default()
+            },
+            ..EncodeOptions::default()
+        };
+        let template = ChatTemplate::native();
+        Encoder::new(Arc::clone(&tokenizer), template, Chain::default(), options).unwrap()
+    })
+});
+
+fuzz_target!(|input: (&str, &str, Option<&str>)| {
+    let (thinking, text, argument) = input;
+    let turn = Turn::new(thinking, text, argument);
+    for encoder in ENCODERS.iter() {
+        spelled_alike(&turn, MESSAGES.as_ref(), encoder);
+    }
+});
