@@ -3,6 +3,7 @@
 //! Every id, special ones included, is read from the model's files; none is known beforehand.
 
 use super::words::Words;
+use crate::model::config::MOST_TOKENS;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, ops::Range, path::Path};
@@ -235,8 +236,14 @@ fn token_bytes(inner: &tokenizers::Tokenizer) -> Result<(Vec<u8>, Vec<Range<u32>
     let alphabet = alphabet();
     let added = inner.get_added_tokens_decoder();
     let vocabulary = inner.get_vocab(true);
-    let highest = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
-    let mut bytes = Vec::with_capacity(8 * highest);
+    let highest = match vocabulary.iter().max_by_key(|(_, id)| **id) {
+        Some((token, id)) if *id as usize >= MOST_TOKENS => {
+            bail!("token {token:?} has the id {id}, expected one below {MOST_TOKENS}")
+        }
+        Some((_, id)) => *id as usize + 1,
+        None => 0,
+    };
+    let mut bytes = Vec::with_capacity(8 * vocabulary.len());
     let mut ranges = vec![0..0; highest];
     for (token, id) in vocabulary {
         let from = u32::try_from(bytes.len())?;
@@ -298,6 +305,23 @@ mod tests {
     fn general(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
         let encoding = tokenizer.inner.encode_fast(text, false).unwrap();
         encoding.get_ids().to_vec()
+    }
+
+    #[test]
+    fn an_id_that_no_vocabulary_has_is_refused_before_room_is_made_for_it() {
+        let tiny = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/goldens/tiny/model_mxfp4/tokenizer.json"
+        );
+        let mut json: Value = serde_json::from_str(&fs::read_to_string(tiny).unwrap()).unwrap();
+        json["model"]["vocab"]["zzq"] = 4_000_000_000u32.into();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let error = format!("{:#}", Tokenizer::load(dir.path()).err().unwrap());
+        assert!(
+            error.contains("token \"zzq\" has the id 4000000000"),
+            "{error}"
+        );
     }
 
     #[test]

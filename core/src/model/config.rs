@@ -12,7 +12,7 @@ use std::path::Path;
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_WIDTH: usize = 1 << 20;
 const MOST_PARTS: usize = 1 << 16;
-const MOST_TOKENS: usize = 1 << 26;
+pub(crate) const MOST_TOKENS: usize = 1 << 26;
 const MOST_POSITIONS: usize = 1 << 30;
 const MOST_PARAMETERS: u128 = 1 << 46;
 
