@@ -216,7 +216,7 @@ fn row() -> impl Strategy<Value = String> {
     let value = prop_oneof![3 => json(), 1 => list.clone(), 2 => text().prop_map(Value::from),
         1 => list.clone().prop_map(|list| Value::from(list.to_string()))];
     let others = vec((column, value), 0..3);
-    (option::of(list), others).prop_map(|(messages, others)| {
+    (option::weighted(0.8, list), others).prop_map(|(messages, others)| {
         let mut row: Map<String, Value> = others.into_iter().collect();
         row.extend(messages.map(|messages| ("messages".to_owned(), messages)));
         Value::Object(row).to_string()
