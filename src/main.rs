@@ -48,7 +48,11 @@ fn main() -> ExitCode {
     apus_plugins::link();
     let words: Vec<String> = std::env::args().collect();
     let (words, options) = split_options(&words);
-    let matches = command(&words).get_matches_from(&words);
+    let matches = command(&words)
+        .try_get_matches_from(&words)
+        .unwrap_or_else(|error| {
+            config::with_tip(error, &command(&words), words.get(1..).unwrap_or_default()).exit()
+        });
     let result = run(&matches, &options).and_then(|ended| match lines::output_failed() {
         Some(error) if shows(&matches) => Err(Failure::Run(anyhow::anyhow!(
             "standard output cannot be written: {error}"

@@ -1,8 +1,8 @@
 //! The tables of docs/from-ms-swift.md agree with the flags.
 
 use apus_core::config::{
-    BenchConfig, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig, ModelNewConfig,
-    SftConfig,
+    Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
+    ModelNewConfig, SftConfig, Theirs, theirs,
 };
 use serde_json::Value;
 
@@ -16,6 +16,42 @@ fn every_flag_is_in_the_page_as_it_is() {
     compare::<ModelNewConfig>("apus model new");
     compare::<DataConfig>("apus data");
     compare::<BenchConfig>("apus bench");
+}
+
+/// The table of what ms-swift has and Apus has not.
+#[test]
+fn every_argument_of_ms_swift_is_answered_in_the_page() {
+    let (_, section) = PAGE
+        .split_once("### Arguments of ms-swift that are not flags here\n")
+        .expect("the heading");
+    let section = section.split("\n### ").next().unwrap_or_default();
+    let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+    let expected: Vec<String> = theirs().map(answer).collect();
+    for (row, expected) in rows.iter().zip(&expected) {
+        assert_eq!(row, expected);
+    }
+    assert_eq!(rows.len(), expected.len());
+}
+
+fn answer(theirs: &Theirs) -> String {
+    let quoted = |names: &[&str]| {
+        let quoted = names.iter().map(|name| format!("`{name}`"));
+        quoted.collect::<Vec<_>>().join(", ")
+    };
+    let commands = [Command::Sft, Command::Infer, Command::Export].into_iter();
+    let commands = commands
+        .zip(["sft", "infer", "export"])
+        .filter(|(command, _)| theirs.commands.contains(command))
+        .map(|(_, name)| name);
+    let said = match theirs.answer {
+        Answer::Idle(why) => format!("nothing to do: {why}"),
+        Answer::Refused(harmless, why) => match harmless.is_empty() {
+            true => format!("error: {why}"),
+            false => format!("error, but for {}: {why}", quoted(harmless)),
+        },
+    };
+    let commands = commands.collect::<Vec<_>>().join(", ");
+    format!("| {} | {commands} | {said} |", quoted(theirs.names))
 }
 
 /// Each row of a command's table begins as its flag says, in the order of the flags.
@@ -45,9 +81,6 @@ fn row(flag: &Flag, default: &Value) -> String {
     let aliases: Vec<String> = flag.aliases.iter().map(|a| format!("`{a}`")).collect();
     if !aliases.is_empty() {
         text += &format!(" also {}", aliases.join(", "));
-    }
-    if let Some(why) = flag.idle {
-        return format!("{text} |  | nothing to do here: {why} |");
     }
     let default = shown(default);
     match default.is_empty() {

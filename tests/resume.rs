@@ -42,7 +42,7 @@ fn a_resumed_run_continues_bit_for_bit() {
     let home = tempfile::tempdir().unwrap();
     let [whole, rest] = ["whole", "rest"].map(|name| home.path().join(name));
     let flags = format!(
-        "--model {TINY}/model_mxfp4 --lora_dropout 0.1 --max_steps 8 --gradient_accumulation_steps 3 --save_steps 3"
+        "--model {TINY}/model_mxfp4 --lora_dropout 0.1 --neftune_noise_alpha 5 --max_steps 8 --gradient_accumulation_steps 3 --save_steps 3"
     );
     let output = sft(&whole, &flags).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));

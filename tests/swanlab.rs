@@ -237,7 +237,10 @@ fn wrong_flags_are_named_before_anything_else() {
             "--swanlab_notification_method lark",
             "swanlab_webhook_url is not given",
         ),
-        ("--swanlab_smtp_port 99999", "a value does not fit its flag"),
+        (
+            "--swanlab_smtp_port 99999",
+            "swanlab_smtp_port is 99999, expected",
+        ),
     ] {
         common::fails(&sft(dir.path(), flags), 2, &[says]);
     }

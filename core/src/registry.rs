@@ -1,5 +1,7 @@
 //! Every component that can be named: those linked into this binary, and those of loaded plugins.
 
+mod options;
+
 use crate::config::{Spec, nearest};
 use crate::plugin::{self, Plugin};
 use anyhow::{Context, Result, bail};
@@ -144,17 +146,31 @@ pub fn named<T: Crosses + ?Sized>(spec: &Spec) -> Result<Named<T>> {
     make(entry, spec)
 }
 
+/// The names of the options that a component says it has.
+///
+/// # Errors
+/// An unknown name; the known ones are listed, nearest first.
+pub fn options(kind: Kind, name: &str) -> Result<Vec<String>> {
+    let known = all(kind)?;
+    let Some(entry) = known.iter().find(|entry| entry.name == name) else {
+        return Err(unknown(kind, name, &known));
+    };
+    let options = entry.doc.options.iter();
+    Ok(options.map(|option| option.name.clone()).collect())
+}
+
 fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
     let mut label = format!("{} {}", T::KIND, spec.name);
+    let options = options::fit(&spec.options, &entry.doc.options).with_context(|| label.clone())?;
     let component = match entry.source {
-        Source::Linked(component) => match T::make(&component.make, &spec.options) {
+        Source::Linked(component) => match T::make(&component.make, &options) {
             Some(made) => made.with_context(|| label.clone())?,
             None => bail!("{} is registered under the wrong kind", spec.name),
         },
         Source::Loaded(plugin) => {
             label = format!("{label} of {}", plugin.label());
             plugin
-                .make(&entry.doc.name, &spec.options, &label)
+                .make(&entry.doc.name, &options, &label)
                 .with_context(|| label.clone())?
         }
     };
@@ -214,7 +230,7 @@ mod tests {
         };
         assert_eq!(names(Kind::Optimizer), ["adamw", "lion", "sgd"]);
         assert_eq!(names(Kind::Loss), ["cross_entropy", "dft"]);
-        assert_eq!(names(Kind::LrSchedule).len(), 10);
+        assert_eq!(names(Kind::LrSchedule).len(), 11);
     }
 
     #[test]

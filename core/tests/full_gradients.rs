@@ -3,7 +3,7 @@
 
 mod common;
 
-use apus_core::model::{ExpertsDtype, ForwardOptions, GptOss, Param, Training};
+use apus_core::model::{ExpertsDtype, ForwardOptions, GptOss, Neftune, Param, Training};
 use apus_core::ops::cross_entropy;
 use apus_core::train::MicroBatch;
 use candle_core::{Device, Tensor};
@@ -13,10 +13,18 @@ use std::sync::Arc;
 /// Mean loss over the targets plus the auxiliary loss; with `backward`, gradients are left in the parameters.
 fn loss(model: &GptOss, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f64 {
     let options = ForwardOptions {
-        training: backward,
         kept_layers: 2,
         aux_coef,
         ..ForwardOptions::default()
+    };
+    loss_with(model, batch, options, backward)
+}
+
+fn loss_with(model: &GptOss, batch: &MicroBatch, options: ForwardOptions, backward: bool) -> f64 {
+    let aux_coef = options.aux_coef;
+    let options = ForwardOptions {
+        training: backward,
+        ..options
     };
     let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
     let index = |list: &[u32]| Tensor::new(list, &Device::Cpu).unwrap();
@@ -103,6 +111,52 @@ fn the_auxiliary_loss() {
     for param in model.params() {
         if reached.iter().any(|part| param.name().contains(part)) {
             check(param, || loss(&model, &batch, coef, false));
+        }
+    }
+}
+
+/// With noise on the embeddings, whether layers keep their tapes or run again.
+#[test]
+fn noise_on_the_embeddings() {
+    let batch = reference("batch");
+    let model = load("model_bf16", ExpertsDtype::Dense, Training::Full);
+    let options = |kept_layers: usize, alpha: f64| ForwardOptions {
+        kept_layers,
+        neftune: Some(Neftune { alpha, seed: 9 }),
+        ..ForwardOptions::default()
+    };
+    let reached = [
+        "embed_tokens",
+        "0.self_attn.q_proj",
+        "1.mlp.experts.down",
+        "lm_head",
+    ];
+    let grads = |kept_layers: usize| -> Vec<Vec<f32>> {
+        loss_with(&model, &batch, options(kept_layers, 2.0), true);
+        let of = |param: &Arc<Param>| param.grad().unwrap().flatten_all().unwrap();
+        let grads = model.params().iter().map(|p| of(p).to_vec1().unwrap());
+        let grads = grads.collect();
+        model
+            .params()
+            .iter()
+            .for_each(|param| drop(param.take_grad()));
+        grads
+    };
+    assert_eq!(
+        grads(0),
+        grads(3),
+        "a layer that runs again sees the same noise"
+    );
+    let quiet = loss(&model, &batch, 0.0, false);
+    let noisy = loss_with(&model, &batch, options(2, 2.0), true);
+    assert!(
+        (noisy - quiet).abs() > 1e-4,
+        "{noisy}, {quiet} without noise"
+    );
+    assert_eq!(loss_with(&model, &batch, options(2, 0.0), false), quiet);
+    for param in model.params() {
+        if reached.iter().any(|part| param.name().contains(part)) {
+            check(param, || loss_with(&model, &batch, options(2, 2.0), false));
         }
     }
 }

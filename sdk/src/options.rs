@@ -300,9 +300,25 @@ pub fn build<T: DeserializeOwned>(options: &Options) -> Result<T> {
                     .collect::<Vec<_>>()
                     .join(", ")
             ))),
-            Err(_) => Err(error.into()),
+            Err(_) => Err(named::<T>(options, error)),
         },
     }
+}
+
+/// The error with the option that it is about, which serde does not say of a value of the wrong type.
+fn named<T: DeserializeOwned>(options: &Options, error: serde_json::Error) -> Error {
+    let alone = |options: Options| serde_json::from_value::<T>(Value::Object(options)).err();
+    if alone(Options::new()).is_some() {
+        return error.into();
+    }
+    let mut faults = options.iter().filter_map(|(name, value)| {
+        let fault = alone(Options::from_iter([(name.clone(), value.clone())]))?.to_string();
+        match fault.contains(&format!("`{name}`")) {
+            true => Some(Error::new(fault)),
+            false => Some(Error::new(format!("option {name}: {fault}"))),
+        }
+    });
+    faults.next().unwrap_or_else(|| error.into())
 }
 
 #[cfg(test)]
@@ -367,6 +383,13 @@ mod tests {
         assert!(
             error.to_string().contains("unknown field `seen`"),
             "{error}"
+        );
+        let error = build::<Documented>(&options(r#"{"limit": 3, "share": "x"}"#))
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            "option share: invalid type: string \"x\", expected f64"
         );
         assert!(build::<Unit>(&Options::new()).is_ok());
         let error = build::<Unit>(&options(r#"{"x": 3}"#)).err().unwrap();

@@ -6,7 +6,7 @@ use crate::model::{ForwardOptions, GptOss};
 use crate::registry::{self, Named};
 use crate::train::{MicroBatch, OptimizerHost, Sequence};
 use anyhow::{Result, ensure};
-use apus_sdk::{Loss, TokenRow};
+use apus_sdk::{Kind, Loss, TokenRow};
 use std::time::Instant;
 
 /// What a step did and how long it took.
@@ -59,7 +59,8 @@ impl<'a> Stepper<'a> {
     /// # Errors
     /// A component that there is not, or options that do not fit.
     pub fn new(config: &SftConfig, model: &'a GptOss, kept: usize, data: Data) -> Result<Self> {
-        let spec = config.optimizer_spec(&|_| false)?;
+        let options = |name: &str| registry::options(Kind::Optimizer, name);
+        let (spec, _) = config.optimizer_spec(&|_| None, &options)?;
         Ok(Self {
             model,
             loss: registry::named(&config.loss_type)?,
@@ -75,6 +76,7 @@ impl<'a> Stepper<'a> {
                 kept_layers: kept,
                 dropout_seed: Some(config.seed),
                 aux_coef: config.router_aux_loss_coef,
+                neftune: None,
             },
             data,
             made: 0,

@@ -64,6 +64,7 @@ const BOUNDS: &[(&str, Range)] = &[
     ("max_length", COUNT),
     ("max_new_tokens", from(0.0)),
     ("max_steps", from(-1.0)),
+    ("neftune_noise_alpha", from(0.0)),
     ("num_train_epochs", above(0.0)),
     ("per_device_eval_batch_size", COUNT),
     ("per_device_train_batch_size", COUNT),
@@ -80,7 +81,10 @@ const BOUNDS: &[(&str, Range)] = &[
     ("top_k", from(0.0)),
     ("top_p", Range(Bound::Excluded(0.0), Bound::Included(1.0))),
     ("tracker_timeout", from(0.0)),
-    ("trained_share", Range(Bound::Excluded(0.0), Bound::Included(1.0))),
+    (
+        "trained_share",
+        Range(Bound::Excluded(0.0), Bound::Included(1.0)),
+    ),
     ("val_dataset_sample", from(0.0)),
     ("warmup_ratio", SHARE),
     ("warmup_steps", from(0.0)),
@@ -113,9 +117,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn numeric() -> impl Iterator<Item = &'static Flag> {
-        FLAGS.iter().filter(|flag| {
-            flag.idle.is_none() && matches!(flag.kind, Kind::Int | Kind::Float | Kind::Floats)
-        })
+        FLAGS
+            .iter()
+            .filter(|flag| matches!(flag.kind, Kind::Int | Kind::Float | Kind::Floats))
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
             }
             for value in bad {
                 for &command in flag.commands {
-                    let words = [format!("--{}", flag.name), value.clone()];
+                    let words = [format!("--{}={value}", flag.name)];
                     let said = resolved(command, &words).unwrap_err();
                     assert!(said.contains(flag.name), "{command:?} {words:?}: {said}");
                     let toml = match (flag.kind, value.contains(['n', '.'])) {

@@ -2,6 +2,7 @@
 //! configuration.
 
 use super::flag::{Command as Tool, Flag, Kind};
+use super::theirs::theirs;
 use super::{
     BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
 };
@@ -44,10 +45,11 @@ fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
         .value_name("FILE.toml")
         .help("Configuration file; its keys are the flags' names, and flags go over it");
     let mine = FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND));
+    let others = theirs().filter(|theirs| theirs.accepted_by(T::COMMAND));
     Command::new(name)
         .about(about)
-        .args_override_self(true)
         .args([file, config])
+        .args(others.flat_map(|theirs| theirs.names.iter().copied().map(foreign)))
         .args(mine.map(|flag| {
             let hidden = T::COMMAND == Tool::Data && !flag.is_about_data();
             argument(flag, &defaults[flag.name]).hide(hidden)
@@ -66,7 +68,6 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         Kind::Chain => "NAME+NAME",
         Kind::Plugins => "FILE",
     };
-    let dashed = |name: &str| name.contains('_').then(|| name.replace('_', "-"));
     let mut argument = Arg::new(flag.name)
         .long(flag.name)
         .visible_aliases(flag.aliases.to_vec())
@@ -80,18 +81,31 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         )
         .value_name(value)
         .help_heading(flag.group)
-        .action(ArgAction::Set)
+        .action(ArgAction::Append)
         .allow_negative_numbers(true)
-        .help(match flag.idle {
-            Some(why) => format!("Nothing to do here: {why}"),
-            None => format!("{}{}", flag.help, shown(default)),
-        });
+        .help(format!("{}{}", flag.help, shown(default)));
     argument = match flag.kind {
         Kind::Bool => argument.num_args(0..=1).default_missing_value("true"),
         Kind::List | Kind::Floats | Kind::Components | Kind::Plugins => argument.num_args(1..),
         _ => argument.num_args(1),
     };
     argument
+}
+
+/// An argument of ms-swift that is not a flag: taken with any value, and answered later. Help does not show it.
+fn foreign(name: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .aliases(dashed(name))
+        .action(ArgAction::Append)
+        .num_args(0..)
+        .allow_negative_numbers(true)
+        .hide(true)
+}
+
+/// A name with dashes in place of underscores.
+fn dashed(name: &str) -> Option<String> {
+    name.contains('_').then(|| name.replace('_', "-"))
 }
 
 fn shown(default: &Value) -> String {

@@ -1,8 +1,9 @@
 //! The configuration of a look at data.
 
 use super::flag::Command;
+use super::resolve::typed;
 use super::sft::SftConfig;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -45,8 +46,7 @@ impl DataConfig {
     /// # Errors
     /// A value that does not fit its flag, no dataset, or neither model nor tokenizer.
     pub fn sft(&self) -> Result<SftConfig> {
-        let run: SftConfig = serde_json::from_value(Value::Object(self.run.clone()))
-            .context("a value does not fit its flag")?;
+        let run: SftConfig = typed(self.run.clone(), str::to_owned)?;
         ensure!(
             !run.dataset.is_empty(),
             "no data to look at: give files, as in apus data train.jsonl --model DIR"

@@ -1,7 +1,7 @@
 //! What a flag is.
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -37,7 +37,7 @@ pub enum Kind {
     List,
     /// One or more numbers.
     Floats,
-    /// A JSON value.
+    /// A JSON object of options.
     Json,
     /// A JSON object, or the path of a file that holds one.
     JsonOrFile,
@@ -66,8 +66,6 @@ pub struct Flag {
     pub commands: &'static [Command],
     /// One line.
     pub help: &'static str,
-    /// For a flag that is accepted and does nothing: what is said about it.
-    pub idle: Option<&'static str>,
 }
 
 impl Flag {
@@ -89,18 +87,21 @@ impl Flag {
                     other => bail!("--{}: expected true or false, found {other:?}", self.name),
                 },
             },
-            Kind::Int => number::<i64>(self.name, one()?, "a whole number")?.into(),
-            Kind::Float => number::<f64>(self.name, one()?, "a number")?.into(),
+            Kind::Int => whole(self.name, one()?)?,
+            Kind::Float => number(self.name, one()?)?,
             Kind::Floats => {
-                let numbers = words
-                    .iter()
-                    .map(|word| number::<f64>(self.name, word, "a number"));
-                numbers.collect::<Result<Vec<_>>>()?.into()
+                let numbers = words.iter().map(|word| number(self.name, word));
+                numbers.collect::<Result<_>>()?
             }
             Kind::Text => one()?.into(),
             Kind::List | Kind::Plugins => words.iter().map(String::as_str).collect(),
-            Kind::Json => serde_json::from_str(one()?)
-                .with_context(|| format!("--{}: expected JSON", self.name))?,
+            Kind::Json => {
+                let table: Map<String, Value> =
+                    serde_json::from_str(one()?).with_context(|| {
+                        format!("--{}: expected a JSON object of options", self.name)
+                    })?;
+                Value::Object(table)
+            }
             Kind::JsonOrFile if !one()?.trim_start().starts_with('{') => one()?.into(),
             Kind::JsonOrFile => serde_json::from_str(one()?).with_context(|| {
                 format!("--{}: expected JSON, or the path of a file", self.name)
@@ -122,7 +123,8 @@ impl Flag {
     }
 }
 
-fn component(name: &str) -> Value {
+/// A component without options.
+pub(super) fn component(name: &str) -> Value {
     serde_json::json!({ "name": name })
 }
 
@@ -140,9 +142,18 @@ pub(super) fn chain(text: &str) -> Value {
     names.map(link).collect()
 }
 
-fn number<T: std::str::FromStr>(flag: &str, word: &str, what: &str) -> Result<T> {
-    match word.parse() {
-        Ok(number) => Ok(number),
-        Err(_) => bail!("--{flag}: expected {what}, found {word:?}"),
+fn whole(flag: &str, word: &str) -> Result<Value> {
+    match (word.parse::<i64>(), word.parse::<u64>()) {
+        (Ok(number), _) => Ok(number.into()),
+        (_, Ok(number)) => Ok(number.into()),
+        _ => bail!("--{flag}: expected a whole number, found {word:?}"),
+    }
+}
+
+fn number(flag: &str, word: &str) -> Result<Value> {
+    match word.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number.into()),
+        Ok(_) => bail!("--{flag}: expected a finite number, found {word:?}"),
+        Err(_) => bail!("--{flag}: expected a number, found {word:?}"),
     }
 }

@@ -13,7 +13,6 @@ const E: &[Command] = &[Export];
 const N: &[Command] = &[ModelNew];
 const SI: &[Command] = &[Sft, Infer];
 const SIE: &[Command] = &[Sft, Infer, Export];
-const IE: &[Command] = &[Infer, Export];
 const EN: &[Command] = &[Export, ModelNew];
 
 const fn flag(
@@ -30,7 +29,6 @@ const fn flag(
         group,
         commands,
         help,
-        idle: None,
     }
 }
 
@@ -53,6 +51,7 @@ impl Flag {
             "split_dataset_ratio",
             "dataset_shuffle",
             "train_dataloader_shuffle",
+            "dataloader_drop_last",
             "data_seed",
             "load_from_cache_file",
             "packing",
@@ -60,11 +59,6 @@ impl Flag {
         ];
         let of_run = self.belongs_to(Command::Sft) && [DATA, CHAT].contains(&self.group);
         of_run && !others.contains(&self.name)
-    }
-
-    const fn idle(mut self, why: &'static str) -> Self {
-        self.idle = Some(why);
-        self
     }
 }
 
@@ -81,7 +75,6 @@ const GENERATE: &str = "Generation";
 const OUTPUT: &str = "Output";
 const SHOW: &str = "Looking";
 const MEASURE: &str = "Measuring";
-const IDLE: &str = "Accepted for ms-swift's sake";
 
 /// The table.
 pub const FLAGS: &[Flag] = &[
@@ -106,6 +99,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, SI, "dataset_format", Component, "Format of the rows, if it is not to be recognised"),
     flag(DATA, S, "dataset_shuffle", Bool, "Shuffle rows before sampling and splitting"),
     flag(DATA, S, "train_dataloader_shuffle", Bool, "Take the training examples in a new order each epoch"),
+    flag(DATA, S, "dataloader_drop_last", Bool, "Leave out the last micro-batch of an epoch where it is not full"),
     flag(DATA, S, "data_seed", Int, "Seed of sampling, splitting and the order of the data"),
     flag(DATA, SI, "strict", Bool, "Stop at the first row that cannot be used, instead of leaving it out, or of which something is not used"),
     flag(DATA, S, "load_from_cache_file", Bool, "Keep prepared data under APUS_CACHE (or the platform's cache folder) and use it again for the same rows and settings"),
@@ -120,7 +114,7 @@ pub const FLAGS: &[Flag] = &[
     flag(CHAT, SI, "current_date", Text, "Date in the system message, YYYY-MM-DD; today if not given"),
     flag(CHAT, SI, "template_backend", Text, "auto (the model's template if it has one), jinja or native"),
     flag(CHAT, SI, "think_to_analysis", Bool, "Move <think>...</think> at the start of an answer to the analysis channel"),
-    flag(CHAT, SI, "keep_thinking", Bool, "Keep the reasoning of earlier turns, which the model's template leaves out"),
+    flag(CHAT, SI, "keep_thinking", Bool, "Keep the reasoning of earlier turns, which the model's template leaves out").or(&["preserve_thinking"]),
     flag(CHAT, S, "train_header", Text, "Header tokens that are trained: channel (what the model writes itself), full, or none"),
     flag(CHAT, S, "train_stop", Text, "What is trained where an earlier answer ends: return (the label is <|return|>), end or none"),
     flag(LORA, SB, "train_type", Text, "lora or full").or(&["tuner_type", "sft_type"]),
@@ -140,12 +134,13 @@ pub const FLAGS: &[Flag] = &[
     flag(TRAIN, S, "per_device_train_batch_size", Int, "Examples in a micro-batch"),
     flag(TRAIN, S, "per_device_eval_batch_size", Int, "Examples in a batch of an evaluation"),
     flag(TRAIN, S, "gradient_accumulation_steps", Int, "Micro-batches in a step; 16 examples in all if not given"),
-    flag(TRAIN, SB, "gradient_checkpointing", Bool, "Keep only the inputs of layers and compute the rest again"),
+    flag(TRAIN, SB, "gradient_checkpointing", Bool, "Keep only the inputs of layers and compute the rest again").or(&["activation_checkpointing"]),
     flag(TRAIN, SB, "gradient_checkpointing_skip_layers", Text, "Layers that keep everything all the same: a number, or auto"),
     flag(TRAIN, SB, "loss_type", Component, "The loss").or(&["loss"]),
     flag(TRAIN, S, "router_aux_loss_coef", Float, "Weight of the router's load-balancing loss"),
+    flag(TRAIN, S, "neftune_noise_alpha", Float, "NEFTune: uniform noise up to alpha / sqrt(tokens * width) on the embeddings of a sequence while training"),
     flag(TRAIN, SB, "seed", Int, "Seed of adapters and dropout"),
-    flag(TRAIN, S, "deterministic", Bool, "Repeat bit for bit on the same machine, or refuse to run"),
+    flag(TRAIN, S, "deterministic", Bool, "Repeat bit for bit on the same machine, or refuse to run").or(&["full_determinism"]),
     flag(TRAIN, S, "callbacks", Components, "Callbacks"),
     flag(TRAIN, S, "early_stop_interval", Int, "Stop after this many saves without a better metric"),
     flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly"),
@@ -158,11 +153,11 @@ pub const FLAGS: &[Flag] = &[
     flag(OPTIM, S, "adam_beta2", Float, "Decay of AdamW's second moment"),
     flag(OPTIM, S, "adam_epsilon", Float, "AdamW's epsilon"),
     flag(OPTIM, SB, "max_grad_norm", Float, "Bound of the gradient norm; 0 does not clip"),
-    flag(OPTIM, S, "lr_scheduler_type", Text, "constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau"),
+    flag(OPTIM, S, "lr_scheduler_type", Text, "constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau"),
     flag(OPTIM, S, "lr_scheduler_kwargs", Json, "Options of the schedule, as JSON"),
     flag(OPTIM, S, "lr_scheduler", Component, "The schedule with its options").or(&["lr_schedule"]),
     flag(OPTIM, S, "warmup_ratio", Float, "Share of steps over which the learning rate rises"),
-    flag(OPTIM, S, "warmup_steps", Int, "Steps over which the learning rate rises"),
+    flag(OPTIM, S, "warmup_steps", Float, "Steps over which the learning rate rises; below 1 a share of all steps"),
     flag(SAVE, S, "eval_strategy", Text, "steps, epoch or no; as save_strategy if not given").or(&["evaluation_strategy"]),
     flag(SAVE, S, "eval_steps", Int, "Steps between evaluations; as save_steps if not given"),
     flag(SAVE, S, "metrics", Components, "Evaluation metrics").or(&["eval_metric", "metric"]),
@@ -226,33 +221,4 @@ pub const FLAGS: &[Flag] = &[
     flag(MEASURE, B, "trained_share", Float, "Share of tokens that are trained"),
     flag(MEASURE, B, "ops", Bool, "Time each operation alone, at the model's sizes, in place of training"),
     flag(MEASURE, B, "json", Text, "Write the figures to this file too"),
-    flag(IDLE, SIE, "model_type", Text, "").idle("the model's config.json says what it is"),
-    flag(IDLE, SI, "template", Text, "").idle("gpt-oss has one template, harmony"),
-    flag(IDLE, S, "tuner_backend", Text, "").idle("adapters are always PEFT's"),
-    flag(IDLE, S, "lora_bias", Text, "").idle("biases are not trained, as with none"),
-    flag(IDLE, S, "lora_dtype", Text, "").idle("adapters are always float32"),
-    flag(IDLE, S, "bf16", Bool, "").idle("the compute type follows the device, or torch_dtype"),
-    flag(IDLE, S, "use_liger_kernel", Bool, "").idle("the loss and all layers are always fused"),
-    flag(IDLE, S, "deepspeed", Text, "").idle("on one card there is nothing to spread"),
-    flag(IDLE, SI, "attn_impl", Text, "").idle("attention is always the fused one with sinks"),
-    flag(IDLE, S, "experts_impl", Text, "").idle("experts are always grouped"),
-    flag(IDLE, S, "padding_free", Bool, "").idle("batches hold sequences one after another without padding"),
-    flag(IDLE, I, "load_from_cache_file", Bool, "").idle("questions are read anew each time, which is fast"),
-    flag(IDLE, SI, "dataset_num_proc", Int, "").idle("data is tokenised on all cores"),
-    flag(IDLE, S, "dataloader_num_workers", Int, "").idle("data is ready before it is needed: in memory, or by the threads of streaming"),
-    flag(IDLE, S, "dataloader_pin_memory", Bool, "").idle("data is ready before it is needed: in memory, or by the threads of streaming"),
-    flag(IDLE, S, "model_author", List, "").idle("only self-cognition datasets use it"),
-    flag(IDLE, S, "model_name", List, "").idle("only self-cognition datasets use it"),
-    flag(IDLE, S, "ddp_find_unused_parameters", Bool, "").idle("there is one process"),
-    flag(IDLE, S, "ddp_backend", Text, "").idle("there is one process"),
-    flag(IDLE, S, "create_checkpoint_symlink", Bool, "").idle("the summary names the last and the best checkpoint"),
-    flag(IDLE, S, "check_model", Bool, "").idle("the model's files are always checked"),
-    flag(IDLE, I, "swanlab_project", Text, "").idle("answers are not tracked"),
-    flag(IDLE, I, "swanlab_token", Text, "").idle("answers are not tracked"),
-    flag(IDLE, I, "swanlab_workspace", Text, "").idle("answers are not tracked"),
-    flag(IDLE, I, "swanlab_exp_name", Text, "").idle("answers are not tracked"),
-    flag(IDLE, I, "swanlab_mode", Text, "").idle("answers are not tracked"),
-    flag(IDLE, IE, "infer_backend", Text, "").idle("answers come from Apus itself"),
-    flag(IDLE, I, "max_batch_size", Int, "").idle("questions are answered one at a time"),
-    flag(IDLE, IE, "safe_serialization", Bool, "").idle("weights are always safetensors"),
 ];

@@ -2,14 +2,21 @@
 //! under the flags; a typed structure per command.
 
 mod bench;
+mod bounds;
 mod cli;
 mod component;
 mod data;
+mod file;
+mod fit;
 mod flag;
 mod flags;
+mod merged;
+mod nearest;
 mod resolve;
 mod sft;
+mod shorthand;
 mod swanlab;
+mod theirs;
 mod tools;
 
 pub use bench::BenchConfig;
@@ -19,17 +26,47 @@ pub use data::DataConfig;
 pub use flag::{Command, Flag, Kind};
 pub use flags::FLAGS;
 
+pub use nearest::{nearest, with_tip};
 pub use resolve::{
-    ComponentOptions, Resolved, from_arguments, from_matches, nearest, split_options,
+    ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
 };
 pub use sft::SftConfig;
+pub use shorthand::OptimizerOptions;
+pub use theirs::{Answer, Theirs, theirs};
 pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
 
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::path::Path;
 
 /// The typed configuration of a command.
 pub trait Config: Serialize + DeserializeOwned + Default {
     /// The command.
     const COMMAND: Command;
+
+    /// Makes values independent of what may change while the command runs, such as the working folder.
+    ///
+    /// # Errors
+    /// A value for which that cannot be done.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes the path of a folder to write absolute; `~` is the home folder, also in a file, where no shell sees it.
+fn absolute(path: &mut String) -> Result<()> {
+    ensure!(!path.is_empty(), "output_dir is empty, expected a folder");
+    let whole = match (path.strip_prefix('~'), std::env::home_dir()) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        _ => Path::new(path).to_owned(),
+    };
+    let whole = std::path::absolute(&whole)
+        .with_context(|| format!("output_dir {path}: cannot be made absolute"))?;
+    if let Some(whole) = whole.to_str() {
+        whole.clone_into(path);
+    }
+    Ok(())
 }

@@ -1,30 +1,48 @@
 //! From a command line to a typed configuration: the TOML file first, flags over it.
 
+use super::bounds;
 use super::cli::command;
-use super::flag::{Command, Flag, Kind, chain};
+use super::flag::{Command, Flag, Kind};
+use super::merged::Merged;
+use super::nearest::with_tip;
+use super::theirs::theirs;
 use super::{Config, FLAGS};
-use crate::text_file;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::ArgMatches;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Where a flag was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// In the configuration file.
+    File,
+    /// On the command line.
+    CommandLine,
+}
 
 /// A configuration and how it came about.
 #[derive(Debug, Clone)]
 pub struct Resolved<T> {
     /// The values.
     pub config: T,
-    /// Flags that were written, in the file or on the command line.
-    pub given: BTreeSet<String>,
-    /// A line for each written flag that does nothing.
+    /// Flags that count, and where they were written.
+    pub given: BTreeMap<String, Origin>,
+    /// Lines about flags that were written and do nothing.
     pub notes: Vec<String>,
 }
 
 impl<T> Resolved<T> {
     /// Whether a flag was written.
     pub fn given(&self, flag: &str) -> bool {
-        self.given.contains(flag)
+        self.given.contains_key(flag)
+    }
+
+    /// Where a flag was written, if it was.
+    pub fn origin(&self, flag: &str) -> Option<Origin> {
+        self.given.get(flag).copied()
     }
 }
 
@@ -69,22 +87,53 @@ pub fn from_matches<T: Config>(
         words.into_iter().flatten().cloned().collect()
     };
     let is_config = |file: &String| T::COMMAND != Command::Data || file.ends_with(".toml");
-    let (configs, files): (Vec<_>, Vec<_>) = texts("file").into_iter().partition(is_config);
-    if let Some(file) = texts("config").first().or(configs.first()) {
-        merged.read(Path::new(file))?;
+    let (mut configs, files): (Vec<_>, Vec<_>) = texts("file").into_iter().partition(is_config);
+    configs.extend(texts("config"));
+    match configs.as_slice() {
+        [] => {}
+        [file] => merged.read(Path::new(file))?,
+        several => bail!(
+            "{} configuration files are given ({}), expected one",
+            several.len(),
+            several.join(", ")
+        ),
     }
+    let mut line: Vec<(&'static Flag, Value)> = Vec::new();
     for flag in FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND)) {
-        let mut words = texts(flag.name);
+        let times: Vec<Vec<String>> = matches
+            .get_occurrences::<String>(flag.name)
+            .map(|times| times.map(|words| words.cloned().collect()).collect())
+            .unwrap_or_default();
+        let mut words = match flag.kind {
+            Kind::Plugins => times.concat(),
+            _ => times.last().cloned().unwrap_or_default(),
+        };
+        if times.len() > 1 && flag.kind != Kind::Plugins {
+            let times = times.len();
+            merged.note(format!(
+                "--{} is given {times} times; the last one counts",
+                flag.name
+            ));
+        }
         if flag.name == "dataset" {
             words.splice(0..0, files.iter().cloned());
         }
-        if matches.contains_id(flag.name) || !words.is_empty() {
-            merged.set(flag, flag.parse(&words)?);
+        if !times.is_empty() || !words.is_empty() {
+            let value = flag.parse(&words)?;
+            bounds::check(flag, &value)?;
+            line.push((flag, value));
         }
     }
-    for (component, option, words) in options {
-        merged.set_option(component, option, words)?;
+    for theirs in theirs().filter(|theirs| theirs.accepted_by(T::COMMAND)) {
+        for name in theirs.names.iter().filter(|name| matches.contains_id(name)) {
+            let value = match texts(name).join(" ") {
+                alone if alone.is_empty() => "true".to_owned(),
+                value => value,
+            };
+            merged.answer(theirs, name, &format!("--{name}"), &value)?;
+        }
     }
+    merged.go_over(line, options)?;
     merged.finish()
 }
 
@@ -96,228 +145,53 @@ pub fn from_arguments<T: Config>(words: &[String]) -> Result<Resolved<T>> {
     let (words, options) = split_options(words);
     let matches = command(T::COMMAND)
         .no_binary_name(true)
-        .try_get_matches_from(words)?;
+        .try_get_matches_from(&words)
+        .map_err(|error| with_tip(error, &command(T::COMMAND), &words))?;
     from_matches(&matches, &options)
 }
 
-struct Merged {
-    command: Command,
+/// Reads a configuration from its values; `place` says where a flag was written.
+///
+/// # Errors
+/// A value that does not fit its flag; the error names its place, what was expected and what was found.
+pub(super) fn typed<T: DeserializeOwned>(
     values: Map<String, Value>,
-    given: BTreeSet<String>,
-    notes: Vec<String>,
-}
-
-impl Merged {
-    fn new(command: Command) -> Self {
-        Self {
-            command,
-            values: Map::new(),
-            given: BTreeSet::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    fn flag(&self, name: &str) -> Result<&'static Flag> {
-        let mine = || FLAGS.iter().filter(|flag| flag.accepted_by(self.command));
-        if let Some(flag) = mine().find(|flag| flag.name == name || flag.aliases.contains(&name)) {
-            return Ok(flag);
-        }
-        let known: Vec<&str> = mine()
-            .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
-            .collect();
-        match nearest(name, &known).first() {
-            Some(near) => bail!("there is no {name}; did you mean {near}?"),
-            None => bail!("there is no {name}"),
-        }
-    }
-
-    fn read(&mut self, path: &Path) -> Result<()> {
-        let text = text_file::read(path)?;
-        let table: toml::Table =
-            toml::from_str(&text).map_err(|error| malformed(path, &text, &error))?;
-        for (key, value) in table {
-            let line = text
-                .lines()
-                .position(|line| line.trim_start().starts_with(&key));
-            let place = || match line {
-                Some(line) => format!("{}, line {}, key {key}", path.display(), line + 1),
-                None => format!("{}, key {key}", path.display()),
-            };
-            let flag = self.flag(&key.replace('-', "_")).with_context(place)?;
-            let value = fit(flag, serde_json::to_value(value)?).with_context(place)?;
-            self.set(flag, value);
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, flag: &Flag, value: Value) {
-        if let Some(why) = flag.idle {
-            self.notes
-                .push(format!("{}: nothing to do here: {why}", flag.name));
-            return;
-        }
-        // A name on the command line keeps options that the file gave for the same component.
-        if flag.kind == Kind::Component
-            && let (Some(Value::Object(old)), Value::Object(new)) =
-                (self.values.get_mut(flag.name), &value)
-            && old.get("name") == new.get("name")
-        {
-            old.extend(new.clone());
-        } else {
-            self.values.insert(flag.name.to_owned(), value);
-        }
-        self.given.insert(flag.name.to_owned());
-    }
-
-    /// `--optimizer.momentum 0.95`.
-    fn set_option(&mut self, component: &str, option: &str, words: &[String]) -> Result<()> {
-        let flag = self
-            .flag(component)
-            .with_context(|| format!("unknown flag --{component}.{option}"))?;
-        let Some(given) = self.values.get_mut(flag.name) else {
-            bail!(
-                "--{component}.{option}: give --{} NAME before its options",
-                flag.name
-            );
+    place: impl Fn(&str) -> String,
+) -> Result<T> {
+    let values = Value::Object(values);
+    serde_path_to_error::deserialize(&values).map_err(|error| {
+        let path = error.path().to_string();
+        let end = path.find(['.', '[']).unwrap_or(path.len());
+        let (flag, inside) = path.split_at(end);
+        let why = error.into_inner().to_string();
+        let unsigned = [
+            "expected usize",
+            "expected u64",
+            "expected u32",
+            "expected u16",
+        ];
+        let why = match values.get(flag) {
+            Some(Value::Number(number)) if unsigned.iter().any(|kind| why.contains(kind)) => {
+                match number.is_u64() {
+                    true => format!("found {number}, which is too large"),
+                    false => format!("expected a whole number of 0 or more, found {number}"),
+                }
+            }
+            _ => why,
         };
-        let (table, option) = match (flag.kind, given) {
-            (Kind::Component, Value::Object(table)) => (table, option),
-            (Kind::Components | Kind::Chain, Value::Array(items)) => one_of(flag, items, option)?,
-            _ => bail!("--{component}.{option}: {} takes no options", flag.name),
-        };
-        let value = match words {
-            [] => Value::Bool(true),
-            [word] => serde_json::from_str(word).unwrap_or_else(|_| Value::String(word.clone())),
-            words => words.iter().map(String::as_str).collect(),
-        };
-        table.insert(option.to_owned(), value);
-        Ok(())
-    }
-
-    fn finish<T: Config>(self) -> Result<Resolved<T>> {
-        let config = serde_json::from_value(Value::Object(self.values))
-            .context("a value does not fit its flag")?;
-        Ok(Resolved {
-            config,
-            given: self.given,
-            notes: self.notes,
-        })
-    }
-}
-
-/// The component that `--callbacks.NAME.option` means; with one alone, its name may be left out.
-fn one_of<'a>(
-    flag: &Flag,
-    items: &'a mut [Value],
-    option: &'a str,
-) -> Result<(&'a mut Map<String, Value>, &'a str)> {
-    let name = |item: &Value| item.get("name").and_then(Value::as_str).map(str::to_owned);
-    let names: Vec<String> = items.iter().filter_map(name).collect();
-    let (at, rest) = match option.split_once('.') {
-        Some((wanted, rest)) => (names.iter().position(|name| name == wanted), rest),
-        None => ((items.len() == 1).then_some(0), option),
-    };
-    match at.and_then(|at| items.get_mut(at)) {
-        Some(Value::Object(table)) => Ok((table, rest)),
-        _ => bail!(
-            "--{0}.{option}: which of {1}? Write --{0}.NAME.{rest}",
-            flag.name,
-            names.join(", ")
-        ),
-    }
-}
-
-/// Checks a value of a file against the kind of its flag; a single text serves as a list.
-fn fit(flag: &Flag, value: Value) -> Result<Value> {
-    let fits = match flag.kind {
-        Kind::Bool => value.is_boolean(),
-        Kind::Int => value.is_i64() || value.is_u64(),
-        Kind::Float => value.is_number(),
-        Kind::Text => match &value {
-            Value::Number(number) => return Ok(Value::String(number.to_string())),
-            Value::Bool(truth) => return Ok(Value::String(truth.to_string())),
-            value => value.is_string(),
-        },
-        Kind::List => match value {
-            Value::String(_) => return Ok(Value::Array(vec![value])),
-            Value::Array(ref items) => items.iter().all(Value::is_string),
-            _ => false,
-        },
-        Kind::Floats => {
-            let items = value.as_array();
-            items.is_some_and(|items| items.iter().all(Value::is_number))
+        match inside.trim_start_matches('.') {
+            "" => anyhow::anyhow!("{}: {why}", place(flag)),
+            inside => anyhow::anyhow!("{}, {inside}: {why}", place(flag)),
         }
-        Kind::Json => true,
-        Kind::JsonOrFile => value.is_string() || value.is_object(),
-        Kind::Component => match &value {
-            Value::String(name) => return Ok(serde_json::json!({ "name": name })),
-            value => value.get("name").is_some_and(Value::is_string),
-        },
-        Kind::Components | Kind::Plugins => match value {
-            Value::String(_) | Value::Object(_) => return Ok(Value::Array(vec![value])),
-            Value::Array(_) => true,
-            _ => false,
-        },
-        Kind::Chain => match value {
-            Value::String(text) => return Ok(chain(&text)),
-            Value::Object(_) => return Ok(Value::Array(vec![value])),
-            Value::Array(_) => true,
-            _ => false,
-        },
-    };
-    if fits {
-        return Ok(value);
-    }
-    let expected = match flag.kind {
-        Kind::Bool => "true or false",
-        Kind::Int => "a whole number",
-        Kind::Float => "a number",
-        Kind::Text => "text",
-        Kind::List => "a list of texts",
-        Kind::Floats => "a list of numbers",
-        Kind::Json => "a value",
-        Kind::JsonOrFile => "a table, or the path of a JSON file",
-        Kind::Component => "a name, or a table with name and options",
-        Kind::Components => "a list of names or tables",
-        Kind::Chain => "names with + between them, or a list of names or tables",
-        Kind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
-    };
-    match crate::train::about::is_secret(flag.name) {
-        true => bail!("expected {expected}, found something else, which is not shown"),
-        false => bail!("expected {expected}, found {value}"),
-    }
-}
-
-/// The names most like this one, best first; none that is far off.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
-    let mut scored: Vec<(f64, &str)> = known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
-        .filter(|(score, _)| *score > 0.75)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.into_iter().map(|(_, candidate)| candidate).collect()
-}
-
-/// Where a file is no TOML, and why. The line itself is not shown, as toml's own words would: it may hold a token.
-fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let path = path.display();
-    let Some(span) = error.span() else {
-        return anyhow!("{path}: malformed: {}", error.message());
-    };
-    let before = text.get(..span.start).unwrap_or(text);
-    let line = 1 + before.matches('\n').count();
-    let column = 1 + before.chars().rev().take_while(|&c| c != '\n').count();
-    anyhow!(
-        "{path}, line {line}, column {column}: malformed: {}",
-        error.message()
-    )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{ExportConfig, InferConfig, SftConfig};
     use super::*;
+    use apus_sdk::Kind;
+    use std::collections::BTreeSet;
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()
@@ -343,7 +217,7 @@ mod tests {
             let fields: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
             let flags: BTreeSet<&str> = FLAGS
                 .iter()
-                .filter(|flag| flag.accepted_by(T::COMMAND) && flag.idle.is_none())
+                .filter(|flag| flag.accepted_by(T::COMMAND))
                 .map(|flag| flag.name)
                 .collect();
             assert_eq!(fields, flags);
@@ -390,78 +264,12 @@ mod tests {
         assert!(export.config.merge_lora);
     }
 
-    /// A line with a mistake in it may hold a token: its place is said, not what stands there.
-    #[test]
-    fn a_malformed_file_shows_no_secret() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run.toml");
-        for (text, place) in [
-            ("swanlab_token = \"k-secret\n", "line 1, column"),
-            ("a = 1\nswanlab_token = k-secret\n", "line 2, column 17"),
-            ("\n\nswanlab_token \"k-secret\"", "line 3, column"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let line = format!("--config {}", path.display());
-            let error = from_arguments::<SftConfig>(&words(&line)).unwrap_err();
-            let error = format!("{error:#}");
-            assert!(
-                error.contains("run.toml") && error.contains(place),
-                "{error}"
-            );
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
     #[test]
     fn both_spellings_dashes_and_equals() {
         let found = sft("--tuner-type=full --eval-steps 7 --max_steps -1 --use_dora");
         assert_eq!(found.config.train_type, "full");
         assert_eq!(found.config.eval_steps, Some(7));
         assert!(found.config.use_dora);
-    }
-
-    #[test]
-    fn flags_go_over_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.toml");
-        std::fs::write(
-            &file,
-            "model = \"m\"\nlora_rank = 4\ntarget_modules = \"q_proj\"\noptimizer = { name = \"lion\", beta1 = 0.8 }\n",
-        )
-        .unwrap();
-        let found = sft(&format!("--config {} --lora_rank 16", file.display()));
-        assert_eq!(
-            (found.config.lora_rank, found.config.model.as_str()),
-            (16, "m")
-        );
-        assert_eq!(found.config.target_modules, ["q_proj"]);
-        let found = sft(&format!("{} --optimizer.beta2 0.9", file.display()));
-        let optimizer = found.config.optimizer.unwrap();
-        assert_eq!(optimizer.options["beta1"], 0.8);
-        assert_eq!(optimizer.options["beta2"], 0.9);
-    }
-
-    #[test]
-    fn options_of_one_among_several() {
-        let found = sft(
-            "--callbacks a b --callbacks.b.patience 3 --loss_scale all+x --loss_scale.x.code 2.5",
-        );
-        assert_eq!(found.config.callbacks[1].options["patience"], 3);
-        let scales = &found.config.loss_scale;
-        assert_eq!(
-            scales.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
-            ["all", "x"]
-        );
-        assert_eq!(scales[1].options["code"], 2.5);
-        let found = sft("--loss_scale last_round+my/table.json+x");
-        let table = &found.config.loss_scale[1];
-        assert_eq!(
-            (table.name.as_str(), &table.options["path"]),
-            ("json", &"my/table.json".into())
-        );
-        let found = sft("--metrics m --metrics.order 4 --plugin a.so b.so");
-        assert_eq!(found.config.metrics[0].options["order"], 4);
-        assert_eq!(found.config.plugins.len(), 2);
     }
 
     #[test]
@@ -493,17 +301,140 @@ mod tests {
         );
         std::fs::write(&file, "lora_rank = \n").unwrap();
         assert!(error(&format!("--config {}", file.display())).contains("line 1"));
+        let both = format!("{0} --config {0}", file.display());
+        assert!(error(&both).contains("2 configuration files are given"));
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_names_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        for (text, says) in [
+            (
+                "seed = -4\n",
+                "line 1, key seed: expected a whole number of 0 or more, found -4",
+            ),
+            (
+                "lora_rank = -4\n",
+                "line 1, key lora_rank: lora_rank is -4, expected",
+            ),
+            (
+                "model = 'm'\nplugins = [{ pth = 'x' }]\n",
+                "line 2, key plugins: expected a list of paths",
+            ),
+            (
+                "callbacks = ['a', 5]\n",
+                "line 1, key callbacks: expected a list of names or tables with name and options, found 5",
+            ),
+            (
+                "target_modules = ['a', 5]\n",
+                "line 1, key target_modules: expected a list of texts, found 5",
+            ),
+            (
+                "[optimizer]\nbeta1 = 0.9\n",
+                "line 1, key optimizer: expected a name, or a table",
+            ),
+            (
+                "swanlab_smtp_port = 70000\n",
+                "line 1, key swanlab_smtp_port: swanlab_smtp_port is 70000, expected",
+            ),
+            (
+                "lr_scheduler_kwargs = 3\n",
+                "line 1, key lr_scheduler_kwargs: expected a table of options, found 3",
+            ),
+            (
+                "eval_metric = 'a'\nmetrics = 'b'\n",
+                "line 2, key metrics: the same flag as",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let said = error(&format!("--config {}", file.display()));
+            assert!(
+                said.contains("a.toml, ") && said.contains(says),
+                "{text}: {said}"
+            );
+        }
+        for (line, says) in [
+            (
+                "--data_seed -4",
+                "--data_seed: expected a whole number of 0 or more, found -4",
+            ),
+            ("--lora_rank -4", "lora_rank is -4, expected"),
+            (
+                "--learning_rate NaN",
+                "--learning_rate: expected a finite number",
+            ),
+            (
+                "--interleave_prob 0.5 inf",
+                "--interleave_prob: expected a finite number",
+            ),
+            (
+                "--lr_scheduler_kwargs [1]",
+                "--lr_scheduler_kwargs: expected a JSON object",
+            ),
+            (
+                "--swanlab_smtp_port 70000",
+                "swanlab_smtp_port is 70000, expected",
+            ),
+        ] {
+            let said = error(line);
+            assert!(said.contains(says), "{line}: {said}");
+        }
+        let data =
+            from_arguments::<super::super::DataConfig>(&words("a.jsonl --model m --seed -4"));
+        let said = format!("{:#}", data.unwrap().config.sft().unwrap_err());
+        assert!(said.contains("seed: expected a whole number"), "{said}");
+    }
+
+    #[test]
+    fn warm_up_is_steps_or_a_share() {
+        use crate::train::Warmup;
+        let warmup = |line: &str| sft(line).config.warmup();
+        assert_eq!(warmup(""), Warmup::Share(0.0));
+        assert_eq!(warmup("--warmup_steps 20"), Warmup::Steps(20));
+        assert_eq!(warmup("--warmup_steps 1"), Warmup::Steps(1));
+        assert_eq!(warmup("--warmup_steps 0.05"), Warmup::Share(0.05));
+        assert_eq!(
+            warmup("--warmup_steps 0 --warmup_ratio 0.1"),
+            Warmup::Share(0.1)
+        );
+        let found = sft("--model m --dataset d --warmup_steps 1.5");
+        let said = found.config.check(&|_| false).unwrap_err().to_string();
+        assert!(
+            said.contains("warmup_steps is 1.5, expected a whole number"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn folders_to_write_are_absolute() {
+        let here = std::env::current_dir().unwrap();
+        let folder = |line: &str| sft(line).config.output_dir;
+        assert_eq!(Path::new(&folder("")), here.join("output"));
+        assert_eq!(Path::new(&folder("--output_dir a/b")), here.join("a/b"));
+        assert_eq!(folder("--output_dir /a"), "/a");
+        assert!(!folder("--output_dir ~/a").contains('~'));
+        let export: Resolved<ExportConfig> = from_arguments(&words("--output_dir x")).unwrap();
+        assert_eq!(
+            Path::new(&export.config.output_dir.unwrap()),
+            here.join("x")
+        );
     }
 
     #[test]
     fn contradictions_are_named() {
+        apus_plugins::link();
         let check = |line: &str| {
             let found = sft(&format!("--model m --dataset d {line}"));
             let given = |flag: &str| found.given(flag);
             found
                 .config
                 .check(&given)
-                .and_then(|()| found.config.optimizer_spec(&given).map(drop))
+                .and_then(|()| {
+                    let options = |name: &str| crate::registry::options(Kind::Optimizer, name);
+                    let origin = |flag: &str| found.origin(flag);
+                    found.config.optimizer_spec(&origin, &options).map(drop)
+                })
                 .unwrap_err()
                 .to_string()
         };
@@ -519,7 +450,7 @@ mod tests {
         );
         assert!(check("--optim adafactor").contains("adafactor"));
         assert!(
-            check("--load_best_model_at_end true --save_steps 5 --eval_steps 2")
+            check("--val_dataset v --load_best_model_at_end true --save_steps 5 --eval_steps 2")
                 .contains("multiple")
         );
     }

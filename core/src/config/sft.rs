@@ -2,10 +2,13 @@
 
 use super::component::Spec;
 use super::flag::Command;
+use super::shorthand::SHORTHANDS;
 use crate::plugin::PluginSpec;
+use crate::train::Warmup;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use std::path::Path;
 
 /// Flags of `apus sft`; each field is the flag of its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,7 @@ pub struct SftConfig {
     pub dataset_format: Option<Spec>,
     pub dataset_shuffle: bool,
     pub train_dataloader_shuffle: bool,
+    pub dataloader_drop_last: bool,
     pub data_seed: u64,
     pub strict: bool,
     pub load_from_cache_file: bool,
@@ -71,6 +75,7 @@ pub struct SftConfig {
     pub gradient_checkpointing_skip_layers: String,
     pub loss_type: Spec,
     pub router_aux_loss_coef: f64,
+    pub neftune_noise_alpha: Option<f64>,
     pub seed: u64,
     pub deterministic: bool,
     pub callbacks: Vec<Spec>,
@@ -89,7 +94,7 @@ pub struct SftConfig {
     pub lr_scheduler_kwargs: Map<String, Value>,
     pub lr_scheduler: Option<Spec>,
     pub warmup_ratio: f64,
-    pub warmup_steps: Option<u64>,
+    pub warmup_steps: Option<f64>,
     pub eval_strategy: Option<String>,
     pub eval_steps: Option<u64>,
     pub metrics: Vec<Spec>,
@@ -152,6 +157,7 @@ impl Default for SftConfig {
             dataset_format: None,
             dataset_shuffle: true,
             train_dataloader_shuffle: true,
+            dataloader_drop_last: false,
             data_seed: 42,
             strict: false,
             load_from_cache_file: false,
@@ -190,6 +196,7 @@ impl Default for SftConfig {
             gradient_checkpointing_skip_layers: "0".to_owned(),
             loss_type: Spec::named("cross_entropy"),
             router_aux_loss_coef: 0.0,
+            neftune_noise_alpha: None,
             seed: 42,
             deterministic: false,
             callbacks: Vec::new(),
@@ -251,6 +258,10 @@ impl Default for SftConfig {
 
 impl super::Config for SftConfig {
     const COMMAND: Command = Command::Sft;
+
+    fn settle(&mut self) -> Result<()> {
+        super::absolute(&mut self.output_dir)
+    }
 }
 
 impl SftConfig {
@@ -305,8 +316,15 @@ impl SftConfig {
             "warmup_ratio is {}, expected a share from 0 to below 1",
             self.warmup_ratio
         );
-        if given("warmup_ratio") && given("warmup_steps") {
-            bail!("warmup_ratio and warmup_steps are both given; keep one of them");
+        if let Some(steps) = self.warmup_steps {
+            ensure!(
+                (0.0..1.0).contains(&steps) || steps >= 1.0 && steps.fract() == 0.0,
+                "warmup_steps is {steps}, expected a whole number of steps, or below 1 a share of all steps"
+            );
+            ensure!(
+                steps == 0.0 || self.warmup_ratio == 0.0,
+                "warmup_ratio and warmup_steps are both given; keep one of them"
+            );
         }
         if given("lr_scheduler") && (given("lr_scheduler_type") || given("lr_scheduler_kwargs")) {
             bail!(
@@ -380,6 +398,15 @@ impl SftConfig {
     /// # Errors
     /// Values that contradict each other; the error names both.
     pub fn check_data(&self) -> Result<()> {
+        let unfilled = |dataset: &&String| {
+            dataset.to_lowercase().contains("self-cognition") && !Path::new(dataset).exists()
+        };
+        if let Some(dataset) = self.dataset.iter().find(unfilled) {
+            bail!(
+                "dataset {dataset}: its texts have {{{{NAME}}}} and {{{{AUTHOR}}}} in them, which ms-swift fills in from \
+                 model_name and model_author and Apus does not; fill them in a copy and give its path"
+            );
+        }
         ensure!(
             !self.packing || self.max_length.is_some(),
             "packing is true and max_length is not given; give the length of a packed row with --max_length"
@@ -428,6 +455,15 @@ impl SftConfig {
             .unwrap_or_else(|| 16usize.div_ceil(size).max(1))
     }
 
+    /// How much of the run warms up: `warmup_steps`, below 1 a share as in transformers 5, or `warmup_ratio`.
+    pub fn warmup(&self) -> Warmup {
+        match self.warmup_steps {
+            Some(steps) if steps >= 1.0 => Warmup::Steps(steps as u64),
+            Some(share) if share > 0.0 => Warmup::Share(share),
+            _ => Warmup::Share(self.warmup_ratio),
+        }
+    }
+
     /// Base learning rate.
     pub fn base_lr(&self) -> f64 {
         let default = if self.train_type == "full" {
@@ -444,60 +480,4 @@ impl SftConfig {
         self.greater_is_better
             .unwrap_or_else(|| !name.ends_with("loss") && !name.ends_with("perplexity"))
     }
-
-    /// The optimizer with its options, shorthands filled in.
-    ///
-    /// # Errors
-    /// An `optim` that there is no component for.
-    pub fn optimizer_spec(&self, given: &dyn Fn(&str) -> bool) -> Result<Spec> {
-        if let Some(spec) = &self.optimizer {
-            let mut spec = spec.clone();
-            for (flag, option) in SHORTHANDS {
-                if given(flag) {
-                    spec.options.insert((*option).to_owned(), self.number(flag));
-                }
-            }
-            return Ok(spec);
-        }
-        let (name, options): (&str, &[(&str, &str)]) = match self.optim.as_str() {
-            "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf" => ("adamw", SHORTHANDS),
-            "sgd" => ("sgd", &SHORTHANDS[..1]),
-            "lion" | "lion_32bit" => ("lion", &SHORTHANDS[..1]),
-            other => bail!(
-                "optim is {other:?}; there are adamw_torch, adamw_torch_fused, sgd and lion, and --optimizer NAME for any component"
-            ),
-        };
-        let options = options
-            .iter()
-            .map(|(flag, option)| ((*option).to_owned(), self.number(flag)));
-        Ok(Spec {
-            name: name.to_owned(),
-            options: options.collect(),
-        })
-    }
-
-    fn number(&self, flag: &str) -> Value {
-        match flag {
-            "weight_decay" => json!(self.weight_decay),
-            "adam_beta1" => json!(self.adam_beta1),
-            "adam_beta2" => json!(self.adam_beta2),
-            _ => json!(self.adam_epsilon),
-        }
-    }
-
-    /// The schedule with its options.
-    pub fn schedule_spec(&self) -> Spec {
-        self.lr_scheduler.clone().unwrap_or_else(|| Spec {
-            name: self.lr_scheduler_type.clone(),
-            options: self.lr_scheduler_kwargs.clone(),
-        })
-    }
 }
-
-/// Flags that are shorthands for options of the optimizer.
-const SHORTHANDS: &[(&str, &str)] = &[
-    ("weight_decay", "weight_decay"),
-    ("adam_beta1", "beta1"),
-    ("adam_beta2", "beta2"),
-    ("adam_epsilon", "eps"),
-];

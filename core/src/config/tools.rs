@@ -3,6 +3,7 @@
 use super::component::Spec;
 use super::flag::Command;
 use crate::plugin::PluginSpec;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -124,6 +125,10 @@ impl Default for ExportConfig {
 
 impl super::Config for ExportConfig {
     const COMMAND: Command = Command::Export;
+
+    fn settle(&mut self) -> Result<()> {
+        self.output_dir.as_mut().map_or(Ok(()), super::absolute)
+    }
 }
 
 /// Flags of `apus model new`; each field is the flag of its name.
@@ -152,4 +157,8 @@ impl Default for ModelNewConfig {
 
 impl super::Config for ModelNewConfig {
     const COMMAND: Command = Command::ModelNew;
+
+    fn settle(&mut self) -> Result<()> {
+        self.output_dir.as_mut().map_or(Ok(()), super::absolute)
+    }
 }

@@ -6,6 +6,7 @@ use super::experts::{ExpertLinear, Matrix};
 use super::head::Head;
 use super::layer::{DecoderLayer, Kept};
 use super::linear::Linear;
+use super::neftune::Neftune;
 use super::param::{Param, Weight};
 use super::yarn::Angles;
 use crate::ops::{Groups, SeqLayout};
@@ -36,6 +37,8 @@ pub struct ForwardOptions {
     pub dropout_seed: Option<u64>,
     /// Weight of the router's auxiliary loss; 0 leaves it out.
     pub aux_coef: f64,
+    /// Noise on the embeddings.
+    pub neftune: Option<Neftune>,
 }
 
 /// What a forward pass left for the backward pass.
@@ -159,6 +162,9 @@ impl GptOss {
     ) -> Result<(Tensor, Pass)> {
         let place = self.place(seqs)?;
         let mut x = self.lookup(ids)?;
+        if let Some(neftune) = &options.neftune {
+            x = neftune.add(&x, seqs)?;
+        }
         let count = self.layers.len();
         let mut kept = Vec::new();
         let mut probabilities = Vec::new();

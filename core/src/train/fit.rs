@@ -2,7 +2,7 @@
 
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
-use super::steps::{Steps, Wanted};
+use super::steps::{Steps, Wanted, Warmup};
 use crate::adapter::Blueprint;
 use crate::config::SftConfig;
 use crate::model::{Config, GptOss, Matrix, Weight};
@@ -167,8 +167,8 @@ fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
         max_steps: u64::try_from(config.max_steps)
             .ok()
             .filter(|&steps| steps > 0),
-        warmup_ratio: 0.0,
-        warmup_steps: None,
+        drop_last: config.dataloader_drop_last,
+        warmup: Warmup::Steps(0),
     })?;
     let ordering = Ordering {
         data_seed: config.data_seed,
@@ -183,7 +183,7 @@ fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
         let first = (epoch * steps.per_epoch) as u64;
         let left = (steps.total - first) as usize * steps.accumulation;
         let order = ordering.epoch(epoch, lengths);
-        let batches = order.chunks(size).take(left);
+        let batches = order.chunks(size).take(steps.batches_per_epoch.min(left));
         let tokens = batches.map(|batch| batch.iter().map(|&i| lengths[i]).sum());
         largest = tokens.fold(largest, usize::max);
         if largest == most {

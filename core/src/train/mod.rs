@@ -44,5 +44,5 @@ pub use plan::{MemoryPlan, Shape, gib};
 pub use recipe::run;
 pub use screen::Screen;
 pub use settings::{Every, Settings};
-pub use steps::{Steps, Wanted};
+pub use steps::{Steps, Wanted, Warmup};
 pub use trainer::{Components, Look, ModelFiles, Outcome, Trainer};

@@ -1,6 +1,7 @@
 //! What the training loop needs to know, apart from model, data and components.
 
 use super::order::Ordering;
+use super::steps::Warmup;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -47,10 +48,12 @@ pub struct Settings {
     pub gradient_accumulation_steps: usize,
     /// Base learning rate.
     pub learning_rate: f64,
-    /// Share of steps that warm up.
-    pub warmup_ratio: f64,
-    /// Steps that warm up, in place of the share.
-    pub warmup_steps: Option<u64>,
+    /// Leave out the last micro-batch of an epoch where it is not full.
+    pub drop_last: bool,
+    /// Noise on the embeddings.
+    pub neftune_noise_alpha: Option<f64>,
+    /// How much of the run warms up.
+    pub warmup: Warmup,
     /// Bound of the gradient norm; 0 does not clip.
     pub max_grad_norm: f64,
     /// LoRA+'s factor for B.

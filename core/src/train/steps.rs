@@ -6,7 +6,8 @@ use std::ops::Range;
 /// The arithmetic of epochs, batches and optimizer steps, as `transformers.Trainer` does it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Steps {
-    /// Micro-batches in an epoch: `ceil(examples / per_device_train_batch_size)`.
+    /// Micro-batches in an epoch: `ceil(examples / per_device_train_batch_size)`; with `dataloader_drop_last` those
+    /// that are full.
     pub batches_per_epoch: usize,
     /// Micro-batches in a full optimizer step.
     pub accumulation: usize,
@@ -31,10 +32,19 @@ pub struct Wanted {
     pub epochs: f64,
     /// Steps, in place of epochs.
     pub max_steps: Option<u64>,
-    /// Share of all steps that warm up, rounded up.
-    pub warmup_ratio: f64,
-    /// Steps that warm up, in place of the share.
-    pub warmup_steps: Option<u64>,
+    /// Leave out the last micro-batch of an epoch where it is not full (`dataloader_drop_last`).
+    pub drop_last: bool,
+    /// How much of it warms up.
+    pub warmup: Warmup,
+}
+
+/// How much of a run warms up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Warmup {
+    /// So many steps.
+    Steps(u64),
+    /// A share of all steps, rounded up.
+    Share(f64),
 }
 
 impl Steps {
@@ -48,7 +58,17 @@ impl Steps {
             wanted.batch_size > 0 && wanted.accumulation > 0,
             "per_device_train_batch_size and gradient_accumulation_steps must be 1 or more"
         );
-        let batches_per_epoch = wanted.examples.div_ceil(wanted.batch_size);
+        let batches_per_epoch = match wanted.drop_last {
+            true => wanted.examples / wanted.batch_size,
+            false => wanted.examples.div_ceil(wanted.batch_size),
+        };
+        ensure!(
+            batches_per_epoch > 0,
+            "dataloader_drop_last is true and the training set has {} examples, fewer than \
+             per_device_train_batch_size ({}): no micro-batch is left",
+            wanted.examples,
+            wanted.batch_size
+        );
         let per_epoch = batches_per_epoch.div_ceil(wanted.accumulation);
         let total = wanted
             .max_steps
@@ -58,9 +78,10 @@ impl Steps {
             "num_train_epochs {} gives no step at all",
             wanted.epochs
         );
-        let warmup = wanted
-            .warmup_steps
-            .unwrap_or_else(|| (total as f64 * wanted.warmup_ratio).ceil() as u64);
+        let warmup = match wanted.warmup {
+            Warmup::Steps(steps) => steps,
+            Warmup::Share(share) => (total as f64 * share).ceil() as u64,
+        };
         Ok(Self {
             batches_per_epoch,
             accumulation: wanted.accumulation,
@@ -107,8 +128,8 @@ mod tests {
         accumulation: 2,
         epochs: 1.5,
         max_steps: None,
-        warmup_ratio: 0.3,
-        warmup_steps: None,
+        drop_last: false,
+        warmup: Warmup::Share(0.3),
     };
 
     #[test]
@@ -131,11 +152,30 @@ mod tests {
     fn max_steps_and_warmup_steps_win() {
         let wanted = Wanted {
             max_steps: Some(20),
-            warmup_steps: Some(7),
+            warmup: Warmup::Steps(7),
             ..WANTED
         };
         let steps = Steps::new(&wanted).unwrap();
         assert_eq!((steps.total, steps.warmup), (20, 7));
+    }
+
+    #[test]
+    fn the_last_micro_batch_is_left_out_where_it_is_not_full() {
+        let steps = |examples: usize| {
+            Steps::new(&Wanted {
+                examples,
+                batch_size: 4,
+                drop_last: true,
+                ..WANTED
+            })
+        };
+        let eleven = steps(11).unwrap();
+        assert_eq!((eleven.batches_per_epoch, eleven.per_epoch), (2, 1));
+        assert_eq!((eleven.batches_of(0), eleven.batches_of(1)), (0..2, 0..2));
+        assert_eq!(eleven.epochs_after(1), 1.0);
+        assert_eq!(steps(12).unwrap().batches_per_epoch, 3);
+        let said = steps(3).unwrap_err().to_string();
+        assert!(said.contains("3 examples, fewer than"), "{said}");
     }
 
     #[test]

@@ -153,8 +153,8 @@ impl<'a> Trainer<'a> {
             accumulation: settings.gradient_accumulation_steps,
             epochs: settings.num_train_epochs,
             max_steps: settings.max_steps,
-            warmup_ratio: settings.warmup_ratio,
-            warmup_steps: settings.warmup_steps,
+            drop_last: settings.drop_last,
+            warmup: settings.warmup,
         })?;
         let mut optimizer = OptimizerHost::new(
             components.optimizer,

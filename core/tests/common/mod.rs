@@ -123,6 +123,10 @@ impl WeightSource for Merged {
         self.base.contains(name)
     }
 
+    fn check(&self, name: &str, shape: &[usize], dtype: DType) -> anyhow::Result<()> {
+        self.base.check(name, shape, dtype)
+    }
+
     fn tensor(
         &self,
         name: &str,

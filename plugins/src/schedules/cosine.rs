@@ -75,23 +75,24 @@ apus_sdk::options! {
     }
 }
 
+/// The share of the learning rate that stays at the end, from the two ways of saying it.
+fn floor(lr: Option<f64>, rate: Option<f64>, progress: &Progress) -> Result<f64> {
+    match (lr, rate) {
+        (None, Some(rate)) => Ok(rate),
+        (Some(lr), None) => Ok(lr / progress.learning_rate),
+        (Some(_), Some(_)) => Err(Error::new(
+            "min_lr and min_lr_rate are both set; keep one of them",
+        )),
+        (None, None) => Err(Error::new(
+            "needs min_lr or min_lr_rate, for example \
+             --lr_scheduler_kwargs '{\"min_lr_rate\": 0.1}'",
+        )),
+    }
+}
+
 impl LrSchedule for CosineWithMinLr {
     fn factor(&self, progress: &Progress) -> Result<f64> {
-        let floor = match (self.min_lr, self.min_lr_rate) {
-            (None, Some(rate)) => rate,
-            (Some(lr), None) => lr / progress.learning_rate,
-            (Some(_), Some(_)) => {
-                return Err(Error::new(
-                    "min_lr and min_lr_rate are both set; keep one of them",
-                ));
-            }
-            (None, None) => {
-                return Err(Error::new(
-                    "needs min_lr or min_lr_rate, for example \
-                     --lr_scheduler_kwargs '{\"min_lr_rate\": 0.1}'",
-                ));
-            }
-        };
+        let floor = floor(self.min_lr, self.min_lr_rate, progress)?;
         Ok(warming(progress).unwrap_or_else(|| {
             wave(progress, self.num_cycles.unwrap_or(0.5)) * (1.0 - floor) + floor
         }))
@@ -101,4 +102,46 @@ impl LrSchedule for CosineWithMinLr {
 register! {
     /// A linear rise, then half a cosine down to min_lr, or to min_lr_rate times the learning rate.
     LrSchedule, "cosine_with_min_lr", CosineWithMinLr
+}
+
+apus_sdk::options! {
+    struct CosineWarmupWithMinLr {
+        /// The learning rate at the end; this or min_lr_rate is needed.
+        min_lr: Option<f64> = None,
+        /// The learning rate at the end as a share of learning_rate, 0 to 1.
+        min_lr_rate: Option<f64> = None,
+        /// The share of learning_rate that the first step has; none is one over the steps of warm-up.
+        warmup_lr_rate: Option<f64> = None,
+        /// Waves over the run; 0.5 goes down once.
+        num_cycles: f64 = 0.5,
+    }
+    limits {
+        min_lr: 0.0..,
+        min_lr_rate: 0.0..=1.0,
+        warmup_lr_rate: 0.0..=1.0,
+        num_cycles: 0.0..,
+    }
+}
+
+/// `_get_cosine_with_min_lr_schedule_with_warmup_lr_rate_lambda`: the last step of warm-up has the whole
+/// learning rate and the last step of the run the least one, each a step earlier than in the other schedules.
+impl LrSchedule for CosineWarmupWithMinLr {
+    fn factor(&self, progress: &Progress) -> Result<f64> {
+        let floor = floor(self.min_lr, self.min_lr_rate, progress)?;
+        let (step, warmup) = (progress.step as f64, progress.warmup as f64);
+        if progress.step < progress.warmup {
+            return Ok(match self.warmup_lr_rate {
+                None => (step + 1.0) / warmup,
+                Some(start) => start + (1.0 - start) * step / (warmup - 1.0).max(1.0),
+            });
+        }
+        let done = (step - warmup + 1.0) / (progress.total as f64 - warmup).max(1.0);
+        let wave = 0.5 * (1.0 + (PI * self.num_cycles * 2.0 * done).cos());
+        Ok((wave * (1.0 - floor) + floor).max(0.0))
+    }
+}
+
+register! {
+    /// A linear rise that begins above 0, then half a cosine down to min_lr or min_lr_rate, reached by the last step.
+    LrSchedule, "cosine_warmup_with_min_lr", CosineWarmupWithMinLr
 }

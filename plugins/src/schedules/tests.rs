@@ -83,6 +83,113 @@ fn curves() {
     );
 }
 
+/// What the function of transformers 5.24 gives, warm-up of 4, 1 and 0 steps.
+#[test]
+fn a_warm_up_above_zero() {
+    let plain = r#"{"min_lr_rate": 0.1}"#;
+    let start = r#"{"min_lr": 2e-4, "warmup_lr_rate": 0.25}"#;
+    let waves = r#"{"min_lr_rate": 0.1, "num_cycles": 1.5}"#;
+    let table: [(u64, &str, [f64; 5]); 9] = [
+        (
+            4,
+            plain,
+            [0.25, 1.0, 0.9913533761814537, 0.4622093550927423, 0.1],
+        ),
+        (
+            4,
+            start,
+            [0.25, 1.0, 0.9923141121612922, 0.5219638711935488, 0.2],
+        ),
+        (
+            4,
+            waves,
+            [0.25, 1.0, 0.9241613255361454, 0.8000066048588208, 0.1],
+        ),
+        (
+            1,
+            plain,
+            [
+                1.0,
+                0.94576318804292,
+                0.9051132292283771,
+                0.3692370589061639,
+                0.1,
+            ],
+        ),
+        (
+            1,
+            start,
+            [
+                0.25,
+                0.9517895004825956,
+                0.9156562037585576,
+                0.4393218301388123,
+                0.2,
+            ],
+        ),
+        (
+            1,
+            waves,
+            [
+                1.0,
+                0.5871607054625496,
+                0.3692370589061639,
+                0.9756177587652856,
+                0.1,
+            ],
+        ),
+        (
+            0,
+            plain,
+            [
+                0.994459753267812,
+                0.9140576474687263,
+                0.8681980515339464,
+                0.345704275117204,
+                0.1,
+            ],
+        ),
+        (
+            0,
+            start,
+            [
+                0.9950753362380551,
+                0.9236067977499791,
+                0.882842712474619,
+                0.4184038001041813,
+                0.2,
+            ],
+        ),
+        (
+            0,
+            waves,
+            [
+                0.9509529358847655,
+                0.41094235253127376,
+                0.23180194846605365,
+                0.994459753267812,
+                0.1,
+            ],
+        ),
+    ];
+    for (warmup, options, expected) in table {
+        let schedule = make("cosine_warmup_with_min_lr", options);
+        for (step, expected) in [0, 3, 4, 12, 19].into_iter().zip(expected) {
+            let progress = Progress {
+                step,
+                total: 20,
+                warmup,
+                learning_rate: 1e-3,
+            };
+            let found = schedule.factor(&progress).unwrap();
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "{options}, {warmup}, {step}: {found}, expected {expected}"
+            );
+        }
+    }
+}
+
 #[test]
 fn missing_options_are_said() {
     let progress = Progress {
@@ -93,6 +200,7 @@ fn missing_options_are_said() {
     };
     for (name, wanted) in [
         ("cosine_with_min_lr", "min_lr_rate"),
+        ("cosine_warmup_with_min_lr", "min_lr_rate"),
         ("warmup_stable_decay", "num_decay_steps"),
     ] {
         let error = make(name, "{}").factor(&progress).unwrap_err().to_string();

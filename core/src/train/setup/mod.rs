@@ -216,7 +216,12 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
 /// An unknown name, or options that do not fit.
 pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     let config = &resolved.config;
-    let given = |flag: &str| resolved.given(flag);
+    let (optimizer, lines) = config.optimizer_spec(&|flag| resolved.origin(flag), &|name| {
+        registry::options(Kind::Optimizer, name)
+    })?;
+    for line in lines {
+        info!("note: {line}");
+    }
     let schedule = config.schedule_spec();
     let mut callbacks = config.callbacks.clone();
     if registry::is_known(Kind::Callback, &schedule.name)? {
@@ -238,7 +243,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     }
     Ok(Components {
         loss: registry::named(&config.loss_type)?,
-        optimizer: registry::named(&config.optimizer_spec(&given)?)?,
+        optimizer: registry::named(&optimizer)?,
         schedule: registry::named(&schedule)?,
         callbacks: each(&callbacks)?,
         metrics: each(&config.metrics)?,
@@ -281,8 +286,9 @@ pub fn loop_settings(
         per_device_eval_batch_size: config.per_device_eval_batch_size,
         gradient_accumulation_steps: config.accumulation(),
         learning_rate: config.base_lr(),
-        warmup_ratio: config.warmup_ratio,
-        warmup_steps: config.warmup_steps,
+        drop_last: config.dataloader_drop_last,
+        neftune_noise_alpha: config.neftune_noise_alpha.filter(|alpha| *alpha != 0.0),
+        warmup: config.warmup(),
         max_grad_norm: config.max_grad_norm,
         lorap_lr_ratio: config.lorap_lr_ratio,
         kept_layers,

@@ -5,7 +5,7 @@ use super::super::examples::Group;
 use super::super::gradient_check;
 use super::super::screen::StepNumbers;
 use super::Trainer;
-use crate::model::ForwardOptions;
+use crate::model::{ForwardOptions, Neftune};
 use crate::signals;
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
@@ -94,11 +94,13 @@ impl Trainer<'_> {
     fn forward_options(&self, micro_batch: usize) -> ForwardOptions {
         let s = self.settings;
         let step = self.state.global_step.wrapping_mul(1 << 20) + micro_batch as u64;
+        let seed = s.seed.rotate_left(40) ^ step;
         ForwardOptions {
             training: true,
             kept_layers: s.kept_layers,
-            dropout_seed: Some(s.seed.rotate_left(40) ^ step),
+            dropout_seed: Some(seed),
             aux_coef: s.router_aux_loss_coef,
+            neftune: s.neftune_noise_alpha.map(|alpha| Neftune { alpha, seed }),
         }
     }
 

@@ -1,0 +1,119 @@
+//! NEFTune (Jain et al., 2023): noise on the embeddings while training, as transformers' hook adds it.
+
+use crate::ops::{SeqLayout, fill};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+
+/// The stream of the noise's random numbers: "neft". Dropout of the same seed draws from another.
+const STREAM: u64 = 0x6e65_6674;
+
+/// The noise of a micro-batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neftune {
+    /// `neftune_noise_alpha`.
+    pub alpha: f64,
+    /// Seed of this micro-batch: the same one gives the same noise, in a resumed run too.
+    pub seed: u64,
+}
+
+impl Neftune {
+    /// The embeddings `[T, H]` with uniform noise between plus and minus `alpha / sqrt(L H)`. `L` counts the tokens
+    /// of a sequence; in transformers it is the padded length of the batch. The gradient by the embeddings is the
+    /// gradient by the sum, so that the backward pass has nothing to do.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn add(&self, embeddings: &Tensor, seqs: &SeqLayout) -> Result<Tensor> {
+        let noise = self.noise(embeddings.dims2()?.1, seqs, embeddings.device())?;
+        let sum = embeddings.to_dtype(DType::F32)?.add(&noise)?;
+        Ok(sum.to_dtype(embeddings.dtype())?)
+    }
+
+    fn noise(&self, width: usize, seqs: &SeqLayout, device: &Device) -> Result<Tensor> {
+        let bounds: Vec<f32> = seqs
+            .ranges()
+            .flat_map(|(start, end)| {
+                let numbers = ((end - start) * width) as f64;
+                std::iter::repeat_n((self.alpha / numbers.sqrt()) as f32, end - start)
+            })
+            .collect();
+        let shape = (bounds.len(), width);
+        let bounds = Tensor::new(bounds.as_slice(), device)?.unsqueeze(1)?;
+        let unit = fill::uniform(shape, (-1.0, 1.0), (self.seed, STREAM), device)?;
+        Ok(unit.broadcast_mul(&bounds)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(alpha: f64, seed: u64, lengths: &[usize], width: usize) -> Vec<Vec<f32>> {
+        let seqs = SeqLayout::new(lengths, &Device::Cpu).unwrap();
+        let noise = Neftune { alpha, seed }.noise(width, &seqs, &Device::Cpu);
+        noise.unwrap().to_vec2().unwrap()
+    }
+
+    #[test]
+    fn each_sequence_has_uniform_noise_by_its_own_length() {
+        let (lengths, width) = ([7, 300, 50], 256);
+        let noise = noise(5.0, 3, &lengths, width);
+        let mut rows = noise.iter();
+        for length in lengths {
+            let of: Vec<f64> = rows
+                .by_ref()
+                .take(length)
+                .flatten()
+                .map(|&x| f64::from(x))
+                .collect();
+            let bound = 5.0 / ((length * width) as f64).sqrt();
+            let count = of.len() as f64;
+            let mean = of.iter().sum::<f64>() / count;
+            let square = of.iter().map(|x| x * x).sum::<f64>() / count;
+            let most = of.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+            assert!(
+                most <= bound && most > 0.99 * bound,
+                "{length}: {most} of {bound}"
+            );
+            // Five standard errors of the mean and of the mean square of a uniform number.
+            assert!(
+                mean.abs() < 5.0 * bound / (3.0 * count).sqrt(),
+                "{length}: mean {mean}"
+            );
+            let expected = bound * bound / 3.0;
+            let error = 5.0 * bound * bound * (4.0 / 45.0 / count).sqrt();
+            assert!(
+                (square - expected).abs() < error,
+                "{length}: {square}, expected {expected}"
+            );
+        }
+        assert!(rows.next().is_none());
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_noise_and_another_seed_another() {
+        let of = |alpha, seed| noise(alpha, seed, &[4, 9], 16);
+        assert_eq!(of(5.0, 1), of(5.0, 1));
+        assert_ne!(of(5.0, 1), of(5.0, 2));
+        let twice: Vec<f32> = of(5.0, 1).concat().iter().map(|x| 2.0 * x).collect();
+        assert_eq!(of(10.0, 1).concat(), twice);
+    }
+
+    #[test]
+    fn noise_is_added_in_the_type_of_the_embeddings() {
+        let seqs = SeqLayout::new(&[3], &Device::Cpu).unwrap();
+        let neftune = Neftune {
+            alpha: 1.0,
+            seed: 1,
+        };
+        for dtype in [DType::F32, DType::BF16] {
+            let embeddings = Tensor::ones((3, 8), dtype, &Device::Cpu).unwrap();
+            let sum = neftune.add(&embeddings, &seqs).unwrap();
+            assert_eq!((sum.dtype(), sum.dims()), (dtype, &[3, 8][..]));
+            let noise = neftune.noise(8, &seqs, &Device::Cpu).unwrap();
+            let expected = (noise + 1.0).unwrap().to_dtype(dtype).unwrap();
+            let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(values(&sum), values(&expected));
+        }
+    }
+}
