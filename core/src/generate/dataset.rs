@@ -2,13 +2,13 @@
 
 use super::view::{Look, View};
 use super::{Counts, Sampling, respond};
-use crate::chat::Encoder;
+use crate::chat::{Encoder, turns::COMMENTARY};
 use crate::config::InferConfig;
 use crate::data::{self, SourceOptions, read_sets};
 use crate::model::GptOss;
 use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Conversation, Sample, errln, out, outln};
+use apus_sdk::{Conversation, Message, Sample, errln, out, outln};
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
@@ -174,15 +174,15 @@ impl Questions {
     }
 }
 
-/// A row as a question; the dataset's own answer is taken off.
+/// A row as a question; the dataset's own answer is taken off, in however many messages it stands.
 fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
         bail!("a row of token ids cannot be answered; infer needs conversations");
     };
-    let labels = conversation
-        .messages
-        .pop_if(|last| last.role == "assistant")
-        .map(|message| message.content);
+    let messages = &mut conversation.messages;
+    let before = messages.iter().rposition(|m| m.role != "assistant");
+    let answer = messages.split_off(before.map_or(0, |last| last + 1));
+    let labels = label(answer);
     ensure!(
         conversation
             .messages
@@ -198,10 +198,23 @@ fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result
     })
 }
 
+/// What a turn answers: its text, without its reasoning and what it says on the way.
+fn label(answer: Vec<Message>) -> Option<Value> {
+    let says = |message: &&Message| message.channel.as_deref() != Some(COMMENTARY);
+    let texts: Vec<&str> = answer
+        .iter()
+        .filter(says)
+        .filter_map(Message::text)
+        .collect();
+    match texts.is_empty() {
+        true => answer.into_iter().next_back().map(|last| last.content),
+        false => Some(texts.concat().into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apus_sdk::Message;
 
     #[test]
     fn the_last_answer_is_the_label() {
@@ -219,6 +232,22 @@ mod tests {
             )
         };
         let found = ask(conversation.clone()).unwrap();
+        assert_eq!(found.labels, Some(json!("4")));
+        assert_eq!(found.conversation.messages.len(), 4);
+        let mut spread = conversation.clone();
+        let answer = spread.messages.pop().unwrap();
+        for (content, channel) in [
+            (Value::Null, None),
+            (json!("P"), Some(COMMENTARY)),
+            (json!("4"), None),
+        ] {
+            spread.messages.push(Message {
+                content,
+                channel: channel.map(str::to_owned),
+                ..answer.clone()
+            });
+        }
+        let found = ask(spread).unwrap();
         assert_eq!(found.labels, Some(json!("4")));
         assert_eq!(found.conversation.messages.len(), 4);
         conversation.messages.truncate(1);

@@ -19,6 +19,8 @@ pub struct Content {
     pub value: Value,
     /// The reasoning of `thinking` blocks.
     pub thinking: Option<String>,
+    /// Reasoning and text before that reasoning, in their order.
+    pub earlier: Vec<(Option<String>, Option<String>)>,
     /// The calls of `tool_use` blocks.
     pub calls: Vec<calls::Call>,
     /// The results of `tool_result` blocks, which are messages of their own before this one.
@@ -87,8 +89,17 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
             }
             "refusal" => text.get_or_insert_default().push_str(&field("refusal")?),
             "thinking" => {
-                let thinking = found.thinking.get_or_insert_default();
-                thinking.push_str(&field("thinking")?);
+                let more = field("thinking")?;
+                if text.as_ref().is_some_and(|text| !text.is_empty()) {
+                    found.earlier.push((found.thinking.take(), text.take()));
+                }
+                match &mut found.thinking {
+                    Some(thinking) if !thinking.is_empty() => {
+                        thinking.push('\n');
+                        thinking.push_str(&more);
+                    }
+                    thinking => *thinking = Some(more),
+                }
             }
             "tool_use" => found.calls.push(calls::Call {
                 call: ToolCall {
@@ -116,7 +127,7 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
         }
         at.leave(&fields, HARMLESS)?;
     }
-    let alone = found.calls.is_empty() && found.results.is_empty();
+    let alone = found.calls.is_empty() && found.results.is_empty() && found.earlier.is_empty();
     found.value = match text {
         None if !alone => Value::Null,
         text => Value::String(text.unwrap_or_default()),

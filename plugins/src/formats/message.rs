@@ -136,6 +136,10 @@ impl Reader {
                 ..Linked::new(message)
             });
         }
+        for mut message in found.earlier {
+            write(&marks, &mut message, at);
+            self.messages.push(Linked::new(message));
+        }
         if let Some(mut message) = found.message {
             write(&marks, &mut message, at);
             self.messages.push(Linked {
@@ -148,9 +152,11 @@ impl Reader {
     }
 }
 
-/// What was found in an entry: results of tools, and its own message.
+/// What was found in an entry: results of tools, and its own message, with what of it has to stand before
+/// it.
 struct Found {
     results: Vec<content::Outcome>,
+    earlier: Vec<Message>,
     message: Option<Message>,
 }
 
@@ -193,8 +199,17 @@ fn others(
             ..Message::default()
         }),
     };
-    let results = found.results;
-    Ok((Found { results, message }, ids))
+    if !found.earlier.is_empty() {
+        return Err(Error::new(format!(
+            "reasoning between texts of `{role}`, and only the assistant reasons; leave it out"
+        )));
+    }
+    let found = Found {
+        results: found.results,
+        earlier: Vec::new(),
+        message,
+    };
+    Ok((found, ids))
 }
 
 /// A message of the assistant, and the ids of its calls.
@@ -263,7 +278,14 @@ fn assistant(
         ..Message::default()
     };
     let is_empty = message.content.is_null() && message.tool_calls.is_empty();
+    let earlier = found.earlier.into_iter().map(|(thinking, text)| Message {
+        role: "assistant".to_owned(),
+        content: text.map_or(Value::Null, Value::from),
+        thinking,
+        ..Message::default()
+    });
     let found = Found {
+        earlier: earlier.collect(),
         message: (!is_empty || message.thinking.is_some()).then_some(message),
         results: found.results,
     };

@@ -265,6 +265,31 @@ mod tests {
     }
 
     #[test]
+    fn reasoning_between_texts_stays_between_them() {
+        let found = one(
+            json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "t"}, {"type": "thinking", "thinking": "u"},
+            {"type": "text", "text": "a"}, {"type": "thinking", "thinking": "v"},
+            {"type": "tool_use", "id": "1", "name": "f", "input": null}], "loss": false}]),
+        );
+        let [_, first, second] = found.messages.as_slice() else {
+            panic!("three messages")
+        };
+        assert_eq!(
+            (first.thinking.as_deref(), first.text()),
+            (Some("t\nu"), Some("a"))
+        );
+        assert_eq!(
+            (second.thinking.as_deref(), &second.content),
+            (Some("v"), &json!(null))
+        );
+        assert_eq!(
+            (second.tool_calls.len(), first.loss, second.loss),
+            (1, Some(false), Some(false))
+        );
+    }
+
+    #[test]
     fn several_calls_of_a_message_stand_before_their_results() {
         let calls = json!([{"id": "x", "function": {"name": "f", "arguments": "{}"}},
             {"id": "y", "function": {"name": "g", "arguments": "{}"}}]);
