@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny/model_bf16");
 const SUFFIX: &str = ".expect.json";
+/// The lowest id of a control token in that model.
+const FIRST_CONTROL: u64 = 740;
 
 /// What a case must give: `error`, or `same_as`, or `samples`; `says` goes with each.
 #[derive(Deserialize, Default)]
@@ -47,6 +49,8 @@ struct Sample {
     /// What else the rendered text has, the system message included.
     #[serde(default)]
     has: Vec<String>,
+    /// How many of its ids are control tokens, which text that looks like one is not.
+    control: Option<usize>,
 }
 
 #[derive(Deserialize, Debug, PartialEq)]
@@ -168,6 +172,11 @@ fn check_dataset(input: &Path, expected: &Expectation) {
             "{at}: what is trained of {text}"
         );
         has_all(input, text, &sample.has);
+        if let Some(count) = sample.control {
+            let ids = row["input_ids"].as_array().unwrap().iter();
+            let control = ids.filter(|id| id.as_u64() >= Some(FIRST_CONTROL));
+            assert_eq!(control.count(), count, "{at}: control tokens of {text}");
+        }
     }
 }
 

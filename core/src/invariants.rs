@@ -7,17 +7,18 @@ mod spelling;
 pub use spelling::{Turn, spelled_alike};
 
 use crate::chat::{
-    Chain, Encoded, Encoder, RenderOptions,
+    Chain, Encoded, Encoder, RenderOptions, Rendered,
     encode::IGNORED,
     harmony::{self, Span},
     json::dumps,
     template::is_system,
-    turns::{Parts, prepare},
+    turns::{Parts, Prepared, prepare},
     weighted::Weighted,
 };
 use crate::config::Spec;
 use crate::registry;
 use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Message, Sample};
+use serde_json::Value;
 
 /// The names of the loss scales that can stand anywhere in a chain and need no options.
 ///
@@ -40,15 +41,22 @@ pub fn scales() -> Vec<String> {
 }
 
 /// A row's text is refused or gives samples; a sample is refused or gives ids, labels and weights that
-/// fit together, and its conversation can be read back from the rendered text.
+/// fit together and control tokens that no text of the row made, and its conversation can be read back
+/// from the rendered text.
 ///
 /// # Panics
 /// Something of this does not hold.
 pub fn row(text: &str, format: &dyn DatasetFormat, encoder: &Encoder) {
     for sample in format.convert_text(text).unwrap_or_default() {
+        if let Sample::Conversation(conversation) = &sample
+            && let Ok((_, ids)) = encoder.prompt(conversation)
+        {
+            only_the_frame_is_control(&ids, conversation, encoder, true);
+        }
         if let Ok(encoded) = encoder.encode(&sample) {
             fits(&encoded, encoder, &sample);
             if let Sample::Conversation(conversation) = &sample {
+                only_the_frame_is_control(&encoded.input_ids, conversation, encoder, false);
                 comes_back(conversation);
             }
         }
@@ -59,6 +67,7 @@ fn fits(encoded: &Encoded, encoder: &Encoder, sample: &Sample) {
     let n = encoded.input_ids.len();
     assert_eq!((encoded.labels.len(), encoded.weights.len()), (n, n));
     let stop = encoder.tokenizer().id(harmony::RETURN).map(i64::from);
+    let end = encoder.tokenizer().id(harmony::END);
     for ((id, label), weight) in encoded
         .input_ids
         .iter()
@@ -67,12 +76,70 @@ fn fits(encoded: &Encoded, encoder: &Encoder, sample: &Sample) {
     {
         assert!(weight.is_finite() && *weight >= 0.0);
         assert_eq!(*label == IGNORED, *weight == 0.0);
-        let known = *label == IGNORED || *label == i64::from(*id) || Some(*label) == stop;
+        let stops = Some(*label) == stop && Some(*id) == end;
+        let known = *label == IGNORED || *label == i64::from(*id) || stops;
         assert!(known || matches!(sample, Sample::Tokens(_)));
     }
 }
 
-/// With all of its reasoning kept, a conversation that can be rendered is read back from its text.
+/// The control tokens of a conversation's ids are those of its frame: the same ones that it has with every
+/// text in it changed so that it looks like none.
+///
+/// # Panics
+/// They are not.
+fn only_the_frame_is_control(
+    ids: &[u32],
+    conversation: &Conversation,
+    encoder: &Encoder,
+    add_generation_prompt: bool,
+) {
+    let tokenizer = encoder.tokenizer();
+    let control = |ids: &[u32]| -> Vec<u32> {
+        let special = ids.iter().filter(|id| tokenizer.is_special(**id));
+        special.copied().collect()
+    };
+    let mut plain = encoder.prepare(conversation).expect("it was encoded");
+    let plain = &mut plain.conversation;
+    let broken = |text: &str| tokenizer.control().broken(text).into_owned();
+    for message in &mut plain.messages {
+        message.thinking = message.thinking.as_deref().map(broken);
+        in_texts(&mut message.content, &broken);
+        for call in &mut message.tool_calls {
+            in_texts(&mut call.arguments, &broken);
+        }
+    }
+    plain
+        .tools
+        .iter_mut()
+        .for_each(|tool| in_texts(tool, &broken));
+    let kwargs = plain.template_kwargs.values_mut();
+    kwargs.for_each(|value| in_texts(value, &broken));
+    let options = RenderOptions {
+        add_generation_prompt,
+        ..encoder.options().render.clone()
+    };
+    let rendered = encoder.render(plain, &options).expect("it was rendered");
+    let expected = tokenizer.encode(&rendered).expect("it was encoded").ids;
+    assert_eq!(control(ids), control(&expected));
+}
+
+fn in_texts(value: &mut Value, change: &impl Fn(&str) -> String) {
+    match value {
+        Value::String(text) => *text = change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| in_texts(item, change)),
+        Value::Object(fields) => {
+            let changed = std::mem::take(fields).into_iter().map(|(key, mut value)| {
+                in_texts(&mut value, change);
+                (change(&key), value)
+            });
+            *fields = changed.collect();
+        }
+        _ => {}
+    }
+}
+
+/// With all of its reasoning kept, a conversation that can be rendered is read back from its text, whichever
+/// of the built-in renderers wrote it.
 ///
 /// # Panics
 /// It is not.
@@ -85,10 +152,17 @@ pub fn comes_back(conversation: &Conversation) {
     let Ok(prepared) = prepare(conversation, &Chain::default(), true) else {
         return;
     };
-    let Ok(text) = harmony::render(&prepared.conversation, &options) else {
-        return;
-    };
-    let spans = harmony::parse(&text).expect("rendered text is harmony");
+    let native = harmony::native::render(&prepared.conversation, &options);
+    let openai = harmony::openai::render(&prepared.conversation, &options);
+    for (rendered, is_native) in [(native, true), (openai, false)] {
+        if let Ok(rendered) = rendered {
+            is_read_back(&rendered, &prepared, is_native);
+        }
+    }
+}
+
+fn is_read_back(rendered: &Rendered, prepared: &Prepared, is_native: bool) {
+    let spans = harmony::parse_rendered(rendered).expect("rendered text is harmony");
     turns_end_once(&spans);
     let mut spans = spans.iter().skip_while(|span| {
         let role = span.header.role.as_str();
@@ -96,12 +170,14 @@ pub fn comes_back(conversation: &Conversation) {
     });
     let messages = prepared.conversation.messages.iter().zip(&prepared.parts);
     for (message, parts) in messages.skip_while(|(message, _)| is_system(message)) {
-        let own: Vec<&Span> = spans.by_ref().take(messages_of(parts)).collect();
-        let bodies: Vec<&str> = own.iter().map(|span| &text[span.body.clone()]).collect();
-        match message.role.as_str() {
-            "assistant" => answer_comes_back(message, &text, &own),
-            "tool" => assert_eq!(bodies, [dumps(&message.content)]),
-            _ => assert_eq!(bodies, [message.text().unwrap_or_default()]),
+        let count = messages_of(parts, is_native);
+        let own: Vec<&Span> = spans.by_ref().take(count).collect();
+        let bodies: Vec<&str> = own.iter().map(|s| &rendered.text[s.body.clone()]).collect();
+        match (message.role.as_str(), message.text()) {
+            ("assistant", _) => answer_comes_back(message, rendered, &own, is_native),
+            ("tool", Some(text)) if !is_native => assert_eq!(bodies, [text]),
+            ("tool", _) => assert_eq!(bodies, [dumps(&message.content)]),
+            (_, text) => assert_eq!(bodies, [text.unwrap_or_default()]),
         }
     }
     assert_eq!(spans.next(), None, "a message too many");
@@ -120,19 +196,29 @@ fn turns_end_once(spans: &[Span]) {
 }
 
 /// How many of harmony's messages these parts are.
-fn messages_of(parts: &Parts) -> usize {
-    let written = |part: &Option<Weighted>| {
-        let filled = |part: &Weighted| parts.call.is_none() || !part.text.is_empty();
-        usize::from(part.as_ref().is_some_and(filled))
+///
+/// An empty text is written by one renderer in some places, and by the other in fewer.
+fn messages_of(parts: &Parts, is_native: bool) -> usize {
+    let written = |part: &Option<Weighted>, empty: bool| {
+        usize::from(
+            part.as_ref()
+                .is_some_and(|part| empty || !part.text.is_empty()),
+        )
     };
-    written(&parts.thinking) + written(&parts.content) + usize::from(parts.call.is_some())
+    let calls = parts.call.is_some();
+    written(&parts.thinking, is_native && !calls)
+        + written(&parts.content, !calls)
+        + usize::from(calls)
 }
 
-fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
+fn answer_comes_back(message: &Message, rendered: &Rendered, spans: &[&Span], is_native: bool) {
     let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
-        panic!("no message");
+        // Reasoning that is empty, alone.
+        assert!(!is_native && message.content.is_null() && message.tool_calls.is_empty());
+        return;
     };
-    let completion = harmony::parse_completion(&text[first.opening.end..last.closing.end]);
+    let completion = rendered.slice(first.opening.end..last.closing.end);
+    let completion = harmony::parse_completion(&completion);
     assert!(completion.parts.iter().all(|part| part.complete));
     let found = completion.message();
     assert_eq!(found.tool_calls.len(), message.tool_calls.len());
@@ -145,9 +231,12 @@ fn answer_comes_back(message: &Message, text: &str, spans: &[&Span]) {
     if message.tool_calls.is_empty() || message.channel.is_some() {
         assert_eq!(found.text(), message.text());
         assert_eq!(filled(found.thinking.as_deref()), thinking);
-    } else {
+    } else if is_native {
         let reasoning = thinking.or(filled(message.text()));
         assert_eq!(filled(found.thinking.as_deref()), reasoning);
+    } else {
+        assert_eq!(filled(found.text()), filled(message.text()));
+        assert_eq!(filled(found.thinking.as_deref()), thinking);
     }
 }
 
@@ -182,7 +271,7 @@ pub fn chain_is_a_fold(text: &str, turn: &apus_sdk::Turn, chain: &Chain, links: 
 /// # Panics
 /// It is not.
 pub fn harmony_text(text: &str) {
-    harmony::parse_completion(text).message();
+    harmony::parse_completion(&harmony::marked(text)).message();
     let Ok(spans) = harmony::parse(text) else {
         return;
     };

@@ -1,8 +1,8 @@
-//! Both renderers and the tokenizer against reference conversations of transformers.
+//! The renderers and the tokenizer against reference conversations of transformers and of openai-harmony.
 
 mod data_common;
 
-use apus_core::chat::{ChatTemplate, RenderOptions};
+use apus_core::chat::{ChatTemplate, RenderOptions, Rendered};
 use apus_sdk::{Conversation, Message};
 use data_common::{conversation, golden, jinja, lines, tiny_tokenizer, tokenizer};
 use serde_json::{Map, Value, json};
@@ -35,16 +35,25 @@ fn reference_conversations() {
     assert_eq!(rows.len(), 10);
     for renderer in renderers() {
         for row in &rows {
-            let text = renderer.render(&conversation(row), &options(row)).unwrap();
-            assert_eq!(Value::from(text.as_str()), row["text"], "{}", row["id"]);
-            let tokens = tokenizer.encode_with_ends(&text).unwrap();
+            let control = tokenizer.control();
+            let rendered = renderer
+                .render(&conversation(row), &options(row), control)
+                .unwrap();
+            assert_eq!(
+                Value::from(rendered.text.as_str()),
+                row["text"],
+                "{}",
+                row["id"]
+            );
+            let tokens = tokenizer.encode(&rendered).unwrap();
             assert_eq!(tokens.ids, ids(&row["input_ids"]), "{}", row["id"]);
-            assert_eq!(tokenizer.decode(&tokens.ids, true), text);
+            assert_eq!(tokenizer.decode(&tokens.ids, true), rendered.text);
         }
     }
     for row in lines("harmony/encode_goldens.jsonl") {
         let text = row["text"].as_str().unwrap();
-        let tokens = tokenizer.encode_with_ends(text).unwrap();
+        let rendered = Rendered::read(text.to_owned(), tokenizer.control());
+        let tokens = tokenizer.encode(&rendered).unwrap();
         assert_eq!(tokens.ids, ids(&row["ids"]), "{text:?}");
         assert_eq!(tokenizer.decode(&tokens.ids, true), text);
     }
@@ -54,16 +63,27 @@ fn reference_conversations() {
 
 #[test]
 fn conversations_that_are_refused() {
+    let tokenizer = tiny_tokenizer();
     for row in lines("harmony/harmony_errors.jsonl") {
         let conversation = conversation(&row);
         for renderer in renderers() {
             let error = renderer
-                .render(&conversation, &RenderOptions::default())
+                .render(
+                    &conversation,
+                    &RenderOptions::default(),
+                    tokenizer.control(),
+                )
                 .unwrap_err();
-            let expected = row["error"].as_str().unwrap();
+            // Markers in a text are refused before the template sees them.
+            let expected = match row["id"].as_str() {
+                Some("e01_channel_tag_in_content") => {
+                    "message 2 (assistant): the text holds <|channel|>"
+                }
+                _ => row["error"].as_str().unwrap(),
+            };
             let found = format!("{error:#}");
             assert!(
-                renderer.is_native() || found.contains(expected),
+                renderer.is_built_in() || found.contains(expected),
                 "{}: {found}",
                 row["id"]
             );
@@ -79,14 +99,12 @@ fn tiny_conversations() {
     assert_eq!((inputs.len(), expected.len()), (8, 8));
     for renderer in renderers() {
         for (row, expected) in inputs.iter().zip(&expected) {
-            let text = renderer
-                .render(&conversation(row), &options(expected))
+            let rendered = renderer
+                .render(&conversation(row), &options(expected), tokenizer.control())
                 .unwrap();
-            assert_eq!(Value::from(text.as_str()), expected["text"]);
-            assert_eq!(
-                tokenizer.encode(&text).unwrap(),
-                ids(&expected["input_ids"])
-            );
+            assert_eq!(Value::from(rendered.text.as_str()), expected["text"]);
+            let tokens = tokenizer.encode(&rendered).unwrap();
+            assert_eq!(tokens.ids, ids(&expected["input_ids"]));
         }
     }
     assert_eq!(tokenizer.bos(), Some(740));
@@ -94,7 +112,7 @@ fn tiny_conversations() {
     assert_eq!(tokenizer.eos(), [742, 741]);
     assert_eq!(tokenizer.stop_ids(), [742, 741, 748]);
     let loaded = ChatTemplate::load(&golden("tiny/model_bf16"), Default::default()).unwrap();
-    assert!(loaded.is_native());
+    assert!(loaded.is_built_in() && !loaded.is_harmony());
 }
 
 fn schemas() -> Vec<Value> {
@@ -124,6 +142,7 @@ fn schemas() -> Vec<Value> {
 #[test]
 fn tools_are_written_alike_by_both_renderers() {
     let Some(template) = jinja() else { return };
+    let tokenizer = tiny_tokenizer();
     let schemas = schemas();
     let all: Map<_, _> = schemas
         .iter()
@@ -134,10 +153,12 @@ fn tools_are_written_alike_by_both_renderers() {
         json!({"type": "function", "function": {"name": "f", "description": "d é",
             "parameters": {"type": "object", "properties": properties, "required": ["p0", "p3"]}}})
     };
-    let mut sets = vec![vec![
-        tool(json!(all)),
-        tool(json!({"items": {"type": "string"}})),
-    ]];
+    let bare = |function: Value| vec![json!({"type": "function", "function": function})];
+    let mut sets = vec![
+        bare(json!({"name": "f"})),
+        bare(json!({"name": "f", "description": null, "parameters": null})),
+        vec![tool(json!(all)), tool(json!({"items": {"type": "string"}}))],
+    ];
     sets.extend(
         schemas
             .iter()
@@ -149,19 +170,20 @@ fn tools_are_written_alike_by_both_renderers() {
             tools,
             ..Conversation::default()
         };
-        let options = RenderOptions::default();
-        assert_eq!(
-            ChatTemplate::native()
-                .render(&conversation, &options)
-                .unwrap(),
-            template.render(&conversation, &options).unwrap()
-        );
+        let render = |template: &ChatTemplate| {
+            let options = RenderOptions::default();
+            template
+                .render(&conversation, &options, tokenizer.control())
+                .unwrap()
+        };
+        assert_eq!(render(&ChatTemplate::native()), render(&template));
     }
 }
 
 #[test]
 fn odd_conversations_are_written_alike_by_both_renderers() {
     let Some(template) = jinja() else { return };
+    let tokenizer = tiny_tokenizer();
     let cases = [
         json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "assistant", "content": "c"}]),
         json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "thinking": "t"}, {"role": "user", "content": "c"}]),
@@ -186,12 +208,40 @@ fn odd_conversations_are_written_alike_by_both_renderers() {
                 system: Some("s".to_owned()),
                 ..RenderOptions::default()
             };
-            let native = ChatTemplate::native().render(&conversation, &options);
-            match (native, template.render(&conversation, &options)) {
+            let render = |template: &ChatTemplate| {
+                template.render(&conversation, &options, tokenizer.control())
+            };
+            match (render(&ChatTemplate::native()), render(&template)) {
                 (Ok(native), Ok(jinja)) => assert_eq!(native, jinja),
                 (Err(_), Err(_)) => {}
                 (native, jinja) => panic!("{messages}: {native:?} against {jinja:?}"),
             }
+        }
+    }
+}
+
+/// For training, and with the prompt that goes on from there.
+#[test]
+fn conversations_of_openai_harmony() {
+    let tokenizer = tokenizer();
+    let renderer = ChatTemplate::harmony();
+    let mut rows = lines("harmony/openai_harmony.jsonl");
+    rows.extend(lines("harmony/openai_harmony_more.jsonl"));
+    assert_eq!(rows.len(), 25 + 73);
+    for row in &rows {
+        for (add_generation_prompt, way) in [(false, "training"), (true, "completion")] {
+            let options = RenderOptions {
+                add_generation_prompt,
+                ..options(row)
+            };
+            let rendered = renderer
+                .render(&conversation(row), &options, tokenizer.control())
+                .unwrap();
+            let tokens = tokenizer.encode(&rendered).unwrap();
+            let text = &row[&format!("{way}_text")];
+            assert_eq!(rendered.text.as_str(), text, "{} {way}", row["id"]);
+            let expected = ids(&row[&format!("{way}_ids")]);
+            assert_eq!(tokens.ids, expected, "{} {way}", row["id"]);
         }
     }
 }

@@ -152,6 +152,7 @@ fn text() -> impl Strategy<Value = String> {
     let plain = || select(&PIECES[..]).prop_map(str::to_owned);
     let piece =
         prop_oneof![3 => plain(), 2 => select(&MARKERS[..]).prop_map(str::to_owned), 1 => ".{0,6}"];
+    let piece = prop_oneof![5 => piece, 1 => select(CONTROL.as_slice())];
     let joined = |pieces: Vec<String>| pieces.concat();
     prop_oneof![4 => vec(plain(), 0..6).prop_map(joined), 1 => vec(piece, 0..8).prop_map(joined)]
 }
@@ -223,7 +224,27 @@ fn row() -> impl Strategy<Value = String> {
     })
 }
 
-fn encoder(scales: &str, train_header: TrainHeader, keep_thinking: bool) -> Encoder {
+/// A template that writes harmony, and cannot tell what was typed.
+const TEMPLATE: &str = "<|start|>system<|message|>{{ model_identity|default('I') }}<|end|>\
+    {%- for m in messages -%}{%- if m.role == 'assistant' -%}\
+    {%- if m.thinking -%}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{%- endif -%}\
+    {%- if m.tool_calls -%}{%- set call = m.tool_calls[0].function -%}\
+    <|start|>assistant to=functions.{{ call.name }}<|channel|>commentary json<|message|>{{ call.arguments|tojson }}<|call|>\
+    {%- else -%}<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|>{%- endif -%}\
+    {%- elif m.role == 'tool' -%}<|start|>functions.f to=assistant<|channel|>commentary<|message|>{{ m.content|tojson }}<|end|>\
+    {%- else -%}<|start|>{{ 'developer' if m.role == 'system' else m.role }}<|message|>{{ m.content }}<|end|>{%- endif -%}\
+    {%- endfor -%}{%- if add_generation_prompt -%}<|start|>assistant{%- endif -%}";
+
+fn jinja() -> ChatTemplate {
+    ChatTemplate::jinja(TEMPLATE.to_owned(), "a test's template", &Value::Null).unwrap()
+}
+
+fn encoder(
+    template: ChatTemplate,
+    scales: &str,
+    train_header: TrainHeader,
+    keep_thinking: bool,
+) -> Encoder {
     let options = EncodeOptions {
         train_header,
         train_stop: TrainStop::Return,
@@ -234,16 +255,28 @@ fn encoder(scales: &str, train_header: TrainHeader, keep_thinking: bool) -> Enco
         },
         ..EncodeOptions::default()
     };
-    let template = ChatTemplate::native();
     Encoder::new(tiny_tokenizer(), template, chain("", scales), options).unwrap()
 }
 
 static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+    let (native, harmony) = (ChatTemplate::native, ChatTemplate::harmony);
     vec![
-        encoder("default", TrainHeader::Channel, false),
-        encoder("react+ignore_empty_think", TrainHeader::None, true),
-        encoder("last_round+hermes", TrainHeader::Full, false),
-        encoder("all+ignore_think_prefix", TrainHeader::Channel, true),
+        encoder(native(), "default", TrainHeader::Channel, false),
+        encoder(
+            native(),
+            "react+ignore_empty_think",
+            TrainHeader::None,
+            true,
+        ),
+        encoder(native(), "last_round+hermes", TrainHeader::Full, false),
+        encoder(
+            harmony(),
+            "all+ignore_think_prefix",
+            TrainHeader::Channel,
+            true,
+        ),
+        encoder(harmony(), "default", TrainHeader::Channel, false),
+        encoder(jinja(), "default", TrainHeader::Channel, false),
     ]
 });
 /// Encoders whose scales do not look at how reasoning is spelled.
@@ -256,6 +289,12 @@ static PLAIN: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
 });
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
     LazyLock::new(|| FORMATS.iter().map(|name| format(name)).collect());
+/// Every control token of the tokenizer, as somebody could type it.
+static CONTROL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let tokenizer = tiny_tokenizer();
+    let tokens = tokenizer.control().tokens().iter();
+    tokens.map(|(text, _)| text.clone()).collect()
+});
 static SCALES: LazyLock<Vec<String>> = LazyLock::new(|| {
     apus_plugins::link();
     invariants::scales()
@@ -265,7 +304,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_row_in_any_format(row in row(), which in 0..4usize) {
+    fn any_row_in_any_format(row in row(), which in 0..6usize) {
         for format in ALL.iter() {
             invariants::row(&row, format.as_ref(), &ENCODERS[which]);
         }
@@ -305,6 +344,96 @@ fn all_scales_are_tried() {
         assert!(SCALES.iter().any(|known| known == name), "{name}");
     }
     assert!(!SCALES.iter().any(|known| known == "all" || known == "json"));
+}
+
+/// Every control token in every place that a row has for text: with a built-in renderer it is text, a
+/// template's row is refused by name. No id of a token that was typed comes out, nor a label.
+#[test]
+fn a_typed_control_token_is_text_or_refused() {
+    let texts = |text: &str| {
+        let user = serde_json::json!({"role": "user", "content": text});
+        let say = |text: &str| serde_json::json!({"role": "assistant", "content": text});
+        let call = |name: &str, arguments: Value| {
+            serde_json::json!({"role": "assistant",
+                "tool_calls": [{"name": name, "arguments": arguments}]})
+        };
+        let result = |content: Value| serde_json::json!({"role": "tool", "content": content});
+        let tool = |name: &str, description: &str, parameters: Value| {
+            serde_json::json!({"type": "function", "function":
+                {"name": name, "description": description, "parameters": parameters}})
+        };
+        let object = |key: &str, said: &str| {
+            serde_json::json!({"type": "object", "properties":
+                {key: {"type": "string", "description": said, "enum": [said], "default": said}}})
+        };
+        let q = serde_json::json!({"role": "user", "content": "q"});
+        let f = || call("f", serde_json::json!({}));
+        [
+            serde_json::json!({"messages": [user, say("a")]}),
+            serde_json::json!({"messages": [q, say(text)]}),
+            serde_json::json!({"messages": [q, say(text), q, say("a")]}),
+            serde_json::json!({"messages": [{"role": "system", "content": text}, q, say("a")]}),
+            serde_json::json!({"messages": [{"role": "developer", "content": text}, q, say("a")]}),
+            serde_json::json!({"messages": [q, {"role": "assistant", "content": "a", "thinking": text}]}),
+            serde_json::json!({"messages": [q, say(&format!("<think>{text}</think>a"))]}),
+            serde_json::json!({"messages": [q, call("f", serde_json::json!({"x": text})), result("r".into()), say("a")]}),
+            serde_json::json!({"messages": [q, call("f", serde_json::json!({text: [text]}))]}),
+            serde_json::json!({"messages": [q, f(), result(text.into()), say("a")]}),
+            serde_json::json!({"messages": [q, f(), result(serde_json::json!({text: [text]})), say("a")]}),
+            serde_json::json!({"messages": [q, say("a")], "tools": [tool(text, "d", object("x", "d"))]}),
+            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", text, object("x", "d"))]}),
+            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", "d", object("x", text))]}),
+            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", "d", object(text, "d"))]}),
+            serde_json::json!({"messages": [q, say("a")], "chat_template_kwargs": {"model_identity": text}}),
+            serde_json::json!({"query": text, "response": "a"}),
+            serde_json::json!({"query": "q", "response": text}),
+            serde_json::json!({"query": "q", "response": "a", "history": [[text, text]]}),
+            serde_json::json!({"instruction": text, "input": text, "output": text}),
+            serde_json::json!({"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}]}),
+            serde_json::json!({"text": text}),
+        ]
+    };
+    for token in CONTROL.iter() {
+        for row in texts(token)
+            .iter()
+            .chain(&texts(&format!("see {token} here")))
+        {
+            let formats = ALL
+                .iter()
+                .map(|format| format.convert_text(&row.to_string()));
+            let samples: Vec<_> = formats.flat_map(Result::unwrap_or_default).collect();
+            assert!(!samples.is_empty(), "{row}");
+            for (sample, encoder) in samples
+                .iter()
+                .flat_map(|s| ENCODERS.iter().map(move |e| (s, e)))
+            {
+                match encoder.encode_noting(sample) {
+                    Ok((encoded, noted)) => {
+                        assert!(encoder.template().is_built_in(), "{row}");
+                        let text = encoder.tokenizer().decode(&encoded.input_ids, true);
+                        assert!(
+                            text.contains(token.as_str()) || noted.left_out + noted.dropped == 1,
+                            "{row}"
+                        );
+                    }
+                    Err(error) if encoder.template().is_built_in() => panic!("{row}: {error:#}"),
+                    Err(error) => {
+                        let said = format!("{error:#}");
+                        assert!(
+                            said.contains(token.as_str()) && said.contains("--template_backend"),
+                            "{said}"
+                        );
+                    }
+                }
+            }
+            for (format, encoder) in ALL
+                .iter()
+                .flat_map(|f| ENCODERS.iter().map(move |e| (f, e)))
+            {
+                invariants::row(&row.to_string(), format.as_ref(), encoder);
+            }
+        }
+    }
 }
 
 /// Generated rows are not so broken that they show nothing.

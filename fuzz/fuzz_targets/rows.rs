@@ -17,8 +17,12 @@ static FORMATS: LazyLock<Vec<Box<dyn DatasetFormat>>> = LazyLock::new(|| {
     all.into_iter().map(build).collect()
 });
 
-static ENCODER: LazyLock<Encoder> = LazyLock::new(|| {
+static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
     apus_plugins::link();
+    [ChatTemplate::native(), ChatTemplate::harmony()].map(encoder)
+});
+
+fn encoder(template: ChatTemplate) -> Encoder {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/tiny/model_bf16");
     let scales = ["react", "ignore_empty_think"].map(|name| {
         let scale: Box<dyn LossScale> = registry::build(&Spec::named(name)).unwrap();
@@ -26,15 +30,17 @@ static ENCODER: LazyLock<Encoder> = LazyLock::new(|| {
     });
     Encoder::new(
         Arc::new(Tokenizer::load(&tiny).unwrap()),
-        ChatTemplate::native(),
+        template,
         Chain::new(scales.into()).unwrap(),
         EncodeOptions::default(),
     )
     .unwrap()
-});
+}
 
 fuzz_target!(|text: &str| {
     for format in FORMATS.iter() {
-        invariants::row(text, format.as_ref(), &ENCODER);
+        for encoder in ENCODERS.iter() {
+            invariants::row(text, format.as_ref(), encoder);
+        }
     }
 });

@@ -6,6 +6,7 @@
 use super::{
     frame::{TrainHeader, TrainStop},
     harmony::{self, END, Span},
+    rendered::Rendered,
     slot::{self, Slot},
     turns::Prepared,
     weighted::Weighted,
@@ -30,21 +31,22 @@ pub struct Aligned {
 /// # Errors
 /// Rendered text that is no harmony, or that does not hold the conversation's texts as they are.
 pub fn align(
-    rendered: &str,
+    rendered: &Rendered,
     prepared: &Prepared,
     base: Base,
     (header, stop): (TrainHeader, TrainStop),
 ) -> Result<Aligned> {
-    let spans = harmony::parse(rendered).context("the chat template's text is not harmony")?;
+    let spans = harmony::parse_rendered(rendered);
+    let spans = spans.context("the chat template's text is not harmony")?;
     // Whoever trains everything learns the text as it stands.
     let (weight, header, stop) = match base {
         Base::All => (1.0, TrainHeader::Full, TrainStop::End),
         _ => (0.0, header, stop),
     };
     let mut aligner = Aligner {
-        rendered,
+        rendered: &rendered.text,
         aligned: Aligned {
-            weights: vec![weight; rendered.len()],
+            weights: vec![weight; rendered.text.len()],
             returns: Vec::new(),
             left_out: 0,
         },
@@ -132,7 +134,10 @@ impl<'a> Aligner<'a> {
             self.fill(span.opening.start..span.closing.end, 0.0);
             return Ok(());
         }
-        if !content.text.is_empty() {
+        if prepared.conversation.messages[index].role == "tool" {
+            // One renderer writes a result as JSON, the other as it is; it has one weight in any case.
+            self.fill(span.body.clone(), content.open);
+        } else if !content.text.is_empty() {
             self.body(span, content, index)?;
         }
         if self.header == TrainHeader::Full {

@@ -5,6 +5,7 @@ use super::{
     frame::{TrainHeader, TrainStop},
     harmony::RETURN,
     reasoning::Reasoning,
+    rendered::Rendered,
     scale::Chain,
     template::{ChatTemplate, RenderOptions, is_system},
     tokenizer::{Tokenizer, Tokens},
@@ -191,12 +192,21 @@ impl Encoder {
             add_generation_prompt: true,
             ..self.options.render.of(conversation)?.into_owned()
         };
-        let text = self.template.render(&prepared.conversation, &options)?;
-        let ids = self.tokenizer.encode(&text)?;
-        Ok((text, ids))
+        let rendered = self.render(&prepared.conversation, &options)?;
+        let tokens = self.tokenizer.encode(&rendered)?;
+        Ok((rendered.text, tokens.ids))
     }
 
-    fn prepare(&self, conversation: &Conversation) -> Result<Prepared> {
+    pub(crate) fn render(
+        &self,
+        conversation: &Conversation,
+        options: &RenderOptions,
+    ) -> Result<Rendered> {
+        let control = self.tokenizer.control();
+        self.template.render(conversation, options, control)
+    }
+
+    pub(crate) fn prepare(&self, conversation: &Conversation) -> Result<Prepared> {
         let has_system = conversation.messages.first().is_some_and(is_system);
         let think = self.options.think_to_analysis;
         match &self.options.render.system {
@@ -219,14 +229,16 @@ impl Encoder {
         );
         let prepared = self.prepare(conversation)?;
         let options = self.options.render.of(conversation)?;
-        let text = self.template.render(&prepared.conversation, &options)?;
+        let rendered = self.render(&prepared.conversation, &options)?;
         let switches = (self.options.train_header, self.options.train_stop);
-        let aligned = align(&text, &prepared, self.scales.base(), switches)?;
+        let aligned = align(&rendered, &prepared, self.scales.base(), switches)?;
         let reasoning = Reasoning {
             moved: prepared.moved_thinking.into(),
-            left_out: (aligned.left_out > 0).into(),
+            left_out: (aligned.left_out > 0 && !self.template.is_harmony()).into(),
+            dropped: (aligned.left_out > 0 && self.template.is_harmony()).into(),
+            tools: (!conversation.tools.is_empty() && !self.template.is_harmony()).into(),
         };
-        let tokens = self.tokenizer.encode_with_ends(&text)?;
+        let tokens = self.tokenizer.encode(&rendered)?;
         let (labels, weights) = self.labels(&tokens, &aligned)?;
         let encoded = Encoded {
             input_ids: tokens.ids,

@@ -1,30 +1,55 @@
 //! The model's own chat template, rendered with the semantics of transformers'
 //! `apply_chat_template` (`transformers.utils.chat_template_utils`).
+//!
+//! A template is a program that came with a model, so it has a budget of steps and bytes: what it may
+//! spend grows with the conversation that it is given, and one that wants more ends with an error.
 
 use super::json::{Style, dumps_with};
 use anyhow::{Context, Result, anyhow};
 use chrono::{NaiveDate, NaiveTime};
 use minijinja::{
-    Environment, Error, ErrorKind, Value,
+    Environment, Error, ErrorKind, State, Value,
     syntax::SyntaxConfig,
-    value::{Kwargs, Serde},
+    value::{Kwargs, Serde, ValueKind},
 };
 use serde_json::Map;
 use std::fmt::Write;
 
 const NAME: &str = "chat_template";
+/// What any template may spend: instructions, or 64 bytes each.
+const BASE: u64 = 1 << 20;
+/// What it may spend besides for each byte of what it is given, which it may go through many times.
+const PER_BYTE: u64 = 4;
+/// And for each pair of messages, since templates look for later messages at each message.
+const PER_PAIR: u64 = 32;
+/// Bytes that cost as much as an instruction.
+const BYTES: u64 = 64;
+/// Levels of a value that is written as JSON.
+const DEEPEST: usize = 128;
+/// The widest indentation of JSON.
+const WIDEST: usize = 1 << 16;
+
+/// A template that wanted more than its budget: a mistake of the template, not of the row that it was
+/// given.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} used up its budget of steps and memory, which is far more than a chat template needs: it may be \
+     broken or hostile; use another one, or --template_backend native or harmony, which need none"
+)]
+pub struct OverBudget(String);
 
 /// A compiled template.
 pub struct Jinja {
     environment: Environment<'static>,
+    name: String,
 }
 
 impl Jinja {
-    /// Compiles a template.
+    /// Compiles a template; `name` is what errors call it.
     ///
     /// # Errors
     /// A syntax error, with its line.
-    pub fn new(source: String) -> Result<Self> {
+    pub fn new(source: String, name: &str) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -39,17 +64,22 @@ impl Jinja {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment
             .add_template_owned(NAME, source)
-            .map_err(|error| explain(&error))?;
-        Ok(Self { environment })
+            .map_err(|error| explain(&error))
+            .with_context(|| name.to_owned())?;
+        Ok(Self {
+            environment,
+            name: name.to_owned(),
+        })
     }
 
     /// Renders with these variables; `strftime_now` formats midnight of `date`.
     ///
     /// # Errors
-    /// What the template itself raises, or a value it cannot use, with the template's line.
+    /// What the template itself raises, or a value it cannot use, with the template's line;
+    /// [`OverBudget`].
     pub fn render(
         &self,
-        variables: Map<String, serde_json::Value>,
+        variables: &Map<String, serde_json::Value>,
         date: NaiveDate,
     ) -> Result<String> {
         let strftime_now = move |format: &str| -> Result<String, Error> {
@@ -63,23 +93,63 @@ impl Jinja {
         };
         let context = minijinja::context! {
             strftime_now => Value::from_function(strftime_now),
-            ..Serde(&variables)
+            ..Serde(variables)
         };
-        self.environment
-            .get_template(NAME)
+        // A copy shares everything but the budget.
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(budget(variables)));
+        let template = environment.get_template(NAME);
+        template
             .and_then(|template| template.render(context))
-            .map_err(|error| explain(&error))
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &Error) -> anyhow::Error {
+        let error = deepest(error);
+        match error.kind() {
+            ErrorKind::OutOfFuel => OverBudget(self.name.clone()).into(),
+            _ => explain(error),
+        }
     }
 }
 
-/// What the template said, without the layers of macros around it.
-fn explain(error: &Error) -> anyhow::Error {
+/// What a template may spend on these variables.
+fn budget(variables: &Map<String, serde_json::Value>) -> u64 {
+    let messages = variables.get("messages").and_then(|m| m.as_array());
+    let messages = messages.map_or(0, Vec::len) as u64;
+    let bytes: u64 = variables.values().map(size).sum();
+    BASE + PER_BYTE * bytes + PER_PAIR * messages * messages
+}
+
+/// Bytes of text, and as much for each value as a short one has.
+fn size(value: &serde_json::Value) -> u64 {
+    const VALUE: u64 = 16;
+    VALUE
+        + match value {
+            serde_json::Value::String(text) => text.len() as u64,
+            serde_json::Value::Array(items) => items.iter().map(size).sum(),
+            serde_json::Value::Object(fields) => {
+                let one = |(key, value): (&String, _)| key.len() as u64 + size(value);
+                fields.iter().map(one).sum()
+            }
+            _ => 0,
+        }
+}
+
+/// The error itself, without the layers of macros around it.
+fn deepest(error: &Error) -> &Error {
     let mut deepest = error;
     while let Some(inner) =
         std::error::Error::source(deepest).and_then(|e| e.downcast_ref::<Error>())
     {
         deepest = inner;
     }
+    deepest
+}
+
+/// What the template said.
+fn explain(error: &Error) -> anyhow::Error {
+    let deepest = deepest(error);
     let message = match deepest.detail() {
         Some(detail) => detail.to_owned(),
         None => deepest.kind().to_string(),
@@ -94,16 +164,12 @@ fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let invalid = |detail: String| Error::new(ErrorKind::InvalidOperation, detail);
-    if value.is_undefined() {
-        return Err(invalid("tojson: the value is undefined".to_owned()));
-    }
-    let value = serde_json::to_value(value).map_err(|error| invalid(format!("tojson: {error}")))?;
+fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent = options.get::<Option<Value>>("indent")?;
     let indent = indent.filter(|indent| !indent.is_none() && !indent.is_undefined());
     let indent = indent.map(|indent| match usize::try_from(indent.clone()) {
-        Ok(width) => " ".repeat(width),
+        // More than the whole budget could pay for needs no exact width.
+        Ok(width) => " ".repeat(width.min(WIDEST)),
         Err(_) => indent.to_string(),
     });
     let mut style = Style::new(indent);
@@ -115,7 +181,64 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         .unwrap_or(false);
     style.sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
+    let mut walk = Walk::default();
+    let value = walk.json(state, value, 0)?;
+    let indent = style.indent.as_ref().map_or(0, String::len) * walk.deepest;
+    let around = indent + style.item.len() + style.key.len();
+    state.consume_fuel(walk.values.saturating_mul(around as u64) / BYTES)?;
     Ok(dumps_with(&value, &style))
+}
+
+/// What was met in a value on the way to JSON.
+#[derive(Default)]
+struct Walk {
+    values: u64,
+    deepest: usize,
+}
+
+impl Walk {
+    /// The value as JSON, paid for piece by piece: a list can hold one other list a thousand times.
+    fn json(
+        &mut self,
+        state: &State,
+        value: &Value,
+        depth: usize,
+    ) -> Result<serde_json::Value, Error> {
+        let invalid = |detail: String| Error::new(ErrorKind::InvalidOperation, detail);
+        self.values += 1;
+        self.deepest = self.deepest.max(depth);
+        if depth > DEEPEST {
+            return Err(invalid(format!("tojson: more than {DEEPEST} levels")));
+        }
+        state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / BYTES)?;
+        Ok(match value.kind() {
+            ValueKind::Undefined => {
+                return Err(invalid("tojson: the value is undefined".to_owned()));
+            }
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter()?;
+                let items = items.map(|item| self.json(state, &item, depth + 1));
+                serde_json::Value::Array(items.collect::<Result<_, _>>()?)
+            }
+            ValueKind::Map => {
+                let mut fields = Map::new();
+                for key in value.try_iter()? {
+                    let field = self.json(state, &value.get_item(&key)?, depth + 1)?;
+                    let name = match key.kind() {
+                        ValueKind::Bool => key.is_true().to_string(),
+                        ValueKind::None => "null".to_owned(),
+                        _ => key.to_string(),
+                    };
+                    state.consume_fuel(name.len() as u64 / BYTES)?;
+                    fields.insert(name, field);
+                }
+                serde_json::Value::Object(fields)
+            }
+            _ => {
+                serde_json::to_value(value).map_err(|error| invalid(format!("tojson: {error}")))?
+            }
+        })
+    }
 }
 
 fn separators(value: Option<Value>) -> Result<Option<(String, String)>, Error> {
@@ -132,15 +255,12 @@ fn separators(value: Option<Value>) -> Result<Option<(String, String)>, Error> {
     }
 }
 
-/// The template of a model folder's files: the text of chat_template.jinja, or `chat_template` of
-/// tokenizer_config.json (text, or a list of named templates of which `default` is taken).
+/// `chat_template` of tokenizer_config.json: text, or a list of named templates of which `default` is
+/// taken.
 ///
 /// # Errors
 /// A `chat_template` that is neither.
-pub fn source(file: Option<String>, config: &serde_json::Value) -> Result<Option<String>> {
-    if file.is_some() {
-        return Ok(file);
-    }
+pub fn source(config: &serde_json::Value) -> Result<Option<String>> {
     match config.get("chat_template") {
         None | Some(serde_json::Value::Null) => Ok(None),
         Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
@@ -166,7 +286,7 @@ mod tests {
             panic!("variables are an object")
         };
         let date = NaiveDate::from_ymd_opt(2025, 8, 5).unwrap();
-        Jinja::new(source.to_owned())?.render(variables, date)
+        Jinja::new(source.to_owned(), "a test's template")?.render(&variables, date)
     }
 
     #[test]
@@ -200,6 +320,6 @@ mod tests {
     fn errors_carry_the_message_and_the_line() {
         let error = render("\n{{ raise_exception('no ' + x) }}", json!({"x": "way"})).unwrap_err();
         assert_eq!(format!("{error:#}"), "chat template, line 2: no way");
-        assert!(Jinja::new("{% if %}".to_owned()).is_err());
+        assert!(Jinja::new("{% if %}".to_owned(), "t").is_err());
     }
 }

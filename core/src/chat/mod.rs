@@ -7,6 +7,7 @@
 
 pub mod align;
 mod call;
+pub mod control;
 pub mod encode;
 pub mod frame;
 pub mod harmony;
@@ -15,6 +16,7 @@ mod join;
 pub mod json;
 pub mod preview;
 pub mod reasoning;
+pub mod rendered;
 pub mod scale;
 mod slot;
 pub mod split;
@@ -27,6 +29,7 @@ mod words;
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};
 pub use reasoning::Reasoning;
+pub use rendered::Rendered;
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};
 pub use tokenizer::Tokenizer;

@@ -1,21 +1,29 @@
-//! What was done to the reasoning of rows on their way to tokens, so that it can be said.
+//! What was done to rows on their way to tokens, so that it can be said.
 
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
-/// Rows whose reasoning is not where it stands in the dataset.
+/// Rows whose reasoning is not where it stands in the dataset, and rows that servers prompt otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reasoning {
     /// Rows in which a `<think>` block was moved to the analysis channel.
     pub moved: usize,
     /// Rows in which the reasoning of earlier turns was left out.
     pub left_out: usize,
+    /// Rows in which reasoning was left out as openai-harmony leaves it out.
+    #[serde(default)]
+    pub dropped: usize,
+    /// Rows with tools, written as the model's chat template writes them.
+    #[serde(default)]
+    pub tools: usize,
 }
 
 impl AddAssign for Reasoning {
     fn add_assign(&mut self, other: Self) {
         self.moved += other.moved;
         self.left_out += other.left_out;
+        self.dropped += other.dropped;
+        self.tools += other.tools;
     }
 }
 
@@ -29,7 +37,51 @@ impl Reasoning {
                      (--think_to_analysis false leaves it where it is)";
         let left_out = "reasoning in earlier turns was left out, as the model's template does \
                         (--keep_thinking true keeps it)";
-        let notes = [said(self.moved, moved), said(self.left_out, left_out)];
+        let dropped = "reasoning before the first final answer was left out, as openai-harmony does; it is \
+                       not trained (--keep_thinking true keeps all reasoning)";
+        let notes = [
+            said(self.moved, moved),
+            said(self.left_out, left_out),
+            said(self.dropped, dropped),
+        ];
         notes.into_iter().flatten().collect()
+    }
+
+    /// A line that should not go unnoticed.
+    pub fn warning(self) -> Option<String> {
+        (self.tools > 0).then(|| {
+            format!(
+                "{} with tools: definitions and results are written as the model's chat template writes \
+                 them. Servers built on openai-harmony, vLLM among them, send other tokens: for those, \
+                 train with --template_backend harmony (docs/gpt-oss-20b.md)",
+                match self.tools {
+                    1 => "1 row".to_owned(),
+                    rows => format!("{rows} rows"),
+                }
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_are_warned_of() {
+        assert_eq!(Reasoning::default().warning(), None);
+        let mut all = Reasoning {
+            tools: 1,
+            ..Reasoning::default()
+        };
+        assert!(
+            all.warning()
+                .is_some_and(|line| line.starts_with("1 row with tools"))
+        );
+        all += all;
+        assert!(
+            all.warning()
+                .is_some_and(|line| line.starts_with("2 rows with tools"))
+        );
     }
 }

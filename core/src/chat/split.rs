@@ -41,10 +41,9 @@ pub enum Piece {
 /// # Errors
 /// Markers in places where they would break the message apart.
 pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>) -> Result<Split> {
-    if content.text.contains(CHANNEL) && content.text.contains(MESSAGE) {
+    if is_harmony(&content.text) {
         return by_markers(&content).map(Split::ByHand);
     }
-    refuse_markers(&content.text)?;
     let Some((inner, rest)) = think_block(&content.text).filter(|_| think_to_analysis) else {
         return Ok(Split::Whole(content));
     };
@@ -56,6 +55,16 @@ pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>)
          block is text of the answer)"
     );
     Ok(Split::Thought(content.slice(inner), content.slice(rest)))
+}
+
+/// Whether content is harmony written by hand: it begins as an assistant's message does, and has a body.
+/// Markers anywhere else are text that somebody typed.
+fn is_harmony(text: &str) -> bool {
+    let begins = [START, CHANNEL, "to="];
+    let trimmed = text.trim_start();
+    begins.iter().any(|begin| trimmed.starts_with(begin))
+        && text.contains(CHANNEL)
+        && text.contains(MESSAGE)
 }
 
 /// Where the reasoning of a leading `<think>..</think>` stands, and the answer after it, both
@@ -100,7 +109,6 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
         }
         let own = span.body.start - prefix.len()..span.body.end - prefix.len();
         let header = &span.header;
-        refuse_markers(&text[own.clone()])?;
         let body = content.slice(own);
         let channel = header.channel.as_deref();
         pieces.push(match (header.role.as_str(), &header.recipient, channel) {
@@ -137,15 +145,4 @@ fn call(tool: &str, body: Weighted) -> Result<(ToolCall, Weighted)> {
         arguments,
     };
     Ok((call, Weighted::uniform(&text, body.close)))
-}
-
-/// Refuses text in which a marker of harmony's would open or close a message.
-///
-/// # Errors
-/// The marker that was found.
-pub fn refuse_markers(text: &str) -> Result<()> {
-    if let Some(marker) = harmony::find_marker(text) {
-        bail!("the text holds harmony's marker {marker}, which would break the message apart");
-    }
-    Ok(())
 }

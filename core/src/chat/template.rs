@@ -1,15 +1,17 @@
-//! Conversations to text: by the model's template if it has one, by the built-in renderer if not.
+//! Conversations to text: by the model's template, or by one of the built-in renderers.
 
 use super::{
-    harmony,
-    jinja::{self, Jinja},
+    control::TokenSet,
+    harmony::{native, openai},
+    jinja::{self, Jinja, OverBudget},
+    rendered::Rendered,
     turns::COMMENTARY,
 };
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use chrono::NaiveDate;
 use serde_json::{Map, Value, json};
-use std::{borrow::Cow, fs, path::Path};
+use std::{borrow::Cow, fs, io::Read, path::Path};
 
 /// The variable of a conversation that is the day on which it was.
 const DATE: &str = "current_date";
@@ -17,13 +19,15 @@ const DATE: &str = "current_date";
 /// Which renderer to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Renderer {
-    /// The model's template if it has one, else the built-in renderer.
+    /// The model's template if it has one, else [`Renderer::Native`].
     #[default]
     Auto,
     /// The model's template; an error if there is none.
     Jinja,
-    /// The built-in harmony renderer.
+    /// The built-in renderer that writes what the template of gpt-oss does.
     Native,
+    /// The built-in renderer that writes what openai-harmony does.
+    Harmony,
 }
 
 /// What a conversation does not say itself.
@@ -69,7 +73,7 @@ impl RenderOptions {
     }
 
     /// The variables for the template: these options, overridden by the conversation's own.
-    pub(crate) fn variables(&self, conversation: &Conversation) -> Map<String, Value> {
+    pub(crate) fn variables(&self, conversation: &Conversation) -> Variables {
         let mut variables = Map::new();
         for (name, value) in [
             ("reasoning_effort", &self.reasoning_effort),
@@ -80,7 +84,7 @@ impl RenderOptions {
             }
         }
         variables.extend(conversation.template_kwargs.clone());
-        variables
+        Variables(variables)
     }
 
     /// The conversation's messages, with [`system`](Self::system) in front if they have none.
@@ -98,25 +102,67 @@ impl RenderOptions {
     }
 }
 
+/// Variables for a template.
+pub(crate) struct Variables(Map<String, Value>);
+
+impl Variables {
+    /// One that has to be text, if it is there.
+    pub fn text(&self, name: &str) -> Result<Option<&str>> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => bail!("`{name}` must be text, found {other}"),
+        }
+    }
+
+    /// Whether it is there and counts as true in Python.
+    pub fn truthy(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(truthy)
+    }
+}
+
+/// Python's truth of a value.
+pub(crate) fn truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
 pub(crate) fn is_system(message: &Message) -> bool {
     message.role == "system" || message.role == "developer"
 }
 
-/// A model's chat template.
+/// What writes conversations as text.
 pub struct ChatTemplate {
-    jinja: Option<Jinja>,
+    engine: Engine,
     /// Names of special tokens, which transformers gives to templates.
     tokens: Map<String, Value>,
 }
 
+enum Engine {
+    Jinja(Jinja),
+    Native,
+    OpenAi,
+}
+
 impl ChatTemplate {
     /// The template of a model folder: chat_template.jinja, or `chat_template` in
-    /// tokenizer_config.json; the built-in renderer if neither is there.
+    /// tokenizer_config.json; a built-in renderer if neither is there, or if it is asked for.
     ///
     /// # Errors
     /// A template that does not compile, a malformed tokenizer_config.json, or no template where
     /// `renderer` asks for one.
     pub fn load(dir: &Path, renderer: Renderer) -> Result<Self> {
+        match renderer {
+            Renderer::Native => return Ok(Self::native()),
+            Renderer::Harmony => return Ok(Self::harmony()),
+            Renderer::Auto | Renderer::Jinja => {}
+        }
         let config_path = dir.join("tokenizer_config.json");
         let config = match read_if_there(&config_path)? {
             Some(text) => serde_json::from_str(&text)
@@ -124,35 +170,47 @@ impl ChatTemplate {
             None => Value::Null,
         };
         let path = dir.join("chat_template.jinja");
-        let source = match renderer {
-            Renderer::Native => None,
-            _ => jinja::source(read_if_there(&path)?, &config)
-                .with_context(|| format!("chat template of {}", dir.display()))?,
+        let (from, source) = match read_if_there(&path)? {
+            Some(source) => (path, Some(source)),
+            None => {
+                let source = jinja::source(&config);
+                let of = || format!("chat template of {}", dir.display());
+                (config_path, source.with_context(of)?)
+            }
         };
-        if source.is_none() && renderer == Renderer::Jinja {
-            bail!(
+        match source {
+            None if renderer == Renderer::Jinja => bail!(
                 "no chat template in {}: expected chat_template.jinja, or `chat_template` in \
                  tokenizer_config.json",
                 dir.display()
-            );
+            ),
+            None => Ok(Self::native()),
+            Some(source) => Self::jinja(source, &from.display().to_string(), &config),
         }
-        Self::new(source, &config).with_context(|| format!("chat template of {}", dir.display()))
     }
 
-    /// The built-in harmony renderer.
+    /// The built-in renderer that writes what the template of gpt-oss does.
     pub fn native() -> Self {
+        Self::built_in(Engine::Native)
+    }
+
+    /// The built-in renderer that writes what openai-harmony does.
+    pub fn harmony() -> Self {
+        Self::built_in(Engine::OpenAi)
+    }
+
+    fn built_in(engine: Engine) -> Self {
         Self {
-            jinja: None,
+            engine,
             tokens: Map::new(),
         }
     }
 
-    /// A template from its source (`None`: the built-in renderer) and the value of
-    /// tokenizer_config.json.
+    /// A template from its source, with what errors call it, and the value of tokenizer_config.json.
     ///
     /// # Errors
     /// A template that does not compile.
-    pub fn new(source: Option<String>, config: &Value) -> Result<Self> {
+    pub fn jinja(source: String, name: &str, config: &Value) -> Result<Self> {
         let mut tokens = Map::new();
         for (key, value) in config.as_object().into_iter().flatten() {
             let text = value.as_str().or_else(|| value.get("content")?.as_str());
@@ -160,47 +218,123 @@ impl ChatTemplate {
                 tokens.insert(key.clone(), Value::from(text));
             }
         }
-        let jinja = source.map(Jinja::new).transpose()?;
-        Ok(Self { jinja, tokens })
+        let engine = Engine::Jinja(Jinja::new(source, name)?);
+        Ok(Self { engine, tokens })
     }
 
-    /// Whether the built-in renderer is used.
-    pub fn is_native(&self) -> bool {
-        self.jinja.is_none()
+    /// Whether a built-in renderer is used.
+    pub fn is_built_in(&self) -> bool {
+        !matches!(self.engine, Engine::Jinja(_))
     }
 
-    /// The text of a conversation, exactly as transformers' `apply_chat_template` gives it.
+    /// Whether prompts are those of servers that are built on openai-harmony.
+    pub fn is_harmony(&self) -> bool {
+        matches!(self.engine, Engine::OpenAi)
+    }
+
+    /// The text of a conversation, and which of it are control tokens: exactly as transformers'
+    /// `apply_chat_template` gives it, or as openai-harmony does. `control` are the control tokens of the
+    /// tokenizer.
     ///
     /// # Errors
-    /// A conversation that the template refuses, or a date that is none.
-    pub fn render(&self, conversation: &Conversation, options: &RenderOptions) -> Result<String> {
-        let Some(jinja) = &self.jinja else {
-            return harmony::render(conversation, options);
-        };
+    /// A conversation that the template refuses; one with text that looks like a control token, where a
+    /// Jinja template cannot tell it from its own; a date that is none.
+    pub fn render(
+        &self,
+        conversation: &Conversation,
+        options: &RenderOptions,
+        control: &TokenSet,
+    ) -> Result<Rendered> {
+        match &self.engine {
+            Engine::Native => native::render(conversation, options),
+            Engine::OpenAi => openai::render(conversation, options),
+            Engine::Jinja(jinja) => {
+                let text = self.by_jinja(jinja, conversation, options, control)?;
+                Ok(Rendered::read(text, control))
+            }
+        }
+    }
+
+    fn by_jinja(
+        &self,
+        jinja: &Jinja,
+        conversation: &Conversation,
+        options: &RenderOptions,
+        control: &TokenSet,
+    ) -> Result<String> {
         ensure!(
             !options.keep_thinking,
-            "keep_thinking needs the native renderer: the model's template leaves the reasoning of \
-             earlier turns out"
+            "keep_thinking needs a built-in renderer (native or harmony): the model's template leaves \
+             the reasoning of earlier turns out"
         );
-        let mut variables = self.tokens.clone();
-        variables.extend(options.variables(conversation));
-        let messages = options.messages(conversation);
-        for (i, message) in messages.iter().enumerate() {
-            fits_template(message)
-                .with_context(|| format!("message {} ({})", i + 1, message.role))?;
+        let mut variables = options.variables(conversation).0;
+        for (name, value) in &variables {
+            refuse_typed(value, control).with_context(|| format!("`{name}`"))?;
         }
-        variables.insert("messages".to_owned(), messages.iter().map(fields).collect());
-        let tools = if conversation.tools.is_empty() {
-            Value::Null
-        } else {
-            Value::from(conversation.tools.clone())
+        let as_template = |(i, message): (usize, &Message)| -> Result<Value> {
+            fits_template(message)
+                .and_then(|()| {
+                    let fields = fields(message);
+                    refuse_typed(&fields, control).map(|()| fields)
+                })
+                .with_context(|| format!("message {} ({})", i + 1, message.role))
         };
+        let messages = options.messages(conversation);
+        let messages = messages.iter().enumerate().map(as_template);
+        let messages = messages.collect::<Result<Vec<Value>>>()?;
+        let tools = match conversation.tools.as_slice() {
+            [] => Value::Null,
+            tools => Value::from(tools),
+        };
+        refuse_typed(&tools, control).context("`tools`")?;
+        for (name, token) in &self.tokens {
+            variables.entry(name).or_insert_with(|| token.clone());
+        }
+        variables.insert("messages".to_owned(), messages.into());
         variables.insert("tools".to_owned(), tools);
         variables.insert(
             "add_generation_prompt".to_owned(),
             Value::from(options.add_generation_prompt),
         );
-        jinja.render(variables, options.today()?)
+        let date = options.today()?;
+        match jinja.render(&variables, date) {
+            Err(error) if !error.is::<OverBudget>() && describe(&mut variables["tools"]) => {
+                jinja.render(&variables, date)
+            }
+            rendered => rendered,
+        }
+    }
+}
+
+/// Gives the tools that have no description an empty one, for templates that cannot do without. Returns
+/// whether there was such a tool.
+fn describe(tools: &mut Value) -> bool {
+    let functions = tools.as_array_mut().into_iter().flatten();
+    let functions = functions.filter_map(|tool| tool.get_mut("function")?.as_object_mut());
+    let missing = functions.filter(|f| f.get("description").is_none_or(Value::is_null));
+    let described = missing.map(|f| f.insert("description".to_owned(), Value::from("")));
+    described.count() > 0
+}
+
+/// Refuses text in which a control token was typed, since a template's output is text alone.
+fn refuse_typed(value: &Value, control: &TokenSet) -> Result<()> {
+    let text = |text: &str| match control.first(text) {
+        None => Ok(()),
+        Some(token) => bail!(
+            "the text holds {token}, a control token, and the model's chat template cannot tell what was \
+             typed from what it writes itself; --template_backend native or harmony writes it as text"
+        ),
+    };
+    match value {
+        Value::String(found) => text(found),
+        Value::Array(items) => items
+            .iter()
+            .try_for_each(|item| refuse_typed(item, control)),
+        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
+            text(key)?;
+            refuse_typed(value, control)
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -216,8 +350,7 @@ fn fits_template(message: &Message) -> Result<()> {
         return Ok(());
     };
     bail!(
-        "{found}, for which the model's template has no place; the native renderer writes it \
-         (--template_backend native)"
+        "{found}, for which the model's template has no place; --template_backend native or harmony writes it"
     )
 }
 
@@ -240,10 +373,24 @@ fn fields(message: &Message) -> Value {
     Value::Object(fields)
 }
 
+/// The most bytes that a template or tokenizer_config.json may have.
+const LARGEST: u64 = 16 << 20;
+
 fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let mut text = String::new();
+    file.take(LARGEST + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("reading {}", path.display()))?;
+    ensure!(
+        text.len() as u64 <= LARGEST,
+        "{} has more than {} MiB, which no chat template needs",
+        path.display(),
+        LARGEST >> 20
+    );
+    Ok(Some(text))
 }

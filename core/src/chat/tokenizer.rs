@@ -1,8 +1,13 @@
 //! The model's tokenizer: byte-level BPE from tokenizer.json, with the ids of its special tokens.
 //!
-//! Every id, special ones included, is read from the model's files; none is known beforehand.
+//! Every id, special ones included, is read from the model's files; none is known beforehand. Which
+//! places of a text are special tokens is never guessed from its letters: a [`Rendered`] text says it.
 
-use super::words::Words;
+use super::{
+    control::TokenSet,
+    rendered::{Piece, Rendered},
+    words::Words,
+};
 use crate::model::config::MOST_TOKENS;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
@@ -19,6 +24,10 @@ pub struct Tokenizer {
     /// Where each token's bytes stand in `bytes`, by id.
     ranges: Vec<Range<u32>>,
     special: BTreeSet<u32>,
+    /// The special tokens.
+    control: TokenSet,
+    /// The other added tokens, which are words of the vocabulary.
+    added: TokenSet,
     bos: Option<u32>,
     pad: Option<u32>,
     eos: Vec<u32>,
@@ -63,13 +72,16 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| anyhow!("{error}"))?;
+        // Special tokens are put between texts by their ids; what looks like one in a text is text.
+        inner.set_encode_special_tokens(true);
         let (bytes, ranges) = token_bytes(&inner)?;
-        let added = inner.get_added_tokens_decoder();
-        let special = added
-            .iter()
-            .filter(|(_, token)| token.special)
-            .map(|(id, _)| *id)
-            .collect();
+        let all = inner.get_added_tokens_decoder();
+        let tokens = |special: bool| {
+            let chosen = all.iter().filter(move |(_, t)| t.special == special);
+            chosen.map(|(id, token)| (token.content.clone(), *id))
+        };
+        let special = tokens(true).map(|(_, id)| id).collect();
+        let (control, added) = (TokenSet::new(tokens(true))?, TokenSet::new(tokens(false))?);
         let named = |key: &str| {
             let content = text_of(config?.get(key)?)?;
             inner.token_to_id(content)
@@ -88,47 +100,78 @@ impl Tokenizer {
             bytes,
             ranges,
             special,
+            control,
+            added,
             bos,
             pad,
             eos,
         })
     }
 
-    /// The ids of a text in which special tokens count as special; nothing is added around it.
-    ///
-    /// # Errors
-    /// A failure of the tokenizer.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        if let Some(words) = &self.words {
-            return words.encode(&self.inner, text);
-        }
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| anyhow!("tokenising: {error}"))?;
-        Ok(encoding.get_ids().to_vec())
+    /// The special tokens: no text of a dataset may give one of their ids.
+    pub fn control(&self) -> &TokenSet {
+        &self.control
     }
 
-    /// The same ids, and where each token ends in the text.
+    /// The ids of a rendered text, and where each token ends in it; nothing is added around it.
     ///
     /// # Errors
-    /// A failure of the tokenizer, or a tokenizer that does not keep every byte of the text.
-    pub fn encode_with_ends(&self, text: &str) -> Result<Tokens> {
-        let ids = self.encode(text)?;
+    /// A control token that the tokenizer does not have, a failure of the tokenizer, or one that does
+    /// not keep every byte of the text.
+    pub fn encode(&self, rendered: &Rendered) -> Result<Tokens> {
+        let mut ids = Vec::with_capacity(rendered.text.len() / 4);
+        for piece in rendered.pieces() {
+            match piece {
+                Piece::Text("") => {}
+                Piece::Text(text) => self.plain(text, &mut ids)?,
+                Piece::Control(token) => {
+                    let missing =
+                        || format!("the tokenizer has no token {token}, which frames messages");
+                    ids.push(self.id(token).with_context(missing)?);
+                }
+            }
+        }
         let mut end = 0;
         let ends = ids.iter().map(|id| {
             end += self.token(*id).len();
             end
         });
         let ends: Vec<_> = ends.collect();
-        if end != text.len() {
+        let length = rendered.text.len();
+        if end != length {
             bail!(
-                "the tokenizer changes the text: its tokens cover {end} bytes of {}; normalizers \
-                 are not supported",
-                text.len()
+                "the tokenizer changes the text: its tokens cover {end} bytes of {length}; normalizers \
+                 are not supported"
             );
         }
         Ok(Tokens { ids, ends })
+    }
+
+    /// Adds the ids of ordinary text, whatever it looks like.
+    fn plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if let Some(words) = &self.words {
+            return words.encode(&self.inner, &self.added, text, ids);
+        }
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| anyhow!("tokenising: {error}"))?;
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
+    }
+
+    /// The text of these ids, with the places of the special ones. Bytes that are not UTF-8 become
+    /// replacement characters.
+    pub fn rendered(&self, ids: &[u32]) -> Rendered {
+        let mut rendered = Rendered::default();
+        for run in ids.chunk_by(|a, b| !self.is_special(*a) && !self.is_special(*b)) {
+            let text = self.decode(run, true);
+            match run {
+                [id] if self.is_special(*id) => rendered.mark(&text),
+                _ => rendered.text(&text),
+            }
+        }
+        rendered
     }
 
     /// The bytes of a token; empty for an id without one.
@@ -293,18 +336,35 @@ fn alphabet() -> Vec<Option<u8>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::path::PathBuf;
 
-    fn tiny() -> Tokenizer {
-        let dir = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../tests/goldens/tiny/model_mxfp4"
-        );
-        Tokenizer::load(Path::new(dir)).unwrap()
+    fn dir() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/tiny/model_mxfp4")
     }
 
-    fn general(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-        let encoding = tokenizer.inner.encode_fast(text, false).unwrap();
-        encoding.get_ids().to_vec()
+    fn tiny() -> Tokenizer {
+        Tokenizer::load(&dir()).unwrap()
+    }
+
+    /// The ids that the tokenizers crate gives a text in which special tokens count as special.
+    fn general(text: &str) -> Vec<u32> {
+        thread_local! {
+            static INNER: tokenizers::Tokenizer =
+                tokenizers::Tokenizer::from_file(dir().join("tokenizer.json")).unwrap();
+        }
+        INNER.with(|inner| inner.encode_fast(text, false).unwrap().get_ids().to_vec())
+    }
+
+    fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        let rendered = Rendered::read(text.to_owned(), tokenizer.control());
+        tokenizer.encode(&rendered).unwrap().ids
+    }
+
+    /// The ids of text that nobody rendered.
+    fn typed(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        let mut rendered = Rendered::default();
+        rendered.text(text);
+        tokenizer.encode(&rendered).unwrap().ids
     }
 
     #[test]
@@ -340,9 +400,53 @@ mod tests {
             "<|start|<|startoftext|>",
             "e\u{301}e\u{301} \u{1f600}\u{1f600}",
         ] {
-            let (fast, slow) = (tokenizer.encode(text).unwrap(), general(&tokenizer, text));
-            assert_eq!(fast, slow, "{text:?}");
+            assert_eq!(encode(&tokenizer, text), general(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn text_that_looks_like_a_special_token_is_text() {
+        let mut tokenizer = tiny();
+        for words in [true, false] {
+            for (text, id) in tokenizer.control().tokens() {
+                let ids = typed(&tokenizer, &format!("a{text}b {text}"));
+                assert!(
+                    !ids.iter().any(|id| tokenizer.is_special(*id)),
+                    "{text} {words}"
+                );
+                assert_eq!(tokenizer.decode(&ids, true), format!("a{text}b {text}"));
+                assert_eq!(encode(&tokenizer, text), [*id]);
+                let back = tokenizer.rendered(&[ids.as_slice(), &[*id]].concat());
+                assert_eq!(back.text, format!("a{text}b {text}{text}"));
+                assert_eq!(back.marks, [back.text.len() - text.len()..back.text.len()]);
+            }
+            // The way of tokenizers of another make.
+            tokenizer.words = None;
+        }
+    }
+
+    #[test]
+    fn an_added_token_that_is_not_special_is_a_word() {
+        let json = fs::read(dir().join("tokenizer.json")).unwrap();
+        let mut json: Value = serde_json::from_slice(&json).unwrap();
+        let mut token = json["added_tokens"][0].clone();
+        token["id"] = 750.into();
+        token["content"] = "<acme>".into();
+        token["special"] = false.into();
+        json["added_tokens"].as_array_mut().unwrap().push(token);
+        let mut tokenizer = Tokenizer::new(json.to_string().as_bytes(), None, None).unwrap();
+        for _ in 0..2 {
+            assert!(typed(&tokenizer, "an <acme> <|end|>").contains(&750));
+            tokenizer.words = None;
+        }
+    }
+
+    #[test]
+    fn a_frame_without_its_token_is_an_error() {
+        let mut rendered = Rendered::default();
+        rendered.mark("<|nowhere|>");
+        let error = tiny().encode(&rendered).unwrap_err().to_string();
+        assert!(error.contains("no token <|nowhere|>"), "{error}");
     }
 
     proptest! {
@@ -363,7 +467,10 @@ mod tests {
             thread_local! { static TINY: Tokenizer = tiny(); }
             let text = parts.concat();
             TINY.with(|tokenizer| {
-                prop_assert_eq!(tokenizer.encode(&text).unwrap(), general(tokenizer, &text));
+                prop_assert_eq!(encode(tokenizer, &text), general(&text));
+                let typed = typed(tokenizer, &text);
+                prop_assert!(!typed.iter().any(|id| tokenizer.is_special(*id)));
+                prop_assert_eq!(tokenizer.decode(&typed, true), text);
                 Ok(())
             })?;
         }

@@ -6,6 +6,7 @@
 //! and offsets, which costs several times more than the merging. A word that is new goes to the model of
 //! the tokenizers crate, so that the ids are its ids. Tokenizers of another make are left to that crate.
 
+use super::control::TokenSet;
 use anyhow::{Result, anyhow};
 use foldhash::fast::FixedState;
 use regex::Regex;
@@ -31,8 +32,6 @@ pub struct Words {
     /// Which tokenizer a thread's memory belongs to.
     number: u64,
     words: Regex,
-    added: Option<Regex>,
-    added_ids: HashMap<String, u32>,
     letters: Vec<char>,
 }
 
@@ -64,28 +63,26 @@ impl Words {
         if tokenizer.get_normalizer().is_some() || !plain || mixed {
             return None;
         }
-        let mut contents: Vec<&str> = added.values().map(|token| token.content.as_str()).collect();
-        contents.sort_by_key(|content| std::cmp::Reverse(content.len()));
-        let contents: Vec<String> = contents.into_iter().map(regex::escape).collect();
-        let pattern = (!contents.is_empty()).then(|| contents.join("|"));
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Some(Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             words,
-            added: pattern.and_then(|pattern| Regex::new(&pattern).ok()),
-            added_ids: added
-                .iter()
-                .map(|(id, token)| (token.content.clone(), *id))
-                .collect(),
             letters,
         })
     }
 
-    /// The ids of a text, added tokens in it included.
+    /// Adds the ids of a text, those `added` tokens in it included that tokenizers take out of a text
+    /// before they cut it into words.
     ///
     /// # Errors
     /// A failure of the model.
-    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        added: &TokenSet,
+        text: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         MEMORY.with_borrow_mut(|memory| {
             if memory.as_ref().is_none_or(|old| old.number != self.number) {
                 *memory = Some(Memory {
@@ -95,17 +92,16 @@ impl Words {
                     ids: Vec::new(),
                 });
             }
-            let mut ids = Vec::with_capacity(text.len() / 4);
             if let Some(memory) = memory {
                 let mut from = 0;
-                for token in self.added.iter().flat_map(|added| added.find_iter(text)) {
-                    self.plain(tokenizer, memory, &text[from..token.start()], &mut ids)?;
-                    ids.extend(self.added_ids.get(token.as_str()));
-                    from = token.end();
+                for (place, id) in added.find(text) {
+                    self.plain(tokenizer, memory, &text[from..place.start], ids)?;
+                    ids.push(id);
+                    from = place.end;
                 }
-                self.plain(tokenizer, memory, &text[from..], &mut ids)?;
+                self.plain(tokenizer, memory, &text[from..], ids)?;
             }
-            Ok(ids)
+            Ok(())
         })
     }
 

@@ -112,7 +112,7 @@ pub const FLAGS: &[Flag] = &[
     flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
     flag(CHAT, SI, "model_identity", Text, "First line of the system message"),
     flag(CHAT, SI, "current_date", Text, "Date in the system message, YYYY-MM-DD; today if not given"),
-    flag(CHAT, SI, "template_backend", Text, "auto (the model's template if it has one), jinja or native"),
+    flag(CHAT, SI, "template_backend", Text, "auto (the model's template if it has one), jinja, native (what gpt-oss' template writes) or harmony (what openai-harmony writes, for vLLM and other servers built on it)"),
     flag(CHAT, SI, "think_to_analysis", Bool, "Move <think>...</think> at the start of an answer to the analysis channel"),
     flag(CHAT, SI, "keep_thinking", Bool, "Keep the reasoning of earlier turns, which the model's template leaves out").or(&["preserve_thinking"]),
     flag(CHAT, S, "train_header", Text, "Header tokens that are trained: channel (what the model writes itself), full, or none"),

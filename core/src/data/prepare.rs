@@ -7,6 +7,7 @@ use super::{
     report::{Packing, Report, SourceReport},
     truncate::{Fitted, Truncation, fit},
 };
+use crate::chat::jinja::OverBudget;
 use crate::chat::scale::ScaleFailed;
 use crate::chat::{Encoded, Encoder, Reasoning};
 use anyhow::{Context, Result, anyhow, bail};
@@ -387,7 +388,7 @@ fn without_indices(path: &str) -> String {
     name + rest
 }
 
-/// A loss scale that fails stops everything: the row is not to blame.
+/// A loss scale or a template that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Fate> {
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut reasoning, mut longest) = (Reasoning::default(), 0);
@@ -397,7 +398,9 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
                 reasoning += noted;
                 longest = longest.max(length);
             }
-            Err(error) if error.is::<ScaleFailed>() => return Err(error),
+            Err(error) if error.is::<ScaleFailed>() || error.is::<OverBudget>() => {
+                return Err(error);
+            }
             Err(error) => return Ok(Fate::Bad(error)),
         }
     }

@@ -160,9 +160,11 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
         .or_else(|| found.place.dir.clone())
         .or_else(|| arg("tokenizer").map(PathBuf::from))
         .context("a synthetic model has no tokenizer; give one with --tokenizer DIR_OR_ID")?;
+    let backend = config.template_backend.clone();
+    let backend = backend.or_else(|| arg("template_backend"));
     encoder(ChatOptions {
         dir: &dir,
-        backend: &config.template_backend,
+        backend: backend.as_deref().unwrap_or("auto"),
         loss_scale: &[],
         encode: EncodeOptions {
             think_to_analysis: config.think_to_analysis,

@@ -76,10 +76,10 @@ pub fn respond(
         let bytes = tokenizer.decode_bytes(ids, true);
         on_text(shown.next(&bytes));
     })?;
-    let text = tokenizer.decode(&ids, true);
+    let completion = tokenizer.rendered(&ids);
     Ok(Answer {
-        message: parse_completion(&text).message(),
-        text,
+        message: parse_completion(&completion).message(),
+        text: completion.text,
         counts: Counts {
             samples: 1,
             prompt: prompt.len(),

@@ -201,7 +201,9 @@ impl<'a> Examples<'a> {
                 let report = stream.report();
                 let notes = report.notes().into_iter();
                 let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
-                Some((table, report.warnings()))
+                let mut warnings = report.warnings();
+                warnings.extend(report.reasoning.warning());
+                Some((table, warnings))
             }
         }
     }

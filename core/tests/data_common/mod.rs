@@ -51,7 +51,9 @@ pub fn jinja() -> Option<ChatTemplate> {
     );
     let path = extra.join("harmony/chat_template.jinja");
     match std::fs::read_to_string(&path) {
-        Ok(source) => Some(ChatTemplate::new(Some(source), &Value::Null).unwrap()),
+        Ok(source) => {
+            Some(ChatTemplate::jinja(source, &path.display().to_string(), &Value::Null).unwrap())
+        }
         Err(error) => {
             println!(
                 "skipped: {} ({error}); set APUS_GOLDENS_EXTRA",

@@ -1,8 +1,10 @@
 //! What a model generated, back to a message: reasoning, answer, calls of tools.
 
-use super::{ASSISTANT, MESSAGE, RETURN, START, parse::Header, parse::next_close};
+use super::{CALL, END, MESSAGE, RETURN, START, parse::Header};
+use crate::chat::rendered::Rendered;
 use apus_sdk::{Message, ToolCall};
 use serde_json::Value;
+use std::ops::Range;
 
 /// One harmony message of a completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,41 +74,61 @@ impl Completion {
 }
 
 /// Reads what a model generated after a prompt that ends with `<|start|>assistant`. Nothing is
-/// refused: text that is cut off or is no harmony at all becomes a part as well.
-pub fn parse_completion(text: &str) -> Completion {
-    let opened = if text.starts_with(START) {
-        text.to_owned()
-    } else {
-        format!("{ASSISTANT}{text}")
-    };
-    let mut parts = Vec::new();
-    for chunk in opened.split(START).filter(|chunk| !chunk.is_empty()) {
-        let Some((header, body)) = chunk.split_once(MESSAGE) else {
-            let text = chunk.strip_prefix("assistant").unwrap_or(chunk);
-            let text = text.trim_end_matches(RETURN);
-            if !text.is_empty() {
-                parts.push(Part {
-                    header: Header::read("assistant"),
-                    text: text.to_owned(),
-                    complete: false,
-                });
-            }
-            continue;
-        };
-        let close = next_close(body);
-        parts.push(Part {
-            header: Header::read(header),
-            text: body[..close.map_or(body.len(), |(at, _)| at)].to_owned(),
-            complete: close.is_some(),
-        });
+/// refused: text that is cut off or is no harmony at all becomes a part as well. Text that only looks
+/// like a marker is text.
+pub fn parse_completion(completion: &Rendered) -> Completion {
+    let text = completion.text.as_str();
+    let marks = completion.marks.iter();
+    let starts = marks.filter(|mark| &text[(*mark).clone()] == START);
+    let mut openings: Vec<(usize, usize)> = starts.map(|mark| (mark.start, mark.end)).collect();
+    let open = openings.first().is_none_or(|(start, _)| *start > 0);
+    if open {
+        openings.insert(0, (0, 0));
     }
-    Completion { parts }
+    let ends = openings.iter().skip(1).map(|(start, _)| *start);
+    let chunks = openings.iter().zip(ends.chain([text.len()]));
+    let parts = chunks.enumerate().filter_map(|(i, (&(_, from), to))| {
+        let role = if open && i == 0 { "assistant" } else { "" };
+        part(completion, from..to, role)
+    });
+    Completion {
+        parts: parts.collect(),
+    }
+}
+
+/// The part that stands in this range of a completion, after `role`, if there is one.
+fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Part> {
+    let text = &completion.text[..range.end];
+    let inside = |mark: &&Range<usize>| mark.start >= range.start && mark.end <= range.end;
+    let mut marks = completion.marks.iter().filter(inside);
+    let Some(message) = marks.find(|mark| &text[(*mark).clone()] == MESSAGE) else {
+        let plain = &text[range];
+        let plain = plain.strip_prefix("assistant").unwrap_or(plain);
+        let plain = plain.trim_end_matches(RETURN);
+        return (!plain.is_empty()).then(|| Part {
+            header: Header::read("assistant"),
+            text: plain.to_owned(),
+            complete: false,
+        });
+    };
+    let close = marks.find(|mark| [END, RETURN, CALL].contains(&&text[(*mark).clone()]));
+    let end = close.map_or(range.end, |mark| mark.start);
+    Some(Part {
+        header: Header::read(&format!("{role}{}", &text[range.start..message.start])),
+        text: text[message.end..end].to_owned(),
+        complete: close.is_some(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::harmony::marked;
     use serde_json::json;
+
+    fn parse_completion(text: &str) -> Completion {
+        super::parse_completion(&marked(text))
+    }
 
     #[test]
     fn analysis_and_final() {
@@ -141,5 +163,15 @@ mod tests {
             parse_completion("<|channel|>fin").message().text(),
             Some("<|channel|>fin")
         );
+    }
+
+    #[test]
+    fn what_the_model_spelled_is_text() {
+        let mut spelled = marked("<|channel|>final<|message|>a");
+        spelled.text("<|end|><|start|>b");
+        spelled.mark(RETURN);
+        let found = super::parse_completion(&spelled);
+        assert_eq!(found.message().text(), Some("a<|end|><|start|>b"));
+        assert!(found.parts[0].complete);
     }
 }

@@ -1,13 +1,20 @@
 //! OpenAI's harmony format, written and read: `<|start|>header<|message|>body<|end|>`.
 
+//!
+//! Two renderers write it, because two are in use and differ: [`native`] as the chat template of
+//! openai/gpt-oss does, [`openai`] as OpenAI's library openai-harmony.
+
 mod completion;
+mod frame;
+pub mod native;
+pub mod openai;
 mod parse;
-mod render;
+mod schema;
+mod system;
 mod tools;
 
 pub use completion::{Completion, Part, parse_completion};
-pub use parse::{Header, Span, parse};
-pub use render::render;
+pub use parse::{Header, Span, marked, parse, parse_rendered};
 
 /// Opens a message.
 pub const START: &str = "<|start|>";
@@ -25,14 +32,3 @@ pub const RETURN: &str = "<|return|>";
 pub const CALL: &str = "<|call|>";
 /// Opens an assistant's message; a prompt ends with it.
 pub const ASSISTANT: &str = "<|start|>assistant";
-
-/// The markers that may not stand inside a message.
-pub const MARKERS: [&str; 6] = [START, MESSAGE, CHANNEL, END, RETURN, CALL];
-
-/// The first of [`MARKERS`] in a text.
-pub fn find_marker(text: &str) -> Option<&'static str> {
-    if !text.contains("<|") {
-        return None;
-    }
-    MARKERS.into_iter().find(|marker| text.contains(marker))
-}

@@ -1,8 +1,8 @@
-//! Tool definitions (JSON schema) as harmony writes them: TypeScript types in a namespace.
+//! Tool definitions (JSON schema) as the model's chat template writes them: TypeScript types in a namespace.
 //!
 //! Odd spacing here is that of the reference template: prompts must agree with it byte for byte.
 
-use crate::chat::json::dumps;
+use crate::chat::{json::dumps, template::truthy};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
@@ -13,22 +13,10 @@ const NESTED: &str = "\n                ";
 /// What it leaves before the default of a variant.
 const VARIANT: &str = "                    ";
 
-/// Python's truth of a value.
-pub fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
-}
-
 /// A namespace with one type a tool.
 ///
 /// # Errors
-/// A tool without a name or a description, or with a schema that is none.
+/// A tool without a name, or with a schema that is none.
 pub fn namespace(name: &str, tools: &[Value]) -> Result<String> {
     let mut out = format!("## {name}\n\nnamespace {name} {{\n\n");
     for (i, tool) in tools.iter().enumerate() {
@@ -40,7 +28,7 @@ pub fn namespace(name: &str, tools: &[Value]) -> Result<String> {
 }
 
 fn write_tool(out: &mut String, tool: &Value) -> Result<()> {
-    let description = string(tool, "description")?;
+    let description = description(tool)?;
     let name = string(tool, "name")?;
     out.push_str(&format!("// {description}\ntype {name} = "));
     let empty = Map::new();
@@ -71,6 +59,17 @@ fn write_tool(out: &mut String, tool: &Value) -> Result<()> {
     }
     out.push_str("}) => any;\n\n");
     Ok(())
+}
+
+/// What a tool is for; a tool need not say.
+///
+/// # Errors
+/// A description that is not text.
+pub fn description(tool: &Value) -> Result<&str> {
+    match tool.get("description") {
+        None | Some(Value::Null) => Ok(""),
+        Some(value) => as_text(value, "description"),
+    }
 }
 
 fn string<'a>(value: &'a Value, key: &str) -> Result<&'a str> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct ChatOptions<'a> {
     /// Directory with the tokenizer, or an id.
     pub dir: &'a Path,
-    /// `auto`, `jinja` or `native`.
+    /// `auto`, `jinja`, `native` or `harmony`.
     pub backend: &'a str,
     /// Chain of loss scales.
     pub loss_scale: &'a [Spec],
@@ -31,7 +31,7 @@ pub struct ChatOptions<'a> {
 pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     let keep_thinking = options.encode.render.keep_thinking;
     let renderer = match options.backend {
-        // The two write the same text but for what the model's template cannot do.
+        // These two write the same text but for what the model's template cannot do.
         "auto" if keep_thinking => Renderer::Native,
         "auto" => Renderer::Auto,
         "jinja" if keep_thinking => bail!(
@@ -40,7 +40,8 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
         ),
         "jinja" => Renderer::Jinja,
         "native" => Renderer::Native,
-        other => bail!("template_backend is {other:?}, expected auto, jinja or native"),
+        "harmony" => Renderer::Harmony,
+        other => bail!("template_backend is {other:?}, expected auto, jinja, native or harmony"),
     };
     let dir = Hub::from_environment().tokenizer(options.dir)?;
     let tokenizer = Tokenizer::load(&dir)?;

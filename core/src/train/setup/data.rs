@@ -144,6 +144,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     for note in notes.concat() {
         info!("data: {note}");
     }
+    if let Some(line) = reasoning.warning() {
+        warning!("{line}");
+    }
     let stream = StreamOptions {
         dataset: config.dataset.clone(),
         mix,

@@ -1,32 +1,38 @@
-//! The built-in renderer: harmony text of a conversation, without a template.
+//! Harmony as the model's chat template writes it, without a template.
 //!
-//! It follows the format as openai/gpt-oss's own template writes it (revision of 2025-08-08), down
-//! to which reasoning is kept: that of the last answer, and that before a tool call to which no
-//! later answer belongs. With `keep_thinking` all of it is kept. What the template has no place for is written
-//! as harmony has it: a text that is named commentary, and reasoning and commentary that stand in messages
+//! It follows the template of openai/gpt-oss (revision of 2025-08-08), quirks included, down to which
+//! reasoning is kept: that of the last answer, and that before a tool call to which no later answer
+//! belongs. With `keep_thinking` all of it is kept. What the template has no place for is written as
+//! harmony has it: a text that is named commentary, and reasoning and commentary that stand in messages
 //! of their own ([`turns`](crate::chat::turns)).
 
-use super::{ASSISTANT, CALL, END, RETURN, tools};
-use crate::chat::{json::dumps, template::RenderOptions, template::is_system, turns::COMMENTARY};
+use super::{
+    CALL, END, RETURN,
+    frame::{Head, message as block, prompt},
+    system::system,
+    tools,
+};
+use crate::chat::{
+    json::dumps,
+    rendered::Rendered,
+    template::{RenderOptions, is_system},
+    turns::COMMENTARY,
+};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
-use serde_json::{Map, Value};
-
-const IDENTITY: &str = "You are ChatGPT, a large language model trained by OpenAI.";
-const CUTOFF: &str = "2024-06";
-const EFFORT: &str = "medium";
+use serde_json::Value;
 
 /// Renders a conversation.
 ///
 /// # Errors
 /// A message that harmony cannot hold, named by its number (from 1).
-pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<String> {
+pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<Rendered> {
     let messages = options.messages(conversation);
     ensure!(!messages.is_empty(), "the conversation has no messages");
-    let variables = options.variables(conversation);
     let tools = conversation.tools.as_slice();
-    let mut out = String::new();
-    system(&mut out, &variables, !tools.is_empty(), options)?;
+    let mut out = Rendered::default();
+    let body = system(&options.variables(conversation), !tools.is_empty(), options)?;
+    block(&mut out, &Head::of("system"), &body, END);
     let instructions = messages.first().filter(|message| is_system(message));
     developer(&mut out, instructions, tools)?;
 
@@ -47,58 +53,25 @@ pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<St
             }
             "tool" => tool(&mut out, message, last_call),
             "user" => text(message, "content").map(|body| {
-                block(&mut out, "user", body, END);
+                block(&mut out, &Head::of("user"), body, END);
             }),
             _ => Ok(()),
         }
         .with_context(|| format!("message {} ({})", i + 1, message.role))?;
     }
     if options.add_generation_prompt {
-        out.push_str(ASSISTANT);
+        prompt(&mut out);
     }
     Ok(out)
 }
 
-fn block(out: &mut String, header: &str, body: &str, end: &str) {
-    for part in ["<|start|>", header, "<|message|>", body, end] {
-        out.push_str(part);
-    }
-}
-
-fn text<'a>(message: &'a Message, what: &str) -> Result<&'a str> {
+/// The content of a message that has to be text.
+pub(super) fn text<'a>(message: &'a Message, what: &str) -> Result<&'a str> {
     let found = message.text();
     found.with_context(|| format!("{what} must be text, found {}", message.content))
 }
 
-fn system(
-    out: &mut String,
-    variables: &Map<String, Value>,
-    has_tools: bool,
-    options: &RenderOptions,
-) -> Result<()> {
-    let variable = |name: &str, default: &'static str| match variables.get(name) {
-        None => Ok(default.to_owned()),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => bail!("`{name}` must be text, found {other}"),
-    };
-    if variables.get("builtin_tools").is_some_and(tools::truthy) {
-        bail!("`builtin_tools` needs the model's own chat_template.jinja");
-    }
-    let mut body = format!(
-        "{}\nKnowledge cutoff: {CUTOFF}\nCurrent date: {}\n\nReasoning: {}\n\n# Valid channels: \
-         analysis, commentary, final. Channel must be included for every message.",
-        variable("model_identity", IDENTITY)?,
-        options.today()?.format("%Y-%m-%d"),
-        variable("reasoning_effort", EFFORT)?,
-    );
-    if has_tools {
-        body.push_str("\nCalls to these tools must go to the commentary channel: 'functions'.");
-    }
-    block(out, "system", &body, END);
-    Ok(())
-}
-
-fn developer(out: &mut String, instructions: Option<&Message>, tools: &[Value]) -> Result<()> {
+fn developer(out: &mut Rendered, instructions: Option<&Message>, tools: &[Value]) -> Result<()> {
     let mut body = String::new();
     if let Some(message) = instructions {
         let instructions = text(message, "content").context("message 1")?;
@@ -111,7 +84,7 @@ fn developer(out: &mut String, instructions: Option<&Message>, tools: &[Value]) 
         body.push_str(&tools::namespace("functions", tools)?);
     }
     if !body.is_empty() {
-        block(out, "developer", &body, END);
+        block(out, &Head::of("developer"), &body, END);
     }
     Ok(())
 }
@@ -132,17 +105,18 @@ fn answers(message: &Message) -> bool {
 }
 
 /// Whether a message is reasoning or commentary that another one of the same turn goes on from.
-fn is_open(message: &Message) -> bool {
+pub(super) fn is_open(message: &Message) -> bool {
     let reasons = message.content.is_null() && message.thinking.is_some();
     message.tool_calls.is_empty() && (reasons || is_commentary(message))
 }
 
-fn is_commentary(message: &Message) -> bool {
+/// Whether a text is named commentary.
+pub(super) fn is_commentary(message: &Message) -> bool {
     message.channel.as_deref() == Some(COMMENTARY)
 }
 
 fn assistant<'a>(
-    out: &mut String,
+    out: &mut Rendered,
     message: &'a Message,
     place: &Place,
     last_call: &mut Option<&'a str>,
@@ -162,42 +136,38 @@ fn assistant<'a>(
         let analysis = match (content, thinking) {
             (_, thinking) if is_commentary(message) => thinking,
             (Some(_), Some(_)) => bail!(
-                "a tool call with both content and thinking; harmony has one place for them, the \
-                 analysis message before the call"
+                "a tool call with both content and thinking, for which the model's template has one \
+                 place, the analysis message before the call; --template_backend harmony writes both"
             ),
             (content, thinking) => content.or(thinking),
         };
         if let Some(analysis) = analysis.filter(|_| !place.answered || place.keep_thinking) {
-            block(out, "assistant<|channel|>analysis", analysis, END);
+            block(out, &Head::assistant("analysis"), analysis, END);
         }
         if let Some(content) = content.filter(|_| is_commentary(message)) {
-            block(out, "assistant<|channel|>commentary", content, END);
+            block(out, &Head::assistant(COMMENTARY), content, END);
         }
-        let header = format!(
-            "assistant to=functions.{}<|channel|>commentary json",
-            call.name
-        );
-        block(out, &header, &dumps(&call.arguments), CALL);
+        block(out, &Head::call(&call.name), &dumps(&call.arguments), CALL);
         *last_call = Some(&call.name);
         return Ok(());
     }
     if is_open(message) {
         let keep = place.in_last_turn || !place.answered || place.keep_thinking;
         if let Some(thinking) = thinking.filter(|_| keep) {
-            block(out, "assistant<|channel|>analysis", thinking, END);
+            block(out, &Head::assistant("analysis"), thinking, END);
         }
         if let Some(content) = message.text() {
-            block(out, "assistant<|channel|>commentary", content, END);
+            block(out, &Head::assistant(COMMENTARY), content, END);
         }
         return Ok(());
     }
     if let Some(thinking) = thinking.filter(|_| place.is_last || place.keep_thinking) {
-        block(out, "assistant<|channel|>analysis", thinking, END);
+        block(out, &Head::assistant("analysis"), thinking, END);
     }
     let end = if place.is_last { RETURN } else { END };
     block(
         out,
-        "assistant<|channel|>final",
+        &Head::assistant("final"),
         text(message, "content")?,
         end,
     );
@@ -215,11 +185,10 @@ fn has_channel(text: Option<&str>) -> bool {
     text.is_some_and(|text| marks.iter().any(|mark| text.contains(mark)))
 }
 
-fn tool(out: &mut String, message: &Message, last_call: Option<&str>) -> Result<()> {
+fn tool(out: &mut Rendered, message: &Message, last_call: Option<&str>) -> Result<()> {
     let Some(name) = last_call else {
         bail!("the result of a tool, but no assistant message before it calls one");
     };
-    let header = format!("functions.{name} to=assistant<|channel|>commentary");
-    block(out, &header, &dumps(&message.content), END);
+    block(out, &Head::result(name), &dumps(&message.content), END);
     Ok(())
 }
