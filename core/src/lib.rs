@@ -32,4 +32,5 @@ pub mod signals;
 pub mod synthetic;
 pub mod text_file;
 pub mod train;
+mod watched;
 pub mod weights;

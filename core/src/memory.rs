@@ -30,12 +30,19 @@ fn available() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// `VmHWM` of this process, where the system tells.
+/// The memory that this process takes now, in bytes, where the system tells.
+pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most that it has taken.
 fn resident_peak() -> Option<u64> {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -49,5 +56,6 @@ mod tests {
     fn this_process_uses_some() {
         assert!(peak(&Device::Cpu).unwrap() > 1 << 20);
         assert!(free(&Device::Cpu).unwrap() > 1 << 20);
+        assert!(resident().unwrap() > 1 << 20);
     }
 }

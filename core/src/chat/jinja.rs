@@ -2,9 +2,12 @@
 //! `apply_chat_template` (`transformers.utils.chat_template_utils`).
 //!
 //! A template is a program that came with a model, so it has a budget of steps and bytes: what it may
-//! spend grows with the conversation that it is given, and one that wants more ends with an error.
+//! spend grows with the conversation that it is given, and one that wants more ends with an error. The engine
+//! counts instructions and bytes; what it does not count (lists that hold one another many times over) is
+//! watched from outside.
 
 use super::json::{Style, dumps_with};
+use crate::watched::{GivenUp, Limits, watched};
 use anyhow::{Context, Result, anyhow};
 use chrono::{NaiveDate, NaiveTime};
 use minijinja::{
@@ -13,7 +16,11 @@ use minijinja::{
     value::{Kwargs, Serde, ValueKind},
 };
 use serde_json::Map;
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 const NAME: &str = "chat_template";
 /// What any template may spend: instructions, or 64 bytes each.
@@ -28,6 +35,10 @@ const BYTES: u64 = 64;
 const DEEPEST: usize = 128;
 /// The widest indentation of JSON.
 const WIDEST: usize = 1 << 16;
+/// The longest that a template may take for one conversation, on however busy a machine.
+const TIME: Duration = Duration::from_secs(10);
+/// What the process may grow by meanwhile, besides the budget.
+const MEMORY: u64 = 1 << 30;
 
 /// A template that wanted more than its budget: a mistake of the template, not of the row that it was
 /// given.
@@ -42,6 +53,8 @@ pub struct OverBudget(String);
 pub struct Jinja {
     environment: Environment<'static>,
     name: String,
+    /// Whether it went over its budget: it is not asked again.
+    over: AtomicBool,
 }
 
 impl Jinja {
@@ -69,6 +82,7 @@ impl Jinja {
         Ok(Self {
             environment,
             name: name.to_owned(),
+            over: AtomicBool::new(false),
         })
     }
 
@@ -91,25 +105,44 @@ impl Jinja {
             })?;
             Ok(out)
         };
+        if self.over.load(Ordering::Relaxed) {
+            return Err(OverBudget(self.name.clone()).into());
+        }
         let context = minijinja::context! {
             strftime_now => Value::from_function(strftime_now),
             ..Serde(variables)
         };
+        let fuel = budget(variables);
         // A copy shares everything but the budget.
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(budget(variables)));
-        let template = environment.get_template(NAME);
-        template
-            .and_then(|template| template.render(context))
-            .map_err(|error| self.failed(&error))
+        environment.set_fuel(Some(fuel));
+        let limits = Limits {
+            time: TIME,
+            memory: MEMORY + fuel * BYTES,
+        };
+        let rendered = watched(limits, move || {
+            let template = environment.get_template(NAME)?;
+            template.render(context)
+        });
+        match rendered {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => Err(self.failed(&error)),
+            Err(GivenUp::TooMuch) => Err(self.over_budget()),
+            Err(error) => Err(error).with_context(|| format!("rendering with {}", self.name)),
+        }
     }
 
     fn failed(&self, error: &Error) -> anyhow::Error {
         let error = deepest(error);
         match error.kind() {
-            ErrorKind::OutOfFuel => OverBudget(self.name.clone()).into(),
+            ErrorKind::OutOfFuel => self.over_budget(),
             _ => explain(error),
         }
+    }
+
+    fn over_budget(&self) -> anyhow::Error {
+        self.over.store(true, Ordering::Relaxed);
+        OverBudget(self.name.clone()).into()
     }
 }
 
