@@ -1,40 +1,30 @@
-//! Runs that are continued, stopped and broken, with the real binary.
+//! Runs that go on from a checkpoint: the same run goes on exactly, another one is refused with what can be done.
 
-use serde_json::Value;
+mod common;
+
+use common::training::{
+    TINY, by_step, checkpoints, copy, log, losses, refuses, sft, trains, weights,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
+/// A run of four steps of four examples, saved at each.
+const FOUR: &str = "--gradient_accumulation_steps 4 --max_steps 4 --save_steps 1";
 
-fn sft(dir: &Path, flags: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_apus"));
-    let common = format!(
-        "sft --dataset {TINY}/chat_train.jsonl --current_date 2025-08-05 --device cpu --logging_steps 1 \
-         --learning_rate 1e-3 --output_dir {} --add_version false {flags}",
-        dir.display()
-    );
-    command.args(common.split_whitespace());
-    command
+fn model() -> String {
+    format!("--model {TINY}/model_mxfp4")
 }
 
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Loss and gradient norm of each step.
-fn losses(dir: &Path) -> Vec<(String, Value, Value)> {
-    let log = fs::read_to_string(dir.join("logging.jsonl")).unwrap();
-    let lines = log
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines
-        .filter(|line| line.get("loss").is_some())
-        .map(|line| {
-            let step = line["global_step/max_steps"].as_str().unwrap().to_owned();
-            (step, line["loss"].clone(), line["grad_norm"].clone())
-        })
-        .collect()
+/// A run in `whole` below `home`, and the flags that go on from its second checkpoint.
+fn four_steps(home: &Path) -> (PathBuf, String) {
+    let whole = home.join("whole");
+    let flags = format!("{} {FOUR}", model());
+    trains(&whole, &flags);
+    let from = whole.join("checkpoint-2");
+    (
+        whole,
+        format!("{flags} --resume_from_checkpoint {}", from.display()),
+    )
 }
 
 #[test]
@@ -42,160 +32,592 @@ fn a_resumed_run_continues_bit_for_bit() {
     let home = tempfile::tempdir().unwrap();
     let [whole, rest] = ["whole", "rest"].map(|name| home.path().join(name));
     let flags = format!(
-        "--model {TINY}/model_mxfp4 --lora_dropout 0.1 --neftune_noise_alpha 5 --max_steps 8 --gradient_accumulation_steps 3 --save_steps 3"
+        "{} --lora_dropout 0.1 --neftune_noise_alpha 5 --max_steps 8 --gradient_accumulation_steps 3 --save_steps 3",
+        model()
     );
-    let output = sft(&whole, &flags).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    trains(&whole, &flags);
     let checkpoint = whole.join("checkpoint-3");
     let resume = format!("{flags} --resume_from_checkpoint {}", checkpoint.display());
-    let output = sft(&rest, &resume).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-
+    trains(&rest, &resume);
     let (all, later) = (losses(&whole), losses(&rest));
     assert_eq!((all.len(), later.len()), (8, 5));
     assert_eq!(all[3..], later);
-    let adapter =
-        |dir: &Path| fs::read(dir.join("checkpoint-8/adapter_model.safetensors")).unwrap();
-    assert_eq!(adapter(&whole), adapter(&rest));
+    assert_eq!(
+        weights(&whole.join("checkpoint-8")),
+        weights(&rest.join("checkpoint-8"))
+    );
 
-    let other = format!("{resume} --data_seed 7");
-    let output = sft(&rest, &other).output().unwrap();
-    assert!(
-        text(&output).contains("data_seed 42, this run has 42 and 7"),
-        "{}",
-        text(&output)
-    );
     fs::remove_file(checkpoint.join("optimizer.safetensors")).unwrap();
-    let output = sft(&rest, &resume).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output);
-    assert!(
-        error.contains("optimizer.safetensors is missing"),
-        "{error}"
+    let beside = format!("there is also {}", whole.join("checkpoint-8").display());
+    refuses(
+        &rest,
+        &resume,
+        &["optimizer.safetensors is missing", &beside],
     );
-    assert!(
-        error.contains("there is also") && error.contains("checkpoint-8"),
-        "{error}"
+}
+
+/// Each setting that fixes the place in the data, or how the run learns: refused, with its words.
+#[test]
+fn another_run_is_refused_with_what_differs() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, resume) = four_steps(home.path());
+    let other = home.path().join("other");
+    let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
+    let edited = home.path().join("edited.jsonl");
+    fs::write(&edited, rows.replacen("a", "o", 1)).unwrap();
+    let edited = format!("--dataset {}", edited.display());
+    let base = home.path().join("base");
+    copy(Path::new(&format!("{TINY}/model_mxfp4")), &base);
+    flip_a_weight(&base);
+    let base = format!("--model {}", base.display());
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "--gradient_accumulation_steps 3",
+            &[
+                "examples_per_step: the checkpoint has 4, this run 3",
+                "1 x 4 and 1 x 3",
+            ],
+        ),
+        (
+            "--per_device_train_batch_size 2",
+            &["examples_per_step: the checkpoint has 4, this run 8"],
+        ),
+        (
+            "--data_seed 7",
+            &["data_seed: the checkpoint has 42, this run 7"],
+        ),
+        (
+            "--train_dataloader_shuffle false",
+            &["train_dataloader_shuffle: the checkpoint has true, this run false"],
+        ),
+        (
+            "--group_by_length true",
+            &["group_by_length: the checkpoint has false, this run true"],
+        ),
+        (
+            "--dataset_shuffle false",
+            &[
+                "data: the checkpoint has examples 8",
+                "dataset_shuffle was true, is false",
+            ],
+        ),
+        (
+            "--split_dataset_ratio 0.25",
+            &[
+                "this run examples 6",
+                "split_dataset_ratio was 0.0, is 0.25",
+            ],
+        ),
+        (
+            "--max_length 128 --packing true",
+            &[
+                "data:",
+                "packing was false, is true",
+                "max_length was null, is 128",
+            ],
+        ),
+        ("--loss_scale last_round", &["data:", "loss_scale was"]),
+        (
+            "--system Hello",
+            &["data:", "system was null, is \"Hello\""],
+        ),
+        (
+            "--current_date 2025-08-06",
+            &[
+                "data:",
+                "current_date was \"2025-08-05\", is \"2025-08-06\"",
+            ],
+        ),
+        (&edited, &["data:", "dataset was"]),
+        (
+            "--streaming true",
+            &["streaming: the checkpoint has false, this run true"],
+        ),
+        (
+            "--optim sgd",
+            &[
+                "optimizer: the checkpoint has adamw",
+                "this run sgd",
+                "--resume_changes optimizer",
+            ],
+        ),
+        (
+            "--weight_decay 0.2",
+            &[
+                "weight_decay 0.1",
+                "weight_decay 0.2",
+                "--resume_changes optimizer",
+            ],
+        ),
+        (
+            "--learning_rate 1e-4",
+            &[
+                "learning_rate: the checkpoint has 0.001, this run 0.0001",
+                "--resume_changes learning_rate",
+            ],
+        ),
+        (
+            "--lr_scheduler_type linear",
+            &["lr_scheduler: the checkpoint has cosine, this run linear"],
+        ),
+        (
+            "--warmup_steps 3",
+            &["warmup_steps: the checkpoint has 0, this run 3"],
+        ),
+        (
+            "--max_steps 6",
+            &[
+                "max_steps: the checkpoint has 4, this run 6",
+                "--resume_changes max_steps",
+            ],
+        ),
+        (
+            "--max_grad_norm 0.5",
+            &["max_grad_norm: the checkpoint has 1.0, this run 0.5"],
+        ),
+        (
+            "--loss_type dft",
+            &["loss_type: the checkpoint has cross_entropy, this run dft"],
+        ),
+        (
+            "--router_aux_loss_coef 0.1",
+            &["router_aux_loss_coef: the checkpoint has 0.0, this run 0.1"],
+        ),
+        ("--seed 7", &["seed: the checkpoint has 42, this run 7"]),
+        (
+            "--lora_dropout 0.1",
+            &["lora_dropout: the checkpoint has 0.0, this run 0.1"],
+        ),
+        (
+            "--lorap_lr_ratio 16",
+            &["lorap_lr_ratio: the checkpoint has none, this run 16.0"],
+        ),
+        (
+            "--lora_rank 4",
+            &[
+                "trained: the checkpoint has tensors 32",
+                "lora_rank 8",
+                "lora_rank 4",
+            ],
+        ),
+        (
+            "--lora_alpha 16",
+            &[
+                "adapter: the checkpoint has lora_rank 8, lora_alpha 32.0",
+                "lora_alpha 16.0",
+            ],
+        ),
+        (
+            "--target_modules q_proj",
+            &[
+                "trained: the checkpoint has tensors 32",
+                "this run tensors 8",
+            ],
+        ),
+        ("--train_type full", &["model.safetensors is missing"]),
+        (&base, &["model: the checkpoint has sha256"]),
+    ];
+    for (flags, says) in cases {
+        let said = refuses(&other, &format!("{resume} {flags}"), says);
+        let can_be_left_out = !said.contains("trained:")
+            && !said.contains("adapter:")
+            && !said.contains("is missing");
+        assert_eq!(
+            said.contains("--resume_only_model true"),
+            can_be_left_out,
+            "{flags}\n{said}"
+        );
+        // Nothing of it is left behind.
+        assert!(!other.exists(), "{flags}");
+    }
+    // All of them at once are said at once.
+    let many = "--data_seed 7 --learning_rate 1e-4 --optim sgd";
+    refuses(
+        &other,
+        &format!("{resume} {many}"),
+        &["data_seed:", "learning_rate:", "optimizer:"],
+    );
+}
+
+/// Changes all weights of a model a little, in its last shard.
+fn flip_a_weight(model: &Path) {
+    let path = model.join("model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+/// What fixes neither may differ, and the run is still the same.
+#[test]
+fn what_may_differ_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (whole, resume) = four_steps(home.path());
+    let moved = home.path().join("moved.jsonl");
+    fs::copy(format!("{TINY}/chat_train.jsonl"), &moved).unwrap();
+    let base = home.path().join("base");
+    copy(Path::new(&format!("{TINY}/model_mxfp4")), &base);
+    let expected = by_step(&whole);
+    let places = format!("--dataset {} --model {}", moved.display(), base.display());
+    for (number, flags) in [
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 2",
+        "--per_device_train_batch_size 4 --gradient_accumulation_steps 1",
+        "--gradient_checkpointing false --save_steps 3 --save_total_limit 1 --save_only_model true",
+        "--max_steps -1 --num_train_epochs 2 --eval_strategy no",
+        &places,
+    ]
+    .iter()
+    .enumerate()
+    {
+        let run = home.path().join(format!("{number}"));
+        trains(&run, &format!("{resume} {flags}"));
+        let found = by_step(&run);
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&3, &4], "{flags}");
+        for (step, (loss, norm)) in found {
+            let (expected_loss, expected_norm) = expected[&step];
+            assert!(
+                (loss - expected_loss).abs() < 1e-5,
+                "{flags}, step {step}: {loss} {expected_loss}"
+            );
+            assert!(
+                (norm - expected_norm).abs() < 1e-4,
+                "{flags}, step {step}: {norm} {expected_norm}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_change_that_is_meant_is_allowed_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, resume) = four_steps(home.path());
+    let run = home.path().join("changed");
+    let flags = format!(
+        "{resume} --learning_rate 1e-4 --optim sgd --num_train_epochs 3 --max_steps -1 \
+         --resume_changes learning_rate num_train_epochs optim"
+    );
+    let said = trains(&run, &flags);
+    for part in [
+        "learning_rate was 0.001, is 0.0001",
+        "max_steps was 4, is 6",
+        "the state of \"adamw\" is nothing to \"sgd\"",
+    ] {
+        assert!(said.contains(part), "{part:?} not in {said}");
+    }
+    assert_eq!(by_step(&run).keys().max(), Some(&6));
+    refuses(
+        &run,
+        &format!("{resume} --data_seed 7 --resume_changes data_seed"),
+        &["resume_changes names \"data_seed\"", "learning_rate"],
     );
 }
 
 #[test]
-#[cfg(unix)]
-fn a_signal_saves_and_leaves() {
+fn a_longer_run_needs_no_leave_where_the_rates_stay() {
     let home = tempfile::tempdir().unwrap();
-    let flags =
-        format!("--model {TINY}/model_mxfp4 --max_steps 100000 --gradient_accumulation_steps 1");
-    let mut child = sft(home.path(), &flags)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let log = home.path().join("logging.jsonl");
-    let started = std::time::Instant::now();
-    while fs::metadata(&log).map_or(0, |m| m.len()) == 0 {
-        assert!(started.elapsed().as_secs() < 60, "the run did not start");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
+    let flags = format!(
+        "{} {FOUR} --lr_scheduler_type constant_with_warmup --warmup_steps 1",
+        model()
     );
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let checkpoints: Vec<PathBuf> = fs::read_dir(home.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir() && !path.ends_with("images"))
-        .collect();
-    let [checkpoint] = checkpoints.as_slice() else {
-        panic!("{checkpoints:?}")
+    let [short, long, rest] = ["short", "long", "rest"].map(|name| home.path().join(name));
+    trains(&short, &flags);
+    trains(&long, &format!("{flags} --max_steps 6"));
+    let from = short.join("checkpoint-4");
+    trains(
+        &rest,
+        &format!(
+            "{flags} --max_steps 6 --resume_from_checkpoint {}",
+            from.display()
+        ),
+    );
+    assert_eq!(
+        weights(&rest.join("checkpoint-6")),
+        weights(&long.join("checkpoint-6"))
+    );
+}
+
+#[test]
+fn the_weights_alone_start_all_else_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let (whole, resume) = four_steps(home.path());
+    let only = format!("{resume} --resume_only_model true");
+    let [resumed, adapted] = ["resumed", "adapted"].map(|name| home.path().join(name));
+    let other = "--data_seed 7 --optim sgd --learning_rate 1e-2 --gradient_accumulation_steps 2";
+    let said = trains(&resumed, &format!("{only} --ignore_data_skip true {other}"));
+    assert!(
+        said.contains("data, optimizer and schedule start anew"),
+        "{said}"
+    );
+    // As a new run that starts from the adapter.
+    let adapter = whole.join("checkpoint-2");
+    trains(
+        &adapted,
+        &format!(
+            "{} {FOUR} {other} --adapters {}",
+            model(),
+            adapter.display()
+        ),
+    );
+    let losses = |run: &Path| {
+        by_step(run)
+            .into_values()
+            .map(|(loss, _)| loss)
+            .collect::<Vec<_>>()
     };
-    for file in [
-        "adapter_model.safetensors",
-        "optimizer.safetensors",
-        "trainer_state.json",
+    assert_eq!(losses(&resumed), losses(&adapted));
+    assert_eq!(losses(&resumed).len(), 4);
+
+    refuses(
+        &resumed,
+        &format!("{only} --lora_alpha 16"),
+        &["adapter:", "lora_alpha 16.0"],
+    );
+    refuses(
+        &resumed,
+        &format!("{only} --ignore_data_skip false"),
+        &["ignore_data_skip false"],
+    );
+    refuses(
+        &resumed,
+        &format!("{resume} --ignore_data_skip true"),
+        &["--resume_only_model true"],
+    );
+    refuses(
+        &resumed,
+        &format!("{} {FOUR} --resume_only_model true", model()),
+        &["--resume_from_checkpoint CHECKPOINT"],
+    );
+}
+
+#[test]
+fn true_takes_the_newest_whole_checkpoint() {
+    let home = tempfile::tempdir().unwrap();
+    let flags = format!(
+        "{} {FOUR} --add_version true --output_dir {}",
+        model(),
+        home.path().display()
+    );
+    let newest = format!("{flags} --resume_from_checkpoint true");
+    refuses(home.path(), &newest, &["holds no checkpoint"]);
+    trains(home.path(), &format!("{flags} --save_only_model false"));
+    let version = |number: u64| {
+        let name = format!("v{number}-");
+        let mut entries = fs::read_dir(home.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries
+            .find(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .starts_with(&name)
+            })
+            .unwrap()
+    };
+    let first = version(0);
+    // Of the newest a byte is gone, of the next the optimizer; a killed run has left half of one.
+    let cut = first.join("checkpoint-4/adapter_model.safetensors");
+    let bytes = fs::read(&cut).unwrap();
+    fs::write(&cut, &bytes[1..]).unwrap();
+    fs::remove_file(first.join("checkpoint-3/optimizer.safetensors")).unwrap();
+    copy(
+        &first.join("checkpoint-2"),
+        &first.join(".checkpoint-9.tmp"),
+    );
+    let said = trains(home.path(), &newest);
+    for part in [
+        "passing over",
+        "adapter_model.safetensors: has",
+        "optimizer.safetensors is missing",
+        &format!("resume: from {}", first.join("checkpoint-2").display()),
     ] {
-        assert!(checkpoint.join(file).is_file(), "{file}");
+        assert!(said.contains(part), "{part:?} not in {said}");
     }
+    let second = version(1);
+    assert_eq!(by_step(&second).keys().collect::<Vec<_>>(), [&3, &4]);
+
+    // The newest by age, not by number: the second run's third.
+    fs::remove_dir_all(second.join("checkpoint-4")).unwrap();
+    let said = trains(home.path(), &newest);
+    let from = format!("resume: from {}", second.join("checkpoint-3").display());
+    assert!(said.contains(&from), "{said}");
+    assert!(!said.contains("passing over"), "{said}");
+    // What is over says so.
+    let said = trains(home.path(), &newest);
+    assert!(
+        said.contains("nothing is left to train: 4 of 4 steps are made"),
+        "{said}"
+    );
+
+    for path in [first, second, version(2), version(3)] {
+        for step in 1..=4 {
+            let _ = fs::remove_file(path.join(format!("checkpoint-{step}/trainer_state.json")));
+        }
+    }
+    refuses(
+        home.path(),
+        &newest,
+        &["holds no whole checkpoint", "trainer_state.json is missing"],
+    );
+}
+
+#[test]
+fn a_day_later_the_data_is_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let (whole, resume) = four_steps(home.path());
+    // No date is given, and it is another day: the checkpoint's stays.
+    let words: Vec<String> = sft(&home.path().join("later"), &resume)
+        .get_args()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let at = words
+        .iter()
+        .position(|word| word == "--current_date")
+        .unwrap();
+    let line = [&words[..at], &words[at + 2..]].concat().join(" ");
+    common::works(&line);
+    let later = by_step(&home.path().join("later"));
+    assert_eq!(later.len(), 2);
+    assert!(
+        later
+            .iter()
+            .all(|(step, values)| by_step(&whole)[step] == *values)
+    );
+}
+
+#[test]
+fn a_stream_goes_on_where_it_was_and_nowhere_else() {
+    let home = tempfile::tempdir().unwrap();
+    let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
+    let [a, b] = ["a", "b"].map(|name| home.path().join(name).join("rows.jsonl"));
+    for path in [&a, &b] {
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(path, &rows).unwrap();
+    }
+    let flags = format!(
+        "{} {FOUR} --streaming true --shuffle_buffer_size 4",
+        model()
+    );
+    let whole = home.path().join("whole");
+    trains(&whole, &format!("{flags} --dataset {}", a.display()));
+    let resume = format!(
+        "{flags} --resume_from_checkpoint {}",
+        whole.join("checkpoint-2").display()
+    );
+    let rest = home.path().join("rest");
+    trains(&rest, &format!("{resume} --dataset {}", b.display()));
+    let expected = by_step(&whole);
+    assert!(
+        by_step(&rest)
+            .iter()
+            .all(|(step, values)| expected[step] == *values)
+    );
+
+    let other = home.path().join("other");
+    let from_b = format!("{resume} --dataset {}", b.display());
+    refuses(
+        &other,
+        &format!("{from_b} --shuffle_buffer_size 3"),
+        &[
+            "data: the checkpoint has stream of rows.jsonl",
+            "shuffle_buffer_size was 4, is 3",
+        ],
+    );
+    refuses(
+        &other,
+        &format!("{from_b} --system Hello"),
+        &[
+            "the first 8 examples of the stream are others",
+            "system was null",
+        ],
+    );
+    fs::write(&b, rows.replacen("a", "o", 1)).unwrap();
+    refuses(
+        &other,
+        &from_b,
+        &["data: the checkpoint has stream of rows.jsonl"],
+    );
+}
+
+#[test]
+fn rotation_counts_this_runs_checkpoints() {
+    let home = tempfile::tempdir().unwrap();
+    let flags = format!(
+        "{} --gradient_accumulation_steps 4 --save_steps 3 --max_steps 6",
+        model()
+    );
+    trains(home.path(), &flags);
+    assert_eq!(checkpoints(home.path()), [3, 6]);
+    let said = trains(
+        home.path(),
+        &format!("{flags} --max_steps 2 --save_steps 1 --save_total_limit 1"),
+    );
+    assert!(
+        said.contains("holds checkpoints of another run (steps 3 to 6)"),
+        "{said}"
+    );
+    assert_eq!(checkpoints(home.path()), [2, 3, 6]);
+    let last = log(home.path()).pop().unwrap();
+    let last = last["last_model_checkpoint"].as_str().unwrap();
+    assert!(
+        last.ends_with("checkpoint-2") && Path::new(last).is_dir(),
+        "{last}"
+    );
+    // Gone on with from an earlier one of its own: what lies beyond stays until it is replaced.
+    let from = home.path().join("checkpoint-3");
+    trains(
+        home.path(),
+        &format!(
+            "{flags} --save_steps 1 --max_steps 6 --save_total_limit 2 --resume_from_checkpoint {}",
+            from.display()
+        ),
+    );
+    assert_eq!(checkpoints(home.path()), [2, 5, 6]);
 }
 
 #[test]
 fn best_and_last_stay() {
     let home = tempfile::tempdir().unwrap();
     let flags = format!(
-        "--model {TINY}/model_mxfp4 --max_steps 6 --gradient_accumulation_steps 1 --save_steps 1 --save_total_limit 2 \
-         --split_dataset_ratio 0.25 --load_best_model_at_end true"
+        "{} --max_steps 6 --gradient_accumulation_steps 1 --save_steps 1 --save_total_limit 2 \
+         --split_dataset_ratio 0.25 --load_best_model_at_end true",
+        model()
     );
-    let output = sft(home.path(), &flags).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    let log = fs::read_to_string(home.path().join("logging.jsonl")).unwrap();
-    let summary: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    trains(home.path(), &flags);
+    let summary = log(home.path()).pop().unwrap();
     for key in ["best_model_checkpoint", "last_model_checkpoint"] {
         assert!(
             Path::new(summary[key].as_str().unwrap()).is_dir(),
             "{key}: {summary}"
         );
     }
-    let kept = fs::read_dir(home.path()).unwrap().filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().starts_with("checkpoint-")
-    });
-    assert!(kept.count() <= 2);
+    assert!(checkpoints(home.path()).len() <= 2);
     assert!(home.path().join("val_dataset.jsonl").is_file());
 }
 
 #[test]
-fn a_loss_that_is_not_finite_names_layer_and_batch() {
+fn the_best_of_another_metric_is_no_measure() {
     let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for entry in fs::read_dir(Path::new(TINY).join("model_bf16")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
-    }
-    // A NaN in the norm before the experts of layer 2.
-    let weights = model.join("model.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let json: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
-    let at = &json["model.layers.2.post_attention_layernorm.weight"]["data_offsets"][0];
-    let at = 8 + header + at.as_u64().unwrap() as usize;
-    bytes[at..at + 2].copy_from_slice(&0x7fc0u16.to_le_bytes());
-    fs::write(&weights, bytes).unwrap();
-
-    let flags = format!("--model {} --max_steps 2", model.display());
-    let output = sft(&home.path().join("run"), &flags).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output);
-    assert!(error.contains("step 1: micro-batch 0"), "{error}");
-    assert!(
-        error.contains("the output of layer 2 is the first that is not finite"),
-        "{error}"
+    let whole = home.path().join("whole");
+    let flags = format!(
+        "{} {FOUR} --split_dataset_ratio 0.25 --max_steps 4",
+        model()
     );
-}
-
-/// No success with NaN: what a step leaves is looked at, and what is not finite is not saved.
-#[test]
-fn values_that_are_not_finite_end_the_run_without_a_checkpoint() {
-    let home = tempfile::tempdir().unwrap();
-    for (name, flags) in [
-        ("epsilon", "--optimizer adamw --optimizer.eps 1e-300"),
-        ("decay", "--weight_decay 1e300"),
-        ("rate", "--lorap_lr_ratio 1e300"),
-        ("sgd", "--optim sgd --weight_decay 1e300"),
-    ] {
-        let run = home.path().join(name);
-        let flags = format!("--model {TINY}/model_mxfp4 --max_steps 1 --save_steps 1 {flags}");
-        let output = sft(&run, &flags).output().unwrap();
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(
-            said.contains("step 1") && said.contains("that are not finite"),
-            "{name}: {said}"
-        );
-        assert!(said.contains("optimizer "), "{name}: {said}");
-        assert!(!run.join("checkpoint-1").exists(), "{name}");
-    }
+    trains(&whole, &flags);
+    let resume = format!(
+        "{flags} --resume_from_checkpoint {}",
+        whole.join("checkpoint-2").display()
+    );
+    let rest = home.path().join("rest");
+    let said = trains(
+        &rest,
+        &format!("{resume} --metric_for_best_model token_acc"),
+    );
+    assert!(
+        said.contains("is of another metric_for_best_model"),
+        "{said}"
+    );
+    let summary = log(&rest).pop().unwrap();
+    let best = summary["best_metric"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&best), "{summary}");
 }

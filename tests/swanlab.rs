@@ -100,7 +100,7 @@ fn a_run_and_what_it_becomes_when_resumed() {
     let line = sft(
         &second,
         &format!(
-            "--max_steps 8 --swanlab_project swift-robot --resume_from_checkpoint {}/checkpoint-3",
+            "--max_steps 8 --resume_changes max_steps --swanlab_project swift-robot --resume_from_checkpoint {}/checkpoint-3",
             first.display()
         ),
     );

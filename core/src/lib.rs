@@ -11,6 +11,7 @@ pub mod bench;
 mod bounded;
 pub mod cards;
 pub mod chat;
+pub mod checksums;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -1,6 +1,7 @@
-//! Memory in use, for people who watch it.
+//! Memory and disk in use, for people who watch it.
 
 use candle_core::Device;
+use std::path::Path;
 
 /// The most memory that was in use, in bytes: of the card on CUDA, of the process on the CPU.
 pub fn peak(device: &Device) -> Option<u64> {
@@ -18,6 +19,12 @@ pub fn free(device: &Device) -> Option<u64> {
         Device::Cuda(cuda) => crate::device::memory(cuda).ok().map(|memory| memory.free),
         _ => available(),
     }
+}
+
+/// The bytes that this user can still write to the disk of a folder.
+pub fn disk(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 /// `MemAvailable` of this machine, where the system tells.
@@ -57,5 +64,7 @@ mod tests {
         assert!(peak(&Device::Cpu).unwrap() > 1 << 20);
         assert!(free(&Device::Cpu).unwrap() > 1 << 20);
         assert!(resident().unwrap() > 1 << 20);
+        assert!(disk(&std::env::temp_dir()).is_some());
+        assert_eq!(disk(Path::new("/nowhere")), None);
     }
 }

@@ -1,6 +1,8 @@
 //! Running the real binary and reading what it says.
 #![allow(dead_code)]
 
+pub mod training;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -2,7 +2,8 @@
 
 use super::expected::{self, Shapes, expert_module};
 use super::named::named;
-use super::peft_config::{PeftConfig, TargetModules};
+use super::peft_config::{self, PeftConfig, TargetModules};
+use crate::checksums;
 use crate::model::{Config, ExpertMatrix, Param, Targets};
 use crate::ops::reduce;
 use crate::weights::Shard;
@@ -102,9 +103,10 @@ impl Adapter {
     /// a kind that cannot be used; the error names it.
     pub fn open(dir: &Path, model: &Config) -> Result<Self> {
         ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
+        checksums::check(dir, [peft_config::FILE, TENSORS])?;
         let (mut config, mut notes) = PeftConfig::read(dir)?;
         let (mut targets, more) = named(model, &config)
-            .with_context(|| dir.join(super::peft_config::FILE).display().to_string())?;
+            .with_context(|| dir.join(peft_config::FILE).display().to_string())?;
         notes.extend(more);
         let path = dir.join(TENSORS);
         let place = || path.display().to_string();

@@ -60,6 +60,34 @@ impl Flag {
         let of_run = self.belongs_to(Command::Sft) && [DATA, CHAT].contains(&self.group);
         of_run && !others.contains(&self.name)
     }
+
+    /// Whether the examples that a run trains on depend on it.
+    pub(crate) fn shapes_data(&self) -> bool {
+        self.belongs_to(Command::Sft)
+            && ([DATA, CHAT].contains(&self.group) || matches!(self.name, "tokenizer"))
+            && self.name != "load_from_cache_file"
+    }
+
+    /// Whether it says how a run learns, so that a run which goes on from a checkpoint has to have the same.
+    pub(crate) fn is_about_learning(&self) -> bool {
+        let others = [
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "gradient_checkpointing",
+            "gradient_checkpointing_skip_layers",
+            "deterministic",
+            "callbacks",
+            "early_stop_interval",
+            "resume_from_checkpoint",
+            "resume_only_model",
+            "resume_changes",
+            "ignore_data_skip",
+            "dry_run",
+        ];
+        let of_run = self.belongs_to(Command::Sft) && [TRAIN, OPTIM].contains(&self.group);
+        of_run && !others.contains(&self.name)
+    }
 }
 
 const MODEL: &str = "Model";
@@ -143,7 +171,10 @@ pub const FLAGS: &[Flag] = &[
     flag(TRAIN, S, "deterministic", Bool, "Repeat bit for bit on the same machine, or refuse to run").or(&["full_determinism"]),
     flag(TRAIN, S, "callbacks", Components, "Callbacks"),
     flag(TRAIN, S, "early_stop_interval", Int, "Stop after this many saves without a better metric"),
-    flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly"),
+    flag(TRAIN, S, "resume_from_checkpoint", Text, "Checkpoint to go on from exactly, or true for the newest whole one in output_dir"),
+    flag(TRAIN, S, "resume_only_model", Bool, "Take the weights of that checkpoint alone: data, optimizer and schedule start anew"),
+    flag(TRAIN, S, "ignore_data_skip", Bool, "As resume_only_model always has it: start with the first example again"),
+    flag(TRAIN, S, "resume_changes", List, "Flags whose values differ from the checkpoint's on purpose, such as learning_rate or num_train_epochs"),
     flag(TRAIN, S, "dry_run", Bool, "Show the configuration, a memory plan and one example, and stop"),
     flag(OPTIM, SB, "learning_rate", Float, "Learning rate; 1e-4 for lora, 1e-5 for full if not given"),
     flag(OPTIM, S, "optim", Text, "adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer"),

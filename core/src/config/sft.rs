@@ -81,6 +81,9 @@ pub struct SftConfig {
     pub callbacks: Vec<Spec>,
     pub early_stop_interval: Option<u64>,
     pub resume_from_checkpoint: Option<String>,
+    pub resume_only_model: bool,
+    pub ignore_data_skip: Option<bool>,
+    pub resume_changes: Vec<String>,
     pub dry_run: bool,
     pub learning_rate: Option<f64>,
     pub optim: String,
@@ -202,6 +205,9 @@ impl Default for SftConfig {
             callbacks: Vec::new(),
             early_stop_interval: None,
             resume_from_checkpoint: None,
+            resume_only_model: false,
+            ignore_data_skip: None,
+            resume_changes: Vec::new(),
             dry_run: false,
             learning_rate: None,
             optim: "adamw_torch".to_owned(),
@@ -358,6 +364,7 @@ impl SftConfig {
                  run; give --current_date YYYY-MM-DD"
             );
         }
+        self.check_resume()?;
         self.check_data()?;
         self.check_swanlab()?;
         if self.use_dora || self.lora_dropout > 0.0 {
@@ -416,6 +423,26 @@ impl SftConfig {
             "max_length is 0, expected 1 token or more"
         );
         Ok(())
+    }
+
+    /// Checks what goes on from a checkpoint.
+    fn check_resume(&self) -> Result<()> {
+        let resumes = !matches!(self.resume_from_checkpoint.as_deref(), None | Some("false"));
+        ensure!(
+            resumes || !self.resume_only_model && self.resume_changes.is_empty(),
+            "resume_only_model and resume_changes are about --resume_from_checkpoint CHECKPOINT, which is not given"
+        );
+        match (self.resume_only_model, self.ignore_data_skip) {
+            (_, None) | (true, Some(true)) | (false, Some(false)) => Ok(()),
+            (true, Some(false)) => bail!(
+                "resume_only_model is true and ignore_data_skip false: with the weights alone the data starts anew; \
+                 to go on where the checkpoint was made leave resume_only_model out"
+            ),
+            (false, Some(true)) => bail!(
+                "ignore_data_skip is true: a resumed run goes on in the data where the checkpoint was made; to start \
+                 the data anew with its weights give --resume_only_model true"
+            ),
+        }
     }
 
     /// Checks that there are evaluations, which something needs.

@@ -10,6 +10,7 @@
 mod entry;
 
 use super::{file::Record, prepare::Dataset};
+use crate::checksums::hex;
 use crate::say::{info, warning};
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -58,9 +59,14 @@ impl Default for Fingerprint {
 impl Fingerprint {
     /// One that nothing but the version of Apus has gone into.
     pub fn new() -> Self {
-        let mut new = Self(Sha256::new());
+        let mut new = Self::blank();
         new.text(LAYOUT);
         new
+    }
+
+    /// One that nothing has gone into.
+    pub(crate) fn blank() -> Self {
+        Self(Sha256::new())
     }
 
     /// A text; its length goes in too, so that texts cannot run into each other.
@@ -110,9 +116,14 @@ impl Fingerprint {
         }
     }
 
-    fn hex(self) -> String {
-        let bytes = self.0.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    /// Its digits.
+    pub(crate) fn hex(self) -> String {
+        hex(&self.0.finalize())
+    }
+
+    /// Bytes of a known number.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::due::Due;
 use crate::registry::Named;
+use crate::say::warning;
 use anyhow::{Result, bail};
 use apus_sdk::{Callback, Control, RunState};
 use serde_json::{Map, Value};
@@ -250,6 +251,12 @@ impl Events {
                 let loaded = callback.component.load_state(kept);
                 callback.said("load_state", loaded)?;
             }
+        }
+        for name in saved.keys() {
+            warning!(
+                "resume: the checkpoint holds what the callback {name} kept, and this run has no callback of that name: \
+                 it is left out"
+            );
         }
         Ok(())
     }

@@ -4,11 +4,15 @@
 use super::settings::Settings;
 use super::state::{StreamState, TrainerState};
 use super::steps::Steps;
+use crate::chat::Encoded;
 use crate::data::Stream;
+use crate::data::cache::Fingerprint;
 use crate::say::info;
 use crate::signals;
 use anyhow::{Result, ensure};
 use apus_sdk::TokenRow;
+use rayon::prelude::*;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// Where examples come from.
@@ -29,6 +33,8 @@ enum Source<'a> {
     Stream {
         stream: Box<Stream>,
         taken: u64,
+        /// A hash over what was taken: each example is hashed together with what came before.
+        chain: String,
     },
 }
 
@@ -57,6 +63,7 @@ impl<'a> Examples<'a> {
         let source = Source::Stream {
             stream: Box::new(stream),
             taken: 0,
+            chain: String::new(),
         };
         Self { source }
     }
@@ -119,13 +126,17 @@ impl<'a> Examples<'a> {
                     })
                     .collect())
             }
-            Source::Stream { stream, taken } => {
+            Source::Stream {
+                stream,
+                taken,
+                chain,
+            } => {
                 let group = |_| {
                     let first = *taken as usize;
                     let mut rows = Vec::with_capacity(size);
                     for _ in 0..size {
-                        let samples = stream.next_example()?.into_iter();
-                        rows.extend(samples.map(|sample| Cow::Owned(sample.into_row())));
+                        let example = next(stream, chain)?.into_iter();
+                        rows.extend(example.map(Cow::Owned));
                     }
                     *taken += size as u64;
                     Ok(Group {
@@ -138,14 +149,36 @@ impl<'a> Examples<'a> {
         }
     }
 
+    /// What a run that goes on has to train on as well: the examples in memory, or what a stream reads.
+    pub fn content(&self) -> Value {
+        match &self.source {
+            Source::Memory {
+                rows,
+                packs,
+                lengths,
+                ..
+            } => json!({
+                "examples": lengths.len(),
+                "tokens": lengths.iter().sum::<usize>(),
+                "sha256": digest(rows, *packs),
+            }),
+            Source::Stream { stream, .. } => stream.content().clone(),
+        }
+    }
+
     /// What a checkpoint keeps: examples in memory, and what is known of a stream.
     pub fn state(&self) -> (usize, Option<StreamState>) {
         match &self.source {
             Source::Memory { lengths, .. } => (lengths.len(), None),
-            Source::Stream { stream, taken } => {
+            Source::Stream {
+                stream,
+                taken,
+                chain,
+            } => {
                 let state = StreamState {
                     order: stream.identity().to_owned(),
                     taken: *taken,
+                    sha256: chain.clone(),
                 };
                 (0, Some(state))
             }
@@ -167,9 +200,17 @@ impl<'a> Examples<'a> {
                     lengths.len()
                 );
             }
-            (Source::Stream { stream, taken }, Some(state)) => {
+            (
+                Source::Stream {
+                    stream,
+                    taken,
+                    chain,
+                },
+                Some(state),
+            ) => {
+                // From version 1 on the terms have been compared, which do not ask where a file lies.
                 ensure!(
-                    stream.identity() == state.order,
+                    saved.version > 0 || stream.identity() == state.order,
                     "the order of the streamed data would differ; it was made with\n  {}\nand this run has\n  {}",
                     state.order,
                     stream.identity()
@@ -179,8 +220,13 @@ impl<'a> Examples<'a> {
                 }
                 for _ in 0..state.taken {
                     signals::check()?;
-                    stream.next_example()?;
+                    next(stream, chain)?;
                 }
+                ensure!(
+                    saved.version == 0 || *chain == state.sha256,
+                    "the first {} examples of the stream are others than those that it was trained on",
+                    state.taken
+                );
                 *taken = state.taken;
             }
             (Source::Memory { .. }, Some(_)) => {
@@ -207,6 +253,44 @@ impl<'a> Examples<'a> {
             }
         }
     }
+}
+
+/// The next example of a stream, whose hash goes into the chain.
+fn next(stream: &mut Stream, chain: &mut String) -> Result<Vec<TokenRow>> {
+    let samples = stream.next_example()?;
+    let rows: Vec<TokenRow> = samples.into_iter().map(Encoded::into_row).collect();
+    let mut link = Fingerprint::blank();
+    link.text(chain);
+    rows.iter().for_each(|row| link.text(&of_row(row)));
+    *chain = link.hex();
+    Ok(rows)
+}
+
+/// A hash over rows, and which of them are packed together.
+pub fn digest(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> String {
+    let of_rows: Vec<String> = rows.par_iter().map(of_row).collect();
+    let mut all = Fingerprint::blank();
+    of_rows.iter().for_each(|hash| all.text(hash));
+    for pack in packs.into_iter().flatten() {
+        all.text(&format!("{pack:?}"));
+    }
+    all.hex()
+}
+
+fn of_row(row: &TokenRow) -> String {
+    let mut hash = Fingerprint::blank();
+    let ids = row.input_ids.iter().flat_map(|id| id.to_le_bytes());
+    hash.text(&row.input_ids.len().to_string());
+    hash.bytes(&ids.collect::<Vec<u8>>());
+    let labels = row.labels.iter().flat_map(|label| label.to_le_bytes());
+    hash.bytes(&labels.collect::<Vec<u8>>());
+    let weights = row.loss_scale.iter().flatten();
+    hash.bytes(
+        &weights
+            .flat_map(|weight| weight.to_le_bytes())
+            .collect::<Vec<u8>>(),
+    );
+    hash.hex()
 }
 
 /// Tokens of each example: of each sample, or of each pack of them.

@@ -23,11 +23,14 @@ mod out_of_memory;
 mod pictures;
 mod plan;
 pub(crate) mod recipe;
+mod resume;
+mod run_folder;
 mod screen;
 mod settings;
 pub mod setup;
 mod state;
 mod steps;
+mod terms;
 mod trainer;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};

@@ -2,10 +2,13 @@
 
 use super::about;
 use super::best;
+use super::checkpoint::weights_file;
 use super::dry_run::dry_run;
 use super::examples::{self, Examples};
 use super::fit::fit;
 use super::out_of_memory;
+use super::resume::Resume;
+use super::run_folder::RunFolder;
 use super::trainer::{ModelFiles, Outcome, Trainer};
 use super::{screen, setup};
 use crate::adapter::{self, Adapter, PeftConfig, Table};
@@ -42,16 +45,20 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
 }
 
 fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
-    let config = &resolved.config;
+    let mut config = resolved.config.clone();
     config.check(&|flag| resolved.given(flag))?;
-    refuse_many_processes(config)?;
+    refuse_many_processes(&config)?;
     for note in &resolved.notes {
         info!("note: {note}");
     }
 
     plugin::load(&config.plugins)?;
     hub::prefer(config.use_hf);
-    say_which_plugins_differ(config);
+    let resume = Resume::open(&config)?;
+    if let Some(resume) = &resume {
+        say_which_plugins_differ(&resume.dir);
+        resume.keep_date(&mut config);
+    }
     let components = setup::components(resolved)?;
     best::check_name(&config.metric_for_best_model, &components)?;
     let device = crate::device::open(&config.device)?;
@@ -59,7 +66,10 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
         crate::device::repeat(&device)?;
     }
     let place = setup::find_model(&config.model, config.seed)?;
-    let encoder = Arc::new(setup::run_encoder(config, place.dir.as_deref())?);
+    let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
+    // Today's if it was left open: what is trained follows from it.
+    config.current_date = encoder.options().render.date.clone();
+    let config = &config;
     let mut data = setup::data(config, &encoder, Some(place.config.vocab_size))?;
     match &data.stream {
         Some(_) => info!("data: read as training goes on, reported at the end"),
@@ -83,19 +93,16 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     let table = Table::of(&ready.model);
     info!("{table}");
 
-    let run_dir = run_dir(config)?;
+    let mut folder = RunFolder::take(config)?;
+    folder.say_what_is_not_ours(resume.as_ref().map(|resume| resume.dir.as_path()));
+    let run_dir = &folder.path().to_owned();
     let args = args(config);
-    fs::write(
-        run_dir.join("args.json"),
-        serde_json::to_string_pretty(&args)?,
-    )
-    .with_context(|| format!("{}: args.json cannot be written", run_dir.display()))?;
-    if let Some(rows) = &data.split_rows {
-        let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
-        fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
-    }
+    let args_text = serde_json::to_string_pretty(&args)?;
     let kept_layers = shape.kept_layers as usize;
-    let settings = setup::loop_settings(config, &run_dir, kept_layers, args, about::model(&table))?;
+    let terms = setup::terms(resolved, &args, &place, &ready)?;
+    let about = about::model(&table);
+    let going_on = (resume, terms);
+    let settings = setup::loop_settings(config, run_dir, kept_layers, args, about, going_on)?;
     let files = Files {
         peft: ready.peft,
         config: place.config.raw.clone(),
@@ -117,6 +124,14 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
         components,
     )
     .map_err(explain)?;
+    // Only now: a run that was refused leaves the folder as it was.
+    folder.keep();
+    fs::write(run_dir.join("args.json"), args_text)
+        .with_context(|| format!("{}: args.json cannot be written", run_dir.display()))?;
+    if let Some(rows) = &data.split_rows {
+        let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
+    }
     info!(
         "run: {}, {} steps",
         run_dir.display(),
@@ -133,16 +148,14 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     );
     extra.insert("val_dataset".to_owned(), json!(data.val.report.to_string()));
     let outcome = trainer.run(extra)?;
-    summary(config, &outcome, &run_dir);
+    summary(config, &outcome, run_dir);
     Ok(outcome.interrupted)
 }
 
 /// A resumed run says which plugins of it are missing or are other builds now.
-fn say_which_plugins_differ(config: &SftConfig) {
-    for dir in config.resume_from_checkpoint.iter() {
-        for line in plugin::compare(Path::new(dir)) {
-            warning!("{line}");
-        }
+fn say_which_plugins_differ(checkpoint: &Path) {
+    for line in plugin::compare(checkpoint) {
+        warning!("{line}");
     }
 }
 
@@ -165,31 +178,6 @@ fn refuse_many_processes(config: &SftConfig) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// `<output_dir>/v{N}-{time}`, made now.
-fn run_dir(config: &SftConfig) -> Result<PathBuf> {
-    let home = Path::new(&config.output_dir);
-    fs::create_dir_all(home).with_context(|| format!("{}: cannot be made", home.display()))?;
-    if !config.add_version {
-        return Ok(home.to_owned());
-    }
-    let version = fs::read_dir(home)?
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            name.to_str()?
-                .strip_prefix('v')?
-                .split('-')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        })
-        .max()
-        .map_or(0, |last| last + 1);
-    let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
-    let dir = home.join(format!("v{version}-{time}"));
-    fs::create_dir(&dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
-    Ok(dir)
 }
 
 /// The resolved configuration as args.json holds it.
@@ -238,10 +226,7 @@ impl Decoder for Files<'_> {
 
 impl ModelFiles for Files<'_> {
     fn weights_file(&self) -> &'static str {
-        match self.peft {
-            Some(_) => "adapter_model.safetensors",
-            None => "model.safetensors",
-        }
+        weights_file(self.peft.is_none())
     }
 
     fn save(&self, model: &GptOss, dir: &Path) -> Result<()> {

@@ -1,8 +1,12 @@
 //! What the training loop needs to know, apart from model, data and components.
 
+use super::examples::digest;
 use super::order::Ordering;
+use super::resume::Resume;
 use super::steps::Warmup;
-use serde_json::{Map, Value};
+use super::terms::Terms;
+use apus_sdk::TokenRow;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// When something happens.
@@ -89,7 +93,10 @@ pub struct Settings {
     /// Whether examples of similar length come together.
     pub group_by_length: bool,
     /// Checkpoint to go on from.
-    pub resume_from_checkpoint: Option<PathBuf>,
+    pub resume: Option<Resume>,
+    /// What a run that goes on from a checkpoint of this one has to have in common with it, as far as the
+    /// configuration tells.
+    pub terms: Terms,
     /// How long the end of the run waits for trackers.
     pub tracker_timeout: std::time::Duration,
     /// Prompts that are answered before the first step, at each evaluation and after the last step.
@@ -105,6 +112,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the best metric of this run is one of: a value of another metric, or on other data, is no measure for it.
+    pub(super) fn measured(&self, val: &[TokenRow]) -> Value {
+        json!({
+            "metric_for_best_model": self.metric_for_best_model,
+            "greater_is_better": self.greater_is_better,
+            "val_dataset": digest(val, None),
+        })
+    }
+
     /// The order of the examples.
     pub(super) fn ordering(&self) -> Ordering {
         let step = self.per_device_train_batch_size * self.gradient_accumulation_steps;

@@ -9,6 +9,8 @@ pub struct Steps {
     /// Micro-batches in an epoch: `ceil(examples / per_device_train_batch_size)`; with `dataloader_drop_last` those
     /// that are full.
     pub batches_per_epoch: usize,
+    /// Examples that an epoch takes: all, or those of full micro-batches.
+    pub examples_per_epoch: usize,
     /// Micro-batches in a full optimizer step.
     pub accumulation: usize,
     /// Optimizer steps in an epoch; the last one may be short.
@@ -84,6 +86,7 @@ impl Steps {
         };
         Ok(Self {
             batches_per_epoch,
+            examples_per_epoch: wanted.examples.min(batches_per_epoch * wanted.batch_size),
             accumulation: wanted.accumulation,
             per_epoch,
             total,

@@ -9,7 +9,7 @@ pub use look::Look;
 
 use super::about;
 use super::best::Best;
-use super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
+use super::checkpoint::Rotation;
 use super::clock::Clock;
 use super::due::Due;
 use super::events::Events;
@@ -18,10 +18,12 @@ use super::logs::Trackers;
 use super::optimizer::OptimizerHost;
 use super::out_of_memory;
 use super::pictures::Pictures;
+use super::resume::Parts;
 use super::screen::Screen;
 use super::settings::{Every, Settings};
 use super::state::{Pending, StreamState, TrainerState};
 use super::steps::{Steps, Wanted};
+use super::terms::Terms;
 use crate::model::GptOss;
 use crate::registry::Named;
 use crate::say::{info, warning};
@@ -125,6 +127,11 @@ pub struct Trainer<'a> {
     evaluation: Option<(u64, Map<String, Value>)>,
     last_checkpoint: Option<PathBuf>,
     saved: Option<Saved>,
+    rotation: Rotation,
+    /// What a run that goes on from a checkpoint of this one has to have in common with it.
+    terms: Terms,
+    /// What the best metric is one of.
+    measured: Value,
     saving: bool,
     /// The best checkpoint and its step, once it was loaded.
     loaded: Option<(u64, PathBuf)>,
@@ -179,24 +186,47 @@ impl<'a> Trainer<'a> {
         let mut events = Events::new(components.callbacks);
         let mut saved_at = None;
         let mut run_id = about::new_id();
-        if let Some(dir) = &settings.resume_from_checkpoint {
-            let saved = restore(dir, model, files, &mut optimizer, &mut examples, settings)
-                .with_context(|| format!("{}: cannot be resumed", dir.display()))?;
-            saved.restore(&mut state);
-            best.resume(&saved, &mut state);
-            if let Some(by) = &saved.stopped {
-                info!(
-                    "resume: {by}, has ended the run that is continued, after step {} of {}; it goes on from there",
-                    saved.global_step, saved.max_steps
-                );
+        let mut terms = settings.terms.clone();
+        terms.put("data", examples.content());
+        terms.put("examples_per_epoch", steps.examples_per_epoch);
+        terms.put("max_steps", steps.total);
+        terms.put("warmup_steps", steps.warmup);
+        let measured = settings.measured(val);
+        let (mut rotation, mut last_checkpoint) = (Rotation::default(), None);
+        let schedule = components.schedule;
+        if let Some(resume) = &settings.resume {
+            let same_rate = |saved: &TrainerState| {
+                saved.rates_are_those_of(&steps, settings.learning_rate, &*schedule.component)
+            };
+            let parts = Parts {
+                model,
+                files,
+                optimizer: &mut optimizer,
+                examples: &mut examples,
+                args: &settings.config,
+            };
+            let saved = resume
+                .restore(&terms, &same_rate, parts)
+                .with_context(|| format!("{}: cannot be resumed", resume.dir.display()))?;
+            if let Some(saved) = saved {
+                saved.restore(&mut state, &measured);
+                best.resume(&saved, &mut state);
+                if let Some(by) = &saved.stopped {
+                    info!(
+                        "resume: {by}, has ended the run that is continued, after step {} of {}; it goes on from there",
+                        saved.global_step, saved.max_steps
+                    );
+                }
+                saved_at = Some(Saved::by(&saved));
+                events.load_state(saved.stateful_callbacks)?;
+                events.resume_lr_factor(saved.lr_factor);
+                if !saved.run_id.is_empty() {
+                    run_id = saved.run_id;
+                }
+                pending = saved.pending;
+                rotation = Rotation::resumed(&settings.run_dir, &run_id, saved.global_step);
+                last_checkpoint = Some(resume.dir.clone());
             }
-            saved_at = Some(Saved::by(&saved));
-            events.load_state(saved.stateful_callbacks)?;
-            events.resume_lr_factor(saved.lr_factor);
-            if !saved.run_id.is_empty() {
-                run_id = saved.run_id;
-            }
-            pending = saved.pending;
         }
         let position = examples.state();
         let title = settings.run_dir.file_name().unwrap_or_default();
@@ -230,7 +260,7 @@ impl<'a> Trainer<'a> {
             examples,
             val,
             loss: components.loss,
-            schedule: components.schedule,
+            schedule,
             metrics: components.metrics,
             optimizer,
             events,
@@ -243,8 +273,11 @@ impl<'a> Trainer<'a> {
             screen,
             best,
             evaluation: None,
-            last_checkpoint: settings.resume_from_checkpoint.clone(),
+            last_checkpoint,
             saved: saved_at,
+            rotation,
+            terms,
+            measured,
             saving: false,
             loaded: None,
             ended: false,
@@ -465,34 +498,4 @@ impl<'a> Trainer<'a> {
             after: self.after,
         }
     }
-}
-
-/// Puts a checkpoint back into model and optimizer.
-fn restore(
-    dir: &Path,
-    model: &GptOss,
-    files: &dyn ModelFiles,
-    optimizer: &mut OptimizerHost,
-    examples: &mut Examples,
-    settings: &Settings,
-) -> Result<TrainerState> {
-    Checkpoint::check(dir, files.weights_file())?;
-    let saved = TrainerState::read(dir)?;
-    anyhow::ensure!(
-        saved.data_seed == settings.data_seed && saved.seed == settings.seed,
-        "it was made with seed {} and data_seed {}, this run has {} and {}",
-        saved.seed,
-        saved.data_seed,
-        settings.seed,
-        settings.data_seed
-    );
-    examples.go_on(&saved)?;
-    files.load(model, dir)?;
-    let state = candle_core::safetensors::load(dir.join(OPTIMIZER_FILE), model.device())?;
-    optimizer.restore(
-        saved.global_step,
-        state.into_iter().collect(),
-        model.device(),
-    )?;
-    Ok(saved)
 }

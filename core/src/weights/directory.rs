@@ -4,6 +4,7 @@ use super::placing::Placing;
 use super::shard::{Shard, Stored};
 use super::{Transfer, WeightSource};
 use crate::bounded;
+use crate::checksums;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
@@ -52,6 +53,7 @@ impl Directory {
         if map.is_empty() {
             files.insert("model.safetensors");
         }
+        checksums::check(dir, files.iter().copied().chain(["config.json"]))?;
         let mut shards = Vec::new();
         let mut index = BTreeMap::new();
         for (i, file) in files.into_iter().enumerate() {

@@ -12,6 +12,7 @@ mod passes;
 mod workers;
 
 use super::{
+    cache::Fingerprint,
     columns::Columns,
     file,
     format::Formats,
@@ -21,9 +22,10 @@ use super::{
     source,
 };
 use crate::chat::{Encoded, Encoder};
+use crate::checksums;
 use anyhow::{Context, Result, ensure};
 use packing::Packer;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 use workers::{Done, Workers};
 
@@ -65,6 +67,7 @@ struct Set {
 pub struct Stream {
     plan: Arc<Plan>,
     identity: String,
+    content: Value,
     workers: Option<Workers>,
     pass: u64,
     /// Examples of this pass so far.
@@ -109,6 +112,7 @@ impl Stream {
             sets.push(Set { files, first });
         }
         let identity = identity(&options, &sizes);
+        let content = content(&options, &sets)?;
         let packer = options.packing.map(Packer::new);
         let plan = Arc::new(Plan {
             columns: Columns::new(&options.columns)?,
@@ -120,6 +124,7 @@ impl Stream {
         Ok(Self {
             plan,
             identity,
+            content,
             workers: None,
             pass: 0,
             of_pass: 0,
@@ -134,6 +139,12 @@ impl Stream {
     /// What the order of examples depends on, as text: two streams of the same text give the same.
     pub fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// What the examples come from: names and size of the files, and a hash over what is in them and the order in
+    /// which it is taken, wherever they lie.
+    pub fn content(&self) -> &Value {
+        &self.content
     }
 
     /// The samples of the next example: one, or those of a packed row.
@@ -230,6 +241,35 @@ impl Stream {
         self.of_pass = 0;
         Ok(())
     }
+}
+
+fn content(options: &StreamOptions, sets: &[Set]) -> Result<Value> {
+    let StreamOptions {
+        mix,
+        columns,
+        shuffle_buffer,
+        packing,
+        prepare,
+        ..
+    } = options;
+    let PrepareOptions {
+        max_length,
+        truncation,
+        ..
+    } = prepare;
+    let files = || sets.iter().flat_map(|set| &set.files);
+    let of_sets: Vec<_> = sets
+        .iter()
+        .map(|set| (set.files.len(), set.first))
+        .collect();
+    let mut order = Fingerprint::blank();
+    order.text(&checksums::sampled(files().map(PathBuf::as_path))?);
+    order.text(&format!(
+        "{of_sets:?} {mix:?} {columns} {shuffle_buffer:?} {packing:?} {max_length:?} {truncation:?}"
+    ));
+    let names = files().filter_map(|path| path.file_name());
+    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    Ok(json!({ "stream of": names.join(", "), "sha256": order.hex() }))
 }
 
 fn identity(options: &StreamOptions, files: &[String]) -> String {

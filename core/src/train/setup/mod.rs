@@ -3,13 +3,17 @@
 mod chat;
 mod data;
 mod intent;
+mod terms;
 mod trackers;
 
 pub use chat::{ChatOptions, encode_options, encoder, model_word, run_encoder};
 pub use data::{Data, data, formats, longest, rows};
 pub use intent::Intent;
+pub use terms::{adapter, terms};
 
+use super::resume::Resume;
 use super::settings::{Every, Settings};
+use super::terms::Terms;
 use super::trainer::Components;
 use crate::adapter::{PeftConfig, Wanted};
 use crate::config::{Resolved, SftConfig, Spec};
@@ -216,9 +220,7 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
 /// An unknown name, or options that do not fit.
 pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     let config = &resolved.config;
-    let (optimizer, lines) = config.optimizer_spec(&|flag| resolved.origin(flag), &|name| {
-        registry::options(Kind::Optimizer, name)
-    })?;
+    let (optimizer, lines) = optimizer(resolved)?;
     for line in lines {
         info!("note: {line}");
     }
@@ -251,11 +253,18 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     })
 }
 
+/// The optimizer with its options, and what is to be said about them.
+fn optimizer(resolved: &Resolved<SftConfig>) -> Result<(Spec, Vec<String>)> {
+    let options = |name: &str| registry::options(Kind::Optimizer, name);
+    let origin = |flag: &str| resolved.origin(flag);
+    resolved.config.optimizer_spec(&origin, &options)
+}
+
 fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
     specs.iter().map(registry::named).collect()
 }
 
-/// The numbers of the loop; `args` and `model` are for the trackers.
+/// The numbers of the loop, and what it goes on from; `args` and `model` are for the trackers.
 ///
 /// # Errors
 /// A value that is none of those a flag takes.
@@ -265,6 +274,7 @@ pub fn loop_settings(
     kept_layers: usize,
     args: Map<String, Value>,
     model: Map<String, Value>,
+    (resume, terms): (Option<Resume>, Terms),
 ) -> Result<Settings> {
     let every = |strategy: &str, steps: u64| match strategy {
         "steps" => Every::Steps(steps),
@@ -306,7 +316,8 @@ pub fn loop_settings(
         data_seed: config.data_seed,
         shuffle: config.train_dataloader_shuffle,
         group_by_length: config.group_by_length,
-        resume_from_checkpoint: config.resume_from_checkpoint.as_ref().map(PathBuf::from),
+        resume,
+        terms,
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
             .context("tracker_timeout")?,
         sample_prompts: config.sample_prompts.clone(),

@@ -1,7 +1,7 @@
 //! Checkpoints of a run, the best among them, and what is saved after an error.
 
 use super::super::checkpoint::{Checkpoint, OPTIMIZER_FILE};
-use super::super::state::TrainerState;
+use super::super::state::{TrainerState, VERSION, now};
 use super::Trainer;
 use crate::ops::reduce;
 use crate::say::warning;
@@ -37,13 +37,9 @@ impl Trainer<'_> {
         let kept = self.events.save_state()?;
         let path = self.write(kept)?;
         self.events.on_save(&path, &self.state)?;
-        let s = self.settings;
-        match s.save_total_limit {
-            Some(limit) => Checkpoint::rotate(
-                &s.run_dir,
-                limit,
-                self.state.best_model_checkpoint.as_deref(),
-            ),
+        let best = self.state.best_model_checkpoint.as_deref();
+        match self.settings.save_total_limit {
+            Some(limit) => self.rotation.rotate(limit, best),
             None => Ok(()),
         }
     }
@@ -56,10 +52,11 @@ impl Trainer<'_> {
         if step == 0 || self.saving || self.loaded.is_some() {
             return error;
         }
-        let path = Checkpoint::path(&self.settings.run_dir, step);
-        let saved = match path.is_dir() {
-            true => Ok(path),
-            false => self.write_if_sound(),
+        // Of this run: the folder may hold another one's of this number.
+        let is_saved = self.saved.as_ref().is_some_and(|saved| saved.step == step);
+        let saved = match self.last_checkpoint.clone().filter(|_| is_saved) {
+            Some(path) => Ok(path),
+            None => self.write_if_sound(),
         };
         match saved {
             Ok(path) => anyhow!(
@@ -88,6 +85,10 @@ impl Trainer<'_> {
         let path = Checkpoint::path(&s.run_dir, step);
         let best = self.best.makes_best(step);
         let saved = TrainerState {
+            version: VERSION,
+            saved: now(),
+            terms: self.terms.clone(),
+            measured: self.measured.clone(),
             run_id: self.run_id.clone(),
             global_step: step,
             max_steps: self.steps.total,
@@ -115,10 +116,7 @@ impl Trainer<'_> {
                 let state = self.optimizer.state()?.into_iter().collect();
                 candle_core::safetensors::save(&state, dir.join(OPTIMIZER_FILE))?;
             }
-            std::fs::write(
-                dir.join(TrainerState::FILE),
-                serde_json::to_string_pretty(&saved)?,
-            )?;
+            saved.write(dir)?;
             Ok(std::fs::write(
                 dir.join("args.json"),
                 serde_json::to_string_pretty(&s.config)?,
@@ -128,6 +126,7 @@ impl Trainer<'_> {
         self.saved = Some(Saved::by(&saved));
         self.best.saved_at(&path, &mut self.state);
         self.last_checkpoint = Some(path.clone());
+        self.rotation.saved(&path);
         self.trackers.saved(step, &path);
         Ok(path)
     }
