@@ -163,6 +163,7 @@ mod system {
             return None;
         }
         let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
+        #[allow(clippy::useless_conversion, reason = "it is signed on other systems")]
         let rest = Duration::from_nanos(u64::try_from(stat.st_mtime_nsec).ok()?);
         Some(Facts {
             changed: UNIX_EPOCH + seconds + rest,
