@@ -87,8 +87,9 @@ impl Terms {
     /// Adds the flags that say how a run learns, with their values among `args`.
     pub fn put_flags(&mut self, args: &Map<String, Value>) {
         for flag in FLAGS.iter().filter(|flag| flag.is_about_learning()) {
+            let is_named = NAMED.iter().any(|(name, _)| *name == flag.name);
             if about(flag.name) == Some(About::Learning)
-                && !self.0.contains_key(flag.name)
+                && !is_named
                 && let Some(value) = args.get(flag.name)
             {
                 self.0.insert(flag.name.to_owned(), value.clone());
