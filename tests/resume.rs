@@ -64,7 +64,7 @@ fn another_run_is_refused_with_what_differs() {
     let other = home.path().join("other");
     let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
     let edited = home.path().join("edited.jsonl");
-    fs::write(&edited, rows.replacen("a", "o", 1)).unwrap();
+    fs::write(&edited, rows.replacen("harbour", "coastal", 1)).unwrap();
     let edited = format!("--dataset {}", edited.display());
     let base = home.path().join("base");
     copy(Path::new(&format!("{TINY}/model_mxfp4")), &base);
@@ -109,11 +109,11 @@ fn another_run_is_refused_with_what_differs() {
             ],
         ),
         (
-            "--max_length 128 --packing true",
+            "--max_length 256 --packing true",
             &[
                 "data:",
                 "packing was false, is true",
-                "max_length was null, is 128",
+                "max_length was null, is 256",
             ],
         ),
         ("--loss_scale last_round", &["data:", "loss_scale was"]),
@@ -531,7 +531,7 @@ fn a_stream_goes_on_where_it_was_and_nowhere_else() {
             "system was null",
         ],
     );
-    fs::write(&b, rows.replacen("a", "o", 1)).unwrap();
+    fs::write(&b, rows.replacen("harbour", "coastal", 1)).unwrap();
     refuses(
         &other,
         &from_b,
