@@ -144,7 +144,8 @@ impl Sum {
         ensure!(
             found == self.sha256,
             "{}: is not as it was written: its SHA-256 is {found}, by {FILE} it was {}. A disk, a copy or a hand \
-             has changed it; take another checkpoint, or, if the change is meant, delete {FILE}",
+             has changed it; take another checkpoint. If the change is meant, delete {FILE}: the weights are then taken as \
+             they are, and --resume_only_model true starts from them",
             path.display(),
             self.sha256
         );
