@@ -2,9 +2,9 @@
 //! configuration.
 
 use super::flag::{Command as Tool, Flag, Kind};
-use super::theirs::theirs;
 use super::{
     BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
+    theirs,
 };
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
@@ -45,11 +45,10 @@ fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
         .value_name("FILE.toml")
         .help("Configuration file; its keys are the flags' names, and flags go over it");
     let mine = FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND));
-    let others = theirs().filter(|theirs| theirs.accepted_by(T::COMMAND));
     Command::new(name)
         .about(about)
         .args([file, config])
-        .args(others.flat_map(|theirs| theirs.names.iter().copied().map(foreign)))
+        .args(theirs::of(T::COMMAND).map(|(name, _)| foreign(name)))
         .args(mine.map(|flag| {
             let hidden = T::COMMAND == Tool::Data && !flag.is_about_data();
             argument(flag, &defaults[flag.name]).hide(hidden)

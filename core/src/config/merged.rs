@@ -66,11 +66,7 @@ impl Merged {
         }
         let known: Vec<&str> = mine()
             .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
-            .chain(
-                theirs::theirs()
-                    .filter(|theirs| theirs.accepted_by(self.command))
-                    .flat_map(|theirs| theirs.names.iter().copied()),
-            )
+            .chain(theirs::of(self.command).map(|(name, _)| name))
             .collect();
         match nearest(name, &known).first() {
             Some(near) => bail!("there is no {name}; did you mean {near}?"),

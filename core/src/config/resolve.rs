@@ -5,7 +5,7 @@ use super::cli::command;
 use super::flag::{Command, Flag, Kind};
 use super::merged::Merged;
 use super::nearest::with_tip;
-use super::theirs::theirs;
+use super::theirs;
 use super::{Config, FLAGS};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
@@ -124,14 +124,12 @@ pub fn from_matches<T: Config>(
             line.push((flag, value));
         }
     }
-    for theirs in theirs().filter(|theirs| theirs.accepted_by(T::COMMAND)) {
-        for name in theirs.names.iter().filter(|name| matches.contains_id(name)) {
-            let value = match texts(name).join(" ") {
-                alone if alone.is_empty() => "true".to_owned(),
-                value => value,
-            };
-            merged.answer(theirs, name, &format!("--{name}"), &value)?;
-        }
+    for (name, theirs) in theirs::of(T::COMMAND).filter(|(name, _)| matches.contains_id(name)) {
+        let value = match texts(name).join(" ") {
+            alone if alone.is_empty() => "true".to_owned(),
+            value => value,
+        };
+        merged.answer(theirs, name, &format!("--{name}"), &value)?;
     }
     merged.go_over(line, options)?;
     merged.finish()

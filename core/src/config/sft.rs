@@ -406,7 +406,10 @@ impl SftConfig {
     /// Values that contradict each other; the error names both.
     pub fn check_data(&self) -> Result<()> {
         let unfilled = |dataset: &&String| {
-            dataset.to_lowercase().contains("self-cognition") && !Path::new(dataset).exists()
+            let id = dataset.split('#').next().unwrap_or_default();
+            let id = id.rsplit("::").next().unwrap_or_default();
+            let id = id.split([':', '@']).next().unwrap_or_default();
+            id.ends_with("/self-cognition") && !Path::new(id).exists()
         };
         if let Some(dataset) = self.dataset.iter().find(unfilled) {
             bail!(

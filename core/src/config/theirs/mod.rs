@@ -8,6 +8,7 @@ mod generating;
 mod running;
 mod training;
 
+use super::FLAGS;
 use super::flag::Command;
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -72,9 +73,21 @@ pub fn theirs() -> impl Iterator<Item = &'static Theirs> {
         .flatten()
 }
 
+/// What a command takes: each argument that is no flag of its own, and its answer.
+pub(super) fn of(command: Command) -> impl Iterator<Item = (&'static str, &'static Theirs)> {
+    let is_flag = move |name: &str| {
+        let mut mine = FLAGS.iter().filter(|flag| flag.accepted_by(command));
+        mine.any(|flag| flag.name == name || flag.aliases.contains(&name))
+    };
+    theirs()
+        .filter(move |theirs| theirs.accepted_by(command))
+        .flat_map(|theirs| theirs.names.iter().map(move |name| (*name, theirs)))
+        .filter(move |(name, _)| !is_flag(name))
+}
+
 /// The answer to an argument, if a command of ms-swift takes it.
 pub(super) fn find(name: &str, command: Command) -> Option<&'static Theirs> {
-    theirs().find(|theirs| theirs.accepted_by(command) && theirs.names.contains(&name))
+    of(command).find_map(|(known, theirs)| (known == name).then_some(theirs))
 }
 
 impl Theirs {
