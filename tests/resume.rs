@@ -513,6 +513,14 @@ fn a_stream_goes_on_where_it_was_and_nowhere_else() {
             .all(|(step, values)| expected[step] == *values)
     );
 
+    let longer = home.path().join("longer");
+    let more = "--max_steps 6 --resume_changes max_steps";
+    trains(
+        &longer,
+        &format!("{resume} --dataset {} {more}", b.display()),
+    );
+    assert_eq!(by_step(&longer).keys().max(), Some(&6));
+
     let other = home.path().join("other");
     let from_b = format!("{resume} --dataset {}", b.display());
     refuses(

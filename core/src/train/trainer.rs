@@ -188,7 +188,10 @@ impl<'a> Trainer<'a> {
         let mut run_id = about::new_id();
         let mut terms = settings.terms.clone();
         terms.put("data", examples.content());
-        terms.put("examples_per_epoch", steps.examples_per_epoch);
+        // The whole of a streamed run is one epoch, as long as the run.
+        if terms.get("streaming") == Some(&Value::Bool(false)) {
+            terms.put("examples_per_epoch", steps.examples_per_epoch);
+        }
         terms.put("max_steps", steps.total);
         terms.put("warmup_steps", steps.warmup);
         let measured = settings.measured(val);
