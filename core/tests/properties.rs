@@ -282,9 +282,19 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
 /// Encoders whose scales do not look at how reasoning is spelled.
 static PLAIN: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
     vec![
-        encoder("default", TrainHeader::Channel, false),
-        encoder("last_round+hermes", TrainHeader::None, true),
-        encoder("all", TrainHeader::Full, true),
+        encoder(
+            ChatTemplate::native(),
+            "default",
+            TrainHeader::Channel,
+            false,
+        ),
+        encoder(
+            ChatTemplate::native(),
+            "last_round+hermes",
+            TrainHeader::None,
+            true,
+        ),
+        encoder(ChatTemplate::native(), "all", TrainHeader::Full, true),
     ]
 });
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
