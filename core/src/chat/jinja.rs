@@ -120,23 +120,18 @@ impl Jinja {
             time: TIME,
             memory: MEMORY + fuel * BYTES,
         };
+        // An error can hold values of the template, nested as deeply as it likes: it is dropped where the
+        // stack is large.
         let rendered = watched(limits, move || {
-            let template = environment.get_template(NAME)?;
-            template.render(context)
+            let template = environment.get_template(NAME);
+            let rendered = template.and_then(|template| template.render(context));
+            rendered.map_err(|error| failure(&error))
         });
         match rendered {
             Ok(Ok(text)) => Ok(text),
-            Ok(Err(error)) => Err(self.failed(&error)),
-            Err(GivenUp::TooMuch) => Err(self.over_budget()),
+            Ok(Err(Some(error))) => Err(error),
+            Ok(Err(None)) | Err(GivenUp::TooMuch) => Err(self.over_budget()),
             Err(error) => Err(error).with_context(|| format!("rendering with {}", self.name)),
-        }
-    }
-
-    fn failed(&self, error: &Error) -> anyhow::Error {
-        let error = deepest(error);
-        match error.kind() {
-            ErrorKind::OutOfFuel => self.over_budget(),
-            _ => explain(error),
         }
     }
 
@@ -178,6 +173,15 @@ fn deepest(error: &Error) -> &Error {
         deepest = inner;
     }
     deepest
+}
+
+/// What the template said; `None` if it used up its budget.
+fn failure(error: &Error) -> Option<anyhow::Error> {
+    let error = deepest(error);
+    match error.kind() {
+        ErrorKind::OutOfFuel => None,
+        _ => Some(explain(error)),
+    }
 }
 
 /// What the template said.
