@@ -268,7 +268,7 @@ fn prepared_data_is_found_again() {
     );
     assert_eq!((again, entries()), (first, 2));
     let thought = dir.join("thought.jsonl");
-    let row = r#"{"query": "a", "response": "<think>b</think>c"}"#;
+    let row = r#"{"query": "a", "response": "<think>b</think>c", "mood": "good"}"#;
     fs::write(&thought, format!("{row}\n{row}\n")).unwrap();
     let notes = |flags: &str| {
         let line = format!(
@@ -278,6 +278,8 @@ fn prepared_data_is_found_again() {
         let cache = cache.display().to_string();
         let said = text(&apus(&words(&line), &[("APUS_CACHE", cache.as_str())]));
         assert!(said.contains("data: 2 rows: <think>..</think>"), "{said}");
+        let unused = "thought.jsonl: not used: mood (2 rows, first in line 1)";
+        assert!(said.contains(unused), "{said}");
         said
     };
     notes("");

@@ -2,6 +2,7 @@
 //! generated input, fuzz targets (`fuzz/`) with what a fuzzer finds; each panics where something
 //! does not hold.
 
+mod closed;
 mod spelling;
 
 pub use spelling::{Turn, spelled_alike};
@@ -42,7 +43,8 @@ pub fn scales() -> Vec<String> {
 
 /// A row's text is refused or gives samples; a sample is refused or gives ids, labels and weights that
 /// fit together and control tokens that no text of the row made, and its conversation can be read back
-/// from the rendered text.
+/// from the rendered text. Nothing of the row is dropped in silence, and one that says that it is not trained
+/// is not.
 ///
 /// # Panics
 /// Something of this does not hold.
@@ -60,6 +62,10 @@ pub fn row(text: &str, format: &dyn DatasetFormat, encoder: &Encoder) {
                 comes_back(conversation);
             }
         }
+    }
+    if let Ok(row) = serde_json::from_str(text) {
+        closed::nothing_in_silence(&row, format);
+        closed::untrained(&row, format, encoder);
     }
 }
 

@@ -281,3 +281,103 @@ fn samples_for_inference_need_no_answer() {
         [0, 1]
     );
 }
+
+const UNUSED: &str = r#"{"messages": [{"role": "user", "content": "a", "mood": "bad"}, {"role": "assistant", "content": "b"}], "id": 1}
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "difficulty": 3, "note": null}
+{"messages": [{"role": "user", "content": "a", "mood": "b"}, {"role": "user", "content": "a", "mood": ""}, {"role": "assistant", "content": "b", "mood": "c"}], "difficulty": 0,
+ "chat_template_kwargs": {"enable_thinking": true, "reasoning_effort": "low"}}
+"#;
+
+#[test]
+fn what_is_not_used_is_named_once() {
+    let files = [("u.json", UNUSED), ("t.jsonl", TOKENS)];
+    let found = run(&files, &PrepareOptions::default()).unwrap();
+    assert_eq!(found.report.total(|source| source.kept), 4);
+    let warnings = found.report.warnings();
+    let lines: Vec<&str> = warnings
+        .iter()
+        .filter_map(|line| Some(line.split_once("not used: ")?.1))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "chat_template_kwargs.enable_thinking (1 row, line 3), difficulty (2 rows, first in line 2), \
+          messages[].mood (2 rows, first in line 1)"
+        ]
+    );
+    assert_eq!(found.report.notes(), [""; 0]);
+}
+
+#[test]
+fn with_strict_what_is_not_used_stops() {
+    let strict = PrepareOptions {
+        strict: true,
+        ..PrepareOptions::default()
+    };
+    let text = UNUSED.lines().next().unwrap();
+    let bad = run(&[("u.jsonl", text)], &strict).unwrap_err().to_string();
+    assert!(
+        bad.contains("u.jsonl:1: not used: messages[].mood (strict)"),
+        "{bad}"
+    );
+    let text = text.replace("\"mood\"", "\"name\"");
+    assert_eq!(
+        run(&[("u.jsonl", &text)], &strict).unwrap().samples.len(),
+        1
+    );
+}
+
+#[test]
+fn a_format_that_does_not_say_what_it_uses_is_named() {
+    struct Silent;
+    impl apus_sdk::DatasetFormat for Silent {
+        fn recognises(&self, _: &[&str]) -> bool {
+            true
+        }
+        fn convert(&self, row: apus_sdk::Row) -> apus_sdk::Result<Vec<apus_sdk::Sample>> {
+            format("messages").convert(row)
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let records = records(dir.path(), &[("u.json", UNUSED)]);
+    let formats = Formats::new(vec![("silent".to_owned(), Box::new(Silent))], None).unwrap();
+    let strict = PrepareOptions {
+        strict: true,
+        ..PrepareOptions::default()
+    };
+    let found = prepare(&records, &formats, &encoder("default"), &strict, &|_| {}).unwrap();
+    assert_eq!(found.samples.len(), 3);
+    let notes = found.report.notes().join("\n");
+    assert!(
+        notes.contains("u.json: the format silent does not say which columns it uses"),
+        "{notes}"
+    );
+    assert!(found.report.warnings().is_empty());
+}
+
+#[test]
+fn messages_beside_conversations_are_the_messages() {
+    let row = r#"{"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}],
+        "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    let both = run(&[("b.json", row)], &PrepareOptions::default()).unwrap();
+    let alone = run(&[("m.jsonl", MESSAGES)], &PrepareOptions::default()).unwrap();
+    assert_eq!(both.samples, alone.samples);
+    assert_eq!(both.report.sources[0].format, "messages");
+    let said = both.report.warnings().join("\n");
+    assert!(
+        said.contains("not used: conversations (1 row, line 1)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_row_that_ends_with_the_user_trains_its_answers() {
+    let rows = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]}
+{"messages": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}], "loss_mask": [0, 0]}"#;
+    let found = run(&[("m.jsonl", rows)], &PrepareOptions::default()).unwrap();
+    assert_eq!(found.samples.len(), 1);
+    let trained = found.samples[0].targets();
+    let alone = run(&[("m.jsonl", MESSAGES)], &PrepareOptions::default()).unwrap();
+    assert_eq!(trained, alone.samples[0].targets());
+    assert_eq!(found.report.sources[0].dropped["no trained token"].count, 1);
+}

@@ -10,7 +10,7 @@ use apus_core::invariants;
 use apus_sdk::{DatasetFormat, Field, Turn};
 use data_common::{chain, format, tiny_tokenizer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
 const FORMATS: [&str; 5] = ["messages", "sharegpt", "alpaca", "query_response", "tokens"];
@@ -53,7 +53,7 @@ const MARKERS: [&str; 15] = [
     "[['a', None]]",
     "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>final<|message|>a",
 ];
-const COLUMNS: [&str; 29] = [
+const COLUMNS: [&str; 31] = [
     "messages",
     "conversations",
     "conversation",
@@ -83,8 +83,12 @@ const COLUMNS: [&str; 29] = [
     "reasoning_effort",
     "thinking",
     "reasoning",
+    "id",
+    "attention_mask",
 ];
-const KEYS: [&str; 32] = [
+/// Marks of what is trained.
+const MARKS: [&str; 5] = ["loss", "train", "weight", "loss_mask", "loss_scale"];
+const KEYS: [&str; 35] = [
     "role",
     "from",
     "content",
@@ -117,6 +121,9 @@ const KEYS: [&str; 32] = [
     "instructions",
     "model_identity",
     "tools",
+    "tool_call_id",
+    "is_error",
+    "sender",
 ];
 /// Names of types and channels, and what else is looked for in values.
 const TYPES: [&str; 12] = [
@@ -180,11 +187,19 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
+fn mark() -> impl Strategy<Value = (String, Value)> {
+    let values = [json!(true), json!(false), json!(0), json!(1), json!(0.5)];
+    (
+        select(&MARKS[..]).prop_map(str::to_owned),
+        select(values.to_vec()),
+    )
+}
+
 /// A message, mostly one that can be read.
 fn message() -> impl Strategy<Value = Value> {
     let role =
         prop_oneof![6 => select(&["user", "assistant", "tool"][..]), 1 => select(&ROLES[..])];
-    let call = text().prop_map(|text| serde_json::json!([{"name": "f", "arguments": {"x": text}}]));
+    let call = text().prop_map(|text| json!([{"name": "f", "arguments": {"x": text}}]));
     let content = prop_oneof![20 => text().prop_map(Value::from), 1 => json()];
     let fields = (
         role,
@@ -194,21 +209,25 @@ fn message() -> impl Strategy<Value = Value> {
         option::weighted(0.2, any::<bool>()),
         option::weighted(0.2, 0.0..3.0),
         option::weighted(0.05, (key(), json())),
+        option::weighted(0.1, mark()),
     );
-    fields.prop_map(|(role, content, thinking, calls, loss, scale, other)| {
-        let mut fields = Map::new();
-        fields.insert("role".to_owned(), role.into());
-        fields.insert("content".to_owned(), content);
-        let mut add = |key: &str, value: Option<Value>| {
-            fields.extend(value.map(|value| (key.to_owned(), value)));
-        };
-        add("thinking", thinking.map(Value::from));
-        add("tool_calls", calls);
-        add("loss", loss.map(Value::from));
-        add("loss_scale", scale.map(Value::from));
-        fields.extend(other);
-        Value::Object(fields)
-    })
+    fields.prop_map(
+        |(role, content, thinking, calls, loss, scale, other, mark)| {
+            let mut fields = Map::new();
+            fields.insert("role".to_owned(), role.into());
+            fields.insert("content".to_owned(), content);
+            let mut add = |key: &str, value: Option<Value>| {
+                fields.extend(value.map(|value| (key.to_owned(), value)));
+            };
+            add("thinking", thinking.map(Value::from));
+            add("tool_calls", calls);
+            add("loss", loss.map(Value::from));
+            add("loss_scale", scale.map(Value::from));
+            fields.extend(other);
+            fields.extend(mark);
+            Value::Object(fields)
+        },
+    )
 }
 
 fn row() -> impl Strategy<Value = String> {
@@ -217,8 +236,13 @@ fn row() -> impl Strategy<Value = String> {
     let value = prop_oneof![3 => json(), 1 => list.clone(), 2 => text().prop_map(Value::from),
         1 => list.clone().prop_map(|list| Value::from(list.to_string()))];
     let others = vec((column, value), 0..3);
-    (option::weighted(0.8, list), others).prop_map(|(messages, others)| {
-        let mut row: Map<String, Value> = others.into_iter().collect();
+    let marks = option::weighted(
+        0.1,
+        prop_oneof![3 => mark(), 1 => (mark(), 1..6usize)
+        .prop_map(|((name, mark), count)| (name, Value::from(vec![mark; count])))],
+    );
+    (option::weighted(0.8, list), others, marks).prop_map(|(messages, others, marks)| {
+        let mut row: Map<String, Value> = others.into_iter().chain(marks).collect();
         row.extend(messages.map(|messages| ("messages".to_owned(), messages)));
         Value::Object(row).to_string()
     })

@@ -213,6 +213,43 @@ fn datasets_are_mixed_and_columns_renamed() {
 }
 
 #[test]
+fn what_is_not_used_is_said_as_it_comes_and_counted_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |extra: &str| format!("{{\"query\": \"q\", \"response\": \"r\"{extra}}}\n");
+    let text = row("") + &row(", \"mood\": 1").repeat(50) + &row(", \"other\": {\"a\": 1}");
+    let path = write(dir.path(), "a.jsonl", &text);
+    let (mut stream, said) = open(options(vec![path.clone()])).unwrap();
+    for _ in 0..120 {
+        stream.next_example().unwrap();
+    }
+    let said = said.lock().unwrap().clone();
+    let unused: Vec<&String> = said
+        .iter()
+        .filter(|line| line.contains("not used"))
+        .collect();
+    assert_eq!(
+        unused,
+        [
+            &format!("{path}:2: not used: mood"),
+            &format!("{path}:52: not used: other")
+        ]
+    );
+    let warnings = stream.report().warnings();
+    assert_eq!(
+        warnings,
+        [format!(
+            "{path}: not used: mood (50 rows, first in line 2), other (1 row, line 52)"
+        )]
+    );
+    let mut strict = options(vec![path]);
+    strict.prepare.strict = true;
+    let (mut stream, _) = open(strict).unwrap();
+    let bad = std::iter::repeat_with(|| stream.next_example()).find_map(Result::err);
+    let bad = format!("{:#}", bad.unwrap());
+    assert!(bad.contains("a.jsonl:2: not used: mood (strict)"), "{bad}");
+}
+
+#[test]
 fn what_is_dropped_is_said_and_what_is_broken_stops() {
     let dir = tempfile::tempdir().unwrap();
     let good = r#"{"query": "a", "response": "b"}"#;

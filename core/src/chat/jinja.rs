@@ -17,6 +17,7 @@ use minijinja::{
 };
 use serde_json::Map;
 use std::{
+    collections::HashSet,
     fmt::Write,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -55,6 +56,8 @@ pub struct Jinja {
     name: String,
     /// Whether it went over its budget: it is not asked again.
     over: AtomicBool,
+    /// What it looks at.
+    variables: HashSet<String>,
 }
 
 impl Jinja {
@@ -79,11 +82,20 @@ impl Jinja {
             .add_template_owned(NAME, source)
             .map_err(|error| explain(&error))
             .with_context(|| name.to_owned())?;
+        let template = environment.get_template(NAME);
+        let template = template.map_err(|error| explain(&error))?;
+        let variables = template.undeclared_variables(false);
         Ok(Self {
             environment,
             name: name.to_owned(),
             over: AtomicBool::new(false),
+            variables,
         })
+    }
+
+    /// Whether the template looks at a variable of this name.
+    pub fn reads(&self, name: &str) -> bool {
+        self.variables.contains(name)
     }
 
     /// Renders with these variables; `strftime_now` formats midnight of `date`.
@@ -351,6 +363,15 @@ mod tests {
             {%- set ns.n = ns.n + v -%}{{ k.upper() }}{%- endfor -%}{{ ns.n }} {{ strftime_now('%d/%Y') }}";
         let found = render(source, json!({"d": {"items": 1, "b": 2, "stop": 3}})).unwrap();
         assert_eq!(found, "ITEMSB3 05/2025");
+    }
+
+    #[test]
+    fn variables_that_are_looked_at_are_known() {
+        let source = "{%- macro head() %}{% if effort is not defined %}{% set effort = 'low' %}{% endif %}{{ effort }}\
+                      {% endmacro %}{% set own = 1 %}{{ head() }}{{ own }}{% for m in messages %}{{ m.role }}{% endfor %}";
+        let jinja = Jinja::new(source.to_owned(), NAME).unwrap();
+        assert!(jinja.reads("effort") && jinja.reads("messages"));
+        assert!(!jinja.reads("own") && !jinja.reads("enable_thinking"));
     }
 
     #[test]

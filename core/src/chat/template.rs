@@ -2,7 +2,7 @@
 
 use super::{
     control::TokenSet,
-    harmony::{native, openai},
+    harmony::{self, native, openai},
     jinja::{self, Jinja, OverBudget},
     rendered::Rendered,
     turns::COMMENTARY,
@@ -137,6 +137,9 @@ pub(crate) fn is_system(message: &Message) -> bool {
     message.role == "system" || message.role == "developer"
 }
 
+/// Variables that every template is given, whatever a conversation says.
+const GIVEN: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
+
 /// What writes conversations as text.
 pub struct ChatTemplate {
     engine: Engine,
@@ -230,6 +233,15 @@ impl ChatTemplate {
     /// Whether prompts are those of servers that are built on openai-harmony.
     pub fn is_harmony(&self) -> bool {
         matches!(self.engine, Engine::OpenAi)
+    }
+
+    /// Whether a conversation's variable of this name is looked at.
+    pub fn reads(&self, name: &str) -> bool {
+        let reads = match &self.engine {
+            Engine::Native | Engine::OpenAi => harmony::VARIABLES.contains(&name),
+            Engine::Jinja(jinja) => !GIVEN.contains(&name) && jinja.reads(name),
+        };
+        reads || name == DATE
     }
 
     /// The text of a conversation, and which of it are control tokens: exactly as transformers'

@@ -1,6 +1,6 @@
 //! `--columns`: names of a dataset's columns put in place of others before a format is chosen.
 
-use super::Record;
+use super::{Record, Report};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::Row;
 use serde_json::Value;
@@ -156,6 +156,23 @@ impl Columns {
         absent
             .map(|rename| format!("columns: no row has a column `{}`", rename.from))
             .collect()
+    }
+
+    /// After all rows: new names that are not used of a file.
+    pub fn idle(&self, report: &Report) -> Vec<String> {
+        let idle = report.sources.iter().flat_map(|source| {
+            let idle = self
+                .renames
+                .iter()
+                .filter(|rename| source.unused.has(&rename.to));
+            idle.map(|Rename { from, to, .. }| {
+                format!(
+                    "columns: the new name `{to}` of `{from}` is none that the format {} uses ({})",
+                    source.format, source.source
+                )
+            })
+        });
+        idle.collect()
     }
 }
 

@@ -26,7 +26,7 @@ pub use columns::Columns;
 pub use file::{Place, Record};
 pub use format::Formats;
 pub use interleave::{Mix, Stopping};
-pub use prepare::{Dataset, PrepareOptions, prepare, samples};
+pub use prepare::{Dataset, PrepareOptions, converted, prepare, samples};
 pub use report::Report;
 pub use source::{Sets, SourceOptions, read_sets};
 pub use stream::{Stream, StreamOptions};

@@ -6,12 +6,13 @@ use super::{
     pack::pack,
     report::{Packing, Report, SourceReport},
     truncate::{Fitted, Truncation, fit},
+    unused,
 };
 use crate::chat::jinja::OverBudget;
 use crate::chat::scale::ScaleFailed;
 use crate::chat::{Encoded, Encoder, Reasoning};
 use anyhow::{Context, Result, anyhow, bail};
-use apus_sdk::{Converted, DatasetFormat, Left, Sample};
+use apus_sdk::{Converted, DatasetFormat, Sample};
 use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -299,22 +300,32 @@ fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
     }
 }
 
-/// The samples of records, not encoded, each with the index of its record: for inference.
+/// The samples of records, not encoded, each with the index of its record.
 ///
 /// # Errors
 /// Malformed JSON, columns that no format recognises, or the first bad row.
 pub fn samples(records: &[Record], formats: &Formats) -> Result<Vec<(usize, Sample)>> {
-    let chosen = choose(records, formats)?;
     let mut all = Vec::with_capacity(records.len());
-    for (index, record) in records.iter().enumerate() {
-        let (_, format) = chosen
-            .get(&record.source)
-            .context("a file without a format")?;
-        let converted = convert(record, *format)?.with_context(|| record.to_string())?;
+    for (index, converted) in converted(records, formats)?.into_iter().enumerate() {
         let samples = converted.samples.into_iter();
         all.extend(samples.map(|sample| (index, sample)));
     }
     Ok(all)
+}
+
+/// The samples of each record, not encoded, and what was left of it: for inference.
+///
+/// # Errors
+/// As [`samples`].
+pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Converted>> {
+    let chosen = choose(records, formats)?;
+    let one = |record: &Record| {
+        let (_, format) = chosen
+            .get(&record.source)
+            .context("a file without a format")?;
+        convert(record, *format)?.with_context(|| record.to_string())
+    };
+    records.iter().map(one).collect()
 }
 
 type Chosen<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
@@ -358,34 +369,13 @@ pub(super) fn outcome(
     Ok(match convert(record, format)? {
         Ok(Converted { samples, left }) => Outcome {
             fate: encode(&samples, encoder, options).with_context(|| record.to_string())?,
-            unused: left.map(unused),
+            unused: left.map(|left| unused::names(&left, &samples, encoder.template())),
         },
         Err(error) => Outcome {
             fate: Fate::Bad(error),
             unused: Some(Vec::new()),
         },
     })
-}
-
-/// What was left that is not known to be harmless, each under one name wherever in a list it stands.
-fn unused(left: Vec<Left>) -> Vec<String> {
-    let left = left.into_iter().filter(|left| !left.harmless);
-    let mut names: Vec<String> = left.map(|left| without_indices(&left.path)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// `messages[2].sender` as `messages[].sender`.
-fn without_indices(path: &str) -> String {
-    let mut name = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('[') {
-        name.push_str(before);
-        name.push('[');
-        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-    name + rest
 }
 
 /// A loss scale or a template that fails stops everything: the row is not to blame.

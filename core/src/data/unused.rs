@@ -1,6 +1,8 @@
 //! What the rows of a file hold that is not used, counted and named. Columns of a table are few, keys of
 //! messages may be anything, so that only so many names are kept.
 
+use crate::chat::ChatTemplate;
+use apus_sdk::{Left, Sample};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -70,6 +72,36 @@ impl Unused {
     }
 }
 
+/// What was left of a row that is not known to be harmless, each under one name wherever in a list it stands,
+/// and the variables of its samples that the chat template does not look at.
+pub fn names(left: &[Left], samples: &[Sample], template: &ChatTemplate) -> Vec<String> {
+    let left = left.iter().filter(|left| !left.harmless);
+    let mut names: Vec<String> = left.map(|left| without_indices(&left.path)).collect();
+    let variables = samples.iter().flat_map(|sample| match sample {
+        Sample::Conversation(conversation) => conversation.template_kwargs.iter().collect(),
+        Sample::Tokens(_) => Vec::new(),
+    });
+    let unread = variables
+        .filter(|(name, value)| !value.is_null() && !template.reads(name))
+        .map(|(name, _)| format!("chat_template_kwargs.{name}"));
+    names.extend(unread);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// `messages[2].sender` as `messages[].sender`.
+fn without_indices(path: &str) -> String {
+    let mut name = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        name.push_str(before);
+        name.push('[');
+        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    name + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +130,34 @@ mod tests {
         assert_eq!(unused.names.len(), NAMES);
         let said = unused.line().unwrap();
         assert!(said.ends_with(", other names (452 times)"), "{said}");
+    }
+
+    #[test]
+    fn places_in_a_list_have_one_name() {
+        let left = [
+            "messages[10].b",
+            "messages[2].b",
+            "a",
+            "x[1][22].y: true (user)",
+        ]
+        .map(|path| Left {
+            path: path.to_owned(),
+            harmless: path == "a",
+        });
+        let kwargs =
+            serde_json::json!({"reasoning_effort": "low", "enable_thinking": true, "none": null});
+        let sample = Sample::Conversation(apus_sdk::Conversation {
+            template_kwargs: kwargs.as_object().unwrap().clone(),
+            ..apus_sdk::Conversation::default()
+        });
+        assert_eq!(
+            names(&left, &[sample], &ChatTemplate::native()),
+            [
+                "chat_template_kwargs.enable_thinking",
+                "messages[].b",
+                "x[][].y: true (user)"
+            ]
+        );
     }
 
     #[test]

@@ -4,18 +4,20 @@ use super::view::{Look, View};
 use super::{Counts, Sampling, respond};
 use crate::chat::{Encoder, turns::COMMENTARY};
 use crate::config::InferConfig;
+use crate::data::unused::{self, Unused};
 use crate::data::{self, SourceOptions, read_sets};
 use crate::model::GptOss;
 use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Conversation, Message, Sample, errln, out, outln};
+use apus_sdk::{Conversation, Left, Message, Sample, errln, out, outln};
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Columns that are a conversation, in one format or another; all others go along to the result.
+/// Columns that are a conversation, for a format that does not say which it reads; all others go along to the
+/// result.
 const CONVERSATION: [&str; 13] = [
     "messages",
     "conversations",
@@ -31,6 +33,9 @@ const CONVERSATION: [&str; 13] = [
     "labels",
     "tools",
 ];
+
+/// Keys that are of the answer in a result, whatever columns a row has.
+const ANSWER: [&str; 3] = ["response", "labels", "messages"];
 
 /// One to answer.
 struct Question {
@@ -72,7 +77,27 @@ impl Questions {
             config.dataset_format.as_ref(),
             config.disable_auto_column_mapping,
         )?;
-        let mut samples = data::samples(&records, &formats)?;
+        let mut samples = Vec::new();
+        let mut lost = Unused::default();
+        for (record, converted) in records.iter().zip(data::converted(&records, &formats)?) {
+            let left = converted.left;
+            let names = |left| unused::names(left, &converted.samples, encoder.template());
+            let mut names = left.as_deref().map(names);
+            // Whole columns go along to the result.
+            names.iter_mut().for_each(|names| {
+                names.retain(|name| name.contains(['.', '[']) || ANSWER.contains(&name.as_str()));
+            });
+            if let (true, Some([name, ..])) = (config.strict, names.as_deref()) {
+                bail!("{record}: not used: {name} (strict)");
+            }
+            lost.count(record.line, names.as_deref());
+            let others = others(record, left.as_deref());
+            let of_record = converted.samples.into_iter();
+            samples.extend(of_record.map(|sample| (record, sample, others.clone())));
+        }
+        if let Some(line) = lost.line() {
+            errln!("warning: {}: not used: {line}", files.join(", "));
+        }
         samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
         ensure!(
             !samples.is_empty(),
@@ -80,13 +105,8 @@ impl Questions {
             files.join(", ")
         );
         let mut all = Vec::with_capacity(samples.len());
-        for (index, sample) in samples {
-            let place = records[index].to_string();
-            let mut others = match serde_json::from_str(&records[index].text) {
-                Ok(Value::Object(row)) => row,
-                _ => Map::new(),
-            };
-            others.retain(|key, _| !CONVERSATION.contains(&key.as_str()));
+        for (record, sample, others) in samples {
+            let place = record.to_string();
             let question =
                 question(sample, others, place.clone()).with_context(|| place.clone())?;
             let (_, prompt) = encoder
@@ -174,6 +194,20 @@ impl Questions {
     }
 }
 
+/// The columns of a row that are no conversation: what its format left, if it says.
+fn others(record: &data::Record, left: Option<&[Left]>) -> Map<String, Value> {
+    let mut row = record.row().unwrap_or_default();
+    row.retain(|column, _| !ANSWER.contains(&column.as_str()));
+    let other = |column: &str| !CONVERSATION.contains(&column);
+    row.retain(|column, value| match left {
+        // What has no value is not left.
+        Some(_) if value.is_null() => other(column),
+        Some(left) => left.iter().any(|left| left.path == *column),
+        None => other(column),
+    });
+    row
+}
+
 /// A row as a question; the dataset's own answer is taken off, in however many messages it stands.
 fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
@@ -215,6 +249,29 @@ fn label(answer: Vec<Message>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_that_are_not_read_go_along() {
+        let record = data::Record {
+            source: "d.jsonl".into(),
+            line: 1,
+            text: r#"{"messages": [], "id": 1, "mood": "x", "tools": null, "note": null, "labels": "y"}"#
+                .to_owned(),
+        };
+        let columns = |left| {
+            others(&record, left)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        let left = ["id", "mood", "labels"].map(|path| Left {
+            path: path.to_owned(),
+            harmless: path == "id",
+        });
+        assert_eq!(columns(Some(&left[..])), ["id", "mood", "note"]);
+        assert_eq!(columns(Some(&[])), ["note"]);
+        assert_eq!(columns(None), ["id", "mood", "note"]);
+    }
 
     #[test]
     fn the_last_answer_is_the_label() {

@@ -2,7 +2,7 @@
 //! which harmony can hold them: each before its result.
 
 use super::{
-    keys::{At, has_value, take},
+    keys::{At, has_value, take, take_id, take_if},
     row::{columns, kind},
 };
 use apus_sdk::{Error, Message, Result, ToolCall};
@@ -153,13 +153,8 @@ pub fn read(value: Value, at: &At) -> Result<Call> {
     let Value::Object(mut fields) = value else {
         return Err(none(&value));
     };
-    let id = match take(&mut fields, &["id"]) {
-        Some(Value::String(id)) => Some(id),
-        _ => None,
-    };
-    if fields.get("type").is_some_and(|kind| kind == "function") {
-        take(&mut fields, &["type"]);
-    }
+    let id = take_id(&mut fields, "id");
+    take_if(&mut fields, "type", |kind| kind == "function");
     let call = match take(&mut fields, &["function"]) {
         Some(Value::Object(mut function)) => {
             let call = named(&mut function)?;

@@ -3,11 +3,11 @@
 
 use super::{
     calls,
-    keys::{At, take},
+    keys::{At, take, take_id, take_if, take_text},
     row::kind,
 };
 use apus_sdk::{Error, Result, ToolCall};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// What an API needs of a block, and what it says about its text.
 const HARMLESS: &[&str] = &["id", "index", "signature", "cache_control", "annotations"];
@@ -106,15 +106,15 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
                     name: field("name")?,
                     arguments: calls::arguments(take(&mut fields, &["input"]))?,
                 },
-                id: take_text(&mut fields, "id"),
+                id: take_id(&mut fields, "id"),
             }),
             "tool_result" => {
                 let content = take(&mut fields, &["content"]).unwrap_or_default();
-                if fields.get("is_error") == Some(&Value::Bool(false)) {
-                    take(&mut fields, &["is_error"]);
-                }
+                take_if(&mut fields, "is_error", |error| {
+                    *error == Value::Bool(false)
+                });
                 found.results.push(Outcome {
-                    id: take_text(&mut fields, "tool_use_id"),
+                    id: take_id(&mut fields, "tool_use_id"),
                     value: read(content, true, &at.key("content"))?.value,
                 });
             }
@@ -133,11 +133,4 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
         text => Value::String(text.unwrap_or_default()),
     };
     Ok(found)
-}
-
-fn take_text(fields: &mut Map<String, Value>, key: &str) -> Option<String> {
-    match take(fields, &[key]) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
 }

@@ -98,21 +98,7 @@ impl<'a> At<'a> {
     /// # Errors
     /// A mark of what is trained: it was not read, so it cannot be obeyed.
     pub fn leave(&self, fields: &Map<String, Value>, harmless: &[&str]) -> Result<()> {
-        self.leave_beside(fields, &[], harmless)
-    }
-
-    /// As [`Self::leave`], for an object that goes on as it is: `used` are the names that are read later.
-    ///
-    /// # Errors
-    /// As [`Self::leave`].
-    pub fn leave_beside(
-        &self,
-        fields: &Map<String, Value>,
-        used: &[&str],
-        harmless: &[&str],
-    ) -> Result<()> {
-        let left = fields.iter().filter(|(_, value)| has_value(value));
-        for (name, _) in left.filter(|(name, _)| !used.contains(&name.as_str())) {
+        for (name, _) in fields.iter().filter(|(_, value)| has_value(value)) {
             if marks::NAMES.contains(&name.as_str()) {
                 return Err(Error::new(format!(
                     "`{}` says what is trained, but cannot be obeyed there: such a mark belongs to a message \
@@ -127,7 +113,12 @@ impl<'a> At<'a> {
 
     /// Notes one key of the object at this place.
     pub fn note(&self, name: &str, harmless: bool) {
-        let path = self.key(name).path();
+        self.key(name).note_all(harmless);
+    }
+
+    /// Notes all that stands at this place.
+    pub fn note_all(&self, harmless: bool) {
+        let path = self.path();
         self.left.borrow_mut().push(Left { path, harmless });
     }
 
@@ -160,6 +151,32 @@ pub fn take(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
         .iter()
         .find(|name| fields.get(**name).is_some_and(|value| !value.is_null()))?;
     fields.get_mut(*name).map(Value::take)
+}
+
+/// Takes a key whose value is as it has to be; another value stays where it is.
+pub fn take_if(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    fits: impl FnOnce(&Value) -> bool,
+) -> Option<Value> {
+    let value = fields.get_mut(name).filter(|value| fits(value))?;
+    Some(value.take())
+}
+
+/// Takes text; anything else stays where it is.
+pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match take_if(fields, name, Value::is_string)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Takes an id, which some datasets write as a number.
+pub fn take_id(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match take_if(fields, name, |id| id.is_string() || id.is_number())? {
+        Value::String(id) => Some(id),
+        id => Some(id.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -204,8 +221,8 @@ mod tests {
                 "messages[0].thinking",
                 "messages[1].tool_calls[0].function.output",
                 "messages[1].tool_calls[0].extra",
-                "tools[0].cached",
                 "tools[0].function.return",
+                "tools[0].cached",
                 "conversations",
                 "difficulty",
             ]
@@ -230,10 +247,7 @@ mod tests {
             json!({"instruction": "i", "input": "", "output": "o", "text": "i o", "history": []});
         assert_eq!(left(&Alpaca::default(), row).0, ["text"]);
         let row = json!({"query": "q", "answers": ["a", "b"]});
-        assert_eq!(
-            left(&QueryResponse::default(), row).0,
-            ["answers: all but the first"]
-        );
+        assert_eq!(left(&QueryResponse::default(), row).0, ["answers[1]"]);
         let messages =
             json!([{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]);
         let row = json!({"messages": messages, "system": "another"});

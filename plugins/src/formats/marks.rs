@@ -166,7 +166,11 @@ impl RowMarks {
             };
             match in_text.unwrap_or(value) {
                 Value::Array(each) => marks.each.push((name, each)),
-                value => marks.all.add(name, name, &value)?,
+                value => marks.all.add(name, name, &value).map_err(|error| {
+                    Error::new(format!(
+                        "{error}; a column that is no mark of what is trained needs another name (--columns)"
+                    ))
+                })?,
             }
         }
         Ok(marks)
@@ -378,6 +382,11 @@ mod tests {
         let bad = error(json!({"messages": answer("weight", json!(0)), "loss_mask": [0, 1]}));
         assert!(
             bad.contains("`weight: 0` and `loss_mask[1]: 1` contradict"),
+            "{bad}"
+        );
+        let bad = error(json!({"messages": two_rounds(), "loss": 1.53}));
+        assert!(
+            bad.contains("found 1.53; a column that is no mark") && bad.contains("--columns"),
             "{bad}"
         );
         let row = json!({"messages": answer("loss", json!(false)), "train": true, "weight": 0.5});

@@ -6,7 +6,7 @@ use super::{
     calls::{self, Linked},
     content::{self, Content},
     header::{self, Header},
-    keys::{At, take},
+    keys::{At, take, take_id, take_text},
     marks::{Marks, RowMarks},
     pairs, reasoning,
     row::{columns, kind},
@@ -187,7 +187,7 @@ fn others(
         at.note(&format!("content[].thinking ({role})"), false);
     }
     let mut ids = Vec::new();
-    if is_tool && let Some(Value::String(id)) = take(fields, &["tool_call_id"]) {
+    if is_tool && let Some(id) = take_id(fields, "tool_call_id") {
         ids.push(Some(id));
     }
     let message = match found.value {
@@ -312,16 +312,6 @@ fn no_content(fields: &Map<String, Value>) -> Error {
         "no `content` (or `value`); its keys are {}",
         columns(fields)
     ))
-}
-
-fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
-    match fields.get(name) {
-        Some(Value::String(_)) => match take(fields, &[name]) {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// Writes marks into a message, and notes one that cannot be obeyed.

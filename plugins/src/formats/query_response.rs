@@ -92,8 +92,9 @@ pub fn answer(name: &str, value: Value, at: &At) -> Result<String> {
         Value::String(text) => Ok(text),
         Value::Array(mut answers) => match answers.first_mut().map(Value::take) {
             Some(Value::String(text)) => {
-                if has_value(&Value::Array(answers)) {
-                    at.note(&format!("{name}: all but the first"), false);
+                let rest = answers.iter().enumerate().skip(1);
+                for (i, _) in rest.filter(|(_, answer)| has_value(answer)) {
+                    at.key(name).item(i).note_all(false);
                 }
                 Ok(text)
             }

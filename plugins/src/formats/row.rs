@@ -1,6 +1,9 @@
 //! What the formats share: columns of a row that mean the same in each of them.
 
-use super::{keys::At, message::Talk};
+use super::{
+    keys::{At, take, take_if},
+    message::Talk,
+};
 use apus_sdk::{Conversation, Error, Message, Result, Row, Sample};
 use serde_json::{Map, Value, json};
 
@@ -164,32 +167,44 @@ fn instructions(row: &mut Row, auto: bool) -> Result<Option<Message>> {
     }
 }
 
-/// What is read of a function. What else it has goes to the chat template, which writes nothing of it.
-const FUNCTION: [&str; 3] = ["name", "description", "parameters"];
-
 /// A tool definition in OpenAI's form; a bare function is wrapped.
 ///
 /// # Errors
 /// Anything else.
 pub fn tool(value: Value, at: &At) -> Result<Value> {
-    match &value {
-        Value::Object(fields) if fields.contains_key("function") => {
-            at.leave_beside(fields, &["type", "function"], &[])?;
-            if let Some(Value::Object(function)) = fields.get("function") {
-                let at = at.key("function");
-                at.leave_beside(function, &FUNCTION, &["strict"])?;
-            }
-            Ok(value)
-        }
-        Value::Object(function) if function.contains_key("name") => {
-            at.leave_beside(function, &FUNCTION, &["strict", "type"])?;
-            Ok(json!({"type": "function", "function": value}))
-        }
-        other => Err(Error::new(format!(
+    let wrong = |found: &Value| {
+        Error::new(format!(
             "an entry of `tools` must be {{\"type\": \"function\", \"function\": {{\"name\": ..}}}}, \
-             found {other}"
-        ))),
-    }
+             found {found}"
+        ))
+    };
+    let Value::Object(mut fields) = value else {
+        return Err(wrong(&value));
+    };
+    take_if(&mut fields, "type", |kind| kind == "function");
+    let function = match take(&mut fields, &["function"]) {
+        Some(Value::Object(mut inner)) => {
+            let function = function(&mut inner, &at.key("function"));
+            at.leave(&fields, &[])?;
+            function?
+        }
+        Some(other) => return Err(wrong(&other)),
+        None if fields.contains_key("name") => function(&mut fields, at)?,
+        None => return Err(wrong(&Value::Object(fields))),
+    };
+    Ok(json!({"type": "function", "function": function}))
+}
+
+/// What chat templates write of a function; Anthropic's API has another name for its parameters.
+fn function(fields: &mut Map<String, Value>, at: &At) -> Result<Map<String, Value>> {
+    let names = [
+        &["name"][..],
+        &["description"],
+        &["parameters", "input_schema"],
+    ];
+    let found = names.map(|names| Some((names[0].to_owned(), take(fields, names)?)));
+    at.leave(fields, &["strict"])?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod tools;
 
 pub use completion::{Completion, Part, parse_completion};
 pub use parse::{Header, Span, marked, parse, parse_rendered};
+pub use system::VARIABLES;
 
 /// Opens a message.
 pub const START: &str = "<|start|>";

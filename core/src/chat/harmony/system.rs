@@ -6,21 +6,26 @@ use anyhow::{Result, bail};
 const IDENTITY: &str = "You are ChatGPT, a large language model trained by OpenAI.";
 const CUTOFF: &str = "2024-06";
 const EFFORT: &str = "medium";
+const OF_EFFORT: &str = "reasoning_effort";
+const OF_IDENTITY: &str = "model_identity";
+const OF_TOOLS: &str = "builtin_tools";
+/// The variables of a conversation that are read.
+pub const VARIABLES: [&str; 3] = [OF_EFFORT, OF_IDENTITY, OF_TOOLS];
 
 /// Its body.
 ///
 /// # Errors
 /// A variable of another kind than text, or tools that are built into the model.
 pub fn system(variables: &Variables, has_tools: bool, options: &RenderOptions) -> Result<String> {
-    if variables.truthy("builtin_tools") {
-        bail!("`builtin_tools` needs the model's own chat_template.jinja");
+    if variables.truthy(OF_TOOLS) {
+        bail!("`{OF_TOOLS}` needs the model's own chat_template.jinja");
     }
     let mut body = format!(
         "{}\nKnowledge cutoff: {CUTOFF}\nCurrent date: {}\n\nReasoning: {}\n\n# Valid channels: \
          analysis, commentary, final. Channel must be included for every message.",
-        variables.text("model_identity")?.unwrap_or(IDENTITY),
+        variables.text(OF_IDENTITY)?.unwrap_or(IDENTITY),
         options.today()?.format("%Y-%m-%d"),
-        variables.text("reasoning_effort")?.unwrap_or(EFFORT),
+        variables.text(OF_EFFORT)?.unwrap_or(EFFORT),
     );
     if has_tools {
         body.push_str("\nCalls to these tools must go to the commentary channel: 'functions'.");

@@ -228,8 +228,9 @@ impl Stream {
             return Err(nothing_left(&self.report(), &self.plan.options.prepare));
         }
         if self.pass == 0 {
-            for line in self.plan.columns.absent() {
-                (self.say)(&line);
+            let columns = &self.plan.columns;
+            for line in columns.absent().iter().chain(&columns.idle(&self.report())) {
+                (self.say)(line);
             }
             let examples = self.of_pass;
             (self.say)(&format!(

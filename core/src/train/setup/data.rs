@@ -5,8 +5,8 @@ use crate::config::{FLAGS, SftConfig, Spec};
 use crate::data::cache::{self, Fingerprint};
 use crate::data::progress::Preparing;
 use crate::data::{
-    self, Cache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream, StreamOptions,
-    read_sets,
+    self, Cache, Columns, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
+    StreamOptions, read_sets,
 };
 use crate::model::Config;
 use crate::say::{info, warning};
@@ -128,7 +128,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     val.report.unmatched_scales.clear();
     // Columns of a stream are not known yet.
     let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
+    let columns = Columns::new(&config.columns)?;
     for line in of_columns
+        .chain(columns.idle(&train.report))
         .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
