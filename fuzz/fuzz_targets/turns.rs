@@ -32,9 +32,9 @@ static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
     })
 });
 
-fuzz_target!(|input: (&str, &str, Option<&str>)| {
+fuzz_target!(|input: (String, String, Option<String>)| {
     let (thinking, text, argument) = input;
-    let turn = Turn::new(thinking, text, argument);
+    let turn = Turn::new(&thinking, &text, argument.as_deref());
     for encoder in ENCODERS.iter() {
         spelled_alike(&turn, MESSAGES.as_ref(), encoder);
     }
