@@ -305,20 +305,13 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
 });
 /// Encoders whose scales do not look at how reasoning is spelled.
 static PLAIN: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+    let (native, harmony) = (ChatTemplate::native, ChatTemplate::harmony);
     vec![
-        encoder(
-            ChatTemplate::native(),
-            "default",
-            TrainHeader::Channel,
-            false,
-        ),
-        encoder(
-            ChatTemplate::native(),
-            "last_round+hermes",
-            TrainHeader::None,
-            true,
-        ),
-        encoder(ChatTemplate::native(), "all", TrainHeader::Full, true),
+        encoder(native(), "default", TrainHeader::Channel, false),
+        encoder(native(), "last_round+hermes", TrainHeader::None, true),
+        encoder(native(), "all", TrainHeader::Full, true),
+        encoder(harmony(), "default", TrainHeader::Channel, false),
+        encoder(harmony(), "default", TrainHeader::Full, true),
     ]
 });
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
@@ -352,7 +345,7 @@ proptest! {
     }
 
     #[test]
-    fn any_turn_in_all_of_its_spellings(thinking in text(), text in text(), argument in option::of(text()), which in 0..3usize) {
+    fn any_turn_in_all_of_its_spellings(thinking in text(), text in text(), argument in option::of(text()), which in 0..5usize) {
         let turn = invariants::Turn::new(&thinking, &text, argument.as_deref());
         invariants::spelled_alike(&turn, ALL[0].as_ref(), &PLAIN[which]);
     }
