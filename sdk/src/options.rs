@@ -400,7 +400,7 @@ mod tests {
     fn values_outside_of_their_limits_are_named() {
         let made = |json: &str| {
             let options = serde_json::from_str(json).unwrap();
-            (&Probe::<Documented>::new()).build(&options)
+            Probe::<Documented>::new().build(&options)
         };
         for fine in [
             "{}",
