@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(rendered.text, "<|a|><|a|> typed<|b|>");
         let part = Rendered {
             text: "typed<|b|>".to_owned(),
-            marks: vec![5..10],
+            marks: std::iter::once(5..10).collect(),
         };
         assert_eq!(rendered.slice(11..21), part);
         let none = Rendered::default();

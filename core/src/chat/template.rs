@@ -148,7 +148,7 @@ pub struct ChatTemplate {
 }
 
 enum Engine {
-    Jinja(Jinja),
+    Jinja(Box<Jinja>),
     Native,
     OpenAi,
 }
@@ -221,7 +221,7 @@ impl ChatTemplate {
                 tokens.insert(key.clone(), Value::from(text));
             }
         }
-        let engine = Engine::Jinja(Jinja::new(source, name)?);
+        let engine = Engine::Jinja(Box::new(Jinja::new(source, name)?));
         Ok(Self { engine, tokens })
     }
 

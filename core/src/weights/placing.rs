@@ -27,7 +27,7 @@ impl Placing {
         (found, kept): (DType, DType),
         device: &Device,
     ) -> Result<Tensor> {
-        self.bytes += stored.len() as u64;
+        self.bytes += stored.size() as u64;
         #[cfg(feature = "cuda")]
         if let Device::Cuda(cuda) = device
             && found != DType::F16
@@ -87,7 +87,7 @@ fn floats<const WIDTH: usize, T: Into<f32>>(
     element: impl Fn([u8; WIDTH]) -> T + Sync,
 ) -> Result<Vec<f32>> {
     let step = PART / WIDTH;
-    let mut values = vec![0.0; stored.len() / WIDTH];
+    let mut values = vec![0.0; stored.size() / WIDTH];
     values.par_chunks_mut(step).enumerate().try_for_each_init(
         || vec![0; PART],
         |buffer, (i, values)| {

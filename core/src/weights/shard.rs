@@ -59,7 +59,7 @@ impl Shard {
     }
 
     /// Bytes of the file.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.len
     }
 
@@ -126,7 +126,7 @@ impl<'a> Stored<'a> {
     }
 
     /// Bytes.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         let (from, to) = self.info.data_offsets;
         to - from
     }
@@ -147,7 +147,7 @@ impl<'a> Stored<'a> {
             "{}: {} bytes from {at} on are asked for, it has {}",
             self.place(),
             to.len(),
-            self.len()
+            self.size()
         );
         let offset = self.shard.start + (from + at) as u64;
         let read = self.shard.file.read_exact_at(to, offset);
@@ -159,7 +159,7 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn to_vec(self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.len()];
+        let mut bytes = vec![0; self.size()];
         bytes
             .par_chunks_mut(PART)
             .enumerate()
@@ -210,7 +210,7 @@ mod tests {
         write(&path, &header.to_string(), 6 + 2 * elements);
         let shard = Shard::open(path).unwrap();
         let b = shard.tensor("b").unwrap();
-        assert_eq!((b.shape(), b.len()), (&[elements][..], 2 * elements));
+        assert_eq!((b.shape(), b.size()), (&[elements][..], 2 * elements));
         let expected: Vec<u8> = (6..6 + 2 * elements).map(|i| (i % 251) as u8).collect();
         assert!(b.to_vec().unwrap() == expected);
         let mut part = [0; 5];

@@ -73,7 +73,9 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let run = run.path();
         let mut rotation = Rotation::default();
-        [5, 10, 15, 100].map(|step| save(run, &mut rotation, step));
+        for step in [5, 10, 15, 100] {
+            save(run, &mut rotation, step);
+        }
         let best = Checkpoint::path(run, 5);
         rotation.rotate(3, Some(&best)).unwrap();
         assert_eq!(steps(run), [5, 15, 100]);
@@ -89,7 +91,9 @@ mod tests {
     fn checkpoints_of_others_are_not_counted_and_not_deleted() {
         let run = tempfile::tempdir().unwrap();
         let run = run.path();
-        [90, 100].map(|step| save(run, &mut Rotation::default(), step));
+        for step in [90, 100] {
+            save(run, &mut Rotation::default(), step);
+        }
         let mut rotation = Rotation::default();
         for step in [1, 2, 3] {
             save(run, &mut rotation, step);
