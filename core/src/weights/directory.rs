@@ -89,7 +89,7 @@ impl Directory {
 
     /// Bytes of all tensor files together.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(Shard::len).sum()
+        self.shards.iter().map(Shard::size).sum()
     }
 
     /// A tensor as it lies in its file.
