@@ -55,56 +55,44 @@ fn checkpoints(dir: &Path) -> Vec<u64> {
 
 #[test]
 fn the_best_checkpoint_is_one_that_is_there() {
-    // A rate at which the loss rises and falls.
-    for (name, flags) in [
-        ("apart", "--eval_steps 2 --save_steps 5"),
-        (
-            "limited",
-            "--eval_steps 1 --save_steps 3 --save_total_limit 1",
-        ),
-        (
-            "never",
-            "--eval_steps 2 --save_steps 100 --save_strategy no",
-        ),
-        (
-            "rarely",
-            "--eval_steps 5 --save_steps 2 --save_total_limit 2",
-        ),
+    // A rate at which the loss rises and falls. The intervals of evaluations and checkpoints, none for no checkpoints.
+    for (name, evaluates, saves, flags) in [
+        ("apart", 2, Some(5), ""),
+        ("limited", 1, Some(3), "--save_total_limit 1"),
+        ("rarely", 5, Some(2), "--save_total_limit 2"),
+        ("never", 2, None, "--save_strategy no"),
     ] {
         let dir = folder(&format!("best-{name}"));
         let said = works(&sft(
             &dir,
             &format!(
-                "{} {flags} --max_steps 12 --learning_rate 3e-2 --lr_scheduler_type constant",
-                evaluated()
+                "{} --eval_steps {evaluates} --save_steps {} {flags} --max_steps 12 --learning_rate 3e-2 \
+                 --lr_scheduler_type constant",
+                evaluated(),
+                saves.unwrap_or(1)
             ),
         ));
-        let (summary, saved) = (summary(&dir), checkpoints(&dir));
+        let summary = summary(&dir);
         for key in ["best_model_checkpoint", "last_model_checkpoint"] {
             if let Some(path) = summary[key].as_str() {
                 assert!(Path::new(path).is_dir(), "{name}, {key}: {path}");
-                let mut states = vec![path.to_owned()];
-                states.push(said.clone());
                 assert!(said.contains(path), "{name}: {said}");
             }
         }
         let all = evaluations(&dir);
-        let of_saved = all.iter().filter(|(step, _)| saved.contains(step));
-        let best = of_saved.min_by(|a, b| a.1.total_cmp(&b.1));
-        let named = summary["best_model_checkpoint"].as_str();
+        let is_saved = |step: u64| saves.is_some_and(|every| step % every == 0 || step == 12);
+        let least = |evaluations: &mut dyn Iterator<Item = &(u64, f64)>| {
+            evaluations.min_by(|a, b| a.1.total_cmp(&b.1)).copied()
+        };
+        let best = least(&mut all.iter().filter(|(step, _)| is_saved(*step)));
         let expected = best.map(|(step, _)| dir.join(format!("checkpoint-{step}")));
-        if name != "limited" && name != "rarely" {
-            assert_eq!(
-                named.map(Path::new),
-                expected.as_deref(),
-                "{name}: {all:?} {saved:?}"
-            );
-        }
-        let least = all
-            .iter()
-            .map(|(_, loss)| *loss)
-            .fold(f64::INFINITY, f64::min);
-        assert_eq!(summary["best_metric"].as_f64(), Some(least), "{name}");
+        let named = summary["best_model_checkpoint"].as_str().map(Path::new);
+        assert_eq!(named, expected.as_deref(), "{name}: {all:?}");
+        let (_, of_all) = least(&mut all.iter()).unwrap();
+        assert_eq!(summary["best_metric"].as_f64(), Some(of_all), "{name}");
+        let unsaved = best.is_none_or(|(_, loss)| loss > of_all);
+        let line = format!("best eval_loss: {of_all:.4}, of weights that were not saved");
+        assert_eq!(said.contains(&line), unsaved, "{name}: {said}");
     }
 }
 

@@ -120,8 +120,11 @@ impl Events {
         result: apus_sdk::Result<()>,
         before: &Map<String, Value>,
     ) -> Result<()> {
-        let asked = result.and_then(|()| self.control.check());
-        self.callbacks[index].said(event, asked)?;
+        let callback = &self.callbacks[index];
+        callback.said(event, result)?;
+        if let Err(error) = self.control.check() {
+            bail!("{}, {event}: {error}", callback.label);
+        }
         let fresh = self.control.metrics.clone().into_iter();
         for (name, value) in fresh.filter(|(name, value)| before.get(name) != Some(value)) {
             self.own(index, name, value)?;
@@ -160,8 +163,9 @@ impl Events {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         for (name, value) in fresh {
-            let checked = Control::check_metric(&name, &value);
-            self.callbacks[index].said("on_log", checked)?;
+            if let Err(error) = Control::check_metric(&name, &value) {
+                bail!("{}, on_log: {error}", self.callbacks[index].label);
+            }
             self.own(index, name, value)?;
         }
         Ok(())
