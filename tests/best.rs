@@ -80,7 +80,8 @@ fn the_best_checkpoint_is_one_that_is_there() {
             }
         }
         let all = evaluations(&dir);
-        let is_saved = |step: u64| saves.is_some_and(|every| step % every == 0 || step == 12);
+        let is_saved =
+            |step: u64| saves.is_some_and(|every| step.is_multiple_of(every) || step == 12);
         let least = |evaluations: &mut dyn Iterator<Item = &(u64, f64)>| {
             evaluations.min_by(|a, b| a.1.total_cmp(&b.1)).copied()
         };

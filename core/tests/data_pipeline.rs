@@ -6,8 +6,8 @@ use apus_core::train::MicroBatch;
 use apus_core::{
     chat::{ChatTemplate, EncodeOptions, Encoder},
     data::{
-        Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, prepare, read_sets,
-        samples,
+        Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, converted, prepare,
+        read_sets,
     },
 };
 use candle_core::Device;
@@ -190,6 +190,70 @@ fn long_samples() {
     );
 }
 
+/// Parts of a split sample that are not kept are no rows that were dropped, and what is not trained is counted.
+#[test]
+fn a_split_says_what_it_keeps() {
+    let words = |count: usize| "word ".repeat(count);
+    let text = format!(
+        "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{}\"}}, {{\"role\": \"assistant\", \"content\": \"{}\"}}]}}",
+        words(100),
+        words(200)
+    );
+    let options = |max_length, truncation| PrepareOptions {
+        max_length,
+        truncation,
+        ..PrepareOptions::default()
+    };
+    let whole = run(&[("m.jsonl", &text)], &options(None, Truncation::Delete)).unwrap();
+    let whole = &whole.samples[0];
+    let found = run(&[("m.jsonl", &text)], &options(Some(80), Truncation::Split)).unwrap();
+    let source = &found.report.sources[0];
+    assert_eq!(
+        (source.rows, source.split, source.dropped_rows()),
+        (1, 1, 0)
+    );
+    assert_eq!(source.parts, found.samples.len());
+    assert_eq!(source.parts + source.idle_parts, whole.len().div_ceil(80));
+    assert!(source.idle_parts > 0 && source.untrained_firsts > 0);
+    assert_eq!(source.trained + source.untrained_firsts, whole.targets());
+    let said = found.report.warnings();
+    let expected = format!(
+        "1 sample longer than max_length became {} (truncation_strategy split), {} part",
+        source.parts, source.idle_parts
+    );
+    assert!(said.len() == 1 && said[0].contains(&expected), "{said:?}");
+    assert!(found.report.to_string().contains("100.0%"));
+}
+
+#[test]
+fn empty_answers_are_left_out_unless_asked_for_and_empty_cells_are_counted() {
+    let files = [
+        ("t.csv", "instruction,input,output\nhi,,\nho,,Ho\n"),
+        (
+            "a.jsonl",
+            "{\"query\": \"q\", \"response\": \" \"}\n{\"query\": \"q\", \"response\": \"r\"}",
+        ),
+    ];
+    let options = |keep_empty_answers| PrepareOptions {
+        keep_empty_answers,
+        ..PrepareOptions::default()
+    };
+    let found = run(&files, &options(false)).unwrap();
+    assert_eq!(found.samples.len(), 2);
+    let said = found.report.warnings().join("\n");
+    for part in [
+        "t.csv: empty cells in 2 rows: 2 in `input`, 1 in `output`",
+        "dropped 1 (empty answer; --keep_empty_answers true trains such rows)",
+        "t.csv:2",
+        "a.jsonl:1",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let all = run(&files, &options(true)).unwrap();
+    assert_eq!(all.samples.len(), 4);
+    assert_eq!(all.report.total(|source| source.dropped_rows()), 0);
+}
+
 #[test]
 fn bad_files() {
     let error = |files: &[(&str, &str)]| {
@@ -275,11 +339,23 @@ fn plain_text_is_trained_whole() {
 fn samples_for_inference_need_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let text = "{\"query\": \"a\"}\n{\"query\": \"b\"}";
-    let found = samples(&records(dir.path(), &[("q.jsonl", text)]), &formats(None)).unwrap();
-    assert_eq!(
-        found.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
-        [0, 1]
-    );
+    let ask = |text: &str| {
+        let records = records(dir.path(), &[("q.jsonl", text)]);
+        let found = converted(&records, &formats(None)).unwrap();
+        let each = found.into_iter().enumerate().map(|(index, row)| {
+            let error = row.err().map(|error| format!("{error:#}"));
+            (index, error.unwrap_or_default())
+        });
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(ask(text), [(0, String::new()), (1, String::new())]);
+    let found = ask("{\n{\"query\": \"a\"}\n{\"query\": 1}\n{\"query\": \"b\", \"query\": \"c\"}");
+    let expected = ["malformed JSON", "", "must be text", "in one object twice"];
+    assert_eq!(found.len(), 4);
+    for ((index, error), expected) in found.into_iter().zip(expected) {
+        assert!(error.contains(expected), "{index}: {error}");
+        assert_eq!(error.contains("q.jsonl:"), !expected.is_empty(), "{error}");
+    }
 }
 
 const UNUSED: &str = r#"{"messages": [{"role": "user", "content": "a", "mood": "bad"}, {"role": "assistant", "content": "b"}], "id": 1}

@@ -57,7 +57,14 @@ fn logits_unmerged_and_merged() {
 }
 
 fn greedy(model: &GptOss, prompt: &[u32], count: usize) -> Vec<u32> {
-    generate(model, prompt, &[], &Sampling::greedy(count), &mut |_| {}).unwrap()
+    generate(
+        model,
+        prompt,
+        &[],
+        (&Sampling::greedy(count), 0),
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 #[test]

@@ -114,13 +114,22 @@ pub trait DatasetFormat: Send + Sync {
         })
     }
 
+    /// The row of a JSON text, as [`convert`](Self::convert) takes it.
+    ///
+    /// # Errors
+    /// Text that is no JSON object.
+    #[doc(hidden)]
+    fn row(&self, text: &str) -> Result<Row> {
+        Ok(serde_json::from_str(text)?)
+    }
+
     /// [`convert`](Self::convert) from the row's JSON text.
     ///
     /// # Errors
     /// As [`convert`](Self::convert), or text that is no JSON object.
     #[doc(hidden)]
     fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
-        self.convert(serde_json::from_str(text)?)
+        self.convert(self.row(text)?)
     }
 
     /// [`convert_noting`](Self::convert_noting) from the row's JSON text. The host calls this one, so that
@@ -130,6 +139,6 @@ pub trait DatasetFormat: Send + Sync {
     /// As [`convert_text`](Self::convert_text).
     #[doc(hidden)]
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {
-        self.convert_noting(serde_json::from_str(text)?)
+        self.convert_noting(self.row(text)?)
     }
 }

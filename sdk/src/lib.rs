@@ -53,6 +53,7 @@ mod callback;
 mod conversation;
 mod error;
 mod format;
+pub mod json;
 pub mod lines;
 mod loss;
 mod loss_scale;

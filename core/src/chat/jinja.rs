@@ -357,6 +357,13 @@ mod tests {
     }
 
     #[test]
+    fn long_integers_keep_their_digits() {
+        let text = r#"{"v": {"n": 123456789012345678901234567890}}"#;
+        let found = render("{{ v|tojson }}", apus_sdk::json::read(text).unwrap()).unwrap();
+        assert_eq!(found, r#"{"n": 123456789012345678901234567890}"#);
+    }
+
+    #[test]
     fn methods_namespaces_and_loop_controls() {
         let source = "{%- set ns = namespace(n=0) -%}\
             {%- for k, v in d.items() -%}{%- if k == 'stop' -%}{%- break -%}{%- endif -%}\

@@ -1,5 +1,6 @@
 //! JSON text as Python's `json.dumps` writes it, which is what templates put into prompts.
 
+use apus_sdk::json;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -44,6 +45,10 @@ pub fn dumps_with(value: &Value, style: &Style) -> String {
 }
 
 fn write(out: &mut String, value: &Value, style: &Style, depth: usize) {
+    if let Some(digits) = json::digits(value) {
+        out.push_str(digits);
+        return;
+    }
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
@@ -150,14 +155,40 @@ fn string(out: &mut String, text: &str, ensure_ascii: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::json as value;
 
     #[test]
     fn one_line_like_python() {
         let value =
-            json!({"b": [1, -2.5, null, true], "a": {"é": "\"\n\u{1}\u{7f}☀"}, "e": [], "o": {}});
+            value!({"b": [1, -2.5, null, true], "a": {"é": "\"\n\u{1}\u{7f}☀"}, "e": [], "o": {}});
         let expected = "{\"b\": [1, -2.5, null, true], \"a\": {\"é\": \"\\\"\\n\\u0001\u{7f}☀\"}, \"e\": [], \"o\": {}}";
         assert_eq!(dumps(&value), expected);
+    }
+
+    /// What `json.dumps(json.loads(text))` gives in Python.
+    #[test]
+    fn numbers_as_python_reads_and_writes_them() {
+        for (text, expected) in [
+            ("1", "1"),
+            ("1.0", "1.0"),
+            ("1e5", "100000.0"),
+            ("1E-7", "1e-07"),
+            ("1.10", "1.1"),
+            ("-0", "0"),
+            ("-0.0", "-0.0"),
+            ("123456789012345678", "123456789012345678"),
+            ("18446744073709551616", "18446744073709551616"),
+            (
+                "-123456789012345678901234567890",
+                "-123456789012345678901234567890",
+            ),
+            ("1234567890123456789012.0", "1.2345678901234568e+21"),
+            ("0.1000000000000000055511151231257827", "0.1"),
+        ] {
+            let text = format!("{{\"a\": [{text}]}}");
+            let found = dumps(&json::read(&text).unwrap());
+            assert_eq!(found, format!("{{\"a\": [{expected}]}}"));
+        }
     }
 
     #[test]
@@ -167,7 +198,7 @@ mod tests {
             ensure_ascii: true,
             ..Style::new(Some("  ".to_owned()))
         };
-        let found = dumps_with(&json!({"b": [1], "a": "é🙂"}), &style);
+        let found = dumps_with(&value!({"b": [1], "a": "é🙂"}), &style);
         assert_eq!(
             found,
             "{\n  \"a\": \"\\u00e9\\ud83d\\ude42\",\n  \"b\": [\n    1\n  ]\n}"
@@ -188,6 +219,14 @@ mod tests {
         ];
         for (value, expected) in cases {
             assert_eq!(float(value), expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn integers_of_any_length_stay(digits in "-?[1-9][0-9]{0,60}") {
+            let text = format!("[{digits}, {{\"a\": {digits}}}]");
+            proptest::prop_assert_eq!(dumps(&json::read(&text).unwrap()), text);
         }
     }
 }

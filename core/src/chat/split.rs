@@ -5,8 +5,8 @@ use super::{
     harmony::{self, ASSISTANT, CHANNEL, MESSAGE, RETURN, START},
     weighted::Weighted,
 };
-use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::ToolCall;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use apus_sdk::{ToolCall, json};
 use serde_json::{Map, Value};
 use std::ops::Range;
 
@@ -137,7 +137,8 @@ fn call(tool: &str, body: Weighted) -> Result<(ToolCall, Weighted)> {
     };
     let arguments = match body.text.trim() {
         "" | "null" => Value::Object(Map::new()),
-        text => serde_json::from_str(text).context("the arguments of a call must be JSON")?,
+        text => json::read(text)
+            .map_err(|error| anyhow!("the arguments of a call must be JSON: {error}"))?,
     };
     let text = super::json::dumps(&arguments);
     let call = ToolCall {

@@ -62,7 +62,7 @@ const BOUNDS: &[(&str, Range)] = &[
     ("lorap_lr_ratio", above(0.0)),
     ("max_grad_norm", ANY),
     ("max_length", COUNT),
-    ("max_new_tokens", from(0.0)),
+    ("max_new_tokens", from(1.0)),
     ("max_steps", from(-1.0)),
     ("neftune_noise_alpha", from(0.0)),
     ("num_train_epochs", above(0.0)),
@@ -78,7 +78,7 @@ const BOUNDS: &[(&str, Range)] = &[
     ("steps", from(1.0)),
     ("swanlab_smtp_port", between(1.0, 65_535.0)),
     ("temperature", from(0.0)),
-    ("top_k", from(0.0)),
+    ("top_k", from(-1.0)),
     ("top_p", Range(Bound::Excluded(0.0), Bound::Included(1.0))),
     ("tracker_timeout", from(0.0)),
     (

@@ -38,7 +38,7 @@ pub struct InferConfig {
     pub max_new_tokens: usize,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
-    pub top_k: Option<usize>,
+    pub top_k: Option<i64>,
     pub seed: u64,
     pub stream: Option<bool>,
     pub show_thinking: bool,

@@ -2,10 +2,10 @@
 
 use super::{Record, Report};
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::Row;
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -81,51 +81,57 @@ impl Columns {
         self.renames.is_empty()
     }
 
-    /// The record with its columns renamed.
+    /// The record with its columns renamed; the text of their values stays as it is.
     ///
     /// # Errors
     /// Text that is not a row, or a new name that another column has already.
     pub fn apply(&self, mut record: Record) -> Result<Record> {
         if !self.is_empty() {
-            let row = self.rename(record.row()?, &record)?;
-            record.text = serde_json::to_string(&row)?;
+            record.row()?;
+            let new = self.renamed(&record)?;
+            record.text = replaced(&record.text, new);
         }
         Ok(record)
     }
 
-    fn rename(&self, row: Row, record: &Record) -> Result<Row> {
-        let mut targets: Vec<(&str, &str)> = Vec::new();
-        for column in row.keys() {
-            let lower = column.to_lowercase();
+    /// Where in the text of a row a name stands that another takes the place of.
+    fn renamed(&self, record: &Record) -> Result<Vec<(Range<usize>, &str)>> {
+        let keys = keys(&record.text);
+        let mut targets: Vec<(&Key, &str)> = Vec::new();
+        for key in &keys {
+            let lower = key.name.to_lowercase();
             if let Some(rename) = self.renames.iter().find(|rename| rename.from == lower) {
                 rename.found.store(true, Ordering::Relaxed);
-                targets.push((column, &rename.to));
+                targets.push((key, &rename.to));
             }
         }
-        let mut new = BTreeMap::<String, &str>::new();
-        for (column, to) in &targets {
+        let mut new = Vec::new();
+        for (key, to) in &targets {
             let rivals: Vec<&str> = targets
                 .iter()
                 .filter(|(_, other)| other == to)
-                .map(|(column, _)| *column)
+                .map(|(key, _)| key.name.as_str())
                 .collect();
             if rivals.len() > 1 {
                 self.clash(to, &rivals, record);
-            } else if column != to {
-                new.insert((*column).to_owned(), to);
+            } else if key.name != *to {
+                new.push((*key, *to));
             }
         }
-        for (from, to) in &new {
+        for (key, to) in &new {
+            let taken = keys.iter().any(|other| {
+                other.name == *to && new.iter().all(|(renamed, _)| renamed.at != other.at)
+            });
             ensure!(
-                !row.contains_key(*to) || new.contains_key(*to),
-                "{record}: columns renames `{from}` to `{to}`, and the row has a column `{to}` already; rename that one too"
+                !taken,
+                "{record}: columns renames `{}` to `{to}`, and the row has a column `{to}` already; rename that one too",
+                key.name
             );
         }
-        let renamed = row.into_iter().map(|(column, value)| {
-            let to = new.get(&column).map(|to| (*to).to_owned());
-            (to.unwrap_or(column), value)
-        });
-        Ok(renamed.collect())
+        Ok(new
+            .into_iter()
+            .map(|(key, to)| (key.at.clone(), to))
+            .collect())
     }
 
     fn clash(&self, to: &str, rivals: &[&str], record: &Record) {
@@ -176,6 +182,54 @@ impl Columns {
     }
 }
 
+/// A column's name in the text of a row.
+struct Key {
+    name: String,
+    /// Where it stands, in its quotes.
+    at: Range<usize>,
+}
+
+/// The columns of a row, given as valid JSON text.
+fn keys(text: &str) -> Vec<Key> {
+    let bytes = text.as_bytes();
+    let (mut found, mut depth, mut at) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        let start = at;
+        at += 1;
+        match bytes[start] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            b'"' => {
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += 1 + usize::from(bytes[at] == b'\\');
+                }
+                at = (at + 1).min(bytes.len());
+                let is_key = depth == 1 && text[at..].trim_start().starts_with(':');
+                if let (true, Ok(name)) = (is_key, serde_json::from_str(&text[start..at])) {
+                    found.push(Key {
+                        name,
+                        at: start..at,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The text with names, in the order in which they stand in it, replaced.
+fn replaced(text: &str, names: Vec<(Range<usize>, &str)>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (at, name) in names {
+        out.push_str(&text[copied..at.start]);
+        out.push_str(&Value::from(name).to_string());
+        copied = at.end;
+    }
+    out + &text[copied..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +259,20 @@ mod tests {
             renamed(&swap, json!({"a": 1, "b": 2})).unwrap(),
             r#"{"b":1,"a":2}"#
         );
+    }
+
+    #[test]
+    fn values_stay_as_they_are_written() {
+        let columns = Columns::new(&json!({"a": "query", "b\"": "x"})).unwrap();
+        let record = |text: &str| Record {
+            source: Arc::from("d.jsonl"),
+            line: 1,
+            text: text.to_owned(),
+        };
+        let text = r#" {"\u0061" : [ 123456789012345678901234567890, 1e5, {"a": "a\": {"} ] , "c":"a", "b\"":-0}"#;
+        let found = columns.apply(record(text)).unwrap().text;
+        let expected = r#" {"query" : [ 123456789012345678901234567890, 1e5, {"a": "a\": {"} ] , "c":"a", "x":-0}"#;
+        assert_eq!(found, expected);
     }
 
     #[test]

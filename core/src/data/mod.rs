@@ -8,6 +8,7 @@
 
 pub mod cache;
 pub mod columns;
+mod empty;
 pub mod file;
 pub mod format;
 pub mod interleave;
@@ -26,7 +27,7 @@ pub use columns::Columns;
 pub use file::{Place, Record};
 pub use format::Formats;
 pub use interleave::{Mix, Stopping};
-pub use prepare::{Dataset, PrepareOptions, converted, prepare, samples};
+pub use prepare::{Dataset, PrepareOptions, converted, prepare};
 pub use report::Report;
 pub use source::{Sets, SourceOptions, read_sets};
 pub use stream::{Stream, StreamOptions};

@@ -1,6 +1,7 @@
 //! Records to encoded samples, on all cores, with a report.
 
 use super::{
+    empty,
     file::{Place, Record},
     format::Formats,
     pack::pack,
@@ -24,9 +25,9 @@ use std::{
 
 const TOO_LONG: &str = "longer than max_length";
 const UNTRAINED: &str = "no trained token";
-const IDLE_PART: &str = "part of a split sample, no trained token";
 const NO_SAMPLE: &str = "the format gave no sample";
 const BAD_ROW: &str = "bad row";
+const EMPTY_ANSWER: &str = "empty answer; --keep_empty_answers true trains such rows";
 
 /// How rows are prepared.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -42,6 +43,8 @@ pub struct PrepareOptions {
     pub workers: Option<usize>,
     /// The highest token id of the model plus one, to check tokenised rows against.
     pub vocabulary: Option<usize>,
+    /// Whether answers without any text are trained.
+    pub keep_empty_answers: bool,
 }
 
 /// Samples ready for training, in the order of the records.
@@ -97,10 +100,18 @@ pub(super) enum Prepared {
     Whole(Encoded),
     /// It is kept, and was cut.
     Cut(Encoded),
-    /// A part of a sample that was split; whether it is the first.
-    Part(Encoded, bool),
+    /// A part of a sample that was split; the first says what became of the rest.
+    Part(Encoded, Option<Split>),
     /// It is not kept, and why; its length.
     Dropped(&'static str, usize),
+}
+
+/// What of a split sample is not trained.
+pub(super) struct Split {
+    /// Parts without a trained token, which are not kept.
+    idle: usize,
+    /// Trained tokens with which a part begins: nothing is left to predict them from.
+    first: usize,
 }
 
 /// Encodes records. `progress` is called from all threads with the number of records done so far.
@@ -210,6 +221,9 @@ impl Tally {
         };
         let source = &mut self.sources[at];
         source.rows += 1;
+        for column in empty::cells(record) {
+            *source.empty_cells.entry(column).or_default() += 1;
+        }
         let news = source.unused.count(record.line, outcome.unused.as_deref());
         if options.strict {
             refuse_unused(record, outcome.unused.as_deref())?;
@@ -245,6 +259,9 @@ impl Tally {
                      truncation_strategy delete or cut such rows (without strict)",
                     options.max_length.unwrap_or(length)
                 ),
+                Prepared::Dropped(EMPTY_ANSWER, _) => {
+                    self.drop(at, record.line, EMPTY_ANSWER, record.to_string());
+                }
                 Prepared::Dropped(reason, length) => {
                     self.drop(
                         at,
@@ -258,8 +275,13 @@ impl Tally {
                     source.truncated += 1;
                     kept.push(sample);
                 }
-                Prepared::Part(sample, first) => {
-                    source.split += usize::from(first);
+                Prepared::Part(sample, split) => {
+                    source.parts += 1;
+                    if let Some(split) = split {
+                        source.split += 1;
+                        source.idle_parts += split.idle;
+                        source.untrained_firsts += split.first;
+                    }
                     kept.push(sample);
                 }
             }
@@ -300,32 +322,34 @@ fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
     }
 }
 
-/// The samples of records, not encoded, each with the index of its record.
+/// What each record became, not encoded, or what is wrong with it: for inference. Malformed JSON is its row's error
+/// too; the first row of a file that can be read chooses its format.
 ///
 /// # Errors
-/// Malformed JSON, columns that no format recognises, or the first bad row.
-pub fn samples(records: &[Record], formats: &Formats) -> Result<Vec<(usize, Sample)>> {
+/// Columns that no format recognises, or a format that panics.
+pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Converted>>> {
+    let mut chosen = Chosen::new();
     let mut all = Vec::with_capacity(records.len());
-    for (index, converted) in converted(records, formats)?.into_iter().enumerate() {
-        let samples = converted.samples.into_iter();
-        all.extend(samples.map(|sample| (index, sample)));
+    for record in records {
+        let row = match record.row() {
+            Ok(row) => row,
+            Err(error) => {
+                all.push(Err(error));
+                continue;
+            }
+        };
+        if !chosen.contains_key(&record.source) {
+            let format = formats.choose(&row).with_context(|| record.to_string())?;
+            chosen.insert(Arc::clone(&record.source), format);
+        }
+        let (_, format) = chosen[&record.source];
+        all.push(match convert(record, format)? {
+            Ok(converted) if converted.samples.is_empty() => Err(anyhow!("{record}: {NO_SAMPLE}")),
+            Ok(converted) => Ok(converted),
+            Err(error) => Err(error.context(record.to_string())),
+        });
     }
     Ok(all)
-}
-
-/// The samples of each record, not encoded, and what was left of it: for inference.
-///
-/// # Errors
-/// As [`samples`].
-pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Converted>> {
-    let chosen = choose(records, formats)?;
-    let one = |record: &Record| {
-        let (_, format) = chosen
-            .get(&record.source)
-            .context("a file without a format")?;
-        convert(record, *format)?.with_context(|| record.to_string())
-    };
-    records.iter().map(one).collect()
 }
 
 type Chosen<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
@@ -383,6 +407,13 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut reasoning, mut longest) = (Reasoning::default(), 0);
     for sample in samples {
+        if let Sample::Conversation(conversation) = sample
+            && !options.keep_empty_answers
+            && empty::answer(conversation).is_some()
+        {
+            prepared.push(Prepared::Dropped(EMPTY_ANSWER, 0));
+            continue;
+        }
         match encode_one(sample, encoder, options, &mut prepared) {
             Ok((noted, length)) => {
                 reasoning += noted;
@@ -412,6 +443,7 @@ fn encode_one(
             bail!("token id {id} is not in the model's vocabulary of {vocabulary}");
         }
     }
+    let targets = encoded.targets();
     let trained = |encoded: &Encoded| encoded.targets() > 0;
     prepared.push(match fit(encoded, options.max_length, options.truncation) {
         Fitted::Dropped(length) => Prepared::Dropped(TOO_LONG, length),
@@ -422,12 +454,16 @@ fn encode_one(
         }
         Fitted::Parts(parts) => {
             let (parts, idle): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
-            let idle = idle
-                .iter()
-                .map(|part| Prepared::Dropped(IDLE_PART, part.len()));
-            let parts = parts.into_iter().enumerate();
-            prepared.extend(parts.map(|(i, part)| Prepared::Part(part, i == 0)));
-            prepared.extend(idle);
+            let left: usize = parts.iter().map(Encoded::targets).sum();
+            let mut split = Some(Split {
+                idle: idle.len(),
+                first: targets - left,
+            });
+            if parts.is_empty() {
+                prepared.push(Prepared::Dropped(UNTRAINED, length));
+            }
+            let parts = parts.into_iter();
+            prepared.extend(parts.map(|part| Prepared::Part(part, split.take())));
             return Ok((reasoning, length));
         }
     });

@@ -72,6 +72,14 @@ pub struct SourceReport {
     pub truncated: usize,
     /// Samples that were longer than `max_length` and became several.
     pub split: usize,
+    /// Samples kept that are parts of these.
+    pub parts: usize,
+    /// Parts of these without a trained token, which are not kept.
+    pub idle_parts: usize,
+    /// Tokens that would be trained, were they not the first of a part.
+    pub untrained_firsts: usize,
+    /// Empty cells of a table, by column.
+    pub empty_cells: BTreeMap<String, usize>,
     /// Tokens kept.
     pub tokens: usize,
     /// Supervised targets among them.
@@ -153,12 +161,47 @@ impl SourceReport {
         )
     }
 
+    fn said_of_parts(&self) -> Option<String> {
+        let mut said = format!(
+            "{}: {} longer than max_length became {} (truncation_strategy split)",
+            self.source,
+            counted(self.split, "sample"),
+            self.parts
+        );
+        if self.idle_parts > 0 {
+            let idle = counted(self.idle_parts, "part");
+            said += &format!(", {idle} without a trained token left out");
+        }
+        if self.untrained_firsts > 0 {
+            let first = counted(self.untrained_firsts, "token");
+            said += &format!(", {first} not trained because a part begins with it");
+        }
+        (self.split > 0).then_some(said)
+    }
+
+    fn said_of_cells(&self) -> Option<String> {
+        let cells = self.empty_cells.iter();
+        let cells: Vec<_> = cells
+            .map(|(column, count)| format!("{count} in `{column}`"))
+            .collect();
+        let rows = counted(self.rows, "row");
+        let said = format!(
+            "{}: empty cells in {rows}: {}",
+            self.source,
+            cells.join(", ")
+        );
+        (!cells.is_empty()).then_some(said)
+    }
+
     /// The share of the samples that were cut or split.
     fn share_truncated(&self) -> String {
         let cut = self.truncated + self.split;
         match cut {
             0 => "0%".to_owned(),
-            _ => format!("{:.1}%", 100.0 * cut as f64 / self.kept.max(1) as f64),
+            _ => {
+                let whole = self.kept - self.parts + self.split;
+                format!("{:.1}%", 100.0 * cut as f64 / whole.max(1) as f64)
+            }
         }
     }
 
@@ -219,12 +262,8 @@ impl Report {
             if let Some(unused) = source.unused.line() {
                 warnings.push(format!("{name}: not used: {unused}"));
             }
-            if source.split > 0 {
-                warnings.push(format!(
-                    "{name}: {} longer than max_length became several (truncation_strategy split)",
-                    counted(source.split, "sample")
-                ));
-            }
+            warnings.extend(source.said_of_parts());
+            warnings.extend(source.said_of_cells());
         }
         let unmatched = self.unmatched_scales.iter();
         warnings.extend(

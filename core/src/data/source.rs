@@ -367,7 +367,7 @@ mod tests {
             ..SourceOptions::default()
         });
         let sets = sets.unwrap();
-        assert_eq!(sets.train[1].text, r#"{"query":1}"#);
+        assert_eq!(sets.train[1].text, r#"{"query": 1}"#);
         assert_eq!(sets.warnings, ["columns: no row has a column `j`"]);
     }
 

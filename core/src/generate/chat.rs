@@ -50,6 +50,7 @@ pub fn chat(
     let mut conversation = Conversation::default();
     let mut counts = Counts::default();
     let mut several = false;
+    let mut number = 0;
     loop {
         let Some(text) = ask(
             input,
@@ -96,12 +97,13 @@ pub fn chat(
             model,
             encoder,
             &conversation,
-            sampling,
+            (sampling, number),
             &mut |text| match stream {
                 true => show(view.next(text)),
                 false => whole.push_str(text),
             },
         );
+        number += 1;
         if !stream {
             show(view.next(&whole));
         }

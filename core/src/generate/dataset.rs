@@ -1,16 +1,18 @@
-//! Answers to the rows of a dataset, in a file with ms-swift's keys.
+//! Answers to the rows of a dataset, in a file with ms-swift's keys. A row that cannot be answered does not keep
+//! the others from theirs.
 
 use super::view::{Look, View};
-use super::{Counts, Sampling, respond};
+use super::{Answer, Counts, Sampling, respond};
 use crate::chat::{Encoder, turns::COMMENTARY};
 use crate::config::InferConfig;
 use crate::data::unused::{self, Unused};
 use crate::data::{self, SourceOptions, read_sets};
 use crate::model::GptOss;
+use crate::train::is_out_of_memory;
 use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Conversation, Left, Message, Sample, errln, out, outln};
-use serde_json::{Map, Value, json};
+use apus_sdk::{Conversation, Converted, Left, Message, Sample, errln, json, out, outln};
+use serde_json::{Map, Value};
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -37,29 +39,45 @@ const CONVERSATION: [&str; 13] = [
 /// Keys that are of the answer in a result, whatever columns a row has.
 const ANSWER: [&str; 3] = ["response", "labels", "messages"];
 
-/// One to answer.
+/// Reasons that are said before the rest is counted.
+const SAID: usize = 10;
+
+/// A row to answer, or why it cannot be.
+struct Row {
+    question: Result<Question, String>,
+    /// Its other columns.
+    others: Map<String, Value>,
+}
+
+/// A conversation that waits for an answer.
 struct Question {
     conversation: Conversation,
     /// What the dataset answers.
     labels: Option<Value>,
-    others: Map<String, Value>,
     /// File and line.
     place: String,
 }
 
 /// All of a dataset.
 pub struct Questions {
-    all: Vec<Question>,
+    rows: Vec<Row>,
     path: PathBuf,
     stream: bool,
+    strict: bool,
 }
 
 impl Questions {
-    /// Reads them. Everything that can be refused is refused here, before a model is loaded.
+    /// Reads them. Everything that can be refused is refused here, before a model is loaded: a row that cannot be
+    /// asked gets its reason in place of an answer, and stops everything with `strict`.
     ///
     /// # Errors
-    /// Files that cannot be read, rows that cannot be asked, no rows.
-    pub fn open(config: &InferConfig, encoder: &Encoder, adapter: Option<&Path>) -> Result<Self> {
+    /// Files that cannot be read, no rows, no row that can be asked.
+    pub fn open(
+        config: &InferConfig,
+        encoder: &Encoder,
+        positions: usize,
+        adapter: Option<&Path>,
+    ) -> Result<Self> {
         let files = match config.val_dataset.is_empty() {
             true => &config.dataset,
             false => &config.val_dataset,
@@ -77,12 +95,23 @@ impl Questions {
             config.dataset_format.as_ref(),
             config.disable_auto_column_mapping,
         )?;
-        let mut samples = Vec::new();
+        let named = files.join(", ");
+        let most = match config.max_length {
+            Some(most) if most < positions => (most, "max_length"),
+            _ => (positions, "the number of positions of the model"),
+        };
+        let mut rows = Vec::with_capacity(records.len());
         let mut lost = Unused::default();
         for (record, converted) in records.iter().zip(data::converted(&records, &formats)?) {
-            let left = converted.left;
-            let names = |left| unused::names(left, &converted.samples, encoder.template());
-            let mut names = left.as_deref().map(names);
+            let place = record.to_string();
+            let (samples, left, mut names) = match converted {
+                Ok(Converted { samples, left }) => {
+                    let names = |left| unused::names(left, &samples, encoder.template());
+                    let names = left.as_deref().map(names);
+                    (samples.into_iter().map(Ok).collect(), left, names)
+                }
+                Err(error) => (vec![Err(error)], None, Some(Vec::new())),
+            };
             // Whole columns go along to the result.
             names.iter_mut().for_each(|names| {
                 names.retain(|name| name.contains(['.', '[']) || ANSWER.contains(&name.as_str()));
@@ -92,52 +121,55 @@ impl Questions {
             }
             lost.count(record.line, names.as_deref());
             let others = others(record, left.as_deref());
-            let of_record = converted.samples.into_iter();
-            samples.extend(of_record.map(|sample| (record, sample, others.clone())));
+            for sample in samples {
+                let asked = sample.and_then(|sample| {
+                    let question = question(sample, place.clone())?;
+                    fits(&question, encoder, most)?;
+                    Ok(question)
+                });
+                let question = match asked {
+                    Err(error) if config.strict => return Err(error),
+                    asked => asked.map_err(|error| format!("{error:#}")),
+                };
+                let others = others.clone();
+                rows.push(Row { question, others });
+            }
         }
         if let Some(line) = lost.line() {
-            errln!("warning: {}: not used: {line}", files.join(", "));
+            errln!("warning: {named}: not used: {line}");
         }
-        samples.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
-        ensure!(
-            !samples.is_empty(),
-            "{}: no rows to answer",
-            files.join(", ")
-        );
-        let mut all = Vec::with_capacity(samples.len());
-        for (record, sample, others) in samples {
-            let place = record.to_string();
-            let question =
-                question(sample, others, place.clone()).with_context(|| place.clone())?;
-            let (_, prompt) = encoder
-                .prompt(&question.conversation)
-                .with_context(|| place.clone())?;
-            match config.max_length {
-                Some(most) if prompt.len() > most => {
-                    let text = format!("{place}: {} tokens, max_length is {most}", prompt.len());
-                    ensure!(!config.strict, text);
-                    errln!("warning: {text}; left out");
-                }
-                _ => all.push(question),
-            }
+        rows.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
+        ensure!(!rows.is_empty(), "{named}: no rows to answer");
+        let why = rows.iter().filter_map(|row| row.question.as_ref().err());
+        let count = why.clone().count();
+        for why in why.clone().take(SAID) {
+            errln!("warning: {why}; not answered");
+        }
+        if count > SAID {
+            errln!("warning: {} more rows cannot be answered", count - SAID);
+        }
+        if let Some(why) = why.clone().next().filter(|_| count == rows.len()) {
+            bail!("{named}: none of {count} rows can be answered; the first: {why}");
         }
         let home = adapter.map_or_else(|| PathBuf::from("result"), Path::to_owned);
         let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
         let default = || home.join("infer_result").join(format!("{time}.jsonl"));
         Ok(Self {
-            all,
+            rows,
             path: config
                 .result_path
                 .as_ref()
                 .map_or_else(default, PathBuf::from),
             stream: config.stream.unwrap_or(false),
+            strict: config.strict,
         })
     }
 
-    /// Answers them, a line each, written as soon as it is there, behind what the file holds already.
+    /// Answers them, a line each, written as soon as it is there, behind what the file holds already. The line of a
+    /// row that has no answer says why.
     ///
     /// # Errors
-    /// The file cannot be written, or out of memory.
+    /// The file cannot be written, the model failed, or, when all are through, rows without an answer.
     pub fn answer(
         self,
         model: &GptOss,
@@ -156,47 +188,61 @@ impl Questions {
         let mut file = BufWriter::new(file.with_context(written)?);
         let start = Instant::now();
         let mut counts = Counts::default();
-        for mut question in self.all {
-            let mut view = View::new(look);
-            let answer = respond(
-                model,
-                encoder,
-                &question.conversation,
-                sampling,
-                &mut |text| {
-                    if self.stream {
-                        out!("{}", view.next(text));
+        let (rows, mut missing) = (self.rows.len(), Vec::new());
+        for (number, Row { question, others }) in self.rows.into_iter().enumerate() {
+            let answered = match question {
+                Err(why) => Err(why),
+                Ok(question) => {
+                    let look = self.stream.then_some(look);
+                    let sampling = (sampling, number as u64);
+                    match answer(model, encoder, &question, sampling, look) {
+                        Ok(answer) => Ok((question, answer)),
+                        // The next row may be shorter; any other failure is not the row's.
+                        Err(error) if is_out_of_memory(&error) && !self.strict => {
+                            let why = format!("{}: {error:#}", question.place);
+                            errln!("warning: {why}; not answered");
+                            Err(why)
+                        }
+                        Err(error) => return Err(error.context(question.place)),
                     }
-                },
-            )
-            .with_context(|| question.place.clone())?;
-            if self.stream {
-                outln!("{}", view.end());
-            }
-            counts.add(&answer.counts);
-            let response = match answer.message.text() {
-                Some(text) => text.to_owned(),
-                None => answer.text,
+                }
             };
-            question.conversation.messages.push(answer.message);
             let mut line = Map::new();
-            line.insert("response".to_owned(), response.into());
-            line.insert("labels".to_owned(), json!(question.labels));
-            line.insert("messages".to_owned(), json!(question.conversation.messages));
-            line.extend(question.others);
-            writeln!(file, "{}", Value::Object(line))
+            match answered {
+                Ok((question, answer)) => {
+                    counts.add(&answer.counts);
+                    given(question, answer, &mut line);
+                    line.extend(others);
+                }
+                Err(why) => {
+                    line.insert("response".to_owned(), Value::Null);
+                    line.extend(others);
+                    line.insert("error".to_owned(), why.as_str().into());
+                    missing.push(why);
+                }
+            }
+            writeln!(file, "{}", json::text(&Value::Object(line)))
                 .and_then(|()| file.flush())
                 .with_context(written)?;
         }
         outln!("{}", counts.line(start.elapsed().as_secs_f64()));
         outln!("answers: {}", self.path.display());
-        Ok(())
+        match missing.first() {
+            None => Ok(()),
+            Some(first) => bail!(
+                "{} of {rows} rows have no answer; `error` in their lines says why, in the first: {first}",
+                missing.len()
+            ),
+        }
     }
 }
 
 /// The columns of a row that are no conversation: what its format left, if it says.
 fn others(record: &data::Record, left: Option<&[Left]>) -> Map<String, Value> {
-    let mut row = record.row().unwrap_or_default();
+    let mut row = match json::read(&record.text) {
+        Ok(Value::Object(row)) => row,
+        _ => Map::new(),
+    };
     row.retain(|column, _| !ANSWER.contains(&column.as_str()));
     let other = |column: &str| !CONVERSATION.contains(&column);
     row.retain(|column, value| match left {
@@ -208,10 +254,62 @@ fn others(record: &data::Record, left: Option<&[Left]>) -> Map<String, Value> {
     row
 }
 
+/// The answer to a question, shown as it comes where a look is given.
+fn answer(
+    model: &GptOss,
+    encoder: &Encoder,
+    question: &Question,
+    sampling: (&Sampling, u64),
+    look: Option<Look>,
+) -> Result<Answer> {
+    let mut view = look.map(View::new);
+    let conversation = &question.conversation;
+    let answer = respond(model, encoder, conversation, sampling, &mut |text| {
+        if let Some(view) = &mut view {
+            out!("{}", view.next(text));
+        }
+    })?;
+    if let Some(mut view) = view {
+        outln!("{}", view.end());
+    }
+    Ok(answer)
+}
+
+/// The keys of an answered row.
+fn given(question: Question, answer: Answer, line: &mut Map<String, Value>) {
+    let response = match answer.message.text() {
+        Some(text) => text.to_owned(),
+        None => answer.text,
+    };
+    let mut messages = question.conversation.messages;
+    messages.push(answer.message);
+    line.insert("response".to_owned(), response.into());
+    line.insert("labels".to_owned(), question.labels.unwrap_or_default());
+    line.insert("messages".to_owned(), serde_json::json!(messages));
+}
+
+/// Refuses a question that is too long to be answered.
+fn fits(question: &Question, encoder: &Encoder, (most, name): (usize, &str)) -> Result<()> {
+    let Question {
+        conversation,
+        place,
+        ..
+    } = question;
+    let (_, prompt) = encoder
+        .prompt(conversation)
+        .with_context(|| place.clone())?;
+    ensure!(
+        prompt.len() <= most,
+        "{place}: {} tokens, {name} is {most}",
+        prompt.len()
+    );
+    Ok(())
+}
+
 /// A row as a question; the dataset's own answer is taken off, in however many messages it stands.
-fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result<Question> {
+fn question(sample: Sample, place: String) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
-        bail!("a row of token ids cannot be answered; infer needs conversations");
+        bail!("{place}: a row of token ids cannot be answered; infer needs conversations");
     };
     let messages = &mut conversation.messages;
     let before = messages.iter().rposition(|m| m.role != "assistant");
@@ -222,12 +320,11 @@ fn question(sample: Sample, others: Map<String, Value>, place: String) -> Result
             .messages
             .iter()
             .any(|message| message.role != "system"),
-        "there is nothing to answer"
+        "{place}: there is nothing to answer"
     );
     Ok(Question {
         conversation,
         labels,
-        others,
         place,
     })
 }
@@ -249,6 +346,7 @@ fn label(answer: Vec<Message>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn columns_that_are_not_read_go_along() {
@@ -281,13 +379,7 @@ mod tests {
         conversation.messages = messages
             .map(|(i, &role)| Message::new(role, i.to_string()))
             .collect();
-        let ask = |conversation| {
-            question(
-                Sample::Conversation(conversation),
-                Map::new(),
-                "d:1".to_owned(),
-            )
-        };
+        let ask = |conversation| question(Sample::Conversation(conversation), "d:1".to_owned());
         let found = ask(conversation.clone()).unwrap();
         assert_eq!(found.labels, Some(json!("4")));
         assert_eq!(found.conversation.messages.len(), 4);

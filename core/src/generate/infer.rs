@@ -1,7 +1,7 @@
 //! `apus infer`: loads a model with its adapter and answers.
 
 use super::view::Look;
-use super::{Sampling, chat::chat, dataset, logits};
+use super::{chat::chat, dataset, defaults, logits};
 use crate::adapter::Adapter;
 use crate::chat::{EncodeOptions, Encoder, RenderOptions};
 use crate::config::InferConfig;
@@ -189,29 +189,6 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
     })
 }
 
-/// What generation_config.json asks for, where no flag does.
-fn sampling(config: &InferConfig, dir: Option<&Path>) -> Result<Sampling> {
-    let path = dir.map(|dir| dir.join("generation_config.json"));
-    let saved: Value = match path.filter(|path| path.is_file()) {
-        Some(path) => serde_json::from_str(&std::fs::read_to_string(&path)?)
-            .with_context(|| format!("{}: malformed JSON", path.display()))?,
-        None => Value::Null,
-    };
-    let greedy = saved["do_sample"] == json!(false);
-    let temperature = match greedy {
-        true => 0.0,
-        false => saved["temperature"].as_f64().unwrap_or(1.0),
-    };
-    let top_k = saved["top_k"].as_u64().map(|k| k as usize);
-    Ok(Sampling {
-        temperature: config.temperature.unwrap_or(temperature),
-        top_p: config.top_p.or(saved["top_p"].as_f64()),
-        top_k: config.top_k.or(top_k),
-        seed: config.seed,
-        max_new_tokens: config.max_new_tokens,
-    })
-}
-
 /// Runs `apus infer`.
 ///
 /// # Errors
@@ -227,14 +204,19 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         let ids = logits::ids(&config.input_ids, found.place.config.vocab_size)?;
         return logits::dump(&load(config, &found)?, &ids, Path::new(path));
     }
+    let (sampling, note) = defaults::sampling(config, found.place.dir.as_deref())?;
+    if let Some(note) = note {
+        errln!("note: {note}");
+    }
     let encoder = chat_encoder(config, &found)?;
-    let sampling = sampling(config, found.place.dir.as_deref())?;
     let look = Look {
         thinking: config.show_thinking,
         colour: console::colors_enabled(),
     };
     if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
-        let questions = dataset::Questions::open(config, &encoder, found.adapter.as_deref())?;
+        let positions = found.place.config.max_position_embeddings;
+        let adapter = found.adapter.as_deref();
+        let questions = dataset::Questions::open(config, &encoder, positions, adapter)?;
         return questions.answer(&load(config, &found)?, &encoder, &sampling, look);
     }
     let model = load(config, &found)?;
@@ -265,35 +247,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sampling_of_the_model_and_of_flags() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("generation_config.json");
-        std::fs::write(
-            &path,
-            r#"{"do_sample": true, "temperature": 0.7, "top_k": 20}"#,
-        )
-        .unwrap();
-        let mut config = InferConfig::default();
-        let found = sampling(&config, Some(dir.path())).unwrap();
-        assert_eq!(
-            (found.temperature, found.top_k, found.top_p),
-            (0.7, Some(20), None)
-        );
-        config.temperature = Some(0.0);
-        assert_eq!(
-            sampling(&config, Some(dir.path())).unwrap().temperature,
-            0.0
-        );
-        std::fs::write(&path, r#"{"do_sample": false}"#).unwrap();
-        config.temperature = None;
-        assert_eq!(
-            sampling(&config, Some(dir.path())).unwrap().temperature,
-            0.0
-        );
-        assert_eq!(sampling(&config, None).unwrap().temperature, 1.0);
-    }
 
     #[test]
     fn the_base_of_an_adapter() {

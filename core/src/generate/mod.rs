@@ -2,19 +2,23 @@
 
 mod chat;
 mod dataset;
+mod defaults;
 mod infer;
 mod logits;
 mod sample;
+mod tokens;
 mod view;
 
 pub use infer::{base_of, infer};
-pub use sample::{Sampling, generate};
+pub use sample::Sampling;
+pub use tokens::generate;
 
 use crate::chat::Encoder;
 use crate::chat::harmony::parse_completion;
 use crate::model::GptOss;
 use anyhow::Result;
 use apus_sdk::{Conversation, Message};
+use sha2::{Digest, Sha256};
 
 /// What was read and written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +61,8 @@ pub struct Answer {
     pub counts: Counts,
 }
 
-/// The model's answer to a conversation. `on_text` gets the text, special tokens included, as it comes.
+/// The model's answer to a conversation: answer `number` of a run, which draws random numbers of its own. `on_text`
+/// gets the text, special tokens included, as it comes.
 ///
 /// # Errors
 /// The conversation cannot be rendered, or out of memory.
@@ -65,14 +70,14 @@ pub fn respond(
     model: &GptOss,
     encoder: &Encoder,
     conversation: &Conversation,
-    sampling: &Sampling,
+    (sampling, number): (&Sampling, u64),
     on_text: &mut dyn FnMut(&str),
 ) -> Result<Answer> {
     let (_, prompt) = encoder.prompt(conversation)?;
     let tokenizer = encoder.tokenizer();
     let stop = tokenizer.stop_ids();
     let mut shown = Streamed::default();
-    let ids = generate(model, &prompt, &stop, sampling, &mut |ids| {
+    let ids = generate(model, &prompt, &stop, (sampling, number), &mut |ids| {
         let bytes = tokenizer.decode_bytes(ids, true);
         on_text(shown.next(&bytes));
     })?;
@@ -88,7 +93,8 @@ pub fn respond(
     })
 }
 
-/// The answer to one prompt, as text.
+/// The answer to one prompt, as text. Its random numbers are a function of the prompt, so that prompts differ in
+/// them and the answers of one prompt, given as training goes on, do not.
 ///
 /// # Errors
 /// As [`respond`].
@@ -102,6 +108,9 @@ pub fn answer(
         messages: vec![Message::new("user", prompt)],
         ..Conversation::default()
     };
+    let mut number = [0; 8];
+    number.copy_from_slice(&Sha256::digest(prompt)[..8]);
+    let sampling = (sampling, u64::from_le_bytes(number));
     let answer = respond(model, encoder, &conversation, sampling, &mut |_| {})?;
     Ok(answer.message.text().unwrap_or_default().to_owned())
 }

@@ -41,7 +41,7 @@ pub use examples::{Examples, Group};
 pub use logs::Trackers;
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
-pub use out_of_memory::explain as explain_out_of_memory;
+pub use out_of_memory::{explain as explain_out_of_memory, is as is_out_of_memory};
 pub use pictures::Pictures;
 pub use plan::{MemoryPlan, Shape, gib};
 pub use recipe::run;

@@ -44,6 +44,11 @@ pub fn explain(error: Error, device: &Device, settings: &Map<String, Value>) -> 
     }
 }
 
+/// Whether this is an error of memory on a card.
+pub fn is(error: &Error) -> bool {
+    place(error).is_some()
+}
+
 /// The contexts around an error of memory, outermost first; `None` if it is another error.
 fn place(error: &Error) -> Option<Vec<String>> {
     let parts: Vec<String> = error.chain().map(ToString::to_string).collect();

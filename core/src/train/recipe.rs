@@ -129,7 +129,7 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     fs::write(run_dir.join("args.json"), args_text)
         .with_context(|| format!("{}: args.json cannot be written", run_dir.display()))?;
     if let Some(rows) = &data.split_rows {
-        let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        let lines: Vec<String> = rows.iter().map(|row| row.one_line()).collect();
         fs::write(run_dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
     }
     info!(

@@ -27,6 +27,10 @@ impl DatasetFormat for Alpaca {
         10
     }
 
+    fn row(&self, text: &str) -> Result<Row> {
+        super::row::read(text)
+    }
+
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         Ok(self.convert_noting(row)?.samples)
     }

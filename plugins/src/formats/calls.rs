@@ -3,7 +3,7 @@
 
 use super::{
     keys::{At, has_value, take, take_id, take_if},
-    row::{columns, kind},
+    row::{columns, entries, kind},
 };
 use apus_sdk::{Error, Message, Result, ToolCall};
 use serde_json::{Map, Value};
@@ -104,7 +104,7 @@ pub fn of_message(fields: &mut Map<String, Value>, at: &At) -> Result<Vec<Call>>
 /// Content that is no JSON.
 pub fn by_recipient(function: &str, content: Value) -> Result<Call> {
     let arguments = match arguments(Some(content))? {
-        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+        Value::String(text) => apus_sdk::json::read(&text).map_err(|error| {
             Error::new(format!(
                 "the content of a call of `{FUNCTIONS}{function}` must be JSON: {error}"
             ))
@@ -128,6 +128,8 @@ fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
     match value {
         None => Ok(Vec::new()),
         Some(Value::Array(calls)) => {
+            let calls =
+                entries(calls).map_err(|error| Error::new(format!("`tool_calls`: {error}")))?;
             let calls = calls.into_iter().enumerate();
             calls.map(|(i, call)| read(call, &at.item(i))).collect()
         }
@@ -155,7 +157,13 @@ pub fn read(value: Value, at: &At) -> Result<Call> {
     };
     let id = take_id(&mut fields, "id");
     take_if(&mut fields, "type", |kind| kind == "function");
-    let call = match take(&mut fields, &["function"]) {
+    let function = match take(&mut fields, &["function"]) {
+        Some(Value::String(text)) => Some(super::literal::read(&text).map_err(|error| {
+            Error::new(format!("the `function` of a tool call is no JSON: {error}"))
+        })?),
+        function => function,
+    };
+    let call = match function {
         Some(Value::Object(mut function)) => {
             let call = named(&mut function)?;
             at.key("function").leave(&function, HARMLESS)?;

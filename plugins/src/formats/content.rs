@@ -4,7 +4,7 @@
 use super::{
     calls,
     keys::{At, take, take_id, take_if, take_text},
-    row::kind,
+    row::{entries, kind},
 };
 use apus_sdk::{Error, Result, ToolCall};
 use serde_json::Value;
@@ -41,6 +41,10 @@ pub struct Outcome {
 /// # Errors
 /// A block that is not text, or a value that is neither text nor blocks where text is needed.
 pub fn read(value: Value, is_tool: bool, at: &At) -> Result<Content> {
+    let value = match value {
+        Value::Array(blocks) if !is_tool => Value::Array(entries(blocks)?),
+        value => value,
+    };
     match value {
         Value::Array(blocks)
             if !blocks.is_empty() && blocks.iter().all(|b| is_block(b, is_tool)) =>

@@ -1,6 +1,8 @@
 //! Lists stored as text: JSON, or what Python's `str` makes of a list, as ms-swift reads it
 //! (`ast.literal_eval`): `[{'role': 'user', 'content': "it's"}, ('a', None)]`.
 
+use apus_sdk::json;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
 use std::str::Chars;
 
@@ -12,8 +14,12 @@ const DEPTH: usize = 64;
 /// # Errors
 /// What was found where the text stops being a value, and at which character.
 pub fn read(text: &str) -> Result<Value, String> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Ok(value);
+    let no_json = match json::read(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        return Err(no_json.to_string());
     }
     let mut reader = Reader {
         rest: text.chars(),
@@ -94,7 +100,11 @@ impl Reader<'_> {
             if !self.take(':') {
                 return Err(self.unexpected("`:`"));
             }
-            fields.insert(key, self.value(depth + 1)?);
+            let value = self.value(depth + 1)?;
+            if fields.contains_key(&key) {
+                return Err(format!("the key `{key}` is there twice"));
+            }
+            fields.insert(key, value);
             self.separator('}')?;
         }
         Ok(Value::Object(fields))
@@ -171,10 +181,10 @@ impl Reader<'_> {
             self.rest.next();
         }
         let number = || {
-            let whole = word.parse::<i64>().map(Number::from).ok();
+            let whole = json::whole(word.strip_prefix('+').unwrap_or(&word));
             let digits = word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
             let float = || Number::from_f64(word.parse().ok().filter(|_| digits)?);
-            whole.or_else(float).map(Value::Number)
+            whole.or_else(|| float().map(Value::Number))
         };
         let value = match word.as_str() {
             "None" | "null" => Some(Value::Null),
@@ -209,9 +219,24 @@ mod tests {
             ),
             (r"['a\'\n\x41\u00e9\d' 'b']", json!(["a'\nAé\\db"])),
             (r#"{"a": "é\n"}"#, json!({"a": "é\n"})),
+            ("[-0, +7, 18446744073709551615,]", json!([0, 7, u64::MAX])),
         ];
         for (text, expected) in cases {
             assert_eq!(read(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_integers_keep_their_digits() {
+        for text in [
+            "{'a': 123456789012345678901234567890}",
+            r#"{"a": 123456789012345678901234567890}"#,
+        ] {
+            let found = read(text).unwrap();
+            assert_eq!(
+                apus_sdk::json::text(&found),
+                r#"{"a":123456789012345678901234567890}"#
+            );
         }
     }
 
@@ -226,6 +251,8 @@ mod tests {
         assert_eq!(error("['a'"), "expected `,` or `]`, found the end");
         assert_eq!(error("['a"), "expected ' after a text, found the end");
         assert!(error("{1: 2}").contains("a key that is text"));
+        assert!(error("{'a': 1, 'a': 2}").contains("`a` is there twice"));
+        assert!(error(r#"{"a": 1, "a": 2}"#).contains("`a` is in one object twice"));
         assert!(error("[] x").contains("expected the end"));
         assert!(error("['\\ud800']").contains("no code"));
         assert!(error(&"[".repeat(100_000)).contains("more than 64"));

@@ -61,6 +61,10 @@ impl DatasetFormat for Messages {
         20
     }
 
+    fn row(&self, text: &str) -> Result<Row> {
+        super::row::read(text)
+    }
+
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         Ok(self.convert_noting(row)?.samples)
     }

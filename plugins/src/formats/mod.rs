@@ -16,3 +16,4 @@ mod row;
 mod setting;
 mod sharegpt;
 mod tokens;
+mod tools;

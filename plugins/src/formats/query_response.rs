@@ -58,6 +58,10 @@ impl DatasetFormat for QueryResponse {
         -10
     }
 
+    fn row(&self, text: &str) -> Result<Row> {
+        super::row::read(text)
+    }
+
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         Ok(self.convert_noting(row)?.samples)
     }

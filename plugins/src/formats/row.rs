@@ -1,11 +1,22 @@
 //! What the formats share: columns of a row that mean the same in each of them.
 
-use super::{
-    keys::{At, take, take_if},
-    message::Talk,
-};
-use apus_sdk::{Conversation, Error, Message, Result, Row, Sample};
-use serde_json::{Map, Value, json};
+use super::{keys::At, message::Talk};
+use apus_sdk::{Conversation, Error, Message, Result, Row, Sample, json};
+use serde_json::{Map, Value};
+
+/// A row from its JSON text.
+///
+/// # Errors
+/// Text that is no JSON object, or has a key twice in one object.
+pub fn read(text: &str) -> Result<Row> {
+    match json::read(text)? {
+        Value::Object(row) => Ok(row),
+        other => Err(Error::new(format!(
+            "a row must be an object, found {}",
+            kind(&other)
+        ))),
+    }
+}
 
 /// The names of a row's columns, for messages.
 pub fn columns(row: &Map<String, Value>) -> String {
@@ -25,6 +36,7 @@ pub fn kind(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "text",
         Value::Array(_) => "a list",
+        Value::Object(_) if json::digits(value).is_some() => "a number",
         Value::Object(_) => "an object",
     }
 }
@@ -79,30 +91,59 @@ pub fn text(row: &mut Row, names: &[&str], auto: bool) -> Result<Option<String>>
     }
 }
 
-/// A list, or the text of one (JSON or Python), as some files store nested columns.
+/// A list, or the text of one (JSON or Python), as some files store nested columns; entries that are the text of
+/// an object or a list are read too, which is how Hugging Face's datasets stores what has no one type.
 ///
 /// # Errors
 /// Text that is neither, or anything that is not a list.
 pub fn list(name: &str, value: Value) -> Result<Vec<Value>> {
-    match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(items) => Ok(items),
-        Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),
+    let items = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(items) => items,
+        Value::String(text) if text.trim().is_empty() => return Ok(Vec::new()),
         Value::String(text) => match super::literal::read(&text) {
-            Ok(Value::Array(items)) => Ok(items),
-            Ok(other) => Err(Error::new(format!(
-                "column `{name}` must be a list, found the text of {}",
-                kind(&other)
-            ))),
-            Err(error) => Err(Error::new(format!(
-                "column `{name}` must be a list, found text that is neither JSON's nor Python's: {error}"
-            ))),
+            Ok(Value::Array(items)) => items,
+            Ok(other) => {
+                return Err(Error::new(format!(
+                    "column `{name}` must be a list, found the text of {}",
+                    kind(&other)
+                )));
+            }
+            Err(error) => {
+                return Err(Error::new(format!(
+                    "column `{name}` must be a list, found text that is neither JSON's nor Python's: {error}"
+                )));
+            }
         },
-        other => Err(Error::new(format!(
-            "column `{name}` must be a list, found {}",
-            kind(&other)
-        ))),
+        other => {
+            return Err(Error::new(format!(
+                "column `{name}` must be a list, found {}",
+                kind(&other)
+            )));
+        }
+    };
+    entries(items).map_err(|error| Error::new(format!("column `{name}`: {error}")))
+}
+
+/// The entries of a list, those that are the text of an object or a list read.
+///
+/// # Errors
+/// Text that begins as one and is none, with its number.
+pub fn entries(mut items: Vec<Value>) -> Result<Vec<Value>> {
+    for (i, item) in items.iter_mut().enumerate() {
+        let Value::String(text) = &item else {
+            continue;
+        };
+        if text.trim_start().starts_with(['{', '[']) {
+            *item = super::literal::read(text).map_err(|error| {
+                Error::new(format!(
+                    "entry {} is text that begins as JSON and is none: {error}",
+                    i + 1
+                ))
+            })?;
+        }
     }
+    Ok(items)
 }
 
 const MEDIA: [&str; 3] = ["images", "videos", "audios"];
@@ -165,46 +206,6 @@ fn instructions(row: &mut Row, auto: bool) -> Result<Option<Message>> {
         (_, Some(developer)) => Ok(Some(Message::new("developer", developer))),
         (system, _) => Ok(system.map(|system| Message::new("system", system))),
     }
-}
-
-/// A tool definition in OpenAI's form; a bare function is wrapped.
-///
-/// # Errors
-/// Anything else.
-pub fn tool(value: Value, at: &At) -> Result<Value> {
-    let wrong = |found: &Value| {
-        Error::new(format!(
-            "an entry of `tools` must be {{\"type\": \"function\", \"function\": {{\"name\": ..}}}}, \
-             found {found}"
-        ))
-    };
-    let Value::Object(mut fields) = value else {
-        return Err(wrong(&value));
-    };
-    take_if(&mut fields, "type", |kind| kind == "function");
-    let function = match take(&mut fields, &["function"]) {
-        Some(Value::Object(mut inner)) => {
-            let function = function(&mut inner, &at.key("function"));
-            at.leave(&fields, &[])?;
-            function?
-        }
-        Some(other) => return Err(wrong(&other)),
-        None if fields.contains_key("name") => function(&mut fields, at)?,
-        None => return Err(wrong(&Value::Object(fields))),
-    };
-    Ok(json!({"type": "function", "function": function}))
-}
-
-/// What chat templates write of a function; Anthropic's API has another name for its parameters.
-fn function(fields: &mut Map<String, Value>, at: &At) -> Result<Map<String, Value>> {
-    let names = [
-        &["name"][..],
-        &["description"],
-        &["parameters", "input_schema"],
-    ];
-    let found = names.map(|names| Some((names[0].to_owned(), take(fields, names)?)));
-    at.leave(fields, &["strict"])?;
-    Ok(found.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 
 use super::{
     keys::{At, has_value, take},
-    row::{first, kind, list, tool},
+    row::{self, first, kind, list},
+    tools::tool,
 };
 use apus_sdk::{Error, Result, Row};
 use serde_json::{Map, Value, json};
@@ -56,6 +57,13 @@ impl Setting {
                     self.say(&name, value, "column `chat_template_kwargs`")?;
                 }
             }
+            Some(Value::String(text)) => {
+                let in_column =
+                    |error| Error::new(format!("column `chat_template_kwargs`: {error}"));
+                for (name, value) in row::read(&text).map_err(in_column)? {
+                    self.say(&name, value, "column `chat_template_kwargs`")?;
+                }
+            }
             Some(other) => {
                 return Err(Error::new(format!(
                     "column `chat_template_kwargs` must be an object, found {}",
@@ -101,7 +109,10 @@ impl Setting {
     /// Adds tool definitions. Where they stand twice they have to be the same.
     fn tools(&mut self, place: &str, tools: Vec<Value>, at: &At) -> Result<()> {
         let tools = tools.into_iter().enumerate();
-        let tools = tools.map(|(i, value)| tool(value, &at.item(i)));
+        let tools = tools.map(|(i, value)| {
+            let number = |error| Error::new(format!("{place}, entry {}: {error}", i + 1));
+            tool(value, &at.item(i)).map_err(number)
+        });
         let tools = tools.collect::<Result<Vec<_>>>()?;
         match &self.tools {
             _ if tools.is_empty() => Ok(()),

@@ -26,6 +26,10 @@ impl DatasetFormat for ShareGpt {
         30
     }
 
+    fn row(&self, text: &str) -> Result<Row> {
+        super::row::read(text)
+    }
+
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         Ok(self.convert_noting(row)?.samples)
     }

@@ -31,6 +31,10 @@ impl DatasetFormat for Tokens {
         40
     }
 
+    fn row(&self, text: &str) -> Result<Row> {
+        super::row::read(text)
+    }
+
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         Ok(self.convert_noting(row)?.samples)
     }

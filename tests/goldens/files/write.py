@@ -15,5 +15,5 @@ ROWS = [
     for i in range(5)
 ]
 TABLE = pa.Table.from_pylist(ROWS)
-for codec in ("none", "snappy", "zstd", "gzip"):
+for codec in ("none", "snappy", "zstd", "gzip", "brotli", "lz4"):
     pq.write_table(TABLE, f"messages_{codec}.parquet", compression=codec, row_group_size=2)

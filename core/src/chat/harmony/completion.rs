@@ -2,7 +2,7 @@
 
 use super::{CALL, END, MESSAGE, RETURN, START, parse::Header};
 use crate::chat::rendered::Rendered;
-use apus_sdk::{Message, ToolCall};
+use apus_sdk::{Message, ToolCall, json};
 use serde_json::Value;
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ impl Completion {
             let name = part.header.recipient.as_deref()?;
             Some(ToolCall {
                 name: name.strip_prefix("functions.").unwrap_or(name).to_owned(),
-                arguments: serde_json::from_str(&part.text)
+                arguments: json::read(&part.text)
                     .unwrap_or_else(|_| Value::from(part.text.as_str())),
             })
         };

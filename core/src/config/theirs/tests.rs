@@ -122,6 +122,8 @@ fn what_would_change_something_is_an_error() {
     for line in [
         "--repetition_penalty 1.1",
         "--stop_words a b",
+        "--n 2",
+        "--min_p 0.1",
         "--load_args false",
     ] {
         assert!(

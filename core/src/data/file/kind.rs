@@ -68,6 +68,11 @@ pub fn of(path: &Path) -> Result<(Kind, Packed)> {
     }
 }
 
+/// Whether a file of this name is a table, whose cells are text.
+pub fn is_table(name: &str) -> bool {
+    of(Path::new(name)).is_ok_and(|(kind, _)| kind == Kind::Table)
+}
+
 /// Whether [`super::open`] reads files of this name.
 pub fn is_known(path: &Path) -> bool {
     of(path).is_ok()

@@ -8,7 +8,7 @@ mod paths;
 mod readers;
 mod record;
 
-pub use kind::{KNOWN, is_known};
+pub use kind::{KNOWN, is_known, is_table};
 pub use paths::find;
 pub use record::{Place, Record};
 

@@ -45,6 +45,11 @@ impl Record {
         }
     }
 
+    /// The row's text on one line: inside of JSON's texts there are no line breaks.
+    pub fn one_line(&self) -> String {
+        self.text.replace(['\n', '\r'], " ")
+    }
+
     /// The row's columns.
     ///
     /// # Errors

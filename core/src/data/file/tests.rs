@@ -42,6 +42,13 @@ fn rows_know_their_lines() {
 }
 
 #[test]
+fn a_row_over_several_lines_is_written_on_one() {
+    let (_dir, path) = write("d.json", b"[{\"a\":\r\n \"x\\n\"}]");
+    let rows = read(&path).unwrap();
+    assert_eq!(rows[0].one_line(), "{\"a\":   \"x\\n\"}");
+}
+
+#[test]
 fn compressed_files_are_read() {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(b"{\"a\": 1}\n").unwrap();
@@ -68,14 +75,14 @@ fn zstd_and_text() {
 #[test]
 fn parquet_with_pages_of_each_codec() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/files");
-    for codec in ["none", "snappy", "zstd", "gzip"] {
+    for codec in ["none", "snappy", "zstd", "gzip", "brotli", "lz4"] {
         let rows = read(&home.join(format!("messages_{codec}.parquet"))).unwrap();
         let lines: Vec<usize> = rows.iter().map(|row| row.line).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5]);
         let row = serde_json::Value::Object(rows[3].row().unwrap());
         let expected = serde_json::json!({
             "messages": [
-                {"role": "user", "content": "What is 3 and 3?", "loss": null},
+                {"role": "user", "content": "What is 3 and 3?"},
                 {"role": "assistant", "content": "6, 沐雪", "loss": true}
             ],
             "score": 1.5,
@@ -175,4 +182,16 @@ fn a_table_with_its_own_columns() {
     std::fs::write(&path, "a,b\n1,2\n1,2,3\n").unwrap();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("a.csv:3: malformed CSV"), "{error}");
+    let twice = |header: &str| {
+        std::fs::write(&path, format!("{header}\n1,2,3\n")).unwrap();
+        read(&path).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let bad = twice("a,b, a").unwrap_err();
+    assert!(
+        bad.contains("a.csv:1: columns 1 and 3 are both named `a`"),
+        "{bad}"
+    );
+    let bad = twice("a,,").unwrap_err();
+    assert!(bad.contains("columns 2 and 3 have no name"), "{bad}");
+    twice("a,A,").unwrap();
 }

@@ -286,12 +286,17 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
     let PrepareOptions {
         max_length,
         truncation,
+        keep_empty_answers,
         ..
     } = prepare;
+    let empty = match keep_empty_answers {
+        true => "empty answers kept, ",
+        false => "",
+    };
     let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
     format!(
         "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
-         max_length {max_length:?}, truncation {truncation:?}, {packed}files {}",
+         max_length {max_length:?}, truncation {truncation:?}, {empty}{packed}files {}",
         files.join(", ")
     )
 }

@@ -4,6 +4,7 @@ use super::{
     Plan,
     passes::{self, Read},
 };
+use crate::data::empty;
 use crate::data::prepare::{Outcome, outcome};
 use anyhow::{Context, Error, Result};
 use std::{
@@ -140,6 +141,9 @@ fn one(plan: &Plan, mut read: Read) -> Result<(Read, Outcome)> {
     let format = plan.formats.named(&read.format);
     let format = format.context("a file without a format")?;
     let outcome = outcome(&read.record, format, &plan.encoder, &plan.options.prepare)?;
-    read.record.text = String::new();
+    // Empty cells are counted where rows are.
+    if !empty::has_cells(&read.record) {
+        read.record.text = String::new();
+    }
     Ok((read, outcome))
 }

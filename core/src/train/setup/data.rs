@@ -95,6 +95,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         strict: config.strict,
         workers: None,
         vocabulary,
+        keep_empty_answers: config.keep_empty_answers,
     };
     let cache = match config.load_from_cache_file {
         true => Some(data_cache(config, encoder, vocabulary)?),

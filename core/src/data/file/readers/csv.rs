@@ -1,9 +1,9 @@
-//! Tables: the first line names the columns, every cell is text, and an empty cell is an empty text,
-//! as in ms-swift.
+//! Tables: the first line names the columns, every cell is text, and an empty cell is an empty text; the
+//! data report counts those. Names that differ in letter case alone are names of two columns.
 
 use super::super::{Record, Rows};
 use super::until_error;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use apus_sdk::Row;
 use csv::{Error, Reader, StringRecord};
 use std::{io::BufRead, sync::Arc};
@@ -11,16 +11,37 @@ use std::{io::BufRead, sync::Arc};
 /// Rows of a table.
 ///
 /// # Errors
-/// A first line that cannot be read.
+/// A first line that cannot be read, or that names a column twice.
 pub fn csv(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Result<Rows> {
     let mut table = Reader::from_reader(reader);
     let columns = table.headers().map_err(|error| broken(&source, error))?;
     let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
+    once(&columns, &source)?;
     let mut rows = table.into_records();
     Ok(until_error(move || {
         let row = rows.next()?.map_err(|error| broken(&source, error));
         Some(row.and_then(|row| record(&columns, &row, &source)))
     }))
+}
+
+/// Of two columns of one name, only one could be read.
+fn once(columns: &[String], source: &str) -> Result<()> {
+    for (second, name) in columns.iter().enumerate() {
+        let first = columns.iter().position(|column| column == name);
+        let Some(first) = first.filter(|first| *first < second) else {
+            continue;
+        };
+        let named = match name.as_str() {
+            "" => "have no name; name them, or leave one out".to_owned(),
+            name => format!("are both named `{name}`; rename one, or leave it out"),
+        };
+        bail!(
+            "{source}:1: columns {} and {} {named}",
+            first + 1,
+            second + 1
+        );
+    }
+    Ok(())
 }
 
 fn record(columns: &[String], row: &StringRecord, source: &Arc<str>) -> Result<Record> {

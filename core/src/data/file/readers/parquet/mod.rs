@@ -1,33 +1,40 @@
-//! Parquet: rows by the row interface, page by page; lists and structures become JSON.
+//! Parquet: rows by the row interface, page by page; lists, structures and maps become JSON.
 //!
 //! The library panics on some broken files; here that is an error like any other.
+
+mod schema;
+mod write;
 
 use super::super::{Record, Rows};
 use super::until_error;
 use crate::panics;
 use anyhow::{Context, Result, anyhow};
-use parquet::errors::ParquetError;
-use parquet::file::{reader::SerializedFileReader, serialized_reader::ReadOptionsBuilder};
+use parquet::file::{
+    reader::{FileReader, SerializedFileReader},
+    serialized_reader::ReadOptionsBuilder,
+};
 use parquet::record::reader::RowIter;
 use std::{fs::File, sync::Arc};
 
 /// Rows of a parquet file; a row's line is its number, from 1.
 ///
 /// # Errors
-/// A file that is not parquet.
+/// A file that is not parquet, or with two columns of one name.
 pub fn parquet(file: File, source: Arc<str>) -> Result<Rows> {
     let open = || {
         let options = ReadOptionsBuilder::new().build();
-        SerializedFileReader::new_with_options(file, options)
+        Ok(SerializedFileReader::new_with_options(file, options)?)
     };
     let reader = guarded(open).with_context(|| format!("{source}: not a parquet file"))?;
+    let schema = reader.metadata().file_metadata().schema();
+    let json = guarded(|| schema::json_texts(schema)).with_context(|| source.to_string())?;
     let mut rows = RowIter::from_file_into(Box::new(reader));
     let mut line = 0;
     Ok(until_error(move || {
         line += 1;
-        let next = || {
-            let row = rows.next().transpose()?;
-            Ok::<_, ParquetError>(row.map(|row| row.to_json_value().to_string()))
+        let next = || match rows.next().transpose()? {
+            Some(row) => write::row(&row, &json).map(Some),
+            None => Ok(None),
         };
         let text = guarded(next).with_context(|| format!("{source}: row {line} cannot be read"));
         let record = |text| Record {
@@ -39,7 +46,6 @@ pub fn parquet(file: File, source: Arc<str>) -> Result<Rows> {
     }))
 }
 
-fn guarded<T>(act: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    let result = panics::catch(act).map_err(|said| anyhow!("a broken file: {said}"))?;
-    Ok(result?)
+fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    panics::catch(act).map_err(|said| anyhow!("a broken file: {said}"))?
 }

@@ -1,0 +1,171 @@
+//! Values of a parquet file as JSON text.
+//!
+//! In a structure every field has a place in every row. Where a row of the data that was stored had no such
+//! key, Arrow puts a null there, and what had the key with a null cannot be told from it any more. So a null
+//! in a structure is an absent key; columns and the entries of lists and maps, which do not have to be there,
+//! keep theirs. Bytes without a type are text, as older writers left them; what is not text is refused.
+
+use super::schema::Place;
+use anyhow::{Result, bail};
+use parquet::record::{Field, Row};
+use serde::de::IgnoredAny;
+use serde_json::{Number, Value};
+use std::collections::HashSet;
+
+/// Bytes of which an error shows some.
+const SHOWN: usize = 8;
+
+/// The JSON text of a row; texts at the places of `json` are JSON themselves and stand in it as they are.
+///
+/// # Errors
+/// Bytes that are no text, with their column.
+pub fn row(row: &Row, json: &HashSet<Place>) -> Result<String> {
+    let mut writer = Writer {
+        out: String::new(),
+        place: Vec::new(),
+        json,
+    };
+    writer.fields(row, true)?;
+    Ok(writer.out)
+}
+
+struct Writer<'a> {
+    out: String,
+    place: Place,
+    json: &'a HashSet<Place>,
+}
+
+impl Writer<'_> {
+    fn fields(&mut self, row: &Row, are_columns: bool) -> Result<()> {
+        self.out.push('{');
+        let mut is_first = true;
+        let fields = row.get_column_iter();
+        for (name, field) in fields.filter(|(_, field)| are_columns || !is_absent(field)) {
+            self.comma(&mut is_first);
+            self.text(name);
+            self.out.push(':');
+            self.place.push(name.clone());
+            self.value(field)?;
+            self.place.pop();
+        }
+        self.out.push('}');
+        Ok(())
+    }
+
+    fn comma(&mut self, is_first: &mut bool) {
+        if !std::mem::take(is_first) {
+            self.out.push(',');
+        }
+    }
+
+    fn value(&mut self, field: &Field) -> Result<()> {
+        match field {
+            Field::Null => self.out.push_str("null"),
+            Field::Bool(flag) => self.out.push_str(if *flag { "true" } else { "false" }),
+            Field::Byte(n) => self.number(*n),
+            Field::Short(n) => self.number(*n),
+            Field::Int(n) => self.number(*n),
+            Field::Long(n) => self.number(*n),
+            Field::UByte(n) => self.number(*n),
+            Field::UShort(n) => self.number(*n),
+            Field::UInt(n) => self.number(*n),
+            Field::ULong(n) => self.number(*n),
+            Field::Float16(n) => self.float(f64::from(*n)),
+            Field::Float(n) => self.float(f64::from(*n)),
+            Field::Double(n) => self.float(*n),
+            Field::Str(text) if self.is_json(text) => self.out.push_str(text),
+            Field::Str(text) => self.text(text),
+            Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+                Ok(text) => self.text(text),
+                Err(_) => bail!(self.no_text(bytes.data())),
+            },
+            Field::Decimal(_)
+            | Field::Date(_)
+            | Field::TimeMillis(_)
+            | Field::TimeMicros(_)
+            | Field::TimestampMillis(_)
+            | Field::TimestampMicros(_) => self.text(&field.to_string()),
+            Field::Group(row) => self.fields(row, false)?,
+            Field::ListInternal(list) => {
+                self.out.push('[');
+                let mut is_first = true;
+                for entry in list.elements() {
+                    self.comma(&mut is_first);
+                    self.value(entry)?;
+                }
+                self.out.push(']');
+            }
+            Field::MapInternal(map) => {
+                self.out.push('{');
+                let mut is_first = true;
+                for (key, value) in map.entries() {
+                    self.comma(&mut is_first);
+                    self.key(key)?;
+                    self.out.push(':');
+                    self.value(value)?;
+                }
+                self.out.push('}');
+            }
+        }
+        Ok(())
+    }
+
+    /// A key of a map that is not text is its JSON text.
+    fn key(&mut self, key: &Field) -> Result<()> {
+        if let Field::Str(text) = key {
+            self.text(text);
+            return Ok(());
+        }
+        let from = self.out.len();
+        self.value(key)?;
+        if !self.out[from..].starts_with('"') {
+            let text = self.out.split_off(from);
+            self.text(&text);
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, number: impl Into<Number>) {
+        self.out.push_str(&number.into().to_string());
+    }
+
+    /// JSON has no infinities and nothing that is not a number.
+    fn float(&mut self, number: f64) {
+        match Number::from_f64(number) {
+            Some(number) => self.number(number),
+            None => self.out.push_str("null"),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.out.push_str(&Value::from(text).to_string());
+    }
+
+    /// What says that it is JSON and is none stays text: the format says what it wanted.
+    fn is_json(&self, text: &str) -> bool {
+        self.json.contains(&self.place) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    }
+
+    fn no_text(&self, bytes: &[u8]) -> String {
+        let some = bytes.iter().take(SHOWN);
+        let some: Vec<_> = some.map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "column `{}` holds bytes that are no UTF-8 text ({}{}); store text in it, or leave the column out of \
+             the file",
+            self.place.join("."),
+            some.join(" "),
+            if bytes.len() > SHOWN { " .." } else { "" }
+        )
+    }
+}
+
+/// A key that this row does not have; pandas writes NaN for it.
+fn is_absent(field: &Field) -> bool {
+    match field {
+        Field::Null => true,
+        Field::Float16(n) => n.is_nan(),
+        Field::Float(n) => n.is_nan(),
+        Field::Double(n) => n.is_nan(),
+        _ => false,
+    }
+}
