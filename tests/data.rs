@@ -89,8 +89,13 @@ fn what_cannot_be_looked_at_is_named() {
     );
     fails(
         &data("--split_dataset_ratio 1"),
+        2,
+        &["split_dataset_ratio is 1, expected a number of 0 or more and below 1"],
+    );
+    fails(
+        &data("--split_dataset_ratio 0.99"),
         1,
-        &["split_dataset_ratio 1 takes all 8 rows of"],
+        &["split_dataset_ratio 0.99 takes all 8 rows of"],
     );
     let dir = folder("strict");
     let bad = dir.join("bad.jsonl");
@@ -232,7 +237,7 @@ fn a_long_sample_becomes_several() {
         assert_eq!(mode(&out), mode(&file));
     }
     assert!(
-        said.contains("1 sample longer than max_length became several"),
+        said.contains("1 sample longer than max_length became 3 (truncation_strategy split)"),
         "{said}"
     );
     let rows = rows(&out);
