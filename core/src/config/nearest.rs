@@ -10,7 +10,9 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let name = plain(name);
-    let allowed = name.chars().count().max(3) / 3;
+    let letters = name.chars().count();
+    // One letter for another is nothing in common.
+    let allowed = (letters.max(3) / 3).min(letters.saturating_sub(1));
     let mut scored: Vec<(usize, &str)> = known
         .iter()
         .filter_map(|&candidate| {

@@ -60,6 +60,7 @@ impl Checkpoint {
             fs::create_dir_all(&new)?;
             fill(&new)?;
             Checksums::of(&new)?.write(&new)?;
+            open_alike(&new)?;
             sync(&new)?;
             replace(&target, &new)?;
             File::open(run)?.sync_all()?;
@@ -197,6 +198,19 @@ fn sync(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whoever may read one file of a checkpoint may read all of them: the crate safetensors makes its files for their
+/// owner alone, whatever the umask says.
+fn open_alike(dir: &Path) -> Result<()> {
+    let usual = fs::metadata(dir.join(checksums::FILE))?.permissions();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            fs::set_permissions(path, usual.clone())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,5 +318,24 @@ mod tests {
         );
         let none = Checkpoint::check(&run.path().join("checkpoint-3"), &files);
         assert!(none.unwrap_err().to_string().contains("no such checkpoint"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn all_files_are_for_the_same_people() {
+        use std::os::unix::fs::PermissionsExt;
+        let run = tempfile::tempdir().unwrap();
+        let path = Checkpoint::write(run.path(), 1, |dir| {
+            fs::write(dir.join("a"), "a")?;
+            fs::write(dir.join("b"), "b")?;
+            Ok(fs::set_permissions(
+                dir.join("b"),
+                fs::Permissions::from_mode(0o600),
+            )?)
+        })
+        .unwrap();
+        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode("a"), mode("b"));
+        assert_eq!(mode("a"), mode(checksums::FILE));
     }
 }

@@ -23,7 +23,7 @@ const NAMED: [&str; 5] = [
     "dependentSchemas",
 ];
 /// Keys that only a schema has; parameters without any of them are none.
-const SCHEMA: [&str; 12] = [
+const SCHEMA: [&str; 19] = [
     "type",
     "properties",
     "$ref",
@@ -36,6 +36,13 @@ const SCHEMA: [&str; 12] = [
     "patternProperties",
     "title",
     "description",
+    "default",
+    "const",
+    "enum",
+    "examples",
+    "items",
+    "$defs",
+    "definitions",
 ];
 
 /// A definition in OpenAI's form; a bare function is wrapped.
