@@ -92,11 +92,6 @@ fn what_cannot_be_looked_at_is_named() {
         2,
         &["split_dataset_ratio is 1, expected a number of 0 or more and below 1"],
     );
-    fails(
-        &data("--split_dataset_ratio 0.99"),
-        1,
-        &["split_dataset_ratio 0.99 takes all 8 rows of"],
-    );
     let dir = folder("strict");
     let bad = dir.join("bad.jsonl");
     let good = r#"{"query": "a", "response": "b"}"#;
