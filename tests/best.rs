@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fails, folder, works};
+use common::{checkpoints, fails, folder, works};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -41,16 +41,6 @@ fn evaluations(dir: &Path) -> Vec<(u64, f64)> {
         Some((step.parse().ok()?, line["eval_loss"].as_f64()?))
     });
     evaluations.collect()
-}
-
-fn checkpoints(dir: &Path) -> Vec<u64> {
-    let names = fs::read_dir(dir).unwrap().filter_map(|entry| {
-        let name = entry.unwrap().file_name();
-        name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()
-    });
-    let mut steps: Vec<u64> = names.collect();
-    steps.sort_unstable();
-    steps
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{apus, fails, folder, text, words, works};
+use common::{apus, checkpoints, fails, folder, text, words, works};
 use serde_json::Value;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
@@ -36,17 +36,6 @@ fn lines(dir: &Path, file: &str) -> Vec<Value> {
 fn state(dir: &Path, step: u64) -> Value {
     let path = dir.join(format!("checkpoint-{step}/trainer_state.json"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// Steps of the checkpoints.
-fn checkpoints(dir: &Path) -> Vec<u64> {
-    let names = fs::read_dir(dir).unwrap().filter_map(|entry| {
-        let name = entry.unwrap().file_name();
-        name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()
-    });
-    let mut steps: Vec<u64> = names.collect();
-    steps.sort_unstable();
-    steps
 }
 
 /// Lines with this key, by step.
