@@ -2,10 +2,12 @@
 
 mod common;
 
-use common::{apus, folder, text, words};
+use common::{apus, fails, folder, text, words, works};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny/model_bf16");
 const SAME: &str = r#"{"query": "What?", "id": 123456789012345678901234567890}"#;
@@ -112,4 +114,110 @@ fn values_that_cannot_be_meant() {
         assert!(!output.status.success(), "{flag}: {said}");
         assert!(said.contains(expected), "{flag}: {said}");
     }
+}
+
+/// What a run rendered is what its weights are asked with: an adapter, a model merged from it, and a model that was
+/// trained whole.
+#[test]
+fn weights_are_asked_as_their_run_was_told() {
+    let dir = folder("infer-told");
+    let rows = dir.join("rows.jsonl");
+    fs::write(
+        &rows,
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>b</think>c"},
+            {"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]}"#
+            .replace('\n', " "),
+    )
+    .unwrap();
+    let prompt = |weights: &str| {
+        let said = works(&format!(
+            "infer {weights} --val_dataset {} --max_new_tokens 1 --temperature 0 --result_path {}/answers.jsonl",
+            rows.display(),
+            dir.display()
+        ));
+        let count = said.split(" prompt tokens").next().unwrap();
+        count.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let told = "--system Mew. --think_to_analysis false --reasoning_effort low --current_date 2025-01-02 \
+                --template_backend native";
+    let expected = prompt(&format!("--model {MODEL} {told}"));
+    let plain = prompt(&format!("--model {MODEL} --current_date 2025-01-02"));
+    assert_ne!(expected, plain);
+    let train = |name: &str, more: &str| {
+        let out = dir.join(name);
+        works(&format!(
+            "sft --model {MODEL} --dataset {} --max_steps 1 --output_dir {} --add_version false {told} {more}",
+            rows.display(),
+            out.display()
+        ));
+        out.join("checkpoint-1").display().to_string()
+    };
+    let adapter = train("adapter", "--lora_rank 2");
+    assert_eq!(prompt(&format!("--adapters {adapter}")), expected);
+    works(&format!("export --adapters {adapter} --merge_lora true"));
+    assert_eq!(prompt(&format!("--model {adapter}-merged")), expected);
+    works(&format!(
+        "export --adapters {adapter} --merge_lora true --exist_ok true"
+    ));
+    let whole = train("whole", "--train_type full");
+    assert_eq!(prompt(&format!("--model {whole}")), expected);
+    let no_system = format!("--model {whole} --system Mewmewmewmewmew. --think_to_analysis true");
+    assert_ne!(prompt(&no_system), expected);
+    // Without a file, answers lie beside the weights.
+    works(&format!(
+        "infer --model {whole} --val_dataset {} --max_new_tokens 1",
+        rows.display()
+    ));
+    assert!(fs::read_dir(format!("{whole}/infer_result")).is_ok());
+}
+
+#[test]
+fn a_conversation_is_written_down_and_bounded() {
+    let dir = folder("infer-terminal");
+    let path = dir.join("talk.jsonl");
+    let line = format!(
+        "infer --model {MODEL} --temperature 0 --max_new_tokens 3 --max_length 150 --val_dataset_sample 3 --result_path {}",
+        path.display()
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apus"))
+        .args(words(&line))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let typed = format!("One?\n{}\nTwo?\nexit\n", "word ".repeat(200));
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(typed.as_bytes()).unwrap();
+    drop(input);
+    let said = text(&child.wait_with_output().unwrap());
+    assert!(said.contains("tokens, max_length is 150"), "{said}");
+    assert!(said.contains("note: val_dataset_sample: "), "{said}");
+    let lines = lines(&path);
+    let questions: Vec<_> = lines.iter().map(|line| &line["messages"]).collect();
+    assert_eq!(questions.len(), 2, "{questions:?}");
+    assert_eq!(questions[0].as_array().unwrap().len(), 2);
+    assert_eq!(questions[1][2]["content"], "Two?");
+    assert!(lines[0]["response"].is_string());
+}
+
+#[test]
+fn what_is_not_there_or_leads_nowhere_is_named() {
+    fails(
+        &format!("infer --model {MODEL} --input_ids 1 2"),
+        1,
+        &["--dump_logits FILE, which is missing"],
+    );
+    for command in ["infer", "export --merge_lora true"] {
+        fails(
+            &format!("{command} --adapters owner/name"),
+            1,
+            &["owner/name: there is no such adapter"],
+        );
+    }
+    fails(
+        &format!("export --model {MODEL} --quantize mxfp4 --plugin /nowhere.so"),
+        1,
+        &["/nowhere.so"],
+    );
 }

@@ -1,5 +1,6 @@
 //! The configuration of a look at data.
 
+use super::Config;
 use super::flag::Command;
 use super::resolve::typed;
 use super::sft::SftConfig;
@@ -46,7 +47,8 @@ impl DataConfig {
     /// # Errors
     /// A value that does not fit its flag, no dataset, or neither model nor tokenizer.
     pub fn sft(&self) -> Result<SftConfig> {
-        let run: SftConfig = typed(self.run.clone(), str::to_owned)?;
+        let mut run: SftConfig = typed(self.run.clone(), str::to_owned)?;
+        run.settle()?;
         ensure!(
             !run.dataset.is_empty(),
             "no data to look at: give files, as in apus data train.jsonl --model DIR"

@@ -70,3 +70,18 @@ fn absolute(path: &mut String) -> Result<()> {
     }
     Ok(())
 }
+
+/// Instructions in a file, `x.txt`, become its text, and `\\n` in others a new line, as ms-swift reads them.
+fn instructions(system: &mut Option<String>) -> Result<()> {
+    if let Some(text) = system {
+        *text = match text.ends_with(".txt") {
+            true => std::fs::read_to_string(text.as_str()).with_context(|| {
+                format!(
+                    "system is {text}, which ends as a text file's name does, but cannot be read"
+                )
+            })?,
+            false => text.replace("\\n", "\n"),
+        };
+    }
+    Ok(())
+}

@@ -419,6 +419,29 @@ mod tests {
         );
     }
 
+    /// As ms-swift's `TemplateArguments` reads them.
+    #[test]
+    fn instructions_may_stand_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("system.txt");
+        std::fs::write(&file, "Be\nkind.\n").unwrap();
+        let line = format!("--model m --system {}", file.display());
+        let read = "Be\nkind.\n";
+        assert_eq!(sft(&line).config.system.as_deref(), Some(read));
+        let infer: Resolved<InferConfig> = from_arguments(&words(&line)).unwrap();
+        assert_eq!(infer.config.system.as_deref(), Some(read));
+        let line = format!("{line} --dataset d");
+        let data = from_arguments::<super::super::DataConfig>(&words(&line)).unwrap();
+        let data = data.config.sft().unwrap();
+        assert_eq!(data.system.as_deref(), Some(read));
+        assert_eq!(
+            sft("--system Be\\nkind.").config.system.as_deref(),
+            Some("Be\nkind.")
+        );
+        let said = error("--system nowhere.txt");
+        assert!(said.contains("system is nowhere.txt"), "{said}");
+    }
+
     #[test]
     fn contradictions_are_named() {
         apus_plugins::link();

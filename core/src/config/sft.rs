@@ -268,6 +268,7 @@ impl super::Config for SftConfig {
     const COMMAND: Command = Command::Sft;
 
     fn settle(&mut self) -> Result<()> {
+        super::instructions(&mut self.system)?;
         super::absolute(&mut self.output_dir)
     }
 }

@@ -33,7 +33,7 @@ pub struct InferConfig {
     pub model_identity: Option<String>,
     pub current_date: Option<String>,
     pub template_backend: Option<String>,
-    pub think_to_analysis: bool,
+    pub think_to_analysis: Option<bool>,
     pub keep_thinking: Option<bool>,
     pub max_new_tokens: usize,
     pub temperature: Option<f64>,
@@ -71,7 +71,7 @@ impl Default for InferConfig {
             model_identity: None,
             current_date: None,
             template_backend: None,
-            think_to_analysis: true,
+            think_to_analysis: None,
             keep_thinking: None,
             max_new_tokens: 2048,
             temperature: None,
@@ -89,6 +89,10 @@ impl Default for InferConfig {
 
 impl super::Config for InferConfig {
     const COMMAND: Command = Command::Infer;
+
+    fn settle(&mut self) -> Result<()> {
+        super::instructions(&mut self.system)
+    }
 }
 
 /// Flags of `apus export`; each field is the flag of its name.

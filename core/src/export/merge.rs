@@ -104,6 +104,7 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
         config: Value::Object(config.raw.clone()),
         generation: None,
         copy_from: Some(&base),
+        made_by: Some(adapter),
     };
     let mut at = 0;
     write_model(

@@ -23,6 +23,7 @@ use writer::bf16_bytes;
 /// # Errors
 /// Nothing to do, no base model, tensors that do not fit, or the disk failed.
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
+    plugin::load(&options.plugins)?;
     hub::prefer(options.use_hf);
     if let Some(format) = &options.quantize {
         ensure!(format == "mxfp4", "quantize is {format:?}, expected mxfp4");
@@ -52,7 +53,6 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
             options.adapters.len()
         )
     };
-    plugin::load(&options.plugins)?;
     for line in plugin::compare(Path::new(adapter)) {
         errln!("note: {line}");
     }

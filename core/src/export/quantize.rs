@@ -76,6 +76,7 @@ pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Res
         config: Value::Object(raw),
         generation: None,
         copy_from: Some(model),
+        made_by: Some(model),
     };
     let mut scales = Vec::new();
     write_model(

@@ -20,6 +20,9 @@ const COMPANIONS: [&str; 6] = [
     "chat_template.json",
 ];
 
+/// What a run was told, beside the weights that it made.
+const ARGS: &str = "args.json";
+
 /// A tensor to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -51,6 +54,9 @@ pub struct Extra<'a> {
     pub generation: Option<Value>,
     /// Directory from which tokenizer, generation settings and template are copied.
     pub copy_from: Option<&'a Path>,
+    /// Folder of the weights that a run has made: its args.json, which says how the run's conversations were
+    /// rendered, goes along.
+    pub made_by: Option<&'a Path>,
 }
 
 /// Writes a model to `dir`, in files of at most `max_shard` bytes; `provide` gives the bytes of each
@@ -94,6 +100,14 @@ pub fn write_model(
         if let Some(from) = extra.copy_from {
             copy_companions(from, &temporary)?;
         }
+        if let Some(args) = extra
+            .made_by
+            .map(|from| from.join(ARGS))
+            .filter(|args| args.is_file())
+        {
+            fs::copy(args, temporary.join(ARGS)).context("copying args.json")?;
+            File::open(temporary.join(ARGS))?.sync_all()?;
+        }
         if extra.generation.is_some() && !temporary.join("generation_config.json").exists() {
             write_json(
                 &temporary.join("generation_config.json"),
@@ -136,6 +150,7 @@ fn only_a_model(dir: &Path) -> Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let known = name == "config.json"
+            || name == ARGS
             || name == "model.safetensors.index.json"
             || name.ends_with(".safetensors")
             || COMPANIONS.contains(&name.as_str());
@@ -264,7 +279,7 @@ pub fn bf16_bytes(values: &[f32]) -> Vec<u8> {
     out
 }
 
-/// Bytes in `5GB`, `500MB`, `10KB` or a plain number.
+/// Bytes in `5GB`, `500MB`, `10KB`, `4GiB` (powers of 1,024, as Hugging Face reads them) or a plain number.
 ///
 /// # Errors
 /// Anything else.
@@ -274,11 +289,14 @@ pub fn size(text: &str) -> Result<usize> {
         Some(at) => upper.split_at(at),
         None => (upper.as_str(), "B"),
     };
-    let unit = match unit.trim_end_matches("IB").trim_end_matches('B') {
-        "" => 1.0,
-        "K" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
+    let unit = match unit {
+        "B" => 1.0,
+        "K" | "KB" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        "KIB" => 1024.0,
+        "MIB" => 1024.0 * 1024.0,
+        "GIB" => 1024.0 * 1024.0 * 1024.0,
         _ => bail!("{text:?} is no size; write 5GB or 500MB"),
     };
     match number.trim().parse::<f64>() {
@@ -307,6 +325,7 @@ mod tests {
             config: json!({"x": 1}),
             generation: Some(json!({"eos_token_id": 2})),
             copy_from: None,
+            made_by: None,
         };
         write_model(dir, &entries(), 45, replace, &extra, |entry| {
             ensure!(!(fail && entry.name == "c"), "No space left on device");
@@ -321,6 +340,7 @@ mod tests {
             config: json!({}),
             generation: None,
             copy_from: None,
+            made_by: None,
         };
         let dir = parent.path().join("m");
         let error = write_model(&dir, &entries(), 1000, false, &extra, |entry| {
@@ -387,6 +407,10 @@ mod tests {
         assert_eq!(size("5GB").unwrap(), 5_000_000_000);
         assert_eq!(size("1.5 mb").unwrap(), 1_500_000);
         assert_eq!(size("77").unwrap(), 77);
-        assert!(size("five").is_err());
+        assert_eq!(size("2GiB").unwrap(), 1 << 31);
+        assert_eq!(size("3 KiB").unwrap(), 3072);
+        for bad in ["five", "5iB", "5GBB", "5TB", "-5GB", "0", ""] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! A conversation on a terminal, with ms-swift's commands.
 
+use super::dataset::fits;
+use super::results::{Results, response};
 use super::view::{Look, View};
 use super::{Counts, Sampling, respond};
 use crate::chat::Encoder;
 use crate::model::GptOss;
 use anyhow::Result;
 use apus_sdk::{Conversation, Message};
+use serde_json::{Map, json};
 use std::io::{BufRead, Write};
 
 const HELP: &str = "\
@@ -35,16 +38,28 @@ fn command(text: &str) -> Line {
     }
 }
 
+/// How a conversation is held.
+pub(super) struct Talk {
+    /// The most tokens of a question, and what says so.
+    pub most: (usize, &'static str),
+    /// Whether an answer is shown as it comes.
+    pub stream: bool,
+    /// How it is shown.
+    pub look: Look,
+    /// Where answers are written too.
+    pub results: Option<Results>,
+}
+
 /// Talks until the input ends. An answer that fails is reported, and the conversation goes on without it.
 ///
 /// # Errors
 /// Input or output failed.
-pub fn chat(
+pub(super) fn chat(
     model: &GptOss,
     encoder: &Encoder,
     sampling: &Sampling,
     (input, output): (&mut dyn BufRead, &mut dyn Write),
-    (stream, look): (bool, Look),
+    talk: &mut Talk,
 ) -> Result<Counts> {
     writeln!(output, "{HELP}")?;
     let mut conversation = Conversation::default();
@@ -85,7 +100,7 @@ pub fn chat(
             Line::Text(text) => text,
         };
         conversation.messages.push(Message::new("user", text));
-        let mut view = View::new(look);
+        let mut view = View::new(talk.look);
         let mut failed = None;
         let mut show = |text: String| {
             if failed.is_none() {
@@ -93,18 +108,21 @@ pub fn chat(
             }
         };
         let mut whole = String::new();
-        let answer = respond(
-            model,
-            encoder,
-            &conversation,
-            (sampling, number),
-            &mut |text| match stream {
-                true => show(view.next(text)),
-                false => whole.push_str(text),
-            },
-        );
+        let answer = fits(&conversation, encoder, talk.most).and_then(|()| {
+            let numbered = (sampling, number);
+            respond(
+                model,
+                encoder,
+                &conversation,
+                numbered,
+                &mut |text| match talk.stream {
+                    true => show(view.next(text)),
+                    false => whole.push_str(text),
+                },
+            )
+        });
         number += 1;
-        if !stream {
+        if !talk.stream {
             show(view.next(&whole));
         }
         show(view.end() + "\n");
@@ -114,7 +132,14 @@ pub fn chat(
         match answer {
             Ok(answer) => {
                 counts.add(&answer.counts);
+                let response = response(&answer);
                 conversation.messages.push(answer.message);
+                if let Some(results) = &mut talk.results {
+                    results.write(Map::from_iter([
+                        ("response".to_owned(), response),
+                        ("messages".to_owned(), json!(conversation.messages)),
+                    ]))?;
+                }
             }
             Err(error) => {
                 writeln!(output, "error: {error:#}")?;

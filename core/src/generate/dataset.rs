@@ -1,6 +1,7 @@
 //! Answers to the rows of a dataset, in a file with ms-swift's keys. A row that cannot be answered does not keep
 //! the others from theirs.
 
+use super::results::{Results, response};
 use super::view::{Look, View};
 use super::{Answer, Counts, Sampling, respond};
 use crate::chat::{Encoder, turns::COMMENTARY};
@@ -13,8 +14,6 @@ use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Converted, Left, Message, Sample, errln, json, out, outln};
 use serde_json::{Map, Value};
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -76,7 +75,7 @@ impl Questions {
         config: &InferConfig,
         encoder: &Encoder,
         positions: usize,
-        adapter: Option<&Path>,
+        home: &Path,
     ) -> Result<Self> {
         let files = match config.val_dataset.is_empty() {
             true => &config.dataset,
@@ -96,10 +95,7 @@ impl Questions {
             config.disable_auto_column_mapping,
         )?;
         let named = files.join(", ");
-        let most = match config.max_length {
-            Some(most) if most < positions => (most, "max_length"),
-            _ => (positions, "the number of positions of the model"),
-        };
+        let most = most(config, positions);
         let mut rows = Vec::with_capacity(records.len());
         let mut lost = Unused::default();
         for (record, converted) in records.iter().zip(data::converted(&records, &formats)?) {
@@ -124,7 +120,8 @@ impl Questions {
             for sample in samples {
                 let asked = sample.and_then(|sample| {
                     let question = question(sample, place.clone())?;
-                    fits(&question, encoder, most)?;
+                    fits(&question.conversation, encoder, most)
+                        .with_context(|| question.place.clone())?;
                     Ok(question)
                 });
                 let question = match asked {
@@ -151,7 +148,6 @@ impl Questions {
         if let Some(why) = why.clone().next().filter(|_| count == rows.len()) {
             bail!("{named}: none of {count} rows can be answered; the first: {why}");
         }
-        let home = adapter.map_or_else(|| PathBuf::from("result"), Path::to_owned);
         let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
         let default = || home.join("infer_result").join(format!("{time}.jsonl"));
         Ok(Self {
@@ -177,15 +173,7 @@ impl Questions {
         sampling: &Sampling,
         look: Look,
     ) -> Result<()> {
-        let written = || format!("{}: cannot be written", self.path.display());
-        if let Some(parent) = self.path.parent() {
-            std::fs::create_dir_all(parent).with_context(written)?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.path);
-        let mut file = BufWriter::new(file.with_context(written)?);
+        let mut results = Results::open(&self.path)?;
         let start = Instant::now();
         let mut counts = Counts::default();
         let (rows, mut missing) = (self.rows.len(), Vec::new());
@@ -221,12 +209,10 @@ impl Questions {
                     missing.push(why);
                 }
             }
-            writeln!(file, "{}", json::text(&Value::Object(line)))
-                .and_then(|()| file.flush())
-                .with_context(written)?;
+            results.write(line)?;
         }
         outln!("{}", counts.line(start.elapsed().as_secs_f64()));
-        outln!("answers: {}", self.path.display());
+        outln!("answers: {}", results.path().display());
         match missing.first() {
             None => Ok(()),
             Some(first) => bail!(
@@ -277,30 +263,32 @@ fn answer(
 
 /// The keys of an answered row.
 fn given(question: Question, answer: Answer, line: &mut Map<String, Value>) {
-    let response = match answer.message.text() {
-        Some(text) => text.to_owned(),
-        None => answer.text,
-    };
+    let response = response(&answer);
     let mut messages = question.conversation.messages;
     messages.push(answer.message);
-    line.insert("response".to_owned(), response.into());
+    line.insert("response".to_owned(), response);
     line.insert("labels".to_owned(), question.labels.unwrap_or_default());
     line.insert("messages".to_owned(), serde_json::json!(messages));
 }
 
+/// The most tokens of a question, and what says so.
+pub(super) fn most(config: &InferConfig, positions: usize) -> (usize, &'static str) {
+    match config.max_length {
+        Some(most) if most < positions => (most, "max_length"),
+        _ => (positions, "the number of positions of the model"),
+    }
+}
+
 /// Refuses a question that is too long to be answered.
-fn fits(question: &Question, encoder: &Encoder, (most, name): (usize, &str)) -> Result<()> {
-    let Question {
-        conversation,
-        place,
-        ..
-    } = question;
-    let (_, prompt) = encoder
-        .prompt(conversation)
-        .with_context(|| place.clone())?;
+pub(super) fn fits(
+    conversation: &Conversation,
+    encoder: &Encoder,
+    (most, name): (usize, &str),
+) -> Result<()> {
+    let (_, prompt) = encoder.prompt(conversation)?;
     ensure!(
         prompt.len() <= most,
-        "{place}: {} tokens, {name} is {most}",
+        "{} tokens, {name} is {most}",
         prompt.len()
     );
     Ok(())

@@ -1,7 +1,10 @@
 //! `apus infer`: loads a model with its adapter and answers.
 
+use super::chat::{Talk, chat};
+use super::results::Results;
+use super::run_args::{RunArgs, json_object};
 use super::view::Look;
-use super::{chat::chat, dataset, defaults, logits};
+use super::{dataset, defaults, logits};
 use crate::adapter::Adapter;
 use crate::chat::{EncodeOptions, Encoder, RenderOptions};
 use crate::config::InferConfig;
@@ -12,9 +15,9 @@ use crate::train::explain_out_of_memory as explain;
 use crate::train::setup::{
     ChatOptions, ModelPlace, encoder, find_model, load as load_model, load_options,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::errln;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,6 +28,12 @@ use std::time::Instant;
 /// # Errors
 /// Neither names one that can exist.
 pub fn base_of(adapter: &Path) -> Result<PathBuf> {
+    ensure!(
+        adapter.is_dir(),
+        "{}: there is no such adapter, expected a folder with adapter_config.json (an adapter on a hub has to be \
+         downloaded first)",
+        adapter.display()
+    );
     let named = [
         ("args.json", "model"),
         ("adapter_config.json", "base_model_name_or_path"),
@@ -56,21 +65,13 @@ pub fn base_of(adapter: &Path) -> Result<PathBuf> {
     }
 }
 
-/// An object in a file; an empty one if there is no file.
-fn json_object(path: &Path) -> Result<Map<String, Value>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .with_context(|| format!("{}: malformed JSON", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
-    }
-}
-
-/// A model, its adapter's folder, and what the adapter's run was told.
+/// A model, its adapter's folder, and what the run was told that made the adapter or, without one, the model.
 struct Found {
     place: ModelPlace,
     adapter: Option<PathBuf>,
-    args: Map<String, Value>,
+    args: RunArgs,
+    /// The folder below which answers are written if no file is named.
+    home: PathBuf,
 }
 
 fn find(config: &InferConfig) -> Result<Found> {
@@ -89,13 +90,17 @@ fn find(config: &InferConfig) -> Result<Found> {
         (Some(model), [dir]) => (model.clone(), Some(dir.clone())),
         (_, many) => bail!("{} adapters are given, infer takes one", many.len()),
     };
-    let args = match &adapter {
-        Some(dir) => json_object(&Path::new(dir).join("args.json"))?,
-        None => Map::new(),
+    let made = match &adapter {
+        Some(dir) => Some(Path::new(dir)),
+        None => Some(Path::new(&model)).filter(|dir| dir.join("args.json").is_file()),
     };
+    let args = made.map_or_else(|| Ok(RunArgs::default()), RunArgs::beside)?;
+    let home = made.map_or_else(
+        || Path::new("result").join(Path::new(&model).file_name().unwrap_or("model".as_ref())),
+        Path::to_owned,
+    );
     // A synthetic base has the weights of the run's seed.
-    let seed = args.get("seed").and_then(Value::as_u64);
-    let place = find_model(&model, seed.unwrap_or(42));
+    let place = find_model(&model, args.seed().unwrap_or(42));
     let place = match &adapter {
         Some(dir) => {
             place.with_context(|| format!("base model of {dir} (--model gives another)"))?
@@ -106,6 +111,7 @@ fn find(config: &InferConfig) -> Result<Found> {
         place,
         adapter: adapter.map(PathBuf::from),
         args,
+        home,
     })
 }
 
@@ -146,47 +152,47 @@ fn settings_of(config: &InferConfig) -> Map<String, Value> {
 }
 
 fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
-    let arg = |key: &str| {
-        found
-            .args
-            .get(key)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let dir = config
-        .tokenizer
-        .clone()
+    let given = |flag: &Option<String>, key: &str| flag.clone().or_else(|| found.args.text(key));
+    let switch = |flag: Option<bool>, key: &str| flag.or_else(|| found.args.flag(key));
+    let dir = given(&config.tokenizer, "tokenizer")
         .map(PathBuf::from)
         .or_else(|| found.place.dir.clone())
-        .or_else(|| arg("tokenizer").map(PathBuf::from))
         .context("a synthetic model has no tokenizer; give one with --tokenizer DIR_OR_ID")?;
-    let backend = config.template_backend.clone();
-    let backend = backend.or_else(|| arg("template_backend"));
+    let backend = given(&config.template_backend, "template_backend");
     encoder(ChatOptions {
         dir: &dir,
         backend: backend.as_deref().unwrap_or("auto"),
         loss_scale: &[],
         encode: EncodeOptions {
-            think_to_analysis: config.think_to_analysis,
+            think_to_analysis: switch(config.think_to_analysis, "think_to_analysis")
+                .unwrap_or(true),
             render: RenderOptions {
                 add_generation_prompt: true,
-                date: config.current_date.clone().or_else(|| arg("current_date")),
-                reasoning_effort: config
-                    .reasoning_effort
-                    .clone()
-                    .or_else(|| arg("reasoning_effort")),
-                model_identity: config
-                    .model_identity
-                    .clone()
-                    .or_else(|| arg("model_identity")),
-                system: config.system.clone().or_else(|| arg("system")),
-                keep_thinking: config
-                    .keep_thinking
-                    .unwrap_or_else(|| found.args.get("keep_thinking") == Some(&json!(true))),
+                date: given(&config.current_date, "current_date"),
+                reasoning_effort: given(&config.reasoning_effort, "reasoning_effort"),
+                model_identity: given(&config.model_identity, "model_identity"),
+                system: given(&config.system, "system"),
+                keep_thinking: switch(config.keep_thinking, "keep_thinking").unwrap_or(false),
             },
             ..EncodeOptions::default()
         },
     })
+}
+
+/// Flags that are about the rows of a dataset and are given where there is none.
+fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
+    let about_rows = [
+        ("columns", !config.columns.is_null()),
+        ("dataset_format", config.dataset_format.is_some()),
+        (
+            "disable_auto_column_mapping",
+            config.disable_auto_column_mapping,
+        ),
+        ("strict", config.strict),
+        ("val_dataset_sample", config.val_dataset_sample.is_some()),
+    ];
+    let given = about_rows.into_iter().filter(|(_, given)| *given);
+    given.map(|(name, _)| name).collect()
 }
 
 /// Runs `apus infer`.
@@ -194,6 +200,10 @@ fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
 /// # Errors
 /// A model or adapter that cannot be loaded, data that cannot be read, output that cannot be written.
 pub fn infer(config: &InferConfig) -> Result<()> {
+    ensure!(
+        config.input_ids.is_empty() || config.dump_logits.is_some(),
+        "input_ids are the tokens whose logits go to --dump_logits FILE, which is missing"
+    );
     plugin::load(&config.plugins)?;
     hub::prefer(config.use_hf);
     let found = find(config)?;
@@ -213,18 +223,29 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         thinking: config.show_thinking,
         colour: console::colors_enabled(),
     };
+    let positions = found.place.config.max_position_embeddings;
     if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
-        let positions = found.place.config.max_position_embeddings;
-        let adapter = found.adapter.as_deref();
-        let questions = dataset::Questions::open(config, &encoder, positions, adapter)?;
+        if !config.val_dataset.is_empty() && !config.dataset.is_empty() {
+            errln!("note: the rows of val_dataset are answered, those of dataset are not");
+        }
+        let questions = dataset::Questions::open(config, &encoder, positions, &found.home)?;
         return questions.answer(&load(config, &found)?, &encoder, &sampling, look);
     }
+    for flag in idle_at_the_terminal(config) {
+        errln!("note: {flag}: is about rows of --val_dataset, and there are none");
+    }
+    let results = config.result_path.as_deref().map(Path::new);
+    let mut talk = Talk {
+        most: dataset::most(config, positions),
+        stream: config.stream.unwrap_or(true),
+        look,
+        results: results.map(Results::open).transpose()?,
+    };
     let model = load(config, &found)?;
-    let stream = config.stream.unwrap_or(true);
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = Instant::now();
     let ends = (&mut input as _, &mut output as _);
-    let talk = chat(&model, &encoder, &sampling, ends, (stream, look)).and_then(|counts| {
+    let talk = chat(&model, &encoder, &sampling, ends, &mut talk).and_then(|counts| {
         if counts.samples > 0 {
             writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
         }

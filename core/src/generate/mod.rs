@@ -5,6 +5,8 @@ mod dataset;
 mod defaults;
 mod infer;
 mod logits;
+mod results;
+mod run_args;
 mod sample;
 mod tokens;
 mod view;

@@ -43,6 +43,7 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
         config: Value::Object(config.raw.clone()),
         generation: Some(generation(&config)),
         copy_from: tokenizer.as_deref(),
+        made_by: None,
     };
     write_model(&dir, &entries, size("5GB")?, false, &extra, |entry| {
         if entry.dtype == Dtype::U8 {

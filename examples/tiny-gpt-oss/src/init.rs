@@ -40,6 +40,7 @@ pub fn write(
         config: config.clone(),
         generation: None,
         copy_from: Some(tokenizer),
+        made_by: None,
     };
     let mut values = tensors.iter().map(|(_, _, values)| values);
     write_model(folder, &entries, usize::MAX, true, &extra, |_| {

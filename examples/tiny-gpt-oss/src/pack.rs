@@ -53,6 +53,7 @@ pub fn pack(from: &Path, to: &Path) -> Result<()> {
         config,
         generation: None,
         copy_from: Some(from),
+        made_by: None,
     };
     write_model(to, &entries, usize::MAX, true, &extra, |_| {
         Ok(next.next().unwrap_or_default())

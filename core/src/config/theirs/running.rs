@@ -38,7 +38,7 @@ pub(super) const TABLE: &[Theirs] = &[
     refused(SIE, &["lora_modules"], &[], "its name is --adapters"),
     refused(S, &["load_args"], &["false"], "flags come from the command line and --config alone"),
     refused(IE, &["load_args"], &["true"],
-        "what args.json beside an adapter says of the chat is always used; flags go over it"),
+        "what args.json beside the weights says of the chat is always used; flags go over it"),
     refused(SIE, &["load_data_args"], &["false"],
         "data is named: --val_dataset RUN/val_dataset.jsonl holds what a run split off"),
     idle(SIE, &["ignore_args_error"], "a flag that Apus does not have is always an error"),
