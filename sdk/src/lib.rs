@@ -43,6 +43,7 @@
 
 // Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::unwrap_used)]
 
 // Macros of this crate name it as plugins do.
 #[allow(unused_extern_crates)]
