@@ -26,7 +26,7 @@ pub enum TargetModules {
 }
 
 /// The fields of `adapter_config.json` that change what an adapter computes; what becomes of the others is decided in
-/// [`fields`].
+/// `fields`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeftConfig {
     /// The base model's path or name.

@@ -1,9 +1,9 @@
 //! Conversations made ready for rendering: every text with a weight for each of its bytes, the
 //! reasoning of an assistant's message taken out of its content, the messages of one turn
-//! [joined](super::join).
+//! joined (`chat::join`).
 //!
 //! Loss scales see the content as it stands in the dataset, and a structured call written out
-//! ([`call`](super::call)); what happens to it afterwards
+//! (`chat::call`); what happens to it afterwards
 //! ([`split`](super::split), joining, rendering) takes the weights along.
 
 use super::{

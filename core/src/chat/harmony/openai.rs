@@ -1,7 +1,7 @@
 //! Harmony as OpenAI's library openai-harmony 0.0.8 writes it, which is what servers built on it send.
 //!
 //! Against the model's chat template: instructions end without a blank line, results of tools stand as
-//! they are, tool definitions are laid out otherwise ([`schema`](super::schema)), reasoning and preamble
+//! they are, tool definitions are laid out otherwise (`harmony::schema`), reasoning and preamble
 //! of a call both have their place, and analysis is dropped by another rule: that before the first
 //! final message, where the last message of the assistant is a final one.
 
