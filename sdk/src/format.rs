@@ -11,12 +11,12 @@ pub struct Converted {
     /// Its examples.
     pub samples: Vec<Sample>,
     /// What of it was not read; `None` where the format does not say, so that all of it counts as used.
-    pub left: Option<Vec<Left>>,
+    pub unread: Option<Vec<Unread>>,
 }
 
 /// A key of a row that has a value and was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
+pub struct Unread {
     /// Where it stands: `difficulty`, `messages[2].sender`. Indices count from 0.
     pub path: String,
     /// Whether it is known that leaving it out changes nothing, as with an `id`.
@@ -110,7 +110,7 @@ pub trait DatasetFormat: Send + Sync {
         let samples = self.convert(row)?;
         Ok(Converted {
             samples,
-            left: None,
+            unread: None,
         })
     }
 

@@ -45,7 +45,7 @@ pub fn read(text: &str) -> Result<Value> {
 /// JSON text of a value, without spaces.
 pub fn text(value: &Value) -> String {
     let mut text = value.to_string();
-    // Inside of texts, quotes are escaped.
+    // A text that spells these letters has its quotes escaped, so that it is not taken for an integer.
     let (open, close) = (format!("{{\"{INTEGER}\":\""), "\"}");
     let mut from = 0;
     while let Some(at) = text[from..].find(&open) {

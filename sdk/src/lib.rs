@@ -70,7 +70,7 @@ mod tracker;
 pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
 pub use error::{Error, Result};
-pub use format::{Converted, DatasetFormat, Left, Row};
+pub use format::{Converted, DatasetFormat, Row, Unread};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric};

@@ -2,7 +2,7 @@
 //! messages may be anything, so that only so many names are kept.
 
 use crate::chat::ChatTemplate;
-use apus_sdk::{Left, Sample};
+use apus_sdk::{Sample, Unread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -72,19 +72,19 @@ impl Unused {
     }
 }
 
-/// What was left of a row that is not known to be harmless, each under one name wherever in a list it stands,
-/// and the variables of its samples that the chat template does not look at.
-pub fn names(left: &[Left], samples: &[Sample], template: &ChatTemplate) -> Vec<String> {
-    let left = left.iter().filter(|left| !left.harmless);
-    let mut names: Vec<String> = left.map(|left| without_indices(&left.path)).collect();
+/// What a format did not read of a row and that is not known to be harmless, each under one name wherever in a list it
+/// stands, and the variables of its samples that the chat template does not look at.
+pub fn names(unread: &[Unread], samples: &[Sample], template: &ChatTemplate) -> Vec<String> {
+    let unread = unread.iter().filter(|unread| !unread.harmless);
+    let mut names: Vec<String> = unread.map(|unread| without_indices(&unread.path)).collect();
     let variables = samples.iter().flat_map(|sample| match sample {
         Sample::Conversation(conversation) => conversation.template_kwargs.iter().collect(),
         Sample::Tokens(_) => Vec::new(),
     });
-    let unread = variables
+    let of_template = variables
         .filter(|(name, value)| !value.is_null() && !template.reads(name))
         .map(|(name, _)| format!("chat_template_kwargs.{name}"));
-    names.extend(unread);
+    names.extend(of_template);
     names.sort_unstable();
     names.dedup();
     names
@@ -134,13 +134,13 @@ mod tests {
 
     #[test]
     fn places_in_a_list_have_one_name() {
-        let left = [
+        let unread = [
             "messages[10].b",
             "messages[2].b",
             "a",
             "x[1][22].y: true (user)",
         ]
-        .map(|path| Left {
+        .map(|path| Unread {
             path: path.to_owned(),
             harmless: path == "a",
         });
@@ -151,7 +151,7 @@ mod tests {
             ..apus_sdk::Conversation::default()
         });
         assert_eq!(
-            names(&left, &[sample], &ChatTemplate::native()),
+            names(&unread, &[sample], &ChatTemplate::native()),
             [
                 "chat_template_kwargs.enable_thinking",
                 "messages[].b",

@@ -1,7 +1,7 @@
 //! The closed world of rows: nothing of a row is dropped in silence, and a mark of what is trained is obeyed.
 
 use crate::chat::Encoder;
-use apus_sdk::{Base, Converted, DatasetFormat, Left, Row, Sample};
+use apus_sdk::{Base, Converted, DatasetFormat, Row, Sample, Unread};
 use serde_json::{Map, Value};
 
 /// A key that no dataset has.
@@ -14,14 +14,14 @@ enum Step {
     Item(usize),
 }
 
-/// What a format names as left changes nothing where it stands, and a key that nobody knows is carried along,
+/// What a format says it did not read changes nothing where it stands, and a key that nobody knows is carried along,
 /// refused or named, in whatever object of the row it stands.
 ///
 /// # Panics
 /// It does, or it is not.
 pub fn nothing_in_silence(row: &Row, format: &dyn DatasetFormat) {
     let whole = Value::Object(row.clone());
-    let Some((samples, left)) = convert(&whole, format) else {
+    let Some((samples, unread)) = convert(&whole, format) else {
         return;
     };
     let mut objects = Vec::new();
@@ -29,7 +29,7 @@ pub fn nothing_in_silence(row: &Row, format: &dyn DatasetFormat) {
     for (place, keys) in &objects {
         for key in keys {
             let path = format!("{}{key}", before(place));
-            if left.iter().any(|left| left.path == path) {
+            if unread.iter().any(|unread| unread.path == path) {
                 let mut without = whole.clone();
                 object(&mut without, place).shift_remove(key);
                 let found = convert(&without, format);
@@ -40,8 +40,8 @@ pub fn nothing_in_silence(row: &Row, format: &dyn DatasetFormat) {
         let mut with = whole.clone();
         object(&mut with, place).insert(STRANGE.to_owned(), Value::Bool(true));
         let path = format!("{}{STRANGE}", before(place));
-        if let Some((with, left)) = convert(&with, format) {
-            let named = left.iter().any(|left| path.starts_with(&left.path));
+        if let Some((with, unread)) = convert(&with, format) {
+            let named = unread.iter().any(|unread| path.starts_with(&unread.path));
             assert!(named || with != samples, "{path} is dropped");
         }
     }
@@ -66,12 +66,12 @@ pub fn untrained(row: &Row, format: &dyn DatasetFormat, encoder: &Encoder) {
     }
 }
 
-fn convert(row: &Value, format: &dyn DatasetFormat) -> Option<(Vec<Sample>, Vec<Left>)> {
+fn convert(row: &Value, format: &dyn DatasetFormat) -> Option<(Vec<Sample>, Vec<Unread>)> {
     match format.convert_text_noting(&row.to_string()) {
         Ok(Converted {
             samples,
-            left: Some(left),
-        }) => Some((samples, left)),
+            unread: Some(unread),
+        }) => Some((samples, unread)),
         _ => None,
     }
 }

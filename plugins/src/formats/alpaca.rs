@@ -4,9 +4,9 @@
 //! As in ms-swift, instruction and input are joined by a line break if both have text.
 
 use super::{
-    keys::{At, noting},
+    keys::{At, first, noting},
     query_response::{answer, response, rounds},
-    row::{columns, first, text},
+    row::{columns, text},
 };
 use apus_sdk::{Converted, DatasetFormat, Error, Result, Row, Sample, options, register};
 

@@ -153,7 +153,7 @@ fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
 /// As [`read_all`].
 pub fn read(value: Value, at: &At) -> Result<Call> {
     let Value::Object(mut fields) = value else {
-        return Err(none(&value));
+        return Err(no_object(&value));
     };
     let id = take_id(&mut fields, "id");
     take_if(&mut fields, "type", |kind| kind == "function");
@@ -166,17 +166,17 @@ pub fn read(value: Value, at: &At) -> Result<Call> {
     let call = match function {
         Some(Value::Object(mut function)) => {
             let call = named(&mut function)?;
-            at.key("function").leave(&function, HARMLESS)?;
+            at.key("function").note_rest(&function, HARMLESS)?;
             call
         }
-        Some(other) => return Err(none(&other)),
+        Some(other) => return Err(no_object(&other)),
         None => named(&mut fields)?,
     };
-    at.leave(&fields, HARMLESS)?;
+    at.note_rest(&fields, HARMLESS)?;
     Ok(Call { call, id })
 }
 
-fn none(value: &Value) -> Error {
+fn no_object(value: &Value) -> Error {
     Error::new(format!(
         "a tool call must be an object, found {}",
         kind(value)

@@ -19,12 +19,21 @@ pub struct Content {
     pub value: Value,
     /// The reasoning of `thinking` blocks.
     pub thinking: Option<String>,
-    /// Reasoning and text before that reasoning, in their order.
-    pub earlier: Vec<(Option<String>, Option<String>)>,
+    /// What was reasoned and said before that reasoning, in its order.
+    pub earlier: Vec<Earlier>,
     /// The calls of `tool_use` blocks.
     pub calls: Vec<calls::Call>,
     /// The results of `tool_result` blocks, which are messages of their own before this one.
     pub results: Vec<Outcome>,
+}
+
+/// A text with the reasoning before it, where more reasoning comes after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// The reasoning, if there is some.
+    pub thinking: Option<String>,
+    /// The text.
+    pub text: String,
 }
 
 /// What a tool gave back.
@@ -94,8 +103,9 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
             "refusal" => text.get_or_insert_default().push_str(&field("refusal")?),
             "thinking" => {
                 let more = field("thinking")?;
-                if text.as_ref().is_some_and(|text| !text.is_empty()) {
-                    found.earlier.push((found.thinking.take(), text.take()));
+                if let Some(text) = text.take_if(|text| !text.is_empty()) {
+                    let thinking = found.thinking.take();
+                    found.earlier.push(Earlier { thinking, text });
                 }
                 match &mut found.thinking {
                     Some(thinking) if !thinking.is_empty() => {
@@ -129,7 +139,7 @@ fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
                 )));
             }
         }
-        at.leave(&fields, HARMLESS)?;
+        at.note_rest(&fields, HARMLESS)?;
     }
     let alone = found.calls.is_empty() && found.results.is_empty() && found.earlier.is_empty();
     found.value = match text {

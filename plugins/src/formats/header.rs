@@ -1,5 +1,8 @@
 //! What harmony writes into a message's header, as openai-harmony's JSON has it: `channel`, `recipient`,
 //! `content_type`, and for the result of a tool the name of its author.
+//!
+//! The renderers write a type of content for calls alone, so that of any other message is left unread, and is named
+//! as not used.
 
 use super::{
     calls::FUNCTIONS,
@@ -37,7 +40,8 @@ pub fn unfold_author(fields: &mut Map<String, Value>, at: &At) -> Result<()> {
             fields.insert(key.to_owned(), value);
         }
     }
-    at.key("author").leave(&author, &["id", "name", "metadata"])
+    at.key("author")
+        .note_rest(&author, &["id", "name", "metadata"])
 }
 
 /// Takes the header of a message of this role.
@@ -53,7 +57,6 @@ pub fn read(fields: &mut Map<String, Value>, role: &str) -> Result<Header> {
     };
     let channel = text("channel")?;
     let recipient = text("recipient")?.filter(|recipient| recipient != "all");
-    let content_type = text("content_type")?;
     let channel = channel.as_deref();
     if let Some(channel) = channel
         && !["analysis", "commentary", "final"].contains(&channel)
@@ -83,7 +86,8 @@ pub fn read(fields: &mut Map<String, Value>, role: &str) -> Result<Header> {
             "a call in channel `{channel}`; functions are called in `commentary`"
         )));
     }
-    let content_type = content_type.as_deref().map(|kind| kind.trim());
+    let content_type = text("content_type")?;
+    let content_type = content_type.as_deref().map(str::trim);
     if let Some(other) = content_type.filter(|kind| !["json", "<|constrain|>json"].contains(kind)) {
         return Err(Error::new(format!(
             "`content_type` of a call is `{other}`; functions are called with json"
@@ -156,6 +160,18 @@ mod tests {
         );
         let fields = unfolded(json!({"author": "Ann", "role": "user"}));
         assert_eq!(fields["author"], "Ann");
+    }
+
+    #[test]
+    fn a_type_of_content_is_read_of_calls_alone() {
+        let mut call = unfolded(json!({"recipient": "functions.f", "content_type": "json"}));
+        read(&mut call, "assistant").unwrap();
+        assert_eq!(call["content_type"], Value::Null);
+        for role in ["assistant", "user", "tool"] {
+            let mut text = unfolded(json!({"content_type": "json"}));
+            assert_eq!(read(&mut text, role), Ok(Header::Plain));
+            assert_eq!(text["content_type"], "json", "{role}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The closed world of a row: each of its keys that has a value is read, known to change nothing, a mark of
 //! what is trained, or noted.
 //!
-//! Whoever reads a key takes it out of its object, and gives [`At::leave`] what is left of the object in
+//! Whoever reads a key takes it out of its object, and gives [`At::note_rest`] what is left of the object in
 //! the end. So the name of a key that is read stands where it is read, and in no list beside it.
 
 use super::marks;
-use apus_sdk::{Converted, Error, Left, Result, Row, Sample};
+use apus_sdk::{Converted, Error, Result, Row, Sample, Unread};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 
@@ -36,11 +36,11 @@ const OF_ROWS: &[&str] = &[
     "metadata",
 ];
 
-/// Where in a row a reader is, and what was left unread up to there.
+/// Where in a row a reader is, and what was not read up to there.
 pub struct At<'a> {
     parent: Option<&'a At<'a>>,
     step: Step<'a>,
-    left: &'a RefCell<Vec<Left>>,
+    unread: &'a RefCell<Vec<Unread>>,
 }
 
 #[derive(Clone, Copy)]
@@ -59,17 +59,17 @@ pub fn noting(
     harmless: &[&str],
     read: impl FnOnce(&mut Row, &At) -> Result<Vec<Sample>>,
 ) -> Result<Converted> {
-    let left = RefCell::default();
+    let unread = RefCell::default();
     let at = At {
         parent: None,
         step: Step::Row,
-        left: &left,
+        unread: &unread,
     };
     let samples = read(&mut row, &at)?;
-    at.leave(&row, &[OF_ROWS, harmless].concat())?;
+    at.note_rest(&row, &[OF_ROWS, harmless].concat())?;
     Ok(Converted {
         samples,
-        left: Some(left.into_inner()),
+        unread: Some(unread.into_inner()),
     })
 }
 
@@ -88,7 +88,7 @@ impl<'a> At<'a> {
         At {
             parent: Some(self),
             step,
-            left: self.left,
+            unread: self.unread,
         }
     }
 
@@ -97,7 +97,7 @@ impl<'a> At<'a> {
     ///
     /// # Errors
     /// A mark of what is trained: it was not read, so it cannot be obeyed.
-    pub fn leave(&self, fields: &Map<String, Value>, harmless: &[&str]) -> Result<()> {
+    pub fn note_rest(&self, fields: &Map<String, Value>, harmless: &[&str]) -> Result<()> {
         for (name, _) in fields.iter().filter(|(_, value)| has_value(value)) {
             if marks::NAMES.contains(&name.as_str()) {
                 return Err(Error::new(format!(
@@ -119,7 +119,7 @@ impl<'a> At<'a> {
     /// Notes all that stands at this place.
     pub fn note_all(&self, harmless: bool) {
         let path = self.path();
-        self.left.borrow_mut().push(Left { path, harmless });
+        self.unread.borrow_mut().push(Unread { path, harmless });
     }
 
     fn path(&self) -> String {
@@ -145,12 +145,16 @@ pub fn has_value(value: &Value) -> bool {
     }
 }
 
-/// Takes the first of these keys whose value is not null.
+/// Takes the first of these keys whose value is not null, with its name.
+pub fn first<'a>(fields: &mut Map<String, Value>, names: &[&'a str]) -> Option<(&'a str, Value)> {
+    let is_given = |name: &&&str| fields.get(**name).is_some_and(|value| !value.is_null());
+    let name = names.iter().find(is_given)?;
+    Some((name, fields.get_mut(*name)?.take()))
+}
+
+/// Takes the value of the first of these keys that is not null.
 pub fn take(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
-    let name = names
-        .iter()
-        .find(|name| fields.get(**name).is_some_and(|value| !value.is_null()))?;
-    fields.get_mut(*name).map(Value::take)
+    first(fields, names).map(|(_, value)| value)
 }
 
 /// Takes a key whose value is as it has to be; another value stays where it is.
@@ -187,13 +191,14 @@ mod tests {
     use serde_json::json;
 
     /// What is left of a row: names that are not used, and harmless ones.
-    fn left(format: &dyn DatasetFormat, row: Value) -> (Vec<String>, Vec<String>) {
+    fn unread(format: &dyn DatasetFormat, row: Value) -> (Vec<String>, Vec<String>) {
         let Value::Object(row) = row else {
             panic!("a row is an object")
         };
-        let left = format.convert_noting(row).unwrap().left.unwrap();
-        let (known, unused): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.harmless);
-        let paths = |left: Vec<Left>| left.into_iter().map(|left| left.path).collect();
+        let unread = format.convert_noting(row).unwrap().unread.unwrap();
+        let (known, unused): (Vec<_>, Vec<_>) =
+            unread.into_iter().partition(|unread| unread.harmless);
+        let paths = |unread: Vec<Unread>| unread.into_iter().map(|unread| unread.path).collect();
         (paths(unused), paths(known))
     }
 
@@ -212,7 +217,7 @@ mod tests {
                     "function": {"name": "f", "parameters": {"type": "object"}, "return": {"type": "string"}}}],
          "conversations": [{"from": "human", "value": "q"}], "difficulty": 0, "id": 7, "source": "web",
          "chat_template_kwargs": {"reasoning_effort": "low"}, "images": []});
-        let (unused, known) = left(&Messages::default(), row);
+        let (unused, known) = unread(&Messages::default(), row);
         assert_eq!(
             unused,
             [
@@ -241,17 +246,17 @@ mod tests {
     #[test]
     fn columns_that_have_no_place_are_left() {
         let row = json!({"query": "q", "prompt": "p", "response": "r", "answer": "a", "responses": ["x"]});
-        let (unused, _) = left(&QueryResponse::default(), row);
+        let (unused, _) = unread(&QueryResponse::default(), row);
         assert_eq!(unused, ["prompt", "answer", "responses"]);
         let row =
             json!({"instruction": "i", "input": "", "output": "o", "text": "i o", "history": []});
-        assert_eq!(left(&Alpaca::default(), row).0, ["text"]);
+        assert_eq!(unread(&Alpaca::default(), row).0, ["text"]);
         let row = json!({"query": "q", "answers": ["a", "b"]});
-        assert_eq!(left(&QueryResponse::default(), row).0, ["answers[1]"]);
+        assert_eq!(unread(&QueryResponse::default(), row).0, ["answers[1]"]);
         let messages =
             json!([{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]);
         let row = json!({"messages": messages, "system": "another"});
-        assert_eq!(left(&Messages::default(), row).0, ["system"]);
+        assert_eq!(unread(&Messages::default(), row).0, ["system"]);
     }
 
     #[test]
@@ -261,7 +266,7 @@ mod tests {
             {"role": "assistant", "content": "a", "loss": true},
             {"role": "user", "content": "q", "loss": false}]});
         assert_eq!(
-            left(&Messages::default(), row).0,
+            unread(&Messages::default(), row).0,
             ["messages[0].loss: true (user)"]
         );
     }

@@ -16,11 +16,11 @@ pub const NAMES: [&str; 7] = [
     "loss_scale",
 ];
 
-/// What the mark of a message says.
+/// What a mark says.
 #[derive(Debug, Clone, PartialEq)]
 struct Said<T> {
     what: T,
-    /// The mark as it stands, `weight: 0`.
+    /// The mark as it stands in the row, for errors: `weight: 0`.
     mark: String,
 }
 
@@ -50,7 +50,7 @@ impl Marks {
     fn add(&mut self, name: &str, place: &str, value: &Value) -> Result<()> {
         let mark = format!("{place}: {value}");
         let (trained, weight) = read(name, value)?;
-        self.meet(Self {
+        self.merge(Self {
             trained: trained.map(|what| Said {
                 what,
                 mark: mark.clone(),
@@ -60,9 +60,9 @@ impl Marks {
     }
 
     /// Adds what other marks say of the same message.
-    fn meet(&mut self, other: Self) -> Result<()> {
-        meet(&mut self.trained, other.trained)?;
-        meet(&mut self.weight, other.weight)
+    fn merge(&mut self, other: Self) -> Result<()> {
+        merge(&mut self.trained, other.trained)?;
+        merge(&mut self.weight, other.weight)
     }
 
     /// Whether they have their message trained; `None` where they do not say.
@@ -89,7 +89,11 @@ impl Marks {
     }
 }
 
-fn meet<T: PartialEq>(own: &mut Option<Said<T>>, other: Option<Said<T>>) -> Result<()> {
+/// Keeps what either of two marks says.
+///
+/// # Errors
+/// They contradict each other.
+fn merge<T: PartialEq>(own: &mut Option<Said<T>>, other: Option<Said<T>>) -> Result<()> {
     match (&*own, other) {
         (Some(one), Some(two)) if one.what != two.what => Err(Error::new(format!(
             "`{}` and `{}` contradict each other; leave one of them out",
@@ -208,7 +212,7 @@ impl RowMarks {
             }
         }
         let no = self.all.trained.clone().filter(|said| !said.what);
-        meet(&mut marks.trained, no)?;
+        merge(&mut marks.trained, no)?;
         if marks.weight.is_none() && marks.trained() != Some(false) {
             marks.weight.clone_from(&self.all.weight);
         }

@@ -113,7 +113,10 @@ impl Reader {
             value = Some(match self.setting.typed(content, &at.key("content"))? {
                 Typed::Other(content) => content,
                 Typed::Read(Some(instructions)) => instructions.into(),
-                Typed::Read(None) => return at.leave(&fields, HARMLESS),
+                Typed::Read(None) => {
+                    write(&marks, &mut Message::new(role, ""), at);
+                    return at.note_rest(&fields, HARMLESS);
+                }
             });
         }
         let (mut found, ids) = match role {
@@ -148,18 +151,21 @@ impl Reader {
                 function,
             });
         }
-        at.leave(&fields, HARMLESS)
+        at.note_rest(&fields, HARMLESS)
     }
 }
 
-/// What was found in an entry: results of tools, and its own message, with what of it has to stand before
-/// it.
+/// What was found in an entry.
 struct Found {
+    /// Results of tools, which are messages of their own before it.
     results: Vec<content::Outcome>,
+    /// Messages of the same turn before its own, where reasoning stands between texts.
     earlier: Vec<Message>,
+    /// Its own message, if it has one.
     message: Option<Message>,
 }
 
+/// The ids of a message's calls, or of the call that it answers.
 type Ids = Vec<Option<String>>;
 
 /// A message of the user, a tool, the system or the developer, and the ids of the calls that it answers.
@@ -260,8 +266,8 @@ fn assistant(
     }
     if found.value.is_null() {
         header = Header::Plain;
-        let says = calls.is_empty() && thinking.as_ref().is_none_or(String::is_empty);
-        if says && found.results.is_empty() {
+        let says_nothing = calls.is_empty() && thinking.as_ref().is_none_or(String::is_empty);
+        if says_nothing && found.results.is_empty() {
             return Err("`content` is null".into());
         }
     }
@@ -278,11 +284,9 @@ fn assistant(
         ..Message::default()
     };
     let is_empty = message.content.is_null() && message.tool_calls.is_empty();
-    let earlier = found.earlier.into_iter().map(|(thinking, text)| Message {
-        role: "assistant".to_owned(),
-        content: text.map_or(Value::Null, Value::from),
-        thinking,
-        ..Message::default()
+    let earlier = found.earlier.into_iter().map(|earlier| Message {
+        thinking: earlier.thinking,
+        ..Message::new("assistant", earlier.text)
     });
     let found = Found {
         earlier: earlier.collect(),

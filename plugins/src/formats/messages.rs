@@ -3,14 +3,13 @@
 //!
 //! Also read: `from`/`value` in place of `role`/`content`, reasoning under each of its names, `tool_calls` and
 //! `function_call`, roles `tool_call` and `tool_response`, Anthropic's content blocks, the channels and recipients
-//! of openai-harmony's JSON, ShareGPT's pairs,
-//! and per message `loss` and `loss_scale`.
+//! of openai-harmony's JSON, ShareGPT's pairs, and marks of what is trained ([`marks`](super::marks)).
 
 use super::{
-    keys::{At, noting},
+    keys::{At, first, noting},
     marks::RowMarks,
     message,
-    row::{columns, conversation, first, list},
+    row::{columns, conversation, list},
 };
 use apus_sdk::{Converted, DatasetFormat, Error, Result, Row, Sample, options, register};
 

@@ -55,7 +55,7 @@ pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Mess
             }
             messages.push(message);
         }
-        at.leave(&fields, &["id"]).map_err(number)?;
+        at.note_rest(&fields, &["id"]).map_err(number)?;
     }
     Ok(messages)
 }

@@ -126,7 +126,7 @@ impl Parts {
                     all.encrypted |= data;
                     // The end of a stream brings no more than a signature.
                     let ends = data || fields.get("signature").is_some_and(has_value);
-                    at.item(i).leave(&fields, HARMLESS)?;
+                    at.item(i).note_rest(&fields, HARMLESS)?;
                     match text {
                         Some(Value::String(text)) => (text, take_key(&mut fields, &["index"])),
                         None if ends => continue,

@@ -41,14 +41,6 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Takes the first of these columns that is there and not null, with its name.
-pub fn first(row: &mut Row, names: &[&'static str]) -> Option<(&'static str, Value)> {
-    let name = names
-        .iter()
-        .find(|name| row.get(**name).is_some_and(|value| !value.is_null()))?;
-    Some((name, row.get_mut(*name)?.take()))
-}
-
 /// Takes the column that holds what `names[0]` means: that name itself, else with `auto` any of its names,
 /// in any case; of several others none is better than the rest.
 ///

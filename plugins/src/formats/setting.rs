@@ -3,8 +3,8 @@
 //! openai-harmony's JSON.
 
 use super::{
-    keys::{At, has_value, take},
-    row::{self, first, kind, list},
+    keys::{At, first, has_value, take},
+    row::{self, kind, list},
     tools::tool,
 };
 use apus_sdk::{Error, Result, Row};
@@ -50,26 +50,23 @@ impl Setting {
             let place = format!("column `{name}`");
             self.tools(&place, list(name, value)?, &at.key(name))?;
         }
-        match take(row, &["chat_template_kwargs"]) {
-            None => {}
-            Some(Value::Object(kwargs)) => {
-                for (name, value) in kwargs {
-                    self.say(&name, value, "column `chat_template_kwargs`")?;
-                }
-            }
+        let place = "column `chat_template_kwargs`";
+        let kwargs = match take(row, &["chat_template_kwargs"]) {
+            None => Map::new(),
+            Some(Value::Object(kwargs)) => kwargs,
             Some(Value::String(text)) => {
-                let in_column =
-                    |error| Error::new(format!("column `chat_template_kwargs`: {error}"));
-                for (name, value) in row::read(&text).map_err(in_column)? {
-                    self.say(&name, value, "column `chat_template_kwargs`")?;
-                }
+                row::read(&text).map_err(|error| Error::new(format!("{place}: {error}")))?
             }
             Some(other) => {
                 return Err(Error::new(format!(
-                    "column `chat_template_kwargs` must be an object, found {}",
+                    "{place} must be an object, found {}",
                     kind(&other)
                 )));
             }
+        };
+        // Tables have a null where a row has no such variable.
+        for (name, value) in kwargs.into_iter().filter(|(_, value)| !value.is_null()) {
+            self.say(&name, value, place)?;
         }
         if let Some(value) = take(row, &["reasoning_effort"]) {
             self.effort(value, "column `reasoning_effort`")?;
@@ -162,7 +159,7 @@ impl Setting {
                     )));
                 }
             }
-            at.leave(&fields, &[])?;
+            at.note_rest(&fields, &[])?;
         }
         Ok(Typed::Read(instructions))
     }
@@ -248,7 +245,7 @@ impl Setting {
             };
             take(&mut space, &["name"]);
             let tools = take(&mut space, &["tools"]).unwrap_or_default();
-            at.leave(&space, &[])?;
+            at.note_rest(&space, &[])?;
             self.tools(
                 "the developer message",
                 list("tools", tools)?,
@@ -317,6 +314,18 @@ mod tests {
             "{bad}"
         );
         assert!(effort(json!({"reasoning_effort": ""})).unwrap().is_empty());
+        for kwargs in [
+            json!({"reasoning_effort": null}),
+            json!(r#"{"reasoning_effort": null}"#),
+        ] {
+            let column = json!({"reasoning_effort": "low", "chat_template_kwargs": kwargs});
+            assert_eq!(effort(column).unwrap()["reasoning_effort"], "low");
+            assert!(
+                effort(json!({"chat_template_kwargs": kwargs}))
+                    .unwrap()
+                    .is_empty()
+            );
+        }
     }
 
     fn harmony(content: Value) -> Result<apus_sdk::Conversation> {

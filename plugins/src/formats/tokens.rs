@@ -340,9 +340,9 @@ mod tests {
         let Value::Object(row) = row else {
             panic!("a row is an object")
         };
-        let left = Tokens.convert_noting(row).unwrap().left.unwrap();
-        let unused = left.iter().filter(|left| !left.harmless);
-        let unused: Vec<_> = unused.map(|left| left.path.as_str()).collect();
+        let unread = Tokens.convert_noting(row).unwrap().unread.unwrap();
+        let unused = unread.iter().filter(|unread| !unread.harmless);
+        let unused: Vec<_> = unused.map(|unread| unread.path.as_str()).collect();
         assert_eq!(unused, ["messages", "channel"]);
     }
 }

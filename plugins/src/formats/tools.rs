@@ -51,25 +51,25 @@ const SCHEMA: [&str; 19] = [
 /// A definition that is none.
 pub fn tool(item: Value, at: &At) -> Result<Value> {
     let Value::Object(mut fields) = item else {
-        return Err(shape(&item));
+        return Err(no_tool(&item));
     };
     take_if(&mut fields, "type", |kind| kind == "function");
     let function = match take(&mut fields, &["function"]) {
         Some(function) => {
             let mut function = object("function", function)?;
             let read = function_of(&mut function, &at.key("function"))?;
-            at.leave(&fields, &[])?;
+            at.note_rest(&fields, &[])?;
             read
         }
         None if fields.get("name").is_some_and(|name| !name.is_null()) => {
             function_of(&mut fields, at)?
         }
-        None => return Err(shape(&Value::Object(fields))),
+        None => return Err(no_tool(&Value::Object(fields))),
     };
     Ok(json!({"type": "function", "function": function}))
 }
 
-fn shape(found: &Value) -> Error {
+fn no_tool(found: &Value) -> Error {
     Error::new(format!(
         "expected {{\"type\": \"function\", \"function\": {{\"name\": ..}}}}, found {found}"
     ))
@@ -83,7 +83,7 @@ fn function_of(fields: &mut Map<String, Value>, at: &At) -> Result<Map<String, V
         &["parameters", "input_schema"],
     ];
     let found = names.map(|names| Some((names[0].to_owned(), take(fields, names)?)));
-    at.leave(fields, &["strict"])?;
+    at.note_rest(fields, &["strict"])?;
     let mut function: Map<String, Value> = found.into_iter().flatten().collect();
     if let Some(given) = function.get_mut("parameters") {
         let mut parameters = Value::Object(object("parameters", given.take())?);

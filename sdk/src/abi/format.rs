@@ -71,7 +71,7 @@ impl DatasetFormat for Imported<FormatTableRef> {
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {
         Ok(Converted {
             samples: self.convert_text(text)?,
-            left: None,
+            unread: None,
         })
     }
 }
