@@ -84,6 +84,11 @@ fn rows_draw_for_themselves_and_a_bad_one_leaves_the_others_alone() {
     let (path, _) = answers("greedy.jsonl", "--temperature 0");
     let greedy = lines(&path);
     assert!(greedy[4..9].iter().all(|line| line == &greedy[0]));
+    let (path, _) = answers(
+        "penalised.jsonl",
+        "--temperature 0 --repetition_penalty 100",
+    );
+    assert_ne!(lines(&path)[0]["response"], greedy[0]["response"]);
 
     let (path, output) = answers("strict.jsonl", "--strict true");
     let said = text(&output);
@@ -103,6 +108,7 @@ fn values_that_cannot_be_meant() {
         ("--top_p 1.5", "top_p is 1.5"),
         ("--top_p 0", "top_p is 0"),
         ("--top_k -2", "top_k is -2"),
+        ("--repetition_penalty 0", "repetition_penalty is 0"),
         ("--max_new_tokens 0", "max_new_tokens is 0"),
     ] {
         let line = format!(

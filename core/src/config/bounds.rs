@@ -68,6 +68,7 @@ const BOUNDS: &[(&str, Range)] = &[
     ("num_train_epochs", above(0.0)),
     ("per_device_eval_batch_size", COUNT),
     ("per_device_train_batch_size", COUNT),
+    ("repetition_penalty", above(0.0)),
     ("router_aux_loss_coef", from(0.0)),
     ("samples", from(0.0)),
     ("save_steps", from(1.0)),

@@ -132,13 +132,26 @@ pub(super) fn chat(
         match answer {
             Ok(answer) => {
                 counts.add(&answer.counts);
-                let response = response(&answer);
+let (response, is_cut_off) = (response(&answer), answer.is_cut_off);
                 conversation.messages.push(answer.message);
                 if let Some(results) = &mut talk.results {
                     results.write(Map::from_iter([
                         ("response".to_owned(), response),
                         ("messages".to_owned(), json!(conversation.messages)),
                     ]))?;
+                }
+                if is_cut_off {
+                    let most = sampling.max_new_tokens;
+                    writeln!(
+                        output,
+                        "note: the answer was cut off at --max_new_tokens {most}"
+                    )?;
+                }
+                if let Err(error) = keep(&mut conversation, encoder) {
+                    writeln!(
+                        output,
+                        "note: the conversation goes on without this question and its answer: {error:#}"
+                    )?;
                 }
             }
             Err(error) => {
@@ -147,6 +160,18 @@ pub(super) fn chat(
             }
         }
     }
+}
+
+/// Keeps the last answer in the conversation. One that the next prompt could not hold is taken away, with its question: a
+/// model may write anything, and the conversation has to go on.
+///
+/// # Errors
+/// Why the prompt could not hold it.
+fn keep(conversation: &mut Conversation, encoder: &Encoder) -> Result<()> {
+    encoder.prompt(conversation).map(drop).inspect_err(|_| {
+        let question = conversation.messages.len().saturating_sub(2);
+        conversation.messages.truncate(question);
+    })
 }
 
 /// A line, or lines up to one that ends with `#`; `None` at the end of the input.
@@ -178,6 +203,79 @@ fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::harmony::{marked, parse_completion};
+    use crate::chat::{Chain, ChatTemplate, EncodeOptions, Tokenizer};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// A template with the places that the one of gpt-oss has.
+    const TEMPLATE: &str = "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}\
+        {% if add_generation_prompt %}<|start|>assistant{% endif %}";
+
+    fn encoders() -> [Encoder; 3] {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/tiny/model_bf16");
+        let tokenizer = Arc::new(Tokenizer::load(&tiny).unwrap());
+        let jinja = ChatTemplate::jinja(TEMPLATE.to_owned(), "t", &serde_json::Value::Null);
+        [
+            ChatTemplate::native(),
+            ChatTemplate::harmony(),
+            jinja.unwrap(),
+        ]
+        .map(|template| {
+            let options = EncodeOptions::default();
+            Encoder::new(Arc::clone(&tokenizer), template, Chain::default(), options).unwrap()
+        })
+    }
+
+    /// The next prompt after a question, what the model wrote, and another question; whether the answer was kept.
+    fn next_prompt(encoder: &Encoder, written: &str) -> (String, bool) {
+        let mut conversation = Conversation::default();
+        conversation.messages.push(Message::new("user", "one?"));
+        let answer = parse_completion(&marked(written)).message();
+        conversation.messages.push(answer);
+        let kept = keep(&mut conversation, encoder).is_ok();
+        conversation.messages.push(Message::new("user", "two?"));
+        (encoder.prompt(&conversation).unwrap().0, kept)
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_off_inside_its_reasoning_is_kept_as_reasoning() {
+        for encoder in encoders() {
+            let (prompt, kept) = next_prompt(&encoder, "<|channel|>analysis<|message|>hm");
+            assert!(kept);
+            let reasoning = "<|start|>assistant<|channel|>analysis<|message|>hm<|end|>";
+            let reasoning = match encoder.template().is_built_in() {
+                true => reasoning,
+                false => "",
+            };
+            let expected = format!(
+                "<|start|>user<|message|>one?<|end|>{reasoning}<|start|>user<|message|>two?<|end|><|start|>assistant"
+            );
+            assert!(prompt.ends_with(&expected), "{prompt}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_model_writes_the_next_question_can_be_asked() {
+        for encoder in encoders() {
+            for (written, kept) in [
+                ("<|channel|>final<|message|>yes<|return|>", true),
+                ("<|channel|>final<|message|>ye", true),
+                ("yes", true),
+                ("", false),
+                ("<|channel|>fin", false),
+                ("<|return|>", false),
+                (
+                    " to=f<<|channel|>commentary json<|message|>{}<|call|>",
+                    false,
+                ),
+            ] {
+                let (prompt, found) = next_prompt(&encoder, written);
+                assert_eq!(found, kept, "{written}");
+                assert_eq!(prompt.contains("one?"), kept, "{written}");
+            }
+        }
+    }
 
     #[test]
     fn commands_and_text() {

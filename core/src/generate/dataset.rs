@@ -12,7 +12,7 @@ use crate::model::GptOss;
 use crate::train::is_out_of_memory;
 use crate::train::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Conversation, Converted, Left, Message, Sample, errln, json, out, outln};
+use apus_sdk::{Conversation, Converted, Message, Sample, Unread, errln, json, out, outln};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,7 +36,7 @@ const CONVERSATION: [&str; 13] = [
 ];
 
 /// Keys that are of the answer in a result, whatever columns a row has.
-const ANSWER: [&str; 3] = ["response", "labels", "messages"];
+const ANSWER: [&str; 4] = ["response", "labels", "messages", "error"];
 
 /// Reasons that are said before the rest is counted.
 const SAID: usize = 10;
@@ -100,11 +100,11 @@ impl Questions {
         let mut lost = Unused::default();
         for (record, converted) in records.iter().zip(data::converted(&records, &formats)?) {
             let place = record.to_string();
-            let (samples, left, mut names) = match converted {
-                Ok(Converted { samples, left }) => {
-                    let names = |left| unused::names(left, &samples, encoder.template());
-                    let names = left.as_deref().map(names);
-                    (samples.into_iter().map(Ok).collect(), left, names)
+            let (samples, unread, mut names) = match converted {
+                Ok(Converted { samples, unread }) => {
+                    let names = |unread| unused::names(unread, &samples, encoder.template());
+                    let names = unread.as_deref().map(names);
+                    (samples.into_iter().map(Ok).collect(), unread, names)
                 }
                 Err(error) => (vec![Err(error)], None, Some(Vec::new())),
             };
@@ -116,7 +116,7 @@ impl Questions {
                 bail!("{record}: not used: {name} (strict)");
             }
             lost.count(record.line, names.as_deref());
-            let others = others(record, left.as_deref());
+            let others = others(record, unread.as_deref());
             for sample in samples {
                 let asked = sample.and_then(|sample| {
                     let question = question(sample, place.clone())?;
@@ -223,18 +223,18 @@ impl Questions {
     }
 }
 
-/// The columns of a row that are no conversation: what its format left, if it says.
-fn others(record: &data::Record, left: Option<&[Left]>) -> Map<String, Value> {
+/// The columns of a row that are no conversation: what its format did not read, if it says.
+fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value> {
     let mut row = match json::read(&record.text) {
         Ok(Value::Object(row)) => row,
         _ => Map::new(),
     };
     row.retain(|column, _| !ANSWER.contains(&column.as_str()));
     let other = |column: &str| !CONVERSATION.contains(&column);
-    row.retain(|column, value| match left {
-        // What has no value is not left.
+    row.retain(|column, value| match unread {
+        // Formats do not name what has no value.
         Some(_) if value.is_null() => other(column),
-        Some(left) => left.iter().any(|left| left.path == *column),
+        Some(unread) => unread.iter().any(|unread| unread.path == *column),
         None => other(column),
     });
     row
@@ -341,20 +341,20 @@ mod tests {
         let record = data::Record {
             source: "d.jsonl".into(),
             line: 1,
-            text: r#"{"messages": [], "id": 1, "mood": "x", "tools": null, "note": null, "labels": "y"}"#
+            text: r#"{"messages": [], "id": 1, "mood": "x", "tools": null, "note": null, "labels": "y", "error": "z"}"#
                 .to_owned(),
         };
-        let columns = |left| {
-            others(&record, left)
+        let columns = |unread| {
+            others(&record, unread)
                 .into_iter()
                 .map(|(name, _)| name)
                 .collect::<Vec<_>>()
         };
-        let left = ["id", "mood", "labels"].map(|path| Left {
+        let unread = ["id", "mood", "labels", "error"].map(|path| Unread {
             path: path.to_owned(),
             harmless: path == "id",
         });
-        assert_eq!(columns(Some(&left[..])), ["id", "mood", "note"]);
+        assert_eq!(columns(Some(&unread[..])), ["id", "mood", "note"]);
         assert_eq!(columns(Some(&[])), ["note"]);
         assert_eq!(columns(None), ["id", "mood", "note"]);
     }

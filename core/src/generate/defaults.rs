@@ -7,6 +7,7 @@
 
 use super::Sampling;
 use crate::config::InferConfig;
+use crate::text_file;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::within;
 use serde_json::{Map, Value};
@@ -16,8 +17,7 @@ use std::path::Path;
 const TOP_K: usize = 50;
 
 /// Keys that change the answer, and their values that do not.
-const CHANGING: [(&str, &[f64]); 24] = [
-    ("repetition_penalty", &[1.0]),
+const CHANGING: [(&str, &[f64]); 23] = [
     ("num_beams", &[1.0]),
     ("num_beam_groups", &[1.0]),
     ("no_repeat_ngram_size", &[0.0]),
@@ -50,18 +50,18 @@ const CHANGING: [(&str, &[f64]); 24] = [
 /// stand.
 pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling, Option<String>)> {
     let path = model.map(|dir| dir.join("generation_config.json"));
-    let saved = match &path {
-        Some(path) if path.is_file() => {
-            let text = std::fs::read_to_string(path);
-            let text = text.with_context(|| path.display().to_string())?;
-            serde_json::from_str(&text)
-                .with_context(|| format!("{}: expected a JSON object", path.display()))?
-        }
-        _ => Map::new(),
+    let text = match &path {
+        Some(path) => text_file::read_if_there(path)?,
+        None => None,
     };
     let in_file = || {
         path.as_ref()
             .map_or_else(String::new, |path| path.display().to_string())
+    };
+    let saved = match text {
+        Some(text) => serde_json::from_str(&text)
+            .with_context(|| format!("{}: expected a JSON object", in_file()))?,
+        None => Map::new(),
     };
     let saved = Saved::read(&saved).with_context(in_file)?;
     within("top_k", &config.top_k, &(-1.0..))?;
@@ -76,6 +76,9 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
             Some(k) => usize::try_from(k).unwrap_or(0),
             None => saved.sampling.top_k,
         },
+        repetition_penalty: config
+            .repetition_penalty
+            .unwrap_or(saved.sampling.repetition_penalty),
         seed: config.seed,
         max_new_tokens: config.max_new_tokens,
     };
@@ -124,6 +127,7 @@ impl Saved {
         let sampling = Sampling {
             temperature: number(saved, "temperature")?.unwrap_or(1.0),
             top_p: number(saved, "top_p")?.unwrap_or(1.0),
+            repetition_penalty: number(saved, "repetition_penalty")?.unwrap_or(1.0),
             top_k: match saved.get("top_k") {
                 None | Some(Value::Null) => TOP_K,
                 Some(value) => match value.as_i64() {
@@ -211,6 +215,25 @@ mod tests {
         }
     }
 
+    /// It counts where nothing is drawn, too.
+    #[test]
+    fn the_penalty_of_the_file_and_of_the_flag() {
+        let dir = tempfile::tempdir().unwrap();
+        let penalty = |file: &str, repetition_penalty| {
+            std::fs::write(dir.path().join("generation_config.json"), file).unwrap();
+            let config = InferConfig {
+                repetition_penalty,
+                ..InferConfig::default()
+            };
+            let (sampling, _) = sampling(&config, Some(dir.path())).unwrap();
+            sampling.repetition_penalty
+        };
+        assert_eq!(penalty("{}", None), 1.0);
+        assert_eq!(penalty("{}", Some(1.2)), 1.2);
+        assert_eq!(penalty(r#"{"repetition_penalty": 1.1}"#, None), 1.1);
+        assert_eq!(penalty(r#"{"repetition_penalty": 1.1}"#, Some(1.0)), 1.0);
+    }
+
     #[test]
     fn what_cannot_be_meant_or_is_not_built() {
         let error = |file: &str, config: &InferConfig| {
@@ -227,8 +250,8 @@ mod tests {
             (r#"{"top_k": 1.5}"#, "`top_k` is 1.5"),
             (r#"{"do_sample": 1}"#, "`do_sample` is 1"),
             (
-                r#"{"repetition_penalty": 1.1}"#,
-                "`repetition_penalty` is 1.1",
+                r#"{"repetition_penalty": 0}"#,
+                "repetition_penalty is 0, expected a number above 0",
             ),
             (r#"{"bad_words_ids": [[1]]}"#, "`bad_words_ids` is [[1]]"),
             ("[]", "expected a JSON object"),

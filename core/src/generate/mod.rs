@@ -61,6 +61,8 @@ pub struct Answer {
     pub text: String,
     /// Its length.
     pub counts: Counts,
+    /// Whether it has as many tokens as an answer may have, and does not end there by itself.
+    pub is_cut_off: bool,
 }
 
 /// The model's answer to a conversation: answer `number` of a run, which draws random numbers of its own. `on_text`
@@ -84,7 +86,9 @@ pub fn respond(
         on_text(shown.next(&bytes));
     })?;
     let completion = tokenizer.rendered(&ids);
+    let has_ended = ids.last().is_some_and(|last| stop.contains(last));
     Ok(Answer {
+        is_cut_off: !has_ended && ids.len() == sampling.max_new_tokens,
         message: parse_completion(&completion).message(),
         text: completion.text,
         counts: Counts {

@@ -50,11 +50,10 @@ impl RunArgs {
 
 /// An object in a file; an empty one if there is no file.
 pub(super) fn json_object(path: &Path) -> Result<Map<String, Value>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
+    match text_file::read_if_there(path)? {
+        Some(text) => serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+        None => Ok(Map::new()),
     }
 }
 

@@ -1,13 +1,18 @@
-//! How a token is chosen: transformers' order of temperature, `top_k` and `top_p`, and numbers of its own for
-//! every answer.
+//! How a token is chosen: transformers' order of repetition penalty, temperature, `top_k` and `top_p`, and numbers
+//! of its own for every answer.
 //!
-//! Each of the three sees what the one before it left, as probabilities that add up to 1. A draw is a function
+//! Each of the last three sees what the one before it left, as probabilities that add up to 1. A draw is a function
 //! of the seed, the answer and the place of the token in it, so that an answer does not depend on which others
-//! are given in the same run.
+//! are given in the same run. candle-transformers has the penalty by transformers' rule; its `LogitsProcessor` does
+//! not serve here, since it draws from a generator with a history, and `top_p` after `top_k` does not begin anew
+//! from probabilities that add up to 1.
 
 use crate::ops::philox;
-use anyhow::Result;
+use crate::ops::reduce;
+use anyhow::{Result, ensure};
 use apus_sdk::within;
+use candle_core::Tensor;
+use candle_transformers::utils::apply_repeat_penalty;
 use std::ops::Bound;
 
 /// How tokens are chosen.
@@ -19,6 +24,9 @@ pub struct Sampling {
     pub top_p: f64,
     /// Among this many of the most probable tokens; 0 for all.
     pub top_k: usize,
+    /// By how much tokens become less probable that the prompt or the answer holds already: their logits are divided
+    /// by it, or multiplied if they are negative. 1 changes nothing.
+    pub repetition_penalty: f64,
     /// Seed.
     pub seed: u64,
     /// Most tokens to write.
@@ -32,6 +40,7 @@ impl Sampling {
             temperature: 0.0,
             top_p: 1.0,
             top_k: 0,
+            repetition_penalty: 1.0,
             seed: 0,
             max_new_tokens,
         }
@@ -50,8 +59,29 @@ impl Sampling {
         within("temperature", &self.temperature, &(0.0..))?;
         let share = (Bound::Excluded(0.0), Bound::Included(1.0));
         within("top_p", &self.top_p, &share)?;
+        let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
+        within("repetition_penalty", &self.repetition_penalty, &above_0)?;
         within("max_new_tokens", &self.max_new_tokens, &(1.0..))?;
         Ok(())
+    }
+
+    /// The logits `[V]` of the next token under the repetition penalty, where `said` are the tokens of the prompt and of
+    /// the answer so far. The most probable token is taken among these, too.
+    ///
+    /// # Errors
+    /// A penalty that makes them infinite.
+    pub fn penalised(&self, logits: Tensor, said: &[u32]) -> Result<Tensor> {
+        let penalty = self.repetition_penalty as f32;
+        if penalty == 1.0 {
+            return Ok(logits);
+        }
+        let logits = apply_repeat_penalty(&logits, penalty, said)?;
+        ensure!(
+            reduce::finite(std::slice::from_ref(&logits))?,
+            "repetition_penalty is {}, which makes logits infinite; values from 1 to 1.5 are usual",
+            self.repetition_penalty
+        );
+        Ok(logits)
     }
 
     /// A token for these logits: the one at `place` (from 0) of an answer.
@@ -120,6 +150,7 @@ fn share(tokens: &mut [(u32, f64)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use serde::Deserialize;
 
     fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
@@ -128,7 +159,7 @@ mod tests {
             top_k,
             top_p,
             seed: 7,
-            max_new_tokens: 1,
+            ..Sampling::greedy(1)
         }
     }
 
@@ -138,6 +169,9 @@ mod tests {
         temperature: f64,
         top_k: usize,
         top_p: f64,
+        #[serde(default)]
+        said: Vec<u32>,
+        repetition_penalty: Option<f64>,
         probabilities: Vec<f64>,
     }
 
@@ -145,12 +179,18 @@ mod tests {
     #[test]
     fn probabilities_are_those_of_transformers() {
         let text = include_str!("../../../tests/goldens/sampling.jsonl");
-        let mut cases = 0;
+        let (mut cases, mut penalised) = (0, 0);
         for line in text.lines() {
             let case: Case = serde_json::from_str(line).unwrap();
-            let sampling = sampling(case.temperature, case.top_k, case.top_p);
+            let sampling = Sampling {
+                repetition_penalty: case.repetition_penalty.unwrap_or(1.0),
+                ..sampling(case.temperature, case.top_k, case.top_p)
+            };
+            let logits = Tensor::new(case.logits.as_slice(), &Device::Cpu).unwrap();
+            let logits = sampling.penalised(logits, &case.said).unwrap();
+            penalised += usize::from(case.repetition_penalty.is_some());
             let mut found = vec![0.0; case.logits.len()];
-            for (token, p) in sampling.left(&case.logits) {
+            for (token, p) in sampling.left(&logits.to_vec1().unwrap()) {
                 found[token as usize] = p;
             }
             for (found, expected) in found.iter().zip(&case.probabilities) {
@@ -161,7 +201,27 @@ mod tests {
             }
             cases += 1;
         }
-        assert!(cases > 50, "{cases}");
+        assert!(cases > 50 && penalised > 20, "{cases} {penalised}");
+    }
+
+    #[test]
+    fn a_penalty_changes_the_most_probable_token() {
+        let sampling = |repetition_penalty| Sampling {
+            repetition_penalty,
+            ..Sampling::greedy(1)
+        };
+        let penalised = |penalty, said: &[u32]| -> Result<Vec<f32>> {
+            let logits = Tensor::new(&[3.0f32, 2.0, -1.0, 0.0], &Device::Cpu)?;
+            Ok(sampling(penalty).penalised(logits, said)?.to_vec1()?)
+        };
+        assert_eq!(penalised(1.0, &[0, 1, 2]).unwrap(), [3.0, 2.0, -1.0, 0.0]);
+        assert_eq!(
+            penalised(2.0, &[0, 2, 3, 0]).unwrap(),
+            [1.5, 2.0, -2.0, 0.0]
+        );
+        assert_eq!(penalised(0.5, &[2]).unwrap(), [3.0, 2.0, -0.5, 0.0]);
+        let bad = penalised(1e-45, &[0]).unwrap_err().to_string();
+        assert!(bad.contains("repetition_penalty is "), "{bad}");
     }
 
     #[test]
@@ -212,6 +272,13 @@ mod tests {
                 bad.contains("expected a number above 0 and up to 1"),
                 "{bad}"
             );
+        }
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let bad = error(Sampling {
+                repetition_penalty: bad,
+                ..Sampling::greedy(1)
+            });
+            assert!(bad.contains("expected a number above 0"), "{bad}");
         }
         let none = Sampling {
             max_new_tokens: 0,

@@ -42,15 +42,17 @@ pub fn generate(
     let mut cache = model.cache();
     let mut hidden = model.decode(prompt, &mut cache)?;
     let mut new = Vec::new();
+    let mut said = prompt.to_vec();
     let most = sampling.max_new_tokens.min(positions + 1 - prompt.len());
     while new.len() < most {
         signals::check()?;
-        let logits = last_logits(model, &hidden)?;
+        let logits = sampling.penalised(last_logits(model, &hidden)?, &said)?;
         let token = match sampling.draws() {
             true => sampling.choose(&logits.to_vec1()?, answer, new.len() as u64),
             false => logits.argmax(D::Minus1)?.to_scalar()?,
         };
         new.push(token);
+        said.push(token);
         on_token(&new);
         if stop.contains(&token) || new.len() == most {
             break;

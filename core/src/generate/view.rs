@@ -4,6 +4,10 @@ use crate::chat::harmony::{CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
+/// What a header begins with, unless the prompt did.
+const ROLE: &str = "assistant";
+/// What names the tool that is called.
+const TO: &str = " to=";
 
 /// How answers are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +57,12 @@ impl View {
         out
     }
 
-    /// What to print where the answer ends: text that never became a message, and plain letters again.
+    /// What to print where the answer ends: text that never became a message, and plain letters again. A header that
+    /// was cut off says nothing.
     pub fn end(&mut self) -> String {
         let mut out = String::new();
         match std::mem::replace(&mut self.at, At::Body) {
+            At::Header(held) if is_header(&held) => {}
             At::Header(held) => out += &held,
             At::Analysis => self.close(&mut out),
             At::Body => {}
@@ -69,10 +75,8 @@ impl View {
             At::Header(held) => {
                 held.push_str(text);
                 // A model that was never taught channels answers at once.
-                let tool = held.starts_with(" to=") || " to=".starts_with(held.as_str());
-                let header = tool || held.contains(CHANNEL);
-                let role = held.starts_with("assistant") || "assistant".starts_with(held.as_str());
-                if !(header || role) {
+                let may_be = |begin: &str| begin.starts_with(held.as_str());
+                if !(is_header(held) || may_be(ROLE) || may_be(TO)) {
                     out.push_str(held);
                     self.shown = true;
                     self.at = At::Body;
@@ -90,9 +94,9 @@ impl View {
         match (marker, &mut self.at) {
             (CHANNEL, At::Header(held)) => held.push_str(CHANNEL),
             (MESSAGE, At::Header(held)) => {
-                let header = match held.starts_with("assistant") {
+                let header = match held.starts_with(ROLE) {
                     true => Header::read(held),
-                    false => Header::read(&format!("assistant{held}")),
+                    false => Header::read(&format!("{ROLE}{held}")),
                 };
                 self.open(&header, out);
             }
@@ -126,6 +130,11 @@ impl View {
             out.push_str(PLAIN);
         }
     }
+}
+
+/// Whether held text is the beginning of a header.
+fn is_header(held: &str) -> bool {
+    held.starts_with(ROLE) || held.starts_with(TO) || held.contains(CHANNEL)
 }
 
 fn first_marker(text: &str) -> Option<(usize, &'static str)> {
@@ -178,5 +187,15 @@ mod tests {
         assert_eq!(shown(&["Hello", " you", RETURN], true, true), "Hello you");
         assert_eq!(shown(&["", "a", "sk", "喵"], false, false), "ask喵");
         assert_eq!(shown(&["喵喵"], false, false), "喵喵");
+        assert_eq!(shown(&["as"], false, false), "as");
+    }
+
+    #[test]
+    fn a_header_that_is_cut_off_is_not_shown() {
+        for end in [7, 8, 9, 10] {
+            assert_eq!(shown(&TOKENS[..end], true, false), "hmm", "{end}");
+        }
+        assert_eq!(shown(&TOKENS[..2], true, false), "");
+        assert_eq!(shown(&[" to", "=f"], true, false), "");
     }
 }

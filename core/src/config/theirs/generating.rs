@@ -4,14 +4,13 @@ use super::{E, I, IE, S, SE, Theirs, idle, refused};
 
 #[rustfmt::skip]
 pub(super) const TABLE: &[Theirs] = &[
-    refused(I, &["repetition_penalty"], &["1"], "probabilities are not changed by what was said before; leave it out"),
     refused(I, &["stop_words"], &[], "an answer ends where the model ends it, or at --max_new_tokens; leave it out"),
     refused(I, &["num_beams"], &["1"], "an answer is sampled, or greedy with --temperature 0"),
     refused(I, &["logprobs", "top_logprobs"], &["false"], "answers are written without log-probabilities"),
     refused(I, &["n", "num_return_sequences", "best_of"], &["1"],
         "a question has one answer; --seed gives another, and a row that stands several times as many"),
     refused(I, &["presence_penalty", "frequency_penalty", "min_p"], &["0"],
-        "probabilities are shaped by --temperature, --top_k and --top_p alone; leave it out"),
+        "probabilities are shaped by --repetition_penalty, --temperature, --top_k and --top_p alone; leave it out"),
     refused(I, &["structured_outputs_regex"], &[], "an answer cannot be bound to a pattern"),
     idle(S, &[
         "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words", "logprobs", "top_logprobs",

@@ -120,7 +120,6 @@ fn what_would_change_something_is_an_error() {
         .to_string();
     assert!(said.contains("{{NAME}}"), "{said}");
     for line in [
-        "--repetition_penalty 1.1",
         "--stop_words a b",
         "--n 2",
         "--min_p 0.1",
