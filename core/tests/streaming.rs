@@ -106,6 +106,32 @@ fn a_shuffled_stream_is_a_function_of_the_seed() {
     }
 }
 
+/// A run goes on only with a stream of the same content, so that all that decides which examples come is in it.
+#[test]
+fn what_decides_which_examples_come_is_of_the_content() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content = |dir: &Path, change: &dyn Fn(&mut StreamOptions)| {
+        let mut options = options(vec![numbers(dir, "a.jsonl", 0..9)]);
+        change(&mut options);
+        open(options).unwrap().0.content().clone()
+    };
+    let plain = content(one.path(), &|_| {});
+    let elsewhere = content(two.path(), &|options| options.prepare.workers = Some(1));
+    assert_eq!(plain, elsewhere);
+    let changes: [&dyn Fn(&mut StreamOptions); 7] = [
+        &|options| options.dataset[0].push_str("#5"),
+        &|options| options.columns = serde_json::json!({"a": "b"}),
+        &|options| options.shuffle_buffer = Some(2),
+        &|options| options.packing = Some(64),
+        &|options| options.prepare.max_length = Some(2),
+        &|options| options.prepare.truncation = Truncation::Split,
+        &|options| options.prepare.keep_empty_answers = true,
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        assert_ne!(content(one.path(), *change), plain, "change {i}");
+    }
+}
+
 /// Rows of tokens of many lengths; every token of each is its number.
 fn lengths(dir: &Path, rows: usize) -> String {
     let row = |i: usize| {

@@ -265,12 +265,21 @@ fn content(options: &StreamOptions, sets: &[Set]) -> Result<Value> {
         .collect();
     let mut order = Fingerprint::blank();
     order.text(&checksums::sampled(files().map(PathBuf::as_path))?);
+    let empty = empty_answers(prepare);
     order.text(&format!(
-        "{of_sets:?} {mix:?} {columns} {shuffle_buffer:?} {packing:?} {max_length:?} {truncation:?}"
+        "{of_sets:?} {mix:?} {columns} {shuffle_buffer:?} {packing:?} {max_length:?} {truncation:?}{empty}"
     ));
     let names = files().filter_map(|path| path.file_name());
     let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
     Ok(json!({ "stream of": names.join(", "), "sha256": order.hex() }))
+}
+
+/// Says that empty answers are kept, where they are.
+fn empty_answers(prepare: &PrepareOptions) -> &'static str {
+    match prepare.keep_empty_answers {
+        true => ", empty answers kept",
+        false => "",
+    }
 }
 
 fn identity(options: &StreamOptions, files: &[String]) -> String {
@@ -286,17 +295,13 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
     let PrepareOptions {
         max_length,
         truncation,
-        keep_empty_answers,
         ..
     } = prepare;
-    let empty = match keep_empty_answers {
-        true => "empty answers kept, ",
-        false => "",
-    };
+    let empty = empty_answers(prepare);
     let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
     format!(
         "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
-         max_length {max_length:?}, truncation {truncation:?}, {empty}{packed}files {}",
+         max_length {max_length:?}, truncation {truncation:?}{empty}, {packed}files {}",
         files.join(", ")
     )
 }
