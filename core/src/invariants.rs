@@ -13,7 +13,7 @@ use crate::chat::{
     harmony::{self, Span},
     json::dumps,
     template::is_system,
-    turns::{Parts, Prepared, prepare},
+    turns::{Parts, Prepared, Purpose, prepare},
     weighted::Weighted,
 };
 use crate::config::Spec;
@@ -104,7 +104,13 @@ fn only_the_frame_is_control(
         let special = ids.iter().filter(|id| tokenizer.is_special(**id));
         special.copied().collect()
     };
-    let mut plain = encoder.prepare(conversation).expect("it was encoded");
+    let purpose = match add_generation_prompt {
+        true => Purpose::Prompt,
+        false => Purpose::Training,
+    };
+    let mut plain = encoder
+        .prepare(conversation, purpose)
+        .expect("it was encoded");
     let plain = &mut plain.conversation;
     let broken = |text: &str| tokenizer.control().broken(text).into_owned();
     for message in &mut plain.messages {
@@ -155,7 +161,7 @@ pub fn comes_back(conversation: &Conversation) {
         date: Some("2025-08-05".to_owned()),
         ..RenderOptions::default()
     };
-    let Ok(prepared) = prepare(conversation, &Chain::default(), true) else {
+    let Ok(prepared) = prepare(conversation, &Chain::default(), true, Purpose::Training) else {
         return;
     };
     let native = harmony::native::render(&prepared.conversation, &options);

@@ -4,7 +4,7 @@ mod data_common;
 
 use apus_core::chat::preview::{Marks, marked};
 use apus_core::chat::{
-    ChatTemplate, EncodeOptions, Encoder, Reasoning, RenderOptions, TrainHeader, TrainStop,
+    ChatTemplate, EncodeOptions, Encoder, RenderOptions, RowNotes, TrainHeader, TrainStop,
 };
 use apus_sdk::{Conversation, Message, Sample, ToolCall};
 use data_common::{chain, tiny_tokenizer};
@@ -26,7 +26,7 @@ fn encoder(scales: &str, keep_thinking: bool) -> Encoder {
 }
 
 /// The text behind the system message, trained tokens in brackets.
-fn marks(messages: Vec<Message>, encoder: &Encoder) -> (String, Reasoning) {
+fn marks(messages: Vec<Message>, encoder: &Encoder) -> (String, RowNotes) {
     let sample = Sample::Conversation(Conversation {
         messages,
         ..Conversation::default()

@@ -16,10 +16,10 @@ static MESSAGES: LazyLock<Box<dyn DatasetFormat>> = LazyLock::new(|| {
     registry::build(&Spec::named("messages")).unwrap()
 });
 
-static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
+static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/tiny/model_bf16");
     let tokenizer = Arc::new(Tokenizer::load(&tiny).unwrap());
-    [true, false].map(|keep_thinking| {
+    let encoder = |template, keep_thinking| {
         let options = EncodeOptions {
             render: RenderOptions {
                 keep_thinking,
@@ -27,9 +27,13 @@ static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
             },
             ..EncodeOptions::default()
         };
-        let template = ChatTemplate::native();
         Encoder::new(Arc::clone(&tokenizer), template, Chain::default(), options).unwrap()
-    })
+    };
+    let each = [true, false].map(|keep_thinking| {
+        [ChatTemplate::native(), ChatTemplate::harmony()]
+            .map(|template| encoder(template, keep_thinking))
+    });
+    each.into_iter().flatten().collect()
 });
 
 fuzz_target!(|input: (String, String, Option<String>)| {

@@ -4,15 +4,16 @@ use super::{
     align::{Aligned, align},
     frame::{TrainHeader, TrainStop},
     harmony::RETURN,
-    reasoning::Reasoning,
+    notes::RowNotes,
     rendered::Rendered,
     scale::Chain,
-    template::{ChatTemplate, RenderOptions, is_system},
+    template::{ChatTemplate, RenderOptions},
     tokenizer::{Tokenizer, Tokens},
-    turns::{Prepared, prepare},
+    turns::{Prepared, Purpose, prepare},
 };
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{Conversation, Message, Sample, TokenRow};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -171,23 +172,24 @@ impl Encoder {
         self.encode_noting(sample).map(|(encoded, _)| encoded)
     }
 
-    /// As [`Self::encode`], with what was done to the sample's reasoning.
+    /// As [`Self::encode`], with what was done to the sample on the way.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn encode_noting(&self, sample: &Sample) -> Result<(Encoded, Reasoning)> {
+    pub fn encode_noting(&self, sample: &Sample) -> Result<(Encoded, RowNotes)> {
         match sample {
             Sample::Conversation(conversation) => self.conversation(conversation),
-            Sample::Tokens(row) => Ok((self.tokens(row)?, Reasoning::default())),
+            Sample::Tokens(row) => Ok((self.tokens(row)?, RowNotes::default())),
         }
     }
 
-    /// The text and token ids that ask the model for the next message of a conversation.
+    /// The text and token ids that ask the model for the next message of a conversation. Earlier answers may have
+    /// been cut off inside their reasoning.
     ///
     /// # Errors
     /// A conversation that cannot be rendered.
     pub fn prompt(&self, conversation: &Conversation) -> Result<(String, Vec<u32>)> {
-        let prepared = self.prepare(conversation)?;
+        let prepared = self.prepare(conversation, Purpose::Prompt)?;
         let options = RenderOptions {
             add_generation_prompt: true,
             ..self.options.render.of(conversation)?.into_owned()
@@ -206,37 +208,45 @@ impl Encoder {
         self.template.render(conversation, options, control)
     }
 
-    pub(crate) fn prepare(&self, conversation: &Conversation) -> Result<Prepared> {
-        let has_system = conversation.messages.first().is_some_and(is_system);
+    pub(crate) fn prepare(
+        &self,
+        conversation: &Conversation,
+        purpose: Purpose,
+    ) -> Result<Prepared> {
         let think = self.options.think_to_analysis;
-        match &self.options.render.system {
-            Some(system) if !has_system => {
-                let mut conversation = conversation.clone();
-                conversation
-                    .messages
-                    .insert(0, Message::new("system", system.as_str()));
-                prepare(&conversation, &self.scales, think)
+        match self.options.render.messages(conversation) {
+            Cow::Borrowed(_) => prepare(conversation, &self.scales, think, purpose),
+            Cow::Owned(messages) => {
+                let with_system = Conversation {
+                    messages,
+                    ..conversation.clone()
+                };
+                prepare(&with_system, &self.scales, think, purpose)
             }
-            _ => prepare(conversation, &self.scales, think),
         }
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Result<(Encoded, Reasoning)> {
+    fn conversation(&self, conversation: &Conversation) -> Result<(Encoded, RowNotes)> {
         let is_assistant = |message: &Message| message.role == "assistant";
         ensure!(
             conversation.messages.iter().any(is_assistant),
             "row has no assistant message to train on"
         );
-        let prepared = self.prepare(conversation)?;
+        let prepared = self.prepare(conversation, Purpose::Training)?;
         let options = self.options.render.of(conversation)?;
         let rendered = self.render(&prepared.conversation, &options)?;
         let switches = (self.options.train_header, self.options.train_stop);
         let aligned = align(&rendered, &prepared, self.scales.base(), switches)?;
-        let reasoning = Reasoning {
+        let control = self.tokenizer.control();
+        let natively = self
+            .template
+            .is_written_natively(&prepared.conversation, &options, control);
+        let notes = RowNotes {
             moved: prepared.moved_thinking.into(),
             left_out: (aligned.left_out > 0 && !self.template.is_harmony()).into(),
             dropped: (aligned.left_out > 0 && self.template.is_harmony()).into(),
             tools: (!conversation.tools.is_empty() && !self.template.is_harmony()).into(),
+            natively: natively.into(),
         };
         let tokens = self.tokenizer.encode(&rendered)?;
         let (labels, weights) = self.labels(&tokens, &aligned)?;
@@ -246,7 +256,7 @@ impl Encoder {
             weights,
             channel: conversation.channel.clone(),
         };
-        Ok((encoded, reasoning))
+        Ok((encoded, notes))
     }
 
     /// A token takes the greatest weight of its bytes.

@@ -7,7 +7,7 @@
 //! marks of a message (`loss`, `loss_scale`) have become weights by now and go with its own text.
 
 use super::{
-    turns::{COMMENTARY, FINAL, Parts},
+    turns::{COMMENTARY, FINAL, Parts, Purpose},
     weighted::Weighted,
 };
 use anyhow::{Result, bail};
@@ -15,8 +15,9 @@ use apus_sdk::Message;
 use serde_json::Value;
 
 /// Joins messages as they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Joiner {
+    purpose: Purpose,
     messages: Vec<Message>,
     parts: Vec<Parts>,
     /// The number of the first message that each was made of.
@@ -26,6 +27,17 @@ pub struct Joiner {
 }
 
 impl Joiner {
+    /// Without messages.
+    pub fn new(purpose: Purpose) -> Self {
+        Self {
+            purpose,
+            messages: Vec::new(),
+            parts: Vec::new(),
+            numbers: Vec::new(),
+            turn: 0,
+        }
+    }
+
     /// Adds a message of the dataset, which has this number (from 1).
     ///
     /// # Errors
@@ -79,10 +91,13 @@ impl Joiner {
             }
             let calls = !message.tool_calls.is_empty();
             before_call |= calls;
-            if i + 1 == turn.end && !calls && parts.content.is_none() {
+            let stops_short = i + 1 == turn.end && !calls && parts.content.is_none();
+            let reasons = parts.thinking.is_some();
+            if stops_short && (self.purpose == Purpose::Training || !reasons) {
                 bail!(
-                    "message {}: reasoning, and no answer or call after it in the same turn",
-                    self.numbers[i]
+                    "message {}: {}, and no answer or call after it in the same turn",
+                    self.numbers[i],
+                    if reasons { "reasoning" } else { "no text" }
                 );
             }
             let open = before_call || i + 1 < turn.end;
@@ -166,7 +181,10 @@ fn goes_on(last: &Message, next: &Message) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::chat::{Chain, turns::prepare};
+    use crate::chat::{
+        Chain,
+        turns::{Purpose, prepare},
+    };
     use anyhow::Result;
     use apus_sdk::{Conversation, Message};
     use serde_json::{Value, json};
@@ -183,7 +201,7 @@ mod tests {
             messages,
             ..Conversation::default()
         };
-        let prepared = prepare(&conversation, &Chain::default(), true)?;
+        let prepared = prepare(&conversation, &Chain::default(), true, Purpose::Training)?;
         let both = prepared.conversation.messages.iter().zip(&prepared.parts);
         let line = |(message, parts): (&Message, &crate::chat::turns::Parts)| {
             let channel = message.channel.as_deref().unwrap_or("text");

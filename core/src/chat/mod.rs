@@ -1,11 +1,12 @@
 //! Conversations to tokens with labels and weights, and generated tokens back to messages.
 //!
-//! A conversation is rendered to text by the model's own template ([`jinja`]) or by the built-in
-//! renderer of the harmony format ([`harmony`]), the loss scales weigh the texts of its turns
-//! ([`scale`]), the rendered text is read back into messages so that weights land on the right
-//! bytes ([`align`]), and the whole is tokenised once ([`encode`]).
+//! The loss scales weigh the texts of a conversation's turns ([`turns`], [`scale`]), it is rendered to text by the
+//! model's own template ([`jinja`]) or by a built-in renderer of the harmony format ([`harmony`]), the rendered text is
+//! read back into messages so that weights land on the right bytes ([`align`]), and the whole is tokenised once
+//! ([`encode`]).
 
 pub mod align;
+mod answer;
 mod call;
 pub mod control;
 pub mod encode;
@@ -14,8 +15,9 @@ pub mod harmony;
 pub mod jinja;
 mod join;
 pub mod json;
+mod model_template;
+pub mod notes;
 pub mod preview;
-pub mod reasoning;
 pub mod rendered;
 pub mod scale;
 mod slot;
@@ -28,7 +30,7 @@ mod words;
 
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};
-pub use reasoning::Reasoning;
+pub use notes::RowNotes;
 pub use rendered::Rendered;
 pub use scale::Chain;
 pub use template::{ChatTemplate, RenderOptions, Renderer};

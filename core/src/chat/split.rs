@@ -2,7 +2,7 @@
 //! own markers, written by hand as ms-swift wants it. The weights go with the text.
 
 use super::{
-    harmony::{self, ASSISTANT, CHANNEL, MESSAGE, RETURN, START},
+    harmony::{self, ASSISTANT, CHANNEL, FUNCTIONS, MESSAGE, RETURN, START},
     weighted::Weighted,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -87,11 +87,13 @@ fn think_block(text: &str) -> Option<(Range<usize>, Range<usize>)> {
 /// `<|channel|>analysis<|message|>..<|end|><|start|>assistant<|channel|>final<|message|>..`, or with
 /// a call, ` to=functions.name<|channel|>commentary json<|message|>{..}<|call|>`, at its end.
 fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
-    let text = content.text.as_str();
+    let text = content.text.trim_start();
+    let skipped = content.text.len() - text.len();
+    let opening = format!("{ASSISTANT} ");
     let prefix = if text.starts_with(START) {
         ""
     } else {
-        ASSISTANT
+        opening.as_str()
     };
     let trimmed = text.trim_end();
     let closed = [harmony::END, RETURN, harmony::CALL]
@@ -107,7 +109,8 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
         if let Some(Piece::Final(_) | Piece::Call(..)) = pieces.last() {
             bail!("{context}: a message goes on after its final answer or its call");
         }
-        let own = span.body.start - prefix.len()..span.body.end - prefix.len();
+        let in_content = |at: usize| skipped + at - prefix.len();
+        let own = in_content(span.body.start)..in_content(span.body.end);
         let header = &span.header;
         let body = content.slice(own);
         let channel = header.channel.as_deref();
@@ -132,8 +135,8 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
 /// A call by hand. The renderers write its arguments anew, so the whole text takes one weight: that
 /// of its last trained byte.
 fn call(tool: &str, body: Weighted) -> Result<(ToolCall, Weighted)> {
-    let Some(name) = tool.strip_prefix("functions.") else {
-        bail!("a call to `{tool}`; only functions can be called, as `functions.name`");
+    let Some(name) = tool.strip_prefix(FUNCTIONS) else {
+        bail!("a call to `{tool}`; only functions can be called, as `{FUNCTIONS}name`");
     };
     let arguments = match body.text.trim() {
         "" | "null" => Value::Object(Map::new()),

@@ -3,15 +3,16 @@
 use super::{
     control::TokenSet,
     harmony::{self, native, openai},
-    jinja::{self, Jinja, OverBudget},
+    jinja,
+    model_template::ModelTemplate,
     rendered::Rendered,
-    turns::COMMENTARY,
 };
-use anyhow::{Context, Result, bail, ensure};
+use crate::text_file;
+use anyhow::{Context, Result, bail};
 use apus_sdk::{Conversation, Message};
 use chrono::NaiveDate;
-use serde_json::{Map, Value, json};
-use std::{borrow::Cow, fs, io::Read, path::Path};
+use serde_json::{Map, Value};
+use std::{borrow::Cow, path::Path};
 
 /// The variable of a conversation that is the day on which it was.
 const DATE: &str = "current_date";
@@ -19,7 +20,8 @@ const DATE: &str = "current_date";
 /// Which renderer to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Renderer {
-    /// The model's template if it has one, else [`Renderer::Native`].
+    /// The model's template if it has one, else [`Renderer::Native`], which also writes the conversations that the
+    /// template of gpt-oss has no place for.
     #[default]
     Auto,
     /// The model's template; an error if there is none.
@@ -103,7 +105,7 @@ impl RenderOptions {
 }
 
 /// Variables for a template.
-pub(crate) struct Variables(Map<String, Value>);
+pub(crate) struct Variables(pub(super) Map<String, Value>);
 
 impl Variables {
     /// One that has to be text, if it is there.
@@ -137,18 +139,15 @@ pub(crate) fn is_system(message: &Message) -> bool {
     message.role == "system" || message.role == "developer"
 }
 
-/// Variables that every template is given, whatever a conversation says.
-const GIVEN: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
-
 /// What writes conversations as text.
 pub struct ChatTemplate {
     engine: Engine,
-    /// Names of special tokens, which transformers gives to templates.
-    tokens: Map<String, Value>,
 }
 
 enum Engine {
-    Jinja(Box<Jinja>),
+    Jinja(Box<ModelTemplate>),
+    /// The template of gpt-oss, and the native renderer, which writes the same, for what has no place in it.
+    JinjaThenNative(Box<ModelTemplate>),
     Native,
     OpenAi,
 }
@@ -167,13 +166,13 @@ impl ChatTemplate {
             Renderer::Auto | Renderer::Jinja => {}
         }
         let config_path = dir.join("tokenizer_config.json");
-        let config = match read_if_there(&config_path)? {
+        let config = match text_file::read_if_there(&config_path)? {
             Some(text) => serde_json::from_str(&text)
                 .with_context(|| format!("malformed JSON in {}", config_path.display()))?,
             None => Value::Null,
         };
         let path = dir.join("chat_template.jinja");
-        let (from, source) = match read_if_there(&path)? {
+        let (from, source) = match text_file::read_if_there(&path)? {
             Some(source) => (path, Some(source)),
             None => {
                 let source = jinja::source(&config);
@@ -188,24 +187,30 @@ impl ChatTemplate {
                 dir.display()
             ),
             None => Ok(Self::native()),
-            Some(source) => Self::jinja(source, &from.display().to_string(), &config),
+            Some(source) => {
+                let template = ModelTemplate::new(source, &from.display().to_string(), &config)?;
+                let template = Box::new(template);
+                Ok(Self {
+                    engine: match renderer == Renderer::Auto && template.is_of_gpt_oss() {
+                        true => Engine::JinjaThenNative(template),
+                        false => Engine::Jinja(template),
+                    },
+                })
+            }
         }
     }
 
     /// The built-in renderer that writes what the template of gpt-oss does.
     pub fn native() -> Self {
-        Self::built_in(Engine::Native)
+        Self {
+            engine: Engine::Native,
+        }
     }
 
     /// The built-in renderer that writes what openai-harmony does.
     pub fn harmony() -> Self {
-        Self::built_in(Engine::OpenAi)
-    }
-
-    fn built_in(engine: Engine) -> Self {
         Self {
-            engine,
-            tokens: Map::new(),
+            engine: Engine::OpenAi,
         }
     }
 
@@ -214,20 +219,31 @@ impl ChatTemplate {
     /// # Errors
     /// A template that does not compile.
     pub fn jinja(source: String, name: &str, config: &Value) -> Result<Self> {
-        let mut tokens = Map::new();
-        for (key, value) in config.as_object().into_iter().flatten() {
-            let text = value.as_str().or_else(|| value.get("content")?.as_str());
-            if let (true, Some(text)) = (key.ends_with("_token"), text) {
-                tokens.insert(key.clone(), Value::from(text));
-            }
-        }
-        let engine = Engine::Jinja(Box::new(Jinja::new(source, name)?));
-        Ok(Self { engine, tokens })
+        let template = ModelTemplate::new(source, name, config)?;
+        Ok(Self {
+            engine: Engine::Jinja(Box::new(template)),
+        })
     }
 
-    /// Whether a built-in renderer is used.
+    /// Whether a built-in renderer writes all conversations.
     pub fn is_built_in(&self) -> bool {
-        !matches!(self.engine, Engine::Jinja(_))
+        matches!(self.engine, Engine::Native | Engine::OpenAi)
+    }
+
+    /// Whether the native renderer writes this conversation, because the model's template has no place for
+    /// something in it.
+    pub fn is_written_natively(
+        &self,
+        conversation: &Conversation,
+        options: &RenderOptions,
+        control: &TokenSet,
+    ) -> bool {
+        match &self.engine {
+            Engine::JinjaThenNative(template) => {
+                template.has_place(conversation, options, control).is_err()
+            }
+            _ => false,
+        }
     }
 
     /// Whether prompts are those of servers that are built on openai-harmony.
@@ -239,7 +255,7 @@ impl ChatTemplate {
     pub fn reads(&self, name: &str) -> bool {
         let reads = match &self.engine {
             Engine::Native | Engine::OpenAi => harmony::VARIABLES.contains(&name),
-            Engine::Jinja(jinja) => !GIVEN.contains(&name) && jinja.reads(name),
+            Engine::Jinja(template) | Engine::JinjaThenNative(template) => template.reads(name),
         };
         reads || name == DATE
     }
@@ -260,149 +276,15 @@ impl ChatTemplate {
         match &self.engine {
             Engine::Native => native::render(conversation, options),
             Engine::OpenAi => openai::render(conversation, options),
-            Engine::Jinja(jinja) => {
-                let text = self.by_jinja(jinja, conversation, options, control)?;
+            Engine::JinjaThenNative(_)
+                if self.is_written_natively(conversation, options, control) =>
+            {
+                native::render(conversation, options)
+            }
+            Engine::Jinja(template) | Engine::JinjaThenNative(template) => {
+                let text = template.render(conversation, options, control)?;
                 Ok(Rendered::read(text, control))
             }
         }
     }
-
-    fn by_jinja(
-        &self,
-        jinja: &Jinja,
-        conversation: &Conversation,
-        options: &RenderOptions,
-        control: &TokenSet,
-    ) -> Result<String> {
-        ensure!(
-            !options.keep_thinking,
-            "keep_thinking needs a built-in renderer (native or harmony): the model's template leaves \
-             the reasoning of earlier turns out"
-        );
-        let mut variables = options.variables(conversation).0;
-        for (name, value) in &variables {
-            refuse_typed(value, control).with_context(|| format!("`{name}`"))?;
-        }
-        let as_template = |(i, message): (usize, &Message)| -> Result<Value> {
-            fits_template(message)
-                .and_then(|()| {
-                    let fields = fields(message);
-                    refuse_typed(&fields, control).map(|()| fields)
-                })
-                .with_context(|| format!("message {} ({})", i + 1, message.role))
-        };
-        let messages = options.messages(conversation);
-        let messages = messages.iter().enumerate().map(as_template);
-        let messages = messages.collect::<Result<Vec<Value>>>()?;
-        let tools = match conversation.tools.as_slice() {
-            [] => Value::Null,
-            tools => Value::from(tools),
-        };
-        refuse_typed(&tools, control).context("`tools`")?;
-        for (name, token) in &self.tokens {
-            variables.entry(name).or_insert_with(|| token.clone());
-        }
-        variables.insert("messages".to_owned(), messages.into());
-        variables.insert("tools".to_owned(), tools);
-        variables.insert(
-            "add_generation_prompt".to_owned(),
-            Value::from(options.add_generation_prompt),
-        );
-        let date = options.today()?;
-        match jinja.render(&variables, date) {
-            Err(error) if !error.is::<OverBudget>() && describe(&mut variables["tools"]) => {
-                jinja.render(&variables, date)
-            }
-            rendered => rendered,
-        }
-    }
-}
-
-/// Gives the tools that have no description an empty one, for templates that cannot do without. Returns
-/// whether there was such a tool.
-fn describe(tools: &mut Value) -> bool {
-    let functions = tools.as_array_mut().into_iter().flatten();
-    let functions = functions.filter_map(|tool| tool.get_mut("function")?.as_object_mut());
-    let missing = functions.filter(|f| f.get("description").is_none_or(Value::is_null));
-    let described = missing.map(|f| f.insert("description".to_owned(), Value::from("")));
-    described.count() > 0
-}
-
-/// Refuses text in which a control token was typed, since a template's output is text alone.
-fn refuse_typed(value: &Value, control: &TokenSet) -> Result<()> {
-    let text = |text: &str| match control.first(text) {
-        None => Ok(()),
-        Some(token) => bail!(
-            "the text holds {token}, a control token, and the model's chat template cannot tell what was \
-             typed from what it writes itself; --template_backend native or harmony writes it as text"
-        ),
-    };
-    match value {
-        Value::String(found) => text(found),
-        Value::Array(items) => items
-            .iter()
-            .try_for_each(|item| refuse_typed(item, control)),
-        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-            text(key)?;
-            refuse_typed(value, control)
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Templates have no place for some of what harmony can hold, and would write it as something else.
-fn fits_template(message: &Message) -> Result<()> {
-    let reasons_only =
-        message.thinking.is_some() && message.content.is_null() && message.tool_calls.is_empty();
-    let found = if message.channel.as_deref() == Some(COMMENTARY) {
-        "commentary"
-    } else if reasons_only {
-        "reasoning without an answer or a call after it"
-    } else {
-        return Ok(());
-    };
-    bail!(
-        "{found}, for which the model's template has no place; --template_backend native or harmony writes it"
-    )
-}
-
-/// A message as templates expect it: keys that have no value are left out.
-fn fields(message: &Message) -> Value {
-    let mut fields = Map::new();
-    fields.insert("role".to_owned(), Value::from(message.role.as_str()));
-    if !message.content.is_null() || message.role == "tool" {
-        fields.insert("content".to_owned(), message.content.clone());
-    }
-    if let Some(thinking) = &message.thinking {
-        fields.insert("thinking".to_owned(), Value::from(thinking.as_str()));
-    }
-    if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| {
-            json!({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
-        });
-        fields.insert("tool_calls".to_owned(), calls.collect());
-    }
-    Value::Object(fields)
-}
-
-/// The most bytes that a template or tokenizer_config.json may have.
-const LARGEST: u64 = 16 << 20;
-
-fn read_if_there(path: &Path) -> Result<Option<String>> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-    };
-    let mut text = String::new();
-    file.take(LARGEST + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("reading {}", path.display()))?;
-    ensure!(
-        text.len() as u64 <= LARGEST,
-        "{} has more than {} MiB, which no chat template needs",
-        path.display(),
-        LARGEST >> 20
-    );
-    Ok(Some(text))
 }

@@ -9,6 +9,7 @@ use super::{
     words::Words,
 };
 use crate::model::config::MOST_TOKENS;
+use crate::text_file;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, ops::Range, path::Path};
@@ -245,13 +246,10 @@ impl Tokenizer {
 }
 
 fn optional(path: &Path) -> Result<Option<Value>> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .with_context(|| format!("malformed JSON in {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
+    let malformed = || format!("malformed JSON in {}", path.display());
+    let text = text_file::read_if_there(path)?;
+    text.map(|text| serde_json::from_str(&text).with_context(malformed))
+        .transpose()
 }
 
 /// A token in tokenizer_config.json is its text, or an object with `content`.

@@ -7,22 +7,25 @@
 //! ([`split`](super::split), joining, rendering) takes the weights along.
 
 use super::{
-    call,
-    join::Joiner,
-    json::dumps,
-    scale::Chain,
-    split::{Piece, Split, split},
-    template::is_system,
+    answer::answer, join::Joiner, json::dumps, scale::Chain, template::is_system,
     weighted::Weighted,
 };
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use apus_sdk::{Base, Conversation, Field, Message, ToolCall, Turn};
-use serde_json::Value;
+use anyhow::{Context, Result, anyhow, ensure};
+use apus_sdk::{Base, Conversation, Field, Message, Turn};
 
 /// Harmony's channel of answers.
 pub const FINAL: &str = "final";
 /// Harmony's channel of words to the user before a call or an answer.
 pub const COMMENTARY: &str = "commentary";
+
+/// What a conversation is prepared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// All of it is text to train on, so that a turn without an answer is a mistake.
+    Training,
+    /// The model goes on from it. An answer that was cut off inside its reasoning is a turn of it as well.
+    Prompt,
+}
 
 /// The weighted texts of one message.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -55,11 +58,12 @@ pub fn prepare(
     conversation: &Conversation,
     chain: &Chain,
     think_to_analysis: bool,
+    purpose: Purpose,
 ) -> Result<Prepared> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
     let last_prompt = messages.iter().rposition(prompts);
-    let mut joiner = Joiner::default();
+    let mut joiner = Joiner::new(purpose);
     let mut moved_thinking = false;
     let mut query: Option<String> = None;
     for (i, message) in messages.iter().enumerate() {
@@ -70,7 +74,7 @@ pub fn prepare(
             is_last: last_prompt.is_none_or(|last| i > last),
         };
         let entries = if message.role == "assistant" {
-            assistant(message, &turn, chain, think_to_analysis).map(|(entries, moved)| {
+            answer(message, &turn, chain, think_to_analysis).map(|(entries, moved)| {
                 moved_thinking |= moved;
                 entries
             })
@@ -107,7 +111,7 @@ pub fn prepare(
 
 /// The weight of a message by the base strategy and the message's own marks; `None` leaves it to
 /// the loss scales.
-fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32>> {
+pub(super) fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32>> {
     let is_assistant = message.role == "assistant";
     let active = message.loss.unwrap_or(match base {
         Base::All => true,
@@ -128,7 +132,8 @@ fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32
     Ok(Some(weight as f32))
 }
 
-fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
+/// A text with its weights by the marks of its message, or by the loss scales.
+pub(super) fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
     Ok(match fixed_weight(message, turn, chain.base())? {
         Some(weight) => Weighted::uniform(text, weight),
         None => Weighted::from_segments(text, &chain.fold(text, turn)?),
@@ -152,175 +157,17 @@ fn prompt(message: &Message, turn: &Turn, chain: &Chain) -> Result<Parts> {
     })
 }
 
-type Entry = (Message, Parts);
-
-/// The message, and whether a `<think>` block was taken out of its content. Content by hand may be several
-/// messages.
-fn assistant(
-    message: &Message,
-    turn: &Turn,
-    chain: &Chain,
-    think_to_analysis: bool,
-) -> Result<(Vec<Entry>, bool)> {
-    if let Some(channel) = &message.channel {
-        ensure!(
-            channel == FINAL || channel == COMMENTARY,
-            "channel `{channel}` of a content, expected {FINAL} or {COMMENTARY} (reasoning is `thinking`)"
-        );
-    }
-    let mut parts = Parts::default();
-    if let Some(thinking) = &message.thinking {
-        let turn = Turn {
-            field: Field::Thinking,
-            ..turn.clone()
-        };
-        parts.thinking = Some(weigh(thinking, message, &turn, chain)?);
-    }
-    parts.call = structured_call(message, turn, chain)?;
-    let content = match &message.content {
-        Value::Null => None,
-        Value::String(text) => Some(weigh(text, message, turn, chain)?),
-        other => bail!("content must be text, found {other}"),
-    };
-    let split = content.map(|content| {
-        let thinking = message.thinking.as_deref();
-        split(content, think_to_analysis, thinking)
-    });
-    let (moved, by_hand) = match split.transpose()? {
-        None => (false, None),
-        Some(Split::Whole(content)) => {
-            parts.content = Some(content);
-            (false, None)
-        }
-        Some(Split::Thought(thinking, content)) => {
-            let has_thinking = parts.thinking.as_ref().is_some_and(|t| !t.text.is_empty());
-            if !has_thinking && !thinking.text.is_empty() {
-                parts.thinking = Some(thinking);
-            }
-            parts.content = Some(content);
-            (true, None)
-        }
-        Some(Split::ByHand(pieces)) => (false, Some(pieces)),
-    };
-    let calls = message.tool_calls.clone();
-    let Some(pieces) = by_hand else {
-        let channel = message.channel.clone();
-        return Ok((vec![entry(message, parts, calls, channel)], moved));
-    };
-    ensure!(
-        message.channel.is_none(),
-        "content with harmony's own markers, and a channel besides"
-    );
-    let Parts { thinking, call, .. } = parts;
-    let mut entries = Vec::new();
-    if thinking.is_some() {
-        let analyses = pieces
-            .iter()
-            .filter(|piece| matches!(piece, Piece::Analysis(_)));
-        ensure!(
-            analyses.count() == 0,
-            "`thinking`, and an analysis message in the content too; leave one of them out"
-        );
-        let parts = Parts {
-            thinking,
-            ..Parts::default()
-        };
-        entries.push(entry(message, parts, Vec::new(), None));
-    }
-    entries.extend(pieces.into_iter().map(|piece| by_itself(message, piece)));
-    if call.is_some() {
-        ensure!(
-            entries
-                .iter()
-                .all(|(by_hand, _)| by_hand.tool_calls.is_empty()),
-            "a call of a tool, and another one in the content"
-        );
-        let parts = Parts {
-            call,
-            ..Parts::default()
-        };
-        entries.push(entry(message, parts, calls, None));
-    }
-    Ok((entries, false))
-}
-
-/// A message with these texts.
-fn entry(
-    message: &Message,
-    parts: Parts,
-    tool_calls: Vec<ToolCall>,
-    channel: Option<String>,
-) -> Entry {
-    let text = |part: &Option<Weighted>| part.as_ref().map(|part| part.text.clone());
-    let message = Message {
-        content: text(&parts.content).map_or(Value::Null, Value::from),
-        thinking: text(&parts.thinking),
-        tool_calls,
-        channel,
-        ..message.clone()
-    };
-    (message, parts)
-}
-
-/// A message written by hand, with the channel that it names.
-fn by_itself(message: &Message, piece: Piece) -> Entry {
-    let mut parts = Parts::default();
-    let mut calls = Vec::new();
-    let channel = match piece {
-        Piece::Analysis(text) => {
-            parts.thinking = Some(text);
-            None
-        }
-        Piece::Commentary(text) => {
-            parts.content = Some(text);
-            Some(COMMENTARY.to_owned())
-        }
-        Piece::Final(text) => {
-            parts.content = Some(text);
-            Some(FINAL.to_owned())
-        }
-        Piece::Call(call, arguments) => {
-            parts.call = Some(arguments);
-            calls.push(call);
-            None
-        }
-    };
-    entry(message, parts, calls, channel)
-}
-
-/// The weighed arguments of a message's call.
-fn structured_call(message: &Message, turn: &Turn, chain: &Chain) -> Result<Option<Weighted>> {
-    let [one, more @ ..] = message.tool_calls.as_slice() else {
-        return Ok(None);
-    };
-    ensure!(
-        more.is_empty(),
-        "{} tool calls in one message, but harmony renders one a message: write an assistant \
-         message for each call, followed by its result",
-        message.tool_calls.len()
-    );
-    let text = dumps(&one.arguments);
-    ensure!(
-        !one.name.is_empty() && !one.name.contains([' ', '<', '\n', '\t', '\r']),
-        "a tool is called `{}`; names are not empty and hold neither white space nor `<`",
-        one.name
-    );
-    Ok(Some(match fixed_weight(message, turn, chain.base())? {
-        Some(weight) => Weighted::uniform(&text, weight),
-        None => call::weigh(&one.name, &text, turn, chain)?,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn prepare_one(message: Message) -> Result<(Message, Parts)> {
         let conversation = Conversation {
             messages: vec![Message::new("user", "q"), message],
             ..Conversation::default()
         };
-        let mut prepared = prepare(&conversation, &Chain::default(), true)?;
+        let mut prepared = prepare(&conversation, &Chain::default(), true, Purpose::Training)?;
         let parts = prepared.parts.pop().unwrap();
         Ok((prepared.conversation.messages.pop().unwrap(), parts))
     }
@@ -398,6 +245,15 @@ mod tests {
         assert_eq!(message.tool_calls[0].name, "f");
         assert_eq!(message.tool_calls[0].arguments["x"], 1);
         assert_eq!(parts.call.unwrap().text, "{\"x\": 1}");
+        let call = text.split_once("assistant").unwrap().1;
+        for spelled in [
+            call,
+            call.trim_start(),
+            &format!("\n<|start|>assistant{call}"),
+        ] {
+            let (message, _) = prepare_one(Message::new("assistant", spelled)).unwrap();
+            assert_eq!(message.tool_calls[0].name, "f", "{spelled}");
+        }
         for none in ["", " ", "null"] {
             let text = text.replace("{\"x\":1}", none);
             let (message, _) = prepare_one(Message::new("assistant", text)).unwrap();
@@ -424,7 +280,7 @@ mod tests {
             ],
             ..Conversation::default()
         };
-        let prepared = prepare(&conversation, &Chain::default(), true).unwrap();
+        let prepared = prepare(&conversation, &Chain::default(), true, Purpose::Training).unwrap();
         let messages = &prepared.conversation.messages;
         let texts: Vec<_> = messages.iter().map(|m| m.text().unwrap()).collect();
         assert_eq!(texts, ["ab", "cde"]);

@@ -40,7 +40,7 @@ fn says_nothing(message: &Message) -> bool {
 
 /// Whether a row of a table has empty cells.
 pub fn has_cells(record: &Record) -> bool {
-    // Inside of texts, quotes are escaped.
+    // The reader of tables writes no spaces, and a quote inside a text is escaped: only an empty text looks like this.
     record.text.contains(r#":"""#) && is_table(&record.source)
 }
 

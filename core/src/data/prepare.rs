@@ -11,7 +11,7 @@ use super::{
 };
 use crate::chat::jinja::OverBudget;
 use crate::chat::scale::ScaleFailed;
-use crate::chat::{Encoded, Encoder, Reasoning};
+use crate::chat::{Encoded, Encoder, RowNotes};
 use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::{Converted, DatasetFormat, Sample};
 use rayon::prelude::*;
@@ -87,9 +87,9 @@ pub(super) struct Outcome {
 
 /// What became of the samples of one record.
 pub(super) enum Fate {
-    /// Its samples, whole or cut, what was done to their reasoning, and the tokens of the longest before it
+    /// Its samples, whole or cut, what was done to them on the way, and the tokens of the longest before it
     /// was cut.
-    Samples(Vec<Prepared>, Reasoning, usize),
+    Samples(Vec<Prepared>, RowNotes, usize),
     /// The row is bad.
     Bad(anyhow::Error),
 }
@@ -187,7 +187,7 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
 #[derive(Default)]
 pub(super) struct Tally {
     sources: Vec<SourceReport>,
-    reasoning: Reasoning,
+    notes: RowNotes,
     /// What was dropped and has not been said yet, as far as places are remembered.
     pub news: Vec<String>,
 }
@@ -240,9 +240,9 @@ impl Tally {
                 self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Fate::Samples(samples, reasoning, longest) => {
+            Fate::Samples(samples, notes, longest) => {
                 source.longest = source.longest.max(longest);
-                self.reasoning += reasoning;
+                self.notes += notes;
                 samples
             }
         };
@@ -305,7 +305,7 @@ impl Tally {
         Report {
             sources: self.sources.clone(),
             unmatched_scales: unmatched.into_iter().map(str::to_owned).collect(),
-            reasoning: self.reasoning,
+            row_notes: self.notes,
             packing: None,
         }
     }
@@ -391,9 +391,9 @@ pub(super) fn outcome(
     options: &PrepareOptions,
 ) -> Result<Outcome> {
     Ok(match convert(record, format)? {
-        Ok(Converted { samples, left }) => Outcome {
+        Ok(Converted { samples, unread }) => Outcome {
             fate: encode(&samples, encoder, options).with_context(|| record.to_string())?,
-            unused: left.map(|left| unused::names(&left, &samples, encoder.template())),
+            unused: unread.map(|unread| unused::names(&unread, &samples, encoder.template())),
         },
         Err(error) => Outcome {
             fate: Fate::Bad(error),
@@ -405,7 +405,7 @@ pub(super) fn outcome(
 /// A loss scale or a template that fails stops everything: the row is not to blame.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Fate> {
     let mut prepared = Vec::with_capacity(samples.len());
-    let (mut reasoning, mut longest) = (Reasoning::default(), 0);
+    let (mut notes, mut longest) = (RowNotes::default(), 0);
     for sample in samples {
         if let Sample::Conversation(conversation) = sample
             && !options.keep_empty_answers
@@ -416,7 +416,7 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
         }
         match encode_one(sample, encoder, options, &mut prepared) {
             Ok((noted, length)) => {
-                reasoning += noted;
+                notes += noted;
                 longest = longest.max(length);
             }
             Err(error) if error.is::<ScaleFailed>() || error.is::<OverBudget>() => {
@@ -425,7 +425,7 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
             Err(error) => return Ok(Fate::Bad(error)),
         }
     }
-    Ok(Fate::Samples(prepared, reasoning, longest))
+    Ok(Fate::Samples(prepared, notes, longest))
 }
 
 fn encode_one(
@@ -433,8 +433,8 @@ fn encode_one(
     encoder: &Encoder,
     options: &PrepareOptions,
     prepared: &mut Vec<Prepared>,
-) -> Result<(Reasoning, usize)> {
-    let (encoded, reasoning) = encoder.encode_noting(sample)?;
+) -> Result<(RowNotes, usize)> {
+    let (encoded, notes) = encoder.encode_noting(sample)?;
     let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
@@ -464,8 +464,8 @@ fn encode_one(
             }
             let parts = parts.into_iter();
             prepared.extend(parts.map(|part| Prepared::Part(part, split.take())));
-            return Ok((reasoning, length));
+            return Ok((notes, length));
         }
     });
-    Ok((reasoning, length))
+    Ok((notes, length))
 }

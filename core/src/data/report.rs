@@ -1,7 +1,7 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
 use super::unused::Unused;
-use crate::chat::{Encoded, Reasoning};
+use crate::chat::{Encoded, RowNotes};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -18,8 +18,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// Loss scales that changed no weight in any row.
     pub unmatched_scales: Vec<String>,
-    /// What was done to the reasoning of rows.
-    pub reasoning: Reasoning,
+    /// What was done to rows on the way to tokens.
+    pub row_notes: RowNotes,
     /// How full the packed rows are, where samples are packed.
     pub packing: Option<Packing>,
 }
@@ -273,9 +273,9 @@ impl Report {
         warnings
     }
 
-    /// What is to be known beside it: what was done to reasoning, and which formats do not say what they use.
+    /// What is to be known beside it: what was done to rows, and which formats do not say what they use.
     pub fn notes(&self) -> Vec<String> {
-        [self.reasoning.notes(), self.unsaid()].concat()
+        [self.row_notes.notes(), self.unsaid()].concat()
     }
 
     /// A line for each file whose format does not say what it uses.

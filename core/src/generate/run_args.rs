@@ -5,6 +5,7 @@
 //! template never renders the `system` that stands there, its `template_backend` is another choice).
 
 use anyhow::{Context, Result};
+use crate::text_file;
 use apus_sdk::errln;
 use serde_json::{Map, Value};
 use std::path::Path;

@@ -248,7 +248,7 @@ impl<'a> Examples<'a> {
                 let notes = report.notes().into_iter();
                 let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
                 let mut warnings = report.warnings();
-                warnings.extend(report.reasoning.warning());
+                warnings.extend(report.row_notes.warning());
                 Some((table, warnings))
             }
         }

@@ -43,17 +43,15 @@ pub fn tiny_tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::load(&golden("tiny/model_bf16")).unwrap())
 }
 
-/// The model's own template, which is not part of the repository.
-pub fn jinja() -> Option<ChatTemplate> {
+/// The source of the model's own template, which is not part of the repository.
+pub fn template_of_gpt_oss() -> Option<String> {
     let extra = std::env::var_os("APUS_GOLDENS_EXTRA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/goldens"),
         PathBuf::from,
     );
     let path = extra.join("harmony/chat_template.jinja");
     match std::fs::read_to_string(&path) {
-        Ok(source) => {
-            Some(ChatTemplate::jinja(source, &path.display().to_string(), &Value::Null).unwrap())
-        }
+        Ok(source) => Some(source),
         Err(error) => {
             println!(
                 "skipped: {} ({error}); set APUS_GOLDENS_EXTRA",
@@ -62,6 +60,12 @@ pub fn jinja() -> Option<ChatTemplate> {
             None
         }
     }
+}
+
+/// The model's own template.
+pub fn jinja() -> Option<ChatTemplate> {
+    let source = template_of_gpt_oss()?;
+    Some(ChatTemplate::jinja(source, "chat_template.jinja", &Value::Null).unwrap())
 }
 
 /// A built-in format, linked in or (with a prefix) loaded.

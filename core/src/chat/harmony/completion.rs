@@ -1,6 +1,6 @@
 //! What a model generated, back to a message: reasoning, answer, calls of tools.
 
-use super::{CALL, END, MESSAGE, RETURN, START, parse::Header};
+use super::{CALL, CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, RETURN, START, parse::Header};
 use crate::chat::rendered::Rendered;
 use apus_sdk::{Message, ToolCall, json};
 use serde_json::Value;
@@ -44,7 +44,7 @@ impl Completion {
         let call = |part: &Part| {
             let name = part.header.recipient.as_deref()?;
             Some(ToolCall {
-                name: name.strip_prefix("functions.").unwrap_or(name).to_owned(),
+                name: name.strip_prefix(FUNCTIONS).unwrap_or(name).to_owned(),
                 arguments: json::read(&part.text)
                     .unwrap_or_else(|_| Value::from(part.text.as_str())),
             })
@@ -74,8 +74,8 @@ impl Completion {
 }
 
 /// Reads what a model generated after a prompt that ends with `<|start|>assistant`. Nothing is
-/// refused: text that is cut off or is no harmony at all becomes a part as well. Text that only looks
-/// like a marker is text.
+/// refused: text that is cut off or is no harmony at all becomes a part as well. A header that is cut off
+/// is none, since nothing was said yet. Text that only looks like a marker is text.
 pub fn parse_completion(completion: &Rendered) -> Completion {
     let text = completion.text.as_str();
     let marks = completion.marks.iter();
@@ -102,10 +102,11 @@ fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Part> 
     let inside = |mark: &&Range<usize>| mark.start >= range.start && mark.end <= range.end;
     let mut marks = completion.marks.iter().filter(inside);
     let Some(message) = marks.find(|mark| &text[(*mark).clone()] == MESSAGE) else {
-        let plain = &text[range];
-        let plain = plain.strip_prefix("assistant").unwrap_or(plain);
-        let plain = plain.trim_end_matches(RETURN);
-        return (!plain.is_empty()).then(|| Part {
+        let mut marks = completion.marks.iter().filter(inside);
+        let is_header = role.is_empty()
+            || marks.any(|mark| [CHANNEL, CONSTRAIN].contains(&&text[mark.clone()]));
+        let plain = text[range].trim_end_matches(RETURN);
+        return (!is_header && !plain.is_empty()).then(|| Part {
             header: Header::read("assistant"),
             text: plain.to_owned(),
             complete: false,
@@ -158,11 +159,34 @@ mod tests {
         assert!(!cut.parts[0].complete);
         assert_eq!(cut.message().text(), Some("half"));
         assert_eq!(parse_completion("plain").message().text(), Some("plain"));
-        assert_eq!(parse_completion(""), Completion::default());
         assert_eq!(
-            parse_completion("<|channel|>fin").message().text(),
-            Some("<|channel|>fin")
+            parse_completion("assistants help<|return|>")
+                .message()
+                .text(),
+            Some("assistants help")
         );
+        assert_eq!(parse_completion(""), Completion::default());
+    }
+
+    #[test]
+    fn a_header_that_is_cut_off_says_nothing() {
+        let thought = "<|channel|>analysis<|message|>t<|end|>";
+        for header in [
+            "<|start|>",
+            "<|start|>assist",
+            "<|start|>assistant<|channel|>fin",
+            "<|start|>assistant to=functions.f",
+            "<|start|>assistant to=functions.f<|channel|>commentary <|constrain|>js",
+        ] {
+            let alone = header.trim_start_matches("<|start|>assistant");
+            if alone.contains("<|channel|>") {
+                assert_eq!(parse_completion(alone), Completion::default(), "{alone}");
+            }
+            let message = parse_completion(&format!("{thought}{header}")).message();
+            assert_eq!(message.thinking.as_deref(), Some("t"), "{header}");
+            assert!(message.content.is_null(), "{header}");
+            assert!(message.tool_calls.is_empty(), "{header}");
+        }
     }
 
     #[test]

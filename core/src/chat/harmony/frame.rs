@@ -1,6 +1,6 @@
 //! One message in its frame, as both renderers write it.
 
-use super::{CHANNEL, MESSAGE, START};
+use super::{CHANNEL, FUNCTIONS, MESSAGE, START};
 use crate::chat::rendered::Rendered;
 
 /// What stands between `<|start|>` and `<|message|>`.
@@ -36,7 +36,7 @@ impl<'a> Head<'a> {
     /// Of a call of a function.
     pub fn call(name: &str) -> Self {
         Self {
-            recipient: Some(format!("functions.{name}")),
+            recipient: Some(format!("{FUNCTIONS}{name}")),
             content_type: Some("json"),
             ..Self::assistant("commentary")
         }
@@ -45,7 +45,7 @@ impl<'a> Head<'a> {
     /// Of what a function gave.
     pub fn result(name: &str) -> Self {
         Self {
-            author: format!("functions.{name}"),
+            author: format!("{FUNCTIONS}{name}"),
             recipient: Some("assistant".to_owned()),
             channel: Some("commentary"),
             content_type: None,

@@ -1,5 +1,4 @@
 //! OpenAI's harmony format, written and read: `<|start|>header<|message|>body<|end|>`.
-
 //!
 //! Two renderers write it, because two are in use and differ: [`native`] as the chat template of
 //! openai/gpt-oss does, [`openai`] as OpenAI's library openai-harmony.
@@ -31,5 +30,7 @@ pub const END: &str = "<|end|>";
 pub const RETURN: &str = "<|return|>";
 /// Ends a call of a tool and the generation.
 pub const CALL: &str = "<|call|>";
+/// What names of tools that are functions begin with.
+pub const FUNCTIONS: &str = "functions.";
 /// Opens an assistant's message; a prompt ends with it.
 pub const ASSISTANT: &str = "<|start|>assistant";

@@ -2,6 +2,7 @@
 //! another, how long each is and which record it came from, and the report beside them.
 
 use crate::chat::Encoded;
+use crate::checksums::hex;
 use crate::data::{Report, file::Record, prepare::Dataset};
 use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -134,5 +135,5 @@ fn hash<'a>(columns: impl Iterator<Item = &'a [u8]>) -> String {
         hash.update((column.len() as u64).to_le_bytes());
         hash.update(column);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize())
 }

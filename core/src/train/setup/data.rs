@@ -137,17 +137,13 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     {
         warning!("{line}");
     }
-    let mut reasoning = train.report.reasoning;
-    reasoning += val.report.reasoning;
-    let notes = [
-        reasoning.notes(),
-        train.report.unsaid(),
-        val.report.unsaid(),
-    ];
+    let mut of_rows = train.report.row_notes;
+    of_rows += val.report.row_notes;
+    let notes = [of_rows.notes(), train.report.unsaid(), val.report.unsaid()];
     for note in notes.concat() {
         info!("data: {note}");
     }
-    if let Some(line) = reasoning.warning() {
+    if let Some(line) = of_rows.warning() {
         warning!("{line}");
     }
     let stream = StreamOptions {

@@ -3,32 +3,33 @@
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
-/// Rows whose reasoning is not where it stands in the dataset, and rows that servers prompt otherwise.
+/// How many rows something was done to that is not to be seen in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Reasoning {
+pub struct RowNotes {
     /// Rows in which a `<think>` block was moved to the analysis channel.
     pub moved: usize,
     /// Rows in which the reasoning of earlier turns was left out.
     pub left_out: usize,
     /// Rows in which reasoning was left out as openai-harmony leaves it out.
-    #[serde(default)]
     pub dropped: usize,
     /// Rows with tools, written as the model's chat template writes them.
-    #[serde(default)]
     pub tools: usize,
+    /// Rows that the native renderer wrote in place of the model's chat template.
+    pub natively: usize,
 }
 
-impl AddAssign for Reasoning {
+impl AddAssign for RowNotes {
     fn add_assign(&mut self, other: Self) {
         self.moved += other.moved;
         self.left_out += other.left_out;
         self.dropped += other.dropped;
         self.tools += other.tools;
+        self.natively += other.natively;
     }
 }
 
-impl Reasoning {
-    /// A line for each thing that was done.
+impl RowNotes {
+    /// A line for each thing that was done to reasoning, or by another renderer.
     pub fn notes(self) -> Vec<String> {
         let said = |rows: usize, what: &str| {
             (rows > 0).then(|| format!("{rows} {}: {what}", if rows == 1 { "row" } else { "rows" }))
@@ -39,10 +40,14 @@ impl Reasoning {
                         (--keep_thinking true keeps it)";
         let dropped = "reasoning before the first final answer was left out, as openai-harmony does; it is \
                        not trained (--keep_thinking true keeps all reasoning)";
+        let natively = "the model's template has no place for text that looks like a control token, or for words \
+                        beside reasoning before a call, so the renderer native wrote them, which writes the \
+                        same as the template otherwise (--template_backend jinja refuses such rows)";
         let notes = [
             said(self.moved, moved),
             said(self.left_out, left_out),
             said(self.dropped, dropped),
+            said(self.natively, natively),
         ];
         notes.into_iter().flatten().collect()
     }
@@ -69,10 +74,10 @@ mod tests {
 
     #[test]
     fn tools_are_warned_of() {
-        assert_eq!(Reasoning::default().warning(), None);
-        let mut all = Reasoning {
+        assert_eq!(RowNotes::default().warning(), None);
+        let mut all = RowNotes {
             tools: 1,
-            ..Reasoning::default()
+            ..RowNotes::default()
         };
         assert!(
             all.warning()
