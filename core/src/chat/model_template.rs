@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 
 /// SHA-256 of chat_template.jinja of openai/gpt-oss-20b and -120b, revision of 2025-08-08, which the native renderer
 /// follows.
@@ -61,32 +60,21 @@ impl ModelTemplate {
     /// Whether the template has a place for all that a conversation holds.
     ///
     /// # Errors
-    /// What it would write as something else, and where that stands.
+    /// What it would leave out or write as something else, and where that stands.
     pub fn has_place(
         &self,
         conversation: &Conversation,
         options: &RenderOptions,
         control: &TokenSet,
     ) -> Result<()> {
-        for (name, value) in &options.variables(conversation).0 {
-            refuse_typed(value, control).with_context(|| format!("`{name}`"))?;
-        }
         let messages = options.messages(conversation);
-        for (i, message) in written(&messages, options) {
-            fits(message)
-                .and_then(|()| refuse_typed(&fields(message), control))
-                .with_context(|| format!("message {} ({})", i + 1, message.role))?;
-        }
-        let mut tools = conversation.tools.iter();
-        tools
-            .try_for_each(|tool| refuse_typed(tool, control))
-            .context("`tools`")
+        has_place(messages.iter().enumerate(), conversation, options, control)
     }
 
     /// The text of a conversation.
     ///
     /// # Errors
-    /// As [`Self::has_place`]; a conversation that the template refuses.
+    /// As [`Self::has_place`], but for answers of a prompt that were cut off; a conversation that the template refuses.
     pub fn render(
         &self,
         conversation: &Conversation,
@@ -98,12 +86,12 @@ impl ModelTemplate {
             "keep_thinking needs a built-in renderer (native or harmony): the model's template leaves \
              the reasoning of earlier turns out"
         );
-        self.has_place(conversation, options, control)?;
+        let messages = options.messages(conversation);
+        has_place(written(&messages, options), conversation, options, control)?;
         let mut variables = options.variables(conversation).0;
         for (name, token) in &self.tokens {
             variables.entry(name).or_insert_with(|| token.clone());
         }
-        let messages: Cow<[Message]> = options.messages(conversation);
         let messages = written(&messages, options).map(|(_, message)| fields(message));
         variables.insert("messages".to_owned(), messages.collect());
         let tools = match conversation.tools.as_slice() {
@@ -123,6 +111,26 @@ impl ModelTemplate {
             rendered => rendered,
         }
     }
+}
+
+fn has_place<'a>(
+    messages: impl Iterator<Item = (usize, &'a Message)>,
+    conversation: &Conversation,
+    options: &RenderOptions,
+    control: &TokenSet,
+) -> Result<()> {
+    for (name, value) in &options.variables(conversation).0 {
+        refuse_typed(value, control).with_context(|| format!("`{name}`"))?;
+    }
+    for (i, message) in messages {
+        fits(message)
+            .and_then(|()| refuse_typed(&fields(message), control))
+            .with_context(|| format!("message {} ({})", i + 1, message.role))?;
+    }
+    let mut tools = conversation.tools.iter();
+    tools
+        .try_for_each(|tool| refuse_typed(tool, control))
+        .context("`tools`")
 }
 
 /// The messages that a template is given, with their indices. In a prompt, an answer that was cut off inside its
