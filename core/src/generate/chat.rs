@@ -132,7 +132,7 @@ pub(super) fn chat(
         match answer {
             Ok(answer) => {
                 counts.add(&answer.counts);
-let (response, is_cut_off) = (response(&answer), answer.is_cut_off);
+                let (response, is_cut_off) = (response(&answer), answer.is_cut_off);
                 conversation.messages.push(answer.message);
                 if let Some(results) = &mut talk.results {
                     results.write(Map::from_iter([

@@ -4,8 +4,8 @@
 //! Only what Apus wrote is read. An args.json of ms-swift has the same keys with other meanings (its gpt-oss
 //! template never renders the `system` that stands there, its `template_backend` is another choice).
 
-use anyhow::{Context, Result};
 use crate::text_file;
+use anyhow::{Context, Result};
 use apus_sdk::errln;
 use serde_json::{Map, Value};
 use std::path::Path;
