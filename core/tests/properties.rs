@@ -378,46 +378,46 @@ fn all_scales_are_tried() {
 #[test]
 fn a_typed_control_token_is_text_or_refused() {
     let texts = |text: &str| {
-        let user = serde_json::json!({"role": "user", "content": text});
-        let say = |text: &str| serde_json::json!({"role": "assistant", "content": text});
+        let user = json!({"role": "user", "content": text});
+        let say = |text: &str| json!({"role": "assistant", "content": text});
         let call = |name: &str, arguments: Value| {
-            serde_json::json!({"role": "assistant",
+            json!({"role": "assistant",
                 "tool_calls": [{"name": name, "arguments": arguments}]})
         };
-        let result = |content: Value| serde_json::json!({"role": "tool", "content": content});
+        let result = |content: Value| json!({"role": "tool", "content": content});
         let tool = |name: &str, description: &str, parameters: Value| {
-            serde_json::json!({"type": "function", "function":
+            json!({"type": "function", "function":
                 {"name": name, "description": description, "parameters": parameters}})
         };
         let object = |key: &str, said: &str| {
-            serde_json::json!({"type": "object", "properties":
+            json!({"type": "object", "properties":
                 {key: {"type": "string", "description": said, "enum": [said], "default": said}}})
         };
-        let q = serde_json::json!({"role": "user", "content": "q"});
-        let f = || call("f", serde_json::json!({}));
+        let q = json!({"role": "user", "content": "q"});
+        let f = || call("f", json!({}));
         [
-            serde_json::json!({"messages": [user, say("a")]}),
-            serde_json::json!({"messages": [q, say(text)]}),
-            serde_json::json!({"messages": [q, say(text), q, say("a")]}),
-            serde_json::json!({"messages": [{"role": "system", "content": text}, q, say("a")]}),
-            serde_json::json!({"messages": [{"role": "developer", "content": text}, q, say("a")]}),
-            serde_json::json!({"messages": [q, {"role": "assistant", "content": "a", "thinking": text}]}),
-            serde_json::json!({"messages": [q, say(&format!("<think>{text}</think>a"))]}),
-            serde_json::json!({"messages": [q, call("f", serde_json::json!({"x": text})), result("r".into()), say("a")]}),
-            serde_json::json!({"messages": [q, call("f", serde_json::json!({text: [text]}))]}),
-            serde_json::json!({"messages": [q, f(), result(text.into()), say("a")]}),
-            serde_json::json!({"messages": [q, f(), result(serde_json::json!({text: [text]})), say("a")]}),
-            serde_json::json!({"messages": [q, say("a")], "tools": [tool(text, "d", object("x", "d"))]}),
-            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", text, object("x", "d"))]}),
-            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", "d", object("x", text))]}),
-            serde_json::json!({"messages": [q, say("a")], "tools": [tool("f", "d", object(text, "d"))]}),
-            serde_json::json!({"messages": [q, say("a")], "chat_template_kwargs": {"model_identity": text}}),
-            serde_json::json!({"query": text, "response": "a"}),
-            serde_json::json!({"query": "q", "response": text}),
-            serde_json::json!({"query": "q", "response": "a", "history": [[text, text]]}),
-            serde_json::json!({"instruction": text, "input": text, "output": text}),
-            serde_json::json!({"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}]}),
-            serde_json::json!({"text": text}),
+            json!({"messages": [user, say("a")]}),
+            json!({"messages": [q, say(text)]}),
+            json!({"messages": [q, say(text), q, say("a")]}),
+            json!({"messages": [{"role": "system", "content": text}, q, say("a")]}),
+            json!({"messages": [{"role": "developer", "content": text}, q, say("a")]}),
+            json!({"messages": [q, {"role": "assistant", "content": "a", "thinking": text}]}),
+            json!({"messages": [q, say(&format!("<think>{text}</think>a"))]}),
+            json!({"messages": [q, call("f", json!({"x": text})), result("r".into()), say("a")]}),
+            json!({"messages": [q, call("f", json!({text: [text]}))]}),
+            json!({"messages": [q, f(), result(text.into()), say("a")]}),
+            json!({"messages": [q, f(), result(json!({text: [text]})), say("a")]}),
+            json!({"messages": [q, say("a")], "tools": [tool(text, "d", object("x", "d"))]}),
+            json!({"messages": [q, say("a")], "tools": [tool("f", text, object("x", "d"))]}),
+            json!({"messages": [q, say("a")], "tools": [tool("f", "d", object("x", text))]}),
+            json!({"messages": [q, say("a")], "tools": [tool("f", "d", object(text, "d"))]}),
+            json!({"messages": [q, say("a")], "chat_template_kwargs": {"model_identity": text}}),
+            json!({"query": text, "response": "a"}),
+            json!({"query": "q", "response": text}),
+            json!({"query": "q", "response": "a", "history": [[text, text]]}),
+            json!({"instruction": text, "input": text, "output": text}),
+            json!({"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}]}),
+            json!({"text": text}),
         ]
     };
     for token in CONTROL.iter() {
