@@ -86,7 +86,7 @@ fn rows_draw_for_themselves_and_a_bad_one_leaves_the_others_alone() {
     assert!(greedy[4..9].iter().all(|line| line == &greedy[0]));
     let (path, _) = answers(
         "penalised.jsonl",
-        "--temperature 0 --repetition_penalty 100",
+        "--temperature 0 --repetition_penalty 0.5",
     );
     assert_ne!(lines(&path)[0]["response"], greedy[0]["response"]);
 
