@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{checkpoints, fails, folder, works};
+use common::training::{checkpoints, log};
+use common::{fails, folder, works};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -19,14 +20,6 @@ fn sft(dir: &Path, flags: &str) -> String {
 
 fn evaluated() -> String {
     format!("--val_dataset {TINY}/chat_train.jsonl --eval_strategy steps")
-}
-
-fn log(dir: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join("logging.jsonl")).unwrap();
-    let lines = text.lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
 }
 
 fn summary(dir: &Path) -> Value {
@@ -220,6 +213,9 @@ fn the_mean_loss_is_that_of_all_steps_of_this_process() {
     let steps =
         last["train_steps_per_second"].as_f64().unwrap() * last["train_runtime"].as_f64().unwrap();
     assert!((steps - 4.0).abs() < 1e-6, "{steps}");
+    let samples = last["train_samples_per_second"].as_f64().unwrap()
+        * last["train_runtime"].as_f64().unwrap();
+    assert!((samples - 4.0).abs() < 1e-6, "{samples}");
     // With nothing left to do, and said so.
     let again = folder("logs-again");
     let from = each.join("checkpoint-7");
@@ -257,4 +253,67 @@ fn the_auxiliary_loss_is_in_the_loss() {
     assert!(aux > 1.0 && eval_aux > 1.0);
     assert!((with.unwrap() - loss.unwrap() - 0.1 * aux).abs() < 1e-6);
     assert!((eval_with.unwrap() - eval.unwrap() - 0.1 * eval_aux).abs() < 1e-6);
+}
+
+/// A last step of an epoch that is not full counts the examples that it has: 8 in steps of 3, 3 and 2.
+#[test]
+fn samples_are_those_that_were_trained() {
+    let dir = folder("samples");
+    works(&sft(
+        &dir,
+        "--num_train_epochs 1 --gradient_accumulation_steps 3",
+    ));
+    let last = summary(&dir);
+    let number = |key: &str| last[key].as_f64().unwrap();
+    assert_eq!(number("global_step"), 3.0);
+    let samples = number("train_samples_per_second") * number("train_runtime");
+    assert!((samples - 8.0).abs() < 1e-6, "{samples}");
+}
+
+/// Below 1 an interval is a share of all steps, rounded up, as in transformers.
+#[test]
+fn intervals_may_be_shares_of_the_run() {
+    let dir = folder("shares");
+    let flags = format!(
+        "{} --max_steps 7 --save_steps 0.5 --eval_steps 0.25 --logging_steps 0.4 --logging_first_step false \
+         --load_best_model_at_end true",
+        evaluated()
+    );
+    works(&sft(&dir, &flags));
+    assert_eq!(checkpoints(&dir), [4, 7]);
+    let evaluated: Vec<u64> = evaluations(&dir)
+        .into_iter()
+        .map(|(step, _)| step)
+        .collect();
+    assert_eq!(evaluated, [2, 4, 6, 7]);
+    let lines = log(&dir)
+        .into_iter()
+        .filter(|line| line.get("loss").is_some());
+    let logged: Vec<String> = lines
+        .map(|line| line["global_step/max_steps"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(logged, ["3/7", "6/7", "7/7"]);
+    let args = fs::read_to_string(dir.join("args.json")).unwrap();
+    let args: Value = serde_json::from_str(&args).unwrap();
+    assert_eq!(
+        (&args["save_steps"], &args["warmup_steps"]),
+        (&0.5.into(), &Value::Null)
+    );
+
+    // What is a multiple as a share need not be one in steps.
+    let dir = folder("shares-apart");
+    let flags = format!(
+        "--val_dataset {TINY}/chat_train.jsonl --eval_strategy steps --max_steps 5 --save_steps 0.6 --eval_steps 0.3 \
+         --load_best_model_at_end true"
+    );
+    let said = works(&sft(&dir, &flags));
+    assert!(
+        said.contains("of 5 steps, checkpoints come every 3 and evaluations every 2"),
+        "{said}"
+    );
+    fails(
+        &sft(&dir, &flags.replace("0.3", "2")),
+        2,
+        &["save_steps (0.6) to be a multiple of eval_steps (2)"],
+    );
 }

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{apus, checkpoints, fails, folder, text, words, works};
+use common::training::checkpoints;
+use common::{apus, fails, folder, text, words, works};
 use serde_json::Value;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
@@ -342,4 +343,43 @@ fn the_plateau_schedule_follows_evaluations_and_resumes() {
         1,
         &["the schedule reduce_lr_on_plateau needs evaluations, and eval_strategy is no"],
     );
+}
+
+/// An error of a callback loses no step: what is saved is what the weights are, whichever event it was.
+#[test]
+fn a_callback_that_fails_leaves_the_state_that_its_weights_have() {
+    let whole = folder("fails-whole");
+    works(&sft(&whole, ""));
+    let weights =
+        |dir: &Path| fs::read(dir.join("checkpoint-8/adapter_model.safetensors")).unwrap();
+    for (event, step, saved) in [
+        ("on_step_begin", 2, 2),
+        ("on_pre_optimizer_step", 2, 2),
+        ("on_optimizer_step", 2, 3),
+        ("on_step_end", 3, 3),
+    ] {
+        let dir = folder(&format!("fails-{event}"));
+        let asks = format!(
+            "--callbacks asks --callbacks.event {event} --callbacks.step {step} --callbacks.fail true"
+        );
+        let said = fails(&sft(&dir, &asks), 1, &[event, "told to fail"]);
+        let checkpoint = dir.join(format!("checkpoint-{saved}"));
+        let line = format!(
+            "The state after step {saved} is saved in {0}: go on with --resume_from_checkpoint {0}",
+            checkpoint.display()
+        );
+        assert!(said.contains(&line), "{said}");
+        let rest = folder(&format!("fails-{event}-rest"));
+        let flags = format!("--resume_from_checkpoint {}", checkpoint.display());
+        works(&sft(&rest, &flags));
+        assert!(weights(&rest) == weights(&whole), "{event}");
+
+        let only = folder(&format!("fails-{event}-only"));
+        let said = fails(
+            &sft(&only, &format!("{asks} --save_only_model true")),
+            1,
+            &["told to fail"],
+        );
+        assert!(said.contains("--resume_only_model true"), "{said}");
+    }
 }

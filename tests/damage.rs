@@ -17,6 +17,27 @@ fn checkpoint(home: &Path, train_type: &str) -> (PathBuf, String) {
     (home.join("run/checkpoint-2"), flags)
 }
 
+/// Whoever may read one file of a checkpoint may read all of them, as the umask says.
+#[cfg(unix)]
+#[test]
+fn all_files_are_for_the_same_people() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    for train_type in ["lora", "full"] {
+        let (checkpoint, _) = checkpoint(&home.path().join(train_type), train_type);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        let usual = mode(&checkpoint.join("args.json"));
+        let files: Vec<PathBuf> = fs::read_dir(&checkpoint)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert!(files.len() > 5, "{files:?}");
+        for file in files {
+            assert_eq!(mode(&file), usual, "{}", file.display());
+        }
+    }
+}
+
 /// A file of a checkpoint, any byte of all its files as likely as another, but each file at least now and then.
 fn draw(random: &mut Random, checkpoint: &Path) -> (String, u64) {
     let mut files: Vec<(String, u64)> = fs::read_dir(checkpoint)

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::training::{TINY, copy, refuses, said, sft};
+use common::training::{TINY, checkpoints, copy, refuses, said, sft, trains};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -55,4 +55,78 @@ fn values_that_are_not_finite_end_the_run_without_a_checkpoint() {
         assert!(said.contains("optimizer "), "{name}: {said}");
         assert!(!run.join("checkpoint-1").exists(), "{name}");
     }
+}
+
+/// A gradient whose square overflows makes AdamW's second moment infinite, and its steps nothing, while every parameter
+/// stays a number: the next save sees it, names it, and leaves what is on the disk.
+#[test]
+fn an_optimizers_state_that_is_not_finite_is_not_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let flags = format!(
+        "--model {TINY}/model_mxfp4 --gradient_accumulation_steps 1 --save_steps 2 --max_grad_norm 0"
+    );
+    let good = home.path().join("good");
+    trains(&good, &format!("{flags} --max_steps 2"));
+    let from = good.join("checkpoint-2");
+    let run = home.path().join("run");
+    let huge = format!(
+        "{flags} --max_steps 6 --router_aux_loss_coef 1e30 --resume_from_checkpoint {} \
+         --resume_changes router_aux_loss_coef max_steps",
+        from.display()
+    );
+    let newest = format!(
+        "The newest checkpoint is {0}: go on with --resume_from_checkpoint {0}",
+        from.display()
+    );
+    refuses(
+        &run,
+        &huge,
+        &[
+            "checkpoint-4: cannot be saved",
+            "optimizer adamw keeps numbers in",
+            "that are not finite",
+            &newest,
+        ],
+    );
+    assert!(!run.join("checkpoint-4").exists());
+    trains(
+        &home.path().join("rest"),
+        &format!(
+            "{flags} --max_steps 4 --resume_changes max_steps --resume_from_checkpoint {}",
+            from.display()
+        ),
+    );
+    let run = home.path().join("first");
+    refuses(
+        &run,
+        &format!("{flags} --max_steps 2 --router_aux_loss_coef 1e30"),
+        &["that are not finite", "There is no checkpoint yet"],
+    );
+}
+
+/// A step of a built-in optimizer cannot be taken back: what it leaves is no checkpoint, and the last one is named.
+#[test]
+fn a_torn_step_is_not_saved() {
+    let home = tempfile::tempdir().unwrap();
+    // The rate is 0 in the first step, and in the second the decay takes all weights out of what f32 holds.
+    let flags = format!(
+        "--model {TINY}/model_mxfp4 --gradient_accumulation_steps 1 --lr_scheduler_type constant_with_warmup \
+         --warmup_steps 4 --weight_decay 1e50 --max_steps 9"
+    );
+    let step = ["step 2: optimizer adamw left values in", "not finite"];
+    let run = home.path().join("unsaved");
+    let said = refuses(&run, &format!("{flags} --save_strategy no"), &step);
+    let end = "The state after step 1 is not saved: the optimizer was in the middle of the next step. There is no \
+               checkpoint yet";
+    assert!(said.contains(end), "{said}");
+    assert_eq!(checkpoints(&run), [0; 0]);
+    let run = home.path().join("saved");
+    let said = refuses(&run, &format!("{flags} --save_steps 1"), &step);
+    let saved = run.join("checkpoint-1");
+    let end = format!(
+        "The state after step 1 is saved in {}: go on",
+        saved.display()
+    );
+    assert!(said.contains(&end), "{said}");
+    assert_eq!(checkpoints(&run), [1]);
 }

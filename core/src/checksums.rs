@@ -10,6 +10,7 @@ mod sampled;
 pub use sampled::sampled;
 
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -83,12 +84,8 @@ impl Checksums {
     /// A file that cannot be read, or is none that this version writes.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("{}: cannot be read", path.display()));
-            }
+        let Some(text) = small_file::bytes_if_there(&path, Limit::STORED)? else {
+            return Ok(None);
         };
         let damaged = || {
             format!(

@@ -9,7 +9,6 @@
 
 pub mod adapter;
 pub mod bench;
-mod bounded;
 pub mod cards;
 pub mod chat;
 pub mod checksums;
@@ -17,6 +16,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod export;
+mod folder;
 pub mod generate;
 pub mod host;
 pub mod hub;
@@ -32,7 +32,6 @@ pub mod registry;
 pub mod say;
 pub mod signals;
 pub mod synthetic;
-pub mod text_file;
 pub mod train;
 mod watched;
 pub mod weights;

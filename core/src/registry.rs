@@ -61,9 +61,7 @@ impl<T: ?Sized> Named<T> {
             component,
         }
     }
-}
 
-impl<T: ?Sized> Named<T> {
     /// What came out of `event`, with this component named in the error; a plugin's names itself.
     ///
     /// # Errors

@@ -290,7 +290,7 @@ impl Control {
 }
 
 /// Numbers that the run itself reports.
-const OWN: [&str; 25] = [
+const OWN: [&str; 26] = [
     "loss",
     "aux_loss",
     "grad_norm",
@@ -311,6 +311,7 @@ const OWN: [&str; 25] = [
     "eval_steps_per_second",
     "train_loss",
     "train_runtime",
+    "train_samples_per_second",
     "train_steps_per_second",
     "train_tokens",
     "last_model_checkpoint",

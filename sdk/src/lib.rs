@@ -63,6 +63,7 @@ mod optimizer;
 mod options;
 mod registry;
 mod schedule;
+pub mod small_file;
 mod tensor;
 pub mod testing;
 mod tracker;

@@ -65,14 +65,3 @@ pub fn fails(line: &str, status: i32, says: &[&str]) -> String {
     }
     said
 }
-
-/// Steps of the checkpoints in a run's folder, in order.
-pub fn checkpoints(dir: &Path) -> Vec<u64> {
-    let names = fs::read_dir(dir).unwrap().filter_map(|entry| {
-        let name = entry.unwrap().file_name();
-        name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()
-    });
-    let mut steps: Vec<u64> = names.collect();
-    steps.sort_unstable();
-    steps
-}

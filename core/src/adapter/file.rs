@@ -6,7 +6,7 @@ use super::peft_config::{self, PeftConfig, TargetModules};
 use crate::checksums;
 use crate::model::{Config, ExpertMatrix, Param, Targets};
 use crate::ops::reduce;
-use crate::weights::Shard;
+use crate::weights::{Shard, open_as_usual};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, tensor::TensorView};
@@ -49,6 +49,8 @@ pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let path = dir.join(TENSORS);
     safetensors::serialize_to_file(views, Some(metadata), &path)
+        .map_err(Into::into)
+        .and_then(|()| open_as_usual(&path))
         .with_context(|| format!("{}: cannot be written", path.display()))?;
     config.write(dir)
 }

@@ -1,20 +1,21 @@
 //! `adapter_config.json`, read and written as PEFT does.
 
+mod file;
+mod names;
+
 use super::fields;
-use super::inventory::{is_suffix, modules};
 use super::targets::Wanted;
-use crate::bounded;
 use crate::model::{Config, Init, LoraSettings, MAX_RANK, Targets};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use apus_sdk::small_file::{self, Limit};
+use file::File;
+use names::{condensed, saved_names};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Name of the file.
 pub const FILE: &str = "adapter_config.json";
-
-/// From this many names on PEFT writes the shortest unambiguous ends of them.
-const CONDENSE_FROM: usize = 20;
 
 /// Which modules carry an update.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +186,8 @@ impl PeftConfig {
     /// It is missing, malformed, or of an adapter that is not plain LoRA, rsLoRA or DoRA on an unchanged base model.
     pub fn read(dir: &Path) -> Result<(Self, Vec<String>)> {
         let path = dir.join(FILE);
-        let text = bounded::read(&path).context("is this the folder of an adapter?")?;
+        let text =
+            small_file::text(&path, Limit::STORED).context("is this the folder of an adapter?")?;
         let json: Value = serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display()))?;
         Self::parse(&json).with_context(|| path.display().to_string())
@@ -258,132 +260,6 @@ fn targets_json(targets: Option<&TargetModules>) -> Value {
         Some(TargetModules::Regex(pattern)) => json!(pattern),
         None => Value::Null,
     }
-}
-
-/// The fields of a file by their types; a field that is missing or null has its default.
-struct File<'a>(&'a Map<String, Value>);
-
-impl File<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_f64()
-                .filter(|number| number.is_finite())
-                .with_context(|| format!("{key} is {value}, expected a number")),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<bool> {
-        match self.get(key) {
-            None => Ok(false),
-            Some(value) => value
-                .as_bool()
-                .with_context(|| format!("{key} is {value}, expected true or false")),
-        }
-    }
-
-    fn names(&self, key: &str) -> Result<Option<Vec<String>>> {
-        let wrong = |found: &Value| format!("{key} holds {found}, expected names");
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(one)) => Ok(Some(vec![one.clone()])),
-            Some(Value::Array(list)) => {
-                let name = |v: &Value| v.as_str().map(str::to_owned).with_context(|| wrong(v));
-                Ok(Some(list.iter().map(name).collect::<Result<_>>()?))
-            }
-            Some(other) => bail!(wrong(other)),
-        }
-    }
-
-    /// `layers_to_transform`, a number or a list of them; an empty list stands for all layers.
-    fn layers(&self) -> Result<Option<Vec<usize>>> {
-        let patterns = self.names("layers_pattern")?.unwrap_or_default();
-        let others: Vec<&String> = patterns
-            .iter()
-            .filter(|pattern| !["", "layers"].contains(&pattern.as_str()))
-            .collect();
-        ensure!(
-            others.is_empty(),
-            "layers_pattern is {others:?}; the list of layers of gpt-oss is called layers"
-        );
-        let Some(value) = self.get("layers_to_transform") else {
-            return Ok(None);
-        };
-        let numbers = match value {
-            Value::Array(list) => list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>(),
-            one => one.as_u64().map(|one| vec![one]),
-        };
-        let numbers = numbers.with_context(|| {
-            format!("layers_to_transform is {value}, expected the numbers of layers")
-        })?;
-        let numbers: Vec<usize> = numbers.into_iter().map(|n| n as usize).collect();
-        Ok((!numbers.is_empty()).then_some(numbers))
-    }
-}
-
-/// PEFT knows no `all-norm`: such entries are written as the modules they stand for.
-fn saved_names(config: &Config, wanted: &[String], targets: &Targets) -> Vec<String> {
-    let special = wanted.iter().any(|w| w.starts_with("all-"));
-    match special {
-        true => match condensed(
-            config,
-            TargetModules::Names(targets.modules_to_save.clone()),
-        ) {
-            TargetModules::Names(names) => names,
-            TargetModules::Regex(_) => Vec::new(),
-        },
-        false => wanted.to_vec(),
-    }
-}
-
-/// PEFT's `_find_minimal_target_modules`: many names become the shortest ends that match no other module.
-fn condensed(config: &Config, targets: TargetModules) -> TargetModules {
-    let TargetModules::Names(names) = &targets else {
-        return targets;
-    };
-    if names.len() < CONDENSE_FROM {
-        return targets;
-    }
-    let is_target = |path: &str| names.iter().any(|name| is_suffix(path, name));
-    let others: BTreeSet<String> = modules(config)
-        .iter()
-        .filter(|m| !is_target(&m.path))
-        .flat_map(|m| suffixes(&m.path))
-        .collect();
-    let by_suffixes: BTreeMap<Vec<String>, &String> =
-        names.iter().map(|name| (suffixes(name), name)).collect();
-    let mut required: BTreeSet<String> = BTreeSet::new();
-    for (suffixes, name) in by_suffixes {
-        let covered = |required: &BTreeSet<String>| {
-            required
-                .iter()
-                .any(|end| name.ends_with(&format!(".{end}")))
-        };
-        for suffix in suffixes {
-            if !required.contains(&suffix) && !others.contains(&suffix) && !covered(&required) {
-                required.insert(suffix);
-                break;
-            }
-        }
-    }
-    if required.is_empty() || required.len() >= names.len() {
-        return targets;
-    }
-    TargetModules::Names(required.into_iter().collect())
-}
-
-/// Ends of a dotted name, the shortest first.
-fn suffixes(name: &str) -> Vec<String> {
-    let parts: Vec<&str> = name.split('.').collect();
-    (0..parts.len())
-        .rev()
-        .map(|i| parts[i..].join("."))
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::{
     model_template::ModelTemplate,
     rendered::Rendered,
 };
-use crate::text_file;
 use anyhow::{Context, Result, bail};
+use apus_sdk::small_file::{self, Limit};
 use apus_sdk::{Conversation, Message};
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
@@ -166,13 +166,13 @@ impl ChatTemplate {
             Renderer::Auto | Renderer::Jinja => {}
         }
         let config_path = dir.join("tokenizer_config.json");
-        let config = match text_file::read_if_there(&config_path)? {
+        let config = match small_file::text_if_there(&config_path, Limit::STORED)? {
             Some(text) => serde_json::from_str(&text)
                 .with_context(|| format!("malformed JSON in {}", config_path.display()))?,
             None => Value::Null,
         };
         let path = dir.join("chat_template.jinja");
-        let (from, source) = match text_file::read_if_there(&path)? {
+        let (from, source) = match small_file::text_if_there(&path, Limit::STORED)? {
             Some(source) => (path, Some(source)),
             None => {
                 let source = jinja::source(&config);

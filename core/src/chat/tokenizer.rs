@@ -9,11 +9,14 @@ use super::{
     words::Words,
 };
 use crate::model::config::MOST_TOKENS;
-use crate::text_file;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 use tokenizers::DecoderWrapper;
+
+/// The largest tokenizers take a tenth of it.
+const LIMIT: Limit = Limit::of(512 << 20);
 
 /// A byte-level tokenizer.
 pub struct Tokenizer {
@@ -51,7 +54,7 @@ impl Tokenizer {
     /// A file that is missing (tokenizer.json) or malformed; a tokenizer that is not byte-level.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
-        let json = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let json = small_file::bytes(&path, LIMIT)?;
         let config = optional(&dir.join("tokenizer_config.json"))?;
         let generation = optional(&dir.join("generation_config.json"))?;
         Self::new(&json, config.as_ref(), generation.as_ref())
@@ -247,7 +250,7 @@ impl Tokenizer {
 
 fn optional(path: &Path) -> Result<Option<Value>> {
     let malformed = || format!("malformed JSON in {}", path.display());
-    let text = text_file::read_if_there(path)?;
+    let text = small_file::text_if_there(path, Limit::STORED)?;
     text.map(|text| serde_json::from_str(&text).with_context(malformed))
         .transpose()
 }
@@ -334,6 +337,7 @@ fn alphabet() -> Vec<Option<u8>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
     use std::path::PathBuf;
 
     fn dir() -> PathBuf {

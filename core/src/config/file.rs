@@ -1,7 +1,7 @@
 //! A configuration file: TOML, each key with its line.
 
-use crate::text_file;
 use anyhow::{Context, Result, anyhow, bail};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -21,7 +21,7 @@ pub(super) struct Entry {
 /// # Errors
 /// A file that cannot be read or is no TOML.
 pub(super) fn read(path: &Path) -> Result<Vec<Entry>> {
-    let text = text_file::read(path)?;
+    let text = small_file::text(path, Limit::WRITTEN)?;
     let line = |at: usize| 1 + text.get(..at).unwrap_or(&text).matches('\n').count();
     let table = DeTable::parse(&text).map_err(|error| malformed(path, &text, &error))?;
     table

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bounds;
+mod check;
 mod cli;
 mod component;
 mod data;
@@ -36,6 +37,7 @@ pub use theirs::{Answer, Theirs, theirs};
 pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
 
 use anyhow::{Context, Result, ensure};
+use apus_sdk::small_file::{self, Limit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -75,7 +77,7 @@ fn absolute(path: &mut String) -> Result<()> {
 fn instructions(system: &mut Option<String>) -> Result<()> {
     if let Some(text) = system {
         *text = match text.ends_with(".txt") {
-            true => std::fs::read_to_string(text.as_str()).with_context(|| {
+            true => small_file::text(Path::new(text.as_str()), Limit::WRITTEN).with_context(|| {
                 format!(
                     "system is {text}, which ends as a text file's name does, but cannot be read"
                 )

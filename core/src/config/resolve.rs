@@ -188,6 +188,7 @@ pub(super) fn typed<T: DeserializeOwned>(
 mod tests {
     use super::super::{ExportConfig, InferConfig, SftConfig};
     use super::*;
+    use crate::train::StepsOrShare;
     use apus_sdk::Kind;
     use std::collections::BTreeSet;
 
@@ -266,7 +267,7 @@ mod tests {
     fn both_spellings_dashes_and_equals() {
         let found = sft("--tuner-type=full --eval-steps 7 --max_steps -1 --use_dora");
         assert_eq!(found.config.train_type, "full");
-        assert_eq!(found.config.eval_steps, Some(7));
+        assert_eq!(found.config.eval_steps, Some(StepsOrShare::Steps(7)));
         assert!(found.config.use_dora);
     }
 
@@ -386,22 +387,66 @@ mod tests {
 
     #[test]
     fn warm_up_is_steps_or_a_share() {
-        use crate::train::Warmup;
         let warmup = |line: &str| sft(line).config.warmup();
-        assert_eq!(warmup(""), Warmup::Share(0.0));
-        assert_eq!(warmup("--warmup_steps 20"), Warmup::Steps(20));
-        assert_eq!(warmup("--warmup_steps 1"), Warmup::Steps(1));
-        assert_eq!(warmup("--warmup_steps 0.05"), Warmup::Share(0.05));
+        assert_eq!(warmup(""), StepsOrShare::Share(0.0));
+        assert_eq!(warmup("--warmup_steps 20"), StepsOrShare::Steps(20));
+        assert_eq!(warmup("--warmup_steps 1"), StepsOrShare::Steps(1));
+        assert_eq!(warmup("--warmup_steps 0.05"), StepsOrShare::Share(0.05));
         assert_eq!(
             warmup("--warmup_steps 0 --warmup_ratio 0.1"),
-            Warmup::Share(0.1)
+            StepsOrShare::Share(0.1)
         );
-        let found = sft("--model m --dataset d --warmup_steps 1.5");
-        let said = found.config.check(&|_| false).unwrap_err().to_string();
-        assert!(
-            said.contains("warmup_steps is 1.5, expected a whole number"),
-            "{said}"
+    }
+
+    #[test]
+    fn intervals_are_steps_or_shares() {
+        let found = sft("--save_steps 0.5 --logging_steps 10 --eval_steps 0.25").config;
+        assert_eq!(
+            (found.save_steps, found.logging_steps, found.eval_steps()),
+            (
+                StepsOrShare::Share(0.5),
+                StepsOrShare::Steps(10),
+                StepsOrShare::Share(0.25)
+            )
         );
+        assert_eq!(
+            sft("--save_steps 0.5").config.eval_steps(),
+            StepsOrShare::Share(0.5)
+        );
+        for flag in ["save_steps", "logging_steps", "eval_steps", "warmup_steps"] {
+            let said = error(&format!("--{flag} 1.5"));
+            assert!(
+                said.contains(&format!("--{flag}: expected a whole number of steps")),
+                "{said}"
+            );
+        }
+        // As transformers asks for it.
+        let check = |line: &str| {
+            let line = format!(
+                "--model m --dataset d --val_dataset v --load_best_model_at_end true {line}"
+            );
+            sft(&line)
+                .config
+                .check(&|_| false)
+                .map_err(|error| error.to_string())
+        };
+        for good in [
+            "--save_steps 0.3 --eval_steps 0.1",
+            "--save_steps 0.5",
+            "--save_steps 6 --eval_steps 3",
+        ] {
+            check(good).unwrap();
+        }
+        for bad in [
+            "--save_steps 0.25 --eval_steps 0.1",
+            "--save_steps 0.5 --eval_steps 1",
+            "--save_steps 100 --eval_steps 0.1",
+        ] {
+            assert!(
+                check(bad).unwrap_err().contains("to be a multiple of"),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use super::{Record, Report};
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
     ops::Range,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -43,7 +45,7 @@ impl Columns {
         let (map, place) = match value {
             Value::Null => return Ok(Self::default()),
             Value::String(path) => {
-                let text = crate::text_file::read(std::path::Path::new(path))
+                let text = small_file::text(Path::new(path), Limit::WRITTEN)
                     .with_context(|| format!("columns: {path} cannot be read; expected JSON such as {{\"text1\": \"query\"}}, or the path of such a file"))?;
                 read = serde_json::from_str(&text)
                     .with_context(|| format!("columns: {path} is not JSON"))?;

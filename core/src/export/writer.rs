@@ -1,6 +1,7 @@
 //! Writes a Hugging Face model directory tensor by tensor: whole or absent, whatever its size.
 
 use super::finite::bad_elements;
+use crate::folder;
 use anyhow::{Context, Result, bail, ensure};
 use half::bf16;
 use rayon::prelude::*;
@@ -115,7 +116,7 @@ pub fn write_model(
             )?;
         }
         File::open(&temporary)?.sync_all()?;
-        swap(&temporary, dir, &parent.join(format!(".{name}.old")))?;
+        folder::replace(dir, &temporary, &parent.join(format!(".{name}.old")))?;
         Ok(File::open(parent)?.sync_all()?)
     };
     attempt()
@@ -126,22 +127,6 @@ pub fn write_model(
                 dir.display()
             )
         })
-}
-
-/// Puts the new folder in the place of the old one, if there is one.
-fn swap(new: &Path, dir: &Path, old: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(fs::rename(new, dir)?);
-    }
-    if old.exists() {
-        fs::remove_dir_all(old)?;
-    }
-    fs::rename(dir, old)?;
-    if let Err(error) = fs::rename(new, dir) {
-        fs::rename(old, dir)?;
-        return Err(error.into());
-    }
-    Ok(fs::remove_dir_all(old)?)
 }
 
 /// Refuses to replace a folder that holds anything but a model.

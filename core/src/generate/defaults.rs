@@ -7,8 +7,8 @@
 
 use super::Sampling;
 use crate::config::InferConfig;
-use crate::text_file;
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use apus_sdk::within;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -51,7 +51,7 @@ const CHANGING: [(&str, &[f64]); 23] = [
 pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling, Option<String>)> {
     let path = model.map(|dir| dir.join("generation_config.json"));
     let text = match &path {
-        Some(path) => text_file::read_if_there(path)?,
+        Some(path) => small_file::text_if_there(path, Limit::STORED)?,
         None => None,
     };
     let in_file = || {

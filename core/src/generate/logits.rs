@@ -3,6 +3,7 @@
 
 use crate::model::{ForwardOptions, GptOss};
 use crate::ops::SeqLayout;
+use crate::weights;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use std::collections::HashMap;
@@ -48,8 +49,7 @@ pub fn dump(model: &GptOss, ids: &[u32], path: &Path) -> Result<()> {
         ("logits".to_owned(), logits),
         ("input_ids".to_owned(), tokens),
     ]);
-    candle_core::safetensors::save(&all, path)
-        .with_context(|| format!("{}: cannot be written", path.display()))
+    weights::save(&all, path)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! Only what Apus wrote is read. An args.json of ms-swift has the same keys with other meanings (its gpt-oss
 //! template never renders the `system` that stands there, its `template_backend` is another choice).
 
-use crate::text_file;
 use anyhow::{Context, Result};
 use apus_sdk::errln;
+use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -51,7 +51,7 @@ impl RunArgs {
 
 /// An object in a file; an empty one if there is no file.
 pub(super) fn json_object(path: &Path) -> Result<Map<String, Value>> {
-    match text_file::read_if_there(path)? {
+    match small_file::text_if_there(path, Limit::STORED)? {
         Some(text) => serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display())),
         None => Ok(Map::new()),

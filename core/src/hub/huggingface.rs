@@ -6,6 +6,7 @@ use super::http::{Http, HttpError, escaped, escaped_path};
 use super::repository::{Kind, Listing, Remote, Repository, odd, safe, safe_word};
 use super::settings::Place;
 use anyhow::{Context, Result};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ impl Repository for HuggingFace<'_> {
 
     fn cached(&self) -> Option<PathBuf> {
         let home = self.home();
-        let commit = fs::read_to_string(home.join("refs").join(self.revision));
+        let commit = small_file::text(&home.join("refs").join(self.revision), Limit::STORED);
         let commit = commit.unwrap_or_else(|_| self.revision.to_owned());
         let folder = home.join("snapshots").join(commit.trim());
         folder.is_dir().then_some(folder)

@@ -13,6 +13,7 @@ use super::repository::{Kind, Listing, Remote, Repository, walk};
 use super::settings::Settings;
 use crate::say::info;
 use anyhow::{Context, Result, bail};
+use apus_sdk::small_file::{self, Limit};
 use std::path::PathBuf;
 
 /// The files of a repository, there or here.
@@ -31,8 +32,7 @@ impl Obtained<'_> {
     pub(super) fn readme(&self) -> Result<Readme> {
         match (self.readme)()? {
             Some(path) => {
-                let text = std::fs::read(&path)
-                    .with_context(|| format!("{}: cannot be read", path.display()))?;
+                let text = small_file::bytes(&path, Limit::STORED)?;
                 Readme::parse(&String::from_utf8_lossy(&text))
             }
             None => Ok(Readme::default()),

@@ -2,6 +2,7 @@
 //! huggingface_hub and modelscope, so that what is set for Python holds here too.
 
 use super::id::Site;
+use apus_sdk::small_file::{self, Limit};
 use percent_encoding::percent_decode_str;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Settings {
         let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
         let hf_home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-        let saved = || std::fs::read_to_string(token_file).ok();
+        let saved = || small_file::text(&token_file, Limit::WRITTEN).ok();
         let (hugging_face, hf_login) = address(get("HF_ENDPOINT"), "https://huggingface.co");
         let (model_scope, ms_login) =
             address(get("MODELSCOPE_DOMAIN"), "https://www.modelscope.cn");

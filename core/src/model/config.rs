@@ -2,8 +2,8 @@
 
 mod fields;
 
-use crate::bounded;
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use fields::Fields;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -84,7 +84,7 @@ impl Config {
     /// It is missing, malformed, not of a gpt-oss model, lacks a field, or has a value that no such model has; the error
     /// names it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = bounded::read(path)?;
+        let text = small_file::text(path, Limit::STORED)?;
         let value: Value = serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed JSON", path.display()))?;
         Self::parse(value).with_context(|| path.display().to_string())

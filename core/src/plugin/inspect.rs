@@ -5,11 +5,15 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use apus_sdk::abi::{ROOT_SYMBOL, SDK_VERSION, SECTION};
+use apus_sdk::small_file::{self, Limit};
 use object::elf::{ET_DYN, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Architecture, Endianness, FileKind, Object, ObjectSection, ObjectSymbol};
 use std::fmt::Display;
 use std::path::Path;
+
+/// No library is larger.
+const LIMIT: Limit = Limit::of(4 << 30);
 
 /// The bytes of a library.
 ///
@@ -26,13 +30,12 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
             false => bail!("plugin {name}: this is a folder, expected a library"),
         }
     }
-    std::fs::read(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => anyhow!(
-            "plugin {name}: there is no such file; a library is built by `cargo build --release` as \
-             target/release/lib<name>.so"
-        ),
-        _ => anyhow!("plugin {name}: cannot be read: {error}"),
-    })
+    ensure!(
+        file.exists(),
+        "plugin {name}: there is no such file; a library is built by `cargo build --release` as \
+         target/release/lib<name>.so"
+    );
+    small_file::bytes(file, LIMIT).map_err(|error| anyhow!("plugin {error}"))
 }
 
 /// Checks the bytes of a library.

@@ -2,6 +2,7 @@
 //! that are loaded now.
 
 use super::{Plugin, loaded};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -31,7 +32,7 @@ fn record(plugin: &Plugin) -> Value {
 /// One line for each plugin that the args.json in a checkpoint's folder names and that is not loaded
 /// now, or is another build.
 pub fn compare(checkpoint: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(checkpoint.join("args.json")).unwrap_or_default();
+    let text = small_file::text(&checkpoint.join("args.json"), Limit::STORED).unwrap_or_default();
     let args: Value = serde_json::from_str(&text).unwrap_or_default();
     let Some(saved) = args.get("plugins").and_then(Value::as_array) else {
         return Vec::new();

@@ -10,6 +10,7 @@ mod rotation;
 pub use rotation::Rotation;
 
 use crate::checksums::{self, Checksums};
+use crate::folder;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -60,9 +61,8 @@ impl Checkpoint {
             fs::create_dir_all(&new)?;
             fill(&new)?;
             Checksums::of(&new)?.write(&new)?;
-            open_alike(&new)?;
             sync(&new)?;
-            replace(&target, &new)?;
+            folder::replace(&target, &new, &hidden(&target, OLD)?)?;
             File::open(run)?.sync_all()?;
             Ok(())
         };
@@ -172,42 +172,12 @@ fn hidden(path: &Path, what: &str) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.{what}", name.to_string_lossy())))
 }
 
-/// Puts `new` in the place of `target`.
-fn replace(target: &Path, new: &Path) -> Result<()> {
-    if !target.exists() {
-        return Ok(fs::rename(new, target)?);
-    }
-    let old = hidden(target, OLD)?;
-    if old.exists() {
-        fs::remove_dir_all(&old)?;
-    }
-    fs::rename(target, &old)?;
-    if let Err(error) = fs::rename(new, target) {
-        fs::rename(&old, target)?;
-        return Err(error.into());
-    }
-    Ok(fs::remove_dir_all(&old)?)
-}
-
 /// Puts a folder and its files on the disk.
 fn sync(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         File::open(entry?.path())?.sync_all()?;
     }
     File::open(dir)?.sync_all()?;
-    Ok(())
-}
-
-/// Whoever may read one file of a checkpoint may read all of them: the crate safetensors makes its files for their
-/// owner alone, whatever the umask says.
-fn open_alike(dir: &Path) -> Result<()> {
-    let usual = fs::metadata(dir.join(checksums::FILE))?.permissions();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_file() {
-            fs::set_permissions(path, usual.clone())?;
-        }
-    }
     Ok(())
 }
 
@@ -318,24 +288,5 @@ mod tests {
         );
         let none = Checkpoint::check(&run.path().join("checkpoint-3"), &files);
         assert!(none.unwrap_err().to_string().contains("no such checkpoint"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn all_files_are_for_the_same_people() {
-        use std::os::unix::fs::PermissionsExt;
-        let run = tempfile::tempdir().unwrap();
-        let path = Checkpoint::write(run.path(), 1, |dir| {
-            fs::write(dir.join("a"), "a")?;
-            fs::write(dir.join("b"), "b")?;
-            Ok(fs::set_permissions(
-                dir.join("b"),
-                fs::Permissions::from_mode(0o600),
-            )?)
-        })
-        .unwrap();
-        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode();
-        assert_eq!(mode("a"), mode("b"));
-        assert_eq!(mode("a"), mode(checksums::FILE));
     }
 }

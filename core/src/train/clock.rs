@@ -25,6 +25,8 @@ pub struct Clock {
     training: Duration,
     training_total: Duration,
     losses: f64,
+    /// Examples that went through the model in training.
+    pub samples: u64,
 }
 
 impl Clock {
@@ -39,6 +41,7 @@ impl Clock {
             training: Duration::ZERO,
             training_total: Duration::ZERO,
             losses: 0.0,
+            samples: 0,
         }
     }
 
@@ -59,8 +62,9 @@ impl Clock {
         self.elapsed().as_secs_f64() / self.made(step).max(1) as f64
     }
 
-    /// Counts a training step that took `time` for `tokens`, and gave `loss`.
-    pub fn count(&mut self, time: Duration, tokens: usize, loss: f64) {
+    /// Counts a training step that took `time` for `tokens` of `samples`, and gave `loss`.
+    pub fn count(&mut self, time: Duration, samples: usize, tokens: usize, loss: f64) {
+        self.samples += samples as u64;
         self.training += time;
         self.tokens += tokens as u64;
         self.losses += loss;

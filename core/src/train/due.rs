@@ -1,6 +1,7 @@
 //! What is done after a step, each at most once for its weights.
 
 use super::settings::{Every, Settings};
+use super::steps::Steps;
 use std::ops::BitOrAssign;
 
 /// Log, evaluate, save.
@@ -15,13 +16,13 @@ pub struct Due {
 }
 
 impl Due {
-    /// What the intervals of the settings ask for after `step` steps.
-    pub fn by_interval(settings: &Settings, step: u64, ends_epoch: bool) -> Self {
+    /// What the intervals of the settings ask for after the first `step` of these steps.
+    pub fn by_interval(settings: &Settings, step: u64, steps: &Steps) -> Self {
         Self {
-            log: step.is_multiple_of(settings.logging_steps.max(1))
+            log: Every::Steps(settings.logging_steps).due(step, steps)
                 || (step == 1 && settings.logging_first_step),
-            evaluate: settings.evaluate.due(step, ends_epoch),
-            save: settings.save.due(step, ends_epoch),
+            evaluate: settings.evaluate.due(step, steps),
+            save: settings.save.due(step, steps),
         }
     }
 

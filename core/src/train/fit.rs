@@ -2,7 +2,8 @@
 
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
-use super::steps::{Steps, Wanted, Warmup};
+use super::steps::{Steps, Wanted};
+use super::steps_or_share::StepsOrShare;
 use crate::adapter::Blueprint;
 use crate::config::SftConfig;
 use crate::model::{Config, GptOss, Matrix, Weight};
@@ -168,7 +169,7 @@ fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
             .ok()
             .filter(|&steps| steps > 0),
         drop_last: config.dataloader_drop_last,
-        warmup: Warmup::Steps(0),
+        warmup: StepsOrShare::Steps(0),
     })?;
     let ordering = Ordering {
         data_seed: config.data_seed,

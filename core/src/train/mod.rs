@@ -30,6 +30,7 @@ mod settings;
 pub mod setup;
 mod state;
 mod steps;
+mod steps_or_share;
 mod terms;
 mod trainer;
 
@@ -47,5 +48,6 @@ pub use plan::{MemoryPlan, Shape, gib};
 pub use recipe::run;
 pub use screen::Screen;
 pub use settings::{Every, Settings};
-pub use steps::{Steps, Wanted, Warmup};
+pub use steps::{Steps, Wanted};
+pub use steps_or_share::StepsOrShare;
 pub use trainer::{Components, Look, ModelFiles, Outcome, Trainer};

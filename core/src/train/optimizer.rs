@@ -25,11 +25,14 @@ const STATE_TYPES: [DType; 5] = [DType::F32, DType::BF16, DType::I64, DType::U32
 /// Runs an optimizer over the model's trainable parameters.
 ///
 /// After each step all values are finite, or the step is an error. A plugin's step is all or nothing: values and state
-/// are copied before it, and put back if it fails or leaves a value that is not finite.
+/// are copied before it, and put back if it fails or leaves a value that is not finite. A built-in one's is not copied, so
+/// that after an error the host [is torn](Self::is_torn) and no checkpoint is made of it.
 pub struct OptimizerHost {
     optimizer: Named<dyn Optimizer>,
     slots: Vec<Slot>,
     step: u64,
+    /// Whether a step that cannot be taken back has failed.
+    torn: bool,
 }
 
 impl OptimizerHost {
@@ -56,6 +59,7 @@ impl OptimizerHost {
             optimizer,
             slots,
             step: 0,
+            torn: false,
         }
     }
 
@@ -90,8 +94,11 @@ impl OptimizerHost {
     pub fn step(&mut self, lr: f64) -> Result<()> {
         let _span = profile::whole(Group::Optimizer);
         if !self.optimizer.foreign {
+            self.torn = true;
             self.update(lr)?;
-            return self.check_values("lower learning_rate, or look at the optimizer's options");
+            self.check_values("lower learning_rate, or look at the optimizer's options")?;
+            self.torn = false;
+            return Ok(());
         }
         for slot in &mut self.slots {
             slot.back_up()?;
@@ -145,6 +152,11 @@ impl OptimizerHost {
         let info = StepInfo { step: self.step };
         let stepped = self.optimizer.component.step(&mut params, &info);
         self.optimizer.said("step", stepped)
+    }
+
+    /// Whether a step has failed that could not be taken back: some of the parameters may have made it, others not.
+    pub fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// Forgets all gradients.

@@ -9,7 +9,7 @@ use super::fit::fit;
 use super::out_of_memory;
 use super::resume::Resume;
 use super::run_folder::RunFolder;
-use super::trainer::{ModelFiles, Outcome, Trainer};
+use super::trainer::{ModelFiles, Outcome, Trainer, how_to_go_on};
 use super::{screen, setup};
 use crate::adapter::{self, Adapter, PeftConfig, Table};
 use crate::chat::Encoder;
@@ -20,6 +20,7 @@ use crate::model::GptOss;
 use crate::plugin;
 use crate::say::{info, warning};
 use crate::signals;
+use crate::weights;
 use anyhow::{Context, Result, bail};
 use apus_sdk::{Decoder, outln};
 use candle_core::Device;
@@ -238,7 +239,7 @@ impl ModelFiles for Files<'_> {
             .iter()
             .map(|p| (p.name().to_owned(), p.value()))
             .collect();
-        candle_core::safetensors::save(&tensors, dir.join(self.weights_file()))?;
+        weights::save(&tensors, &dir.join(self.weights_file()))?;
         let mut config = self.config.clone();
         config.shift_remove("quantization_config");
         config.insert("torch_dtype".to_owned(), json!("float32"));
@@ -321,6 +322,6 @@ fn summary(config: &SftConfig, outcome: &Outcome, run_dir: &Path) {
         }
     }
     if let (true, Some(last)) = (outcome.interrupted, &outcome.last_checkpoint) {
-        outln!("go on:  add --resume_from_checkpoint {}", last.display());
+        outln!("go on:  add {}", how_to_go_on(last, config.save_only_model));
     }
 }

@@ -15,8 +15,8 @@ use crate::config::{FLAGS, SftConfig};
 use crate::model::GptOss;
 use crate::say::{info, warning};
 use anyhow::{Context, Result, anyhow, ensure};
+use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint to go on from.
@@ -83,7 +83,7 @@ impl Resume {
                 Some(state)
             }
         };
-        let args = fs::read_to_string(dir.join("args.json")).unwrap_or_default();
+        let args = small_file::text(&dir.join("args.json"), Limit::STORED).unwrap_or_default();
         Ok(Self {
             dir: dir.to_owned(),
             state,

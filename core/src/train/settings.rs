@@ -3,19 +3,21 @@
 use super::examples::digest;
 use super::order::Ordering;
 use super::resume::Resume;
-use super::steps::Warmup;
+use super::steps::Steps;
+use super::steps_or_share::StepsOrShare;
 use super::terms::Terms;
+use crate::say::warning;
 use apus_sdk::TokenRow;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// When something happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Every {
     /// Never by itself.
     Never,
     /// After this many steps, again and again.
-    Steps(u64),
+    Steps(StepsOrShare),
     /// At the end of each epoch.
     Epoch,
     /// After each evaluation that is the best so far; for checkpoints.
@@ -23,12 +25,12 @@ pub enum Every {
 }
 
 impl Every {
-    /// Whether it happens after `step` steps.
-    pub fn due(self, step: u64, ends_epoch: bool) -> bool {
+    /// Whether it happens after the first `step` of these steps.
+    pub fn due(self, step: u64, steps: &Steps) -> bool {
         match self {
             Self::Never | Self::Better => false,
-            Self::Steps(every) => step.is_multiple_of(every.max(1)),
-            Self::Epoch => ends_epoch,
+            Self::Steps(every) => step.is_multiple_of(every.of(steps.total)),
+            Self::Epoch => step > 0 && steps.ends_epoch(step - 1),
         }
     }
 }
@@ -57,7 +59,7 @@ pub struct Settings {
     /// Noise on the embeddings.
     pub neftune_noise_alpha: Option<f64>,
     /// How much of the run warms up.
-    pub warmup: Warmup,
+    pub warmup: StepsOrShare,
     /// Bound of the gradient norm; 0 does not clip.
     pub max_grad_norm: f64,
     /// LoRA+'s factor for B.
@@ -67,7 +69,7 @@ pub struct Settings {
     /// Weight of the router's auxiliary loss.
     pub router_aux_loss_coef: f64,
     /// Steps between log lines.
-    pub logging_steps: u64,
+    pub logging_steps: StepsOrShare,
     /// Whether the first step is logged too.
     pub logging_first_step: bool,
     /// When to evaluate.
@@ -119,6 +121,22 @@ impl Settings {
             "greater_is_better": self.greater_is_better,
             "val_dataset": digest(val, None),
         })
+    }
+
+    /// Shares of a run are rounded to steps: of checkpoints that were to be evaluated, some may then be between two
+    /// evaluations.
+    pub(super) fn say_if_few_are_evaluated(&self, steps: &Steps) {
+        if let (true, Every::Steps(save), Every::Steps(evaluate)) =
+            (self.load_best_model_at_end, self.save, self.evaluate)
+            && let (save, evaluate) = (save.of(steps.total), evaluate.of(steps.total))
+            && !save.is_multiple_of(evaluate)
+        {
+            warning!(
+                "of {} steps, checkpoints come every {save} and evaluations every {evaluate}: load_best_model_at_end \
+                 chooses among those checkpoints that are evaluated",
+                steps.total
+            );
+        }
     }
 
     /// The order of the examples.

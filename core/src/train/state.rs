@@ -4,6 +4,7 @@ use super::steps::Steps;
 use super::terms::Terms;
 use crate::say::info;
 use anyhow::{Context, Result, ensure};
+use apus_sdk::small_file::{self, Limit};
 use apus_sdk::{LrSchedule, Progress, RunState};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Counted up where a checkpoint gets what older ones lack. From 1 on there are sums of its files, and the terms of
 /// the run.
 pub const VERSION: u32 = 1;
+
+/// Every line of the log is in it: a million of them take a third of this.
+const LIMIT: Limit = Limit::of(1 << 30);
 
 /// The part of [`RunState`] that is saved in checkpoints, and what resuming has to compare.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -110,12 +114,8 @@ impl TrainerState {
     /// The file is missing or malformed: the folder is no checkpoint of Apus, or not a whole one.
     pub fn read(checkpoint: &Path) -> Result<Self> {
         let path = checkpoint.join(Self::FILE);
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!(
-                "{}: cannot be read; a checkpoint to resume from holds trainer_state.json (an \
-                 adapter alone continues with --adapters)",
-                path.display()
-            )
+        let text = small_file::text(&path, LIMIT).with_context(|| {
+            "a checkpoint to resume from holds trainer_state.json (an adapter alone continues with --adapters)"
         })?;
         let state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{}: malformed", path.display()))?;

@@ -1,5 +1,6 @@
 //! How many optimizer steps a run has, and which micro-batches each one takes.
 
+use super::steps_or_share::StepsOrShare;
 use anyhow::{Result, ensure};
 use std::ops::Range;
 
@@ -37,16 +38,7 @@ pub struct Wanted {
     /// Leave out the last micro-batch of an epoch where it is not full (`dataloader_drop_last`).
     pub drop_last: bool,
     /// How much of it warms up.
-    pub warmup: Warmup,
-}
-
-/// How much of a run warms up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Warmup {
-    /// So many steps.
-    Steps(u64),
-    /// A share of all steps, rounded up.
-    Share(f64),
+    pub warmup: StepsOrShare,
 }
 
 impl Steps {
@@ -80,17 +72,13 @@ impl Steps {
             "num_train_epochs {} gives no step at all",
             wanted.epochs
         );
-        let warmup = match wanted.warmup {
-            Warmup::Steps(steps) => steps,
-            Warmup::Share(share) => (total as f64 * share).ceil() as u64,
-        };
         Ok(Self {
             batches_per_epoch,
             examples_per_epoch: wanted.examples.min(batches_per_epoch * wanted.batch_size),
             accumulation: wanted.accumulation,
             per_epoch,
             total,
-            warmup,
+            warmup: wanted.warmup.of(total),
         })
     }
 
@@ -132,7 +120,7 @@ mod tests {
         epochs: 1.5,
         max_steps: None,
         drop_last: false,
-        warmup: Warmup::Share(0.3),
+        warmup: StepsOrShare::Share(0.3),
     };
 
     #[test]
@@ -155,7 +143,7 @@ mod tests {
     fn max_steps_and_warmup_steps_win() {
         let wanted = Wanted {
             max_steps: Some(20),
-            warmup: Warmup::Steps(7),
+            warmup: StepsOrShare::Steps(7),
             ..WANTED
         };
         let steps = Steps::new(&wanted).unwrap();

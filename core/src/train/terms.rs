@@ -110,12 +110,6 @@ impl Terms {
         };
         self.0.iter().filter_map(different).collect()
     }
-
-    /// Terms that `saved`, of an earlier version, does not have.
-    pub fn unknown_to(&self, saved: &Self) -> Vec<&str> {
-        let names = self.0.keys().map(String::as_str);
-        names.filter(|name| !saved.0.contains_key(*name)).collect()
-    }
 }
 
 /// Checks what `--resume_changes` names.

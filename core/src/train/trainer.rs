@@ -6,6 +6,7 @@ mod look;
 mod report;
 mod step;
 
+pub use checkpoints::how_to_go_on;
 pub use look::Look;
 
 use super::about;
@@ -93,7 +94,7 @@ pub struct Outcome {
     pub best_checkpoint: Option<PathBuf>,
     /// The best evaluation, where its weights are in no checkpoint: the metric and its value.
     pub unsaved_best: Option<(String, f64)>,
-    /// The checkpoint of the weights that the run ended with: the last, or the best where that was loaded.
+    /// The checkpoint to try: the last that was saved, or the best where that was loaded.
     pub weights: Option<PathBuf>,
     /// The last line of the log.
     pub summary: Map<String, Value>,
@@ -182,6 +183,7 @@ impl<'a> Trainer<'a> {
             "load_best_model_at_end and save_strategy best need evaluations, and there is nothing to evaluate on: give \
              --val_dataset or --split_dataset_ratio"
         );
+        settings.say_if_few_are_evaluated(&steps);
         let mut best = Best::by(&settings.metric_for_best_model, settings.greater_is_better);
         state.metric_for_best_model = best.key();
         let mut events = Events::new(components.callbacks);
@@ -350,11 +352,10 @@ impl<'a> Trainer<'a> {
             let groups = self.examples.of_step(step, &self.steps, self.settings)?;
             self.step(&groups)
                 .with_context(|| format!("step {}", step + 1))?;
-            let ends_epoch = self.steps.ends_epoch(step);
-            if ends_epoch {
+            if self.steps.ends_epoch(step) {
                 self.events.on_epoch_end(&self.state)?;
             }
-            self.what_is_due(ends_epoch)?;
+            self.what_is_due()?;
         }
         self.load_best()?;
         self.end()?;
@@ -370,9 +371,9 @@ impl<'a> Trainer<'a> {
 
     /// Logs, evaluates, answers and saves, as intervals, callbacks and the end of the run ask for: each once for
     /// the weights of this step, whichever event asked for it.
-    fn what_is_due(&mut self, ends_epoch: bool) -> Result<()> {
+    fn what_is_due(&mut self) -> Result<()> {
         let (s, step) = (self.settings, self.state.global_step);
-        let mut due = Due::by_interval(s, step, ends_epoch);
+        let mut due = Due::by_interval(s, step, &self.steps);
         let (mut done, mut rounds) = (Due::default(), 0);
         loop {
             due |= self.take_requests();

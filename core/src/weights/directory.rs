@@ -3,9 +3,9 @@
 use super::placing::Placing;
 use super::shard::{Shard, Stored};
 use super::{Transfer, WeightSource};
-use crate::bounded;
 use crate::checksums;
 use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -110,7 +110,7 @@ impl Directory {
 
 /// The shard of each tensor.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let json: Value = serde_json::from_str(&bounded::read(path)?)
+    let json: Value = serde_json::from_str(&small_file::text(path, Limit::STORED)?)
         .with_context(|| format!("{}: malformed JSON", path.display()))?;
     let map = json["weight_map"]
         .as_object()

@@ -1,10 +1,12 @@
-//! Where weights come from: a Hugging Face directory, or a generator.
+//! Where weights come from: a Hugging Face directory, or a generator; and files of tensors, written.
 
 mod directory;
 mod placing;
+mod save;
 mod shard;
 
 pub use directory::Directory;
+pub use save::{open_as_usual, save};
 pub use shard::{Shard, Stored};
 
 use anyhow::Result;

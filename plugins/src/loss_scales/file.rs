@@ -6,8 +6,10 @@
 //! strings under `query` that, found in the user's text, give the whole answer a weight.
 
 use super::config::Table;
+use apus_sdk::small_file::{self, Limit};
 use apus_sdk::{Error, LossScale, Result, Segment, Turn, options, register};
 use serde_json::{Map, Value};
+use std::path::Path;
 use std::sync::OnceLock;
 
 options! {
@@ -38,7 +40,7 @@ fn read(path: &str) -> Result<Table> {
     if path.is_empty() {
         return Err("give the file: `path`".into());
     }
-    let text = std::fs::read_to_string(path).map_err(|error| here(error.to_string()))?;
+    let text = small_file::text(Path::new(path), Limit::WRITTEN)?;
     let json = serde_json::from_str(&text).map_err(|error| here(error.to_string()))?;
     table(json).map_err(|error| here(error.to_string()))
 }

@@ -10,6 +10,7 @@ mod training;
 
 use super::FLAGS;
 use super::flag::Command;
+use crate::train::about::is_secret;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
@@ -115,6 +116,7 @@ impl Theirs {
             {
                 Ok(format!("{name}: nothing to do here: so it is with {value}"))
             }
+            Answer::Refused(_, why) if is_secret(name) => bail!("{place}: {why}"),
             Answer::Refused(_, why) => bail!("{place} is {value}: {why}"),
         }
     }

@@ -175,3 +175,18 @@ fn the_tutorials_other_recipe() {
     assert_eq!(found.config.lr_scheduler_kwargs["min_lr_rate"], 0.1);
     assert_eq!(found.notes.len(), 4, "{:#?}", found.notes);
 }
+
+#[test]
+fn an_answer_shows_no_secret() {
+    let secrets = theirs()
+        .flat_map(|theirs| theirs.names.iter().map(move |name| (*name, theirs)))
+        .filter(|(name, _)| is_secret(name));
+    let mut count = 0;
+    for (name, theirs) in secrets {
+        let said = theirs.answer(name, name, "hunter2");
+        let said = said.unwrap_or_else(|error| error.to_string());
+        assert!(!said.contains("hunter2"), "{said}");
+        count += 1;
+    }
+    assert!(count > 3, "{count}");
+}

@@ -1,19 +1,19 @@
 //! The state of a repository, from its own files: no `git` has to be installed, and none is started.
 
+use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `remote_url`, `branch` and `commit` of the repository that a folder is in.
 pub fn find(dir: &Path) -> Option<Map<String, Value>> {
     let git = dir.ancestors().find_map(|dir| folder(&dir.join(".git")))?;
     // A worktree keeps branches and configuration in the main repository.
-    let common = match fs::read_to_string(git.join("commondir")) {
+    let common = match read(&git.join("commondir")) {
         Ok(path) => git.join(path.trim()),
         Err(_) => git.clone(),
     };
     let mut found = Map::new();
-    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    let head = read(&git.join("HEAD")).ok()?;
     let commit = match head.trim().strip_prefix("ref: ") {
         Some(name) => {
             let branch = name.strip_prefix("refs/heads/").unwrap_or(name);
@@ -25,7 +25,7 @@ pub fn find(dir: &Path) -> Option<Map<String, Value>> {
     if let Some(commit) = commit {
         found.insert("commit".to_owned(), commit.into());
     }
-    let config = fs::read_to_string(common.join("config")).unwrap_or_default();
+    let config = read(&common.join("config")).unwrap_or_default();
     if let Some(url) = remote(&config) {
         found.insert("remote_url".to_owned(), url.into());
     }
@@ -37,15 +37,19 @@ fn folder(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.to_owned());
     }
-    let text = fs::read_to_string(path).ok()?;
+    let text = read(path).ok()?;
     Some(path.parent()?.join(text.trim().strip_prefix("gitdir: ")?))
 }
 
+fn read(path: &Path) -> apus_sdk::Result<String> {
+    small_file::text(path, Limit::STORED)
+}
+
 fn commit(git: &Path, name: &str) -> Option<String> {
-    if let Ok(commit) = fs::read_to_string(git.join(name)) {
+    if let Ok(commit) = read(&git.join(name)) {
         return Some(commit.trim().to_owned());
     }
-    let packed = fs::read_to_string(git.join("packed-refs")).ok()?;
+    let packed = read(&git.join("packed-refs")).ok()?;
     packed.lines().find_map(|line| {
         let (commit, of) = line.split_once(' ')?;
         (of == name).then(|| commit.to_owned())
@@ -72,6 +76,7 @@ fn remote(config: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn branch_commit_and_remote() {

@@ -150,7 +150,37 @@ fn values_that_are_not_finite_end_the_step() {
             error.contains("optimizer test left values in d that are not finite"),
             "{error}"
         );
+        assert!(host.is_torn());
     }
+}
+
+/// What cannot be taken back is known, so that nobody saves it; a plugin's step is taken back.
+#[test]
+fn a_step_that_failed_halfway_is_known() {
+    /// Changes the first parameter, then fails.
+    struct Fails(bool);
+    impl Optimizer for Fails {
+        fn step(&mut self, params: &mut [apus_sdk::Param], _: &StepInfo) -> apus_sdk::Result<()> {
+            let value = params[0].value.clone();
+            value.set(&value.affine(2.0, 0.0)?)?;
+            match self.0 {
+                true => Err("out of memory".into()),
+                false => Ok(()),
+            }
+        }
+    }
+    for foreign in [false, true] {
+        let mut host = host(Fails(true));
+        host.optimizer.foreign = foreign;
+        let before = values(&host);
+        assert!(!host.is_torn());
+        host.step(0.1).unwrap_err();
+        assert_eq!(host.is_torn(), !foreign);
+        assert_eq!(values(&host) == before, foreign);
+    }
+    let mut whole = host(Fails(false));
+    whole.step(0.1).unwrap();
+    assert!(!whole.is_torn());
 }
 
 #[test]

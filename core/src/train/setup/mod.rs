@@ -13,6 +13,7 @@ pub use terms::{adapter, terms};
 
 use super::resume::Resume;
 use super::settings::{Every, Settings};
+use super::steps_or_share::StepsOrShare;
 use super::terms::Terms;
 use super::trainer::Components;
 use crate::adapter::{PeftConfig, Wanted};
@@ -276,7 +277,7 @@ pub fn loop_settings(
     model: Map<String, Value>,
     (resume, terms): (Option<Resume>, Terms),
 ) -> Result<Settings> {
-    let every = |strategy: &str, steps: u64| match strategy {
+    let every = |strategy: &str, steps: StepsOrShare| match strategy {
         "steps" => Every::Steps(steps),
         "epoch" => Every::Epoch,
         "best" => Every::Better,

@@ -75,7 +75,7 @@ fn trained(params: &[Arc<Param>]) -> Value {
     json!({"tensors": shapes.len(), "values": values.sum::<usize>(), "sha256": hash.hex()})
 }
 
-/// The model that is adapted: its name, and a hash over samples of its files, which may lie elsewhere than before.
+/// The model that is adapted: a hash over samples of its files, which may lie elsewhere than before.
 fn model(config: &SftConfig, place: &ModelPlace) -> Result<Value> {
     let hash = match &place.dir {
         Some(dir) => sampled(files(dir)?.iter().map(PathBuf::as_path))?,

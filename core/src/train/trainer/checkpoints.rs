@@ -5,9 +5,10 @@ use super::super::state::{TrainerState, VERSION, now};
 use super::Trainer;
 use crate::ops::reduce;
 use crate::say::warning;
+use crate::weights;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A checkpoint that is on the disk, and what it knows.
 pub(super) struct Saved {
@@ -45,12 +46,15 @@ impl Trainer<'_> {
     }
 
     /// After an error: what was trained so far goes to a checkpoint, unless it is in one already, or is
-    /// not worth it. The error says where.
+    /// not worth it. The error says where, or which checkpoint is the newest.
     pub(super) fn rescue(&mut self, error: Error) -> Error {
         let step = self.state.global_step;
         // The best checkpoint's weights are saved already, and are not those of the last step.
-        if step == 0 || self.saving || self.loaded.is_some() {
+        if step == 0 || self.loaded.is_some() {
             return error;
+        }
+        if self.saving {
+            return self.with_newest(&error);
         }
         // Of this run: the folder may hold another one's of this number.
         let is_saved = self.saved.as_ref().is_some_and(|saved| saved.step == step);
@@ -60,15 +64,33 @@ impl Trainer<'_> {
         };
         match saved {
             Ok(path) => anyhow!(
-                "{error:#}. The state after step {step} is saved in {0}: go on with \
-                 --resume_from_checkpoint {0}",
-                path.display()
+                "{error:#}. The state after step {step} is saved in {}: go on with {}",
+                path.display(),
+                how_to_go_on(&path, self.settings.save_only_model)
             ),
-            Err(also) => anyhow!("{error:#}. The state after step {step} is not saved: {also:#}"),
+            Err(also) => self.with_newest(&anyhow!(
+                "{error:#}. The state after step {step} is not saved: {also:#}"
+            )),
+        }
+    }
+
+    /// The error, and the newest checkpoint.
+    fn with_newest(&self, error: &Error) -> Error {
+        match self.last_checkpoint.as_ref().filter(|path| path.is_dir()) {
+            Some(path) => anyhow!(
+                "{error:#}. The newest checkpoint is {}: go on with {}",
+                path.display(),
+                how_to_go_on(path, self.settings.save_only_model)
+            ),
+            None => anyhow!("{error:#}. There is no checkpoint yet"),
         }
     }
 
     fn write_if_sound(&mut self) -> Result<PathBuf> {
+        ensure!(
+            !self.optimizer.is_torn(),
+            "the optimizer was in the middle of the next step"
+        );
         let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
         ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
         let kept = self.events.save_state().unwrap_or_else(|error| {
@@ -114,7 +136,7 @@ impl Trainer<'_> {
             self.files.save(self.model, dir)?;
             if !s.save_only_model {
                 let state = self.optimizer.state()?.into_iter().collect();
-                candle_core::safetensors::save(&state, dir.join(OPTIMIZER_FILE))?;
+                weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
             }
             saved.write(dir)?;
             Ok(std::fs::write(
@@ -191,5 +213,16 @@ impl Trainer<'_> {
     pub(super) fn weights_step(&self) -> u64 {
         let loaded = self.loaded.as_ref().map(|(step, _)| *step);
         loaded.unwrap_or(self.state.global_step)
+    }
+}
+
+/// The flags that go on from a checkpoint.
+pub fn how_to_go_on(checkpoint: &Path, only_model: bool) -> String {
+    let flag = format!("--resume_from_checkpoint {}", checkpoint.display());
+    match only_model {
+        true => {
+            flag + " --resume_only_model true (save_only_model leaves the rest of its state out)"
+        }
+        false => flag,
     }
 }

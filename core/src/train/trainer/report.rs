@@ -82,6 +82,10 @@ impl Trainer<'_> {
         let mut put = |name: &str, value: Value| values.insert(name.to_owned(), value);
         put("train_runtime", json!(seconds));
         put(
+            "train_samples_per_second",
+            json!(self.clock.samples as f64 / seconds),
+        );
+        put(
             "train_steps_per_second",
             json!(self.clock.made(step) as f64 / seconds),
         );

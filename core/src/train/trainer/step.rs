@@ -23,6 +23,7 @@ impl Trainer<'_> {
                 MicroBatch::new(rows, self.model.device())
             })
             .collect::<Result<_>>()?;
+        let samples = groups.iter().map(|group| group.numbers.len()).sum();
         let window: usize = batches.iter().map(MicroBatch::targets).sum();
         let (mut loss, mut aux, mut right, mut tokens) = (0.0, 0.0, 0, 0);
         for (index, batch) in batches.iter().enumerate() {
@@ -65,11 +66,12 @@ impl Trainer<'_> {
         self.events.on_pre_optimizer_step(&self.state)?;
         let lr = self.learning_rate()?;
         self.optimizer.step(lr)?;
-        self.events.on_optimizer_step(&self.state)?;
+        let heard = self.events.on_optimizer_step(&self.state);
         self.optimizer.zero_grad();
         self.model.device().synchronize()?;
 
-        self.clock.count(started.elapsed(), tokens, loss);
+        // From here on the step is made, whatever callbacks say to it.
+        self.clock.count(started.elapsed(), samples, tokens, loss);
         self.position = self.examples.state();
         self.state.global_step += 1;
         self.state.epoch = self.steps.epochs_after(self.state.global_step);
@@ -88,6 +90,7 @@ impl Trainer<'_> {
             lr,
             rate: tokens as f64 / started.elapsed().as_secs_f64(),
         });
+        heard?;
         self.events.on_step_end(&self.state)
     }
 

@@ -1,6 +1,7 @@
 //! Where a key is kept: the `.netrc` files that SwanLab's own tools write and read.
 
 use super::secret::Secret;
+use apus_sdk::small_file::{self, Limit};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub fn user_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
 
 /// Reads a file; `None` if it is not there or holds no entry.
 pub fn read(path: &Path) -> Option<Entry> {
-    let text = fs::read_to_string(path).ok()?;
+    let text = small_file::text(path, Limit::WRITTEN).ok()?;
     let mut words = text.split_whitespace();
     let (mut machine, mut login, mut key) = (None, None, None);
     while let Some(word) = words.next() {

@@ -20,6 +20,8 @@ apus_sdk::options! {
         evaluate: bool = false,
         /// For a log line.
         log: bool = false,
+        /// To end with an error.
+        fail: bool = false,
         /// For an answer, at the first time.
         prompt: Option<String> = None,
         /// For this factor on the learning rate.
@@ -44,6 +46,9 @@ impl Asks {
         }
         if event != self.event || state.global_step < self.step {
             return Ok(());
+        }
+        if self.fail {
+            return Err("told to fail".into());
         }
         control.should_training_stop |= self.stop;
         control.should_save |= self.save;

@@ -1,0 +1,69 @@
+//! Names of targets as PEFT writes them.
+
+use super::TargetModules;
+use crate::adapter::inventory::{is_suffix, modules};
+use crate::model::{Config, Targets};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// From this many names on PEFT writes the shortest unambiguous ends of them.
+const CONDENSE_FROM: usize = 20;
+
+/// PEFT knows no `all-norm`: such entries are written as the modules they stand for.
+pub(super) fn saved_names(config: &Config, wanted: &[String], targets: &Targets) -> Vec<String> {
+    let special = wanted.iter().any(|w| w.starts_with("all-"));
+    match special {
+        true => match condensed(
+            config,
+            TargetModules::Names(targets.modules_to_save.clone()),
+        ) {
+            TargetModules::Names(names) => names,
+            TargetModules::Regex(_) => Vec::new(),
+        },
+        false => wanted.to_vec(),
+    }
+}
+
+/// PEFT's `_find_minimal_target_modules`: many names become the shortest ends that match no other module.
+pub(super) fn condensed(config: &Config, targets: TargetModules) -> TargetModules {
+    let TargetModules::Names(names) = &targets else {
+        return targets;
+    };
+    if names.len() < CONDENSE_FROM {
+        return targets;
+    }
+    let is_target = |path: &str| names.iter().any(|name| is_suffix(path, name));
+    let others: BTreeSet<String> = modules(config)
+        .iter()
+        .filter(|m| !is_target(&m.path))
+        .flat_map(|m| suffixes(&m.path))
+        .collect();
+    let by_suffixes: BTreeMap<Vec<String>, &String> =
+        names.iter().map(|name| (suffixes(name), name)).collect();
+    let mut required: BTreeSet<String> = BTreeSet::new();
+    for (suffixes, name) in by_suffixes {
+        let covered = |required: &BTreeSet<String>| {
+            required
+                .iter()
+                .any(|end| name.ends_with(&format!(".{end}")))
+        };
+        for suffix in suffixes {
+            if !required.contains(&suffix) && !others.contains(&suffix) && !covered(&required) {
+                required.insert(suffix);
+                break;
+            }
+        }
+    }
+    if required.is_empty() || required.len() >= names.len() {
+        return targets;
+    }
+    TargetModules::Names(required.into_iter().collect())
+}
+
+/// Ends of a dotted name, the shortest first.
+fn suffixes(name: &str) -> Vec<String> {
+    let parts: Vec<&str> = name.split('.').collect();
+    (0..parts.len())
+        .rev()
+        .map(|i| parts[i..].join("."))
+        .collect()
+}

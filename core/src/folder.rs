@@ -1,0 +1,47 @@
+//! A folder put in the place of another.
+
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+/// Puts the folder `new` in the place of `target`, if that is there, which is `aside` meanwhile and then deleted: whoever
+/// looks finds one of them whole, or, for the moment between two renames, none.
+///
+/// # Errors
+/// The disk failed; `target` is as it was, unless only `aside` could not be deleted.
+pub fn replace(target: &Path, new: &Path, aside: &Path) -> Result<()> {
+    if !target.exists() {
+        return Ok(fs::rename(new, target)?);
+    }
+    if aside.exists() {
+        fs::remove_dir_all(aside)?;
+    }
+    fs::rename(target, aside)?;
+    if let Err(error) = fs::rename(new, target) {
+        fs::rename(aside, target)?;
+        return Err(error.into());
+    }
+    Ok(fs::remove_dir_all(aside)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_new_one_takes_the_place_or_the_old_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let [target, new, aside] = ["target", "new", "aside"].map(|name| dir.path().join(name));
+        let text = || fs::read_to_string(target.join("a")).unwrap();
+        for content in ["one", "two"] {
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("a"), content).unwrap();
+            replace(&target, &new, &aside).unwrap();
+            assert_eq!(text(), content);
+            assert!(!new.exists() && !aside.exists());
+        }
+        assert!(replace(&target, &new, &aside).is_err());
+        assert_eq!(text(), "two");
+        assert!(!aside.exists());
+    }
+}
