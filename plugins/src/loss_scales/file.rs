@@ -171,6 +171,9 @@ mod tests {
         let scale =
             testing::make::<dyn LossScale>("json", json!({"path": "/no/such.json"})).unwrap();
         let bad = testing::segments(&*scale, "a").unwrap_err().to_string();
-        assert!(bad.contains("/no/such.json: No such file"), "{bad}");
+        assert!(
+            bad.contains("/no/such.json: cannot be read: No such file"),
+            "{bad}"
+        );
     }
 }
