@@ -1,8 +1,8 @@
 //! Conversations to tokens with weights: rendering, loss scales, tokenising.
 
-use apus_core::chat::EncodeOptions;
-use apus_core::config::Spec;
-use apus_core::train::setup::{ChatOptions, encoder};
+use apus_components::registry::Spec;
+use apus_data::chat::EncodeOptions;
+use apus_engine::setup::{ChatOptions, encoder};
 use apus_sdk::{Conversation, Message, Sample};
 use std::path::Path;
 

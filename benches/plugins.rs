@@ -1,14 +1,15 @@
 //! What the way through a library costs: the built-in components linked in (`""`) beside the same source
 //! loaded (`so_`), and one tensor operation through the handle beside candle's own.
 
-use apus_core::config::Spec;
-use apus_core::data::{Formats, PrepareOptions, Record, prepare};
-use apus_core::host::wrap;
-use apus_core::model::Param;
-use apus_core::plugin::{self, PluginSpec};
-use apus_core::train::OptimizerHost;
-use apus_core::train::setup::{ChatOptions, encoder};
-use apus_core::{chat::EncodeOptions, registry};
+use apus_components::plugin::PluginSpec;
+use apus_components::registry;
+use apus_components::registry::Spec;
+use apus_data::chat::EncodeOptions;
+use apus_data::data::{Formats, PrepareOptions, Record, prepare};
+use apus_engine::host::wrap;
+use apus_engine::setup::{ChatOptions, encoder};
+use apus_engine::train::OptimizerHost;
+use apus_model::model::Param;
 use candle_core::{Device, Tensor};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
@@ -22,7 +23,7 @@ fn main() {
         prefix: Some("so_".to_owned()),
         ..PluginSpec::new(std::env::current_exe().unwrap().with_file_name(file))
     };
-    plugin::load(&[spec]).unwrap();
+    registry::load(&[spec]).unwrap();
     divan::main();
 }
 

@@ -1,10 +1,11 @@
 //! One training step on the CPU: forward, backward, AdamW.
 
-use apus_core::config::Spec;
-use apus_core::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
-use apus_core::registry::Named;
-use apus_core::train::{MicroBatch, OptimizerHost, Sequence};
-use apus_core::{adapter, registry, synthetic, weights};
+use apus_components::registry;
+use apus_components::registry::Named;
+use apus_components::registry::Spec;
+use apus_engine::train::{MicroBatch, OptimizerHost, Sequence};
+use apus_model::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
+use apus_model::{adapter, synthetic, weights};
 use apus_sdk::{Loss, Optimizer};
 use candle_core::Device;
 use std::path::Path;

@@ -3,9 +3,9 @@
 //! Steps come every tenth of a millisecond, which is faster than any training and slow enough that no tracker loses a
 //! report. Prints the time that the training thread spends per step, and by how much the process has grown.
 
-use apus_core::config::Spec;
-use apus_core::registry;
-use apus_core::train::{Pictures, Screen, Trackers};
+use apus_components::registry;
+use apus_components::registry::Spec;
+use apus_engine::train::{Pictures, Screen, Trackers};
 use apus_sdk::{EndState, RunInfo};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};

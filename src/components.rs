@@ -1,9 +1,9 @@
 //! `apus components [KIND]`, and the part of `--help` that lists components.
 
 use crate::{Ended, Failure};
-use apus_core::config::FLAGS;
-use apus_core::plugin::{self, PluginSpec};
-use apus_core::registry::{self, Entry};
+use apus_components::config::FLAGS;
+use apus_components::plugin::PluginSpec;
+use apus_components::registry::{self, Entry};
 use apus_sdk::{Kind, OptionDoc, out};
 use clap::{Arg, ArgMatches, Command};
 use std::fmt::Write;
@@ -45,7 +45,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
         .map(String::as_str)
         .collect();
     let kinds = kinds(&words.join(" "))?;
-    plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
+    registry::load(&given_plugins(matches)).map_err(Failure::Run)?;
     for kind in kinds {
         out!("{}", section(kind).map_err(Failure::Run)?);
     }

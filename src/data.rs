@@ -1,7 +1,7 @@
 //! `apus data`
 
 use crate::{Ended, Failure};
-use apus_core::config::{DataConfig, Resolved};
+use apus_components::config::{DataConfig, Resolved};
 use apus_sdk::errln;
 
 /// Runs the command.
@@ -10,6 +10,6 @@ pub fn run(resolved: &Resolved<DataConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    apus_core::look::run(&resolved.config, &run).map_err(Failure::Run)?;
+    apus_engine::look::run(&resolved.config, &run).map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

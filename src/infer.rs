@@ -1,7 +1,7 @@
 //! `apus infer`
 
 use crate::{Ended, Failure};
-use apus_core::config::{InferConfig, Resolved};
+use apus_components::config::{InferConfig, Resolved};
 use apus_sdk::errln;
 
 /// Runs the command.
@@ -9,6 +9,6 @@ pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    apus_core::generate::infer(&resolved.config).map_err(Failure::Run)?;
+    apus_engine::generate::infer(&resolved.config).map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

@@ -16,10 +16,10 @@ mod sft;
 mod swanlab;
 mod watch;
 
-use apus_core::config::{
+use apus_components::config::{
     self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
 };
-use apus_core::plugin::PluginSpec;
+use apus_components::plugin::PluginSpec;
 use apus_sdk::{errln, lines};
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ enum Failure {
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
-        if !apus_core::panics::expected() {
+        if !apus_base::panics::expected() {
             errln!("apus has a bug, please report it with the command and configuration: {info}");
         }
     }));
@@ -125,7 +125,7 @@ fn help(words: &[String]) -> String {
         .skip(1)
         .take_while(|word| !word.starts_with("--"));
     let specs: Vec<PluginSpec> = files.map(PluginSpec::new).collect();
-    match apus_core::plugin::load(&specs) {
+    match apus_components::registry::load(&specs) {
         Ok(()) => components::help(),
         Err(error) => format!("{error:#}\n\n{}", components::help()),
     }

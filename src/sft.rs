@@ -1,7 +1,7 @@
 //! `apus sft`
 
 use crate::{Ended, Failure};
-use apus_core::config::{Resolved, SftConfig};
+use apus_components::config::{Resolved, SftConfig};
 
 /// Runs the command.
 pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
@@ -9,7 +9,7 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
         .config
         .check(&|flag| resolved.given(flag))
         .map_err(Failure::Usage)?;
-    match apus_core::train::run(resolved).map_err(Failure::Run)? {
+    match apus_engine::train::run(resolved).map_err(Failure::Run)? {
         true => Ok(Ended::Interrupted),
         false => Ok(Ended::Done),
     }

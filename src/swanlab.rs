@@ -2,8 +2,8 @@
 
 use crate::{Ended, Failure};
 use anyhow::{Context, anyhow};
-use apus_plugins::swanlab::{self, Secret, SyncRequest};
 use apus_sdk::{errln, outln};
+use apus_swanlab::{self as swanlab, Secret, SyncRequest};
 use clap::{Arg, ArgMatches, Command};
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;

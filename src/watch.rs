@@ -1,8 +1,8 @@
 //! `apus watch DIR [--host HOST] [--port PORT]`
 
 use crate::{Ended, Failure};
+use apus_base::signals;
 use apus_board::watch::{PORT, Server};
-use apus_core::signals;
 use apus_sdk::{errln, outln};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::path::PathBuf;

@@ -1,11 +1,10 @@
 //! The tables of docs/ agree with the code.
 
-use apus_core::config::{
+use apus_components::config::{
     Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
     ModelNewConfig, SftConfig, Theirs, theirs,
 };
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -34,30 +33,6 @@ fn every_argument_of_ms_swift_is_answered_in_the_page() {
         assert_eq!(row, expected);
     }
     assert_eq!(rows.len(), expected.len());
-}
-
-/// The table of the engine's modules in docs/dev/architecture.md, against the folder.
-#[test]
-fn every_module_of_the_engine_is_in_the_table() {
-    let page = include_str!("../docs/dev/architecture.md");
-    let (_, section) = page
-        .split_once("## Inside the engine\n")
-        .expect("the heading");
-    let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
-    let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
-    let cells = rows.filter_map(|row| row.trim_start_matches("| ").split(" | ").next());
-    let named: BTreeSet<&str> = cells
-        .flat_map(|cell| cell.split(", "))
-        .map(|name| name.trim_matches('`'))
-        .collect();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/core/src");
-    let names = fs::read_dir(folder).unwrap().map(|entry| {
-        let path = entry.unwrap().path();
-        path.file_stem().unwrap().to_str().unwrap().to_owned()
-    });
-    let names: BTreeSet<String> = names.filter(|name| name != "lib").collect();
-    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    assert_eq!(named, names);
 }
 
 /// Links between the pages lead to files.

@@ -1,7 +1,7 @@
 //! The real binary takes model and data by name, from a server on this machine.
 
 mod common;
-#[path = "../core/tests/loopback/mod.rs"]
+#[path = "../core/data/tests/loopback/mod.rs"]
 mod loopback;
 
 use common::{apus, folder, text, words};

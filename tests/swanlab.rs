@@ -1,7 +1,7 @@
 //! Runs of the real binary that are tracked by SwanLab, against a server on this machine.
 
 mod common;
-#[path = "../plugins/tests/swanlab/server/mod.rs"]
+#[path = "../plugins/swanlab/tests/swanlab/server/mod.rs"]
 mod server;
 
 use common::{apus, text, words};

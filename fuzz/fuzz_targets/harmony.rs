@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use apus_core::invariants;
+use apus_data::invariants;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| invariants::harmony_text(text));

@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use apus_core::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, Tokenizer};
-use apus_core::config::Spec;
-use apus_core::{invariants, registry};
+use apus_data::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, Tokenizer};
+use apus_components::registry::Spec;
+use apus_data::{invariants}; use apus_components::{registry};
 use apus_sdk::{DatasetFormat, Kind, LossScale};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;

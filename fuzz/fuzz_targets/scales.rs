@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use apus_core::chat::Chain;
-use apus_core::config::Spec;
-use apus_core::{invariants, registry};
+use apus_data::chat::Chain;
+use apus_components::registry::Spec;
+use apus_data::{invariants}; use apus_components::{registry};
 use apus_sdk::{Field, LossScale, Turn};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;

@@ -2,10 +2,10 @@
 
 #![no_main]
 
-use apus_core::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Tokenizer};
-use apus_core::config::Spec;
-use apus_core::invariants::{Turn, spelled_alike};
-use apus_core::registry;
+use apus_data::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Tokenizer};
+use apus_components::registry::Spec;
+use apus_data::invariants::{Turn, spelled_alike};
+use apus_components::registry;
 use apus_sdk::DatasetFormat;
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;

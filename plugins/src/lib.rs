@@ -1,4 +1,4 @@
-//! Every component that comes with Apus, one per file, written against `apus-sdk` only.
+//! The built-in components, one per file, written against `apus-sdk` only; SwanLab's tracker is the crate in `swanlab`.
 //!
 //! The host calls [`link`] so that the linker keeps the registrations.
 
@@ -15,10 +15,10 @@ mod optimizers;
 mod schedules;
 mod trackers;
 
-pub use trackers::swanlab;
-
 /// Keeps this crate, and with it every registration in it, in the binary that calls it.
-pub fn link() {}
+pub fn link() {
+    apus_swanlab::link();
+}
 
 /// The snippets of the plugin guide compile and run.
 #[cfg(doctest)]

@@ -80,7 +80,7 @@ pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use registry::{Component, Kind, Make, components};
 pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
-pub use tracker::{EndState, Level, RunInfo, Tracker};
+pub use tracker::{EndState, Level, RunInfo, Tracker, log_path};
 
 /// JSON values, which rows, logs and states are made of, in the version that this SDK speaks.
 pub use serde_json;

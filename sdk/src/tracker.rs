@@ -182,3 +182,12 @@ pub enum EndState {
     /// An error, with its message.
     Crashed(String),
 }
+
+/// The path under which transformers shows a number of its log (`rewrite_logs` of its integrations): `loss` is
+/// `train/loss`, `eval_loss` is `eval/loss`.
+pub fn log_path(name: &str) -> String {
+    match name.strip_prefix("eval_") {
+        Some(rest) => format!("eval/{rest}"),
+        None => format!("train/{name}"),
+    }
+}

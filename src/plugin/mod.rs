@@ -4,8 +4,9 @@ mod new;
 
 use crate::components::{given_plugins, kind, lines, plugins_argument};
 use crate::{Ended, Failure};
-use apus_core::plugin::{self, PluginSpec, check};
-use apus_core::registry::{self, Source};
+use apus_components::plugin::{self, PluginSpec};
+use apus_components::registry::{self, Source};
+use apus_engine::plugin_check;
 use apus_sdk::{Kind, out, outln};
 use clap::{Arg, ArgMatches, Command};
 use std::path::PathBuf;
@@ -83,14 +84,14 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
     let device = matches
         .get_one::<String>("device")
         .map_or("cpu", String::as_str);
-    let device = apus_core::device::open(device).map_err(Failure::Run)?;
-    plugin::load(&specs).map_err(Failure::Run)?;
+    let device = apus_model::device::open(device).map_err(Failure::Run)?;
+    registry::load(&specs).map_err(Failure::Run)?;
     let mut failed = 0;
     for plugin in plugin::loaded() {
         print_plugin(plugin);
         for entry in entries(plugin).map_err(Failure::Run)? {
             out!("{} {}", entry.doc.kind, lines(&entry).trim_start());
-            for finding in check::check(&entry, &device) {
+            for finding in plugin_check::check(&entry, &device) {
                 failed += usize::from(finding.is_failure());
                 outln!("      {finding}");
             }
@@ -103,7 +104,7 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
 }
 
 fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
-    plugin::load(&given_plugins(matches)).map_err(Failure::Run)?;
+    registry::load(&given_plugins(matches)).map_err(Failure::Run)?;
     let loaded = plugin::loaded();
     if loaded.is_empty() {
         outln!("no plugins; give some with --plugin FILE, or name a folder in APUS_PLUGIN_PATH");

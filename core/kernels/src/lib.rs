@@ -1,5 +1,5 @@
 //! CUDA kernels of Apus: fatbins, built by the build script from the `.cu` files beside this one, and the contract of
-//! every kernel in them. The crate holds no host code that talks to a GPU: `apus-core` loads a [`Module`] and launches
+//! every kernel in them. The crate holds no host code that talks to a GPU: `apus-model` loads a [`Module`] and launches
 //! its kernels as documented here.
 //!
 //! # Conventions

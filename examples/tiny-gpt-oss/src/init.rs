@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use apus_core::export::writer::{Entry, Extra, write_model};
+use apus_engine::export::writer::{Entry, Extra, write_model};
 use safetensors::Dtype;
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use apus_core::export::writer::{Entry, Extra, bf16_bytes, write_model};
-use apus_core::ops::mxfp4;
+use apus_engine::export::writer::{Entry, Extra, bf16_bytes, write_model};
+use apus_model::ops::mxfp4;
 use candle_core::{Device, Tensor, safetensors as files};
 use safetensors::Dtype;
 use serde_json::{Value, json};

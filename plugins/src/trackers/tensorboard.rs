@@ -4,7 +4,6 @@
 //! A file is a sequence of TFRecords (a length, its checksum, the bytes, their checksum), each an `Event` of TensorFlow's
 //! protocol buffers, of which only the fields that TensorBoard reads for numbers, texts and pictures are declared here.
 
-use super::rewritten;
 use apus_sdk::{EndState, Error, Result, RunInfo, Tracker, register};
 use prost::Message;
 use serde_json::{Map, Value};
@@ -224,7 +223,7 @@ impl Tracker for TensorBoard {
     fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
         let numbers = values.iter().filter_map(|(name, value)| {
             Some(Entry {
-                tag: rewritten(name),
+                tag: apus_sdk::log_path(name),
                 simple_value: Some(value.as_f64()? as f32),
                 ..Entry::default()
             })

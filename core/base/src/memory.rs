@@ -1,0 +1,61 @@
+//! Memory of this process and space on disks, where the system tells.
+
+use std::path::Path;
+
+/// The bytes that this user can still write to the disk of a folder.
+pub fn disk(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
+/// `MemAvailable` of this machine, where the system tells.
+pub fn available() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The memory that this process takes now, in bytes, where the system tells.
+pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most that it has taken.
+pub fn resident_peak() -> Option<u64> {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// `1.25 GiB`, or MiB below one GiB.
+pub fn gib(bytes: u64) -> String {
+    let gib = bytes as f64 / f64::from(1u32 << 30);
+    if gib >= 1.0 {
+        format!("{gib:.2} GiB")
+    } else {
+        format!("{:.1} MiB", gib * 1024.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_uses_some() {
+        assert!(resident_peak().unwrap() > 1 << 20);
+        assert!(available().unwrap() > 1 << 20);
+        assert!(resident().unwrap() > 1 << 20);
+        assert!(disk(&std::env::temp_dir()).is_some());
+        assert_eq!(disk(Path::new("/nowhere")), None);
+    }
+}

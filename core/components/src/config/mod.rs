@@ -1,0 +1,91 @@
+//! Configuration: one table of flags, from which parsing, help and documentation come; a TOML file
+//! under the flags; a typed structure per command.
+
+mod bench;
+mod bounds;
+mod check;
+mod cli;
+mod data;
+mod file;
+mod fit;
+mod flag;
+mod flags;
+mod lengths;
+mod merged;
+mod resolve;
+mod sft;
+mod shorthand;
+mod steps_or_share;
+mod swanlab;
+mod theirs;
+mod tip;
+mod tools;
+
+pub use bench::BenchConfig;
+pub use cli::{command, help};
+pub use data::DataConfig;
+pub use flag::{Command, Flag, Kind};
+pub use flags::FLAGS;
+
+pub use lengths::Lengths;
+pub use resolve::{
+    ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
+};
+pub use sft::SftConfig;
+pub use shorthand::OptimizerOptions;
+pub use steps_or_share::StepsOrShare;
+pub use theirs::{Answer, Theirs, theirs};
+pub use tip::with_tip;
+pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
+
+use anyhow::{Context, Result, ensure};
+use apus_sdk::small_file::{self, Limit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+/// The typed configuration of a command.
+pub trait Config: Serialize + DeserializeOwned + Default {
+    /// The command.
+    const COMMAND: Command;
+
+    /// Makes values independent of what may change while the command runs, such as the working folder.
+    ///
+    /// # Errors
+    /// A value for which that cannot be done.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes the path of a folder to write absolute; `~` is the home folder, also in a file, where no shell sees it.
+fn absolute(path: &mut String) -> Result<()> {
+    ensure!(!path.is_empty(), "output_dir is empty, expected a folder");
+    let whole = match (path.strip_prefix('~'), std::env::home_dir()) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        _ => Path::new(path).to_owned(),
+    };
+    let whole = std::path::absolute(&whole)
+        .with_context(|| format!("output_dir {path}: cannot be made absolute"))?;
+    if let Some(whole) = whole.to_str() {
+        whole.clone_into(path);
+    }
+    Ok(())
+}
+
+/// Instructions in a file, `x.txt`, become its text, and `\\n` in others a new line, as ms-swift reads them.
+fn instructions(system: &mut Option<String>) -> Result<()> {
+    if let Some(text) = system {
+        *text = match text.ends_with(".txt") {
+            true => small_file::text(Path::new(text.as_str()), Limit::WRITTEN).with_context(|| {
+                format!(
+                    "system is {text}, which ends as a text file's name does, but cannot be read"
+                )
+            })?,
+            false => text.replace("\\n", "\n"),
+        };
+    }
+    Ok(())
+}

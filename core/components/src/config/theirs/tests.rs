@@ -1,0 +1,192 @@
+use super::super::{ExportConfig, FLAGS, InferConfig, Resolved, SftConfig, from_arguments};
+use super::*;
+use std::collections::BTreeSet;
+
+/// Arguments of ms-swift by command: facts, from its sources.
+const ARGUMENTS: &str = include_str!("../../../../../tests/goldens/ms-swift/arguments.txt");
+
+const COMMANDS: [(&str, Command); 3] = [
+    ("sft", Command::Sft),
+    ("infer", Command::Infer),
+    ("export", Command::Export),
+];
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn sft(line: &str) -> Resolved<SftConfig> {
+    from_arguments(&words(line)).unwrap_or_else(|error| panic!("{line}: {error:#}"))
+}
+
+fn error(line: &str) -> String {
+    match from_arguments::<SftConfig>(&words(line)) {
+        Ok(_) => panic!("{line}: taken"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// Names of flags, with their other spellings, that a command has.
+fn own(command: Command) -> BTreeSet<&'static str> {
+    FLAGS
+        .iter()
+        .filter(|flag| flag.belongs_to(command))
+        .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
+        .collect()
+}
+
+#[test]
+fn every_argument_of_ms_swift_is_a_flag_or_answered() {
+    for (name, command) in COMMANDS {
+        let lines = ARGUMENTS.lines().filter_map(|line| line.strip_prefix(name));
+        let names: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+        assert!(names.len() > 100, "{name}: {}", names.len());
+        let own = own(command);
+        let missing: Vec<&&str> = names
+            .iter()
+            .filter(|name| !own.contains(**name) && find(name, command).is_none())
+            .collect();
+        assert!(missing.is_empty(), "apus {name}: {missing:?}");
+    }
+}
+
+#[test]
+fn an_argument_has_one_answer() {
+    for (name, command) in COMMANDS {
+        let own = own(command);
+        let mut seen = BTreeSet::new();
+        for argument in theirs()
+            .filter(|theirs| theirs.accepted_by(command))
+            .flat_map(|theirs| theirs.names)
+        {
+            assert!(!own.contains(argument), "apus {name}: {argument} is a flag");
+            assert!(seen.insert(argument), "apus {name}: {argument} twice");
+        }
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_answered_in_a_line() {
+    let line = "--dataloader_prefetch_factor 2 --dataloader-persistent-workers true --lazy_tokenize true \
+        --load_data_args false --gradient_checkpointing_kwargs {\"use_reentrant\":false} --use_logits_to_keep true \
+        --ddp_timeout 18000000 --ignore_args_error true --enable_thinking false --quantize_moe_experts true \
+        --attn_impl flash_attention_2 --model_type gpt_oss --fp16 False --label_smoothing_factor 0.0 --fsdp full_shard auto_wrap \
+        --rope_scaling None --bf16";
+    let found = sft(line);
+    assert_eq!(found.notes.len(), 17, "{:#?}", found.notes);
+    assert!(
+        found
+            .notes
+            .iter()
+            .all(|note| note.contains(": nothing to do here: "))
+    );
+    let infer: Resolved<InferConfig> = from_arguments(&words(
+        "--write_batch_size 1000 --infer_backend vllm --vllm_max_num_seqs 8",
+    ))
+    .unwrap();
+    assert_eq!(infer.notes.len(), 3);
+    let export: Resolved<ExportConfig> =
+        from_arguments(&words("--to_peft_format true --push_to_hub false")).unwrap();
+    assert_eq!(export.notes.len(), 2);
+}
+
+#[test]
+fn what_would_change_something_is_an_error() {
+    for (line, says) in [
+        (
+            "--label_smoothing_factor 0.1",
+            "--label_smoothing_factor is 0.1: labels are not smoothed",
+        ),
+        ("--fp16", "--fp16 is true: weights"),
+        ("--lora_bias all", "biases are not trained"),
+        ("--template chatml", "gpt-oss has one template"),
+        ("--model_type qwen3", "Apus trains gpt-oss alone"),
+        ("--use_galore true", "there is no such optimizer"),
+        (
+            "--predict_with_generate true",
+            "--sample_prompts shows answers",
+        ),
+        ("--load_data_args true", "data is named"),
+        ("--freeze_parameters_ratio 0.5", "everything is trained"),
+    ] {
+        let said = error(line);
+        assert!(said.contains(says), "{line}: {said}");
+    }
+    let named = sft("--model m --dataset swift/self-cognition#500 --model_name a --model_author b");
+    let said = named
+        .config
+        .check(&|flag| named.given(flag))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("{{NAME}}"), "{said}");
+    for line in [
+        "--stop_words a b",
+        "--n 2",
+        "--min_p 0.1",
+        "--load_args false",
+    ] {
+        assert!(
+            from_arguments::<InferConfig>(&words(line)).is_err(),
+            "{line}"
+        );
+    }
+    assert!(from_arguments::<ExportConfig>(&words("--quant_method gptq")).is_err());
+}
+
+#[test]
+fn a_file_is_answered_as_the_command_line_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    std::fs::write(
+        &file,
+        "model = 'm'\ndeepspeed = 'zero3'\nddp-timeout = 5\nlabel_smoothing_factor = 0.0\n",
+    )
+    .unwrap();
+    let line = format!("--config {}", file.display());
+    assert_eq!(sft(&line).notes.len(), 3);
+    std::fs::write(&file, "model = 'm'\nlabel_smoothing_factor = 0.1\n").unwrap();
+    let said = error(&line);
+    assert!(
+        said.contains("run.toml, line 2, key label_smoothing_factor is 0.1: labels"),
+        "{said}"
+    );
+}
+
+#[test]
+fn help_shows_flags_alone() {
+    let help = super::super::help(Command::Sft);
+    assert!(help.contains("--lora_rank") && !help.contains("--deepspeed"));
+}
+
+/// The tutorial's recipe with transformers, its arguments by their names on the command line.
+#[test]
+fn the_tutorials_other_recipe() {
+    let found = sft(
+        "--model openai/gpt-oss-20b --dataset HuggingFaceH4/Multilingual-Thinking --attn_impl eager --torch_dtype bfloat16 \
+         --use_cache false --device_map auto --lora_rank 8 --lora_alpha 16 --target_modules all-linear \
+         --target_parameters 7.mlp.experts.gate_up_proj 7.mlp.experts.down_proj --max_length 4096 \
+         --output_dir gpt-oss-20b-multilingual-reasoner --per_device_train_batch_size 4 \
+         --gradient_accumulation_steps 4 --num_train_epochs 1.0 --learning_rate 2e-4 \
+         --lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs {\"min_lr_rate\":0.1} --warmup_ratio 0.03 \
+         --logging_steps 1 --save_steps 200 --save_total_limit 2 --bf16 True --gradient_checkpointing True \
+         --report_to none",
+    );
+    found.config.check(&|flag| found.given(flag)).unwrap();
+    assert_eq!(found.config.lr_scheduler_kwargs["min_lr_rate"], 0.1);
+    assert_eq!(found.notes.len(), 4, "{:#?}", found.notes);
+}
+
+#[test]
+fn an_answer_shows_no_secret() {
+    let secrets = theirs()
+        .flat_map(|theirs| theirs.names.iter().map(move |name| (*name, theirs)))
+        .filter(|(name, _)| is_secret(name));
+    let mut count = 0;
+    for (name, theirs) in secrets {
+        let said = theirs.answer(name, name, "hunter2");
+        let said = said.unwrap_or_else(|error| error.to_string());
+        assert!(!said.contains("hunter2"), "{said}");
+        count += 1;
+    }
+    assert!(count > 3, "{count}");
+}

@@ -1,0 +1,203 @@
+//! Plugin libraries: found, looked at, opened, and their components made known.
+//!
+//! A file is looked at before it is opened, because opening runs its constructors and a file that was
+//! cut off can kill the process. A library stays open until the process ends.
+
+mod inspect;
+mod record;
+mod spec;
+
+pub use record::{compare, records};
+pub use spec::{PATH_VARIABLE, PluginSpec, from_environment};
+
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::abi::{self, Description, Library, OpenError, Origin};
+use apus_sdk::{Kind, Options};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A plugin that was loaded.
+pub struct Plugin {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The file, whatever the working directory.
+    pub canonical: PathBuf,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// What goes before the names of its components.
+    pub prefix: String,
+    library: Library,
+}
+
+static LOADED: Mutex<Vec<&'static Plugin>> = Mutex::new(Vec::new());
+
+/// Every plugin that was loaded, in the order of loading.
+pub fn loaded() -> Vec<&'static Plugin> {
+    LOADED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// Loads plugins, and those in the folders of [`PATH_VARIABLE`]; one that is loaded already stays
+/// as it is.
+///
+/// # Errors
+/// The first one that cannot be used: what was found, what was expected and what to do.
+pub fn load(specs: &[PluginSpec]) -> Result<()> {
+    // One at a time, or two threads would both find a plugin not loaded yet.
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    for spec in from_environment()?.iter().chain(specs) {
+        load_one(spec)?;
+    }
+    Ok(())
+}
+
+fn load_one(spec: &PluginSpec) -> Result<()> {
+    let file = &spec.path;
+    let bytes = inspect::read(file)?;
+    let sha256 = hex(&Sha256::digest(&bytes));
+    if let Some(pin) = &spec.sha256 {
+        ensure!(
+            pin.eq_ignore_ascii_case(&sha256),
+            "plugin {}: its sha256 is {sha256}, the configuration pins {pin}. It was not opened. Put \
+             back the file that was pinned, or look at what has changed and pin the new one",
+            file.display()
+        );
+    }
+    let canonical = file
+        .canonicalize()
+        .with_context(|| format!("plugin {}", file.display()))?;
+    if let Some(plugin) = loaded().iter().find(|plugin| plugin.canonical == canonical) {
+        ensure!(
+            plugin.sha256 == sha256,
+            "plugin {}: the file has changed since it was loaded; start apus again",
+            file.display()
+        );
+        return Ok(());
+    }
+    inspect::check(file, &bytes)?;
+    let library = abi::open(&canonical).map_err(|error| explain(file, &error))?;
+    let plugin = Plugin {
+        file: file.clone(),
+        canonical,
+        sha256,
+        prefix: spec.prefix.clone().unwrap_or_default(),
+        library,
+    };
+    for component in &plugin.description().components {
+        ensure!(
+            Kind::from_name(&component.kind).is_some(),
+            "plugin {}: it has a {}, a kind of component that this Apus, with apus-sdk {}, does not \
+             know; it was built with apus-sdk {}: update Apus",
+            file.display(),
+            component.kind,
+            abi::SDK_VERSION,
+            plugin.description().sdk
+        );
+    }
+    LOADED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(Box::leak(Box::new(plugin)));
+    Ok(())
+}
+
+fn explain(file: &Path, error: &OpenError) -> anyhow::Error {
+    let file = file.display();
+    let host = abi::SDK_VERSION;
+    match error {
+        OpenError::NoRoot => anyhow::anyhow!(inspect::no_root(&file)),
+        OpenError::Abi { sdk, what } => anyhow::anyhow!(
+            "plugin {file}: it was built with apus-sdk {sdk}, this Apus has {host}, and the two do not \
+             fit: {what}. Build the plugin again with apus-sdk {host}, or update Apus if the plugin is \
+             the newer one"
+        ),
+        OpenError::Start(message) => anyhow::anyhow!(
+            "plugin {file}: it failed while it was started: {message}. This is a mistake in the plugin"
+        ),
+        OpenError::Load(message) => anyhow::anyhow!(refused(&file.to_string(), message)),
+    }
+}
+
+/// What the system's loader says, in words.
+fn refused(file: &str, message: &str) -> String {
+    let missing = message
+        .split_once(": cannot open shared object file")
+        .and_then(|(before, _)| before.rsplit([' ', '"']).next());
+    let symbol = message
+        .split_once("undefined symbol: ")
+        .map(|(_, after)| after.trim_end_matches(['"', '}', ')']).trim());
+    match (missing, symbol) {
+        (Some(missing), _) if !file.ends_with(missing) => format!(
+            "plugin {file}: it depends on {missing}, which is not there. Install the package that has \
+             {missing}, or name its folder in LD_LIBRARY_PATH"
+        ),
+        (_, Some(symbol)) => format!(
+            "plugin {file}: it needs the symbol {symbol}, which none of the libraries it is linked with \
+             has. Link it with the library that defines {symbol}, or build it again against the \
+             versions that this machine has"
+        ),
+        _ => format!("plugin {file}: the system refuses to load it: {message}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Plugin {
+    /// What it says of itself.
+    pub fn description(&self) -> &Description {
+        self.library.description()
+    }
+
+    /// For messages: `plugin mine 0.1.0 (libmine.so)`.
+    pub fn label(&self) -> String {
+        let Description { name, version, .. } = self.description();
+        let file = self.file.file_name().unwrap_or(self.file.as_os_str());
+        format!("plugin {name} {version} ({})", file.display())
+    }
+
+    /// Makes its component of this name, without prefix. `label` is named in the component's errors.
+    ///
+    /// # Errors
+    /// Options that do not fit.
+    pub fn make<K: abi::Crosses + ?Sized>(
+        &self,
+        name: &str,
+        options: &Options,
+        label: &str,
+    ) -> Result<Box<K>> {
+        match self.library.make(name, options, Origin::new(label)) {
+            Ok(component) => Ok(component),
+            Err(error) => bail!("{error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaders_words_are_explained() {
+        let said = refused(
+            "a/libmine.so",
+            "libdep.so.1: cannot open shared object file: No such file",
+        );
+        assert!(
+            said.contains("depends on libdep.so.1, which is not there"),
+            "{said}"
+        );
+        let said = refused("a/libmine.so", "/x/libmine.so: undefined symbol: nope");
+        assert!(said.contains("needs the symbol nope,"), "{said}");
+        let said = refused("a/libmine.so", "/x/libmine.so: something else");
+        assert!(
+            said.contains("refuses to load it: /x/libmine.so: something else"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Parquet: rows by the row interface, page by page; lists, structures and maps become JSON.
+//!
+//! The library panics on some broken files; here that is an error like any other.
+
+mod schema;
+mod write;
+
+use super::super::{Record, Rows};
+use super::until_error;
+use anyhow::{Context, Result, anyhow};
+use apus_base::panics;
+use parquet::file::{
+    reader::{FileReader, SerializedFileReader},
+    serialized_reader::ReadOptionsBuilder,
+};
+use parquet::record::reader::RowIter;
+use std::{fs::File, sync::Arc};
+
+/// Rows of a parquet file; a row's line is its number, from 1.
+///
+/// # Errors
+/// A file that is not parquet, or with two columns of one name.
+pub fn parquet(file: File, source: Arc<str>) -> Result<Rows> {
+    let open = || {
+        let options = ReadOptionsBuilder::new().build();
+        Ok(SerializedFileReader::new_with_options(file, options)?)
+    };
+    let reader = guarded(open).with_context(|| format!("{source}: not a parquet file"))?;
+    let schema = reader.metadata().file_metadata().schema();
+    let json = guarded(|| schema::json_texts(schema)).with_context(|| source.to_string())?;
+    let mut rows = RowIter::from_file_into(Box::new(reader));
+    let mut line = 0;
+    Ok(until_error(move || {
+        line += 1;
+        let next = || match rows.next().transpose()? {
+            Some(row) => write::row(&row, &json).map(Some),
+            None => Ok(None),
+        };
+        let text = guarded(next).with_context(|| format!("{source}: row {line} cannot be read"));
+        let record = |text| Record {
+            source: Arc::clone(&source),
+            line,
+            text,
+        };
+        text.map(|text| text.map(record)).transpose()
+    }))
+}
+
+fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    panics::catch(act).map_err(|said| anyhow!("a broken file: {said}"))?
+}

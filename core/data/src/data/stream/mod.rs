@@ -1,0 +1,307 @@
+//! Data larger than memory: rows are read, shuffled, prepared and handed out one after another.
+//!
+//! A thread reads rows through a shuffle buffer and deals them out in small batches to a few workers,
+//! each of which formats and encodes them; the batches are collected in the same turn. All queues
+//! are short, so memory is bounded whatever the files' size, and the order is a function of the
+//! seed alone. At the end of the data the next pass begins, in another order. An example is a sample, or
+//! on request a packed row of them.
+
+mod buffer;
+mod packing;
+mod passes;
+mod workers;
+
+use super::{
+    cache::Fingerprint,
+    columns::Columns,
+    file,
+    format::Formats,
+    interleave::Mix,
+    prepare::{PrepareOptions, Tally, nothing_left},
+    report::{Packing, Report},
+    source,
+};
+use crate::chat::{Encoded, Encoder};
+use anyhow::{Context, Result, ensure};
+use apus_base::checksums;
+use packing::Packer;
+use serde_json::{Value, json};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use workers::{Done, Workers};
+
+/// What is streamed, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamOptions {
+    /// Files, folders and patterns, each `path` or `path#N` for its first N rows.
+    pub dataset: Vec<String>,
+    /// How datasets are mixed; one after another if not given.
+    pub mix: Option<Mix>,
+    /// New names of columns, as [`Columns::new`] takes them.
+    pub columns: Value,
+    /// Rows among which the next one is drawn; `None` keeps the order of the files.
+    pub shuffle_buffer: Option<usize>,
+    /// The seed of the order.
+    pub data_seed: u64,
+    /// Tokens of the rows that samples are packed into; `None` leaves them by themselves.
+    pub packing: Option<usize>,
+    /// How rows are prepared; [`PrepareOptions::workers`] threads do it.
+    pub prepare: PrepareOptions,
+}
+
+/// All that the threads share.
+struct Plan {
+    options: StreamOptions,
+    sets: Vec<Set>,
+    columns: Columns,
+    formats: Arc<Formats>,
+    encoder: Arc<Encoder>,
+}
+
+/// One entry of `dataset`.
+struct Set {
+    files: Vec<PathBuf>,
+    first: Option<usize>,
+}
+
+/// Prepared examples without end: pass after pass over the data.
+pub struct Stream {
+    plan: Arc<Plan>,
+    identity: String,
+    content: Value,
+    workers: Option<Workers>,
+    pass: u64,
+    /// Examples of this pass so far.
+    of_pass: u64,
+    ready: VecDeque<Vec<Encoded>>,
+    packer: Option<Packer>,
+    tally: Tally,
+    /// Of the first pass.
+    packed: Option<Packing>,
+    say: Box<dyn Fn(&str)>,
+}
+
+impl Stream {
+    /// Finds the files; rows are read from the first call of [`Self::next_example`] on. What has to be said
+    /// about rows is said as it is found, and at the end of the data.
+    ///
+    /// # Errors
+    /// Files that are missing or of an unknown type, options that do not fit.
+    pub fn open(
+        options: StreamOptions,
+        formats: Arc<Formats>,
+        encoder: Arc<Encoder>,
+        say: Box<dyn Fn(&str)>,
+    ) -> Result<Self> {
+        if let Some(mix) = &options.mix {
+            mix.check(options.dataset.len())?;
+        }
+        ensure!(
+            options.shuffle_buffer != Some(0),
+            "shuffle_buffer_size is 0, expected 1 or more rows"
+        );
+        let mut sets = Vec::new();
+        let mut sizes = Vec::new();
+        for spec in &options.dataset {
+            let (name, first) = source::parse(spec)?;
+            let files = source::files(name)?;
+            for path in &files {
+                drop(file::open(path)?);
+                let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+                sizes.push(format!("{} ({} bytes)", path.display(), size.len()));
+            }
+            sets.push(Set { files, first });
+        }
+        let identity = identity(&options, &sizes);
+        let content = content(&options, &sets)?;
+        let packer = options.packing.map(Packer::new);
+        let plan = Arc::new(Plan {
+            columns: Columns::new(&options.columns)?,
+            sets,
+            formats,
+            encoder,
+            options,
+        });
+        Ok(Self {
+            plan,
+            identity,
+            content,
+            workers: None,
+            pass: 0,
+            of_pass: 0,
+            ready: VecDeque::new(),
+            packer,
+            tally: Tally::default(),
+            packed: None,
+            say,
+        })
+    }
+
+    /// What the order of examples depends on, as text: two streams of the same text give the same.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// What the examples come from: names and size of the files, and a hash over what is in them and the order in
+    /// which it is taken, wherever they lie.
+    pub fn content(&self) -> &Value {
+        &self.content
+    }
+
+    /// The samples of the next example: one, or those of a packed row.
+    ///
+    /// # Errors
+    /// What stops a run: a file that cannot be read, text that is no row, with `strict` a bad row; a
+    /// pass that gave nothing to train on.
+    pub fn next_example(&mut self) -> Result<Vec<Encoded>> {
+        loop {
+            if let Some(example) = self.ready.pop_front() {
+                return Ok(example);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// The first sample of the example that is next.
+    ///
+    /// # Errors
+    /// As [`Self::next_example`].
+    pub fn peek(&mut self) -> Result<&Encoded> {
+        let example = self.next_example()?;
+        self.ready.push_front(example);
+        let first = self.ready.front().and_then(|example| example.first());
+        first.context("a sample")
+    }
+
+    /// What became of the rows so far; of a second pass nothing is counted.
+    pub fn report(&self) -> Report {
+        let now = self.packer.as_ref().map(|packer| &packer.figures);
+        Report {
+            packing: self.packed.as_ref().or(now).cloned(),
+            ..self.tally.report(&self.plan.encoder)
+        }
+    }
+
+    /// Waits for the next batch of rows.
+    fn fill(&mut self) -> Result<()> {
+        let pass = self.pass;
+        let workers = match &mut self.workers {
+            Some(workers) => workers,
+            None => self.workers.insert(Workers::start(&self.plan, pass)?),
+        };
+        let rows = match workers.next()? {
+            Done::Rows(rows) => rows,
+            Done::End => return self.end_of_pass(),
+        };
+        for (read, outcome) in rows {
+            let mut again = Tally::default();
+            let tally = match pass {
+                0 => &mut self.tally,
+                _ => &mut again,
+            };
+            let options = &self.plan.options.prepare;
+            for sample in tally.take(&read.record, &read.format, outcome, options)? {
+                let examples = match &mut self.packer {
+                    Some(packer) => packer.push(sample),
+                    None => vec![vec![sample]],
+                };
+                self.of_pass += examples.len() as u64;
+                self.ready.extend(examples);
+            }
+        }
+        for line in self.plan.columns.clashes() {
+            (self.say)(&line);
+        }
+        for line in self.tally.news.drain(..) {
+            (self.say)(&line);
+        }
+        Ok(())
+    }
+
+    fn end_of_pass(&mut self) -> Result<()> {
+        if let Some(packer) = &mut self.packer {
+            let rest = packer.finish();
+            self.of_pass += rest.len() as u64;
+            self.ready.extend(rest);
+            self.packed.get_or_insert_with(|| packer.figures.clone());
+        }
+        if self.of_pass == 0 {
+            return Err(nothing_left(&self.report(), &self.plan.options.prepare));
+        }
+        if self.pass == 0 {
+            let columns = &self.plan.columns;
+            for line in columns.absent().iter().chain(&columns.idle(&self.report())) {
+                (self.say)(line);
+            }
+            let examples = self.of_pass;
+            (self.say)(&format!(
+                "the {examples} examples of the stream are through, and another pass over it begins"
+            ));
+        }
+        self.workers = None;
+        self.pass += 1;
+        self.of_pass = 0;
+        Ok(())
+    }
+}
+
+fn content(options: &StreamOptions, sets: &[Set]) -> Result<Value> {
+    let StreamOptions {
+        mix,
+        columns,
+        shuffle_buffer,
+        packing,
+        prepare,
+        ..
+    } = options;
+    let PrepareOptions {
+        max_length,
+        truncation,
+        ..
+    } = prepare;
+    let files = || sets.iter().flat_map(|set| &set.files);
+    let of_sets: Vec<_> = sets
+        .iter()
+        .map(|set| (set.files.len(), set.first))
+        .collect();
+    let mut order = Fingerprint::blank();
+    order.text(&checksums::sampled(files().map(PathBuf::as_path))?);
+    let empty = empty_answers(prepare);
+    order.text(&format!(
+        "{of_sets:?} {mix:?} {columns} {shuffle_buffer:?} {packing:?} {max_length:?} {truncation:?}{empty}"
+    ));
+    let names = files().filter_map(|path| path.file_name());
+    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    Ok(json!({ "stream of": names.join(", "), "sha256": order.hex() }))
+}
+
+/// Says that empty answers are kept, where they are.
+fn empty_answers(prepare: &PrepareOptions) -> &'static str {
+    match prepare.keep_empty_answers {
+        true => ", empty answers kept",
+        false => "",
+    }
+}
+
+fn identity(options: &StreamOptions, files: &[String]) -> String {
+    let StreamOptions {
+        dataset,
+        mix,
+        columns,
+        shuffle_buffer,
+        data_seed,
+        packing,
+        prepare,
+    } = options;
+    let PrepareOptions {
+        max_length,
+        truncation,
+        ..
+    } = prepare;
+    let empty = empty_answers(prepare);
+    let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
+    format!(
+        "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
+         max_length {max_length:?}, truncation {truncation:?}{empty}, {packed}files {}",
+        files.join(", ")
+    )
+}

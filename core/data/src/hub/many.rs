@@ -1,0 +1,57 @@
+//! Several files at once, under one progress bar.
+
+use super::fetch::{Failure, Wanted, download};
+use super::http::Http;
+use apus_base::say::info;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Files at once.
+const WORKERS: usize = 4;
+
+/// Downloads all that are not there; the first that fails ends it after those under way.
+pub(super) fn download_all(http: &Http, title: &str, files: &[Wanted]) -> Result<(), Failure> {
+    let missing: Vec<&Wanted> = files.iter().filter(|file| !file.is_there()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let bytes = missing.iter().map(|file| file.size).sum();
+    let bar = progress(title, missing.len(), bytes);
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let first = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS.min(missing.len()) {
+            scope.spawn(|| {
+                while first().is_none()
+                    && let Some(file) = missing.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    if let Err(error) = download(http, file, &bar) {
+                        first().get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// A bar on a terminal, a line elsewhere.
+fn progress(title: &str, files: usize, bytes: u64) -> ProgressBar {
+    let noun = if files == 1 { "file" } else { "files" };
+    if !std::io::stderr().is_terminal() {
+        info!("downloading {title}: {files} {noun}, {}", HumanBytes(bytes));
+        return ProgressBar::hidden();
+    }
+    let style = "{msg}  {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes)
+        .with_style(style)
+        .with_message(title.to_owned())
+}

@@ -1,0 +1,294 @@
+//! Floating-point operations of a training step, counted from shapes: a multiplication and an addition are
+//! two.
+//!
+//! What is counted is what the mathematics asks for, not what kernels happen to do: a frozen matrix costs a
+//! product forward and one for the gradient by its input; attention two products over the visible pairs of
+//! tokens forward and five backward; a low-rank update two thin products forward and four backward; the
+//! output head only the supervised tokens. What is small beside matrices (norms, activations, softmax,
+//! optimizer) is left out. Layers that keep only their input run forward again, up to the experts' activation; that is
+//! counted apart, since it makes no progress.
+
+use apus_model::model::{Config, DecoderLayer, ExpertLinear, GptOss, Linear, Matrix};
+use std::ops::{Add, AddAssign};
+
+/// Operations by group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flops {
+    /// Products with the matrices of attention and of the router.
+    pub projections: u64,
+    /// Products with the experts' matrices.
+    pub experts: u64,
+    /// Attention itself.
+    pub attention: u64,
+    /// Output head.
+    pub head: u64,
+    /// Low-rank updates.
+    pub lora: u64,
+}
+
+impl Flops {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.projections + self.experts + self.attention + self.head + self.lora
+    }
+}
+
+impl Add for Flops {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            projections: self.projections + other.projections,
+            experts: self.experts + other.experts,
+            attention: self.attention + other.attention,
+            head: self.head + other.head,
+            lora: self.lora + other.lora,
+        }
+    }
+}
+
+impl AddAssign for Flops {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// Operations of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Forward and backward.
+    pub model: Flops,
+    /// Forward again, in layers that keep only their input: all but the last product of the experts.
+    pub again: Flops,
+}
+
+/// What is trained in a layer, in numbers of parameters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trained {
+    /// Low-rank updates of linear layers.
+    pub lora: u64,
+    /// Low-rank updates of experts, all experts together.
+    pub expert_lora: u64,
+    /// Whole linear layers.
+    pub linears: u64,
+    /// Whole experts, all experts together.
+    pub experts: u64,
+}
+
+/// What the count depends on.
+#[derive(Debug, Clone)]
+pub struct Work<'a> {
+    /// Shape of the model.
+    pub config: &'a Config,
+    /// What is trained in each layer.
+    pub trained: &'a [Trained],
+    /// Whether the output head is trained.
+    pub head_trained: bool,
+    /// Last layers that keep their tape.
+    pub kept: usize,
+    /// Lengths of the sequences.
+    pub lengths: &'a [usize],
+    /// Supervised tokens.
+    pub targets: usize,
+}
+
+impl Work<'_> {
+    /// Counts the operations of a step.
+    pub fn count(&self) -> Count {
+        let c = self.config;
+        let mut count = Count::default();
+        for (index, trained) in self.trained.iter().enumerate() {
+            let window = c.sliding[index].then_some(c.sliding_window);
+            let forward = self.layer_forward(trained, window);
+            count.model += forward + self.layer_backward(trained, &forward);
+            if index + self.kept < c.num_hidden_layers {
+                // gate_up is two of the experts' three matrices of equal size.
+                count.again += Flops {
+                    experts: forward.experts / 3 * 2,
+                    ..forward
+                };
+            }
+        }
+        let head = 2 * (c.vocab_size * c.hidden_size * self.targets) as u64;
+        count.model.head = head * if self.head_trained { 3 } else { 2 };
+        count
+    }
+
+    fn tokens(&self) -> u64 {
+        self.lengths.iter().sum::<usize>() as u64
+    }
+
+    fn layer_forward(&self, trained: &Trained, window: Option<usize>) -> Flops {
+        let (c, tokens) = (self.config, self.tokens());
+        let (linears, experts) = layer_matrices(c);
+        let active = c.num_experts_per_tok as u64;
+        Flops {
+            projections: 2 * linears * tokens,
+            experts: 2 * experts * active * tokens,
+            attention: attention_forward(c, self.lengths, window),
+            head: 0,
+            lora: 2 * trained.lora * tokens + 2 * self.active(trained.expert_lora) * tokens,
+        }
+    }
+
+    /// The gradient by the input costs what forward does; that by a trained matrix as much again.
+    fn layer_backward(&self, trained: &Trained, forward: &Flops) -> Flops {
+        let tokens = self.tokens();
+        Flops {
+            projections: forward.projections + 2 * trained.linears * tokens,
+            experts: forward.experts + 2 * self.active(trained.experts) * tokens,
+            attention: attention_backward(forward.attention),
+            head: 0,
+            lora: 2 * forward.lora,
+        }
+    }
+
+    /// Parameters of all experts to those that a token uses.
+    fn active(&self, parameters: u64) -> u64 {
+        let c = self.config;
+        parameters * c.num_experts_per_tok as u64 / c.num_local_experts as u64
+    }
+}
+
+/// Parameters of a layer's linear matrices, router included, and of the matrices of one expert.
+pub fn layer_matrices(c: &Config) -> (u64, u64) {
+    let (h, f) = (c.hidden_size, c.intermediate_size);
+    let heads = 2 * c.num_attention_heads + 2 * c.num_key_value_heads;
+    let linears = h * heads * c.head_dim + h * c.num_local_experts;
+    (linears as u64, (3 * h * f) as u64)
+}
+
+/// Operations of attention over sequences of these lengths: scores and weighted sum over visible pairs.
+pub fn attention_forward(c: &Config, lengths: &[usize], window: Option<usize>) -> u64 {
+    let pairs: u64 = lengths.iter().map(|&length| pairs(length, window)).sum();
+    2 * 2 * (c.num_attention_heads * c.head_dim) as u64 * pairs
+}
+
+/// Operations of its backward pass from those of its forward: five products to two.
+pub fn attention_backward(forward: u64) -> u64 {
+    forward / 2 * 5
+}
+
+/// Pairs of a query and a key that it sees.
+fn pairs(length: usize, window: Option<usize>) -> u64 {
+    let (n, w) = (length as u64, window.unwrap_or(length).min(length) as u64);
+    w * (w + 1) / 2 + (n - w) * w
+}
+
+/// What is trained in each layer of a model.
+pub fn trained(model: &GptOss) -> Vec<Trained> {
+    model.layers().iter().map(layer_trained).collect()
+}
+
+fn layer_trained(layer: &DecoderLayer) -> Trained {
+    let mut found = Trained::default();
+    let (a, moe) = (&layer.attention, &layer.moe);
+    for linear in [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &moe.router] {
+        found.lora += linear_lora(linear);
+        found.linears += linear.weight.param().map_or(0, |p| size(&p.value()));
+    }
+    for expert in [&moe.gate_up, &moe.down] {
+        found.expert_lora += expert_lora(expert);
+        if let Matrix::Dense(weight) = &expert.matrix {
+            found.experts += weight.param().map_or(0, |p| size(&p.value()));
+        }
+    }
+    found
+}
+
+fn linear_lora(linear: &Linear) -> u64 {
+    let lora = linear.lora.as_ref();
+    lora.map_or(0, |lora| size(&lora.a.value()) + size(&lora.b.value()))
+}
+
+fn expert_lora(expert: &ExpertLinear) -> u64 {
+    let lora = expert.lora.as_ref();
+    lora.map_or(0, |lora| size(&lora.a.value()) + size(&lora.b.value()))
+}
+
+fn size(tensor: &candle_core::Tensor) -> u64 {
+    tensor.elem_count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_model::synthetic;
+
+    fn count(lengths: &[usize], targets: usize, kept: usize, trained: Trained) -> Count {
+        let config = synthetic::config("gpt-oss-20b").unwrap();
+        let work = Work {
+            config: &config,
+            trained: &[trained; 24],
+            head_trained: false,
+            kept,
+            lengths,
+            targets,
+        };
+        work.count()
+    }
+
+    #[test]
+    fn the_20b_uses_3_6_billion_parameters_a_token() {
+        // By hand: q and o 2880 x 4096, k and v 2880 x 512, router 2880 x 32, four experts of
+        // 2880 x 5760 and 2880 x 2880, head 201088 x 2880.
+        let layer = 2 * 11_796_480 + 2 * 1_474_560 + 92_160 + 4 * (16_588_800 + 8_294_400);
+        let parameters: u64 = 24 * layer + 579_133_440;
+        assert_eq!(parameters, 3_607_142_400);
+        let found = count(&[1], 1, 24, Trained::default());
+        let matrices = found.model.total() - found.model.attention;
+        assert_eq!(matrices, 4 * parameters);
+        assert_eq!(found.again, Flops::default());
+    }
+
+    #[test]
+    fn attention_counts_what_is_visible() {
+        assert_eq!(pairs(4, None), 10);
+        assert_eq!(pairs(4, Some(2)), 7);
+        assert_eq!(pairs(3, Some(128)), 6);
+        // 12 sliding layers of window 128 and 12 full ones; a pair costs 4 x 4096 forward.
+        let found = count(&[1000, 10], 0, 24, Trained::default());
+        let (full, sliding) = (500_500 + 55, 128 * 129 / 2 + 872 * 128 + 55);
+        let forward = 12 * 4 * 4096 * (full + sliding);
+        assert_eq!(found.model.attention, forward + forward / 2 * 5);
+        assert_eq!(found.model.head, 0);
+    }
+
+    #[test]
+    fn updates_and_whole_matrices_cost_their_gradients() {
+        // Rank 8 on q_proj, and on the gate_up of all 32 experts, of which a token uses 4.
+        let trained = Trained {
+            lora: 8 * (2880 + 4096),
+            expert_lora: 32 * 8 * (2880 + 5760),
+            ..Trained::default()
+        };
+        let used = 8 * (2880 + 4096) + 4 * 8 * (2880 + 5760);
+        let found = count(&[100], 100, 24, trained);
+        assert_eq!(found.model.lora, 24 * 6 * used * 100);
+        let whole = Trained {
+            linears: 1000,
+            experts: 64,
+            ..Trained::default()
+        };
+        let (plain, found) = (
+            count(&[100], 0, 24, Trained::default()).model,
+            count(&[100], 0, 24, whole).model,
+        );
+        assert_eq!(found.projections - plain.projections, 24 * 2 * 1000 * 100);
+        assert_eq!(found.experts - plain.experts, 24 * 2 * 8 * 100);
+    }
+
+    #[test]
+    fn layers_that_keep_their_input_run_again() {
+        let (all, none) = (
+            count(&[50], 50, 24, Trained::default()),
+            count(&[50], 50, 0, Trained::default()),
+        );
+        assert_eq!(all.model, none.model);
+        assert_eq!(3 * none.again.experts, none.model.experts);
+        assert_eq!(7 * none.again.attention, 2 * none.model.attention);
+        assert_eq!(none.again.head, 0);
+        let two = count(&[50], 50, 22, Trained::default());
+        assert_eq!(12 * two.again.total(), none.again.total());
+    }
+}

@@ -1,0 +1,162 @@
+//! `apus bench`: how fast training is on this machine, and what the time goes into.
+//!
+//! A measurement trains for a few steps on random tokens, with the model set up as `apus sft` does and steps
+//! made of the same parts. Steps are timed first and profiled afterwards, so that the profile costs the
+//! figures nothing. What the device could do at best is measured in the same process, right after the steps,
+//! at the clock that it has then.
+
+pub mod count;
+mod groups;
+mod lengths;
+mod limits;
+mod ops;
+mod report;
+mod steps;
+mod table;
+mod traffic;
+
+use crate::out_of_memory::explain as explain_out_of_memory;
+use crate::setup;
+use crate::train::fit::fit;
+use crate::train::{parts, recipe};
+use anyhow::{Context, Result};
+use apus_components::config::{BenchConfig, Lengths, Resolved};
+use apus_model::adapter::Table;
+use apus_model::model::{GptOss, Matrix};
+use apus_model::profile::{Profile, Recording};
+use apus_sdk::{errln, out};
+use candle_core::Device;
+use count::Work;
+use groups::Groups;
+use report::{Figures, Setting};
+use serde_json::Value;
+use steps::{Data, Stepper};
+use traffic::Traffic;
+
+/// Steps that are profiled.
+const PROFILED: usize = 2;
+
+/// Measures what a configuration says and prints the figures.
+///
+/// # Errors
+/// What stops a run as well, or a file that cannot be written.
+pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
+    let config = &resolved.config;
+    apus_components::registry::load(&config.plugins)?;
+    apus_data::hub::prefer(config.use_hf);
+    let device = apus_model::device::open(&config.device)?;
+    let figures = match config.ops {
+        true => {
+            let given = |flag: &str| resolved.given(flag);
+            ops::run(config, &device, &given)?
+        }
+        false => train(config, &device)
+            .map_err(|error| explain_out_of_memory(error, &device, &recipe::args(&config.sft())))?,
+    };
+    if let Some(path) = &config.json {
+        std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
+            .with_context(|| format!("{path}: cannot be written"))?;
+    }
+    Ok(())
+}
+
+/// Times training.
+fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
+    let sft = config.sft();
+    let lengths = Lengths::parse(&config.seq)?;
+    let place = setup::find_model(&sft.model, sft.seed)?;
+    let mut ready = parts::model(&sft, &place, device)?;
+    let shape = fit(
+        &sft,
+        &mut ready.model,
+        &vec![lengths.longest(); config.batch],
+    )?;
+    let (model, kept) = (&ready.model, shape.kept_layers as usize);
+    let table = Table::of(model);
+    errln!("{table}");
+
+    let data = Data {
+        batch: config.batch,
+        lengths,
+        share: config.trained_share,
+        seed: sft.seed,
+    };
+    let mut stepper = Stepper::new(&sft, model, kept, data)?;
+    let mut steps = Vec::new();
+    for at in 0..config.steps {
+        let step = stepper.step().with_context(|| format!("step {}", at + 1))?;
+        errln!(
+            "step {}: {:.3} s, {:.0} tokens/s, loss {:.4}",
+            at + 1,
+            step.seconds,
+            step.tokens() as f64 / step.seconds,
+            step.loss
+        );
+        steps.push(step);
+    }
+    let peak = apus_model::device::usage::peak(device);
+    let (profiled, profile) = profiled(&mut stepper, device)?;
+    let limits = limits::measure(device)?;
+
+    let trained = count::trained(model);
+    let work = |lengths: &[usize], targets: usize| {
+        let work = Work {
+            config: model.config(),
+            trained: &trained,
+            head_trained: model.head().lm_head.weight.param().is_some(),
+            kept,
+            lengths,
+            targets,
+        };
+        let width = model.dtype().size_in_bytes() as u64;
+        (
+            work.count(),
+            Traffic::new(&work, width, experts(model) == "mxfp4"),
+        )
+    };
+    let counted: Vec<_> = profiled
+        .iter()
+        .map(|step| work(&step.lengths, step.targets))
+        .collect();
+    let figures = Figures {
+        setting: Setting {
+            machine: limits::machine(device),
+            config,
+            experts: experts(model),
+            layers: model.layers().len(),
+            kept,
+            parameters: table.parameters(),
+            trained: table.trainable(),
+        },
+        counts: steps
+            .iter()
+            .map(|step| work(&step.lengths, step.targets).0)
+            .collect(),
+        steps,
+        peak,
+        limits,
+        groups: Groups::new(&profile, &counted),
+    };
+    out!("{figures}");
+    Ok(figures.json())
+}
+
+/// A few more steps under the profile.
+fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::Step>, Profile)> {
+    let recording = Recording::start(device)?;
+    let steps = (0..PROFILED)
+        .map(|_| stepper.step())
+        .collect::<Result<Vec<_>>>()?;
+    Ok((steps, recording.finish()?))
+}
+
+/// How experts are kept: packed, or in a type of numbers.
+fn experts(model: &GptOss) -> &'static str {
+    let Some(first) = model.layers().first() else {
+        return "none";
+    };
+    match &first.moe.gate_up.matrix {
+        Matrix::Packed { .. } => "mxfp4",
+        Matrix::Dense(weight) => weight.stored().as_str(),
+    }
+}

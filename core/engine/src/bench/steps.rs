@@ -1,0 +1,130 @@
+//! Optimizer steps on random tokens, by the parts that the training loop itself is made of.
+
+use super::lengths::{draw, rows};
+use crate::train::{MicroBatch, OptimizerHost, Sequence};
+use anyhow::{Result, ensure};
+use apus_components::config::Lengths;
+use apus_components::config::SftConfig;
+use apus_components::registry::{self, Named};
+use apus_model::model::{ForwardOptions, GptOss};
+use apus_sdk::{Kind, Loss, TokenRow};
+use std::time::Instant;
+
+/// What a step did and how long it took.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Seconds, from tokens on the host to new parameters on the device.
+    pub seconds: f64,
+    /// Lengths of its sequences.
+    pub lengths: Vec<usize>,
+    /// Trained tokens.
+    pub targets: usize,
+    /// Mean loss of those.
+    pub loss: f64,
+}
+
+impl Step {
+    /// Tokens.
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+}
+
+/// A model in training.
+pub struct Stepper<'a> {
+    model: &'a GptOss,
+    loss: Named<dyn Loss>,
+    optimizer: OptimizerHost,
+    learning_rate: f64,
+    max_grad_norm: f64,
+    options: ForwardOptions,
+    data: Data,
+    made: usize,
+}
+
+/// What it is trained on.
+pub struct Data {
+    /// Sequences in a step.
+    pub batch: usize,
+    /// How long they are.
+    pub lengths: Lengths,
+    /// Share of tokens that are trained.
+    pub share: f64,
+    /// Seed of lengths and tokens.
+    pub seed: u64,
+}
+
+impl<'a> Stepper<'a> {
+    /// Gets ready to train as a configuration says, the last `kept` layers keeping their tape.
+    ///
+    /// # Errors
+    /// A component that there is not, or options that do not fit.
+    pub fn new(config: &SftConfig, model: &'a GptOss, kept: usize, data: Data) -> Result<Self> {
+        let options = |name: &str| registry::options(Kind::Optimizer, name);
+        let (spec, _) = config.optimizer_spec(&|_| None, &options)?;
+        Ok(Self {
+            model,
+            loss: registry::named(&config.loss_type)?,
+            optimizer: OptimizerHost::new(
+                registry::named(&spec)?,
+                model.params().to_vec(),
+                config.lorap_lr_ratio,
+            ),
+            learning_rate: config.base_lr(),
+            max_grad_norm: config.max_grad_norm,
+            options: ForwardOptions {
+                training: true,
+                kept_layers: kept,
+                dropout_seed: Some(config.seed),
+                aux_coef: config.router_aux_loss_coef,
+                neftune: None,
+            },
+            data,
+            made: 0,
+        })
+    }
+
+    /// Makes one step.
+    ///
+    /// # Errors
+    /// What stops a run as well.
+    pub fn step(&mut self) -> Result<Step> {
+        let Data {
+            batch,
+            share,
+            seed,
+            lengths,
+        } = &self.data;
+        let lengths = draw(lengths, *batch, *seed, self.made);
+        let vocabulary = self.model.config().vocab_size;
+        let rows = rows(&lengths, *share, vocabulary, (*seed, self.made));
+        self.made += 1;
+
+        let start = Instant::now();
+        let (targets, loss) = self.train(&rows)?;
+        self.model.device().synchronize()?;
+        Ok(Step {
+            seconds: start.elapsed().as_secs_f64(),
+            lengths,
+            targets,
+            loss,
+        })
+    }
+
+    fn train(&mut self, rows: &[TokenRow]) -> Result<(usize, f64)> {
+        let sequences = rows
+            .iter()
+            .map(|row| -> Sequence { (&row.input_ids, &row.labels, None) });
+        let batch = MicroBatch::new(sequences, self.model.device())?;
+        let targets = batch.targets();
+        let found = batch.train(self.model, &self.loss, targets, &self.options)?;
+        let norm = self.optimizer.clip(self.max_grad_norm)?;
+        ensure!(
+            norm.is_finite(),
+            "the gradient is not finite (its norm is {norm}); lower learning_rate"
+        );
+        self.optimizer.step(self.learning_rate)?;
+        self.optimizer.zero_grad();
+        Ok((targets, found.loss.sum / targets.max(1) as f64))
+    }
+}

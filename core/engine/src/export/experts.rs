@@ -1,0 +1,77 @@
+//! Expert matrices between their dense and their packed form, an expert at a time.
+
+use super::float;
+use anyhow::{Result, bail, ensure};
+use apus_model::ops::mxfp4;
+use apus_model::weights::Directory;
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+/// Packed experts as `[E, in, out]` bf16, one expert at a time to bound the memory.
+pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
+    let (blocks, scales) = (format!("{name}_blocks"), format!("{name}_scales"));
+    let (blocks, scales) = (directory.stored(&blocks)?, directory.stored(&scales)?);
+    let &[e, o, g] = scales.shape() else {
+        bail!(
+            "{}: shape {:?}, expected [experts, outputs, groups]",
+            scales.place(),
+            scales.shape()
+        )
+    };
+    ensure!(
+        blocks.shape() == [e, o, g, 16]
+            && e * o * g > 0
+            && (blocks.dtype(), scales.dtype()) == (Dtype::U8, Dtype::U8),
+        "{}: blocks {:?} {:?} and scales {:?} {:?} do not fit",
+        blocks.place(),
+        blocks.dtype(),
+        blocks.shape(),
+        scales.dtype(),
+        scales.shape()
+    );
+    let mut dense = vec![bf16::ZERO; e * 32 * g * o];
+    let (mut packed, mut powers) = (vec![0; o * g * 16], vec![0; o * g]);
+    for (expert, dense) in dense.chunks_exact_mut(32 * g * o).enumerate() {
+        blocks.read(expert * packed.len(), &mut packed)?;
+        scales.read(expert * powers.len(), &mut powers)?;
+        let values = mxfp4::decode(&packed, &powers);
+        dense.par_chunks_mut(o).enumerate().for_each(|(i, row)| {
+            for (out, value) in row.iter_mut().zip(values.iter().skip(i).step_by(32 * g)) {
+                *out = bf16::from_f32(*value);
+            }
+        });
+    }
+    Ok(Tensor::from_vec(dense, (e, 32 * g, o), &Device::Cpu)?)
+}
+
+/// Dense experts `[E, in, out]` as blocks and scales, one expert at a time.
+pub(super) fn pack(directory: &Directory, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let stored = directory.stored(name)?;
+    let &[e, i, o] = stored.shape() else {
+        bail!(
+            "{}: shape {:?}, expected [experts, inputs, outputs]",
+            stored.place(),
+            stored.shape()
+        )
+    };
+    let dtype = float(stored)?;
+    let mut expert = vec![0; i * o * dtype.size_in_bytes()];
+    ensure!(
+        e * expert.len() > 0,
+        "{}: shape {:?} is empty",
+        stored.place(),
+        stored.shape()
+    );
+    let (mut blocks, mut scales) = (Vec::new(), Vec::new());
+    for number in 0..e {
+        stored.read(number * expert.len(), &mut expert)?;
+        let dense = Tensor::from_raw_buffer(&expert, dtype, &[i, o], &Device::Cpu)?;
+        let rows = dense.to_dtype(DType::F32)?.t()?.contiguous()?;
+        let (b, s) = mxfp4::encode(&rows.flatten_all()?.to_vec1::<f32>()?)?;
+        blocks.extend(b);
+        scales.extend(s);
+    }
+    Ok((blocks, scales))
+}

@@ -1,0 +1,401 @@
+//! Writes a Hugging Face model directory tensor by tensor: whole or absent, whatever its size.
+
+use super::finite::bad_elements;
+use anyhow::{Context, Result, bail, ensure};
+use apus_base::folder;
+use half::bf16;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Files that go along with the weights.
+const COMPANIONS: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// What a run was told, beside the weights that it made.
+const ARGS: &str = "args.json";
+
+/// A tensor to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl Entry {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Number of bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bitsize() / 8
+    }
+}
+
+/// What is written beside the weights.
+pub struct Extra<'a> {
+    /// config.json.
+    pub config: Value,
+    /// generation_config.json, where `copy_from` has none.
+    pub generation: Option<Value>,
+    /// Directory from which tokenizer, generation settings and template are copied.
+    pub copy_from: Option<&'a Path>,
+    /// Folder of the weights that a run has made: its args.json, which says how the run's conversations were
+    /// rendered, goes along.
+    pub made_by: Option<&'a Path>,
+}
+
+/// Writes a model to `dir`, in files of at most `max_shard` bytes; `provide` gives the bytes of each
+/// tensor, one after another. An existing `dir` is an error unless `replace`; it must be a model then,
+/// with no other files, and stays as it is until the new one is whole.
+///
+/// # Errors
+/// `provide` failed or gave numbers that are not finite, or the disk failed; nothing is left behind then.
+pub fn write_model(
+    dir: &Path,
+    entries: &[Entry],
+    max_shard: usize,
+    replace: bool,
+    extra: &Extra,
+    mut provide: impl FnMut(&Entry) -> Result<Vec<u8>>,
+) -> Result<()> {
+    if dir.exists() {
+        ensure!(
+            replace,
+            "{}: exists already; choose another folder, or give --exist_ok true",
+            dir.display()
+        );
+        only_a_model(dir)?;
+    }
+    let name = dir
+        .file_name()
+        .context("the output folder has no name")?
+        .to_string_lossy();
+    let parent = dir
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let temporary = parent.join(format!(".{name}.tmp"));
+    let mut attempt = || -> Result<()> {
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary)?;
+        }
+        fs::create_dir_all(&temporary)?;
+        write_weights(&temporary, entries, max_shard, &mut provide)?;
+        write_json(&temporary.join("config.json"), &extra.config)?;
+        if let Some(from) = extra.copy_from {
+            copy_companions(from, &temporary)?;
+        }
+        if let Some(args) = extra
+            .made_by
+            .map(|from| from.join(ARGS))
+            .filter(|args| args.is_file())
+        {
+            fs::copy(args, temporary.join(ARGS)).context("copying args.json")?;
+            File::open(temporary.join(ARGS))?.sync_all()?;
+        }
+        if extra.generation.is_some() && !temporary.join("generation_config.json").exists() {
+            write_json(
+                &temporary.join("generation_config.json"),
+                &json!(extra.generation),
+            )?;
+        }
+        File::open(&temporary)?.sync_all()?;
+        folder::replace(dir, &temporary, &parent.join(format!(".{name}.old")))?;
+        Ok(File::open(parent)?.sync_all()?)
+    };
+    attempt()
+        .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
+        .with_context(|| {
+            format!(
+                "{}: cannot be written; nothing is left behind",
+                dir.display()
+            )
+        })
+}
+
+/// Refuses to replace a folder that holds anything but a model.
+fn only_a_model(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let known = name == "config.json"
+            || name == ARGS
+            || name == "model.safetensors.index.json"
+            || name.ends_with(".safetensors")
+            || COMPANIONS.contains(&name.as_str());
+        ensure!(
+            known && !entry.path().is_dir(),
+            "{}: holds {name}, which is no part of a model, and is not replaced; choose another folder",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Copies tokenizer, generation settings and template of a model.
+///
+/// # Errors
+/// The disk failed.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for file in COMPANIONS.iter().filter(|file| from.join(file).is_file()) {
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("copying {file}"))?;
+        File::open(to.join(file))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(serde_json::to_string_pretty(value)?.as_bytes())?;
+    Ok(file.sync_all()?)
+}
+
+fn write_weights(
+    dir: &Path,
+    entries: &[Entry],
+    max_shard: usize,
+    provide: &mut dyn FnMut(&Entry) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let shards = split(entries, max_shard);
+    let mut map = Map::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let file = match shards.len() {
+            1 => "model.safetensors".to_owned(),
+            n => format!("model-{:05}-of-{n:05}.safetensors", i + 1),
+        };
+        write_shard(&dir.join(&file), shard, provide)?;
+        for entry in *shard {
+            map.insert(entry.name.clone(), json!(file));
+        }
+    }
+    if shards.len() > 1 {
+        let total: usize = entries.iter().map(Entry::bytes).sum();
+        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+        write_json(&dir.join("model.safetensors.index.json"), &index)?;
+    }
+    Ok(())
+}
+
+/// Consecutive entries that fit into a file; one that is larger by itself has a file of its own.
+fn split(entries: &[Entry], max_shard: usize) -> Vec<&[Entry]> {
+    let mut shards = Vec::new();
+    let (mut start, mut size) = (0, 0);
+    for (i, entry) in entries.iter().enumerate() {
+        if i > start && size + entry.bytes() > max_shard {
+            shards.push(&entries[start..i]);
+            (start, size) = (i, 0);
+        }
+        size += entry.bytes();
+    }
+    shards.push(&entries[start..]);
+    shards
+}
+
+fn write_shard(
+    path: &Path,
+    entries: &[Entry],
+    provide: &mut dyn FnMut(&Entry) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut at = 0;
+    for entry in entries {
+        let end = at + entry.bytes();
+        header.insert(
+            entry.name.clone(),
+            json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, end]}),
+        );
+        at = end;
+    }
+    let mut header = serde_json::to_string(&header)?;
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    let mut file = BufWriter::with_capacity(1 << 22, File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    for entry in entries {
+        let bytes = provide(entry).with_context(|| format!("tensor {}", entry.name))?;
+        ensure!(
+            bytes.len() == entry.bytes(),
+            "tensor {}: {} bytes, expected {}",
+            entry.name,
+            bytes.len(),
+            entry.bytes()
+        );
+        let bad = bad_elements(&bytes, entry.dtype);
+        ensure!(
+            bad == 0,
+            "tensor {}: {bad} of its {} values are not finite",
+            entry.name,
+            entry.elements()
+        );
+        file.write_all(&bytes)?;
+    }
+    Ok(file.into_inner().map_err(|e| e.into_error())?.sync_all()?)
+}
+
+/// The bytes of values rounded to bf16.
+pub fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    let mut out = vec![0u8; values.len() * 2];
+    out.par_chunks_mut(1 << 16)
+        .zip(values.par_chunks(1 << 15))
+        .for_each(|(out, values)| {
+            for (out, value) in out.chunks_exact_mut(2).zip(values) {
+                out.copy_from_slice(&bf16::from_f32(*value).to_le_bytes());
+            }
+        });
+    out
+}
+
+/// Bytes in `5GB`, `500MB`, `10KB`, `4GiB` (powers of 1,024, as Hugging Face reads them) or a plain number.
+///
+/// # Errors
+/// Anything else.
+pub fn size(text: &str) -> Result<usize> {
+    let upper = text.to_ascii_uppercase();
+    let (number, unit) = match upper.find(|c: char| c.is_ascii_alphabetic()) {
+        Some(at) => upper.split_at(at),
+        None => (upper.as_str(), "B"),
+    };
+    let unit = match unit {
+        "B" => 1.0,
+        "K" | "KB" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        "KIB" => 1024.0,
+        "MIB" => 1024.0 * 1024.0,
+        "GIB" => 1024.0 * 1024.0 * 1024.0,
+        _ => bail!("{text:?} is no size; write 5GB or 500MB"),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok((number * unit) as usize),
+        _ => bail!("{text:?} is no size; write 5GB or 500MB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_model::weights::{Directory, WeightSource};
+    use candle_core::{DType, Device};
+
+    fn entries() -> Vec<Entry> {
+        let entry = |name: &str| Entry {
+            name: name.to_owned(),
+            dtype: Dtype::BF16,
+            shape: vec![10],
+        };
+        vec![entry("a"), entry("b"), entry("c")]
+    }
+
+    fn write(dir: &Path, replace: bool, fail: bool) -> Result<()> {
+        let extra = Extra {
+            config: json!({"x": 1}),
+            generation: Some(json!({"eos_token_id": 2})),
+            copy_from: None,
+            made_by: None,
+        };
+        write_model(dir, &entries(), 45, replace, &extra, |entry| {
+            ensure!(!(fail && entry.name == "c"), "No space left on device");
+            Ok(bf16_bytes(&[f32::from(entry.name.as_bytes()[0]); 10]))
+        })
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let extra = Extra {
+            config: json!({}),
+            generation: None,
+            copy_from: None,
+            made_by: None,
+        };
+        let dir = parent.path().join("m");
+        let error = write_model(&dir, &entries(), 1000, false, &extra, |entry| {
+            let bad = [1.0, 1.0, f32::NAN, f32::MAX, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+            Ok(bf16_bytes(if entry.name == "b" {
+                &bad
+            } else {
+                &[1.0; 10]
+            }))
+        });
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(
+            error.contains("tensor b: 2 of its 10 values are not finite"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn shards_read_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("m");
+        write(&dir, false, false).unwrap();
+        assert!(dir.join("model-00002-of-00002.safetensors").is_file());
+        let read = Directory::open(&dir).unwrap();
+        let b = read.tensor("b", &[10], DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(b.to_vec1::<f32>().unwrap(), [98.0; 10]);
+        assert!(
+            write(&dir, false, false)
+                .unwrap_err()
+                .to_string()
+                .contains("exists already")
+        );
+    }
+
+    #[test]
+    fn a_failure_leaves_what_was_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("m");
+        write(&dir, false, false).unwrap();
+        let error = format!("{:#}", write(&dir, true, true).unwrap_err());
+        assert!(error.contains("tensor c: No space left"), "{error}");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        assert!(Directory::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_model_is_replaced_and_other_files_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("m");
+        write(&dir, false, false).unwrap();
+        fs::remove_file(dir.join("model-00001-of-00002.safetensors")).unwrap();
+        write(&dir, true, false).unwrap();
+        assert!(Directory::open(&dir).is_ok() && dir.join("generation_config.json").is_file());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        fs::write(dir.join("thesis.txt"), "unique").unwrap();
+        let error = write(&dir, true, false).unwrap_err().to_string();
+        assert!(error.contains("holds thesis.txt"), "{error}");
+        assert!(dir.join("thesis.txt").is_file());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("5GB").unwrap(), 5_000_000_000);
+        assert_eq!(size("1.5 mb").unwrap(), 1_500_000);
+        assert_eq!(size("77").unwrap(), 77);
+        assert_eq!(size("2GiB").unwrap(), 1 << 31);
+        assert_eq!(size("3 KiB").unwrap(), 3072);
+        for bad in ["five", "5iB", "5GBB", "5TB", "-5GB", "0", ""] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

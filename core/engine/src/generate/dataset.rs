@@ -1,0 +1,393 @@
+//! Answers to the rows of a dataset, in a file with ms-swift's keys. A row that cannot be answered does not keep
+//! the others from theirs.
+
+use super::results::{Results, response};
+use super::view::{Look, View};
+use super::{Answer, Counts, Sampling, respond};
+use crate::out_of_memory::is as is_out_of_memory;
+use crate::setup::formats;
+use anyhow::{Context, Result, bail, ensure};
+use apus_components::config::InferConfig;
+use apus_data::chat::{Encoder, turns::COMMENTARY};
+use apus_data::data::unused::{self, Unused};
+use apus_data::data::{self, SourceOptions, read_sets};
+use apus_model::model::GptOss;
+use apus_sdk::{Conversation, Converted, Message, Sample, Unread, errln, json, out, outln};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Columns that are a conversation, for a format that does not say which it reads; all others go along to the
+/// result.
+const CONVERSATION: [&str; 13] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "input",
+    "output",
+    "query",
+    "prompt",
+    "response",
+    "history",
+    "system",
+    "labels",
+    "tools",
+];
+
+/// Keys that are of the answer in a result, whatever columns a row has.
+const ANSWER: [&str; 4] = ["response", "labels", "messages", "error"];
+
+/// Reasons that are said before the rest is counted.
+const SAID: usize = 10;
+
+/// A row to answer, or why it cannot be.
+struct Row {
+    question: Result<Question, String>,
+    /// Its other columns.
+    others: Map<String, Value>,
+}
+
+/// A conversation that waits for an answer.
+struct Question {
+    conversation: Conversation,
+    /// What the dataset answers.
+    labels: Option<Value>,
+    /// File and line.
+    place: String,
+}
+
+/// All of a dataset.
+pub struct Questions {
+    rows: Vec<Row>,
+    path: PathBuf,
+    stream: bool,
+    strict: bool,
+}
+
+impl Questions {
+    /// Reads them. Everything that can be refused is refused here, before a model is loaded: a row that cannot be
+    /// asked gets its reason in place of an answer, and stops everything with `strict`.
+    ///
+    /// # Errors
+    /// Files that cannot be read, no rows, no row that can be asked.
+    pub fn open(
+        config: &InferConfig,
+        encoder: &Encoder,
+        positions: usize,
+        home: &Path,
+    ) -> Result<Self> {
+        let files = match config.val_dataset.is_empty() {
+            true => &config.dataset,
+            false => &config.val_dataset,
+        };
+        let sets = read_sets(&SourceOptions {
+            val_dataset: files.clone(),
+            columns: config.columns.clone(),
+            ..SourceOptions::default()
+        })?;
+        for line in &sets.warnings {
+            errln!("warning: {line}");
+        }
+        let records = sets.val;
+        let formats = formats(
+            config.dataset_format.as_ref(),
+            config.disable_auto_column_mapping,
+        )?;
+        let named = files.join(", ");
+        let most = most(config, positions);
+        let mut rows = Vec::with_capacity(records.len());
+        let mut lost = Unused::default();
+        for (record, converted) in records.iter().zip(data::converted(&records, &formats)?) {
+            let place = record.to_string();
+            let (samples, unread, mut names) = match converted {
+                Ok(Converted { samples, unread }) => {
+                    let names = |unread| unused::names(unread, &samples, encoder.template());
+                    let names = unread.as_deref().map(names);
+                    (samples.into_iter().map(Ok).collect(), unread, names)
+                }
+                Err(error) => (vec![Err(error)], None, Some(Vec::new())),
+            };
+            // Whole columns go along to the result.
+            names.iter_mut().for_each(|names| {
+                names.retain(|name| name.contains(['.', '[']) || ANSWER.contains(&name.as_str()));
+            });
+            if let (true, Some([name, ..])) = (config.strict, names.as_deref()) {
+                bail!("{record}: not used: {name} (strict)");
+            }
+            lost.count(record.line, names.as_deref());
+            let others = others(record, unread.as_deref());
+            for sample in samples {
+                let asked = sample.and_then(|sample| {
+                    let question = question(sample, place.clone())?;
+                    fits(&question.conversation, encoder, most)
+                        .with_context(|| question.place.clone())?;
+                    Ok(question)
+                });
+                let question = match asked {
+                    Err(error) if config.strict => return Err(error),
+                    asked => asked.map_err(|error| format!("{error:#}")),
+                };
+                let others = others.clone();
+                rows.push(Row { question, others });
+            }
+        }
+        if let Some(line) = lost.line() {
+            errln!("warning: {named}: not used: {line}");
+        }
+        rows.truncate(config.val_dataset_sample.unwrap_or(usize::MAX));
+        ensure!(!rows.is_empty(), "{named}: no rows to answer");
+        let why = rows.iter().filter_map(|row| row.question.as_ref().err());
+        let count = why.clone().count();
+        for why in why.clone().take(SAID) {
+            errln!("warning: {why}; not answered");
+        }
+        if count > SAID {
+            errln!("warning: {} more rows cannot be answered", count - SAID);
+        }
+        if let Some(why) = why.clone().next().filter(|_| count == rows.len()) {
+            bail!("{named}: none of {count} rows can be answered; the first: {why}");
+        }
+        let time = chrono::Local::now().format("%Y%m%d-%H%M%S");
+        let default = || home.join("infer_result").join(format!("{time}.jsonl"));
+        Ok(Self {
+            rows,
+            path: config
+                .result_path
+                .as_ref()
+                .map_or_else(default, PathBuf::from),
+            stream: config.stream.unwrap_or(false),
+            strict: config.strict,
+        })
+    }
+
+    /// Answers them, a line each, written as soon as it is there, behind what the file holds already. The line of a
+    /// row that has no answer says why.
+    ///
+    /// # Errors
+    /// The file cannot be written, the model failed, or, when all are through, rows without an answer.
+    pub fn answer(
+        self,
+        model: &GptOss,
+        encoder: &Encoder,
+        sampling: &Sampling,
+        look: Look,
+    ) -> Result<()> {
+        let mut results = Results::open(&self.path)?;
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        let (rows, mut missing) = (self.rows.len(), Vec::new());
+        for (number, Row { question, others }) in self.rows.into_iter().enumerate() {
+            let answered = match question {
+                Err(why) => Err(why),
+                Ok(question) => {
+                    let look = self.stream.then_some(look);
+                    let sampling = (sampling, number as u64);
+                    match answer(model, encoder, &question, sampling, look) {
+                        Ok(answer) => Ok((question, answer)),
+                        // The next row may be shorter; any other failure is not the row's.
+                        Err(error) if is_out_of_memory(&error) && !self.strict => {
+                            let why = format!("{}: {error:#}", question.place);
+                            errln!("warning: {why}; not answered");
+                            Err(why)
+                        }
+                        Err(error) => return Err(error.context(question.place)),
+                    }
+                }
+            };
+            let mut line = Map::new();
+            match answered {
+                Ok((question, answer)) => {
+                    counts.add(&answer.counts);
+                    given(question, answer, &mut line);
+                    line.extend(others);
+                }
+                Err(why) => {
+                    line.insert("response".to_owned(), Value::Null);
+                    line.extend(others);
+                    line.insert("error".to_owned(), why.as_str().into());
+                    missing.push(why);
+                }
+            }
+            results.write(line)?;
+        }
+        outln!("{}", counts.line(start.elapsed().as_secs_f64()));
+        outln!("answers: {}", results.path().display());
+        match missing.first() {
+            None => Ok(()),
+            Some(first) => bail!(
+                "{} of {rows} rows have no answer; `error` in their lines says why, in the first: {first}",
+                missing.len()
+            ),
+        }
+    }
+}
+
+/// The columns of a row that are no conversation: what its format did not read, if it says.
+fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value> {
+    let mut row = match json::read(&record.text) {
+        Ok(Value::Object(row)) => row,
+        _ => Map::new(),
+    };
+    row.retain(|column, _| !ANSWER.contains(&column.as_str()));
+    let other = |column: &str| !CONVERSATION.contains(&column);
+    row.retain(|column, value| match unread {
+        // Formats do not name what has no value.
+        Some(_) if value.is_null() => other(column),
+        Some(unread) => unread.iter().any(|unread| unread.path == *column),
+        None => other(column),
+    });
+    row
+}
+
+/// The answer to a question, shown as it comes where a look is given.
+fn answer(
+    model: &GptOss,
+    encoder: &Encoder,
+    question: &Question,
+    sampling: (&Sampling, u64),
+    look: Option<Look>,
+) -> Result<Answer> {
+    let mut view = look.map(View::new);
+    let conversation = &question.conversation;
+    let answer = respond(model, encoder, conversation, sampling, &mut |text| {
+        if let Some(view) = &mut view {
+            out!("{}", view.next(text));
+        }
+    })?;
+    if let Some(mut view) = view {
+        outln!("{}", view.end());
+    }
+    Ok(answer)
+}
+
+/// The keys of an answered row.
+fn given(question: Question, answer: Answer, line: &mut Map<String, Value>) {
+    let response = response(&answer);
+    let mut messages = question.conversation.messages;
+    messages.push(answer.message);
+    line.insert("response".to_owned(), response);
+    line.insert("labels".to_owned(), question.labels.unwrap_or_default());
+    line.insert("messages".to_owned(), serde_json::json!(messages));
+}
+
+/// The most tokens of a question, and what says so.
+pub(super) fn most(config: &InferConfig, positions: usize) -> (usize, &'static str) {
+    match config.max_length {
+        Some(most) if most < positions => (most, "max_length"),
+        _ => (positions, "the number of positions of the model"),
+    }
+}
+
+/// Refuses a question that is too long to be answered.
+pub(super) fn fits(
+    conversation: &Conversation,
+    encoder: &Encoder,
+    (most, name): (usize, &str),
+) -> Result<()> {
+    let (_, prompt) = encoder.prompt(conversation)?;
+    ensure!(
+        prompt.len() <= most,
+        "{} tokens, {name} is {most}",
+        prompt.len()
+    );
+    Ok(())
+}
+
+/// A row as a question; the dataset's own answer is taken off, in however many messages it stands.
+fn question(sample: Sample, place: String) -> Result<Question> {
+    let Sample::Conversation(mut conversation) = sample else {
+        bail!("{place}: a row of token ids cannot be answered; infer needs conversations");
+    };
+    let messages = &mut conversation.messages;
+    let before = messages.iter().rposition(|m| m.role != "assistant");
+    let answer = messages.split_off(before.map_or(0, |last| last + 1));
+    let labels = label(answer);
+    ensure!(
+        conversation
+            .messages
+            .iter()
+            .any(|message| message.role != "system"),
+        "{place}: there is nothing to answer"
+    );
+    Ok(Question {
+        conversation,
+        labels,
+        place,
+    })
+}
+
+/// What a turn answers: its text, without its reasoning and what it says on the way.
+fn label(answer: Vec<Message>) -> Option<Value> {
+    let says = |message: &&Message| message.channel.as_deref() != Some(COMMENTARY);
+    let texts: Vec<&str> = answer
+        .iter()
+        .filter(says)
+        .filter_map(Message::text)
+        .collect();
+    match texts.is_empty() {
+        true => answer.into_iter().next_back().map(|last| last.content),
+        false => Some(texts.concat().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_that_are_not_read_go_along() {
+        let record = data::Record {
+            source: "d.jsonl".into(),
+            line: 1,
+            text: r#"{"messages": [], "id": 1, "mood": "x", "tools": null, "note": null, "labels": "y", "error": "z"}"#
+                .to_owned(),
+        };
+        let columns = |unread| {
+            others(&record, unread)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        let unread = ["id", "mood", "labels", "error"].map(|path| Unread {
+            path: path.to_owned(),
+            harmless: path == "id",
+        });
+        assert_eq!(columns(Some(&unread[..])), ["id", "mood", "note"]);
+        assert_eq!(columns(Some(&[])), ["note"]);
+        assert_eq!(columns(None), ["id", "mood", "note"]);
+    }
+
+    #[test]
+    fn the_last_answer_is_the_label() {
+        let mut conversation = Conversation::default();
+        let roles = ["system", "user", "assistant", "user", "assistant"];
+        let messages = roles.iter().enumerate();
+        conversation.messages = messages
+            .map(|(i, &role)| Message::new(role, i.to_string()))
+            .collect();
+        let ask = |conversation| question(Sample::Conversation(conversation), "d:1".to_owned());
+        let found = ask(conversation.clone()).unwrap();
+        assert_eq!(found.labels, Some(json!("4")));
+        assert_eq!(found.conversation.messages.len(), 4);
+        let mut spread = conversation.clone();
+        let answer = spread.messages.pop().unwrap();
+        for (content, channel) in [
+            (Value::Null, None),
+            (json!("P"), Some(COMMENTARY)),
+            (json!("4"), None),
+        ] {
+            spread.messages.push(Message {
+                content,
+                channel: channel.map(str::to_owned),
+                ..answer.clone()
+            });
+        }
+        let found = ask(spread).unwrap();
+        assert_eq!(found.labels, Some(json!("4")));
+        assert_eq!(found.conversation.messages.len(), 4);
+        conversation.messages.truncate(1);
+        assert!(ask(conversation).is_err());
+    }
+}

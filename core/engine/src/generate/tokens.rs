@@ -1,0 +1,63 @@
+//! One token after another.
+
+use super::Sampling;
+use anyhow::{Result, ensure};
+use apus_base::signals;
+use apus_model::model::GptOss;
+use apus_model::ops::reduce;
+use candle_core::{D, DType, Tensor};
+
+/// Logits `[V]` f32 of the last of hidden states `[n, H]`.
+fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
+    let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
+    let (normed, _) = model.head().forward(&last)?;
+    let logits = model.head().logits(&normed)?.get(0)?.to_dtype(DType::F32)?;
+    ensure!(
+        reduce::finite(std::slice::from_ref(&logits))?,
+        "the model's logits are not finite: weights of the model or of its adapter are broken, or far too large"
+    );
+    Ok(logits)
+}
+
+/// The tokens after `prompt`, up to and including the first of `stop`, or as many as the model has
+/// positions for. `answer` is the number of the answer, which has random numbers of its own; `on_token` sees all
+/// new tokens after each.
+///
+/// # Errors
+/// A signal came, an empty prompt, more tokens than the model allows, logits that are not finite, or out of memory.
+pub fn generate(
+    model: &GptOss,
+    prompt: &[u32],
+    stop: &[u32],
+    (sampling, answer): (&Sampling, u64),
+    on_token: &mut dyn FnMut(&[u32]),
+) -> Result<Vec<u32>> {
+    let positions = model.config().max_position_embeddings;
+    ensure!(!prompt.is_empty(), "the prompt is empty");
+    ensure!(
+        prompt.len() <= positions,
+        "the prompt has {} tokens, the model has {positions} positions",
+        prompt.len()
+    );
+    let mut cache = model.cache();
+    let mut hidden = model.decode(prompt, &mut cache)?;
+    let mut new = Vec::new();
+    let mut said = prompt.to_vec();
+    let most = sampling.max_new_tokens.min(positions + 1 - prompt.len());
+    while new.len() < most {
+        signals::check()?;
+        let logits = sampling.penalised(last_logits(model, &hidden)?, &said)?;
+        let token = match sampling.draws() {
+            true => sampling.choose(&logits.to_vec1()?, answer, new.len() as u64),
+            false => logits.argmax(D::Minus1)?.to_scalar()?,
+        };
+        new.push(token);
+        said.push(token);
+        on_token(&new);
+        if stop.contains(&token) || new.len() == most {
+            break;
+        }
+        hidden = model.decode(&[token], &mut cache)?;
+    }
+    Ok(new)
+}

@@ -1,0 +1,201 @@
+//! What a person sees of an answer as it comes: headers left out, reasoning dimmed or hidden.
+
+use apus_data::chat::harmony::{CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
+
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+/// What a header begins with, unless the prompt did.
+const ROLE: &str = "assistant";
+/// What names the tool that is called.
+const TO: &str = " to=";
+
+/// How answers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Whether the analysis channel is shown.
+    pub thinking: bool,
+    /// Whether escape sequences may be written.
+    pub colour: bool,
+}
+
+/// Where in a completion the text stands.
+#[derive(Debug, PartialEq)]
+enum At {
+    Header(String),
+    Analysis,
+    Body,
+}
+
+/// Filters the text that follows `<|start|>assistant`. Special tokens come whole, as tokens do.
+pub struct View {
+    look: Look,
+    at: At,
+    /// Whether something was shown, so that the next message begins on a new line.
+    shown: bool,
+}
+
+impl View {
+    /// At the beginning of an answer.
+    pub fn new(look: Look) -> Self {
+        let at = At::Header(String::new());
+        Self {
+            look,
+            at,
+            shown: false,
+        }
+    }
+
+    /// What to print for text that came.
+    pub fn next(&mut self, mut text: &str) -> String {
+        let mut out = String::new();
+        while let Some((at, marker)) = first_marker(text) {
+            self.text(&text[..at], &mut out);
+            self.marker(marker, &mut out);
+            text = &text[at + marker.len()..];
+        }
+        self.text(text, &mut out);
+        out
+    }
+
+    /// What to print where the answer ends: text that never became a message, and plain letters again. A header that
+    /// was cut off says nothing.
+    pub fn end(&mut self) -> String {
+        let mut out = String::new();
+        match std::mem::replace(&mut self.at, At::Body) {
+            At::Header(held) if is_header(&held) => {}
+            At::Header(held) => out += &held,
+            At::Analysis => self.close(&mut out),
+            At::Body => {}
+        }
+        out
+    }
+
+    fn text(&mut self, text: &str, out: &mut String) {
+        match &mut self.at {
+            At::Header(held) => {
+                held.push_str(text);
+                // A model that was never taught channels answers at once.
+                let may_be = |begin: &str| begin.starts_with(held.as_str());
+                if !(is_header(held) || may_be(ROLE) || may_be(TO)) {
+                    out.push_str(held);
+                    self.shown = true;
+                    self.at = At::Body;
+                }
+            }
+            At::Analysis if !self.look.thinking => {}
+            At::Analysis | At::Body => {
+                self.shown |= !text.is_empty();
+                out.push_str(text);
+            }
+        }
+    }
+
+    fn marker(&mut self, marker: &str, out: &mut String) {
+        match (marker, &mut self.at) {
+            (CHANNEL, At::Header(held)) => held.push_str(CHANNEL),
+            (MESSAGE, At::Header(held)) => {
+                let header = match held.starts_with(ROLE) {
+                    true => Header::read(held),
+                    false => Header::read(&format!("{ROLE}{held}")),
+                };
+                self.open(&header, out);
+            }
+            (END | RETURN | CALL | START, At::Analysis) => {
+                self.close(out);
+                self.at = At::Header(String::new());
+            }
+            (END | RETURN | CALL | START, _) => self.at = At::Header(String::new()),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, header: &Header, out: &mut String) {
+        let analysis = header.channel.as_deref() == Some("analysis") && header.recipient.is_none();
+        let visible = !analysis || self.look.thinking;
+        if visible && self.shown {
+            out.push('\n');
+        }
+        if let Some(tool) = &header.recipient {
+            out.push_str(&format!("[{tool}] "));
+            self.shown = true;
+        }
+        if analysis && visible && self.look.colour {
+            out.push_str(DIM);
+        }
+        self.at = if analysis { At::Analysis } else { At::Body };
+    }
+
+    fn close(&self, out: &mut String) {
+        if self.look.thinking && self.look.colour {
+            out.push_str(PLAIN);
+        }
+    }
+}
+
+/// Whether held text is the beginning of a header.
+fn is_header(held: &str) -> bool {
+    held.starts_with(ROLE) || held.starts_with(TO) || held.contains(CHANNEL)
+}
+
+fn first_marker(text: &str) -> Option<(usize, &'static str)> {
+    [START, CHANNEL, MESSAGE, END, RETURN, CALL]
+        .into_iter()
+        .filter_map(|marker| Some((text.find(marker)?, marker)))
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKENS: [&str; 13] = [
+        CHANNEL,
+        "analysis",
+        MESSAGE,
+        "hm",
+        "m",
+        END,
+        START,
+        "assistant",
+        CHANNEL,
+        "final",
+        MESSAGE,
+        "yes",
+        RETURN,
+    ];
+
+    fn shown(tokens: &[&str], thinking: bool, colour: bool) -> String {
+        let mut view = View::new(Look { thinking, colour });
+        let text: String = tokens.iter().map(|token| view.next(token)).collect();
+        text + &view.end()
+    }
+
+    #[test]
+    fn channels() {
+        assert_eq!(shown(&TOKENS, true, true), "\x1b[2mhmm\x1b[0m\nyes");
+        assert_eq!(shown(&TOKENS, true, false), "hmm\nyes");
+        assert_eq!(shown(&TOKENS, false, true), "yes");
+        let whole = TOKENS.concat();
+        assert_eq!(shown(&[whole.as_str()], false, false), "yes");
+        assert_eq!(shown(&TOKENS[..4], true, true), "\x1b[2mhm\x1b[0m");
+    }
+
+    #[test]
+    fn calls_and_text_without_channels() {
+        let call = [" to", "=f", CHANNEL, "commentary", MESSAGE, "{}", CALL];
+        assert_eq!(shown(&call, true, false), "[f] {}");
+        assert_eq!(shown(&["Hello", " you", RETURN], true, true), "Hello you");
+        assert_eq!(shown(&["", "a", "sk", "喵"], false, false), "ask喵");
+        assert_eq!(shown(&["喵喵"], false, false), "喵喵");
+        assert_eq!(shown(&["as"], false, false), "as");
+    }
+
+    #[test]
+    fn a_header_that_is_cut_off_is_not_shown() {
+        for end in [7, 8, 9, 10] {
+            assert_eq!(shown(&TOKENS[..end], true, false), "hmm", "{end}");
+        }
+        assert_eq!(shown(&TOKENS[..2], true, false), "");
+        assert_eq!(shown(&[" to", "=f"], true, false), "");
+    }
+}

@@ -1,0 +1,65 @@
+//! `--out`: every prepared sample as a row, which the format `tokens` reads back as it is.
+
+use anyhow::{Context, Result};
+use apus_data::chat::preview::{Stretch, stretches};
+use apus_data::chat::{Encoded, Tokenizer};
+use apus_data::data::Dataset;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::{
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+/// Rows that are made at once.
+const AT_ONCE: usize = 4096;
+
+#[derive(Serialize)]
+struct Row<'a> {
+    text: String,
+    segments: Vec<Stretch>,
+    input_ids: &'a [u32],
+    labels: &'a [i64],
+    loss_scale: &'a [f32],
+}
+
+/// Writes the samples, a line each; the file is there when it is whole.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mut new = tempfile::Builder::new();
+    // As any new file, where a temporary one would be for its owner alone.
+    #[cfg(unix)]
+    new.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = new.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let mut out = BufWriter::new(file.as_file_mut());
+    for samples in dataset.samples.chunks(AT_ONCE) {
+        let lines: Vec<String> = samples
+            .par_iter()
+            .map(|sample| line(sample, tokenizer))
+            .collect::<Result<_>>()?;
+        for line in lines {
+            out.write_all(line.as_bytes())?;
+        }
+    }
+    out.flush().context("the disk")?;
+    drop(out);
+    file.persist(path)?;
+    Ok(())
+}
+
+fn line(sample: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
+    let segments = stretches(sample, tokenizer);
+    let row = Row {
+        text: segments.iter().map(|part| part.text.as_str()).collect(),
+        segments,
+        input_ids: &sample.input_ids,
+        labels: &sample.labels,
+        loss_scale: &sample.weights,
+    };
+    Ok(serde_json::to_string(&row)? + "\n")
+}

@@ -1,0 +1,142 @@
+//! Losses: shape, finite values, gradients against finite differences, chunks that do not depend on
+//! each other.
+
+use super::{Finding, Findings, push};
+use crate::host::chunk_loss;
+use anyhow::{Result, ensure};
+use apus_components::registry::Named;
+use apus_model::ops::fill;
+use apus_sdk::Loss;
+use candle_core::{DType, Device, Tensor};
+
+const TOKENS: usize = 6;
+const VOCABULARY: usize = 11;
+const LABELS: [u32; TOKENS] = [0, 10, 3, 3, 7, 1];
+const WEIGHTS: [f32; TOKENS] = [1.0, 2.0, 0.5, 1.0, 0.25, 1.0];
+
+pub(super) fn check(loss: &Named<dyn Loss>, device: &Device, findings: &mut Findings) {
+    push(findings, "one finite loss a token", values(loss, device));
+    let before = findings.len();
+    push(
+        findings,
+        "gradient against finite differences",
+        gradient(loss, device),
+    );
+    if findings.get(before).is_some_and(Finding::is_failure) {
+        let note = "a loss that is meant to hold something constant uses detach(), which finite \
+                    differences do not see";
+        findings.push(Finding::Note(note.to_owned()));
+    }
+    push(findings, "extreme logits", extreme(loss, device));
+    push(findings, "token by token", alone(loss, device));
+}
+
+fn logits(device: &Device) -> Result<Tensor> {
+    fill::normal((TOKENS, VOCABULARY), 2.0, (7, 1), DType::F32, device)
+}
+
+fn run(
+    loss: &Named<dyn Loss>,
+    logits: &Tensor,
+    gradient: bool,
+) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+    let n = logits.dim(0)?;
+    let labels = Tensor::new(&LABELS[..n], logits.device())?;
+    let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
+    let scale = gradient.then_some(1.0);
+    let found = chunk_loss(loss, logits.copy()?, &labels, &weights, scale)?;
+    let grad = found
+        .dlogits
+        .map(|grad| grad.flatten_all()?.to_vec1())
+        .transpose()?;
+    Ok((found.per_token.to_vec1()?, grad))
+}
+
+fn values(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+    let (values, _) = run(loss, &logits(device)?, false)?;
+    ensure!(values.iter().all(|value| value.is_finite()), "{values:?}");
+    let (low, high) = values
+        .iter()
+        .fold((f32::MAX, f32::MIN), |(low, high), &value| {
+            (low.min(value), high.max(value))
+        });
+    Ok(format!("from {low:.4} to {high:.4}"))
+}
+
+/// The weighted sum, in f64.
+fn total(loss: &Named<dyn Loss>, logits: &Tensor) -> Result<f64> {
+    let (values, _) = run(loss, logits, false)?;
+    Ok(values
+        .iter()
+        .zip(WEIGHTS)
+        .map(|(&v, w)| f64::from(v) * f64::from(w))
+        .sum())
+}
+
+fn gradient(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+    const STEP: f32 = 1e-2;
+    let x = logits(device)?;
+    let (_, grad) = run(loss, &x, true)?;
+    let grad = grad.unwrap_or_default();
+    ensure!(
+        grad.iter().all(|value| value.is_finite()),
+        "it is not finite"
+    );
+    let flat: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let scale = grad.iter().fold(0f32, |most, value| most.max(value.abs()));
+    ensure!(scale > 0.0, "it is zero everywhere");
+    let mut worst = (0.0, 0);
+    for at in 0..flat.len() {
+        let moved = |by: f32| -> Result<f64> {
+            let mut flat = flat.clone();
+            flat[at] += by;
+            total(loss, &Tensor::from_vec(flat, x.shape(), device)?)
+        };
+        let numeric = (moved(STEP)? - moved(-STEP)?) / f64::from(2.0 * STEP);
+        let gap = (numeric - f64::from(grad[at])).abs();
+        if gap > worst.0 {
+            worst = (gap, at);
+        }
+    }
+    let (gap, at) = worst;
+    ensure!(
+        gap <= 2e-2 * f64::from(scale),
+        "at token {} and word {} it is off by {gap:.2e}, with gradients up to {scale:.2e}",
+        at / VOCABULARY,
+        at % VOCABULARY
+    );
+    Ok(format!(
+        "off by at most {gap:.1e}, with gradients up to {scale:.1e}"
+    ))
+}
+
+fn extreme(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+    for scale in [0.0, 30.0] {
+        let (values, grad) = run(loss, &logits(device)?.affine(scale, 0.0)?, true)?;
+        let sound = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        ensure!(
+            sound(&values),
+            "with logits times {scale} the loss is {values:?}"
+        );
+        ensure!(
+            grad.as_deref().is_some_and(sound),
+            "with logits times {scale} the gradient is not finite"
+        );
+    }
+    Ok(String::new())
+}
+
+/// A chunk is an arbitrary part of a batch: the loss of a token must not depend on its neighbours.
+fn alone(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+    let x = logits(device)?;
+    let (all, _) = run(loss, &x, false)?;
+    let (first, _) = run(loss, &x.narrow(0, 0, 2)?, false)?;
+    for (all, alone) in all.iter().zip(&first) {
+        ensure!(
+            (all - alone).abs() <= 1e-4 * (1.0 + all.abs()),
+            "a token's loss is {all} among {TOKENS} tokens and {alone} among 2: chunks are arbitrary \
+             parts of a batch, so it must not depend on them"
+        );
+    }
+    Ok("does not depend on its neighbours".to_owned())
+}

@@ -1,0 +1,139 @@
+//! Optimizers: a quadratic goes down, and a run that goes on from a checkpoint goes on exactly.
+
+use super::{Findings, push};
+use crate::train::OptimizerHost;
+use anyhow::{Result, ensure};
+use apus_components::registry;
+use apus_components::registry::Spec;
+use apus_model::model::Param;
+use apus_model::ops::fill;
+use apus_sdk::Optimizer;
+use candle_core::{DType, Device, Tensor};
+
+const STEPS: usize = 40;
+const LR: f64 = 0.02;
+
+pub(super) fn check(spec: &Spec, device: &Device, findings: &mut Findings) -> Result<()> {
+    registry::build::<dyn Optimizer>(spec)?;
+    push(findings, "a quadratic goes down", descends(spec, device));
+    push(
+        findings,
+        "goes on exactly from a checkpoint",
+        resumes(spec, device),
+    );
+    push(findings, "zero gradients", idles(spec, device));
+    Ok(())
+}
+
+/// A small problem: parameters of adapters' shapes, `0.5 * |x - target|^2`.
+struct Bowl {
+    host: OptimizerHost,
+    targets: Vec<Tensor>,
+}
+
+impl Bowl {
+    fn new(spec: &Spec, device: &Device) -> Result<Self> {
+        let shapes: [&[usize]; 3] = [&[4, 6], &[6, 4], &[5]];
+        let (mut params, mut targets) = (Vec::new(), Vec::new());
+        for (i, shape) in shapes.into_iter().enumerate() {
+            let value = fill::normal(shape, 0.5, (1, i as u64), DType::F32, device)?;
+            targets.push(fill::normal(shape, 0.5, (2, i as u64), DType::F32, device)?);
+            let name = [
+                "layers.0.q_proj.lora_A.weight",
+                "layers.0.q_proj.lora_B.weight",
+                "norm.weight",
+            ];
+            params.push(Param::new(name[i], &value, i < 2)?);
+        }
+        Ok(Self {
+            host: OptimizerHost::new(registry::named(spec)?, params, None),
+            targets,
+        })
+    }
+
+    /// The value before the step.
+    fn step(&mut self) -> Result<f64> {
+        let mut value = 0.0;
+        for (param, target) in self.host.params().zip(&self.targets) {
+            let gap = (param.value() - target)?;
+            value += f64::from(gap.sqr()?.sum_all()?.to_scalar::<f32>()?) / 2.0;
+            param.accumulate(gap)?;
+        }
+        self.host.step(LR)?;
+        self.host.zero_grad();
+        Ok(value)
+    }
+
+    fn values(&self) -> Result<Vec<Vec<f32>>> {
+        let flat = self
+            .host
+            .params()
+            .map(|p| Ok(p.value().flatten_all()?.to_vec1()?));
+        flat.collect()
+    }
+}
+
+fn descends(spec: &Spec, device: &Device) -> Result<String> {
+    let mut bowl = Bowl::new(spec, device)?;
+    let values = (0..=STEPS)
+        .map(|_| bowl.step())
+        .collect::<Result<Vec<_>>>()?;
+    let (first, last) = (values[0], values[STEPS]);
+    ensure!(
+        last.is_finite() && last < 0.9 * first,
+        "it was {first:.4} and is {last:.4} after {STEPS} steps at a learning rate of {LR}"
+    );
+    Ok(format!(
+        "{first:.4} to {last:.4} in {STEPS} steps at a learning rate of {LR}"
+    ))
+}
+
+fn resumes(spec: &Spec, device: &Device) -> Result<String> {
+    let mut whole = Bowl::new(spec, device)?;
+    let mut halves = Bowl::new(spec, device)?;
+    for _ in 0..3 {
+        whole.step()?;
+        halves.step()?;
+    }
+    let (state, values) = (halves.host.state()?, halves.host.params());
+    let values = values
+        .map(|p| Ok(p.value().copy()?))
+        .collect::<Result<Vec<_>>>()?;
+    let kept = state.len();
+    // As in a checkpoint, state passes through a file.
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("optimizer.safetensors");
+    candle_core::safetensors::save(&state.into_iter().collect(), &file)?;
+    let state = candle_core::safetensors::load(&file, device)?;
+    let state = state.into_iter().collect();
+    let mut resumed = Bowl::new(spec, device)?;
+    for (param, value) in resumed.host.params().zip(values) {
+        param.set(&value)?;
+    }
+    resumed.host.restore(3, state, device)?;
+    for _ in 0..3 {
+        whole.step()?;
+        resumed.step()?;
+    }
+    ensure!(
+        whole.values()? == resumed.values()?,
+        "three steps, a checkpoint and three steps end elsewhere than six steps: what has to survive \
+         goes into param.state, not into the optimizer"
+    );
+    Ok(format!("{kept} tensors kept"))
+}
+
+/// Gradients are zero where nothing reached a parameter; values must stay finite.
+fn idles(spec: &Spec, device: &Device) -> Result<String> {
+    let mut bowl = Bowl::new(spec, device)?;
+    for _ in 0..3 {
+        bowl.host.step(LR)?;
+    }
+    let sound = bowl
+        .values()?
+        .iter()
+        .flatten()
+        .all(|value| value.is_finite());
+    ensure!(sound, "values that are not finite");
+    Ok(String::new())
+}

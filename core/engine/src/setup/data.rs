@@ -1,0 +1,215 @@
+//! From a configuration to the data of a run: read, prepared, or as a stream.
+
+use anyhow::{Context, Result, ensure};
+use apus_base::say::{info, warning};
+use apus_components::config::{FLAGS, SftConfig};
+use apus_components::registry::Spec;
+use apus_components::{plugin, registry};
+use apus_data::chat::{Encoded, Encoder};
+use apus_data::data::cache::{self, Fingerprint};
+use apus_data::data::progress::Preparing;
+use apus_data::data::{
+    self, Cache, Columns, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
+    StreamOptions, read_sets,
+};
+use apus_model::model::Config;
+use apus_sdk::{DatasetFormat, Kind, TokenRow};
+use std::sync::Arc;
+
+/// The option by which a format says that it knows columns under several names.
+const MAPPING: &str = "auto_column_mapping";
+
+/// All dataset formats; one alone if it is forced. With `exact`, those that know columns under several names
+/// take each by its own name alone.
+///
+/// # Errors
+/// An unknown format.
+pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
+    let known = registry::all(Kind::DatasetFormat)?
+        .into_iter()
+        .map(|entry| {
+            let mut spec = match forced {
+                Some(spec) if spec.name == entry.name => spec.clone(),
+                _ => Spec::named(entry.name.as_str()),
+            };
+            if exact
+                && entry
+                    .doc
+                    .options
+                    .iter()
+                    .any(|option| option.name == MAPPING)
+            {
+                spec.options.insert(MAPPING.to_owned(), false.into());
+            }
+            let format = registry::build::<dyn DatasetFormat>(&spec)?;
+            Ok((spec.name, format))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Formats::new(known, forced.map(|spec| spec.name.as_str()))
+}
+
+/// Training and validation set of a run.
+pub struct Data {
+    /// To train on; empty where the data is streamed.
+    pub train: Dataset,
+    /// To train on, where the data is streamed.
+    pub stream: Option<Stream>,
+    /// To evaluate on; may be empty.
+    pub val: Dataset,
+    /// The rows of `val`, where they were split off, to be kept with the run.
+    pub split_rows: Option<Vec<data::Record>>,
+}
+
+/// Reads and encodes the data of a run.
+///
+/// # Errors
+/// Files that cannot be read, rows that cannot be used, nothing left.
+pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
+    let mix = mix(config)?;
+    let sets = read_sets(&SourceOptions {
+        dataset: match config.streaming {
+            true => Vec::new(),
+            false => config.dataset.clone(),
+        },
+        val_dataset: config.val_dataset.clone(),
+        split_dataset_ratio: config.split_dataset_ratio,
+        mix: mix.clone().filter(|_| !config.streaming),
+        columns: config.columns.clone(),
+        dataset_shuffle: config.dataset_shuffle,
+        val_dataset_shuffle: false,
+        data_seed: config.data_seed,
+    })?;
+    ensure!(
+        config.streaming || !sets.train.is_empty(),
+        "split_dataset_ratio {} takes all {} rows of {} for evaluation, none is left to train on",
+        config.split_dataset_ratio,
+        sets.val.len(),
+        config.dataset.join(", ")
+    );
+    let formats = Arc::new(formats(
+        config.dataset_format.as_ref(),
+        config.disable_auto_column_mapping,
+    )?);
+    let options = PrepareOptions {
+        max_length: config.max_length,
+        truncation: config.truncation_strategy.parse()?,
+        strict: config.strict,
+        workers: None,
+        vocabulary,
+        keep_empty_answers: config.keep_empty_answers,
+    };
+    let cache = match config.load_from_cache_file {
+        true => Some(data_cache(config, encoder, vocabulary)?),
+        false => None,
+    };
+    let prepare = |records: &[data::Record]| {
+        let anew = || {
+            let bar = Preparing::start(records.len());
+            data::prepare(records, &formats, encoder, &options, &|_| bar.one_more())
+        };
+        match &cache {
+            Some(cache) => cache.get_or(records, anew),
+            None => anew(),
+        }
+    };
+    let mut train = match config.streaming {
+        true => Dataset::default(),
+        false => prepare(&sets.train).context("training data")?,
+    };
+    if let (true, Some(max_length)) = (config.packing, config.max_length) {
+        train.pack(max_length);
+    }
+    let mut val = match sets.val.is_empty() {
+        true => Dataset::default(),
+        false => prepare(&sets.val).context("validation data")?,
+    };
+    for dataset in [&mut train, &mut val] {
+        dataset.report.order(&sets.files);
+    }
+    // Whether a scale matches is asked of what is trained.
+    val.report.unmatched_scales.clear();
+    // Columns of a stream are not known yet.
+    let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
+    let columns = Columns::new(&config.columns)?;
+    for line in of_columns
+        .chain(columns.idle(&train.report))
+        .chain(train.report.warnings())
+        .chain(val.report.warnings())
+    {
+        warning!("{line}");
+    }
+    let mut of_rows = train.report.row_notes;
+    of_rows += val.report.row_notes;
+    let notes = [of_rows.notes(), train.report.unsaid(), val.report.unsaid()];
+    for note in notes.concat() {
+        info!("data: {note}");
+    }
+    if let Some(line) = of_rows.warning() {
+        warning!("{line}");
+    }
+    let stream = StreamOptions {
+        dataset: config.dataset.clone(),
+        mix,
+        columns: config.columns.clone(),
+        shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),
+        data_seed: config.data_seed,
+        packing: config.max_length.filter(|_| config.packing),
+        prepare: options,
+    };
+    let open = || {
+        let say = |line: &str| warning!("{line}");
+        let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))?;
+        // What is wrong with the first rows is better known before the model is loaded.
+        stream.peek().context("training data")?;
+        Ok::<_, anyhow::Error>(stream)
+    };
+    Ok(Data {
+        train,
+        stream: config.streaming.then(open).transpose()?,
+        val,
+        split_rows: sets.val_is_split.then_some(sets.val),
+    })
+}
+
+/// The cache of prepared data, for everything that what is prepared depends on.
+fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
+    let options = serde_json::to_value(config)?;
+    let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
+    let flags = flags.map(|flag| (flag.name, &options[flag.name]));
+    let mut settings = Fingerprint::new();
+    settings.flags(flags)?;
+    settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
+    settings.text(&serde_json::to_string(&plugin::records())?);
+    if let Some(folder) = encoder.folder() {
+        for name in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ] {
+            settings.file(&folder.join(name))?;
+        }
+    }
+    Ok(Cache::new(cache::folder()?, settings))
+}
+
+fn mix(config: &SftConfig) -> Result<Option<Mix>> {
+    if config.interleave_prob.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Mix {
+        probabilities: config.interleave_prob.clone(),
+        stopping: config.stopping_strategy.parse()?,
+    }))
+}
+
+/// Tokens of the examples of a stream, which are not known: a micro-batch is planned at its longest.
+pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
+    let longest = config.max_length.unwrap_or(model.max_position_embeddings);
+    vec![longest; config.per_device_train_batch_size]
+}
+
+/// Encoded examples as the training loop takes them.
+pub fn rows(dataset: &Dataset) -> Vec<TokenRow> {
+    let samples = dataset.samples.iter().cloned();
+    samples.map(Encoded::into_row).collect()
+}

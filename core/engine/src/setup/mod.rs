@@ -1,0 +1,13 @@
+//! What every command needs first: a model by its name, how conversations become tokens, the data.
+
+mod base;
+mod chat;
+mod data;
+mod model;
+mod run_args;
+
+pub use base::base_of;
+pub use chat::{ChatOptions, chat_dir, encode_options, encoder, model_word, run_encoder};
+pub use data::{Data, data, formats, longest, rows};
+pub use model::{ModelPlace, find_model, lasting, load, load_options};
+pub use run_args::RunArgs;

@@ -1,0 +1,136 @@
+//! From the name of a model to its weights.
+
+use anyhow::{Result, bail, ensure};
+use apus_base::say::{info, warning};
+use apus_data::hub::Hub;
+use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::weights::{Directory, WeightSource};
+use candle_core::{DType, Device};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A model that is not loaded yet.
+pub struct ModelPlace {
+    /// Its shape.
+    pub config: Config,
+    /// Its weights.
+    pub source: Box<dyn WeightSource>,
+    /// Its directory, unless it is synthetic.
+    pub dir: Option<PathBuf>,
+}
+
+/// Finds a model: a directory, an id of a hub, or `synthetic:ARCH`.
+///
+/// # Errors
+/// No such directory or id, or not a gpt-oss model.
+pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
+    if let Some(arch) = model.strip_prefix("synthetic:") {
+        let config = apus_model::synthetic::config(arch)?;
+        let source = apus_model::synthetic::Source::new(&config, seed);
+        return Ok(ModelPlace {
+            config,
+            source: Box::new(source),
+            dir: None,
+        });
+    }
+    let dir = Hub::from_environment().model(model)?;
+    ensure!(dir.is_dir(), "{model}: no such model directory");
+    Ok(ModelPlace {
+        config: Config::read(&dir.join("config.json"))?,
+        source: Box::new(Directory::open(&dir)?),
+        dir: Some(dir),
+    })
+}
+
+/// What a configuration asks of the device.
+///
+/// # Errors
+/// A type that does not go with the device.
+pub fn load_options(
+    device: &Device,
+    torch_dtype: Option<&str>,
+    experts_dtype: &str,
+    training: Training,
+) -> Result<LoadOptions> {
+    let dtype = match (torch_dtype, device) {
+        (None | Some("auto"), Device::Cpu) | (Some("float32" | "fp32"), Device::Cpu) => DType::F32,
+        (Some("bfloat16" | "bf16"), Device::Cpu) => {
+            info!("note: torch_dtype bfloat16: the CPU computes in float32");
+            DType::F32
+        }
+        (None | Some("auto" | "bfloat16" | "bf16"), _) => DType::BF16,
+        (Some(other), _) => {
+            bail!("torch_dtype is {other:?}; the CPU computes in float32, CUDA in bfloat16")
+        }
+    };
+    let experts = match experts_dtype {
+        "mxfp4" => ExpertsDtype::Mxfp4,
+        "bf16" | "bfloat16" => ExpertsDtype::Dense,
+        other => bail!("experts_dtype is {other:?}, expected mxfp4 or bf16"),
+    };
+    Ok(LoadOptions {
+        device: device.clone(),
+        dtype,
+        experts,
+        training,
+    })
+}
+
+/// Loads the weights; a line says how long it took.
+///
+/// # Errors
+/// Weights that are missing or do not fit.
+pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
+    let started = Instant::now();
+    let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
+    options.device.synchronize()?;
+    if let Some(transfer) = place.source.done() {
+        info!("{}", transfer.summary(started.elapsed()));
+        if let Some(line) = transfer.left_over() {
+            warning!("{line}");
+        }
+    }
+    Ok(model)
+}
+
+/// A model's or tokenizer's name as it is found again from any folder: a path that is there is made whole, an id of a hub
+/// stays.
+pub fn lasting(name: &str) -> String {
+    const SYNTHETIC: &str = "synthetic:";
+    if let Some(arch) = name.strip_prefix(SYNTHETIC) {
+        let (file, changes) = match arch.find('?') {
+            Some(at) => arch.split_at(at),
+            None => (arch, ""),
+        };
+        return format!("{SYNTHETIC}{}{changes}", lasting(file));
+    }
+    let path = Path::new(name);
+    match (path.exists(), std::path::absolute(path)) {
+        (true, Ok(whole)) => whole.display().to_string(),
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_models_hold_in_every_folder() {
+        let here = std::env::current_dir().unwrap();
+        let whole = |path: &str| here.join(path).display().to_string();
+        assert_eq!(lasting("src"), whole("src"));
+        assert_eq!(
+            lasting("synthetic:src/lib.rs?a=1"),
+            format!("synthetic:{}?a=1", whole("src/lib.rs"))
+        );
+        for name in [
+            "openai/gpt-oss-20b",
+            "synthetic:gpt-oss-20b",
+            "synthetic:gpt-oss-20b?num_hidden_layers=2",
+            "/",
+        ] {
+            assert_eq!(lasting(name), name);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `--dry_run`: what a run would be, before it takes the memory of one.
+
+use super::fit::{Room, decide, planned_shape};
+use super::parts::Intent;
+use super::plan::MemoryPlan;
+use super::recipe::args;
+use crate::setup::{self, ModelPlace};
+use anyhow::{Context, Result};
+use apus_base::memory::gib;
+use apus_base::say::{info, warning};
+use apus_components::config::SftConfig;
+use apus_data::chat::Encoder;
+use apus_data::chat::preview::{Marks, marked};
+use apus_model::adapter::Table;
+use apus_sdk::outln;
+use candle_core::Device;
+use serde_json::Value;
+
+/// Shows the parts of the model, the configuration, the memory plan and the first example with its trained tokens marked.
+/// No weights are read: that they are there and fit is known from their headers.
+///
+/// # Errors
+/// Whatever would keep the run from starting, as far as it can be known.
+pub fn dry_run(
+    config: &SftConfig,
+    place: &ModelPlace,
+    device: &Device,
+    encoder: &Encoder,
+    (data, lengths): (&mut setup::Data, &[usize]),
+) -> Result<()> {
+    let blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
+    let source = place.source.as_ref();
+    let checked = blueprint.check(source);
+    checked.with_context(|| format!("model {}", config.model))?;
+    info!("{}", Table::planned(&blueprint));
+    outln!(
+        "{}",
+        serde_json::to_string_pretty(&Value::Object(args(config)))?
+    );
+
+    let shape = planned_shape(config, &blueprint, lengths)?;
+    let there = shape.weight_bytes + shape.trainable * 4;
+    let free = apus_model::device::usage::free(device);
+    let room = Room {
+        config: &place.config,
+        embedding: blueprint.embedding_bytes().filter(|_| !device.is_cpu()),
+        free: free.map(|free| free.saturating_sub(there)),
+    };
+    let fit = decide(config, &room, shape)?;
+    let plan = MemoryPlan::new(&place.config, &fit.shape);
+    outln!(
+        "\nmemory plan for {} tokens in the largest micro-batch\n{}",
+        shape.tokens,
+        plan.table()
+    );
+    if let Some(bytes) = fit.offloaded {
+        outln!("and {} of the embedding in host memory", gib(bytes));
+    }
+    outln!("so about {}", gib(plan.total()));
+    if let Some(free) = free.filter(|free| plan.total() > *free) {
+        warning!(
+            "{} are free on {}: the run would not fit",
+            gib(free),
+            apus_model::device::name(device)
+        );
+    }
+
+    let first = match &mut data.stream {
+        Some(stream) => Some(stream.peek()?),
+        None => data.train.samples.first(),
+    };
+    if let Some(sample) = first {
+        outln!(
+            "\nthe first example, trained tokens marked\n{}",
+            marked(sample, encoder.tokenizer(), Marks::of_stdout())
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Loss and metrics over the validation set.
+
+use super::batch::{MicroBatch, sequence};
+use super::loss::head_loss;
+use anyhow::{Result, ensure};
+use apus_base::signals;
+use apus_components::registry::Named;
+use apus_model::model::{ForwardOptions, GptOss};
+use apus_sdk::{Decoder, EvalBatch, Loss, Metric, TokenRow};
+use serde_json::{Map, Value, json};
+use std::time::Instant;
+
+/// What an evaluation runs on.
+pub struct Evaluation<'a> {
+    /// The examples.
+    pub examples: &'a [TokenRow],
+    /// How many at a time.
+    pub batch_size: usize,
+    /// Weight of the router's auxiliary loss in the loss; 0 leaves it out.
+    pub aux_coef: f64,
+    /// Text of tokens, for metrics that compare texts.
+    pub decoder: &'a dyn Decoder,
+}
+
+/// Runs the model over the examples, to `eval_loss`, `eval_runtime`, ..., and each metric as `eval_NAME`.
+/// `after` is called after each batch.
+///
+/// # Errors
+/// A signal came, or the model, the loss or a metric failed; a loss that is not finite names its batch, a metric's
+/// value that is not finite names the metric.
+pub fn evaluate(
+    model: &GptOss,
+    loss: &Named<dyn Loss>,
+    metrics: &mut [Named<dyn Metric>],
+    on: &Evaluation,
+    mut after: impl FnMut() -> Result<()>,
+) -> Result<Map<String, Value>> {
+    let start = Instant::now();
+    let (mut sum, mut aux, mut count, mut batches) = (0.0, 0.0, 0usize, 0usize);
+    let options = ForwardOptions {
+        aux_coef: on.aux_coef,
+        ..ForwardOptions::default()
+    };
+    for group in on.examples.chunks(on.batch_size.max(1)) {
+        signals::check()?;
+        let batch = MicroBatch::new(group.iter().map(sequence), model.device())?;
+        let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options)?;
+        aux += pass.aux_loss().unwrap_or(0.0) * batch.targets() as f64;
+        drop(pass);
+        let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;
+        ensure!(
+            found.sum.is_finite(),
+            "the evaluation loss of batch {batches} is not finite ({}); it was computed by {}",
+            found.sum,
+            loss.label
+        );
+        sum += found.sum;
+        count += found.tokens.labels.len();
+        let tokens = EvalBatch {
+            labels: &found.tokens.labels,
+            predictions: &found.tokens.predictions,
+            weights: &found.tokens.weights,
+            losses: &found.tokens.losses,
+            lengths: &found.tokens.lengths,
+            decoder: on.decoder,
+        };
+        for metric in metrics.iter_mut() {
+            let updated = metric.component.update(&tokens);
+            metric.said("update", updated)?;
+        }
+        batches += 1;
+        after()?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let mean = |sum: f64| sum / count.max(1) as f64;
+    let mut values = Map::new();
+    // With the auxiliary loss in it, as while training.
+    let loss = mean(sum) + on.aux_coef * mean(aux);
+    values.insert("eval_loss".to_owned(), json!(loss));
+    if on.aux_coef != 0.0 {
+        values.insert("eval_aux_loss".to_owned(), json!(mean(aux)));
+    }
+    values.insert("eval_runtime".to_owned(), json!(seconds));
+    values.insert(
+        "eval_samples_per_second".to_owned(),
+        json!(on.examples.len() as f64 / seconds),
+    );
+    values.insert(
+        "eval_steps_per_second".to_owned(),
+        json!(batches as f64 / seconds),
+    );
+    for metric in metrics {
+        let computed = metric.component.compute();
+        for (key, value) in metric.said("compute", computed)? {
+            ensure!(
+                value.is_finite(),
+                "{}: eval_{key} is {value}, expected a finite number",
+                metric.label
+            );
+            values.insert(format!("eval_{key}"), json!(value));
+        }
+    }
+    Ok(values)
+}

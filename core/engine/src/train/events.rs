@@ -1,0 +1,418 @@
+//! Sends training events to callbacks, and gathers what they ask for and report.
+//!
+//! After each event it is known which callback asked for what: an error names it, a stop is told with its name, and
+//! two callbacks cannot report two numbers under one name.
+
+use super::due::Due;
+use anyhow::{Result, bail};
+use apus_base::say::warning;
+use apus_components::registry::Named;
+use apus_sdk::{Callback, Control, RunState};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The callbacks of a run, in the order of the configuration.
+pub struct Events {
+    callbacks: Vec<Named<dyn Callback>>,
+    /// What they have asked for and was not done yet.
+    pub control: Control,
+    /// Whose a number of the log is.
+    owners: HashMap<String, usize>,
+    /// The newest numbers that callbacks reported.
+    reported: Map<String, Value>,
+    lr_factor: f64,
+    stopped: Option<String>,
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $event:ident($($arg:ident: $type:ty),*);)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// A callback failed, or asked for what cannot be; the error names it.
+        pub fn $event(&mut self, $($arg: $type,)* state: &RunState) -> Result<()> {
+            for index in 0..self.callbacks.len() {
+                let before = self.control.metrics.clone();
+                let callback = &mut self.callbacks[index];
+                let event = callback.component.$event($($arg,)* state, &mut self.control);
+                self.heard(index, stringify!($event), event, &before)?;
+            }
+            Ok(())
+        }
+    )*};
+}
+
+impl Events {
+    /// These callbacks.
+    pub fn new(callbacks: Vec<Named<dyn Callback>>) -> Self {
+        Self {
+            callbacks,
+            control: Control::default(),
+            owners: HashMap::new(),
+            reported: Map::new(),
+            lr_factor: 1.0,
+            stopped: None,
+        }
+    }
+
+    events! {
+        /// The trainer is ready.
+        on_init_end();
+        /// Training begins.
+        on_train_begin();
+        /// Training is over.
+        on_train_end();
+        /// An epoch begins.
+        on_epoch_begin();
+        /// An epoch is over.
+        on_epoch_end();
+        /// An optimizer step begins.
+        on_step_begin();
+        /// A micro-batch that is not the last of its step is over.
+        on_substep_end();
+        /// Gradients are clipped.
+        on_pre_optimizer_step();
+        /// The optimizer has run.
+        on_optimizer_step();
+        /// A step is over.
+        on_step_end();
+        /// A batch of an evaluation is over.
+        on_prediction_step();
+        /// An evaluation is over.
+        on_evaluate(metrics: &Map<String, Value>);
+        /// A checkpoint was saved.
+        on_save(checkpoint: &Path);
+        /// A prompt was answered.
+        on_generate(prompt: &str, answer: &str);
+    }
+
+    /// Numbers are about to be logged; those of callbacks join them.
+    ///
+    /// # Errors
+    /// A callback failed, or touched a number that is not its own; the error names it.
+    pub fn on_log(&mut self, values: &mut Map<String, Value>, state: &RunState) -> Result<()> {
+        for (name, value) in std::mem::take(&mut self.control.metrics) {
+            if values.contains_key(&name) {
+                let owner = self.owners.get(&name).map(|&index| &self.callbacks[index]);
+                let owner = owner.map_or("a callback", |owner| &owner.label);
+                bail!(
+                    "{owner} reports {name:?}, which this line of the log has already; give it another name"
+                );
+            }
+            values.insert(name, value);
+        }
+        for index in 0..self.callbacks.len() {
+            let (logged, before) = (values.clone(), self.control.metrics.clone());
+            let callback = &mut self.callbacks[index];
+            let event = callback.component.on_log(values, state, &mut self.control);
+            self.heard(index, "on_log", event, &before)?;
+            self.added(index, &logged, values)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what callback `index` asked for in an event.
+    fn heard(
+        &mut self,
+        index: usize,
+        event: &str,
+        result: apus_sdk::Result<()>,
+        before: &Map<String, Value>,
+    ) -> Result<()> {
+        let callback = &self.callbacks[index];
+        callback.said(event, result)?;
+        if let Err(error) = self.control.check() {
+            bail!("{}, {event}: {error}", callback.label);
+        }
+        let fresh = self.control.metrics.clone().into_iter();
+        for (name, value) in fresh.filter(|(name, value)| before.get(name) != Some(value)) {
+            self.own(index, name, value)?;
+        }
+        if let Some(factor) = self.control.lr_factor {
+            self.lr_factor = factor;
+        }
+        if self.control.should_training_stop && self.stopped.is_none() {
+            self.stopped = Some(format!("{}, {event}", self.callbacks[index].label));
+        }
+        self.control.should_training_stop = self.stopped.is_some();
+        Ok(())
+    }
+
+    /// Takes in what callback `index` added to the line `logged`, which is `values` now.
+    fn added(
+        &mut self,
+        index: usize,
+        logged: &Map<String, Value>,
+        values: &Map<String, Value>,
+    ) -> Result<()> {
+        let label = &self.callbacks[index].label;
+        let others = logged
+            .iter()
+            .filter(|(name, _)| self.owners.get(*name) != Some(&index));
+        for (name, value) in others {
+            if values.get(name) != Some(value) {
+                bail!(
+                    "{label}, on_log: changes {name:?}, which is not its own; give the number another name"
+                );
+            }
+        }
+        let fresh: Vec<_> = values
+            .iter()
+            .filter(|(name, value)| logged.get(*name) != Some(value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        for (name, value) in fresh {
+            if let Err(error) = Control::check_metric(&name, &value) {
+                bail!("{}, on_log: {error}", self.callbacks[index].label);
+            }
+            self.own(index, name, value)?;
+        }
+        Ok(())
+    }
+
+    /// A number of callback `index`.
+    fn own(&mut self, index: usize, name: String, value: Value) -> Result<()> {
+        let owner = *self.owners.entry(name.clone()).or_insert(index);
+        if owner != index {
+            bail!(
+                "{} reports {name:?}, as {} does; give one of them another name",
+                self.callbacks[index].label,
+                self.callbacks[owner].label
+            );
+        }
+        self.reported.insert(name, value);
+        Ok(())
+    }
+
+    /// What was asked for since the last time.
+    pub(super) fn take_requests(&mut self) -> Due {
+        let Control {
+            should_log,
+            should_evaluate,
+            should_save,
+            ..
+        } = &mut self.control;
+        Due {
+            log: std::mem::take(should_log),
+            evaluate: std::mem::take(should_evaluate),
+            save: std::mem::take(should_save),
+        }
+    }
+
+    /// Whether answers were asked for.
+    pub fn has_prompts(&self) -> bool {
+        !self.control.generate.is_empty()
+    }
+
+    /// Prompts that were asked for since the last time.
+    pub fn take_prompts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.control.generate)
+    }
+
+    /// Which callback asked for the end of the run, and in which event.
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// The factor on the learning rate from the next step on.
+    pub fn lr_factor(&self) -> f64 {
+        self.lr_factor
+    }
+
+    /// Goes on with the factor that was asked for before a checkpoint.
+    pub fn resume_lr_factor(&mut self, factor: f64) {
+        self.lr_factor = factor;
+    }
+
+    /// The newest numbers that callbacks reported.
+    pub fn reported(&self) -> &Map<String, Value> {
+        &self.reported
+    }
+
+    /// What callbacks keep, by name.
+    ///
+    /// # Errors
+    /// A callback failed; the error names it.
+    pub fn save_state(&self) -> Result<Map<String, Value>> {
+        let mut all = Map::new();
+        for callback in &self.callbacks {
+            let kept = callback.said("save_state", callback.component.save_state())?;
+            if !kept.is_null() {
+                all.insert(callback.name.clone(), kept);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives back what callbacks kept.
+    ///
+    /// # Errors
+    /// A callback does not know its state; the error names it.
+    pub fn load_state(&mut self, mut saved: Map<String, Value>) -> Result<()> {
+        for callback in &mut self.callbacks {
+            if let Some(kept) = saved.remove(&callback.name) {
+                let loaded = callback.component.load_state(kept);
+                callback.said("load_state", loaded)?;
+            }
+        }
+        for name in saved.keys() {
+            warning!(
+                "resume: the checkpoint holds what the callback {name} kept, and this run has no callback of that name: \
+                 it is left out"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Does what a function says in `on_step_end`, and another one in `on_log`.
+    #[derive(Default)]
+    struct Does(
+        Option<fn(&mut Control)>,
+        Option<fn(&mut Map<String, Value>)>,
+    );
+    impl Callback for Does {
+        fn on_step_end(&mut self, _: &RunState, control: &mut Control) -> apus_sdk::Result<()> {
+            self.0.into_iter().for_each(|act| act(control));
+            Ok(())
+        }
+        fn on_log(
+            &mut self,
+            values: &mut Map<String, Value>,
+            _: &RunState,
+            _: &mut Control,
+        ) -> apus_sdk::Result<()> {
+            self.1.into_iter().for_each(|act| act(values));
+            Ok(())
+        }
+        fn on_save(&mut self, _: &Path, _: &RunState, _: &mut Control) -> apus_sdk::Result<()> {
+            Err("disk on fire".into())
+        }
+    }
+
+    fn events(callbacks: [Does; 2]) -> Events {
+        let labels = ["callback one", "callback two"];
+        let named = labels
+            .into_iter()
+            .zip(callbacks)
+            .map(|(label, callback)| Named::<dyn Callback>::new(label, Box::new(callback)));
+        Events::new(named.collect())
+    }
+
+    fn on_step(act: fn(&mut Control)) -> Does {
+        Does(Some(act), None)
+    }
+
+    fn line(events: &mut Events, values: Value) -> Result<Map<String, Value>> {
+        let Value::Object(mut values) = values else {
+            unreachable!()
+        };
+        events.on_log(&mut values, &RunState::default())?;
+        Ok(values)
+    }
+
+    #[test]
+    fn requests_reach_the_trainer() {
+        let mut events = events([
+            on_step(|control| {
+                control.should_training_stop = true;
+                control.lr_factor = Some(0.5);
+                control.metrics.insert("mine".to_owned(), 2.into());
+            }),
+            // Another one does not take back what the first asked for.
+            on_step(|control| {
+                control.should_save = true;
+                control.should_training_stop = false;
+                control.lr_factor = None;
+            }),
+        ]);
+        events.on_step_end(&RunState::default()).unwrap();
+        assert_eq!(events.stopped(), Some("callback one, on_step_end"));
+        assert!(events.control.should_training_stop);
+        assert_eq!(events.lr_factor(), 0.5);
+        let asked = events.take_requests();
+        assert!(asked.save && !asked.log && !asked.evaluate);
+        assert!(!events.take_requests().save);
+        assert_eq!(events.reported()["mine"], 2);
+        let logged = line(&mut events, json!({"loss": 1.0})).unwrap();
+        assert_eq!(Value::Object(logged), json!({"loss": 1.0, "mine": 2}));
+        assert!(events.control.metrics.is_empty());
+    }
+
+    #[test]
+    fn errors_name_their_callback() {
+        let mut events = events(Default::default());
+        let error = events.on_save(Path::new("c"), &RunState::default());
+        let error = format!("{:#}", error.unwrap_err());
+        assert_eq!(error, "callback one, on_save: disk on fire");
+    }
+
+    #[test]
+    fn a_metric_is_a_finite_number_under_a_name_of_its_own() {
+        for (act, says) in [
+            (
+                (|control| drop(control.metrics.insert("loss".to_owned(), 0.into())))
+                    as fn(&mut Control),
+                "callback two, on_step_end: reports \"loss\", which is the run's own number",
+            ),
+            (
+                |control| drop(control.metrics.insert("x".to_owned(), json!(f64::NAN))),
+                "callback two, on_step_end: reports null as \"x\"",
+            ),
+            (
+                |control| drop(control.metrics.insert("x".to_owned(), "7".into())),
+                "callback two, on_step_end: reports \"7\" as \"x\"",
+            ),
+            (
+                |control| drop(control.metrics.insert("mine".to_owned(), 8.into())),
+                "callback two reports \"mine\", as callback one does",
+            ),
+        ] {
+            let first = |control: &mut Control| {
+                control.metrics.insert("mine".to_owned(), 7.into());
+            };
+            let mut events = events([on_step(first), on_step(act)]);
+            let error = events.on_step_end(&RunState::default()).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.starts_with(says), "{error}");
+        }
+        // What only shows when it is logged.
+        for (act, says) in [
+            (
+                (|values| drop(values.insert("loss".to_owned(), 0.into())))
+                    as fn(&mut Map<String, Value>),
+                "callback two, on_log: changes \"loss\"",
+            ),
+            (
+                |values| drop(values.shift_remove("loss")),
+                "callback two, on_log: changes \"loss\"",
+            ),
+            (
+                |values| drop(values.insert("x".to_owned(), Value::Null)),
+                "callback two, on_log: reports null as \"x\"",
+            ),
+        ] {
+            let mut events = events([Does::default(), Does(None, Some(act))]);
+            let error = line(&mut events, json!({"loss": 1.0})).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.starts_with(says), "{error}");
+        }
+        let of_a_metric = |control: &mut Control| {
+            control.metrics.insert("eval_f1".to_owned(), 1.into());
+        };
+        let mut events = events([on_step(of_a_metric), Does::default()]);
+        events.on_step_end(&RunState::default()).unwrap();
+        let error = line(&mut events, json!({"eval_f1": 0.5})).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.starts_with("callback one reports \"eval_f1\", which this line"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! What a run trains on: examples in memory, in the order of each epoch, or a stream of them. An example is a
+//! sample, or a packed row of samples.
+
+use super::settings::Settings;
+use super::state::{StreamState, TrainerState};
+use super::steps::Steps;
+use anyhow::{Result, ensure};
+use apus_base::say::info;
+use apus_base::signals;
+use apus_data::chat::Encoded;
+use apus_data::data::Stream;
+use apus_data::data::cache::Fingerprint;
+use apus_sdk::TokenRow;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+
+/// Where examples come from.
+pub struct Examples<'a> {
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Memory {
+        rows: &'a [TokenRow],
+        /// The rows of each example, where they are packed.
+        packs: Option<&'a [Vec<usize>]>,
+        /// Tokens of each example.
+        lengths: Vec<usize>,
+        /// An epoch and its order.
+        order: Option<(usize, Vec<usize>)>,
+    },
+    Stream {
+        stream: Box<Stream>,
+        taken: u64,
+        /// A hash over what was taken: each example is hashed together with what came before.
+        chain: String,
+    },
+}
+
+/// The examples of a micro-batch.
+pub struct Group<'a> {
+    /// Ids, labels, weights of their samples.
+    pub rows: Vec<Cow<'a, TokenRow>>,
+    /// Which examples they are: places in memory or in the stream.
+    pub numbers: Vec<usize>,
+}
+
+impl<'a> Examples<'a> {
+    /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
+    pub fn in_memory(rows: &'a [TokenRow], packs: Option<&'a [Vec<usize>]>) -> Self {
+        let source = Source::Memory {
+            rows,
+            packs,
+            lengths: lengths(rows, packs),
+            order: None,
+        };
+        Self { source }
+    }
+
+    /// Examples as they come.
+    pub fn streamed(stream: Stream) -> Self {
+        let source = Source::Stream {
+            stream: Box::new(stream),
+            taken: 0,
+            chain: String::new(),
+        };
+        Self { source }
+    }
+
+    /// Examples in an epoch. A stream has none, so that the whole run is one, as in transformers.
+    ///
+    /// # Errors
+    /// A stream without `max_steps`.
+    pub fn of_epoch(&self, settings: &Settings) -> Result<usize> {
+        match (&self.source, settings.max_steps) {
+            (Source::Memory { lengths, .. }, _) => Ok(lengths.len()),
+            (Source::Stream { .. }, steps) => {
+                ensure!(
+                    steps.is_some(),
+                    "streaming needs max_steps: the length of the data is not known"
+                );
+                let of_step =
+                    settings.per_device_train_batch_size * settings.gradient_accumulation_steps;
+                Ok(steps.unwrap_or(0) as usize * of_step)
+            }
+        }
+    }
+
+    /// The micro-batches of a step.
+    ///
+    /// # Errors
+    /// A stream that fails.
+    pub fn of_step(
+        &mut self,
+        step: u64,
+        steps: &Steps,
+        settings: &Settings,
+    ) -> Result<Vec<Group<'a>>> {
+        let (size, batches) = (settings.per_device_train_batch_size, steps.batches_of(step));
+        match &mut self.source {
+            Source::Memory {
+                rows,
+                packs,
+                lengths,
+                order: kept,
+            } => {
+                let epoch = steps.epoch_of(step);
+                if kept.as_ref().is_none_or(|(of, _)| *of != epoch) {
+                    *kept = Some((epoch, settings.ordering().epoch(epoch, lengths)));
+                }
+                let (rows, packs) = (*rows, *packs);
+                let samples = |&example: &usize| match packs {
+                    None => vec![Cow::Borrowed(&rows[example])],
+                    Some(packs) => packs[example]
+                        .iter()
+                        .map(|&row| Cow::Borrowed(&rows[row]))
+                        .collect(),
+                };
+                let order = kept.as_ref().map_or(&[][..], |(_, order)| order);
+                let groups = order.chunks(size).skip(batches.start).take(batches.len());
+                Ok(groups
+                    .map(|numbers| Group {
+                        rows: numbers.iter().flat_map(samples).collect(),
+                        numbers: numbers.to_vec(),
+                    })
+                    .collect())
+            }
+            Source::Stream {
+                stream,
+                taken,
+                chain,
+            } => {
+                let group = |_| {
+                    let first = *taken as usize;
+                    let mut rows = Vec::with_capacity(size);
+                    for _ in 0..size {
+                        let example = next(stream, chain)?.into_iter();
+                        rows.extend(example.map(Cow::Owned));
+                    }
+                    *taken += size as u64;
+                    Ok(Group {
+                        rows,
+                        numbers: (first..first + size).collect(),
+                    })
+                };
+                batches.map(group).collect()
+            }
+        }
+    }
+
+    /// What a run that goes on has to train on as well: the examples in memory, or what a stream reads.
+    pub fn content(&self) -> Value {
+        match &self.source {
+            Source::Memory {
+                rows,
+                packs,
+                lengths,
+                ..
+            } => json!({
+                "examples": lengths.len(),
+                "tokens": lengths.iter().sum::<usize>(),
+                "sha256": digest(rows, *packs),
+            }),
+            Source::Stream { stream, .. } => stream.content().clone(),
+        }
+    }
+
+    /// What a checkpoint keeps: examples in memory, and what is known of a stream.
+    pub fn state(&self) -> (usize, Option<StreamState>) {
+        match &self.source {
+            Source::Memory { lengths, .. } => (lengths.len(), None),
+            Source::Stream {
+                stream,
+                taken,
+                chain,
+            } => {
+                let state = StreamState {
+                    order: stream.identity().to_owned(),
+                    taken: *taken,
+                    sha256: chain.clone(),
+                };
+                (0, Some(state))
+            }
+        }
+    }
+
+    /// Goes to where a checkpoint was made; what a stream has given until then is passed over.
+    ///
+    /// # Errors
+    /// Other data than the checkpoint's.
+    pub fn go_on(&mut self, saved: &TrainerState) -> Result<()> {
+        match (&mut self.source, &saved.stream) {
+            (Source::Memory { lengths, .. }, None) => {
+                ensure!(
+                    saved.train_examples == lengths.len(),
+                    "it was made with {} training examples, this run has {}: the order of the data \
+                     would differ; use the same dataset and split",
+                    saved.train_examples,
+                    lengths.len()
+                );
+            }
+            (
+                Source::Stream {
+                    stream,
+                    taken,
+                    chain,
+                },
+                Some(state),
+            ) => {
+                // From version 1 on the terms have been compared, which do not ask where a file lies.
+                ensure!(
+                    saved.version > 0 || stream.identity() == state.order,
+                    "the order of the streamed data would differ; it was made with\n  {}\nand this run has\n  {}",
+                    state.order,
+                    stream.identity()
+                );
+                if state.taken > 0 {
+                    info!("streaming: passing over the first {} examples", state.taken);
+                }
+                for _ in 0..state.taken {
+                    signals::check()?;
+                    next(stream, chain)?;
+                }
+                ensure!(
+                    saved.version == 0 || *chain == state.sha256,
+                    "the first {} examples of the stream are others than those that it was trained on",
+                    state.taken
+                );
+                *taken = state.taken;
+            }
+            (Source::Memory { .. }, Some(_)) => {
+                anyhow::bail!("it was made with --streaming true, this run has its data in memory")
+            }
+            (Source::Stream { .. }, None) => {
+                anyhow::bail!("it was made with data in memory, this run has --streaming true")
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of a stream's rows, and what is to be said about them.
+    pub fn streamed_report(&self) -> Option<(String, Vec<String>)> {
+        match &self.source {
+            Source::Memory { .. } => None,
+            Source::Stream { stream, .. } => {
+                let report = stream.report();
+                let notes = report.notes().into_iter();
+                let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
+                let mut warnings = report.warnings();
+                warnings.extend(report.row_notes.warning());
+                Some((table, warnings))
+            }
+        }
+    }
+}
+
+/// The next example of a stream, whose hash goes into the chain.
+fn next(stream: &mut Stream, chain: &mut String) -> Result<Vec<TokenRow>> {
+    let samples = stream.next_example()?;
+    let rows: Vec<TokenRow> = samples.into_iter().map(Encoded::into_row).collect();
+    let mut link = Fingerprint::blank();
+    link.text(chain);
+    rows.iter().for_each(|row| link.text(&of_row(row)));
+    *chain = link.hex();
+    Ok(rows)
+}
+
+/// A hash over rows, and which of them are packed together.
+pub fn digest(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> String {
+    let of_rows: Vec<String> = rows.par_iter().map(of_row).collect();
+    let mut all = Fingerprint::blank();
+    of_rows.iter().for_each(|hash| all.text(hash));
+    for pack in packs.into_iter().flatten() {
+        all.text(&format!("{pack:?}"));
+    }
+    all.hex()
+}
+
+fn of_row(row: &TokenRow) -> String {
+    let mut hash = Fingerprint::blank();
+    let ids = row.input_ids.iter().flat_map(|id| id.to_le_bytes());
+    hash.text(&row.input_ids.len().to_string());
+    hash.bytes(&ids.collect::<Vec<u8>>());
+    let labels = row.labels.iter().flat_map(|label| label.to_le_bytes());
+    hash.bytes(&labels.collect::<Vec<u8>>());
+    let weights = row.loss_scale.iter().flatten();
+    hash.bytes(
+        &weights
+            .flat_map(|weight| weight.to_le_bytes())
+            .collect::<Vec<u8>>(),
+    );
+    hash.hex()
+}
+
+/// Tokens of each example: of each sample, or of each pack of them.
+pub fn lengths(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> Vec<usize> {
+    let length = |row: &TokenRow| row.input_ids.len();
+    match packs {
+        None => rows.iter().map(length).collect(),
+        Some(packs) => packs
+            .iter()
+            .map(|pack| pack.iter().map(|&row| length(&rows[row])).sum())
+            .collect(),
+    }
+}

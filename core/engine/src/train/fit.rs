@@ -1,0 +1,219 @@
+//! What a run keeps where, so that it fits: the embedding, and the tapes of layers.
+
+use super::order::Ordering;
+use super::plan::{MemoryPlan, Shape};
+use super::steps::{Steps, Wanted};
+use anyhow::{Result, bail};
+use apus_base::say::info;
+use apus_components::config::SftConfig;
+use apus_components::config::StepsOrShare;
+use apus_model::adapter::Blueprint;
+use apus_model::model::{Config, GptOss, Matrix, Weight};
+
+/// What of the model matters for where things are kept.
+pub struct Room<'a> {
+    /// Its shape.
+    pub config: &'a Config,
+    /// Bytes of the embedding, if it can leave the device.
+    pub embedding: Option<u64>,
+    /// Bytes that are free beside the weights and what is trained, if that is known.
+    pub free: Option<u64>,
+}
+
+/// What is kept where.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit {
+    /// What the memory plan depends on.
+    pub shape: Shape,
+    /// Bytes of the embedding, if it goes to host memory.
+    pub offloaded: Option<u64>,
+    /// Layers that keep their tape because they fit, if that was asked for.
+    pub auto_layers: Option<usize>,
+}
+
+/// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
+///
+/// # Errors
+/// A value that is none of those a flag takes, or an embedding that is trained and asked to leave the device.
+pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<Shape> {
+    let embedding = match model.embedding() {
+        Weight::Frozen(rows) if !model.device().is_cpu() => {
+            Some((rows.elem_count() * rows.dtype().size_in_bytes()) as u64)
+        }
+        _ => None,
+    };
+    let room = Room {
+        config: model.config(),
+        embedding,
+        free: apus_model::device::usage::free(model.device()),
+    };
+    let Fit {
+        mut shape,
+        offloaded,
+        auto_layers,
+    } = decide(config, &room, shape(model, largest_batch(config, lengths)?))?;
+    if offloaded.is_some() || config.offload_embedding == "true" {
+        model.offload_embedding()?;
+        shape.weight_bytes = model.weight_bytes();
+    }
+    if let Some(bytes) = model.offloaded_bytes() {
+        let size = apus_base::memory::gib(bytes);
+        info!("offload_embedding: {size} are in host memory, rows are sent as they are looked up");
+    }
+    if let Some(kept) = auto_layers {
+        let layers = model.layers().len();
+        info!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
+    }
+    Ok(shape)
+}
+
+/// The same for a model that is not loaded: `shape` says what it will take.
+///
+/// # Errors
+/// A value that is none of those a flag takes.
+pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> {
+    let wanted = kept_layers(config, room.config.num_hidden_layers)?;
+    shape.kept_layers = wanted.unwrap_or(0) as u64;
+    let fits = |free| MemoryPlan::fits(room.config, &shape, free);
+    let offload = match config.offload_embedding.as_str() {
+        "true" => true,
+        "false" => false,
+        "auto" => !room.free.is_none_or(fits),
+        other => bail!("offload_embedding is {other:?}, expected true, false or auto"),
+    };
+    let offloaded = room.embedding.filter(|_| offload);
+    let moved = offloaded.unwrap_or(0);
+    shape.weight_bytes -= moved;
+    let auto_layers = match wanted {
+        Some(_) => None,
+        None => {
+            let free = room.free.unwrap_or(0) + moved;
+            Some(MemoryPlan::layers_that_fit(room.config, &shape, free))
+        }
+    };
+    if let Some(kept) = auto_layers {
+        shape.kept_layers = kept as u64;
+    }
+    Ok(Fit {
+        shape,
+        offloaded,
+        auto_layers,
+    })
+}
+
+/// Layers that keep their tape; `None` for as many as fit.
+fn kept_layers(config: &SftConfig, layers: usize) -> Result<Option<usize>> {
+    if !config.gradient_checkpointing {
+        return Ok(Some(layers));
+    }
+    match config.gradient_checkpointing_skip_layers.as_str() {
+        "auto" => Ok(None),
+        number => match number.parse::<usize>() {
+            Ok(kept) => Ok(Some(kept.min(layers))),
+            Err(_) => bail!(
+                "gradient_checkpointing_skip_layers is {number:?}, expected a number of layers or auto"
+            ),
+        },
+    }
+}
+
+/// What the memory plan depends on, no layer keeping its tape.
+fn shape(model: &GptOss, tokens: usize) -> Shape {
+    let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
+    let mut experts = model
+        .layers()
+        .iter()
+        .flat_map(|layer| [&layer.moe.gate_up, &layer.moe.down]);
+    Shape {
+        tokens: tokens as u64,
+        compute_bytes: model.dtype().size_in_bytes() as u64,
+        weight_bytes: model.weight_bytes(),
+        trainable: trainable as u64,
+        optimizer_copies: 2,
+        kept_layers: 0,
+        experts_made_anew: experts.clone().any(|linear| match &linear.matrix {
+            Matrix::Packed { .. } => true,
+            Matrix::Dense(weight) => weight.stored() != model.dtype(),
+        }),
+        expert_adapters: experts.any(|linear| linear.lora.is_some()),
+    }
+}
+
+/// [`shape`] of a model that is not loaded.
+pub fn planned_shape(
+    config: &SftConfig,
+    blueprint: &Blueprint,
+    lengths: &[usize],
+) -> Result<Shape> {
+    Ok(Shape {
+        tokens: largest_batch(config, lengths)? as u64,
+        compute_bytes: blueprint.compute.size_in_bytes() as u64,
+        weight_bytes: blueprint.weight_bytes(),
+        trainable: blueprint.trainable(),
+        optimizer_copies: 2,
+        kept_layers: 0,
+        experts_made_anew: blueprint.experts_made_anew(),
+        expert_adapters: blueprint.expert_adapters(),
+    })
+}
+
+/// Tokens of the largest micro-batch that the run will see: the order of the data is known beforehand.
+fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
+    let size = config.per_device_train_batch_size;
+    let steps = Steps::new(&Wanted {
+        examples: lengths.len(),
+        batch_size: size,
+        accumulation: config.accumulation(),
+        epochs: config.num_train_epochs,
+        max_steps: u64::try_from(config.max_steps)
+            .ok()
+            .filter(|&steps| steps > 0),
+        drop_last: config.dataloader_drop_last,
+        warmup: StepsOrShare::Steps(0),
+    })?;
+    let ordering = Ordering {
+        data_seed: config.data_seed,
+        shuffle: config.train_dataloader_shuffle,
+        by_length: config
+            .group_by_length
+            .then_some(size * config.accumulation()),
+    };
+    let most = size * lengths.iter().max().copied().unwrap_or(0);
+    let mut largest = 0;
+    for epoch in 0..=steps.epoch_of(steps.total - 1) {
+        let first = (epoch * steps.per_epoch) as u64;
+        let left = (steps.total - first) as usize * steps.accumulation;
+        let order = ordering.epoch(epoch, lengths);
+        let batches = order.chunks(size).take(steps.batches_per_epoch.min(left));
+        let tokens = batches.map(|batch| batch.iter().map(|&i| lengths[i]).sum());
+        largest = tokens.fold(largest, usize::max);
+        if largest == most {
+            break;
+        }
+    }
+    Ok(largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_micro_batch_of_the_steps_that_run() {
+        let lengths = [5, 1, 2, 9, 3, 1];
+        let config = |shuffle: bool, max_steps: i64| SftConfig {
+            per_device_train_batch_size: 2,
+            gradient_accumulation_steps: Some(1),
+            train_dataloader_shuffle: shuffle,
+            max_steps,
+            num_train_epochs: 50.0,
+            ..SftConfig::default()
+        };
+        let largest = |shuffle, steps| largest_batch(&config(shuffle, steps), &lengths).unwrap();
+        assert_eq!(largest(false, 1), 6);
+        assert_eq!(largest(false, 2), 11);
+        assert_eq!(largest(false, -1), 11);
+        // Among many orders the two longest meet.
+        assert_eq!(largest(true, -1), 14);
+    }
+}

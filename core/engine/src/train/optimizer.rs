@@ -1,0 +1,256 @@
+//! The host of an optimizer component: gradients, clipping, learning rates, state.
+
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use crate::host::{unwrap, wrap};
+use anyhow::{Context, Result, bail, ensure};
+use apus_components::registry::Named;
+use apus_model::model::Param;
+use apus_model::ops::reduce;
+use apus_model::profile::{self, Group};
+use apus_sdk::{Optimizer, StepInfo};
+use candle_core::{DType, Device, Tensor};
+use slot::Slot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Between the name of a parameter and the name of its state in a checkpoint.
+const SEPARATOR: &str = "//";
+
+/// Element types that an optimizer's state can have: those a component can name.
+const STATE_TYPES: [DType; 5] = [DType::F32, DType::BF16, DType::I64, DType::U32, DType::U8];
+
+/// Runs an optimizer over the model's trainable parameters.
+///
+/// After each step all values are finite, or the step is an error. A plugin's step is all or nothing: values and state
+/// are copied before it, and put back if it fails or leaves a value that is not finite. A built-in one's is not copied, so
+/// that after an error the host [is torn](Self::is_torn) and no checkpoint is made of it.
+pub struct OptimizerHost {
+    optimizer: Named<dyn Optimizer>,
+    slots: Vec<Slot>,
+    step: u64,
+    /// Whether a step that cannot be taken back has failed.
+    torn: bool,
+}
+
+impl OptimizerHost {
+    /// Takes the parameters in the order given.
+    ///
+    /// With `lorap_lr_ratio`, parameters whose name contains `lora_B` learn that many times faster
+    /// (LoRA+, <https://arxiv.org/abs/2402.12354>, `peft.optimizers.create_loraplus_optimizer`).
+    pub fn new(
+        optimizer: Named<dyn Optimizer>,
+        params: Vec<Arc<Param>>,
+        lorap_lr_ratio: Option<f64>,
+    ) -> Self {
+        let slots = params
+            .into_iter()
+            .map(|param| {
+                let lr_ratio = match lorap_lr_ratio {
+                    Some(ratio) if param.name().contains("lora_B") => ratio,
+                    _ => 1.0,
+                };
+                Slot::new(param, lr_ratio)
+            })
+            .collect();
+        Self {
+            optimizer,
+            slots,
+            step: 0,
+            torn: false,
+        }
+    }
+
+    /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it
+    /// (`torch.nn.utils.clip_grad_norm_`; 0 or less does not clip). Returns the norm before that.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn clip(&self, max_norm: f64) -> Result<f64> {
+        let _span = profile::whole(Group::Optimizer);
+        let grads: Vec<Tensor> = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.param.grad())
+            .collect();
+        let norm = reduce::square_sum(&grads)?.sqrt();
+        let factor = max_norm / (norm + 1e-6);
+        if max_norm > 0.0 && factor < 1.0 {
+            for slot in &self.slots {
+                if let Some(grad) = slot.param.take_grad() {
+                    slot.param.accumulate((grad * factor)?)?;
+                }
+            }
+        }
+        Ok(norm)
+    }
+
+    /// One update at learning rate `lr`. Gradients stay until [`zero_grad`](Self::zero_grad). Waits for the device.
+    ///
+    /// # Errors
+    /// The component failed, or left a value that is not finite.
+    pub fn step(&mut self, lr: f64) -> Result<()> {
+        let _span = profile::whole(Group::Optimizer);
+        if !self.optimizer.foreign {
+            self.torn = true;
+            self.update(lr)?;
+            self.check_values("lower learning_rate, or look at the optimizer's options")?;
+            self.torn = false;
+            return Ok(());
+        }
+        for slot in &mut self.slots {
+            slot.back_up()?;
+        }
+        let result = self
+            .update(lr)
+            .and_then(|()| self.check_values("its step was taken back"));
+        if result.is_err() {
+            self.step -= 1;
+            for slot in &mut self.slots {
+                slot.put_back()?;
+            }
+        }
+        result
+    }
+
+    fn check_values(&self, then: &str) -> Result<()> {
+        let values: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.value()).collect();
+        if reduce::finite(&values)? {
+            return Ok(());
+        }
+        for (slot, value) in self.slots.iter().zip(values) {
+            ensure!(
+                reduce::finite(&[value])?,
+                "{} left values in {} that are not finite; {then}",
+                self.optimizer.label,
+                slot.param.name()
+            );
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, lr: f64) -> Result<()> {
+        self.step += 1;
+        let mut params = Vec::with_capacity(self.slots.len());
+        for slot in &mut self.slots {
+            let value = slot.param.value();
+            let grad = match slot.param.grad() {
+                Some(grad) => grad,
+                None => value.zeros_like()?,
+            };
+            params.push(apus_sdk::Param {
+                name: slot.param.name(),
+                value: wrap(value.clone()),
+                grad: wrap(grad),
+                lr: lr * slot.lr_ratio,
+                decay: slot.param.decay(),
+                state: &mut slot.state,
+            });
+        }
+        let info = StepInfo { step: self.step };
+        let stepped = self.optimizer.component.step(&mut params, &info);
+        self.optimizer.said("step", stepped)
+    }
+
+    /// Whether a step has failed that could not be taken back: some of the parameters may have made it, others not.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Forgets all gradients.
+    pub fn zero_grad(&self) {
+        for slot in &self.slots {
+            slot.param.take_grad();
+        }
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> impl Iterator<Item = &Arc<Param>> {
+        self.slots.iter().map(|slot| &slot.param)
+    }
+
+    /// Everything to save: `parameter//state` to tensor.
+    ///
+    /// # Errors
+    /// A state tensor that is not the host's, or holds a number that is not finite.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut all = BTreeMap::new();
+        for slot in &self.slots {
+            for (name, tensor) in slot.state.iter() {
+                let key = format!("{}{SEPARATOR}{name}", slot.param.name());
+                all.insert(key, unwrap(tensor)?.clone());
+            }
+        }
+        if let Some(key) = first_not_finite(&all)? {
+            bail!(
+                "{} keeps numbers in {key} that are not finite: lower learning_rate, or look at the optimizer's options",
+                self.optimizer.label
+            );
+        }
+        Ok(all)
+    }
+
+    /// Puts back what [`state`](Self::state) gave, after `step` updates. What shape a state has is the optimizer's
+    /// affair: rows and columns of a factored moment, scalars, counters.
+    ///
+    /// # Errors
+    /// State of a parameter that this run does not train, of a type that no component has, or not finite.
+    pub fn restore(
+        &mut self,
+        step: u64,
+        saved: BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<()> {
+        if let Some(key) = first_not_finite(&saved)? {
+            bail!(
+                "optimizer state {key} holds numbers that are not finite; resume from an earlier checkpoint"
+            );
+        }
+        self.step = step;
+        let mut by_name: BTreeMap<String, &mut Slot> = self
+            .slots
+            .iter_mut()
+            .map(|slot| (slot.param.name().to_owned(), slot))
+            .collect();
+        for (key, tensor) in saved {
+            let (param, name) = key.split_once(SEPARATOR).with_context(|| {
+                format!("optimizer state has the key {key:?}, not `parameter//name`")
+            })?;
+            let slot = by_name.get_mut(param).with_context(|| {
+                format!(
+                    "optimizer state is for {param}, which this run does not train; resume with \
+                     the same target_modules and target_parameters, or start with --adapters"
+                )
+            })?;
+            ensure!(
+                STATE_TYPES.contains(&tensor.dtype()),
+                "optimizer state {key} has type {:?}, expected one of {STATE_TYPES:?}",
+                tensor.dtype()
+            );
+            slot.state.insert(name, wrap(tensor.to_device(device)?));
+        }
+        Ok(())
+    }
+}
+
+/// The first of the tensors that holds NaN or an infinity; whole numbers have none.
+fn first_not_finite(tensors: &BTreeMap<String, Tensor>) -> Result<Option<&str>> {
+    let floats = tensors
+        .iter()
+        .filter(|(_, tensor)| matches!(tensor.dtype(), DType::F32 | DType::BF16));
+    let floats: Vec<(&str, Tensor)> = floats
+        .map(|(key, tensor)| Ok((key.as_str(), tensor.to_dtype(DType::F32)?.contiguous()?)))
+        .collect::<Result<_>>()?;
+    let all: Vec<Tensor> = floats.iter().map(|(_, tensor)| tensor.clone()).collect();
+    if reduce::finite(&all)? {
+        return Ok(None);
+    }
+    for (key, tensor) in floats {
+        if !reduce::finite(&[tensor])? {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}

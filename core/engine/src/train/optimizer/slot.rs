@@ -1,0 +1,81 @@
+//! A parameter with what its optimizer keeps about it, and the copies of both that make a step all or nothing.
+
+use crate::host::{unwrap, wrap};
+use anyhow::Result;
+use apus_model::model::Param;
+use apus_model::ops::copy;
+use apus_sdk::State;
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A parameter in the host.
+pub(super) struct Slot {
+    /// The parameter.
+    pub param: Arc<Param>,
+    /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
+    pub lr_ratio: f64,
+    /// What the optimizer keeps about it.
+    pub state: State,
+    backup: Option<Backup>,
+}
+
+impl Slot {
+    /// A parameter that nothing is kept about yet.
+    pub fn new(param: Arc<Param>, lr_ratio: f64) -> Self {
+        Self {
+            param,
+            lr_ratio,
+            state: State::default(),
+            backup: None,
+        }
+    }
+
+    /// Copies value and state, into the copies of the step before where they fit.
+    pub fn back_up(&mut self) -> Result<()> {
+        let mut old = self.backup.take().unwrap_or_default();
+        let mut new = Backup {
+            value: Some(refreshed(old.value, &self.param.value())?),
+            state: BTreeMap::new(),
+        };
+        for (name, tensor) in self.state.iter() {
+            let copy = refreshed(old.state.remove(name), unwrap(tensor)?)?;
+            new.state.insert(name.to_owned(), copy);
+        }
+        self.backup = Some(new);
+        Ok(())
+    }
+
+    /// Puts back what [`back_up`](Self::back_up) copied.
+    pub fn put_back(&mut self) -> Result<()> {
+        let Some(Backup { value, state }) = self.backup.take() else {
+            return Ok(());
+        };
+        if let Some(value) = value {
+            copy::into(&self.param.value(), &value)?;
+        }
+        self.state = State::default();
+        for (name, tensor) in state {
+            self.state.insert(name, wrap(tensor));
+        }
+        Ok(())
+    }
+}
+
+/// Value and state of a parameter before a step.
+#[derive(Default)]
+struct Backup {
+    value: Option<Tensor>,
+    state: BTreeMap<String, Tensor>,
+}
+
+/// A copy of `from`, in the memory of an older one if that has its shape and type.
+fn refreshed(old: Option<Tensor>, from: &Tensor) -> Result<Tensor> {
+    match old {
+        Some(old) if old.dims() == from.dims() && old.dtype() == from.dtype() => {
+            copy::into(&old, from)?;
+            Ok(old)
+        }
+        _ => Ok(from.copy()?),
+    }
+}

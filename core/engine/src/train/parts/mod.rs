@@ -1,0 +1,222 @@
+//! From a configuration to what the training loop needs.
+
+mod intent;
+mod terms;
+mod trackers;
+
+pub use intent::Intent;
+pub use terms::{adapter, terms};
+
+use super::resume::Resume;
+use super::settings::{Every, Settings};
+use super::terms::Terms;
+use super::trainer::Components;
+use crate::setup::{ModelPlace, lasting, load};
+use anyhow::{Context, Result, bail, ensure};
+use apus_base::limits::MAX_RANK;
+use apus_base::say::{info, warning};
+use apus_components::config::{Resolved, SftConfig, StepsOrShare};
+use apus_components::registry::Spec;
+use apus_components::registry::{self, Named};
+use apus_model::adapter::{PeftConfig, Wanted};
+use apus_model::model::{GptOss, Init, LoraSettings};
+use apus_sdk::Kind;
+use apus_sdk::abi::Crosses;
+use candle_core::Device;
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::time::Duration;
+
+/// A loaded model and what is written about its adapter.
+pub struct Ready {
+    /// The model.
+    pub model: GptOss,
+    /// The adapter's configuration; `None` where the whole model is trained.
+    pub peft: Option<PeftConfig>,
+}
+
+/// Loads the model and puts adapters on it.
+///
+/// # Errors
+/// Weights that are missing or do not fit, targets that match nothing.
+pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<Ready> {
+    let intent = Intent::new(config, place)?;
+    intent.check_memory(config, place, device)?;
+    let options = intent.options(config, device)?;
+    let Intent {
+        wanted,
+        settings,
+        start,
+        targets,
+        ..
+    } = intent;
+    for note in start.iter().flat_map(|adapter| &adapter.notes) {
+        warning!("adapters: {note}");
+    }
+    let mut model = load(place, &options).with_context(|| format!("model {}", config.model))?;
+    let peft = match (wanted, settings) {
+        (Some(wanted), Some(settings)) => {
+            model.add_lora(&targets, &settings)?;
+            if let Some(adapter) = &start {
+                adapter.load_into(model.params())?;
+            }
+            let base = Some(lasting(&config.model));
+            Some(match start {
+                Some(adapter) => PeftConfig {
+                    base_model: base,
+                    ..adapter.config
+                },
+                None => PeftConfig::new(&place.config, &wanted, &targets, &settings, base),
+            })
+        }
+        _ => None,
+    };
+    Ok(Ready { model, peft })
+}
+
+fn wanted(config: &SftConfig) -> Wanted {
+    let mut wanted = Wanted::from_names(config.target_modules.clone());
+    if let Some(regex) = &config.target_regex {
+        wanted.modules.clear();
+        wanted.regex = Some(regex.clone());
+    }
+    wanted.parameters = config.target_parameters.clone();
+    wanted.save = config.modules_to_save.clone();
+    wanted
+}
+
+fn settings(config: &SftConfig) -> Result<LoraSettings> {
+    ensure!(
+        (1..=MAX_RANK).contains(&config.lora_rank),
+        "lora_rank is {}, expected a whole number from 1 to {MAX_RANK}",
+        config.lora_rank
+    );
+    Ok(LoraSettings {
+        rank: config.lora_rank,
+        alpha: config.lora_alpha,
+        dropout: config.lora_dropout,
+        use_rslora: config.use_rslora,
+        use_dora: config.use_dora,
+        init: match config.init_weights.to_ascii_lowercase().as_str() {
+            "true" => Init::Kaiming,
+            "gaussian" => Init::Gaussian,
+            other => bail!("init_weights is {other:?}, expected true or gaussian"),
+        },
+        seed: config.seed,
+    })
+}
+
+/// Makes the components that a configuration names. A schedule that is a callback as well brings it along, to act on
+/// it while the run goes on.
+///
+/// # Errors
+/// An unknown name, or options that do not fit.
+pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
+    let config = &resolved.config;
+    let (optimizer, lines) = optimizer(resolved)?;
+    for line in lines {
+        info!("note: {line}");
+    }
+    let schedule = config.schedule_spec();
+    let mut callbacks = config.callbacks.clone();
+    if registry::is_known(Kind::Callback, &schedule.name)? {
+        config.check_evaluated(&format!("the schedule {}", schedule.name))?;
+        callbacks.push(schedule.clone());
+    }
+    if let Some(interval) = config.early_stop_interval {
+        let mut spec = Spec::named("early_stop");
+        spec.options.insert("interval".to_owned(), interval.into());
+        callbacks.push(spec);
+    }
+    let mut names: Vec<&str> = callbacks.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!(
+            "the callback {:?} is given twice (early_stop_interval and the schedule bring one of their own); keep one of them",
+            twice[0]
+        );
+    }
+    Ok(Components {
+        loss: registry::named(&config.loss_type)?,
+        optimizer: registry::named(&optimizer)?,
+        schedule: registry::named(&schedule)?,
+        callbacks: each(&callbacks)?,
+        metrics: each(&config.metrics)?,
+        trackers: each(&trackers::specs(config))?,
+    })
+}
+
+/// The optimizer with its options, and what is to be said about them.
+fn optimizer(resolved: &Resolved<SftConfig>) -> Result<(Spec, Vec<String>)> {
+    let options = |name: &str| registry::options(Kind::Optimizer, name);
+    let origin = |flag: &str| resolved.origin(flag);
+    resolved.config.optimizer_spec(&origin, &options)
+}
+
+fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
+    specs.iter().map(registry::named).collect()
+}
+
+/// The numbers of the loop, and what it goes on from; `args` and `model` are for the trackers.
+///
+/// # Errors
+/// A value that is none of those a flag takes.
+pub fn loop_settings(
+    config: &SftConfig,
+    run_dir: &Path,
+    kept_layers: usize,
+    args: Map<String, Value>,
+    model: Map<String, Value>,
+    (resume, terms): (Option<Resume>, Terms),
+) -> Result<Settings> {
+    let every = |strategy: &str, steps: StepsOrShare| match strategy {
+        "steps" => Every::Steps(steps),
+        "epoch" => Every::Epoch,
+        "best" => Every::Better,
+        _ => Every::Never,
+    };
+    Ok(Settings {
+        run_dir: run_dir.to_owned(),
+        run_name: config
+            .run_name
+            .clone()
+            .unwrap_or_else(|| run_dir.display().to_string()),
+        num_train_epochs: config.num_train_epochs,
+        max_steps: u64::try_from(config.max_steps)
+            .ok()
+            .filter(|&steps| steps > 0),
+        per_device_train_batch_size: config.per_device_train_batch_size,
+        per_device_eval_batch_size: config.per_device_eval_batch_size,
+        gradient_accumulation_steps: config.accumulation(),
+        learning_rate: config.base_lr(),
+        drop_last: config.dataloader_drop_last,
+        neftune_noise_alpha: config.neftune_noise_alpha.filter(|alpha| *alpha != 0.0),
+        warmup: config.warmup(),
+        max_grad_norm: config.max_grad_norm,
+        lorap_lr_ratio: config.lorap_lr_ratio,
+        kept_layers,
+        router_aux_loss_coef: config.router_aux_loss_coef,
+        logging_steps: config.logging_steps,
+        logging_first_step: config.logging_first_step,
+        evaluate: every(config.eval_strategy(), config.eval_steps()),
+        save: every(&config.save_strategy, config.save_steps),
+        save_total_limit: config.save_total_limit,
+        save_only_model: config.save_only_model,
+        metric_for_best_model: config.metric_for_best_model.clone(),
+        greater_is_better: config.greater(),
+        load_best_model_at_end: config.load_best_model_at_end,
+        seed: config.seed,
+        data_seed: config.data_seed,
+        shuffle: config.train_dataloader_shuffle,
+        group_by_length: config.group_by_length,
+        resume,
+        terms,
+        tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
+            .context("tracker_timeout")?,
+        sample_prompts: config.sample_prompts.clone(),
+        plot: config.plot,
+        tui: config.tui,
+        config: args,
+        model,
+    })
+}

@@ -1,0 +1,105 @@
+//! From a configuration to what a run has to have in common with the checkpoint that it goes on from.
+
+use super::super::terms::Terms;
+use super::{ModelPlace, Ready, optimizer};
+use anyhow::Result;
+use apus_base::checksums::sampled;
+use apus_components::config::{Resolved, SftConfig};
+use apus_data::data::cache::Fingerprint;
+use apus_model::adapter::PeftConfig;
+use apus_model::model::Param;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The terms of a run, but for those of its data and length.
+///
+/// # Errors
+/// Files of the model that cannot be read, an optimizer that there is no component for.
+pub fn terms(
+    resolved: &Resolved<SftConfig>,
+    args: &Map<String, Value>,
+    place: &ModelPlace,
+    ready: &Ready,
+) -> Result<Terms> {
+    let config = &resolved.config;
+    let mut terms = Terms::default();
+    terms.put("train_type", config.train_type.as_str());
+    terms.put("trained", trained(ready.model.params()));
+    if let Some(peft) = &ready.peft {
+        terms.put("adapter", adapter(peft));
+        terms.put("lora_dropout", peft.lora_dropout);
+        // A model that is trained whole is in the checkpoint itself.
+        terms.put("model", model(config, place)?);
+    }
+    let of_step = config.per_device_train_batch_size * config.accumulation();
+    terms.put("streaming", config.streaming);
+    terms.put("examples_per_step", of_step);
+    terms.put("train_dataloader_shuffle", config.train_dataloader_shuffle);
+    terms.put("group_by_length", config.group_by_length);
+    terms.put("data_seed", config.data_seed);
+    let (optimizer, _) = optimizer(resolved)?;
+    terms.put("optimizer", serde_json::to_value(optimizer)?);
+    terms.put(
+        "lr_scheduler",
+        serde_json::to_value(config.schedule_spec())?,
+    );
+    terms.put("lorap_lr_ratio", json!(config.lorap_lr_ratio));
+    terms.put_flags(args);
+    Ok(terms)
+}
+
+/// What of an adapter its weights do not tell.
+pub fn adapter(peft: &PeftConfig) -> Value {
+    json!({
+        "lora_rank": peft.r,
+        "lora_alpha": peft.lora_alpha,
+        "use_rslora": peft.use_rslora,
+        "use_dora": peft.use_dora,
+    })
+}
+
+/// Names and shapes of what is trained.
+fn trained(params: &[Arc<Param>]) -> Value {
+    let mut shapes: Vec<(String, Vec<usize>)> = params
+        .iter()
+        .map(|param| (param.name().to_owned(), param.value().dims().to_vec()))
+        .collect();
+    shapes.sort();
+    let mut hash = Fingerprint::blank();
+    hash.text(&format!("{shapes:?}"));
+    let values = shapes
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<usize>());
+    json!({"tensors": shapes.len(), "values": values.sum::<usize>(), "sha256": hash.hex()})
+}
+
+/// The model that is adapted: a hash over samples of its files, which may lie elsewhere than before.
+fn model(config: &SftConfig, place: &ModelPlace) -> Result<Value> {
+    let hash = match &place.dir {
+        Some(dir) => sampled(files(dir)?.iter().map(PathBuf::as_path))?,
+        None => {
+            let mut hash = Fingerprint::blank();
+            hash.text(&format!("{} {}", config.model, config.seed));
+            hash.hex()
+        }
+    };
+    Ok(json!({ "sha256": hash }))
+}
+
+/// The files that say what a model computes, in the order of their names.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_weights = path
+            .extension()
+            .is_some_and(|ending| ending == "safetensors");
+        if is_weights || path.ends_with("config.json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

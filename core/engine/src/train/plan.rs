@@ -1,0 +1,191 @@
+//! The memory plan that `--dry_run` shows and `auto` settings follow.
+//!
+//! What lives through a step (weights, adapters, the inputs of layers, tapes of layers that keep them) is added up;
+//! of what comes and goes, only the greatest moment counts. It is tensors alone: the driver, the libraries and the
+//! kernels take several hundred MiB of a card beside them.
+
+mod sizes;
+
+use apus_base::memory::gib;
+use apus_model::model::config::Config;
+use comfy_table::{Table, presets};
+use sizes::Sizes;
+
+/// Bytes by purpose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryPlan {
+    /// Name and bytes, in the order shown.
+    pub parts: Vec<(&'static str, u64)>,
+}
+
+/// What the plan depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Tokens of the largest micro-batch.
+    pub tokens: u64,
+    /// Bytes of a weight or activation in the compute type.
+    pub compute_bytes: u64,
+    /// Bytes of all weights as stored on the device, without the trainable parameters.
+    pub weight_bytes: u64,
+    /// Trainable parameters.
+    pub trainable: u64,
+    /// f32 tensors that the optimizer keeps for each parameter (2 for adamw).
+    pub optimizer_copies: u64,
+    /// Layers that keep their tape.
+    pub kept_layers: u64,
+    /// Whether matrices of experts are unpacked or converted for each use.
+    pub experts_made_anew: bool,
+    /// Whether experts carry adapters.
+    pub expert_adapters: bool,
+}
+
+impl MemoryPlan {
+    /// Works it out for a model of this shape.
+    pub fn new(config: &Config, shape: &Shape) -> Self {
+        let sizes = Sizes::new(config, shape);
+        let kept = shape.kept_layers * sizes.tape();
+        // A layer that kept only its input has a tape again while it goes back.
+        let again = match shape.kept_layers {
+            0 => sizes.tape(),
+            _ => 0,
+        };
+        let moments = [
+            ("at most at once: output head", sizes.head()),
+            (
+                "at most at once: attention of one layer, backward",
+                sizes.attention_backward(),
+            ),
+            (
+                "at most at once: experts of one layer, backward",
+                again + sizes.moe_backward(),
+            ),
+        ];
+        let mut parts = vec![
+            ("weights", shape.weight_bytes),
+            ("trained parameters and gradients", shape.trainable * 8),
+            (
+                "optimizer state",
+                shape.trainable * 4 * shape.optimizer_copies,
+            ),
+            (
+                "inputs of layers",
+                config.num_hidden_layers as u64 * sizes.x(),
+            ),
+            ("tapes of layers that keep them", kept),
+        ];
+        parts.extend(moments.into_iter().max_by_key(|(_, bytes)| *bytes));
+        Self { parts }
+    }
+
+    /// The most layers that can keep their tape in `free` bytes beside the weights, which are there
+    /// already; a twentieth is left over.
+    pub fn layers_that_fit(config: &Config, shape: &Shape, free: u64) -> usize {
+        let with = |kept_layers: usize| Shape {
+            kept_layers: kept_layers as u64,
+            ..*shape
+        };
+        (0..=config.num_hidden_layers)
+            .rev()
+            .find(|&kept| Self::fits(config, &with(kept), free))
+            .unwrap_or(0)
+    }
+
+    /// Whether a run fits in `free` bytes beside the weights and what is trained, which are there already; a twentieth
+    /// is left over.
+    pub fn fits(config: &Config, shape: &Shape, free: u64) -> bool {
+        let there = shape.weight_bytes + shape.trainable * 4;
+        Self::new(config, shape).total() - there <= free / 20 * 19
+    }
+
+    /// All together, in bytes.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// As a table for a terminal.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let all = self
+            .parts
+            .iter()
+            .copied()
+            .chain([("together", self.total())]);
+        for (name, bytes) in all {
+            table.add_row([name.to_owned(), gib(bytes)]);
+        }
+        table.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: f64 = (1u32 << 30) as f64;
+    /// Weights of gpt-oss-20b in GiB.
+    const PACKED: f64 = 12.81;
+    const DENSE: f64 = 38.95;
+
+    /// Rank 8 on attention.
+    fn shape(tokens: u64, weights: f64) -> Shape {
+        Shape {
+            tokens,
+            compute_bytes: 2,
+            weight_bytes: (weights * GIB) as u64,
+            trainable: 3_981_312,
+            optimizer_copies: 2,
+            kept_layers: 0,
+            experts_made_anew: weights == PACKED,
+            expert_adapters: false,
+        }
+    }
+
+    fn planned(shape: &Shape) -> f64 {
+        let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
+        MemoryPlan::new(&config, shape).total() as f64 / GIB
+    }
+
+    /// `apus bench` on an H100: tokens of the micro-batch, weights, layers kept, parameters of adapters, GiB.
+    #[test]
+    fn within_a_tenth_of_what_was_measured() {
+        const ATTENTION: u64 = 3_981_312;
+        const EXPERTS: u64 = 92_454_912;
+        for (tokens, weights, kept_layers, trainable, measured) in [
+            (16_384, PACKED, 0, ATTENTION, 17.76),
+            (16_384, PACKED, 24, ATTENTION, 46.56),
+            (16_384, PACKED, 24, EXPERTS, 47.59),
+            (4_096, DENSE, 24, ATTENTION, 47.51),
+            (4_096, DENSE, 24, EXPERTS, 48.78),
+            (2_048, PACKED, 0, ATTENTION, 14.34),
+            (60_000, PACKED, 0, ATTENTION, 28.66),
+        ] {
+            let planned = planned(&Shape {
+                kept_layers,
+                trainable,
+                expert_adapters: trainable == EXPERTS,
+                ..shape(tokens, weights)
+            });
+            assert!(
+                (planned / measured - 1.0).abs() < 0.1,
+                "{tokens} tokens, {weights} GiB of weights, {kept_layers} layers kept: planned {planned:.2}, measured \
+                 {measured}"
+            );
+            println!("{tokens} {weights} {kept_layers}: {planned:.2} {measured}");
+        }
+    }
+
+    #[test]
+    fn more_memory_keeps_more_layers() {
+        let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
+        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape(16_384, DENSE), gib << 30);
+        assert_eq!((fit(1), fit(1000)), (0, 24));
+        assert!(fit(20) < fit(40) && fit(40) <= 24);
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(gib(1 << 30), "1.00 GiB");
+        assert_eq!(gib(3 << 20), "3.0 MiB");
+    }
+}

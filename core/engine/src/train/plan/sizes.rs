@@ -1,0 +1,140 @@
+//! Bytes of the tensors of a step, one function a group, named as the fields of the tapes and the variables of the
+//! backward passes that hold them: who changes one of those changes its line here.
+
+use super::Shape;
+use crate::train::loss::chunk_rows;
+use apus_model::model::config::Config;
+
+/// Widths of a model's tensors and numbers of rows of a micro-batch.
+pub struct Sizes {
+    /// `T`.
+    tokens: u64,
+    /// `N = T K`.
+    rows: u64,
+    hidden: u64,
+    inter: u64,
+    heads: u64,
+    head_dim: u64,
+    kv_heads: u64,
+    experts: u64,
+    vocab: u64,
+    /// Bytes of an activation.
+    c: u64,
+    made_anew: bool,
+    expert_adapters: bool,
+    /// Bytes of a layer's packed adapters.
+    packs: u64,
+}
+
+const F32: u64 = 4;
+
+impl Sizes {
+    /// For a model and a micro-batch.
+    pub fn new(config: &Config, shape: &Shape) -> Self {
+        Self {
+            tokens: shape.tokens,
+            rows: shape.tokens * config.num_experts_per_tok as u64,
+            hidden: config.hidden_size as u64,
+            inter: config.intermediate_size as u64,
+            heads: config.num_attention_heads as u64,
+            head_dim: config.head_dim as u64,
+            kv_heads: config.num_key_value_heads as u64,
+            experts: config.num_local_experts as u64,
+            vocab: config.vocab_size as u64,
+            c: shape.compute_bytes,
+            made_anew: shape.experts_made_anew,
+            expert_adapters: shape.expert_adapters,
+            packs: 2 * shape.trainable * shape.compute_bytes / config.num_hidden_layers as u64,
+        }
+    }
+
+    /// `[T, H]`: the input of a layer, a residual, a gradient by either.
+    pub fn x(&self) -> u64 {
+        self.tokens * self.hidden * self.c
+    }
+
+    /// `[T, (Q + 2 KV) D]`: queries, keys and values.
+    fn qkv(&self) -> u64 {
+        self.tokens * (self.heads + 2 * self.kv_heads) * self.head_dim * self.c
+    }
+
+    /// `[T, Q D]`: the output of attention.
+    fn out(&self) -> u64 {
+        self.tokens * self.heads * self.head_dim * self.c
+    }
+
+    /// `[Q, T]` f32.
+    fn lse(&self) -> u64 {
+        self.heads * self.tokens * F32
+    }
+
+    /// `[N, 2 F]`: gate and up of the routed rows.
+    fn gate_up(&self) -> u64 {
+        self.rows * 2 * self.inter * self.c
+    }
+
+    /// `[N, F]`: the activation of the routed rows.
+    fn h(&self) -> u64 {
+        self.rows * self.inter * self.c
+    }
+
+    /// `[N, H]`: the routed rows, before or after their experts.
+    fn y(&self) -> u64 {
+        self.rows * self.hidden * self.c
+    }
+
+    /// Logits, weights, and the plan's ids, order and inverse.
+    fn routing(&self) -> u64 {
+        F32 * (self.tokens * self.experts + 4 * self.rows)
+    }
+
+    /// The matrices `[E, inputs, outputs]` of a layer's experts while they are used, where they are not kept so.
+    fn matrices(&self, inputs: u64, outputs: u64) -> u64 {
+        match self.made_anew {
+            true => self.experts * inputs * outputs * self.c,
+            false => 0,
+        }
+    }
+
+    /// What the tape of attention holds: the normed input of q, k and v, qkv, the output that o reads and its
+    /// log-sum-exps.
+    fn attention_tape(&self) -> u64 {
+        self.x() + self.qkv() + self.out() + self.lse()
+    }
+
+    /// What a layer's tape holds beside the layer's input: attention's, the residual in the middle, its normed copy
+    /// that the experts read, and theirs; and the adapters packed in the compute type, B both ways.
+    pub fn tape(&self) -> u64 {
+        let (middle, normed) = (self.x(), self.x());
+        self.attention_tape() + middle + normed + self.routing() + self.gate_up() + self.packs
+    }
+
+    /// Backward of the experts, beside the tape: `dy` of the layer, and the greatest of what follows: the rows' `dy` with
+    /// down's matrices and `dh`; gate_up's matrices with `dxs` (`dgate_up` takes the place of `gate_up`); `dxs` with the
+    /// sum over a token's experts and the router's part. An adapter gathers or makes its rows again before the matrices are there.
+    pub fn moe_backward(&self) -> u64 {
+        let down = self.y() + self.matrices(self.inter, self.hidden) + self.h();
+        let gate_up = self.matrices(self.hidden, 2 * self.inter) + self.y();
+        let sums = self.y() + 2 * self.x() + self.routing();
+        let adapter = match self.expert_adapters {
+            true => self.y() + self.h(),
+            false => 0,
+        };
+        self.x() + down.max(gate_up).max(sums).max(adapter)
+    }
+
+    /// Backward of attention, when the experts' tape is gone: its own tape, `dmiddle`, `dout`, `delta`, `dqkv` before
+    /// and after the rotation, and the gradients by the input.
+    pub fn attention_backward(&self) -> u64 {
+        self.attention_tape() + 3 * self.x() + self.out() + self.lse() + 2 * self.qkv()
+    }
+
+    /// The head: the picked rows and the normed ones, and the logits of a chunk with their gradient in the same
+    /// memory; or the picked rows with the gradient by the normed ones and by themselves. A loss that asks for the logits themselves takes
+    /// several times a chunk more.
+    pub fn head(&self) -> u64 {
+        let chunk = self.tokens.min(chunk_rows(self.vocab as usize) as u64);
+        let logits = chunk * (self.vocab + self.hidden) * self.c;
+        (2 * self.x() + logits).max(3 * self.x())
+    }
+}

@@ -1,0 +1,151 @@
+//! What the training loop needs to know, apart from model, data and components.
+
+use super::examples::digest;
+use super::order::Ordering;
+use super::resume::Resume;
+use super::steps::Steps;
+use super::terms::Terms;
+use apus_base::say::warning;
+use apus_components::config::StepsOrShare;
+use apus_sdk::TokenRow;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Every {
+    /// Never by itself.
+    Never,
+    /// After this many steps, again and again.
+    Steps(StepsOrShare),
+    /// At the end of each epoch.
+    Epoch,
+    /// After each evaluation that is the best so far; for checkpoints.
+    Better,
+}
+
+impl Every {
+    /// Whether it happens after the first `step` of these steps.
+    pub fn due(self, step: u64, steps: &Steps) -> bool {
+        match self {
+            Self::Never | Self::Better => false,
+            Self::Steps(every) => step.is_multiple_of(every.of(steps.total)),
+            Self::Epoch => step > 0 && steps.ends_epoch(step - 1),
+        }
+    }
+}
+
+/// The numbers of a run; each has the meaning of the flag of its name.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of the run.
+    pub run_dir: PathBuf,
+    /// Name of the run.
+    pub run_name: String,
+    /// Epochs.
+    pub num_train_epochs: f64,
+    /// Steps, in place of epochs.
+    pub max_steps: Option<u64>,
+    /// Examples in a micro-batch.
+    pub per_device_train_batch_size: usize,
+    /// Examples in a batch of an evaluation.
+    pub per_device_eval_batch_size: usize,
+    /// Micro-batches in a step.
+    pub gradient_accumulation_steps: usize,
+    /// Base learning rate.
+    pub learning_rate: f64,
+    /// Leave out the last micro-batch of an epoch where it is not full.
+    pub drop_last: bool,
+    /// Noise on the embeddings.
+    pub neftune_noise_alpha: Option<f64>,
+    /// How much of the run warms up.
+    pub warmup: StepsOrShare,
+    /// Bound of the gradient norm; 0 does not clip.
+    pub max_grad_norm: f64,
+    /// LoRA+'s factor for B.
+    pub lorap_lr_ratio: Option<f64>,
+    /// Layers that keep their tape.
+    pub kept_layers: usize,
+    /// Weight of the router's auxiliary loss.
+    pub router_aux_loss_coef: f64,
+    /// Steps between log lines.
+    pub logging_steps: StepsOrShare,
+    /// Whether the first step is logged too.
+    pub logging_first_step: bool,
+    /// When to evaluate.
+    pub evaluate: Every,
+    /// When to save.
+    pub save: Every,
+    /// Checkpoints kept beside the best and the last.
+    pub save_total_limit: Option<usize>,
+    /// Save no optimizer state.
+    pub save_only_model: bool,
+    /// `loss`, or the name of a metric.
+    pub metric_for_best_model: String,
+    /// Whether more of it is better.
+    pub greater_is_better: bool,
+    /// Go back to the best checkpoint at the end.
+    pub load_best_model_at_end: bool,
+    /// Seed of dropout.
+    pub seed: u64,
+    /// Seed of the data order.
+    pub data_seed: u64,
+    /// Whether the order changes at all.
+    pub shuffle: bool,
+    /// Whether examples of similar length come together.
+    pub group_by_length: bool,
+    /// Checkpoint to go on from.
+    pub resume: Option<Resume>,
+    /// What a run that goes on from a checkpoint of this one has to have in common with it, as far as the
+    /// configuration tells.
+    pub terms: Terms,
+    /// How long the end of the run waits for trackers.
+    pub tracker_timeout: std::time::Duration,
+    /// Prompts that are answered before the first step, at each evaluation and after the last step.
+    pub sample_prompts: Vec<String>,
+    /// Whether pictures are drawn and a report is written.
+    pub plot: bool,
+    /// Whether a panel is drawn in place of the progress bar.
+    pub tui: bool,
+    /// The resolved configuration, for trackers and args.json.
+    pub config: Map<String, Value>,
+    /// The model, for trackers, as [`RunInfo::model`](apus_sdk::RunInfo) describes it.
+    pub model: Map<String, Value>,
+}
+
+impl Settings {
+    /// What the best metric of this run is one of: a value of another metric, or on other data, is no measure for it.
+    pub(super) fn measured(&self, val: &[TokenRow]) -> Value {
+        json!({
+            "metric_for_best_model": self.metric_for_best_model,
+            "greater_is_better": self.greater_is_better,
+            "val_dataset": digest(val, None),
+        })
+    }
+
+    /// Shares of a run are rounded to steps: of checkpoints that were to be evaluated, some may then be between two
+    /// evaluations.
+    pub(super) fn say_if_few_are_evaluated(&self, steps: &Steps) {
+        if let (true, Every::Steps(save), Every::Steps(evaluate)) =
+            (self.load_best_model_at_end, self.save, self.evaluate)
+            && let (save, evaluate) = (save.of(steps.total), evaluate.of(steps.total))
+            && !save.is_multiple_of(evaluate)
+        {
+            warning!(
+                "of {} steps, checkpoints come every {save} and evaluations every {evaluate}: load_best_model_at_end \
+                 chooses among those checkpoints that are evaluated",
+                steps.total
+            );
+        }
+    }
+
+    /// The order of the examples.
+    pub(super) fn ordering(&self) -> Ordering {
+        let step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+        Ordering {
+            data_seed: self.data_seed,
+            shuffle: self.shuffle,
+            by_length: self.group_by_length.then_some(step),
+        }
+    }
+}

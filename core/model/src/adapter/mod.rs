@@ -1,0 +1,35 @@
+//! Adapters as PEFT reads and writes them: targets, configuration, tensors, merging.
+//!
+//! A parameter's name is the key under which PEFT saves it, and its shape the one PEFT gives it, so that writing
+//! an adapter is writing its parameters.
+
+mod blueprint;
+mod expected;
+mod fields;
+mod file;
+mod inventory;
+mod merge;
+mod named;
+mod peft_config;
+mod table;
+mod targets;
+
+pub use blueprint::Blueprint;
+pub use file::{Adapter, save};
+pub use peft_config::{PeftConfig, TargetModules};
+pub use table::{Row, Table};
+pub use targets::{Wanted, resolve};
+
+#[cfg(test)]
+mod testing {
+    use crate::model::Config;
+    use std::path::{Path, PathBuf};
+
+    pub fn goldens() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny")
+    }
+
+    pub fn tiny() -> Config {
+        Config::read(&goldens().join("model_mxfp4/config.json")).unwrap()
+    }
+}

@@ -1,0 +1,13 @@
+//! The model and what it computes with: devices, operations, layers with explicit backward passes, weights,
+//! adapters.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod adapter;
+pub mod cards;
+pub mod device;
+pub mod model;
+pub mod ops;
+pub mod profile;
+pub mod synthetic;
+pub mod weights;

@@ -1,0 +1,215 @@
+//! Puts low-rank updates on a model.
+
+use super::experts::{ExpertLinear, ExpertLora};
+use super::gpt_oss::GptOss;
+use super::linear::{Linear, Lora};
+use super::param::Param;
+use crate::ops::fill;
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+/// What gets an update.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Targets {
+    /// Paths of linear modules: `model.layers.0.self_attn.q_proj`.
+    pub linears: Vec<String>,
+    /// Layer and matrix of experts.
+    pub experts: Vec<(usize, ExpertMatrix)>,
+    /// Paths of modules that are trained whole.
+    pub modules_to_save: Vec<String>,
+}
+
+/// The two matrices of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertMatrix {
+    /// `gate_up_proj`.
+    GateUp,
+    /// `down_proj`.
+    Down,
+}
+
+/// How A starts; B starts at zero (`init_lora_weights`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// `U(-1/sqrt(in), 1/sqrt(in))`, PEFT's `kaiming_uniform_(a=sqrt(5))`.
+    Kaiming,
+    /// `N(0, 1/r)`, as PEFT's `gaussian`.
+    Gaussian,
+}
+
+/// The numbers of an update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoraSettings {
+    /// Rank.
+    pub rank: usize,
+    /// Alpha.
+    pub alpha: f64,
+    /// Probability of dropping an input of A.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(r)`.
+    pub use_rslora: bool,
+    /// Learn the magnitude of each row by itself.
+    pub use_dora: bool,
+    /// How A starts.
+    pub init: Init,
+    /// Seed of A.
+    pub seed: u64,
+}
+
+impl LoraSettings {
+    /// The factor on `B A`.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    fn start(&self, name: &str, shape: &[usize], inputs: usize, device: &Device) -> Result<Tensor> {
+        let key = (self.seed, stream(name));
+        match self.init {
+            Init::Kaiming => {
+                let bound = 1.0 / (inputs as f32).sqrt();
+                fill::uniform(shape, (-bound, bound), key, device)
+            }
+            Init::Gaussian => fill::normal(shape, 1.0 / self.rank as f32, key, DType::F32, device),
+        }
+    }
+
+    fn pair(
+        &self,
+        module: &str,
+        [a, b]: [[usize; 2]; 2],
+        inputs: usize,
+        device: &Device,
+    ) -> Result<[Arc<Param>; 2]> {
+        let [a_name, b_name] =
+            ["A", "B"].map(|m| format!("base_model.model.{module}.lora_{m}.weight"));
+        let start = self.start(&a_name, &a, inputs, device)?;
+        let zeros = Tensor::zeros(&b, DType::F32, device)?;
+        Ok([
+            Param::new(a_name, &start, true)?,
+            Param::new(b_name, &zeros, true)?,
+        ])
+    }
+}
+
+/// A stream of random numbers for a name (FNV-1a), so that a parameter starts the same whatever
+/// else is trained.
+fn stream(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl GptOss {
+    /// Adds updates to `targets`; their parameters join [`params`](Self::params) under the names that
+    /// PEFT saves.
+    ///
+    /// # Errors
+    /// A target that the model does not have, or an update that PEFT refuses as well.
+    pub fn add_lora(&mut self, targets: &Targets, settings: &LoraSettings) -> Result<()> {
+        ensure!(settings.rank > 0, "lora_rank must be 1 or more");
+        ensure!(
+            !(settings.use_dora && settings.dropout > 0.0),
+            "lora_dropout {} with use_dora is not supported; set lora_dropout to 0",
+            settings.dropout
+        );
+        if !targets.experts.is_empty() {
+            ensure!(
+                settings.dropout == 0.0,
+                "lora_dropout {} cannot be used with target_parameters, as in PEFT; set it to 0",
+                settings.dropout
+            );
+            ensure!(
+                !settings.use_dora,
+                "use_dora cannot be used with target_parameters, as in PEFT"
+            );
+        }
+        let mut params = Vec::new();
+        for path in &targets.linears {
+            let linear = self
+                .linears_mut()
+                .find(|linear| &linear.name == path)
+                .with_context(|| format!("the model has no linear layer {path}"))?;
+            params.extend(add(linear, settings)?);
+        }
+        for &(layer, matrix) in &targets.experts {
+            let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
+                .iter()
+                .all(|m| targets.experts.contains(&(layer, *m)));
+            // PEFT wraps one parameter around the other: the inner one is gate_up_proj.
+            let inner = both && matrix == ExpertMatrix::GateUp;
+            let module = format!(
+                "model.layers.{layer}.mlp.experts{}",
+                if inner { ".base_layer" } else { "" }
+            );
+            let Some(found) = self.layers.get_mut(layer) else {
+                bail!("the model has no layer {layer}");
+            };
+            let expert = match matrix {
+                ExpertMatrix::GateUp => &mut found.moe.gate_up,
+                ExpertMatrix::Down => &mut found.moe.down,
+            };
+            params.extend(add_expert(expert, &module, settings, &self.device)?);
+        }
+        self.params.extend(params);
+        Ok(())
+    }
+
+    /// All linear modules but the output head.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|layer| {
+            let a = &layer.attention;
+            [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj]
+        })
+    }
+
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|layer| {
+            let a = &mut layer.attention;
+            [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj, &mut a.o_proj]
+        })
+    }
+}
+
+fn add(linear: &mut Linear, settings: &LoraSettings) -> Result<Vec<Arc<Param>>> {
+    let ((i, o), r) = (linear.dims(), settings.rank);
+    let weight = linear.weight.get(DType::F32)?;
+    let [a, b] = settings.pair(&linear.name, [[r, i], [o, r]], i, weight.device())?;
+    let mut params = vec![a.clone(), b.clone()];
+    let magnitude = if settings.use_dora {
+        let norm = weight.sqr()?.sum(1)?.sqrt()?;
+        let name = format!("base_model.model.{}.lora_magnitude_vector", linear.name);
+        let magnitude = Param::new(name, &norm, true)?;
+        params.push(magnitude.clone());
+        Some(magnitude)
+    } else {
+        None
+    };
+    let (scale, dropout) = (settings.scale(), settings.dropout as f32);
+    linear.lora = Some(Lora {
+        a,
+        b,
+        magnitude,
+        scale,
+        dropout,
+    });
+    Ok(params)
+}
+
+fn add_expert(
+    expert: &mut ExpertLinear,
+    module: &str,
+    settings: &LoraSettings,
+    device: &Device,
+) -> Result<[Arc<Param>; 2]> {
+    let ((e, i, o), r) = (expert.dims(), settings.rank);
+    let [a, b] = settings.pair(module, [[r * e, i], [o, r * e]], i, device)?;
+    expert.lora = Some(ExpertLora {
+        a: a.clone(),
+        b: b.clone(),
+        scale: settings.scale(),
+        experts: e,
+    });
+    Ok([a, b])
+}
