@@ -3,6 +3,7 @@
 
 // Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::unwrap_used)]
 
 pub mod checksums;
 pub mod folder;

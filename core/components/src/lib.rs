@@ -2,6 +2,7 @@
 //! libraries that bring more of them, and the configuration that chooses among them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::unwrap_used)]
 
 pub mod config;
 pub mod nearest;

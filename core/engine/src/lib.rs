@@ -1,6 +1,7 @@
 //! What is done with data and a model: training, answers, merged weights, benchmarks, checks of plugins.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::unwrap_used)]
 
 pub mod bench;
 pub mod export;

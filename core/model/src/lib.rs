@@ -2,6 +2,7 @@
 //! adapters.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::unwrap_used)]
 
 pub mod adapter;
 pub mod cards;

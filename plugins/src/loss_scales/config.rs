@@ -9,6 +9,35 @@
 use apus_sdk::{Result, Segment};
 use regex::Regex;
 
+/// A loss scale that is a table and nothing else: its documentation, its name, its type, the table. The table is made when it is first
+/// asked for, and an error in it is the error of whoever asks.
+macro_rules! table_scale {
+    ($(#[doc = $doc:literal])* $name:literal, $scale:ident, $table:expr) => {
+        #[derive(serde::Deserialize)]
+        struct $scale;
+
+        impl apus_sdk::LossScale for $scale {
+            fn segments(
+                &self,
+                text: &str,
+                turn: &apus_sdk::Turn,
+            ) -> apus_sdk::Result<Vec<apus_sdk::Segment>> {
+                static TABLE: std::sync::LazyLock<apus_sdk::Result<Table>> =
+                    std::sync::LazyLock::new(|| $table);
+                let table = TABLE.as_ref().map_err(Clone::clone)?;
+                Ok(table.segments(text, turn.query))
+            }
+        }
+
+        apus_sdk::register! {
+            $(#[doc = $doc])*
+            LossScale, $name, $scale
+        }
+    };
+}
+
+pub(super) use table_scale;
+
 /// A table of strings and weights.
 pub struct Table {
     queries: Vec<(String, f64)>,
