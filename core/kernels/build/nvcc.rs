@@ -20,7 +20,6 @@ const MODULES: [&str; 14] = [
     "random",
     "adamw",
     "reduce",
-    "element",
 ];
 const HEAD_DIMS: [u32; 4] = [16, 32, 64, 128];
 /// Cards with machine code of their own; `APUS_CUDA_ARCHS` overrides.

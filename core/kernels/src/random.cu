@@ -1,6 +1,5 @@
 // Dropout and fills from the counter-based generator of philox.cuh.
 //
-// uniform: u = (word >> 8) * 2^-24, low + u * span, each operation rounded to f32 (no fma).
 // normal: Box-Muller in f64 on the words (a, b) of a pair of elements: u1 = ((a >> 8) + 1) * 2^-24, u2 = (b >> 8) * 2^-24,
 //   r = sqrt(-2 ln u1); the even element is r cos(2 pi u2), the odd one r sin(2 pi u2); mean + std * z, rounded to f32.
 // bytes: low + (byte * span >> 8). dropout: stream "drop", an element stays if its word >= threshold = floor(p * 2^32).
@@ -22,20 +21,6 @@ __device__ __forceinline__ void dropout(T* y, const T* x, i64 count, u64 seed, u
         f[p][2] = w.z >= threshold ? f[p][2] * scale : 0.f;
         f[p][3] = w.w >= threshold ? f[p][3] * scale : 0.f;
         store4(y, i, count, f[p]);
-    }
-}
-
-template <typename T>
-__device__ __forceinline__ void fill_uniform(T* y, i64 count, u64 seed, u64 stream, u64 first, float low, float span) {
-#pragma unroll
-    for (int p = 0; p < 2; p++) {
-        const i64 i = element4(p);
-        const uint4 w = philox(seed, stream, (first + i) / 4);
-        const u32 words[4] = {w.x, w.y, w.z, w.w};
-        float f[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) f[j] = __fadd_rn(low, __fmul_rn((float)(words[j] >> 8) * 0x1p-24f, span));
-        store4(y, i, count, f);
     }
 }
 
@@ -65,12 +50,6 @@ __device__ __forceinline__ void fill_normal(T* y, i64 count, u64 seed, u64 strea
 KERNEL dropout_bf16(bf16* y, const bf16* x, i64 count, u64 seed, u32 threshold, float scale) { dropout(y, x, count, seed, threshold, scale); }
 KERNEL dropout_f32(float* y, const float* x, i64 count, u64 seed, u32 threshold, float scale) { dropout(y, x, count, seed, threshold, scale); }
 
-KERNEL fill_uniform_bf16(bf16* y, i64 count, u64 seed, u64 stream, u64 first, float low, float span) {
-    fill_uniform(y, count, seed, stream, first, low, span);
-}
-KERNEL fill_uniform_f32(float* y, i64 count, u64 seed, u64 stream, u64 first, float low, float span) {
-    fill_uniform(y, count, seed, stream, first, low, span);
-}
 KERNEL fill_normal_bf16(bf16* y, i64 count, u64 seed, u64 stream, u64 first, float mean, float std) {
     fill_normal(y, count, seed, stream, first, mean, std);
 }

@@ -1,7 +1,7 @@
 // Sums in a fixed order: a partial a block, then one block over the partials. Squares are summed in f64.
 #include "common.cuh"
 
-template <typename T> __device__ __forceinline__ void square_sum(double* __restrict__ partial, const T* __restrict__ x, i64 count) {
+KERNEL square_sum_f32(double* __restrict__ partial, const float* __restrict__ x, i64 count) {
     double sum = 0.0;
     for (i64 i = ((i64)blockIdx.x * 256 + threadIdx.x) * 4; i < count; i += (i64)gridDim.x * 1024) {
         float f[4];
@@ -13,8 +13,6 @@ template <typename T> __device__ __forceinline__ void square_sum(double* __restr
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-KERNEL square_sum_bf16(double* partial, const bf16* x, i64 count) { square_sum(partial, x, count); }
-KERNEL square_sum_f32(double* partial, const float* x, i64 count) { square_sum(partial, x, count); }
 
 KERNEL sum_f64(double* __restrict__ out, const double* __restrict__ x, i64 count) {
     double sum = 0.0;

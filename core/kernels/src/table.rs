@@ -186,7 +186,6 @@ pub const CROSS_ENTROPY: Module = module!("cross_entropy");
 /// Counter-based random numbers, Philox4x32-10; the rule is in `philox.cuh`.
 /// - `dropout_{bf16,f32}(x* y, x* x, i64 count, u64 seed, u32 threshold, f32 scale)`: element geometry; y may be x
 /// - `fill_normal_{bf16,f32}(x* y, i64 count, u64 seed, u64 stream, u64 first, f32 mean, f32 std)`: element geometry
-/// - `fill_uniform_{bf16,f32}(x* y, i64 count, u64 seed, u64 stream, u64 first, f32 low, f32 span)`: element geometry
 /// - `fill_bytes(u8* y, i64 count, u64 seed, u64 stream, u64 first, u32 low, u32 span)`: element geometry
 ///
 /// `first` (a multiple of 4; of 16 for bytes) is the index of element 0 in the stream.
@@ -199,20 +198,14 @@ pub const RANDOM: Module = module!("random");
 pub const ADAMW: Module = module!("adamw");
 
 /// Deterministic sums.
-/// - `square_sum_{bf16,f32}(f64* partial [blocks], x* x, i64 count)`: `grid = blocks` (any number; `min(ceil(count/2048), 1024)` is good), `block = 256`;
+/// - `square_sum_f32(f64* partial [blocks], f32* x, i64 count)`: `grid = blocks` (any number; `min(ceil(count/2048), 1024)` is good), `block = 256`;
 ///   block b writes `partial[b]`. Give each tensor its own stretch of one buffer, then sum all at once:
 /// - `sum_f64(f64* out [1], f64* x, i64 count)`: `grid = 1`, `block = 256`
 /// - `sum_rows(f32* out [width], f32* x [rows,width], i32 rows, i32 width)`: `grid = ceil(width/256)`, `block = 256`
 pub const REDUCE: Module = module!("reduce");
 
-/// Plain element-wise work; element geometry.
-/// - `cast_bf16_f32(f32* y, bf16* x, i64 count)`, `cast_f32_bf16(bf16* y, f32* x, i64 count)`
-/// - `add_scaled_{bf16,f32}(x* y in place, x* x, i64 count, f32 a)`: y += a*x
-/// - `add_scaled_f32_bf16(f32* y in place, bf16* x, i64 count, f32 a)`: y += a*x
-pub const ELEMENT: Module = module!("element");
-
 /// Every module, for tests that load them all.
-pub const MODULES: [&Module; 20] = [
+pub const MODULES: [&Module; 19] = [
     &RMS_NORM,
     &ROPE,
     &ATTENTION_D16,
@@ -232,5 +225,4 @@ pub const MODULES: [&Module; 20] = [
     &RANDOM,
     &ADAMW,
     &REDUCE,
-    &ELEMENT,
 ];

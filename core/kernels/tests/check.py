@@ -15,7 +15,7 @@ import attention_check, random_check
 from harness import Harness
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = "rms_norm rope router permute bias swiglu mxfp4 cross_entropy random adamw reduce element".split()
+MODULES = "rms_norm rope router permute bias swiglu mxfp4 cross_entropy random adamw reduce".split()
 ATTENTION = {f"attention_d{d}": d for d in (16, 32, 64, 128)}
 
 
@@ -218,24 +218,10 @@ def optimizer(h):
         h.elements("adamw", "adamw_step", count, p, g, m, v, h.i64(count), *map(h.f32, (0.5, 1 - lr * wd, b1, b2, lr / bc1, math.sqrt(bc2), eps)))
         for name, got, expected in zip("pmv", (p, m, v), want):
             h.close(f"adamw {count} {name}", got, expected, 1e-6)
-        for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
-            x = g.to(dtype)
-            partial, total = torch.empty(7, device="cuda", dtype=torch.double), torch.empty(1, device="cuda", dtype=torch.double)
-            h.launch("reduce", f"square_sum_{name}", (7,), 256, partial, x, h.i64(count))
-            h.launch("reduce", "sum_f64", (1,), 256, total, partial, h.i64(7))
-            h.close(f"square_sum {name} {count}", total, x.double().square().sum()[None], 1e-12)
-        low, wide = g.bfloat16(), torch.empty_like(g)
-        h.elements("element", "cast_bf16_f32", count, wide, low, h.i64(count))
-        h.equal(f"cast_bf16_f32 {count}", wide, low.float())
-        h.elements("element", "cast_f32_bf16", count, low, g, h.i64(count))
-        h.equal(f"cast_f32_bf16 {count}", low, g.bfloat16())
-        y, z = low.clone(), p.clone()
-        h.elements("element", "add_scaled_bf16", count, y, low, h.i64(count), h.f32(0.3))
-        h.close(f"add_scaled_bf16 {count}", y, low.double() * 1.3)
-        h.elements("element", "add_scaled_f32_bf16", count, z, low, h.i64(count), h.f32(-2))
-        h.close(f"add_scaled_f32_bf16 {count}", z, p.double() - 2 * low.double(), 1e-6)
-        h.elements("element", "add_scaled_f32", count, z, low.float(), h.i64(count), h.f32(2))
-        h.close(f"add_scaled_f32 {count}", z, p.double(), 1e-5)
+        partial, total = torch.empty(7, device="cuda", dtype=torch.double), torch.empty(1, device="cuda", dtype=torch.double)
+        h.launch("reduce", "square_sum_f32", (7,), 256, partial, g, h.i64(count))
+        h.launch("reduce", "sum_f64", (1,), 256, total, partial, h.i64(7))
+        h.close(f"square_sum {count}", total, g.double().square().sum()[None], 1e-12)
 
 
 def time_all(h):
