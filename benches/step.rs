@@ -3,7 +3,7 @@
 use apus_components::registry;
 use apus_components::registry::Named;
 use apus_components::registry::Spec;
-use apus_engine::train::{MicroBatch, OptimizerHost, Sequence};
+use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step};
 use apus_model::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
 use apus_model::{adapter, synthetic, weights};
 use apus_sdk::{Loss, Optimizer};
@@ -71,15 +71,14 @@ impl Bench {
             training: true,
             ..ForwardOptions::default()
         };
-        let window = self.batch.targets();
-        let found = self
-            .batch
-            .train(&self.model, &self.loss, window, &options)
-            .unwrap();
-        self.optimizer.clip(1.0).unwrap();
-        self.optimizer.step(1e-4).unwrap();
-        self.optimizer.zero_grad();
-        found.loss.sum
+        let step = Step {
+            model: &self.model,
+            loss: &self.loss,
+            max_grad_norm: 1.0,
+        };
+        let batches = std::slice::from_ref(&self.batch);
+        let report = step.make(&mut self.optimizer, batches, |_| options.clone(), &mut 1e-4);
+        report.unwrap().loss
     }
 }
 

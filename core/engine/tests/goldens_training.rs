@@ -7,7 +7,7 @@ mod common;
 
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
-use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, head_loss};
+use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, head_loss};
 use apus_model::model::{
     ExpertMatrix, ExpertsDtype, ForwardOptions, GptOss, Init, LoraSettings, Targets, Training,
 };
@@ -252,20 +252,23 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
             training: true,
             ..Default::default()
         };
-        let sum: f64 = batches
-            .iter()
-            .map(|b| b.train(&model, &loss, window, &options).unwrap().loss.sum)
-            .sum();
-        let mean = sum / window as f64;
-        let norm = optimizer.clip(number("clip")).unwrap();
-        followed.push((mean, norm));
         let progress = Progress {
             step: step as u64,
             total,
             warmup: hyper["warmup_steps"].as_u64().unwrap(),
             learning_rate: number("lr"),
         };
-        let lr = number("lr") * schedule.component.factor(&progress).unwrap();
+        let mut lr = number("lr") * schedule.component.factor(&progress).unwrap();
+        let one = Step {
+            model: &model,
+            loss: &loss,
+            max_grad_norm: number("clip"),
+        };
+        let report = one
+            .make(&mut optimizer, &batches, |_| options.clone(), &mut lr)
+            .unwrap();
+        let (mean, norm) = (report.loss, report.grad_norm);
+        followed.push((mean, norm));
         let check = |what: &str, found: f64, tolerance: f64| {
             let wanted = wanted[what].as_f64().unwrap();
             let name = curve.name;
@@ -280,8 +283,6 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
             check("grad_norm", norm, tolerance);
         }
         check("lr", lr, 1e-10);
-        optimizer.step(lr).unwrap();
-        optimizer.zero_grad();
     }
     if !device.is_cpu() {
         return followed;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 13] = [
     "rms_norm",
     "rope",
     "route",

@@ -142,7 +142,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
 }
 
 /// A few more steps under the profile.
-fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::Step>, Profile)> {
+fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::TimedStep>, Profile)> {
     let recording = Recording::start(device)?;
     let steps = (0..PROFILED)
         .map(|_| stepper.step())

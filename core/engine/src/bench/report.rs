@@ -3,7 +3,7 @@
 use super::count::{Count, Flops};
 use super::groups::Groups;
 use super::limits::Limits;
-use super::steps::Step;
+use super::steps::TimedStep;
 use super::table;
 use apus_components::config::BenchConfig;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub struct Figures<'a> {
     /// What was measured.
     pub setting: Setting<'a>,
     /// All steps; the first two count for themselves.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TimedStep>,
     /// Operations of each.
     pub counts: Vec<Count>,
     /// Peak memory in bytes, where the system tells.
@@ -48,7 +48,7 @@ const WARM_UP: usize = 2;
 
 impl Figures<'_> {
     /// The median over the steps that count of a figure of a step and its operations.
-    fn median(&self, figure: impl Fn(&Step, &Count) -> f64) -> f64 {
+    fn median(&self, figure: impl Fn(&TimedStep, &Count) -> f64) -> f64 {
         let steps = self.steps.iter().zip(&self.counts).skip(WARM_UP);
         median(steps.map(|(step, count)| figure(step, count)).collect())
     }

@@ -1,8 +1,8 @@
-//! Optimizer steps on random tokens, by the parts that the training loop itself is made of.
+//! Optimizer steps of a run, on random tokens.
 
 use super::lengths::{draw, rows};
-use crate::train::{MicroBatch, OptimizerHost, Sequence};
-use anyhow::{Result, ensure};
+use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport};
+use anyhow::Result;
 use apus_components::config::Lengths;
 use apus_components::config::SftConfig;
 use apus_components::registry::{self, Named};
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// What a step did and how long it took.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct TimedStep {
     /// Seconds, from tokens on the host to new parameters on the device.
     pub seconds: f64,
     /// Lengths of its sequences.
@@ -23,7 +23,7 @@ pub struct Step {
     pub loss: f64,
 }
 
-impl Step {
+impl TimedStep {
     /// Tokens.
     pub fn tokens(&self) -> usize {
         self.lengths.iter().sum()
@@ -88,7 +88,7 @@ impl<'a> Stepper<'a> {
     ///
     /// # Errors
     /// What stops a run as well.
-    pub fn step(&mut self) -> Result<Step> {
+    pub fn step(&mut self) -> Result<TimedStep> {
         let Data {
             batch,
             share,
@@ -101,30 +101,32 @@ impl<'a> Stepper<'a> {
         self.made += 1;
 
         let start = Instant::now();
-        let (targets, loss) = self.train(&rows)?;
+        let report = self.train(&rows)?;
         self.model.device().synchronize()?;
-        Ok(Step {
+        Ok(TimedStep {
             seconds: start.elapsed().as_secs_f64(),
             lengths,
-            targets,
-            loss,
+            targets: report.supervised,
+            loss: report.loss,
         })
     }
 
-    fn train(&mut self, rows: &[TokenRow]) -> Result<(usize, f64)> {
+    fn train(&mut self, rows: &[TokenRow]) -> Result<StepReport> {
         let sequences = rows
             .iter()
             .map(|row| -> Sequence { (&row.input_ids, &row.labels, None) });
         let batch = MicroBatch::new(sequences, self.model.device())?;
-        let targets = batch.targets();
-        let found = batch.train(self.model, &self.loss, targets, &self.options)?;
-        let norm = self.optimizer.clip(self.max_grad_norm)?;
-        ensure!(
-            norm.is_finite(),
-            "the gradient is not finite (its norm is {norm}); lower learning_rate"
-        );
-        self.optimizer.step(self.learning_rate)?;
-        self.optimizer.zero_grad();
-        Ok((targets, found.loss.sum / targets.max(1) as f64))
+        let step = Step {
+            model: self.model,
+            loss: &self.loss,
+            max_grad_norm: self.max_grad_norm,
+        };
+        let options = |_| self.options.clone();
+        step.make(
+            &mut self.optimizer,
+            &[batch],
+            options,
+            &mut self.learning_rate,
+        )
     }
 }

@@ -16,6 +16,8 @@ pub struct MicroBatch {
     pub seqs: SeqLayout,
     /// Supervised tokens.
     pub supervised: Supervised,
+    /// The numbers of its examples in the dataset, for messages.
+    examples: Vec<usize>,
 }
 
 /// A tokenised sequence: ids, labels (-100 is not trained), weights (1 if absent).
@@ -75,7 +77,26 @@ impl MicroBatch {
             ids: Tensor::new(ids.as_slice(), device)?,
             seqs: SeqLayout::new(&lengths, device)?,
             supervised,
+            examples: Vec::new(),
         })
+    }
+
+    /// As this one, with the numbers of its examples for messages.
+    #[must_use]
+    pub fn of_examples(mut self, numbers: &[usize]) -> Self {
+        self.examples = numbers.to_vec();
+        self
+    }
+
+    /// For messages: `96 tokens (examples 3, 1, 4)`, of many the first eight and how many more.
+    pub fn described(&self) -> String {
+        let shown: Vec<String> = self.examples.iter().take(8).map(usize::to_string).collect();
+        let (tokens, shown) = (self.tokens(), shown.join(", "));
+        match self.examples.len() {
+            0 => format!("{tokens} tokens"),
+            1..=8 => format!("{tokens} tokens (examples {shown})"),
+            many => format!("{tokens} tokens (examples {shown} and {} more)", many - 8),
+        }
     }
 
     /// Number of tokens.

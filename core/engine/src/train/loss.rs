@@ -32,6 +32,16 @@ pub struct Supervised {
     pub lengths: Vec<usize>,
 }
 
+impl Tokens {
+    /// How many of the most probable tokens are the right ones.
+    pub fn right(&self) -> u64 {
+        let pairs = self.labels.iter().zip(&self.predictions);
+        pairs
+            .filter(|(label, prediction)| label == prediction)
+            .count() as u64
+    }
+}
+
 /// What is known of each supervised token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tokens {

@@ -137,6 +137,8 @@ pub struct Trainer<'a> {
     saving: bool,
     /// The best checkpoint and its step, once it was loaded.
     loaded: Option<(u64, PathBuf)>,
+    /// Whether the first step has looked for adapters without a gradient.
+    gradient_checked: bool,
     /// Whether callbacks know that training is over.
     ended: bool,
     run_id: String,
@@ -286,6 +288,7 @@ impl<'a> Trainer<'a> {
             measured,
             saving: false,
             loaded: None,
+            gradient_checked: false,
             ended: false,
             run_id,
             before: Look::default(),

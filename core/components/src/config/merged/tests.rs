@@ -1,6 +1,7 @@
+use super::super::SftConfig;
 use super::super::resolve::{from_arguments, split_options};
-use super::super::{SftConfig, Spec};
 use super::*;
+use crate::registry::Spec;
 use apus_sdk::Kind as ComponentKind;
 
 /// What a file and a command line give together.

@@ -1,0 +1,120 @@
+//! One optimizer step: micro-batches, loss, backward passes, clipping, update.
+//!
+//! Whatever trains takes it: a run, a benchmark, and the tests that follow the curves of transformers.
+
+use super::batch::MicroBatch;
+use super::optimizer::OptimizerHost;
+use anyhow::{Context, Result, ensure};
+use apus_base::signals;
+use apus_components::registry::Named;
+use apus_model::model::{ForwardOptions, GptOss};
+use apus_sdk::Loss;
+
+/// What is asked while a step goes on.
+pub trait Between {
+    /// A micro-batch is done, and another one follows.
+    ///
+    /// # Errors
+    /// Whatever ends the step before its update.
+    fn micro_batches(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The gradient is there, clipped: the learning rate of the update.
+    ///
+    /// # Errors
+    /// Whatever ends the step before its update.
+    fn gradient_and_update(&mut self, optimizer: &OptimizerHost) -> Result<f64>;
+}
+
+/// A learning rate, for whoever asks nothing else.
+impl Between for f64 {
+    fn gradient_and_update(&mut self, _: &OptimizerHost) -> Result<f64> {
+        Ok(*self)
+    }
+}
+
+/// What is the same in every step.
+pub struct Step<'a> {
+    /// The model.
+    pub model: &'a GptOss,
+    /// The loss.
+    pub loss: &'a Named<dyn Loss>,
+    /// The greatest norm of the gradient (`max_grad_norm`); 0 for any.
+    pub max_grad_norm: f64,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport {
+    /// What is minimised: the mean over the supervised tokens, and the auxiliary loss with its coefficient.
+    pub loss: f64,
+    /// The auxiliary loss of the router, without its coefficient; 0 where there is none.
+    pub aux_loss: f64,
+    /// Supervised tokens that were the most probable one.
+    pub right: u64,
+    /// Supervised tokens.
+    pub supervised: usize,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// Norm of the gradient before it was clipped.
+    pub grad_norm: f64,
+    /// The learning rate of the update.
+    pub learning_rate: f64,
+}
+
+impl Step<'_> {
+    /// Makes one: the gradient of the mean loss over all supervised tokens of the micro-batches, and the update. A signal is
+    /// heard before each micro-batch; until the update the weights are those of the step before.
+    ///
+    /// # Errors
+    /// A signal, a loss or gradient that is not finite, a component that failed, out of memory.
+    pub fn make(
+        &self,
+        optimizer: &mut OptimizerHost,
+        batches: &[MicroBatch],
+        options: impl Fn(usize) -> ForwardOptions,
+        between: &mut dyn Between,
+    ) -> Result<StepReport> {
+        let supervised: usize = batches.iter().map(MicroBatch::targets).sum();
+        let window = supervised.max(1) as f64;
+        let (mut loss, mut aux_loss, mut right, mut tokens) = (0.0, 0.0, 0, 0);
+        let mut coefficient = 0.0;
+        for (index, batch) in batches.iter().enumerate() {
+            signals::check()?;
+            let options = options(index);
+            let found = batch
+                .train(self.model, self.loss, supervised, &options)
+                .with_context(|| format!("micro-batch {index} of {}", batch.described()))?;
+            right += found.loss.tokens.right();
+            loss += found.loss.sum / window;
+            aux_loss += found.aux.unwrap_or(0.0) * batch.targets() as f64 / window;
+            tokens += batch.tokens();
+            coefficient = options.aux_coef;
+            if index + 1 < batches.len() {
+                between.micro_batches()?;
+            }
+        }
+        // As transformers and ms-swift report it.
+        loss += coefficient * aux_loss;
+        let grad_norm = optimizer.clip(self.max_grad_norm)?;
+        ensure!(
+            grad_norm.is_finite(),
+            "the gradient is not finite (its norm is {grad_norm}) although the loss is ({loss}): lower \
+             learning_rate, or look at the gradient of {}",
+            self.loss.label
+        );
+        let learning_rate = between.gradient_and_update(optimizer)?;
+        optimizer.step(learning_rate)?;
+        optimizer.zero_grad();
+        Ok(StepReport {
+            loss,
+            aux_loss,
+            right,
+            supervised,
+            tokens,
+            grad_norm,
+            learning_rate,
+        })
+    }
+}
