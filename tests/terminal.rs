@@ -130,6 +130,19 @@ fn a_run_goes_on_when_its_reader_leaves() {
 }
 
 /// A terminal for a command, gone when its process is killed. None where there is no `script`.
+/// Whether SIGHUP is ignored in this process, and so in every command it starts, which then cannot show what an ended terminal
+/// does: the tests run under nohup.
+fn hangups_are_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let is = ignored.is_some_and(|mask| mask & 1 == 1);
+    if is {
+        println!("skipped in part: SIGHUP is ignored here");
+    }
+    is
+}
+
 fn terminal(command: &str) -> Option<Command> {
     let found = Command::new("script").arg("--version").output();
     if !found.is_ok_and(|found| found.status.success()) {
@@ -159,6 +172,9 @@ fn a_terminal_that_goes_away() {
         assert_whole(&dir);
 
         // Without, it saves and leaves.
+        if hangups_are_ignored() {
+            continue;
+        }
         let dir = folder(&format!("hung-up-{name}"));
         let flags = format!("{panel} --max_steps 100000 --save_steps 100000");
         let line = format!("exec {APUS} {}", sft(&dir, &flags));
@@ -180,6 +196,9 @@ fn a_terminal_that_goes_away() {
 #[test]
 fn a_hangup_that_is_ignored_stays_ignored() {
     for (trap, code) in [("trap '' HUP; ", 0), ("", 130)] {
+        if code != 0 && hangups_are_ignored() {
+            continue;
+        }
         let dir = folder(&format!("hangup-{code}"));
         let line = format!("{trap}exec {APUS} {}", sft(&dir, "--logging_steps 1"));
         let mut command = Command::new("sh");
