@@ -69,15 +69,6 @@ impl Encoded {
         self.input_ids.is_empty()
     }
 
-    /// The sample as the training loop takes it.
-    pub fn into_row(self) -> TokenRow {
-        TokenRow {
-            input_ids: self.input_ids,
-            labels: self.labels,
-            loss_scale: Some(self.weights),
-        }
-    }
-
     /// Ids, labels and weights, as the trainer takes them.
     pub fn sequence(&self) -> (&[u32], &[i64], Option<&[f32]>) {
         (&self.input_ids, &self.labels, Some(&self.weights))

@@ -5,7 +5,7 @@ use apus_base::say::{info, warning};
 use apus_components::config::{FLAGS, SftConfig};
 use apus_components::registry::Spec;
 use apus_components::{plugin, registry};
-use apus_data::chat::{Encoded, Encoder};
+use apus_data::chat::Encoder;
 use apus_data::data::cache::{self, Fingerprint};
 use apus_data::data::progress::Preparing;
 use apus_data::data::{
@@ -13,7 +13,7 @@ use apus_data::data::{
     StreamOptions, read_sets,
 };
 use apus_model::model::Config;
-use apus_sdk::{DatasetFormat, Kind, TokenRow};
+use apus_sdk::{DatasetFormat, Kind};
 use std::sync::Arc;
 
 /// The option by which a format says that it knows columns under several names.
@@ -206,10 +206,4 @@ fn mix(config: &SftConfig) -> Result<Option<Mix>> {
 pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
     let longest = config.max_length.unwrap_or(model.max_position_embeddings);
     vec![longest; config.per_device_train_batch_size]
-}
-
-/// Encoded examples as the training loop takes them.
-pub fn rows(dataset: &Dataset) -> Vec<TokenRow> {
-    let samples = dataset.samples.iter().cloned();
-    samples.map(Encoded::into_row).collect()
 }

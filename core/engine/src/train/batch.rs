@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use apus_components::registry::Named;
 use apus_model::model::{ForwardOptions, GptOss};
 use apus_model::ops::SeqLayout;
-use apus_sdk::{Loss, LossChunk, TokenRow};
+use apus_sdk::{Loss, LossChunk};
 use candle_core::{Device, Tensor};
 
 /// Sequences on the device.
@@ -22,11 +22,6 @@ pub struct MicroBatch {
 
 /// A tokenised sequence: ids, labels (-100 is not trained), weights (1 if absent).
 pub type Sequence<'a> = (&'a [u32], &'a [i64], Option<&'a [f32]>);
-
-/// A row as a sequence.
-pub fn sequence(row: &TokenRow) -> Sequence<'_> {
-    (&row.input_ids, &row.labels, row.loss_scale.as_deref())
-}
 
 /// What a micro-batch gave.
 pub struct MicroReport {

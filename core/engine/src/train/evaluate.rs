@@ -1,19 +1,20 @@
 //! Loss and metrics over the validation set.
 
-use super::batch::{MicroBatch, sequence};
+use super::batch::MicroBatch;
 use super::loss::head_loss;
 use anyhow::{Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
+use apus_data::chat::Encoded;
 use apus_model::model::{ForwardOptions, GptOss};
-use apus_sdk::{Decoder, EvalBatch, Loss, Metric, TokenRow};
+use apus_sdk::{Decoder, EvalBatch, Loss, Metric};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 /// What an evaluation runs on.
 pub struct Evaluation<'a> {
     /// The examples.
-    pub examples: &'a [TokenRow],
+    pub examples: &'a [Encoded],
     /// How many at a time.
     pub batch_size: usize,
     /// Weight of the router's auxiliary loss in the loss; 0 leaves it out.
@@ -43,7 +44,7 @@ pub fn evaluate(
     };
     for group in on.examples.chunks(on.batch_size.max(1)) {
         signals::check()?;
-        let batch = MicroBatch::new(group.iter().map(sequence), model.device())?;
+        let batch = MicroBatch::new(group.iter().map(Encoded::sequence), model.device())?;
         let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options)?;
         aux += pass.aux_loss().unwrap_or(0.0) * batch.targets() as f64;
         drop(pass);

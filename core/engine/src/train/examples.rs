@@ -10,7 +10,6 @@ use apus_base::signals;
 use apus_data::chat::Encoded;
 use apus_data::data::Stream;
 use apus_data::data::cache::Fingerprint;
-use apus_sdk::TokenRow;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -22,7 +21,7 @@ pub struct Examples<'a> {
 
 enum Source<'a> {
     Memory {
-        rows: &'a [TokenRow],
+        rows: &'a [Encoded],
         /// The rows of each example, where they are packed.
         packs: Option<&'a [Vec<usize>]>,
         /// Tokens of each example.
@@ -41,14 +40,14 @@ enum Source<'a> {
 /// The examples of a micro-batch.
 pub struct Group<'a> {
     /// Ids, labels, weights of their samples.
-    pub rows: Vec<Cow<'a, TokenRow>>,
+    pub rows: Vec<Cow<'a, Encoded>>,
     /// Which examples they are: places in memory or in the stream.
     pub numbers: Vec<usize>,
 }
 
 impl<'a> Examples<'a> {
     /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
-    pub fn in_memory(rows: &'a [TokenRow], packs: Option<&'a [Vec<usize>]>) -> Self {
+    pub fn in_memory(rows: &'a [Encoded], packs: Option<&'a [Vec<usize>]>) -> Self {
         let source = Source::Memory {
             rows,
             packs,
@@ -256,9 +255,8 @@ impl<'a> Examples<'a> {
 }
 
 /// The next example of a stream, whose hash goes into the chain.
-fn next(stream: &mut Stream, chain: &mut String) -> Result<Vec<TokenRow>> {
-    let samples = stream.next_example()?;
-    let rows: Vec<TokenRow> = samples.into_iter().map(Encoded::into_row).collect();
+fn next(stream: &mut Stream, chain: &mut String) -> Result<Vec<Encoded>> {
+    let rows = stream.next_example()?;
     let mut link = Fingerprint::blank();
     link.text(chain);
     rows.iter().for_each(|row| link.text(&of_row(row)));
@@ -267,7 +265,7 @@ fn next(stream: &mut Stream, chain: &mut String) -> Result<Vec<TokenRow>> {
 }
 
 /// A hash over rows, and which of them are packed together.
-pub fn digest(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> String {
+pub fn digest(rows: &[Encoded], packs: Option<&[Vec<usize>]>) -> String {
     let of_rows: Vec<String> = rows.par_iter().map(of_row).collect();
     let mut all = Fingerprint::blank();
     of_rows.iter().for_each(|hash| all.text(hash));
@@ -277,30 +275,25 @@ pub fn digest(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> String {
     all.hex()
 }
 
-fn of_row(row: &TokenRow) -> String {
+fn of_row(row: &Encoded) -> String {
     let mut hash = Fingerprint::blank();
     let ids = row.input_ids.iter().flat_map(|id| id.to_le_bytes());
     hash.text(&row.input_ids.len().to_string());
     hash.bytes(&ids.collect::<Vec<u8>>());
     let labels = row.labels.iter().flat_map(|label| label.to_le_bytes());
     hash.bytes(&labels.collect::<Vec<u8>>());
-    let weights = row.loss_scale.iter().flatten();
-    hash.bytes(
-        &weights
-            .flat_map(|weight| weight.to_le_bytes())
-            .collect::<Vec<u8>>(),
-    );
+    let weights = row.weights.iter().flat_map(|weight| weight.to_le_bytes());
+    hash.bytes(&weights.collect::<Vec<u8>>());
     hash.hex()
 }
 
 /// Tokens of each example: of each sample, or of each pack of them.
-pub fn lengths(rows: &[TokenRow], packs: Option<&[Vec<usize>]>) -> Vec<usize> {
-    let length = |row: &TokenRow| row.input_ids.len();
+pub fn lengths(rows: &[Encoded], packs: Option<&[Vec<usize>]>) -> Vec<usize> {
     match packs {
-        None => rows.iter().map(length).collect(),
+        None => rows.iter().map(Encoded::len).collect(),
         Some(packs) => packs
             .iter()
-            .map(|pack| pack.iter().map(|&row| length(&rows[row])).sum())
+            .map(|pack| pack.iter().map(|&row| rows[row].len()).sum())
             .collect(),
     }
 }

@@ -84,10 +84,9 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(config));
-    let (train, val) = (setup::rows(&data.train), setup::rows(&data.val));
     let lengths = match &data.stream {
         Some(_) => setup::longest(config, &place.config),
-        None => examples::lengths(&train, data.train.packs.as_deref()),
+        None => examples::lengths(&data.train.samples, data.train.packs.as_deref()),
     };
     if config.dry_run {
         return dry_run(config, &place, &device, &encoder, (&mut data, &lengths)).map(|()| false);
@@ -118,13 +117,13 @@ fn train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     signals::catch(screen::restore)?;
     let examples = match data.stream.take() {
         Some(stream) => Examples::streamed(stream),
-        None => Examples::in_memory(&train, data.train.packs.as_deref()),
+        None => Examples::in_memory(&data.train.samples, data.train.packs.as_deref()),
     };
     let trainer = Trainer::new(
         &ready.model,
         &files,
         &settings,
-        (examples, &val),
+        (examples, &data.val.samples),
         components,
     )
     .map_err(explain)?;

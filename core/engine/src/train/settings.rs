@@ -7,7 +7,7 @@ use super::steps::Steps;
 use super::terms::Terms;
 use apus_base::say::warning;
 use apus_components::config::StepsOrShare;
-use apus_sdk::TokenRow;
+use apus_data::chat::Encoded;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -115,7 +115,7 @@ pub struct Settings {
 
 impl Settings {
     /// What the best metric of this run is one of: a value of another metric, or on other data, is no measure for it.
-    pub(super) fn measured(&self, val: &[TokenRow]) -> Value {
+    pub(super) fn measured(&self, val: &[Encoded]) -> Value {
         json!({
             "metric_for_best_model": self.metric_for_best_model,
             "greater_is_better": self.greater_is_better,

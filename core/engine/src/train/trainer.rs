@@ -30,10 +30,10 @@ use anyhow::{Context, Result, ensure};
 use apus_base::say::{info, warning};
 use apus_base::signals;
 use apus_components::registry::Named;
+use apus_data::chat::Encoded;
 use apus_model::model::GptOss;
 use apus_sdk::{
-    Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, TokenRow,
-    Tracker,
+    Callback, Decoder, EndState, Loss, LrSchedule, Metric, Optimizer, RunInfo, RunState, Tracker,
 };
 use checkpoints::Saved;
 use serde_json::{Map, Value};
@@ -110,7 +110,7 @@ pub struct Trainer<'a> {
     files: &'a dyn ModelFiles,
     settings: &'a Settings,
     examples: Examples<'a>,
-    val: &'a [TokenRow],
+    val: &'a [Encoded],
     loss: Named<dyn Loss>,
     schedule: Named<dyn LrSchedule>,
     metrics: Vec<Named<dyn Metric>>,
@@ -155,7 +155,7 @@ impl<'a> Trainer<'a> {
         model: &'a GptOss,
         files: &'a dyn ModelFiles,
         settings: &'a Settings,
-        (mut examples, val): (Examples<'a>, &'a [TokenRow]),
+        (mut examples, val): (Examples<'a>, &'a [Encoded]),
         components: Components,
     ) -> Result<Self> {
         let steps = Steps::new(&Wanted {

@@ -1,6 +1,6 @@
 //! The optimizer step of a run: what callbacks are asked on the way, and what is counted after it.
 
-use super::super::batch::{MicroBatch, sequence};
+use super::super::batch::MicroBatch;
 use super::super::events::Events;
 use super::super::examples::Group;
 use super::super::gradient_check;
@@ -23,7 +23,7 @@ impl Trainer<'_> {
         let batches: Vec<MicroBatch> = groups
             .iter()
             .map(|group| {
-                let rows = group.rows.iter().map(|row| sequence(row));
+                let rows = group.rows.iter().map(|row| row.sequence());
                 let batch = MicroBatch::new(rows, self.model.device())?;
                 Ok(batch.of_examples(&group.numbers))
             })
