@@ -18,7 +18,7 @@ mod traffic;
 use crate::out_of_memory::explain as explain_out_of_memory;
 use crate::setup;
 use crate::train::fit::fit;
-use crate::train::{parts, recipe};
+use crate::train::{args, parts};
 use anyhow::{Context, Result};
 use apus_components::config::{BenchConfig, Lengths, Resolved};
 use apus_model::adapter::Table;
@@ -51,7 +51,7 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
             ops::run(config, &device, &given)?
         }
         false => train(config, &device)
-            .map_err(|error| explain_out_of_memory(error, &device, &recipe::args(&config.sft())))?,
+            .map_err(|error| explain_out_of_memory(error, &device, &args::args(&config.sft())))?,
     };
     if let Some(path) = &config.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

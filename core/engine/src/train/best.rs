@@ -3,8 +3,8 @@
 //! These are two things: where evaluations come more often than checkpoints, the best weights may be saved nowhere.
 //! What is named, kept by `save_total_limit` and loaded at the end is the best of the checkpoints that are on the disk.
 
+use super::parts::Components;
 use super::state::TrainerState;
-use super::trainer::Components;
 use anyhow::{Result, bail};
 use apus_base::say::warning;
 use apus_components::nearest::nearest;

@@ -1,9 +1,9 @@
 //! `--dry_run`: what a run would be, before it takes the memory of one.
 
+use super::args::args;
 use super::fit::{Room, decide, planned_shape};
 use super::parts::Intent;
 use super::plan::MemoryPlan;
-use super::recipe::args;
 use crate::setup::{self, ModelPlace};
 use anyhow::{Context, Result};
 use apus_base::memory::gib;

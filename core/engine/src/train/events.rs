@@ -3,7 +3,7 @@
 //! After each event it is known which callback asked for what: an error names it, a stop is told with its name, and
 //! two callbacks cannot report two numbers under one name.
 
-use super::due::Due;
+use super::settings::Due;
 use anyhow::{Result, bail};
 use apus_base::say::warning;
 use apus_components::registry::Named;
@@ -23,6 +23,8 @@ pub struct Events {
     reported: Map<String, Value>,
     lr_factor: f64,
     stopped: Option<String>,
+    /// Whether they know that training is over.
+    ended: bool,
 }
 
 macro_rules! events {
@@ -53,6 +55,7 @@ impl Events {
             reported: Map::new(),
             lr_factor: 1.0,
             stopped: None,
+            ended: false,
         }
     }
 
@@ -110,6 +113,17 @@ impl Events {
             self.added(index, &logged, values)?;
         }
         Ok(())
+    }
+
+    /// Training is over, however it came to its end: callbacks are told once.
+    ///
+    /// # Errors
+    /// A callback failed, or asked for what cannot be; the error names it.
+    pub fn end_training(&mut self, state: &RunState) -> Result<()> {
+        match std::mem::replace(&mut self.ended, true) {
+            true => Ok(()),
+            false => self.on_train_end(state),
+        }
     }
 
     /// Takes in what callback `index` asked for in an event.

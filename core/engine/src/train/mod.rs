@@ -1,15 +1,15 @@
 //! Training: from a configuration to a checkpoint.
 //!
-//! `recipe` reads top to bottom like one: set up, loop, evaluate, save. Everything else here is
-//! one ingredient each.
+//! `run` is the page on which a run can be read from top to bottom: set up, evaluate, step, log, evaluate, save, answer,
+//! finish. Everything else here is one ingredient each.
 
 pub(crate) mod about;
+pub(crate) mod args;
 mod batch;
 mod best;
 mod checkpoint;
 mod clock;
 mod dry_run;
-mod due;
 mod evaluate;
 mod events;
 mod examples;
@@ -22,8 +22,8 @@ mod order;
 pub mod parts;
 mod pictures;
 mod plan;
-pub(crate) mod recipe;
 mod resume;
+mod run;
 mod run_folder;
 mod screen;
 mod settings;
@@ -31,7 +31,7 @@ mod state;
 mod step;
 mod steps;
 mod terms;
-mod trainer;
+mod trained_part;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use checkpoint::Checkpoint;
@@ -43,9 +43,8 @@ pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;
 pub use pictures::Pictures;
 pub use plan::{MemoryPlan, Shape};
-pub use recipe::run;
+pub use run::run;
 pub use screen::Screen;
 pub use settings::{Every, Settings};
 pub use step::{Between, Step, StepReport};
 pub use steps::{Steps, Wanted};
-pub use trainer::{Components, Look, ModelFiles, Outcome, Trainer};

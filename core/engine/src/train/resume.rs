@@ -8,7 +8,7 @@ use super::optimizer::OptimizerHost;
 use super::parts;
 use super::state::TrainerState;
 use super::terms::{self, Allowed, Difference, Terms};
-use super::trainer::ModelFiles;
+use super::trained_part::TrainedPart;
 use anyhow::{Context, Result, anyhow, ensure};
 use apus_base::checksums;
 use apus_base::say::{info, warning};
@@ -139,7 +139,7 @@ impl Resume {
         for difference in terms::allow(differences, &self.allowed, &hints)? {
             info!("resume: {}", difference.said());
         }
-        parts.files.load(parts.model, &self.dir)?;
+        parts.trained.load(parts.model, &self.dir)?;
         let Some(state) = self.state.clone() else {
             info!(
                 "resume: the weights of {}; data, optimizer and schedule start anew",
@@ -271,8 +271,8 @@ impl Resume {
 pub struct Parts<'a, 'b> {
     /// The model.
     pub model: &'a GptOss,
-    /// How its weights are read.
-    pub files: &'a dyn ModelFiles,
+    /// How its trained part is read.
+    pub trained: &'a TrainedPart,
     /// The optimizer.
     pub optimizer: &'a mut OptimizerHost,
     /// The data.

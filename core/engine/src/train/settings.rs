@@ -3,12 +3,14 @@
 use super::examples::digest;
 use super::order::Ordering;
 use super::resume::Resume;
-use super::steps::Steps;
+use super::steps::{Steps, Wanted};
 use super::terms::Terms;
+use anyhow::{Result, ensure};
 use apus_base::say::warning;
 use apus_components::config::StepsOrShare;
 use apus_data::chat::Encoded;
 use serde_json::{Map, Value, json};
+use std::ops::BitOrAssign;
 use std::path::PathBuf;
 
 /// When something happens.
@@ -32,6 +34,25 @@ impl Every {
             Self::Steps(every) => step.is_multiple_of(every.of(steps.total)),
             Self::Epoch => step > 0 && steps.ends_epoch(step - 1),
         }
+    }
+}
+
+/// What is done after a step, each at most once for its weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Write a line of the log.
+    pub log: bool,
+    /// Evaluate.
+    pub evaluate: bool,
+    /// Save a checkpoint.
+    pub save: bool,
+}
+
+impl BitOrAssign for Due {
+    fn bitor_assign(&mut self, other: Self) {
+        self.log |= other.log;
+        self.evaluate |= other.evaluate;
+        self.save |= other.save;
     }
 }
 
@@ -114,6 +135,41 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The steps of a run with this many examples in an epoch.
+    ///
+    /// # Errors
+    /// No example, or no step.
+    pub(super) fn steps(&self, examples: usize) -> Result<Steps> {
+        Steps::new(&Wanted {
+            examples,
+            batch_size: self.per_device_train_batch_size,
+            accumulation: self.gradient_accumulation_steps,
+            epochs: self.num_train_epochs,
+            max_steps: self.max_steps,
+            drop_last: self.drop_last,
+            warmup: self.warmup,
+        })
+    }
+
+    /// What the intervals ask for after the first `step` of these steps.
+    pub(super) fn due_after(&self, step: u64, steps: &Steps) -> Due {
+        Due {
+            log: Every::Steps(self.logging_steps).due(step, steps)
+                || (step == 1 && self.logging_first_step),
+            evaluate: self.evaluate.due(step, steps),
+            save: self.save.due(step, steps),
+        }
+    }
+
+    /// What is done after the last step, whether all steps were made or a callback has ended the run.
+    pub(super) fn due_at_the_end(&self) -> Due {
+        Due {
+            log: true,
+            evaluate: self.evaluate != Every::Never,
+            save: !matches!(self.save, Every::Never | Every::Better),
+        }
+    }
+
     /// What the best metric of this run is one of: a value of another metric, or on other data, is no measure for it.
     pub(super) fn measured(&self, val: &[Encoded]) -> Value {
         json!({
@@ -123,9 +179,17 @@ impl Settings {
         })
     }
 
-    /// Shares of a run are rounded to steps: of checkpoints that were to be evaluated, some may then be between two
-    /// evaluations.
-    pub(super) fn say_if_few_are_evaluated(&self, steps: &Steps) {
+    /// Refuses to choose among checkpoints without evaluations. Shares of a run are rounded to steps: of checkpoints that
+    /// were to be evaluated, some may then be between two evaluations, which is said.
+    ///
+    /// # Errors
+    /// The best checkpoint is asked for, and there is `nothing` to evaluate on.
+    pub(super) fn check_evaluations(&self, steps: &Steps, nothing: bool) -> Result<()> {
+        ensure!(
+            !nothing || !(self.load_best_model_at_end || self.save == Every::Better),
+            "load_best_model_at_end and save_strategy best need evaluations, and there is nothing to evaluate on: give \
+             --val_dataset or --split_dataset_ratio"
+        );
         if let (true, Every::Steps(save), Every::Steps(evaluate)) =
             (self.load_best_model_at_end, self.save, self.evaluate)
             && let (save, evaluate) = (save.of(steps.total), evaluate.of(steps.total))
@@ -137,6 +201,7 @@ impl Settings {
                 steps.total
             );
         }
+        Ok(())
     }
 
     /// The order of the examples.

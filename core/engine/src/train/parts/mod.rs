@@ -10,7 +10,6 @@ pub use terms::{adapter, terms};
 use super::resume::Resume;
 use super::settings::{Every, Settings};
 use super::terms::Terms;
-use super::trainer::Components;
 use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
@@ -20,8 +19,8 @@ use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, Wanted};
 use apus_model::model::{GptOss, Init, LoraSettings};
-use apus_sdk::Kind;
 use apus_sdk::abi::Crosses;
+use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Optimizer, Tracker};
 use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -104,6 +103,22 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
         },
         seed: config.seed,
     })
+}
+
+/// The components of a run.
+pub struct Components {
+    /// Loss.
+    pub loss: Named<dyn Loss>,
+    /// Optimizer.
+    pub optimizer: Named<dyn Optimizer>,
+    /// Schedule.
+    pub schedule: Named<dyn LrSchedule>,
+    /// Callbacks.
+    pub callbacks: Vec<Named<dyn Callback>>,
+    /// Metrics.
+    pub metrics: Vec<Named<dyn Metric>>,
+    /// Trackers.
+    pub trackers: Vec<Named<dyn Tracker>>,
 }
 
 /// Makes the components that a configuration names. A schedule that is a callback as well brings it along, to act on

@@ -1,0 +1,399 @@
+//! `apus sft`: the page on which a run can be read from top to bottom.
+//!
+//! A run is set up, looks at the model, makes its steps and does after each what is due (log, evaluate, answer, save), goes
+//! back to the best weights where that was asked for, looks again and says what has become of it. Each of these is a
+//! function here; what it works on is a part of the run with a file of its own in `run/`.
+
+mod answers;
+mod checkpoints;
+mod evaluations;
+mod learner;
+mod outcome;
+mod progress;
+mod reports;
+mod set_up;
+
+use super::events::Events;
+use super::examples::{Examples, Group};
+use super::optimizer::OptimizerHost;
+use super::parts::Components;
+use super::settings::{Due, Every, Settings};
+use answers::Answers;
+use anyhow::{Context, Result};
+use apus_base::say::{info, warning};
+use apus_base::signals;
+use apus_components::config::{Resolved, SftConfig};
+use apus_data::data::Stream;
+use apus_sdk::EndState;
+use checkpoints::Checkpoints;
+use evaluations::Evaluations;
+use learner::Learner;
+use outcome::{Look, Outcome};
+use progress::Progress;
+use reports::Reports;
+use serde_json::{Map, Value};
+use set_up::{SetUp, Taken, set_up};
+use std::sync::Once;
+use std::time::Instant;
+
+/// How often callbacks may ask for answers to answers before the next step has its turn.
+const ROUNDS: usize = 100;
+
+/// Runs a fine-tuning; returns whether a signal ended it early.
+///
+/// # Errors
+/// Anything that stops it; checkpoints that were written stay.
+pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
+    match set_up_and_train(resolved) {
+        Err(error) if signals::is_interrupted(&error) => {
+            info!("stopped before the first step; there is nothing to save");
+            Ok(true)
+        }
+        result => result,
+    }
+}
+
+fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
+    let Some((set_up, taken)) = set_up(resolved)? else {
+        return Ok(false);
+    };
+    let Taken {
+        components,
+        stream,
+        mut folder,
+    } = taken;
+    let run = Run::start(&set_up, components, stream).map_err(|error| set_up.explain(error))?;
+    // Only now: a run that was refused leaves the folder as it was.
+    folder.keep();
+    set_up.write_files()?;
+    let (dir, steps) = (folder.path(), run.progress.steps.total);
+    info!("run: {}, {steps} steps", dir.display());
+    let outcome = run.train()?;
+    outcome.print(&set_up.config, dir);
+    Ok(outcome.interrupted)
+}
+
+/// A run. Each part owns one thing; what a callback asks for in any event is seen by [`Run::follow_up`] in the same step.
+struct Run<'a> {
+    set_up: &'a SetUp,
+    settings: &'a Settings,
+    examples: Examples<'a>,
+    learner: Learner<'a>,
+    events: Events,
+    progress: Progress,
+    evaluations: Evaluations<'a>,
+    answers: Answers<'a>,
+    checkpoints: Checkpoints<'a>,
+    reports: Reports,
+}
+
+impl<'a> Run<'a> {
+    /// Puts the parts together, goes on from a checkpoint where one was given, and starts the trackers.
+    fn start(set_up: &'a SetUp, components: Components, stream: Option<Stream>) -> Result<Self> {
+        let (settings, model) = (&set_up.settings, &set_up.model);
+        let val = set_up.data.val.samples.as_slice();
+        let mut examples = set_up.examples(stream);
+        let steps = settings.steps(examples.of_epoch(settings)?)?;
+        settings.check_evaluations(&steps, val.is_empty())?;
+        let optimizer = OptimizerHost::new(
+            components.optimizer,
+            model.params().to_vec(),
+            settings.lorap_lr_ratio,
+        );
+        let mut learner = Learner {
+            model,
+            loss: components.loss,
+            optimizer,
+            schedule: components.schedule,
+            gradient_is_checked: false,
+        };
+        let mut events = Events::new(components.callbacks);
+        let mut progress = Progress::new(steps, settings, &examples, model.device());
+        let mut checkpoints = Checkpoints::new(settings, &set_up.trained, (&examples, &steps), val);
+        progress.state.metric_for_best_model = checkpoints.metric();
+        checkpoints.resume(&mut learner, &mut examples, &mut progress, &mut events)?;
+        let reports = Reports::start(components.trackers, settings, &progress, model.device());
+        progress.start_clock();
+        Ok(Self {
+            set_up,
+            settings,
+            examples,
+            learner,
+            events,
+            progress,
+            evaluations: Evaluations::new(val, components.metrics, settings),
+            answers: Answers::new(&set_up.config, &set_up.encoder),
+            checkpoints,
+            reports,
+        })
+    }
+
+    /// Trains, and says how it ended: after the last step, by a signal, or by an error. Trackers have been told.
+    fn train(mut self) -> Result<Outcome> {
+        let mut result = self.make_all_steps().map(Some);
+        if result.as_ref().is_err_and(signals::is_interrupted) {
+            result = self.leave().map(|()| None);
+        }
+        self.reports.close_screen();
+        match result {
+            Ok(looks) => Ok(self.finish(looks)),
+            Err(error) => Err(self.crash(error)),
+        }
+    }
+
+    /// The recipe: steps, and after each what is due. A signal ends it wherever it is.
+    fn make_all_steps(&mut self) -> Result<[Look; 2]> {
+        self.events.on_init_end(&self.progress.state)?;
+        let before = self.look()?;
+        self.events.on_train_begin(&self.progress.state)?;
+        self.progress.say_if_nothing_is_left(self.events.stopped());
+        let mut begun = false;
+        while !self.is_over() {
+            let step = self.progress.state.global_step;
+            if !begun || self.progress.steps.batches_of(step).start == 0 {
+                self.events.on_epoch_begin(&self.progress.state)?;
+                begun = true;
+            }
+            let steps = &self.progress.steps;
+            let groups = self.examples.of_step(step, steps, self.settings)?;
+            self.step(&groups)
+                .with_context(|| format!("step {}", step + 1))?;
+            if self.progress.steps.ends_epoch(step) {
+                self.events.on_epoch_end(&self.progress.state)?;
+            }
+            self.follow_up()?;
+        }
+        let (model, state) = (self.learner.model, &self.progress.state);
+        self.checkpoints.load_best(model, state)?;
+        self.events.end_training(state)?;
+        self.do_late_requests()?;
+        Ok([before, self.look()?])
+    }
+
+    /// Whether all steps are made, or a callback has ended the run.
+    fn is_over(&self) -> bool {
+        self.progress.is_complete() || self.events.stopped().is_some()
+    }
+
+    /// One optimizer step over its micro-batches.
+    fn step(&mut self, groups: &[Group]) -> Result<()> {
+        let started = Instant::now();
+        let (events, progress) = (&mut self.events, &mut self.progress);
+        events.on_step_begin(&progress.state)?;
+        let batches = self.learner.batches(groups)?;
+        let report = self
+            .learner
+            .step(&batches, self.settings, progress, events)?;
+        let heard = events.on_optimizer_step(&progress.state);
+        self.learner.model.device().synchronize()?;
+
+        // From here on the step is made, whatever callbacks say to it.
+        let samples = groups.iter().map(|group| group.numbers.len()).sum();
+        progress.count(&report, (samples, started), self.examples.state());
+        self.reports.step(progress.shown(&report, started));
+        heard?;
+        events.on_step_end(&progress.state)
+    }
+
+    /// Logs, evaluates, answers and saves, as intervals, callbacks and the end of the run ask for: each once for
+    /// the weights of this step, whichever event asked for it.
+    fn follow_up(&mut self) -> Result<()> {
+        let (settings, step) = (self.settings, self.progress.state.global_step);
+        let mut due = settings.due_after(step, &self.progress.steps);
+        let (mut done, mut rounds) = (Due::default(), 0);
+        loop {
+            due |= self.take_requests();
+            if self.is_over() {
+                due |= settings.due_at_the_end();
+            }
+            if due.log && !done.log {
+                done.log = true;
+                self.log()?;
+            } else if due.evaluate && !done.evaluate && !self.evaluations.is_empty() {
+                done.evaluate = true;
+                let better = self.evaluate()?;
+                due.save |= better && settings.save == Every::Better;
+                if !self.is_over() {
+                    self.answer_samples()?;
+                }
+            } else if self.events.has_prompts() && rounds < ROUNDS {
+                rounds += 1;
+                self.answer_callbacks()?;
+            } else if self.checkpoints.waits_for_a_number(step) {
+                let better = self.judge()?;
+                due.save |= better && settings.save == Every::Better;
+            } else if due.save && !done.save {
+                done.save = true;
+                self.save()?;
+            } else {
+                break;
+            }
+        }
+        if self.events.has_prompts() {
+            warning!("callbacks ask for more and more answers; the rest waits for the next step");
+        }
+        if self.is_over() {
+            self.progress.say_who_stopped(self.events.stopped());
+            self.complete_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// What callbacks asked for since the last time.
+    fn take_requests(&mut self) -> Due {
+        static SAID: Once = Once::new();
+        let asked = self.events.take_requests();
+        if asked.evaluate && self.evaluations.is_empty() {
+            SAID.call_once(|| {
+                warning!("a callback asks for an evaluation, and there is nothing to evaluate on");
+            });
+        }
+        asked
+    }
+
+    /// Logs the steps since the last line.
+    fn log(&mut self) -> Result<()> {
+        match self.progress.line(self.settings) {
+            Some(values) => self.report(values),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a line to callbacks, which may add to it, and to trackers.
+    fn report(&mut self, mut values: Map<String, Value>) -> Result<()> {
+        let state = &mut self.progress.state;
+        self.events.on_log(&mut values, state)?;
+        state.log_history.push(values.clone());
+        self.reports.log(state.global_step, &values);
+        Ok(())
+    }
+
+    /// Evaluates the weights of this step and logs what comes of it. Whether they are the best so far, as far as
+    /// that is known before callbacks have reported their numbers.
+    fn evaluate(&mut self) -> Result<bool> {
+        let (progress, events) = (&mut self.progress, &mut self.events);
+        let values = self
+            .evaluations
+            .evaluate(&self.learner, &self.answers, progress, events)?;
+        let better = self.checkpoints.evaluated(&values, &mut progress.state);
+        events.on_evaluate(&values, &progress.state)?;
+        self.report(values)?;
+        Ok(better)
+    }
+
+    /// Whether the evaluation of these weights is the best so far, by the number that a callback reported.
+    fn judge(&mut self) -> Result<bool> {
+        let (values, reported) = (self.evaluations.last(), self.events.reported());
+        self.checkpoints
+            .judge(&values, reported, &mut self.progress.state)
+    }
+
+    /// Answers the sample prompts.
+    fn answer_samples(&self) -> Result<Vec<String>> {
+        let step = self.checkpoints.weights_step(&self.progress.state);
+        self.answers
+            .samples(self.learner.model, step, &self.reports)
+    }
+
+    /// Answers what callbacks have asked for.
+    fn answer_callbacks(&mut self) -> Result<()> {
+        let state = &self.progress.state;
+        let step = self.checkpoints.weights_step(state);
+        let heard_by = (&mut self.events, state);
+        self.answers
+            .of_callbacks(self.learner.model, step, heard_by, &self.reports)
+    }
+
+    /// Saves a checkpoint.
+    fn save(&mut self) -> Result<()> {
+        let (progress, events) = (&mut self.progress, &mut self.events);
+        self.checkpoints
+            .save(&self.learner, progress, events, &self.reports)
+    }
+
+    /// Saves the last checkpoint again, where it does not know yet how the run has ended.
+    fn complete_checkpoint(&mut self) -> Result<()> {
+        let (progress, events) = (&mut self.progress, &self.events);
+        self.checkpoints
+            .complete(&self.learner, progress, events, &self.reports)
+    }
+
+    /// Answers the sample prompts and evaluates, before the first step and after the last.
+    fn look(&self) -> Result<Look> {
+        if !self.answers.has_samples() {
+            return Ok(Look::default());
+        }
+        let step = self.checkpoints.weights_step(&self.progress.state);
+        Ok(Look {
+            answers: self.answer_samples()?,
+            eval_loss: self.evaluations.loss(&self.learner, &self.answers, step)?,
+        })
+    }
+
+    /// What callbacks ask for when training is over: answers they get, and numbers are logged.
+    fn do_late_requests(&mut self) -> Result<()> {
+        let mut rounds = 0;
+        while self.events.has_prompts() && rounds < ROUNDS {
+            rounds += 1;
+            self.answer_callbacks()?;
+        }
+        if !self.events.control.metrics.is_empty() {
+            let mut values = Map::new();
+            self.progress.add_to(&mut values);
+            self.report(values)?;
+        }
+        let late = self.take_requests();
+        if late.evaluate || late.save {
+            warning!(
+                "callbacks ask for an evaluation or a checkpoint when training is over; there is none any more"
+            );
+        }
+        Ok(())
+    }
+
+    /// After a signal: what was trained is saved, and nothing else begins.
+    fn leave(&mut self) -> Result<()> {
+        let (progress, events) = (&mut self.progress, &mut self.events);
+        self.checkpoints
+            .save_the_rest(&self.learner, progress, events, &self.reports)?;
+        self.events.end_training(&self.progress.state)
+    }
+
+    /// The end of a run that was not stopped by an error: the last line of the log, and how it ended.
+    fn finish(mut self, looks: Option<[Look; 2]>) -> Outcome {
+        let (state, last) = (&self.progress.state, self.checkpoints.last());
+        let mut summary = self.progress.summary(last);
+        summary.extend(self.set_up.described());
+        if let Some((report, warnings)) = self.examples.streamed_report() {
+            info!("data\n{report}");
+            warnings.iter().for_each(|line| warning!("{line}"));
+            summary.insert("train_dataset".to_owned(), report.into());
+        }
+        let end = match &looks {
+            Some(_) => EndState::Finished(summary.clone()),
+            None => EndState::Interrupted,
+        };
+        self.reports.finish(state.global_step, &end);
+        Outcome {
+            interrupted: looks.is_none(),
+            unsaved_best: self.checkpoints.unsaved_best(state),
+            weights: self.checkpoints.loaded().or(last).map(Into::into),
+            last_checkpoint: last.map(Into::into),
+            best_checkpoint: state.best_model_checkpoint.clone(),
+            summary,
+            looks,
+        }
+    }
+
+    /// The end of a run by an error: what was trained is saved where it is sound, and the error says where.
+    fn crash(mut self, error: anyhow::Error) -> anyhow::Error {
+        let error = self.set_up.explain(error);
+        let (progress, events) = (&mut self.progress, &self.events);
+        let error = self
+            .checkpoints
+            .rescue(error, &self.learner, progress, events, &self.reports);
+        let end = EndState::Crashed(format!("{error:#}"));
+        self.reports.finish(self.progress.state.global_step, &end);
+        error
+    }
+}

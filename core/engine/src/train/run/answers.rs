@@ -1,0 +1,79 @@
+//! Answers on the way: to the sample prompts, and to what callbacks ask.
+
+use super::reports::Reports;
+use crate::generate::{Sampling, answer};
+use crate::train::events::Events;
+use anyhow::Result;
+use apus_components::config::SftConfig;
+use apus_data::chat::Encoder;
+use apus_model::model::GptOss;
+use apus_sdk::{Decoder, RunState};
+
+/// Answers prompts, and spells tokens for metrics that compare texts.
+pub struct Answers<'a> {
+    encoder: &'a Encoder,
+    sampling: Sampling,
+    /// The sample prompts.
+    prompts: &'a [String],
+}
+
+impl<'a> Answers<'a> {
+    /// Answers as a configuration asks for them.
+    pub fn new(config: &'a SftConfig, encoder: &'a Encoder) -> Self {
+        Self {
+            encoder,
+            sampling: Sampling {
+                temperature: config.temperature,
+                ..Sampling::greedy(config.max_new_tokens)
+            },
+            prompts: &config.sample_prompts,
+        }
+    }
+
+    /// Whether there are sample prompts.
+    pub fn has_samples(&self) -> bool {
+        !self.prompts.is_empty()
+    }
+
+    /// Answers the sample prompts and shows them to the trackers, under the `step` of the weights that answer.
+    ///
+    /// # Errors
+    /// A signal, or out of memory.
+    pub fn samples(&self, model: &GptOss, step: u64, reports: &Reports) -> Result<Vec<String>> {
+        let answers = self
+            .prompts
+            .iter()
+            .map(|prompt| self.answer(model, prompt, step, reports));
+        answers.collect()
+    }
+
+    /// Answers what callbacks have asked for. What they ask for when they hear the answers is theirs to ask.
+    ///
+    /// # Errors
+    /// A signal, out of memory, or a callback that failed.
+    pub fn of_callbacks(
+        &self,
+        model: &GptOss,
+        step: u64,
+        (events, state): (&mut Events, &RunState),
+        reports: &Reports,
+    ) -> Result<()> {
+        for prompt in events.take_prompts() {
+            let answer = self.answer(model, &prompt, step, reports)?;
+            events.on_generate(&prompt, &answer, state)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, model: &GptOss, prompt: &str, step: u64, reports: &Reports) -> Result<String> {
+        let answer = answer(model, self.encoder, prompt, &self.sampling)?;
+        reports.text(step, prompt, &answer);
+        Ok(answer)
+    }
+}
+
+impl Decoder for Answers<'_> {
+    fn decode(&self, tokens: &[u32]) -> apus_sdk::Result<String> {
+        Ok(self.encoder.tokenizer().decode(tokens, false))
+    }
+}

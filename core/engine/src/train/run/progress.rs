@@ -1,0 +1,214 @@
+//! What a run has reached: the state that callbacks see, the sums since the last line of the log, the place in the data.
+
+use crate::train::about;
+use crate::train::clock::{Clock, human};
+use crate::train::examples::Examples;
+use crate::train::screen::StepNumbers;
+use crate::train::settings::Settings;
+use crate::train::state::{Pending, StreamState, TrainerState};
+use crate::train::step::StepReport;
+use crate::train::steps::Steps;
+use apus_base::say::info;
+use apus_sdk::RunState;
+use candle_core::Device;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// Counters of a run. They change when a step is made as a whole, never on the way.
+pub struct Progress {
+    /// The steps of the run.
+    pub steps: Steps,
+    /// What callbacks see.
+    pub state: RunState,
+    /// Sums since the last line of the log.
+    pub pending: Pending,
+    /// Where in the data the last whole step has ended.
+    pub position: (usize, Option<StreamState>),
+    /// The run's id, for trackers.
+    pub run_id: String,
+    clock: Clock,
+    device: Device,
+}
+
+impl Progress {
+    /// Before the first of these steps.
+    pub fn new(steps: Steps, settings: &Settings, examples: &Examples, device: &Device) -> Self {
+        Self {
+            state: RunState {
+                max_steps: steps.total,
+                num_train_epochs: steps.total as f64 / steps.per_epoch as f64,
+                greater_is_better: settings.greater_is_better,
+                output_dir: settings.run_dir.clone(),
+                ..RunState::default()
+            },
+            steps,
+            pending: Pending::default(),
+            position: examples.state(),
+            run_id: about::new_id(),
+            clock: Clock::start(0),
+            device: device.clone(),
+        }
+    }
+
+    /// Goes on from what a checkpoint has reached, where `examples` stand there already. The best metric counts on if it
+    /// is one of what is `measured` now.
+    pub fn resume(&mut self, saved: &TrainerState, measured: &Value, examples: &Examples) {
+        saved.restore(&mut self.state, measured);
+        if !saved.run_id.is_empty() {
+            self.run_id = saved.run_id.clone();
+        }
+        self.pending = saved.pending.clone();
+        self.position = examples.state();
+    }
+
+    /// Time counts from now on.
+    pub fn start_clock(&mut self) {
+        self.clock = Clock::start(self.state.global_step);
+    }
+
+    /// Whether all steps are made.
+    pub fn is_complete(&self) -> bool {
+        self.state.global_step >= self.steps.total
+    }
+
+    /// A step over `samples` examples is made, begun at `started`; `position` is where it ended in the data.
+    pub fn count(
+        &mut self,
+        report: &StepReport,
+        (samples, started): (usize, Instant),
+        position: (usize, Option<StreamState>),
+    ) {
+        self.clock
+            .count(started.elapsed(), samples, report.tokens, report.loss);
+        self.position = position;
+        self.state.global_step += 1;
+        self.state.epoch = self.steps.epochs_after(self.state.global_step);
+        self.state.learning_rate = report.learning_rate;
+        self.state.loss = Some(report.loss);
+        self.state.grad_norm = Some(report.grad_norm);
+        self.pending.steps += 1;
+        self.pending.loss += report.loss;
+        self.pending.aux_loss += report.aux_loss;
+        self.pending.right += report.right;
+        self.pending.tokens += report.supervised as u64;
+    }
+
+    /// The step that was just counted, for the terminal.
+    pub fn shown(&self, report: &StepReport, started: Instant) -> StepNumbers {
+        StepNumbers {
+            step: self.state.global_step,
+            epoch: self.state.epoch,
+            loss: report.loss,
+            lr: report.learning_rate,
+            rate: report.tokens as f64 / started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// A line over the steps since the last one; none if there were none.
+    pub fn line(&mut self, settings: &Settings) -> Option<Map<String, Value>> {
+        let Pending {
+            steps,
+            loss,
+            aux_loss,
+            right,
+            tokens,
+        } = std::mem::take(&mut self.pending);
+        if steps == 0 {
+            return None;
+        }
+        let mut values = Map::new();
+        values.insert("loss".to_owned(), json!(loss / steps as f64));
+        values.insert("grad_norm".to_owned(), json!(self.state.grad_norm));
+        values.insert("learning_rate".to_owned(), json!(self.state.learning_rate));
+        if settings.router_aux_loss_coef != 0.0 {
+            values.insert("aux_loss".to_owned(), json!(aux_loss / steps as f64));
+        }
+        values.insert(
+            "token_acc".to_owned(),
+            json!(right as f64 / tokens.max(1) as f64),
+        );
+        self.add_to(&mut values);
+        values.insert(
+            "tokens_per_second".to_owned(),
+            json!(self.clock.window_rate()),
+        );
+        Some(values)
+    }
+
+    /// Adds to a line what ms-swift adds to every one: epoch and step, times, memory, speed.
+    pub fn add_to(&self, values: &mut Map<String, Value>) {
+        let (step, total) = (self.state.global_step, self.steps.total);
+        let mut put = |name: &str, value: Value| values.insert(name.to_owned(), value);
+        put("epoch", json!(self.state.epoch));
+        put("global_step/max_steps", json!(format!("{step}/{total}")));
+        put("elapsed_time", json!(human(self.clock.elapsed())));
+        let left = human(self.clock.remaining(step, total));
+        put("remaining_time", json!(left));
+        put("memory(GiB)", json!(self.peak_gib()));
+        put(
+            "train_speed(s/it)",
+            json!(self.clock.seconds_per_step(step)),
+        );
+    }
+
+    /// Says so if there is no step to make, because all are made or because a callback has `stopped` the run.
+    pub fn say_if_nothing_is_left(&self, stopped: Option<&str>) {
+        let (step, total) = (self.state.global_step, self.steps.total);
+        if let Some(by) = stopped {
+            info!(
+                "{by}, ends the run before it makes a step, after step {step} of {total}; it goes on without this \
+                 callback, or with other options of it"
+            );
+        } else if step >= total {
+            info!(
+                "nothing is left to train: {step} of {total} steps are made; a greater num_train_epochs or max_steps \
+                 goes on"
+            );
+        }
+    }
+
+    /// Says which callback has `stopped` the run, if one has.
+    pub fn say_who_stopped(&self, stopped: Option<&str>) {
+        if let Some(by) = stopped {
+            let (step, total) = (self.state.global_step, self.steps.total);
+            info!("{by}, ends the run after step {step} of {total}");
+        }
+    }
+
+    /// The last line of the log, by ms-swift's names. Speed and mean loss are those of the steps that this process
+    /// made, as transformers counts them.
+    pub fn summary(&self, last_checkpoint: Option<&Path>) -> Map<String, Value> {
+        let seconds = self.clock.elapsed().as_secs_f64();
+        let step = self.state.global_step;
+        let mut values = Map::new();
+        let mut put = |name: &str, value: Value| values.insert(name.to_owned(), value);
+        put("train_runtime", json!(seconds));
+        put(
+            "train_samples_per_second",
+            json!(self.clock.samples as f64 / seconds),
+        );
+        put(
+            "train_steps_per_second",
+            json!(self.clock.made(step) as f64 / seconds),
+        );
+        put("train_loss", json!(self.clock.mean_loss(step)));
+        put("tokens_per_second", json!(self.clock.rate()));
+        put("train_tokens", json!(self.clock.tokens));
+        put("epoch", json!(self.state.epoch));
+        put("global_step", json!(step));
+        put("last_model_checkpoint", json!(last_checkpoint));
+        put(
+            "best_model_checkpoint",
+            json!(self.state.best_model_checkpoint),
+        );
+        put("best_metric", json!(self.state.best_metric));
+        put("memory(GiB)", json!(self.peak_gib()));
+        values
+    }
+
+    fn peak_gib(&self) -> Option<f64> {
+        let bytes = apus_model::device::usage::peak(&self.device)?;
+        Some((bytes as f64 / f64::from(1u32 << 30) * 100.0).round() / 100.0)
+    }
+}

@@ -1,0 +1,80 @@
+//! Who is told of a run while it goes on: the trackers, and the terminal's bar or panel.
+
+use super::progress::Progress;
+use crate::train::about;
+use crate::train::logs::Trackers;
+use crate::train::pictures::Pictures;
+use crate::train::screen::{Screen, StepNumbers};
+use crate::train::settings::Settings;
+use apus_components::registry::Named;
+use apus_sdk::{EndState, RunInfo, Tracker};
+use candle_core::Device;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Trackers and screen.
+pub struct Reports {
+    trackers: Trackers,
+    screen: Screen,
+}
+
+impl Reports {
+    /// Starts the trackers of a run that begins, or goes on, where `progress` stands.
+    pub fn start(
+        trackers: Vec<Named<dyn Tracker>>,
+        settings: &Settings,
+        progress: &Progress,
+        device: &Device,
+    ) -> Self {
+        let (total, made) = (progress.steps.total, progress.state.global_step);
+        let title = settings.run_dir.file_name().unwrap_or_default();
+        let screen = Screen::open(&title.to_string_lossy(), total, made, settings.tui);
+        let info = RunInfo {
+            name: settings.run_name.clone(),
+            dir: settings.run_dir.clone(),
+            config: settings.config.clone(),
+            max_steps: total,
+            resumed_at: made,
+            interactive: screen.draws(),
+            id: progress.run_id.clone(),
+            model: settings.model.clone(),
+            ..about::process()
+        };
+        let mut trackers = Trackers::start(trackers, &info, &screen, settings.tracker_timeout);
+        if settings.plot {
+            trackers.draw(Pictures::new(&settings.run_dir));
+        }
+        trackers.watch_machine(apus_model::device::bus_address(device));
+        Self { trackers, screen }
+    }
+
+    /// Shows a step on the terminal.
+    pub fn step(&self, numbers: StepNumbers) {
+        self.screen.step(numbers);
+    }
+
+    /// A line of the log.
+    pub fn log(&self, step: u64, values: &Map<String, Value>) {
+        self.trackers.log(step, values);
+    }
+
+    /// The answer to a prompt.
+    pub fn text(&self, step: u64, prompt: &str, answer: &str) {
+        self.trackers.text(step, prompt, answer);
+    }
+
+    /// A checkpoint.
+    pub fn saved(&self, step: u64, checkpoint: &Path) {
+        self.trackers.saved(step, checkpoint);
+    }
+
+    /// Takes bar or panel away.
+    pub fn close_screen(&self) {
+        self.screen.close();
+    }
+
+    /// The end of the run after `step` steps.
+    pub fn finish(&mut self, step: u64, end: &EndState) {
+        self.trackers.finish(step, end);
+    }
+}
