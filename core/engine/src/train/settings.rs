@@ -122,8 +122,6 @@ pub struct Settings {
     pub terms: Terms,
     /// How long the end of the run waits for trackers.
     pub tracker_timeout: std::time::Duration,
-    /// Prompts that are answered before the first step, at each evaluation and after the last step.
-    pub sample_prompts: Vec<String>,
     /// Whether pictures are drawn and a report is written.
     pub plot: bool,
     /// Whether a panel is drawn in place of the progress bar.
@@ -212,5 +210,68 @@ impl Settings {
             shuffle: self.shuffle,
             by_length: self.group_by_length.then_some(step),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::parts::loop_settings;
+    use apus_components::config::SftConfig;
+    use std::path::Path;
+
+    /// Settings of a run of ten steps, five an epoch, and these steps.
+    fn settings(config: &SftConfig) -> (Settings, Steps) {
+        let config = SftConfig {
+            per_device_train_batch_size: 2,
+            gradient_accumulation_steps: Some(2),
+            num_train_epochs: 2.0,
+            ..config.clone()
+        };
+        let (none, run) = ((None, Terms::default()), Path::new("run"));
+        let settings = loop_settings(&config, run, 0, Map::new(), Map::new(), none).unwrap();
+        let steps = settings.steps(20).unwrap();
+        (settings, steps)
+    }
+
+    #[test]
+    fn intervals_say_what_is_due_after_a_step_and_the_end_what_is_due_then() {
+        let (settings, steps) = settings(&SftConfig {
+            logging_steps: StepsOrShare::Steps(4),
+            logging_first_step: true,
+            eval_strategy: Some("epoch".to_owned()),
+            save_strategy: "steps".to_owned(),
+            save_steps: StepsOrShare::Share(0.3),
+            ..SftConfig::default()
+        });
+        assert_eq!((steps.total, steps.per_epoch), (10, 5));
+        let after = |due: fn(Due) -> bool| -> Vec<u64> {
+            let all = 1..=steps.total;
+            all.filter(|&step| due(settings.due_after(step, &steps)))
+                .collect()
+        };
+        assert_eq!(after(|due| due.log), [1, 4, 8]);
+        assert_eq!(after(|due| due.evaluate), [5, 10]);
+        assert_eq!(after(|due| due.save), [3, 6, 9]);
+        let all = Due {
+            log: true,
+            evaluate: true,
+            save: true,
+        };
+        assert_eq!(settings.due_at_the_end(), all);
+    }
+
+    #[test]
+    fn what_is_asked_of_evaluations_needs_something_to_evaluate_on() {
+        let best = SftConfig {
+            eval_strategy: Some("steps".to_owned()),
+            save_strategy: "best".to_owned(),
+            ..SftConfig::default()
+        };
+        let (settings, steps) = settings(&best);
+        assert!(!settings.due_at_the_end().save, "only what is better");
+        settings.check_evaluations(&steps, false).unwrap();
+        let error = settings.check_evaluations(&steps, true).unwrap_err();
+        assert!(error.to_string().contains("--val_dataset"), "{error}");
     }
 }

@@ -228,7 +228,6 @@ pub fn loop_settings(
         terms,
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)
             .context("tracker_timeout")?,
-        sample_prompts: config.sample_prompts.clone(),
         plot: config.plot,
         tui: config.tui,
         config: args,

@@ -13,7 +13,7 @@ use apus_sdk::{Decoder, RunState};
 pub struct Answers<'a> {
     encoder: &'a Encoder,
     sampling: Sampling,
-    /// The sample prompts.
+    /// The sample prompts, answered before the first step, at each evaluation and after the last step.
     prompts: &'a [String],
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Instant;
 
-/// Counters of a run. They change when a step is made as a whole, never on the way.
+/// Counters of a run, which change when a step is made as a whole, never on the way.
 pub struct Progress {
     /// The steps of the run.
     pub steps: Steps,
@@ -210,5 +210,66 @@ impl Progress {
     fn peak_gib(&self) -> Option<f64> {
         let bytes = apus_model::device::usage::peak(&self.device)?;
         Some((bytes as f64 / f64::from(1u32 << 30) * 100.0).round() / 100.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::parts::loop_settings;
+    use crate::train::terms::Terms;
+    use apus_components::config::SftConfig;
+
+    fn report(loss: f64, right: u64) -> StepReport {
+        StepReport {
+            loss,
+            aux_loss: 0.0,
+            right,
+            supervised: 4,
+            tokens: 9,
+            grad_norm: 2.0,
+            learning_rate: 1e-3,
+        }
+    }
+
+    #[test]
+    fn a_line_is_over_the_steps_since_the_last_one_also_across_a_checkpoint() {
+        let (none, run) = ((None, Terms::default()), Path::new("run"));
+        let config = SftConfig::default();
+        let settings = loop_settings(&config, run, 0, Map::new(), Map::new(), none).unwrap();
+        let examples = Examples::in_memory(&[], None);
+        let begun = || {
+            let steps = settings.steps(1000).unwrap();
+            Progress::new(steps, &settings, &examples, &Device::Cpu)
+        };
+        let mut progress = begun();
+        assert_eq!(progress.line(&settings), None);
+        progress.count(&report(3.0, 1), (1, Instant::now()), examples.state());
+        let saved = TrainerState {
+            global_step: progress.state.global_step,
+            pending: progress.pending.clone(),
+            run_id: progress.run_id.clone(),
+            ..TrainerState::default()
+        };
+
+        let mut resumed = begun();
+        assert_ne!(resumed.run_id, progress.run_id);
+        resumed.resume(&saved, &Value::Null, &examples);
+        resumed.start_clock();
+        assert_eq!(resumed.run_id, progress.run_id);
+        for progress in [&mut progress, &mut resumed] {
+            progress.count(&report(1.0, 2), (1, Instant::now()), examples.state());
+            let line = progress.line(&settings).unwrap();
+            assert_eq!(
+                (&line["loss"], &line["token_acc"]),
+                (&json!(2.0), &json!(0.375))
+            );
+            let step = line["global_step/max_steps"].as_str().unwrap();
+            assert!(step.starts_with("2/"), "{step}");
+            assert_eq!(progress.line(&settings), None);
+        }
+        // Of the steps that this process has made.
+        assert_eq!(progress.summary(None)["train_loss"], 2.0);
+        assert_eq!(resumed.summary(None)["train_loss"], 1.0);
     }
 }
