@@ -24,7 +24,7 @@ pub struct Conversation {
     /// Values for the chat template, such as `reasoning_effort` or `model_identity`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub template_kwargs: Map<String, Value>,
-    /// Name of the group this conversation's loss is reported under, if any.
+    /// Name of the group of rows under which this conversation's loss is reported (`enable_channel_loss`), if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
 }
@@ -92,4 +92,7 @@ pub struct TokenRow {
     pub labels: Vec<i64>,
     /// A weight for each label, or `None` for 1 everywhere; same length as `input_ids`.
     pub loss_scale: Option<Vec<f32>>,
+    /// Name of the group of rows under which this row's loss is reported (`enable_channel_loss`), if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
 }

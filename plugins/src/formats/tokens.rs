@@ -8,7 +8,7 @@
 use super::{
     keys::{At, noting, take},
     marks::{Marks, RowMarks},
-    row::{columns, kind},
+    row::{columns, kind, text},
 };
 use apus_sdk::{Converted, DatasetFormat, Error, Result, Row, Sample, TokenRow, register};
 use serde::Deserialize;
@@ -79,6 +79,7 @@ fn read(row: &mut Row, _: &At) -> Result<Vec<Sample>> {
         input_ids,
         labels,
         loss_scale,
+        channel: text(row, &["channel"], false)?,
     };
     for mask in masks {
         let labels = tokens.labels.iter_mut().zip(mask);
@@ -179,6 +180,7 @@ fn cut(tokens: TokenRow, seen: Range<usize>) -> TokenRow {
         input_ids: tokens.input_ids[seen.clone()].to_vec(),
         labels: tokens.labels[seen.clone()].to_vec(),
         loss_scale: tokens.loss_scale.map(|weights| weights[seen].to_vec()),
+        channel: tokens.channel,
     }
 }
 
@@ -256,6 +258,7 @@ mod tests {
             input_ids: vec![1, 2],
             labels: vec![-100, 2],
             loss_scale: Some(vec![0.0, 0.5]),
+            channel: None,
         };
         assert_eq!(convert(row), Ok(vec![Sample::Tokens(expected)]));
     }
@@ -293,6 +296,7 @@ mod tests {
             input_ids: vec![1, 2],
             labels: vec![-100, 2],
             loss_scale: Some(vec![1.0, 0.5]),
+            channel: None,
         };
         assert_eq!(tokens(row), expected);
         let error = |name: &str, value: Value| {
@@ -340,9 +344,14 @@ mod tests {
         let Value::Object(row) = row else {
             panic!("a row is an object")
         };
-        let unread = Tokens.convert_noting(row).unwrap().unread.unwrap();
+        let converted = Tokens.convert_noting(row).unwrap();
+        let [Sample::Tokens(tokens)] = &converted.samples[..] else {
+            panic!("{converted:?}")
+        };
+        assert_eq!(tokens.channel.as_deref(), Some("c"));
+        let unread = converted.unread.unwrap();
         let unused = unread.iter().filter(|unread| !unread.harmless);
         let unused: Vec<_> = unused.map(|unread| unread.path.as_str()).collect();
-        assert_eq!(unused, ["messages", "channel"]);
+        assert_eq!(unused, ["messages"]);
     }
 }

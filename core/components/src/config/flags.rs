@@ -137,6 +137,7 @@ pub const FLAGS: &[Flag] = &[
     flag(DATA, S, "packing", Bool, "Pack examples into rows of max_length, each row one example of a micro-batch; attention stays inside each conversation"),
     flag(DATA, S, "group_by_length", Bool, "Take examples of similar length together"),
     flag(DATA, S, "loss_scale", Chain, "What is trained and how much: default, last_round, all, ignore_empty_think, ..., or a JSON file in ms-swift's format; chained with +"),
+    flag(DATA, S, "enable_channel_loss", Bool, "Report the loss of each group of rows by itself, as loss_NAME and eval_loss_NAME; a row names its group in its column channel"),
     flag(CHAT, SI, "system", Text, "Instructions for every conversation that has none, or a text file with them, such as system.txt"),
     flag(CHAT, SI, "reasoning_effort", Text, "low, medium or high"),
     flag(CHAT, SI, "model_identity", Text, "First line of the system message"),

@@ -44,6 +44,7 @@ pub struct SftConfig {
     pub packing: bool,
     pub group_by_length: bool,
     pub loss_scale: Vec<Spec>,
+    pub enable_channel_loss: bool,
     pub system: Option<String>,
     pub reasoning_effort: Option<String>,
     pub model_identity: Option<String>,
@@ -169,6 +170,7 @@ impl Default for SftConfig {
             packing: false,
             group_by_length: false,
             loss_scale: vec![Spec::named("default")],
+            enable_channel_loss: false,
             system: None,
             reasoning_effort: None,
             model_identity: None,
@@ -314,7 +316,12 @@ impl SftConfig {
     /// Whether more of the metric is better.
     pub fn greater(&self) -> bool {
         let name = &self.metric_for_best_model;
+        let of_channel = self.enable_channel_loss
+            && name
+                .strip_prefix("eval_")
+                .unwrap_or(name)
+                .starts_with("loss_");
         self.greater_is_better
-            .unwrap_or_else(|| !name.ends_with("loss") && !name.ends_with("perplexity"))
+            .unwrap_or(!of_channel && !name.ends_with("loss") && !name.ends_with("perplexity"))
     }
 }

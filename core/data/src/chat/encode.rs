@@ -287,7 +287,7 @@ impl Encoder {
             input_ids: row.input_ids.clone(),
             labels: row.labels.clone(),
             weights: row.loss_scale.clone().unwrap_or_else(|| vec![1.0; n]),
-            channel: None,
+            channel: row.channel.clone(),
         };
         for (label, weight) in encoded.labels.iter_mut().zip(&mut encoded.weights) {
             if *label == IGNORED || *weight <= 0.0 {

@@ -7,6 +7,7 @@
 //! memory goes the same way row by row ([`stream`]).
 
 pub mod cache;
+pub mod channels;
 pub mod columns;
 mod empty;
 pub mod file;

@@ -1,7 +1,7 @@
 //! Records to encoded samples, on all cores, with a report.
 
 use super::{
-    empty,
+    channels, empty,
     file::{Place, Record},
     format::Formats,
     pack::pack,
@@ -45,6 +45,8 @@ pub struct PrepareOptions {
     pub vocabulary: Option<usize>,
     /// Whether answers without any text are trained.
     pub keep_empty_answers: bool,
+    /// Whether channels are names of numbers in a log, so that a row whose channel cannot be one is bad.
+    pub channel_names: bool,
 }
 
 /// Samples ready for training, in the order of the records.
@@ -442,6 +444,9 @@ fn encode_one(
         if let Some(id) = all.find(|id| *id >= vocabulary as i64) {
             bail!("token id {id} is not in the model's vocabulary of {vocabulary}");
         }
+    }
+    if options.channel_names {
+        channels::check(encoded.channel.as_deref())?;
     }
     let targets = encoded.targets();
     let trained = |encoded: &Encoded| encoded.targets() > 0;

@@ -1,6 +1,6 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
-use super::unused::Unused;
+use super::{channels::Channels, unused::Unused};
 use crate::chat::{Encoded, RowNotes};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,8 @@ pub struct SourceReport {
     pub weighted: f64,
     /// The tokens of the longest sample, before any was cut or dropped.
     pub longest: usize,
+    /// How its samples belong to channels.
+    pub channels: Channels,
     /// Why rows were dropped.
     pub dropped: BTreeMap<String, Dropped>,
     /// What its rows hold that is not used.
@@ -120,6 +122,7 @@ impl SourceReport {
         self.tokens += sample.len();
         self.trained += sample.targets();
         self.weighted += sample.target_weight();
+        self.channels.count(sample);
     }
 
     /// Its line of the table, under [`Report::COLUMNS`].
@@ -230,6 +233,15 @@ impl Report {
     pub fn order(&mut self, files: &[Arc<str>]) {
         let place = |source: &SourceReport| files.iter().position(|file| **file == *source.source);
         self.sources.sort_by_key(place);
+    }
+
+    /// The channels of all files.
+    pub fn channels(&self) -> Channels {
+        let mut all = Channels::default();
+        self.sources
+            .iter()
+            .for_each(|source| all.merge(&source.channels));
+        all
     }
 
     /// One figure over all files.

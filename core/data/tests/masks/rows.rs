@@ -17,14 +17,17 @@ fn rows_that_cannot_be_trained() {
         input_ids: vec![1, 2],
         labels: vec![1],
         loss_scale: None,
+        channel: None,
     });
     assert!(error(&uneven).contains("differ in length"));
     let tokens = Sample::Tokens(TokenRow {
         input_ids: vec![1, 2, 3],
         labels: vec![-100, 2, 7],
         loss_scale: Some(vec![1.0, 0.0, 0.5]),
+        channel: Some("c".to_owned()),
     });
     let encoded = encoder.encode(&tokens).unwrap();
+    assert_eq!(encoded.channel.as_deref(), Some("c"));
     assert_eq!(encoded.labels, [-100, -100, 7]);
     assert_eq!(encoded.weights, [0.0, 0.0, 0.5]);
     let (text, ids) = match &user {

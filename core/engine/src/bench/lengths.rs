@@ -45,6 +45,7 @@ pub fn rows(
             input_ids,
             labels,
             loss_scale: None,
+            channel: None,
         }
     };
     lengths.iter().map(&mut row).collect()

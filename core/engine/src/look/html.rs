@@ -78,6 +78,9 @@ fn table(out: &mut String, report: &Report) {
     if let Some(packing) = &report.packing {
         let _ = writeln!(out, "<p>{}</p>", escaped(&packing.to_string()));
     }
+    if let Some(channels) = report.channels().table() {
+        let _ = writeln!(out, "<pre>{}</pre>", escaped(&channels));
+    }
     let warnings = report.warnings();
     if !warnings.is_empty() {
         let _ = writeln!(out, "<pre>{}</pre>", escaped(&warnings.join("\n")));

@@ -53,8 +53,14 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     );
     let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
     outln!("{}", data.train.report.to_fit(columns));
+    if let Some(channels) = data.train.report.channels().table() {
+        outln!("{channels}");
+    }
     if !data.val.samples.is_empty() {
         outln!("evaluation\n{}", data.val.report.to_fit(columns));
+        if let Some(channels) = data.val.report.channels().table() {
+            outln!("{channels}");
+        }
     }
     let shown = pick::samples(&data.train, config.samples, run.data_seed);
     print(&data.train, &shown, &encoder);

@@ -21,6 +21,8 @@ struct Row<'a> {
     input_ids: &'a [u32],
     labels: &'a [i64],
     loss_scale: &'a [f32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
 }
 
 /// Writes the samples, a line each; the file is there when it is whole.
@@ -60,6 +62,7 @@ fn line(sample: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
         input_ids: &sample.input_ids,
         labels: &sample.labels,
         loss_scale: &sample.weights,
+        channel: sample.channel.as_deref(),
     };
     Ok(serde_json::to_string(&row)? + "\n")
 }

@@ -97,6 +97,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         workers: None,
         vocabulary,
         keep_empty_answers: config.keep_empty_answers,
+        channel_names: config.enable_channel_loss,
     };
     let cache = match config.load_from_cache_file {
         true => Some(data_cache(config, encoder, vocabulary)?),

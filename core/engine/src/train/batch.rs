@@ -18,6 +18,8 @@ pub struct MicroBatch {
     pub supervised: Supervised,
     /// The numbers of its examples in the dataset, for messages.
     examples: Vec<usize>,
+    /// The channel of each sequence, where their losses are reported.
+    pub channels: Vec<String>,
 }
 
 /// A tokenised sequence: ids, labels (-100 is not trained), weights (1 if absent).
@@ -73,6 +75,7 @@ impl MicroBatch {
             seqs: SeqLayout::new(&lengths, device)?,
             supervised,
             examples: Vec::new(),
+            channels: Vec::new(),
         })
     }
 
@@ -80,6 +83,13 @@ impl MicroBatch {
     #[must_use]
     pub fn of_examples(mut self, numbers: &[usize]) -> Self {
         self.examples = numbers.to_vec();
+        self
+    }
+
+    /// As this one, with the channel of each sequence, under which its loss is reported.
+    #[must_use]
+    pub fn of_channels(mut self, channels: Vec<String>) -> Self {
+        self.channels = channels;
         self
     }
 

@@ -3,13 +3,16 @@
 //! These are two things: where evaluations come more often than checkpoints, the best weights may be saved nowhere.
 //! What is named, kept by `save_total_limit` and loaded at the end is the best of the checkpoints that are on the disk.
 
+use super::channel_loss::PREFIX;
 use super::parts::Components;
 use super::state::TrainerState;
 use anyhow::{Result, bail};
 use apus_base::say::warning;
+use apus_components::config::SftConfig;
 use apus_components::nearest::nearest;
 use apus_sdk::RunState;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Numbers of every evaluation, by their names without `eval_`.
@@ -129,12 +132,19 @@ impl Best {
     }
 
     /// Refuses a metric that nobody will report, where everybody tells what they report.
-    fn check(&self, metrics: Option<&[String]>, callbacks: Option<&[String]>) -> Result<()> {
+    fn check(
+        &self,
+        metrics: Option<&[String]>,
+        callbacks: Option<&[String]>,
+        channels: &BTreeSet<String>,
+    ) -> Result<()> {
         let (Some(metrics), Some(callbacks)) = (metrics, callbacks) else {
             return Ok(());
         };
         let known = ALWAYS.iter().copied();
-        let known: Vec<&str> = known.chain(metrics.iter().map(String::as_str)).collect();
+        let known: Vec<&str> = known
+            .chain(metrics.iter().chain(channels).map(String::as_str))
+            .collect();
         let of_callbacks = callbacks.iter().map(String::as_str);
         let is_ours = |name: &str| name == self.name || name == self.key();
         match known
@@ -155,18 +165,29 @@ impl Best {
             None => String::new(),
         };
         format!(
-            "metric_for_best_model is {:?}, which nobody reports; {tip}there are {}. --metrics adds one, and a callback may report one",
+            "metric_for_best_model is {:?}, which nobody reports; {tip}there are {}. --metrics adds one, a callback may \
+             report one, and --enable_channel_loss true reports {PREFIX}NAME for each channel of the evaluation data",
             self.name,
             names.join(", ")
         )
     }
 }
 
-/// Refuses a `metric_for_best_model` that nobody will report, as far as components tell what they do.
+/// Refuses a `metric_for_best_model` that nobody will report, as far as components tell what they do. It may be the loss
+/// of a channel of the evaluation data, all of them `channels`; before these are known, of any channel.
 ///
 /// # Errors
 /// The metric is none of theirs.
-pub fn check_name(name: &str, components: &Components) -> Result<()> {
+pub fn check_name(
+    config: &SftConfig,
+    components: &Components,
+    channels: Option<&BTreeSet<String>>,
+) -> Result<()> {
+    let best = Best::by(&config.metric_for_best_model, false);
+    let of_channel = config.enable_channel_loss && best.name.starts_with(PREFIX);
+    if of_channel && channels.is_none() {
+        return Ok(());
+    }
     let metrics = components
         .metrics
         .iter()
@@ -180,7 +201,8 @@ pub fn check_name(name: &str, components: &Components) -> Result<()> {
         metrics.map(|names| names.concat()),
         callbacks.map(|names| names.concat()),
     );
-    Best::by(name, false).check(metrics.as_deref(), callbacks.as_deref())
+    let channels = channels.cloned().unwrap_or_default();
+    best.check(metrics.as_deref(), callbacks.as_deref(), &channels)
 }
 
 #[cfg(test)]
@@ -253,7 +275,8 @@ mod tests {
     fn a_name_that_nobody_reports_is_known_before_the_run() {
         let (acc, mine) = (["token_acc".to_owned()], ["mine".to_owned()]);
         let check = |name: &str, metrics, callbacks| {
-            let checked = Best::by(name, true).check(metrics, callbacks);
+            let channels = BTreeSet::from(["loss_math".to_owned()]);
+            let checked = Best::by(name, true).check(metrics, callbacks, &channels);
             checked.map_err(|error| error.to_string())
         };
         assert_eq!(check("eval_token_acc", Some(&acc), Some(&[])), Ok(()));
@@ -261,6 +284,9 @@ mod tests {
         assert_eq!(check("mine", Some(&acc), Some(&mine)), Ok(()));
         assert_eq!(check("mine", Some(&acc), None), Ok(()));
         assert_eq!(check("mine", None, Some(&[])), Ok(()));
+        assert_eq!(check("eval_loss_math", Some(&acc), Some(&[])), Ok(()));
+        let error = check("loss_maths", Some(&acc), Some(&[])).unwrap_err();
+        assert!(error.contains("did you mean loss_math?"), "{error}");
         let error = check("token_ac", Some(&acc), Some(&[])).unwrap_err();
         assert!(error.contains("did you mean token_acc?"), "{error}");
     }

@@ -1,6 +1,7 @@
 //! Loss and metrics over the validation set.
 
 use super::batch::MicroBatch;
+use super::channel_loss::{ChannelLosses, of_samples};
 use super::loss::head_loss;
 use anyhow::{Result, ensure};
 use apus_base::signals;
@@ -19,6 +20,8 @@ pub struct Evaluation<'a> {
     pub batch_size: usize,
     /// Weight of the router's auxiliary loss in the loss; 0 leaves it out.
     pub aux_coef: f64,
+    /// Whether the loss of each channel is reported.
+    pub channels: bool,
     /// Text of tokens, for metrics that compare texts.
     pub decoder: &'a dyn Decoder,
 }
@@ -38,6 +41,7 @@ pub fn evaluate(
 ) -> Result<Map<String, Value>> {
     let start = Instant::now();
     let (mut sum, mut aux, mut count, mut batches) = (0.0, 0.0, 0usize, 0usize);
+    let mut channels = ChannelLosses::default();
     let options = ForwardOptions {
         aux_coef: on.aux_coef,
         ..ForwardOptions::default()
@@ -57,6 +61,9 @@ pub fn evaluate(
         );
         sum += found.sum;
         count += found.tokens.labels.len();
+        if on.channels {
+            channels.count(&found.tokens, &of_samples(group));
+        }
         let tokens = EvalBatch {
             labels: &found.tokens.labels,
             predictions: &found.tokens.predictions,
@@ -90,12 +97,20 @@ pub fn evaluate(
         "eval_steps_per_second".to_owned(),
         json!(batches as f64 / seconds),
     );
+    for (name, mean) in channels.means() {
+        values.insert(format!("eval_{name}"), mean);
+    }
     for metric in metrics {
         let computed = metric.component.compute();
         for (key, value) in metric.said("compute", computed)? {
             ensure!(
                 value.is_finite(),
                 "{}: eval_{key} is {value}, expected a finite number",
+                metric.label
+            );
+            ensure!(
+                channels.is_empty() || !values.contains_key(&format!("eval_{key}")),
+                "{}: reports {key:?}, which this line of the log has already; give the metric or the channel another name",
                 metric.label
             );
             values.insert(format!("eval_{key}"), json!(value));

@@ -7,6 +7,7 @@ pub(crate) mod about;
 pub(crate) mod args;
 mod batch;
 mod best;
+mod channel_loss;
 mod checkpoint;
 mod clock;
 mod dry_run;

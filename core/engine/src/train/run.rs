@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let (events, progress) = (&mut self.events, &mut self.progress);
         events.on_step_begin(&progress.state)?;
-        let batches = self.learner.batches(groups)?;
+        let batches = self.learner.batches(groups, self.settings)?;
         let report = self
             .learner
             .step(&batches, self.settings, progress, events)?;

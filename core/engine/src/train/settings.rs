@@ -89,6 +89,8 @@ pub struct Settings {
     pub kept_layers: usize,
     /// Weight of the router's auxiliary loss.
     pub router_aux_loss_coef: f64,
+    /// Whether the loss of each channel is reported.
+    pub enable_channel_loss: bool,
     /// Steps between log lines.
     pub logging_steps: StepsOrShare,
     /// Whether the first step is logged too.

@@ -1,5 +1,6 @@
 //! `trainer_state.json`: what a run has reached, by the names of `transformers.TrainerState`.
 
+use super::channel_loss::ChannelLosses;
 use super::steps::Steps;
 use super::terms::Terms;
 use anyhow::{Context, Result, ensure};
@@ -102,6 +103,9 @@ pub struct Pending {
     pub right: u64,
     /// Supervised tokens.
     pub tokens: u64,
+    /// The loss of each channel, with `enable_channel_loss`.
+    #[serde(default, skip_serializing_if = "ChannelLosses::is_empty")]
+    pub channels: ChannelLosses,
 }
 
 impl TrainerState {

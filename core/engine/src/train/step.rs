@@ -3,6 +3,7 @@
 //! Whatever trains takes it: a run, a benchmark, and the tests that follow the curves of transformers.
 
 use super::batch::MicroBatch;
+use super::channel_loss::ChannelLosses;
 use super::optimizer::OptimizerHost;
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
@@ -45,7 +46,7 @@ pub struct Step<'a> {
 }
 
 /// What a step found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StepReport {
     /// What is minimised: the mean over the supervised tokens, and the auxiliary loss with its coefficient.
     pub loss: f64,
@@ -55,6 +56,8 @@ pub struct StepReport {
     pub right: u64,
     /// Supervised tokens.
     pub supervised: usize,
+    /// The loss of each channel, where its micro-batches have channels.
+    pub channels: ChannelLosses,
     /// Tokens that went through the model.
     pub tokens: usize,
     /// Norm of the gradient before it was clipped.
@@ -80,6 +83,7 @@ impl Step<'_> {
         let window = supervised.max(1) as f64;
         let (mut loss, mut aux_loss, mut right, mut tokens) = (0.0, 0.0, 0, 0);
         let mut coefficient = 0.0;
+        let mut channels = ChannelLosses::default();
         for (index, batch) in batches.iter().enumerate() {
             signals::check()?;
             let options = options(index);
@@ -87,6 +91,7 @@ impl Step<'_> {
                 .train(self.model, self.loss, supervised, &options)
                 .with_context(|| format!("micro-batch {index} of {}", batch.described()))?;
             right += found.loss.tokens.right();
+            channels.count(&found.loss.tokens, &batch.channels);
             loss += found.loss.sum / window;
             aux_loss += found.aux.unwrap_or(0.0) * batch.targets() as f64 / window;
             tokens += batch.tokens();
@@ -112,6 +117,7 @@ impl Step<'_> {
             aux_loss,
             right,
             supervised,
+            channels,
             tokens,
             grad_norm,
             learning_rate,

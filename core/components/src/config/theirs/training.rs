@@ -100,7 +100,7 @@ pub(super) const TABLE: &[Theirs] = &[
         "EvalScope is a library of Python: evaluate a checkpoint with it"),
     idle(S, &["eval_dataset_args", "eval_limit", "eval_generation_config", "extra_eval_args"],
         "only with eval_use_evalscope, which is an error"),
-    refused(S, &["enable_channel_loss", "channels"], &["false"], "the loss is not reported for each channel"),
+    idle(S, &["channels"], "the channels of --enable_channel_loss are those that rows name"),
     idle(S, &["save_safetensors"], "weights are always safetensors"),
     idle(S, &["max_shard_size"], "a checkpoint's weights are one file"),
     idle(S, &["create_checkpoint_symlink"], "the summary names the last and the best checkpoint"),

@@ -20,7 +20,7 @@ use std::{env, fs, path::Path, path::PathBuf, sync::Arc};
 /// Names the folder of all of Apus' caches.
 pub const CACHE_VARIABLE: &str = "APUS_CACHE";
 /// Counted up where preparation gives another result for the same input.
-const LAYOUT: &str = concat!("5 ", env!("CARGO_PKG_VERSION"));
+const LAYOUT: &str = concat!("6 ", env!("CARGO_PKG_VERSION"));
 
 /// Where prepared data is kept: `$APUS_CACHE/data`, or `apus/data` in the user's cache folder.
 ///

@@ -211,6 +211,7 @@ pub fn loop_settings(
         lorap_lr_ratio: config.lorap_lr_ratio,
         kept_layers,
         router_aux_loss_coef: config.router_aux_loss_coef,
+        enable_channel_loss: config.enable_channel_loss,
         logging_steps: config.logging_steps,
         logging_first_step: config.logging_first_step,
         evaluate: every(config.eval_strategy(), config.eval_steps()),

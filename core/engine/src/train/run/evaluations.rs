@@ -93,6 +93,7 @@ impl<'a> Evaluations<'a> {
             examples: self.examples,
             batch_size: self.settings.per_device_eval_batch_size,
             aux_coef: self.settings.router_aux_loss_coef,
+            channels: self.settings.enable_channel_loss,
             decoder: answers,
         }
     }

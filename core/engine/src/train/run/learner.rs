@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use crate::train::batch::MicroBatch;
+use crate::train::channel_loss::of_samples;
 use crate::train::events::Events;
 use crate::train::examples::Group;
 use crate::train::gradient_check;
@@ -33,11 +34,15 @@ impl Learner<'_> {
     ///
     /// # Errors
     /// Rows that are no examples, or out of memory.
-    pub fn batches(&self, groups: &[Group]) -> Result<Vec<MicroBatch>> {
+    pub fn batches(&self, groups: &[Group], settings: &Settings) -> Result<Vec<MicroBatch>> {
         let batch = |group: &Group| {
             let rows = group.rows.iter().map(|row| row.sequence());
             let batch = MicroBatch::new(rows, self.model.device())?;
-            Ok(batch.of_examples(&group.numbers))
+            let batch = batch.of_examples(&group.numbers);
+            Ok(match settings.enable_channel_loss {
+                true => batch.of_channels(of_samples(group.rows.iter().map(AsRef::as_ref))),
+                false => batch,
+            })
         };
         groups.iter().map(batch).collect()
     }

@@ -92,6 +92,7 @@ impl Progress {
         self.pending.aux_loss += report.aux_loss;
         self.pending.right += report.right;
         self.pending.tokens += report.supervised as u64;
+        self.pending.channels.merge(&report.channels);
     }
 
     /// The step that was just counted, for the terminal.
@@ -113,6 +114,7 @@ impl Progress {
             aux_loss,
             right,
             tokens,
+            channels,
         } = std::mem::take(&mut self.pending);
         if steps == 0 {
             return None;
@@ -128,6 +130,9 @@ impl Progress {
             "token_acc".to_owned(),
             json!(right as f64 / tokens.max(1) as f64),
         );
+        if settings.enable_channel_loss {
+            values.extend(channels.means());
+        }
         self.add_to(&mut values);
         values.insert(
             "tokens_per_second".to_owned(),

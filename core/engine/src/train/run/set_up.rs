@@ -5,6 +5,7 @@ use crate::out_of_memory;
 use crate::setup::{self, ModelPlace};
 use crate::train::args::args;
 use crate::train::best;
+use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
 use crate::train::fit::fit;
@@ -77,13 +78,16 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
         resume.keep_date(&mut config);
     }
     let components = parts::components(resolved)?;
-    best::check_name(&config.metric_for_best_model, &components)?;
+    best::check_name(&config, &components, None)?;
     let device = open_device(&config)?;
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
     config.current_date = encoder.options().render.date.clone();
     let mut data = read_data(&config, &encoder, &place)?;
+    if config.enable_channel_loss {
+        check_channels(&config, &components, &data)?;
+    }
     let lengths = match &data.stream {
         Some(_) => setup::longest(&config, &place.config),
         None => lengths(&data.train.samples, data.train.packs.as_deref()),
@@ -221,9 +225,18 @@ fn read_data(
         None => {
             let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
             info!("data\n{}", data.train.report.to_fit(columns));
+            channel_loss::say(config, &data.train.report);
         }
     }
     Ok(data)
+}
+
+/// Holds the names of the channels' losses, which are known now, against what was given by name.
+fn check_channels(config: &SftConfig, components: &Components, data: &setup::Data) -> Result<()> {
+    let evaluated = channel_loss::names(&data.val.samples);
+    best::check_name(config, components, Some(&evaluated))?;
+    let all = &evaluated | &channel_loss::names(&data.train.samples);
+    channel_loss::check_names(&all, &components.metrics, &components.callbacks)
 }
 
 /// `20918.7386M Params (3.9813M Trainable [0.0190%])`, as ms-swift writes it.
