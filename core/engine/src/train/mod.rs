@@ -1,6 +1,6 @@
 //! Training: from a configuration to a checkpoint.
 //!
-//! `run` is the page on which a run can be read from top to bottom: set up, evaluate, step, log, evaluate, save, answer,
+//! `run/mod.rs` is the page on which a run can be read from top to bottom: set up, evaluate, step, log, evaluate, save, answer,
 //! finish. Everything else here is one ingredient each.
 
 pub(crate) mod about;

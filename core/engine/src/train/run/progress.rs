@@ -221,6 +221,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::channel_loss::ChannelLosses;
     use crate::train::parts::loop_settings;
     use crate::train::terms::Terms;
     use apus_components::config::SftConfig;
@@ -231,6 +232,7 @@ mod tests {
             aux_loss: 0.0,
             right,
             supervised: 4,
+            channels: ChannelLosses::default(),
             tokens: 9,
             grad_norm: 2.0,
             learning_rate: 1e-3,

@@ -2,7 +2,7 @@
 //!
 //! A run is set up, looks at the model, makes its steps and does after each what is due (log, evaluate, answer, save), goes
 //! back to the best weights where that was asked for, looks again and says what has become of it. Each of these is a
-//! function here; what it works on is a part of the run with a file of its own in `run/`.
+//! function here; what it works on is a part of the run with a file of its own beside this one.
 
 mod answers;
 mod checkpoints;
