@@ -15,7 +15,7 @@ mod steps;
 mod table;
 mod traffic;
 
-use crate::out_of_memory::explain as explain_out_of_memory;
+use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::fit;
 use crate::train::{args, parts};
@@ -84,7 +84,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     let mut stepper = Stepper::new(&sft, model, kept, data)?;
     let mut steps = Vec::new();
     for at in 0..config.steps {
-        let step = stepper.step().with_context(|| format!("step {}", at + 1))?;
+        let step = stepper.step().with_context(|| Phase::Step(at as u64 + 1))?;
         errln!(
             "step {}: {:.3} s, {:.0} tokens/s, loss {:.4}",
             at + 1,

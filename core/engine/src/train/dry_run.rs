@@ -4,6 +4,7 @@ use super::args::args;
 use super::fit::{Room, decide, planned_shape};
 use super::parts::Intent;
 use super::plan::MemoryPlan;
+use crate::out_of_memory::Phase;
 use crate::setup::{self, ModelPlace};
 use anyhow::{Context, Result};
 use apus_base::memory::gib;
@@ -31,7 +32,7 @@ pub fn dry_run(
     let blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
     let source = place.source.as_ref();
     let checked = blueprint.check(source);
-    checked.with_context(|| format!("model {}", config.model))?;
+    checked.with_context(|| Phase::Loading(config.model.clone()))?;
     info!("{}", Table::planned(&blueprint));
     outln!(
         "{}",

@@ -10,6 +10,7 @@ pub use terms::{adapter, terms};
 use super::resume::Resume;
 use super::settings::{Every, Settings};
 use super::terms::Terms;
+use crate::out_of_memory::Phase;
 use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
@@ -52,7 +53,7 @@ pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<
     for note in start.iter().flat_map(|adapter| &adapter.notes) {
         warning!("adapters: {note}");
     }
-    let mut model = load(place, &options).with_context(|| format!("model {}", config.model))?;
+    let mut model = load(place, &options).with_context(|| Phase::Loading(config.model.clone()))?;
     let peft = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
             model.add_lora(&targets, &settings)?;

@@ -18,6 +18,7 @@ use super::examples::{Examples, Group};
 use super::optimizer::OptimizerHost;
 use super::parts::Components;
 use super::settings::{Due, Every, Settings};
+use crate::out_of_memory::Phase;
 use answers::Answers;
 use anyhow::{Context, Result};
 use apus_base::say::{info, warning};
@@ -156,8 +157,7 @@ impl<'a> Run<'a> {
             }
             let steps = &self.progress.steps;
             let groups = self.examples.of_step(step, steps, self.settings)?;
-            self.step(&groups)
-                .with_context(|| format!("step {}", step + 1))?;
+            self.step(&groups).with_context(|| Phase::Step(step + 1))?;
             if self.progress.steps.ends_epoch(step) {
                 self.events.on_epoch_end(&self.progress.state)?;
             }

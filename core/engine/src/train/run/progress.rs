@@ -236,6 +236,7 @@ mod tests {
             tokens: 9,
             grad_norm: 2.0,
             learning_rate: 1e-3,
+            channels: ChannelLosses::default(),
         }
     }
 
