@@ -236,7 +236,6 @@ mod tests {
             tokens: 9,
             grad_norm: 2.0,
             learning_rate: 1e-3,
-            channels: ChannelLosses::default(),
         }
     }
 
