@@ -33,12 +33,12 @@ impl Bench {
         let options = LoadOptions::frozen(&Device::Cpu);
         let mut model = GptOss::load(config, source, &options, |_| {}).unwrap();
         let last = config.num_hidden_layers - 1;
-        let wanted = adapter::Wanted {
+        let wanted = adapter::TargetSpec {
             modules: vec!["all-linear".to_owned()],
             parameters: ["gate_up_proj", "down_proj"]
                 .map(|p| format!("{last}.mlp.experts.{p}"))
                 .to_vec(),
-            ..adapter::Wanted::default()
+            ..adapter::TargetSpec::default()
         };
         let settings = LoraSettings {
             rank: 8,
@@ -98,6 +98,11 @@ fn quickstart_shape(bencher: divan::Bencher) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-gpt-oss/model/config.json");
     let config = Config::read(&path).unwrap();
-    let mut bench = Bench::new(&config, &synthetic::Source::new(&config, 1), 8, 128);
+    let mut bench = Bench::new(
+        &config,
+        &synthetic::SyntheticWeights::new(&config, 1),
+        8,
+        128,
+    );
     bencher.bench_local(|| bench.step());
 }

@@ -6,7 +6,7 @@ use apus_components::config::ModelNewConfig;
 use apus_data::hub::Hub;
 use apus_model::model::Config;
 use apus_model::ops::fill;
-use apus_model::synthetic::{Source, config, generation, set_format, stream};
+use apus_model::synthetic::{SyntheticWeights, config, generation, set_format, stream};
 use apus_model::weights::WeightSource;
 use candle_core::{DType, Device};
 use safetensors::Dtype;
@@ -26,7 +26,7 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
             .as_ref()
             .context("--out is missing: the folder to write")?,
     );
-    let source = Source::new(&config, options.seed);
+    let source = SyntheticWeights::new(&config, options.seed);
     let entries = entries(&config, &source);
     let tokenizer = match &options.tokenizer {
         Some(word) => Some(Hub::from_environment().tokenizer(Path::new(word))?),
@@ -62,7 +62,7 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
 }
 
 /// All tensors of a model, in the order of its layers.
-fn entries(config: &Config, source: &Source) -> Vec<Entry> {
+fn entries(config: &Config, source: &SyntheticWeights) -> Vec<Entry> {
     let (h, f, e) = (
         config.hidden_size,
         config.intermediate_size,
@@ -169,7 +169,7 @@ mod tests {
             };
             model_new(&options).unwrap();
             let config = Config::read(&out.join("config.json")).unwrap();
-            let source = Source::new(&config, 7);
+            let source = SyntheticWeights::new(&config, 7);
             let written = Directory::open(&out).unwrap();
             assert_eq!(source.packed, format == "mxfp4");
             for entry in entries(&config, &source) {

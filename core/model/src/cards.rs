@@ -2,54 +2,54 @@
 
 use std::fmt;
 
-/// The least driver, as the driver reports it: the kernels are compiled by CUDA 13.
+/// The oldest driver that works, as the driver reports its version: the kernels are compiled by CUDA 13.
 pub const LEAST_DRIVER: i32 = 13_000;
-/// The least compute capability: bf16 on tensor cores came with 8.0.
+/// The lowest compute capability that works: 8.0 brought bf16 on tensor cores.
 pub const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 
 const ON_THE_CPU: &str = "or run on the CPU with --device cpu";
 
-/// What stands between this process and a card.
+/// The reason why this process cannot use a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// libcuda is not there.
+    /// libcuda cannot be found.
     NoDriver,
     /// The driver supports this version of CUDA (13000 is 13.0).
     OldDriver(i32),
-    /// The driver answers, with this error or with no cards.
+    /// The driver answers with this error, or lists no cards.
     NoCards(String),
-    /// A card by its index, where there are so many.
+    /// There is no card of this index.
     NoSuchCard {
-        /// Asked for.
+        /// The index that was asked for.
         index: usize,
-        /// Cards there are.
+        /// The number of cards that there are.
         count: usize,
     },
-    /// A card and its compute capability.
+    /// The compute capability of the card is too low.
     OldCard {
-        /// Asked for.
+        /// The index that was asked for.
         index: usize,
-        /// Of the card.
+        /// The name of the card.
         name: String,
-        /// Major and minor.
+        /// Its compute capability, major and minor.
         capability: (i32, i32),
     },
-    /// A library of CUDA and its file.
+    /// A library of CUDA cannot be found.
     NoLibrary {
-        /// Such as cuBLAS.
+        /// The name of the library, such as cuBLAS.
         name: &'static str,
-        /// As the loader looks for it.
+        /// The file that the loader looks for.
         file: &'static str,
     },
 }
 
 impl Obstacle {
-    /// The driver is too old, if it is.
+    /// Checks the version of the driver.
     pub fn driver(version: i32) -> Option<Self> {
         (version < LEAST_DRIVER).then_some(Self::OldDriver(version))
     }
 
-    /// There is no card of this index, if there is none.
+    /// Checks the index of a card against the number of cards.
     pub fn index(index: usize, count: usize) -> Option<Self> {
         match count {
             0 => Some(Self::NoCards("it lists none".to_owned())),
@@ -57,7 +57,7 @@ impl Obstacle {
         }
     }
 
-    /// The card is too old, if it is.
+    /// Checks the compute capability of a card.
     pub fn capability(index: usize, name: &str, capability: (i32, i32)) -> Option<Self> {
         (capability < LEAST_CAPABILITY).then(|| Self::OldCard {
             index,
@@ -81,9 +81,9 @@ impl fmt::Display for Obstacle {
                 version / 1000,
                 version % 1000 / 10
             ),
-            Self::NoCards(said) => write!(
+            Self::NoCards(reason) => write!(
                 f,
-                "the NVIDIA driver has no card to use ({said}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, {ON_THE_CPU}"
+                "the NVIDIA driver has no card to use ({reason}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, {ON_THE_CPU}"
             ),
             Self::NoSuchCard { index, count } => {
                 write!(f, "card {index} is not there: ")?;
@@ -118,7 +118,7 @@ impl std::error::Error for Obstacle {}
 mod tests {
     use super::*;
 
-    fn said(obstacle: Option<Obstacle>) -> String {
+    fn message(obstacle: Option<Obstacle>) -> String {
         let text = obstacle.unwrap().to_string();
         assert!(!text.contains('\n'), "{text}");
         text
@@ -128,34 +128,34 @@ mod tests {
     fn drivers() {
         assert_eq!(Obstacle::driver(13_000), None);
         assert_eq!(Obstacle::driver(13_020), None);
-        let text = said(Obstacle::driver(12_080));
+        let text = message(Obstacle::driver(12_080));
         assert!(
             text.starts_with("the NVIDIA driver supports CUDA 12.8, this apus needs 13.0"),
             "{text}"
         );
-        assert!(said(Some(Obstacle::NoDriver)).contains("--device cpu"));
+        assert!(message(Some(Obstacle::NoDriver)).contains("--device cpu"));
     }
 
     #[test]
     fn indices() {
         assert_eq!(Obstacle::index(0, 1), None);
-        assert!(said(Obstacle::index(0, 0)).contains("CUDA_VISIBLE_DEVICES"));
-        let one = said(Obstacle::index(3, 1));
+        assert!(message(Obstacle::index(0, 0)).contains("CUDA_VISIBLE_DEVICES"));
+        let one = message(Obstacle::index(3, 1));
         assert!(one.starts_with("card 3 is not there: there is one card, cuda:0"));
-        assert!(said(Obstacle::index(8, 8)).contains("8 cards, cuda:0 to cuda:7"));
+        assert!(message(Obstacle::index(8, 8)).contains("8 cards, cuda:0 to cuda:7"));
     }
 
     #[test]
     fn capabilities() {
         assert_eq!(Obstacle::capability(0, "A100", (8, 0)), None);
         assert_eq!(Obstacle::capability(0, "B200", (10, 0)), None);
-        let text = said(Obstacle::capability(1, "Tesla T4", (7, 5)));
+        let text = message(Obstacle::capability(1, "Tesla T4", (7, 5)));
         assert!(text.contains("card 1 (Tesla T4) has compute capability 7.5, this apus needs 8.0"));
     }
 
     #[test]
     fn libraries() {
-        let text = said(Some(Obstacle::NoLibrary {
+        let text = message(Some(Obstacle::NoLibrary {
             name: "cuBLAS",
             file: "libcublas.so.13",
         }));

@@ -1,4 +1,4 @@
-//! The model and what it computes with: devices, operations, layers with explicit backward passes, weights,
+//! The model and what it needs to compute: devices, operations, layers with explicit backward passes, weights and
 //! adapters.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]

@@ -1,7 +1,7 @@
 //! An embedding in host memory.
 
 use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
-use apus_model::synthetic::{self, Source};
+use apus_model::synthetic::{self, SyntheticWeights};
 use candle_core::{DType, Device};
 
 fn model(training: Training) -> GptOss {
@@ -24,7 +24,7 @@ fn model(training: Training) -> GptOss {
         serde_json::json!(["full_attention"]),
     );
     let config = Config::parse(raw.into()).unwrap();
-    let source = Source::new(&config, 1);
+    let source = SyntheticWeights::new(&config, 1);
     let options = LoadOptions {
         device: Device::Cpu,
         dtype: DType::F32,

@@ -8,7 +8,7 @@
 //! optimizer) is left out. Layers that keep only their input run forward again, up to the experts' activation; that is
 //! counted apart, since it makes no progress.
 
-use apus_model::model::{Config, DecoderLayer, ExpertLinear, GptOss, Linear, Matrix};
+use apus_model::model::{Config, DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
 use std::ops::{Add, AddAssign};
 
 /// Operations by group.
@@ -189,7 +189,7 @@ fn layer_trained(layer: &DecoderLayer) -> Trained {
     }
     for expert in [&moe.gate_up, &moe.down] {
         found.expert_lora += expert_lora(expert);
-        if let Matrix::Dense(weight) = &expert.matrix {
+        if let ExpertWeight::Dense(weight) = &expert.matrix {
             found.experts += weight.param().map_or(0, |p| size(&p.value()));
         }
     }

@@ -3,7 +3,7 @@
 use super::count::Count;
 use super::table;
 use super::traffic::Traffic;
-use apus_model::profile::{Group, Profile};
+use apus_model::profile::{OpGroup, Profile};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl Groups {
             Some(sum / steps as u64).filter(|&sum| sum > 0)
         };
         let mut rows = Vec::new();
-        for group in Group::ALL {
+        for group in OpGroup::ALL {
             if profile.calls(group) == 0 {
                 continue;
             }
@@ -118,24 +118,24 @@ impl fmt::Display for Groups {
     }
 }
 
-fn flops(group: Group, count: &Count) -> u64 {
+fn flops(group: OpGroup, count: &Count) -> u64 {
     let all = count.model + count.again;
     match group {
-        Group::Attention => all.attention,
-        Group::Projections => all.projections,
-        Group::Experts => all.experts,
-        Group::Head => all.head,
-        Group::Lora => all.lora,
+        OpGroup::Attention => all.attention,
+        OpGroup::Projections => all.projections,
+        OpGroup::Experts => all.experts,
+        OpGroup::Head => all.head,
+        OpGroup::Lora => all.lora,
         _ => 0,
     }
 }
 
-fn bytes(group: Group, traffic: &Traffic) -> u64 {
+fn bytes(group: OpGroup, traffic: &Traffic) -> u64 {
     match group {
-        Group::Norms => traffic.norms,
-        Group::Rope => traffic.rope,
-        Group::Activation => traffic.activation,
-        Group::Dequantise => traffic.dequantise,
+        OpGroup::Norms => traffic.norms,
+        OpGroup::Rope => traffic.rope,
+        OpGroup::Activation => traffic.activation,
+        OpGroup::Dequantise => traffic.dequantise,
         _ => 0,
     }
 }
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn groups_with_time_have_a_line_and_the_rest_is_other() {
         let recording = Recording::start(&Device::Cpu).unwrap();
-        drop(span(Group::Norms));
-        drop(span(Group::Norms));
+        drop(span(OpGroup::Norms));
+        drop(span(OpGroup::Norms));
         let profile = recording.finish().unwrap();
         let traffic = Traffic {
             norms: 1 << 20,

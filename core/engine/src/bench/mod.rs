@@ -21,8 +21,8 @@ use crate::train::fit::fit;
 use crate::train::{args, parts};
 use anyhow::{Context, Result};
 use apus_components::config::{BenchConfig, Lengths, Resolved};
-use apus_model::adapter::Table;
-use apus_model::model::{GptOss, Matrix};
+use apus_model::adapter::ParameterTable;
+use apus_model::model::{ExpertWeight, GptOss};
 use apus_model::profile::{Profile, Recording};
 use apus_sdk::{errln, out};
 use candle_core::Device;
@@ -72,7 +72,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
         &vec![lengths.longest(); config.batch],
     )?;
     let (model, kept) = (&ready.model, shape.kept_layers as usize);
-    let table = Table::of(model);
+    let table = ParameterTable::of(model);
     errln!("{table}");
 
     let data = Data {
@@ -156,7 +156,7 @@ fn experts(model: &GptOss) -> &'static str {
         return "none";
     };
     match &first.moe.gate_up.matrix {
-        Matrix::Packed { .. } => "mxfp4",
-        Matrix::Dense(weight) => weight.stored().as_str(),
+        ExpertWeight::Packed { .. } => "mxfp4",
+        ExpertWeight::Dense(weight) => weight.stored().as_str(),
     }
 }

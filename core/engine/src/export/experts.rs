@@ -16,7 +16,7 @@ pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
     let &[e, o, g] = scales.shape() else {
         bail!(
             "{}: shape {:?}, expected [experts, outputs, groups]",
-            scales.place(),
+            scales.location(),
             scales.shape()
         )
     };
@@ -25,7 +25,7 @@ pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
             && e * o * g > 0
             && (blocks.dtype(), scales.dtype()) == (Dtype::U8, Dtype::U8),
         "{}: blocks {:?} {:?} and scales {:?} {:?} do not fit",
-        blocks.place(),
+        blocks.location(),
         blocks.dtype(),
         blocks.shape(),
         scales.dtype(),
@@ -52,7 +52,7 @@ pub(super) fn pack(directory: &Directory, name: &str) -> Result<(Vec<u8>, Vec<u8
     let &[e, i, o] = stored.shape() else {
         bail!(
             "{}: shape {:?}, expected [experts, inputs, outputs]",
-            stored.place(),
+            stored.location(),
             stored.shape()
         )
     };
@@ -61,7 +61,7 @@ pub(super) fn pack(directory: &Directory, name: &str) -> Result<(Vec<u8>, Vec<u8
     ensure!(
         e * expert.len() > 0,
         "{}: shape {:?} is empty",
-        stored.place(),
+        stored.location(),
         stored.shape()
     );
     let (mut blocks, mut scales) = (Vec::new(), Vec::new());

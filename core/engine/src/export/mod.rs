@@ -11,7 +11,7 @@ use apus_components::config::ExportConfig;
 use apus_components::plugin;
 use apus_components::registry;
 use apus_data::hub::{self, Hub};
-use apus_model::weights::Stored;
+use apus_model::weights::StoredTensor;
 use apus_sdk::errln;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -98,7 +98,7 @@ fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
 }
 
 /// A tensor of floating-point numbers as it lies in its file.
-fn read(stored: Stored) -> Result<Tensor> {
+fn read(stored: StoredTensor) -> Result<Tensor> {
     let dtype = float(stored)?;
     let bytes = stored.to_vec()?;
     Ok(Tensor::from_raw_buffer(
@@ -109,11 +109,14 @@ fn read(stored: Stored) -> Result<Tensor> {
     )?)
 }
 
-fn float(stored: Stored) -> Result<DType> {
+fn float(stored: StoredTensor) -> Result<DType> {
     match stored.dtype() {
         Dtype::F32 => Ok(DType::F32),
         Dtype::BF16 => Ok(DType::BF16),
-        other => bail!("{}: type {other:?}, expected F32 or BF16", stored.place()),
+        other => bail!(
+            "{}: type {other:?}, expected F32 or BF16",
+            stored.location()
+        ),
     }
 }
 

@@ -8,7 +8,7 @@
 use super::{unwrap, wrap};
 use anyhow::{Result, bail, ensure};
 use apus_components::registry::Named;
-use apus_model::ops::cross_entropy::{self, Found};
+use apus_model::ops::cross_entropy::{self, CrossEntropy};
 use apus_sdk::{ChunkOps, Loss, LossChunk};
 use candle_core::{D, DType, Tensor, Var};
 use std::cell::RefCell;
@@ -58,7 +58,7 @@ pub fn chunk_loss(
     );
     let (fused, leaf) = (ops.fused.into_inner(), ops.leaf.into_inner());
     let predictions = match &fused {
-        Some(fused) => fused.found.best.clone(),
+        Some(fused) => fused.found.argmax.clone(),
         None => logits.argmax(D::Minus1)?,
     };
     let value = per_token.detach();
@@ -129,7 +129,7 @@ impl Gradients {
 
 /// The fused cross entropy of a chunk, and the tensor that stands for its losses in a graph.
 struct Fused {
-    found: Found,
+    found: CrossEntropy,
     handed: Tensor,
 }
 

@@ -26,7 +26,7 @@ pub struct ModelPlace {
 pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     if let Some(arch) = model.strip_prefix("synthetic:") {
         let config = apus_model::synthetic::config(arch)?;
-        let source = apus_model::synthetic::Source::new(&config, seed);
+        let source = apus_model::synthetic::SyntheticWeights::new(&config, seed);
         return Ok(ModelPlace {
             config,
             source: Box::new(source),

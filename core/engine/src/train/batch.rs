@@ -165,7 +165,7 @@ impl MicroBatch {
                 usual.sum
             ));
         }
-        let place = match model.first_bad_layer(&self.ids, &self.seqs)? {
+        let place = match model.first_non_finite_layer(&self.ids, &self.seqs)? {
             Some(layer) => format!("the output of layer {layer} is the first that is not finite"),
             None => {
                 "every layer's output is finite, so it arose in the head or the loss".to_owned()

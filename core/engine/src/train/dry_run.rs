@@ -12,7 +12,7 @@ use apus_base::say::{info, warning};
 use apus_components::config::SftConfig;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{Marks, marked};
-use apus_model::adapter::Table;
+use apus_model::adapter::ParameterTable;
 use apus_sdk::outln;
 use candle_core::Device;
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub fn dry_run(
     let source = place.source.as_ref();
     let checked = blueprint.check(source);
     checked.with_context(|| Phase::Loading(config.model.clone()))?;
-    info!("{}", Table::planned(&blueprint));
+    info!("{}", ParameterTable::planned(&blueprint));
     outln!(
         "{}",
         serde_json::to_string_pretty(&Value::Object(args(config)))?

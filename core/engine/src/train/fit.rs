@@ -8,7 +8,7 @@ use apus_base::say::info;
 use apus_components::config::SftConfig;
 use apus_components::config::StepsOrShare;
 use apus_model::adapter::Blueprint;
-use apus_model::model::{Config, GptOss, Matrix, Weight};
+use apus_model::model::{Config, ExpertWeight, GptOss, Weight};
 
 /// What of the model matters for where things are kept.
 pub struct Room<'a> {
@@ -132,8 +132,8 @@ fn shape(model: &GptOss, tokens: usize) -> Shape {
         optimizer_copies: 2,
         kept_layers: 0,
         experts_made_anew: experts.clone().any(|linear| match &linear.matrix {
-            Matrix::Packed { .. } => true,
-            Matrix::Dense(weight) => weight.stored() != model.dtype(),
+            ExpertWeight::Packed { .. } => true,
+            ExpertWeight::Dense(weight) => weight.stored() != model.dtype(),
         }),
         expert_adapters: experts.any(|linear| linear.lora.is_some()),
     }

@@ -4,7 +4,7 @@ use crate::host::chunk_loss;
 use anyhow::Result;
 use apus_components::registry::Named;
 use apus_model::model::Head;
-use apus_model::profile::{self, Group};
+use apus_model::profile::{self, OpGroup};
 use apus_sdk::Loss;
 use candle_core::Tensor;
 
@@ -82,7 +82,7 @@ pub fn head_loss(
     supervised: &Supervised,
     scale: Option<f64>,
 ) -> Result<LossReport> {
-    let _span = profile::whole(Group::Head);
+    let _span = profile::whole(OpGroup::Head);
     let device = hidden.device().clone();
     let Supervised {
         rows,

@@ -1,4 +1,4 @@
-//! What a model with its adapter will take, known from the shape alone, before a weight is read.
+//! All tensors that a model with its adapter will have, from its shape alone, so that memory can be planned before a weight is read.
 
 use super::inventory::{expert_dims, linear_dims, parameters};
 use super::targets::expert_matrix;
@@ -11,30 +11,30 @@ use candle_core::DType;
 
 /// All tensors of a model that is not loaded.
 pub struct Blueprint {
-    /// Those of the model itself.
-    pub weights: Vec<Planned>,
-    /// Updates: module and number of parameters.
+    /// The tensors of the model itself.
+    pub weights: Vec<PlannedTensor>,
+    /// The low-rank updates: for each, its module and number of parameters.
     pub adapters: Vec<(String, usize)>,
-    /// Rank of the updates.
+    /// The rank of the updates.
     pub rank: usize,
-    /// Type that is computed in.
+    /// The compute type.
     pub compute: DType,
 }
 
 /// A tensor of the model.
-pub struct Planned {
+pub struct PlannedTensor {
     /// Its name.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Whether it lies in MXFP4.
+    /// Whether it is stored in MXFP4.
     pub packed: bool,
     /// Whether it is trained, in f32.
     pub trained: bool,
 }
 
-impl Planned {
-    /// Its elements.
+impl PlannedTensor {
+    /// The number of its elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -48,7 +48,7 @@ impl Planned {
 }
 
 impl Blueprint {
-    /// Of a model with updates, as it would be loaded from this source.
+    /// Lists the tensors of a model with updates, as it would be loaded from this source.
     pub fn new(
         config: &Config,
         source: &dyn WeightSource,
@@ -56,7 +56,7 @@ impl Blueprint {
         updates: Option<(&Targets, &LoraSettings)>,
     ) -> Self {
         let weights = parameters(config).into_iter().map(|(name, shape)| {
-            let mut planned = Planned {
+            let mut planned = PlannedTensor {
                 name,
                 shape,
                 packed: false,
@@ -101,9 +101,9 @@ impl Blueprint {
     /// Checks without reading that the source has every tensor in its shape.
     ///
     /// # Errors
-    /// One is missing or does not fit; the error names it.
+    /// A tensor is missing or does not fit; the error names it.
     pub fn check(&self, source: &dyn WeightSource) -> Result<()> {
-        for Planned { name, shape, .. } in &self.weights {
+        for PlannedTensor { name, shape, .. } in &self.weights {
             match (is_packed(source, name), shape.as_slice()) {
                 (true, &[e, i, o]) => {
                     let groups = i / 32;
@@ -116,20 +116,20 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Bytes of all weights that are not trained.
+    /// The bytes of all weights that are not trained.
     pub fn weight_bytes(&self) -> u64 {
         let frozen = self.weights.iter().filter(|planned| !planned.trained);
         frozen.map(|planned| self.bytes(planned)).sum()
     }
 
-    /// Bytes of the embedding, unless it is trained.
+    /// The bytes of the embedding, unless it is trained.
     pub fn embedding_bytes(&self) -> Option<u64> {
-        let is_embedding = |planned: &&Planned| planned.name == "model.embed_tokens.weight";
+        let is_embedding = |planned: &&PlannedTensor| planned.name == "model.embed_tokens.weight";
         let embedding = self.weights.iter().find(is_embedding)?;
         (!embedding.trained).then(|| self.bytes(embedding))
     }
 
-    /// Parameters that are trained.
+    /// The number of parameters that are trained.
     pub fn trainable(&self) -> u64 {
         let trained = self.weights.iter().filter(|planned| planned.trained);
         let trained: u64 = trained.map(|planned| planned.elements() as u64).sum();
@@ -151,10 +151,10 @@ impl Blueprint {
         adapters.any(|(module, _)| module.contains(".experts."))
     }
 
-    fn bytes(&self, planned: &Planned) -> u64 {
+    fn bytes(&self, planned: &PlannedTensor) -> u64 {
         let elements = planned.elements() as u64;
         match planned.packed {
-            // Blocks of 32 elements in 16 bytes, with a byte for their scale.
+            // A block of 32 elements takes 16 bytes, and its scale one byte.
             true => elements / 32 * 17,
             false => elements * self.compute.size_in_bytes() as u64,
         }

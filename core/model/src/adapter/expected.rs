@@ -8,16 +8,16 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// Names with shapes.
+/// Shapes of tensors by their names.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Most names that an error shows.
+/// The number of names that an error shows at most.
 const SHOWN: usize = 4;
 
 /// The tensors of these targets, in the layout of current PEFT.
 ///
 /// # Errors
-/// A rank that no tensor can have.
+/// The rank is too large for the experts.
 pub fn expected(config: &PeftConfig, targets: &Targets, model: &Config) -> Result<Shapes> {
     let r = config.r;
     let mut shapes = Shapes::new();
@@ -61,7 +61,7 @@ pub fn added_whole(found: &Shapes, expected: &Shapes) -> Vec<String> {
 /// Checks that the file holds these tensors, in these shapes, and no others.
 ///
 /// # Errors
-/// Tensors that are missing, superfluous or of another shape; the error names them.
+/// Tensors are missing, superfluous or of another shape; the error names them.
 pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
     if let Some(key) = found.keys().find(|key| !key.starts_with(PREFIX)) {
         anyhow::bail!("{key} is no key of a PEFT adapter: it does not start with {PREFIX}");
@@ -90,16 +90,16 @@ pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
         some(&extra)
     );
     for (key, shape) in expected {
-        let lies = &found[key];
+        let actual = &found[key];
         ensure!(
-            lies == shape,
-            "{key} has shape {lies:?}, expected {shape:?} (rank {r}, and the shape of the base model)"
+            actual == shape,
+            "{key} has shape {actual:?}, expected {shape:?} (rank {r}, and the shape of the base model)"
         );
     }
     Ok(())
 }
 
-/// `a, b, c, d and 8 more`.
+/// Lists the first names: `a, b, c, d and 8 more`.
 pub fn some(names: &[&String]) -> String {
     let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
     match names.len().saturating_sub(SHOWN) {
@@ -108,7 +108,7 @@ pub fn some(names: &[&String]) -> String {
     }
 }
 
-/// Module under which PEFT saves an expert matrix: where both are targets, `gate_up_proj` is the inner one.
+/// The module under which PEFT saves an expert matrix: where both are targets, `gate_up_proj` is the inner one.
 pub fn expert_module(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> String {
     let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
         .iter()
@@ -120,22 +120,24 @@ pub fn expert_module(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> S
     format!("model.layers.{layer}.mlp.experts{inner}")
 }
 
-/// Keys of the pair of an expert matrix.
+/// The keys of A and B of an expert matrix.
 fn expert_keys(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> [String; 2] {
     let module = expert_module(targets, layer, matrix);
     ["A", "B"].map(|m| format!("{PREFIX}{module}.lora_{m}.weight"))
 }
 
-/// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is
-/// `[r E, out]` and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file. Gives the keys
-/// of the pairs of experts, if they lie so, and turns their shapes.
+/// Finds pairs of experts whose inputs and outputs are swapped.
+///
+/// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is `[r E, out]`
+/// and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file. Returns the keys of all pairs
+/// of experts if they are swapped, and swaps their shapes back in `found`.
 pub fn swapped(found: &mut Shapes, expected: &Shapes, targets: &Targets) -> Vec<[String; 2]> {
     let pairs = targets.experts.iter();
     let pairs: Vec<[String; 2]> = pairs
         .map(|&(layer, matrix)| expert_keys(targets, layer, matrix))
         .collect();
     // A `[ranks, out]` and B `[in, ranks]`, from A `[ranks, in]` and B `[out, ranks]`.
-    let turned = |a: &[usize], b: &[usize]| match (a, b) {
+    let swapped_shapes = |a: &[usize], b: &[usize]| match (a, b) {
         (&[ranks, input], &[output, _]) => Some(([ranks, output], [input, ranks])),
         _ => None,
     };
@@ -143,10 +145,10 @@ pub fn swapped(found: &mut Shapes, expected: &Shapes, targets: &Targets) -> Vec<
         let (Some(a_shape), Some(b_shape)) = (expected.get(a), expected.get(b)) else {
             return false;
         };
-        turned(a_shape, b_shape).is_some_and(|(a_turned, b_turned)| {
-            let lies =
+        swapped_shapes(a_shape, b_shape).is_some_and(|(a_swapped, b_swapped)| {
+            let has_shape =
                 |key: &String, shape: [usize; 2]| found.get(key).is_some_and(|s| *s == shape);
-            a_shape != &a_turned && lies(a, a_turned) && lies(b, b_turned)
+            a_shape != &a_swapped && has_shape(a, a_swapped) && has_shape(b, b_swapped)
         })
     };
     if !pairs.iter().any(is_swapped) {
@@ -154,19 +156,16 @@ pub fn swapped(found: &mut Shapes, expected: &Shapes, targets: &Targets) -> Vec<
     }
     for [a, b] in &pairs {
         if let (Some(a_shape), Some(b_shape)) = (found.get(a), found.get(b))
-            && let Some((a_turned, b_turned)) = turned(a_shape, b_shape)
+            && let Some((a_swapped, b_swapped)) = swapped_shapes(a_shape, b_shape)
         {
-            found.insert(a.clone(), a_turned.to_vec());
-            found.insert(b.clone(), b_turned.to_vec());
+            found.insert(a.clone(), a_swapped.to_vec());
+            found.insert(b.clone(), b_swapped.to_vec());
         }
     }
     pairs
 }
 
-/// Turns a pair of experts that lies the other way round; `(A, B)`.
-///
-/// # Errors
-/// Shapes of something else.
+/// Swaps inputs and outputs of a pair of experts back and returns `(A, B)`.
 pub fn unswap(a: &Tensor, b: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
     let ((ranks, output), (input, _)) = (a.dims2()?, b.dims2()?);
     let e = ranks / r;

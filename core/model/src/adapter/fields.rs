@@ -1,31 +1,31 @@
-//! The fields of PEFT's `LoraConfig`: which release brought each, what it is unless set, and what to make of it here.
+//! The fields of PEFT's `LoraConfig`: the release that added each, its default, and how Apus treats it.
 //!
-//! The world is closed: a field that is set and whose meaning is not known may change what the adapter computes, so the
+//! The list is closed: a field that is set and whose meaning is not known may change what the adapter computes, so the
 //! adapter is refused. Fields that newer releases add are no obstacle as long as they are not set.
 
 use crate::model::Init;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value};
 
-/// Fields with their default are written only if this release of PEFT knew them: releases stop at, or warn about, what
-/// they do not know.
+/// Fields with their default are written only if this release of PEFT knew them, since releases stop at fields that they
+/// do not know, or warn about them.
 const KNOWN_EVERYWHERE: (u32, u32) = (0, 8);
 
-/// What a field is to Apus.
+/// How Apus treats a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// It is read.
+    /// The field is read.
     Read,
-    /// It changes nothing that is computed with the tensors of the file.
-    Idle,
-    /// Nothing is computed that way here: it must not be set.
+    /// The field changes nothing that is computed with the tensors of the file.
+    NoEffect,
+    /// Apus does not compute what the field asks for, so it must not be set.
     Refused,
 }
 
 struct Field {
     name: &'static str,
     since: (u32, u32),
-    /// As JSON.
+    /// The default, as JSON.
     default: &'static str,
     role: Role,
 }
@@ -44,44 +44,44 @@ const FIELDS: &[Field] = &[
     field("alora_invocation_tokens", (0, 18), "null", Role::Refused),
     field("alpha_pattern", (0, 6), "{}", Role::Refused),
     field("arrow_config", (0, 18), "null", Role::Refused),
-    field("auto_mapping", (0, 4), "null", Role::Idle),
+    field("auto_mapping", (0, 4), "null", Role::NoEffect),
     field("base_model_name_or_path", (0, 2), "null", Role::Read),
     field("bias", (0, 2), "\"none\"", Role::Refused),
-    // Settings of initialisations, which are over.
-    field("corda_config", (0, 15), "null", Role::Idle),
+    // Settings of initialisations have no effect once the adapter is initialised.
+    field("corda_config", (0, 15), "null", Role::NoEffect),
     // gpt-oss has no tied weights.
-    field("ensure_weight_tying", (0, 18), "false", Role::Idle),
-    field("eva_config", (0, 14), "null", Role::Idle),
+    field("ensure_weight_tying", (0, 18), "false", Role::NoEffect),
+    field("eva_config", (0, 14), "null", Role::NoEffect),
     field("exclude_modules", (0, 14), "null", Role::Read),
     field("fan_in_fan_out", (0, 2), "false", Role::Refused),
-    field("inference_mode", (0, 2), "false", Role::Idle),
+    field("inference_mode", (0, 2), "false", Role::NoEffect),
     field("init_lora_weights", (0, 3), "true", Role::Read),
     field("kasa_config", (0, 21), "null", Role::Refused),
     field("layer_replication", (0, 10), "null", Role::Refused),
     field("layers_pattern", (0, 4), "null", Role::Read),
     field("layers_to_transform", (0, 4), "null", Role::Read),
-    field("loftq_config", (0, 7), "{}", Role::Idle),
+    field("loftq_config", (0, 7), "{}", Role::NoEffect),
     field("lora_alpha", (0, 2), "8", Role::Read),
     field("lora_bias", (0, 14), "false", Role::Refused),
     field("lora_dropout", (0, 2), "0.0", Role::Read),
-    field("lora_ga_config", (0, 19), "null", Role::Idle),
-    // How layers of Megatron are made; the tensors are the same.
-    field("megatron_config", (0, 7), "null", Role::Idle),
-    field("megatron_core", (0, 7), "\"megatron.core\"", Role::Idle),
+    field("lora_ga_config", (0, 19), "null", Role::NoEffect),
+    // It says how Megatron makes its layers; the tensors are the same.
+    field("megatron_config", (0, 7), "null", Role::NoEffect),
+    field("megatron_core", (0, 7), "\"megatron.core\"", Role::NoEffect),
     field("modules_to_save", (0, 2), "null", Role::Read),
     field("monteclora_config", (0, 20), "null", Role::Refused),
     field("peft_type", (0, 2), "null", Role::Read),
-    field("peft_version", (0, 18), "null", Role::Idle),
-    // Only of use_qalora.
-    field("qalora_group_size", (0, 16), "16", Role::Idle),
+    field("peft_version", (0, 18), "null", Role::NoEffect),
+    // Only use_qalora reads it.
+    field("qalora_group_size", (0, 16), "16", Role::NoEffect),
     field("r", (0, 2), "8", Role::Read),
     field("rank_pattern", (0, 6), "{}", Role::Refused),
     field("revision", (0, 3), "null", Role::Read),
     // PEFT ignores it in files.
-    field("runtime_config", (0, 12), "null", Role::Idle),
+    field("runtime_config", (0, 12), "null", Role::NoEffect),
     field("target_modules", (0, 2), "null", Role::Read),
     field("target_parameters", (0, 17), "null", Role::Read),
-    field("task_type", (0, 2), "null", Role::Idle),
+    field("task_type", (0, 2), "null", Role::NoEffect),
     field("trainable_token_indices", (0, 15), "null", Role::Refused),
     field("use_bdlora", (0, 19), "null", Role::Refused),
     field("use_dora", (0, 9), "false", Role::Read),
@@ -111,18 +111,18 @@ fn is_unset(value: &Value) -> bool {
 /// Refuses fields that are set and that nothing here computes, or whose meaning is not known.
 ///
 /// # Errors
-/// Such a field; all of them are named.
+/// There are such fields; the error names all of them.
 pub fn check(json: &Map<String, Value>) -> Result<()> {
     let (mut refused, mut unknown) = (Vec::new(), Vec::new());
     for (name, value) in json {
-        let said = format!("{name} is {value}");
+        let setting = format!("{name} is {value}");
         match FIELDS.iter().find(|field| field.name == name) {
             Some(field) if field.role == Role::Refused && !field.is_default(value) => {
-                refused.push(said);
+                refused.push(setting);
             }
             Some(_) => {}
             None if is_unset(value) => {}
-            None => unknown.push(said),
+            None => unknown.push(setting),
         }
     }
     ensure!(
@@ -140,7 +140,7 @@ pub fn check(json: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// Leaves out what no reader needs: fields with their default that not every release of PEFT knows.
+/// Leaves out fields that have their default and that not every release of PEFT knows, since no reader needs them.
 pub fn written(json: Map<String, Value>) -> Map<String, Value> {
     let needed = |name: &String, value: &Value| {
         let field = FIELDS.iter().find(|field| field.name == name);
@@ -151,8 +151,8 @@ pub fn written(json: Map<String, Value>) -> Map<String, Value> {
         .collect()
 }
 
-/// How the weights of an adapter began, if the base model is the one it was trained on; and a line about it, if going on
-/// to train it is something else than in PEFT.
+/// How the weights of an adapter were initialised, and a note where PEFT would go on to train it in another way.
+/// Initialisations that changed the base model are refused: the adapter does not fit the unchanged one.
 ///
 /// # Errors
 /// The initialisation changed the base model, or is not known.

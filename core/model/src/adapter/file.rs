@@ -1,11 +1,11 @@
 //! A PEFT adapter on disk: `adapter_config.json` and `adapter_model.safetensors`.
 
 use super::expected::{self, Shapes, expert_module};
-use super::named::named;
 use super::peft_config::{self, PeftConfig, TargetModules};
+use super::saved_targets::saved_targets;
 use crate::model::{Config, ExpertMatrix, Param, Targets};
 use crate::ops::reduce;
-use crate::weights::{Shard, open_as_usual};
+use crate::weights::{Shard, apply_umask};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums;
 use candle_core::{DType, Device, Tensor};
@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Name of the file of tensors.
+/// The name of the file of tensors.
 const TENSORS: &str = "adapter_model.safetensors";
 
-/// Prefix of every key.
+/// The prefix of every key.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// Modules that PEFT saves whole without naming them.
+/// Modules that PEFT saves whole without naming them in the configuration.
 pub(super) const ADDED_WHOLE: [&str; 2] = ["model.embed_tokens", "lm_head"];
 
 /// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
@@ -50,7 +50,7 @@ pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()
     let path = dir.join(TENSORS);
     safetensors::serialize_to_file(views, Some(metadata), &path)
         .map_err(Into::into)
-        .and_then(|()| open_as_usual(&path))
+        .and_then(|()| apply_umask(&path))
         .with_context(|| format!("{}: cannot be written", path.display()))?;
     config.write(dir)
 }
@@ -82,12 +82,12 @@ fn ensure_finite<'a>(tensors: impl Iterator<Item = (&'a str, Tensor)>) -> Result
 pub struct Adapter {
     /// Its configuration.
     pub config: PeftConfig,
-    /// What it trains.
+    /// The modules that it trains.
     pub targets: Targets,
-    /// Lines about what is otherwise than one might think.
+    /// Notes for the user about what may be unexpected.
     pub notes: Vec<String>,
     pub(super) dir: PathBuf,
-    /// By saved key, f32, on the CPU, in the layout of current PEFT.
+    /// The tensors by their saved keys, f32, on the CPU, in the layout of current PEFT.
     pub(super) tensors: BTreeMap<String, Tensor>,
 }
 
@@ -107,7 +107,7 @@ impl Adapter {
         ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
         checksums::check(dir, [peft_config::FILE, TENSORS])?;
         let (mut config, mut notes) = PeftConfig::read(dir)?;
-        let (mut targets, more) = named(model, &config)
+        let (mut targets, more) = saved_targets(model, &config)
             .with_context(|| dir.join(peft_config::FILE).display().to_string())?;
         notes.extend(more);
         let path = dir.join(TENSORS);
@@ -142,7 +142,7 @@ impl Adapter {
         }
         let all = tensors.iter().map(|(key, t)| (key.as_str(), t.clone()));
         ensure_finite(all).with_context(place)?;
-        // Names that say the same without the layers and modules that were left out.
+        // The names are written out, so that the layers and modules that were left out need not be saved again.
         if config.exclude_modules.take().is_some() | config.layers.take().is_some() {
             config.target_modules = Some(TargetModules::Names(targets.linears.clone()));
         }
@@ -155,7 +155,7 @@ impl Adapter {
         })
     }
 
-    /// Where it lies.
+    /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -225,7 +225,7 @@ impl Adapter {
     }
 }
 
-/// The key of current PEFT for one in a file, and that one: older releases kept a `.weight` behind the magnitude.
+/// The key that current PEFT uses for a key of a file, and the key of the file: older releases added `.weight` to the magnitude.
 fn current_key(stored: String) -> (String, String) {
     match stored.strip_suffix(".lora_magnitude_vector.weight") {
         Some(module) => (format!("{module}.lora_magnitude_vector"), stored),
@@ -233,7 +233,7 @@ fn current_key(stored: String) -> (String, String) {
     }
 }
 
-/// A tensor in f32.
+/// Reads a tensor as f32.
 fn read(file: &Shard, name: &str) -> Result<Tensor> {
     let stored = file.tensor(name)?;
     let dtype = match stored.dtype() {
@@ -242,7 +242,7 @@ fn read(file: &Shard, name: &str) -> Result<Tensor> {
         Dtype::BF16 => DType::BF16,
         other => bail!(
             "{}: type {other:?}, expected F32, F16 or BF16",
-            stored.place()
+            stored.location()
         ),
     };
     let bytes = stored.to_vec()?;

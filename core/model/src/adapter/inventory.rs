@@ -4,7 +4,7 @@
 
 use crate::model::{Config, ExpertMatrix};
 
-/// What a module is to an adapter.
+/// The kinds of modules, as far as adapters treat them differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleKind {
     /// `nn.Linear`: may carry an update.
@@ -23,12 +23,12 @@ pub enum ModuleKind {
     Container,
 }
 
-/// One module.
+/// A module of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// `model.layers.0.self_attn.q_proj`.
+    /// Its path: `model.layers.0.self_attn.q_proj`.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: ModuleKind,
 }
 
@@ -58,7 +58,7 @@ pub fn modules(config: &Config) -> Vec<Module> {
     list
 }
 
-/// Names of all parameters with their shapes.
+/// The names of all parameters with their shapes.
 pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
     let (h, f, e) = (
         config.hidden_size,
@@ -95,7 +95,7 @@ pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
     list
 }
 
-/// Inputs and outputs of a linear module.
+/// The number of inputs and outputs of a linear module.
 pub fn linear_dims(config: &Config, module: &str) -> (usize, usize) {
     let (hidden, q, kv) = (
         config.hidden_size,
@@ -111,7 +111,7 @@ pub fn linear_dims(config: &Config, module: &str) -> (usize, usize) {
     }
 }
 
-/// Inputs and outputs of an expert matrix.
+/// The number of inputs and outputs of an expert matrix.
 pub fn expert_dims(config: &Config, matrix: ExpertMatrix) -> (usize, usize) {
     let (hidden, inter) = (config.hidden_size, config.intermediate_size);
     match matrix {

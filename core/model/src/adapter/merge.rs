@@ -52,7 +52,7 @@ impl Adapter {
     }
 }
 
-/// `W + s B A`, with DoRA `(m / ||W + s B A||) (W + s B A)` by rows.
+/// Returns `W + s B A`, with DoRA `(m / ||W + s B A||) (W + s B A)` by rows.
 fn merge_linear(
     base: &Tensor,
     pair: &Pair,
@@ -71,7 +71,7 @@ fn merge_linear(
     Ok(merged.to_dtype(base.dtype())?)
 }
 
-/// `W[e] + (s B[:, e::E] A[e r..(e+1) r])^T`, one expert at a time to bound the memory.
+/// Returns `W[e] + (s B[:, e::E] A[e r..(e+1) r])^T`, one expert at a time to bound the memory.
 fn merge_experts(base: &Tensor, pair: &Pair, scale: f64) -> Result<Tensor> {
     let (e, input, output) = base.dims3()?;
     let (ranks, _) = pair.a.dims2()?;

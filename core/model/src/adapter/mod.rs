@@ -9,16 +9,16 @@ mod fields;
 mod file;
 mod inventory;
 mod merge;
-mod named;
 mod peft_config;
+mod saved_targets;
 mod table;
 mod targets;
 
 pub use blueprint::Blueprint;
 pub use file::{Adapter, save};
 pub use peft_config::{PeftConfig, TargetModules};
-pub use table::{Row, Table};
-pub use targets::{Wanted, resolve};
+pub use table::{ParameterRow, ParameterTable};
+pub use targets::{TargetSpec, resolve};
 
 #[cfg(test)]
 mod testing {

@@ -1,9 +1,9 @@
 //! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
 
 use super::blueprint::Blueprint;
-use crate::model::{ExpertLinear, GptOss, Linear, Matrix, Param, Weight};
+use crate::model::{ExpertLinear, ExpertWeight, GptOss, Linear, Param, Weight};
 use candle_core::DType;
-use comfy_table::{CellAlignment, Table as Drawing, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,30 +23,30 @@ const PARTS: [&str; 10] = [
 
 /// One part of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct ParameterRow {
     /// `self_attn`, `mlp.experts`, `LoRA on q_proj`.
     pub part: String,
-    /// Modules of this kind.
+    /// The number of modules of this kind.
     pub modules: usize,
-    /// Count of numbers.
+    /// The number of parameters.
     pub parameters: usize,
-    /// Type they are kept in on the device.
+    /// The type in which they are stored on the device.
     pub stored: String,
-    /// Type of the products they enter.
+    /// The type in which they are computed.
     pub computed: String,
-    /// Count of those that are trained.
+    /// The number of parameters that are trained.
     pub trainable: usize,
 }
 
 /// All parts; its `Display` is the table that a run prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct ParameterTable {
     /// The model's own weights first, then the adapter.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ParameterRow>,
 }
 
-impl Table {
-    /// The parts of a model as it stands.
+impl ParameterTable {
+    /// The parts of a loaded model.
     pub fn of(model: &GptOss) -> Self {
         let computed = type_name(model.dtype());
         let mut table = Self { rows: Vec::new() };
@@ -109,7 +109,7 @@ impl Table {
     }
 
     fn sorted(mut self) -> Self {
-        let place = |row: &Row| {
+        let place = |row: &ParameterRow| {
             let part = row.part.split(',').next().unwrap_or_default();
             PARTS.iter().position(|known| *known == part)
         };
@@ -118,12 +118,12 @@ impl Table {
         self
     }
 
-    /// Count of numbers that are trained.
+    /// The number of parameters that are trained.
     pub fn trainable(&self) -> usize {
         self.rows.iter().map(|row| row.trainable).sum()
     }
 
-    /// Count of all numbers, adapters included.
+    /// The number of all parameters, adapters included.
     pub fn parameters(&self) -> usize {
         self.rows.iter().map(|row| row.parameters).sum()
     }
@@ -144,8 +144,8 @@ impl Table {
     fn experts(&mut self, linear: &ExpertLinear, computed: &str) {
         let (e, i, o) = linear.dims();
         match &linear.matrix {
-            Matrix::Dense(weight) => self.weight("mlp.experts", weight, computed),
-            Matrix::Packed { .. } => {
+            ExpertWeight::Dense(weight) => self.weight("mlp.experts", weight, computed),
+            ExpertWeight::Packed { .. } => {
                 let computed = format!("{computed}, unpacked");
                 self.add("mlp.experts", e * i * o, "mxfp4", &computed, 0);
             }
@@ -184,7 +184,7 @@ impl Table {
     }
 
     fn add(&mut self, part: &str, count: usize, stored: &str, computed: &str, trained: usize) {
-        let same = |row: &&mut Row| {
+        let same = |row: &&mut ParameterRow| {
             row.part == part && row.stored == stored && (row.trainable > 0) == (trained > 0)
         };
         match self.rows.iter_mut().find(same) {
@@ -193,7 +193,7 @@ impl Table {
                 row.parameters += count;
                 row.trainable += trained;
             }
-            None => self.rows.push(Row {
+            None => self.rows.push(ParameterRow {
                 part: part.to_owned(),
                 modules: 1,
                 parameters: count,
@@ -205,9 +205,9 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for ParameterTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut drawing = Drawing::new();
+        let mut drawing = Table::new();
         drawing.load_style(presets::UTF8_BORDERS_ONLY);
         drawing.set_header([
             "part",
@@ -289,7 +289,7 @@ fn grouped(n: usize) -> String {
 mod tests {
     use super::*;
     use crate::adapter::testing::{goldens, tiny};
-    use crate::adapter::{Wanted, resolve};
+    use crate::adapter::{TargetSpec, resolve};
     use crate::model::{Init, LoadOptions, LoraSettings};
     use crate::weights::Directory;
     use candle_core::Device;
@@ -299,13 +299,13 @@ mod tests {
         let source = Directory::open(&goldens().join("model_mxfp4")).unwrap();
         let options = LoadOptions::frozen(&Device::Cpu);
         let mut model = GptOss::load(&tiny(), &source, &options, |_| {}).unwrap();
-        assert_eq!(Table::of(&model).trainable(), 0);
-        let wanted = Wanted {
+        assert_eq!(ParameterTable::of(&model).trainable(), 0);
+        let wanted = TargetSpec {
             parameters: ["1", "3"]
                 .iter()
                 .flat_map(|n| ["gate_up_proj", "down_proj"].map(|p| format!("{n}.mlp.experts.{p}")))
                 .collect(),
-            ..Wanted::from_names(vec!["all-linear".into()])
+            ..TargetSpec::from_names(vec!["all-linear".into()])
         };
         let settings = LoraSettings {
             rank: 4,
@@ -318,7 +318,7 @@ mod tests {
         };
         let targets = resolve(&tiny(), &wanted).unwrap();
         model.add_lora(&targets, &settings).unwrap();
-        let table = Table::of(&model);
+        let table = ParameterTable::of(&model);
         assert_eq!(table.trainable(), 35_840);
         let experts = table.rows.iter().find(|r| r.part == "mlp.experts").unwrap();
         assert_eq!(
@@ -341,10 +341,10 @@ mod tests {
             });
             names.collect::<Vec<String>>()
         };
-        let wanted = |modules: &[&str], parameters: Vec<String>, save: &[&str]| Wanted {
+        let wanted = |modules: &[&str], parameters: Vec<String>, save: &[&str]| TargetSpec {
             parameters,
             save: save.iter().map(|s| (*s).to_owned()).collect(),
-            ..Wanted::from_names(modules.iter().map(|s| (*s).to_owned()).collect())
+            ..TargetSpec::from_names(modules.iter().map(|s| (*s).to_owned()).collect())
         };
         let ways = [
             None,
@@ -399,7 +399,11 @@ mod tests {
                             model.add_lora(targets, &settings).unwrap();
                         }
                         let what = format!("{form} {dtype:?} {number} {use_dora}");
-                        assert_eq!(Table::planned(&plan), Table::of(&model), "{what}");
+                        assert_eq!(
+                            ParameterTable::planned(&plan),
+                            ParameterTable::of(&model),
+                            "{what}"
+                        );
                         assert_eq!(plan.weight_bytes(), model.weight_bytes(), "{what}");
                         let trained: usize =
                             model.params().iter().map(|p| p.value().elem_count()).sum();

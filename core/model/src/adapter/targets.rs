@@ -5,9 +5,9 @@ use crate::model::{Config, ExpertMatrix, Targets};
 use anyhow::{Context, Result, bail, ensure};
 use fancy_regex::Regex;
 
-/// What the user asked for.
+/// The targets as the user names them; [`resolve`] finds them in a model.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Wanted {
+pub struct TargetSpec {
     /// `--target_modules`: `all-linear`, names or ends of names.
     pub modules: Vec<String>,
     /// `--target_regex`, or a single `--target_modules` that is a pattern: must match a whole module path.
@@ -18,8 +18,8 @@ pub struct Wanted {
     pub save: Vec<String>,
 }
 
-impl Wanted {
-    /// From the values of `--target_modules`, where a single value with the signs of a pattern is one.
+impl TargetSpec {
+    /// Reads the values of `--target_modules`; a single value with special characters is a regular expression.
     pub fn from_names(modules: Vec<String>) -> Self {
         match modules.as_slice() {
             [one] if one.contains(['*', '(', '[', '\\', '^', '$', '|', '+', '?']) => Self {
@@ -37,8 +37,8 @@ impl Wanted {
 /// Finds the targets in a model of this shape.
 ///
 /// # Errors
-/// An entry matches nothing, or only parts that cannot carry what was asked for; the error says what there is.
-pub fn resolve(config: &Config, wanted: &Wanted) -> Result<Targets> {
+/// An entry matches nothing, or only modules that cannot carry an adapter; the error lists those that can.
+pub fn resolve(config: &Config, wanted: &TargetSpec) -> Result<Targets> {
     let all = modules(config);
     let targets = Targets {
         linears: linears(&all, wanted)?,
@@ -61,7 +61,7 @@ pub fn resolve(config: &Config, wanted: &Wanted) -> Result<Targets> {
     Ok(targets)
 }
 
-fn linears(all: &[Module], wanted: &Wanted) -> Result<Vec<String>> {
+fn linears(all: &[Module], wanted: &TargetSpec) -> Result<Vec<String>> {
     let mut chosen = vec![false; all.len()];
     let mut choose = |what: &str, matches: &dyn Fn(&Module) -> Result<bool>| -> Result<()> {
         let mut found = false;
@@ -126,7 +126,7 @@ pub(super) fn refusal(kind: ModuleKind) -> &'static str {
     }
 }
 
-/// Layer and matrix of each entry, in the order of the layers.
+/// The layer and matrix of each entry, in the order of the layers.
 pub(super) fn experts(config: &Config, entries: &[String]) -> Result<Vec<(usize, ExpertMatrix)>> {
     let all = parameters(config);
     let mut list = Vec::new();
@@ -157,7 +157,7 @@ pub(super) fn experts(config: &Config, entries: &[String]) -> Result<Vec<(usize,
     Ok(list)
 }
 
-/// Layer and matrix of `model.layers.N.mlp.experts.gate_up_proj` or `down_proj`.
+/// The layer and matrix of `model.layers.N.mlp.experts.gate_up_proj` or `down_proj`.
 pub(super) fn expert_matrix(name: &str) -> Option<(usize, ExpertMatrix)> {
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let matrix = match rest {
@@ -168,7 +168,8 @@ pub(super) fn expert_matrix(name: &str) -> Option<(usize, ExpertMatrix)> {
     Some((layer.parse().ok()?, matrix))
 }
 
-/// Paths of the modules that hold parameters, from ends of module names (PEFT compares the bare ending).
+/// The paths of modules with parameters that end with one of `entries`. Like PEFT, it compares plain text, so that an
+/// entry may begin inside a part of the path.
 pub(super) fn to_save(config: &Config, all: &[Module], entries: &[String]) -> Result<Vec<String>> {
     let holders: Vec<String> = parameters(config)
         .into_iter()
@@ -207,16 +208,16 @@ mod tests {
     use super::*;
     use crate::adapter::testing::tiny;
 
-    fn wanted(modules: &[&str], parameters: &[&str], save: &[&str]) -> Wanted {
+    fn wanted(modules: &[&str], parameters: &[&str], save: &[&str]) -> TargetSpec {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        Wanted {
+        TargetSpec {
             parameters: own(parameters),
             save: own(save),
-            ..Wanted::from_names(own(modules))
+            ..TargetSpec::from_names(own(modules))
         }
     }
 
-    fn error(wanted: &Wanted) -> String {
+    fn error(wanted: &TargetSpec) -> String {
         format!("{:#}", resolve(&tiny(), wanted).unwrap_err())
     }
 
@@ -283,7 +284,7 @@ mod tests {
                 wanted(&[], &["0.mlp.experts.down_proj"], &["experts"]),
                 "both",
             ),
-            (Wanted::default(), "nothing to train"),
+            (TargetSpec::default(), "nothing to train"),
         ] {
             let text = error(&wanted);
             assert!(text.contains(part), "{wanted:?}: {text}");

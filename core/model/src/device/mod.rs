@@ -1,4 +1,4 @@
-//! The device of a run, with clear words where there is none.
+//! Opens the device of a run, or says why it cannot be opened.
 
 pub mod usage;
 
@@ -10,7 +10,7 @@ use candle_core::Device;
 /// else the CPU.
 ///
 /// # Errors
-/// A card was asked for that is not there, or that this binary cannot use.
+/// The card that was asked for does not exist, or this binary cannot use it.
 pub fn open(wanted: &str) -> Result<Device> {
     match wanted {
         "cpu" => Ok(Device::Cpu),
@@ -32,7 +32,7 @@ pub fn name(device: &Device) -> String {
     }
 }
 
-/// Where a card sits on the bus: `00000000:1b:00.0`.
+/// The address of a card on the PCI bus: `00000000:1b:00.0`.
 pub fn bus_address(device: &Device) -> Option<String> {
     match device {
         #[cfg(feature = "cuda")]
@@ -41,19 +41,16 @@ pub fn bus_address(device: &Device) -> Option<String> {
     }
 }
 
-/// Makes a device give the same bits for the same work, where it would not by itself.
-///
-/// # Errors
-/// The device refuses.
-pub fn repeat(device: &Device) -> Result<()> {
+/// Makes a device give the same bits for the same work, where it would not do so by default.
+pub fn make_deterministic(device: &Device) -> Result<()> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) => repeat::cublas(cuda),
+        Device::Cuda(cuda) => deterministic::cublas(cuda),
         _ => Ok(()),
     }
 }
 
-/// The first card; where this binary could use one and none answers, a line says why.
+/// The first card. If this binary supports CUDA and no card can be used, a message says why.
 fn first_card() -> Option<Device> {
     match card(0) {
         Ok(device) => Some(device),
@@ -72,7 +69,7 @@ fn card(_index: usize) -> Result<Device> {
 }
 
 #[cfg(feature = "cuda")]
-mod repeat;
+mod deterministic;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Memory, memory, peak_memory, reset_peak};
@@ -228,9 +225,6 @@ mod cuda {
     }
 
     /// Memory in use, free and in all. Freed tensors count as used until the stream is past them.
-    ///
-    /// # Errors
-    /// The driver refuses.
     pub fn memory(cuda: &CudaDevice) -> Result<Memory> {
         let (free, total) = cuda.cuda_stream().context().mem_get_info()?;
         let used = get(
@@ -258,9 +252,6 @@ mod cuda {
     }
 
     /// Forgets the peak so far.
-    ///
-    /// # Errors
-    /// The driver refuses.
     pub fn reset_peak(cuda: &CudaDevice) -> Result<()> {
         set(
             cuda,

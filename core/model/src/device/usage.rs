@@ -1,4 +1,4 @@
-//! Memory of a device, for plans and for people who watch it.
+//! How much memory of a device is used and free, for the memory plan and for logs.
 
 use apus_base::memory;
 use candle_core::Device;

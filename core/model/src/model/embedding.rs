@@ -1,5 +1,5 @@
-//! The embedding: rows looked up by token. A step reads a few of its rows and nothing else, so that it may stay in
-//! host memory and leave its place on the card to something else.
+//! The embedding, whose rows are looked up by token. A step reads only a few of its rows, so that it may stay in host
+//! memory and leave memory of the card to something else.
 
 use super::gpt_oss::GptOss;
 use super::param::Weight;
@@ -13,7 +13,7 @@ impl GptOss {
         &self.embed
     }
 
-    /// Bytes of the embedding, if it is in host memory while the model is on a card.
+    /// The bytes of the embedding, if it is in host memory while the model is on a card.
     pub fn offloaded_bytes(&self) -> Option<u64> {
         match &self.embed {
             Weight::Frozen(rows) if rows.device().is_cpu() && !self.device.is_cpu() => {
@@ -23,15 +23,15 @@ impl GptOss {
         }
     }
 
-    /// Moves the embedding to host memory. On the CPU it is there already.
+    /// Moves the embedding to host memory, where it is already if the model runs on the CPU.
     ///
     /// # Errors
-    /// It is trained: its gradient and its update need it on the device.
+    /// The embedding is trained, so its gradient and its update need it on the device.
     pub fn offload_embedding(&mut self) -> Result<()> {
         match &self.embed {
             Weight::Frozen(rows) => {
                 self.embed = Weight::Frozen(rows.to_device(&Device::Cpu)?);
-                // Only then is its memory free again.
+                // The memory on the card is free only after the copy is done.
                 Ok(self.device.synchronize()?)
             }
             Weight::Trainable(param) => bail!(
@@ -42,7 +42,7 @@ impl GptOss {
         }
     }
 
-    /// Rows of the tokens `ids` `[T]`, in the compute type, on the model's device.
+    /// Looks up the rows of the tokens `ids` `[T]`, in the compute type, on the model's device.
     pub(super) fn lookup(&self, ids: &Tensor) -> Result<Tensor> {
         let rows = match (&self.embed, self.offloaded_bytes()) {
             (Weight::Frozen(rows), Some(_)) => {

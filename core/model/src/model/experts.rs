@@ -1,19 +1,19 @@
-//! The experts' matrices: stored packed (MXFP4) or dense, with low-rank updates per expert.
+//! The experts' matrices, stored packed (MXFP4) or dense, with a low-rank update of each expert.
 
 use super::param::{Param, Weight};
-use crate::ops::grouped::{self, Plus};
-use crate::ops::lora::{Factors, Lowered, Pack};
+use crate::ops::grouped::{self, Addends};
+use crate::ops::lora::{Factors, Pack, PackTape};
 use crate::ops::{Groups, mxfp4};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
-/// One matrix of each expert, `x @ w`.
+/// The matrices of all experts; an expert computes `x @ w`.
 #[derive(Debug)]
-pub enum Matrix {
+pub enum ExpertWeight {
     /// MXFP4: blocks `[E, O, I / 32, 16]` and scales `[E, O, I / 32]`.
     Packed {
-        /// Nibbles.
+        /// Two values in each byte.
         blocks: Tensor,
         /// Powers of two.
         scales: Tensor,
@@ -27,11 +27,11 @@ pub enum Matrix {
 pub struct ExpertLinear {
     /// Name of the parameter: `model.layers.0.mlp.experts.gate_up_proj`.
     pub name: String,
-    /// The matrices.
-    pub matrix: Matrix,
+    /// The matrices of the experts.
+    pub matrix: ExpertWeight,
     /// `[E, O]`.
     pub bias: Weight,
-    /// The updates.
+    /// The low-rank updates.
     pub lora: Option<ExpertLora>,
 }
 
@@ -58,20 +58,21 @@ impl ExpertLora {
     }
 }
 
-/// With fewer rows an expert than this, it is worth asking which experts have any.
+/// With fewer rows than this for each expert, it pays to find out which experts have any.
 const FEW_ROWS: usize = 8;
 
-/// Gradient by the output of experts.
-pub struct Dy {
-    /// `[N, O]`, before the weights.
+/// The gradient by the output of experts.
+pub struct OutputGrad {
+    /// `[N, O]`, not yet multiplied by the routing weights.
     pub rows: Tensor,
-    /// What each row is weighed with before it reaches the parameters, `[N]` f32. The gradient by the input is that of `rows` as they are.
+    /// The routing weight of each row, `[N]` f32, for gradients by parameters. The gradient by the input is taken from
+    /// `rows` alone.
     pub weights: Option<Tensor>,
 }
 
-impl Dy {
-    /// Other rows of the same experts, weighed.
-    fn weigh(&self, rows: &Tensor) -> Result<Tensor> {
+impl OutputGrad {
+    /// Multiplies rows of the same experts by the routing weights, if there are any.
+    fn weighted(&self, rows: &Tensor) -> Result<Tensor> {
         match &self.weights {
             None => Ok(rows.clone()),
             Some(weights) => {
@@ -85,79 +86,80 @@ impl Dy {
 }
 
 impl ExpertLinear {
-    /// Takes rows `x` `[N, I]`, grouped by expert, through the first factor of the update, if there is one.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn lower(&self, x: &Tensor, experts: &Groups) -> Result<Option<Lowered>> {
+    /// Takes rows `x` `[N, I]`, grouped by expert, through A of the low-rank update, if there is one.
+    pub fn lora_tape(&self, x: &Tensor, experts: &Groups) -> Result<Option<PackTape>> {
         match &self.lora {
             None => Ok(None),
             Some(lora) => {
                 let pack = lora.pack(self.dims().2, x.dtype())?;
-                pack.lower(x, experts).map(Some)
+                pack.into_tape(x, experts).map(Some)
             }
         }
     }
 
-    /// Rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `low` is what [`lower`](Self::lower) gave.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn forward(&self, x: &Tensor, low: Option<&Lowered>, experts: &Groups) -> Result<Tensor> {
+    /// Takes rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `tape` is the result of [`lora_tape`](Self::lora_tape).
+    pub fn forward(&self, x: &Tensor, tape: Option<&PackTape>, experts: &Groups) -> Result<Tensor> {
         let bias = Some(self.bias.get(x.dtype())?);
-        let mut plus = Plus { bias, low: None };
-        if let Some(Lowered { pack, xa }) = low {
-            plus.low = Some(pack.up(xa, self.turned())?);
+        let mut addends = Addends {
+            bias,
+            low_rank: None,
+        };
+        if let Some(PackTape { pack, xa }) = tape {
+            addends.low_rank = Some(pack.up(xa, self.is_transposed())?);
         }
-        self.product(x, experts, plus, false)
+        self.product(x, experts, addends, false)
     }
 
-    /// Gradient by `x`; `input` gives `x` again if a trained part needs it.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by `x`; `input` computes `x` again if a trained part needs it.
     pub fn backward(
         &self,
         input: impl FnOnce() -> Result<Tensor>,
-        low: Option<&Lowered>,
-        dy: Dy,
+        tape: Option<&PackTape>,
+        dy: OutputGrad,
         experts: &Groups,
     ) -> Result<Tensor> {
-        let mut plus = Plus::default();
+        let mut addends = Addends::default();
         self.bias
-            .accumulate(|| grouped::bias_grad(&dy.weigh(&dy.rows)?, experts))?;
-        if let (Some(lora), Some(Lowered { pack, xa })) = (&self.lora, low) {
-            let dxa = pack.down_back(&dy.rows, experts)?;
-            let (by_xa, weighed) = (dy.weigh(&dxa)?, dy.weigh(xa)?);
+            .accumulate(|| grouped::bias_grad(&dy.weighted(&dy.rows)?, experts))?;
+        if let (Some(lora), Some(PackTape { pack, xa })) = (&self.lora, tape) {
+            let dxa = pack.down_backward(&dy.rows, experts)?;
+            let (by_xa, weighed) = (dy.weighted(&dxa)?, dy.weighted(xa)?);
             let gradients = pack.gradients(&input()?, &by_xa, &weighed, &dy.rows, experts)?;
             for gradient in gradients.into_iter().flatten() {
                 lora.a.accumulate(gradient.a)?;
                 lora.b.accumulate(gradient.b)?;
             }
-            plus.low = Some(pack.back(dxa));
-        } else if let Matrix::Dense(weight) = &self.matrix {
-            weight.accumulate(|| grouped::weight_grad(&dy.weigh(&input()?)?, &dy.rows, experts))?;
+            addends.low_rank = Some(pack.input_grad(dxa));
+        } else if let ExpertWeight::Dense(weight) = &self.matrix {
+            weight
+                .accumulate(|| grouped::weight_grad(&dy.weighted(&input()?)?, &dy.rows, experts))?;
         }
-        self.product(&dy.rows, experts, plus, true)
+        self.product(&dy.rows, experts, addends, true)
     }
 
-    /// The rows times the matrices `[E, I, O]`, or for the way back `[E, O, I]`. Where few experts can have rows, packed matrices are
-    /// unpacked for those alone.
-    fn product(&self, x: &Tensor, experts: &Groups, plus: Plus, back: bool) -> Result<Tensor> {
+    /// Multiplies rows by the matrices `[E, I, O]`, or with `back` by their transposes. Where few experts can have rows,
+    /// only the matrices of those are unpacked.
+    fn product(
+        &self,
+        x: &Tensor,
+        experts: &Groups,
+        addends: Addends,
+        back: bool,
+    ) -> Result<Tensor> {
         let seen = |w: Tensor| match back {
             true => w.transpose(1, 2),
             false => Ok(w),
         };
         let (blocks, scales) = match &self.matrix {
-            Matrix::Dense(weight) => {
+            ExpertWeight::Dense(weight) => {
                 let w = seen(weight.get(x.dtype())?)?;
-                return grouped::matmul(x, &w, experts, &plus);
+                return grouped::matmul(x, &w, experts, &addends);
             }
-            Matrix::Packed { blocks, scales } => (blocks, scales),
+            ExpertWeight::Packed { blocks, scales } => (blocks, scales),
         };
         if experts.rows() >= FEW_ROWS * experts.count() {
             let w = seen(mxfp4::dequantize(blocks, scales)?.transpose(1, 2)?)?;
-            return grouped::matmul(x, &w, experts, &plus);
+            return grouped::matmul(x, &w, experts, &addends);
         }
         let (mut used, mut offsets) = (Vec::new(), vec![0]);
         for (expert, rows) in experts.filled()? {
@@ -171,27 +173,27 @@ impl ExpertLinear {
             &scales.index_select(&used, 0)?,
         )?;
         let w = seen(w.transpose(1, 2)?)?;
-        let y = grouped::matmul(x, &w, &groups, &Plus::default())?;
-        grouped::add(y, experts, &plus)
+        let y = grouped::matmul(x, &w, &groups, &Addends::default())?;
+        grouped::add(y, experts, &addends)
     }
 
     /// Whether the matrices are transposed views of `[E, O, I]` in memory.
-    fn turned(&self) -> bool {
+    fn is_transposed(&self) -> bool {
         match &self.matrix {
-            Matrix::Packed { .. } => true,
-            Matrix::Dense(Weight::Frozen(w)) => !w.is_contiguous(),
-            Matrix::Dense(Weight::Trainable(_)) => false,
+            ExpertWeight::Packed { .. } => true,
+            ExpertWeight::Dense(Weight::Frozen(w)) => !w.is_contiguous(),
+            ExpertWeight::Dense(Weight::Trainable(_)) => false,
         }
     }
 
-    /// Experts, inputs, outputs.
+    /// The number of experts, of inputs and of outputs.
     pub fn dims(&self) -> (usize, usize, usize) {
         match &self.matrix {
-            Matrix::Packed { scales, .. } => {
+            ExpertWeight::Packed { scales, .. } => {
                 let dims = scales.dims();
                 (dims[0], dims[2] * 32, dims[1])
             }
-            Matrix::Dense(weight) => {
+            ExpertWeight::Dense(weight) => {
                 let dims = weight.dims();
                 (dims[0], dims[1], dims[2])
             }

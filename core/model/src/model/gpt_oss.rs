@@ -1,8 +1,8 @@
-//! The whole model: embedding, layers, head. Forward layer by layer, backward in reverse.
+//! The whole model: embedding, layers and head. Forward goes layer by layer, backward in reverse.
 
-use super::attention::{KvCache, New, Place};
+use super::attention::{BatchLayout, DecodeLayout, LayerKvCache};
 use super::config::Config;
-use super::experts::{ExpertLinear, Matrix};
+use super::experts::{ExpertLinear, ExpertWeight};
 use super::head::Head;
 use super::layer::{DecoderLayer, Kept};
 use super::linear::Linear;
@@ -29,22 +29,22 @@ pub struct GptOss {
 /// How to run forward.
 #[derive(Debug, Clone, Default)]
 pub struct ForwardOptions {
-    /// Keep what the backward pass needs.
+    /// Whether to keep what the backward pass needs.
     pub training: bool,
-    /// Layers that keep their tape, counted from the last; the others keep their input and run again.
+    /// The number of layers, counted from the last, that keep their tape; the others keep their input and run again.
     pub kept_layers: usize,
-    /// Seed of dropout; `None` switches it off.
+    /// The seed of dropout; `None` switches dropout off.
     pub dropout_seed: Option<u64>,
-    /// Weight of the router's auxiliary loss; 0 leaves it out.
+    /// The weight of the router's auxiliary loss; 0 leaves it out.
     pub aux_coef: f64,
-    /// Noise on the embeddings.
+    /// The noise on the embeddings, if there is any.
     pub neftune: Option<Neftune>,
 }
 
-/// What a forward pass left for the backward pass.
+/// What a forward pass keeps for the backward pass.
 pub struct Pass {
     ids: Tensor,
-    place: Place,
+    batch: BatchLayout,
     options: ForwardOptions,
     layers: Vec<Kept>,
     aux: Option<Aux>,
@@ -53,23 +53,23 @@ pub struct Pass {
 /// The router's auxiliary loss of a batch.
 struct Aux {
     value: f64,
-    /// Gradient by a token's router probabilities, before the coefficient: `E f_e / rows`, `[E]`.
+    /// The gradient by a token's router probabilities, before the coefficient: `E f_e / rows`, `[E]`.
     grad: Tensor,
 }
 
-/// Keys and values of every layer, for generation.
-pub struct Cache {
-    layers: Vec<KvCache>,
+/// The keys and values of every layer, for generation.
+pub struct KvCache {
+    layers: Vec<LayerKvCache>,
     len: usize,
 }
 
-impl Cache {
-    /// Tokens held.
+impl KvCache {
+    /// The number of tokens that it holds.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is held.
+    /// Whether it holds no tokens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -83,7 +83,7 @@ impl Pass {
 }
 
 impl GptOss {
-    /// Its shape.
+    /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -98,17 +98,17 @@ impl GptOss {
         &self.head
     }
 
-    /// Everything that is trained.
+    /// All parameters that are trained.
     pub fn params(&self) -> &[Arc<Param>] {
         &self.params
     }
 
-    /// Where it is.
+    /// The device that it is on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Bytes of its frozen weights as they are stored on the device.
+    /// The bytes of its frozen weights as they are stored on the device.
     pub fn weight_bytes(&self) -> u64 {
         let size = |w: &Weight| match w {
             Weight::Frozen(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
@@ -118,8 +118,8 @@ impl GptOss {
         let experts = |e: &ExpertLinear| {
             size(&e.bias)
                 + match &e.matrix {
-                    Matrix::Dense(weight) => size(weight),
-                    Matrix::Packed { blocks, scales } => {
+                    ExpertWeight::Dense(weight) => size(weight),
+                    ExpertWeight::Packed { blocks, scales } => {
                         (blocks.elem_count() + scales.elem_count()) as u64
                     }
                 }
@@ -153,14 +153,14 @@ impl GptOss {
     /// Runs token ids `[T]` u32 through all layers, to `[T, H]` before the final norm.
     ///
     /// # Errors
-    /// A sequence is longer than the model allows, an id beyond the vocabulary, or out of memory.
+    /// A sequence is longer than the model allows, or an id is beyond the vocabulary.
     pub fn forward(
         &self,
         ids: &Tensor,
         seqs: &SeqLayout,
         options: &ForwardOptions,
     ) -> Result<(Tensor, Pass)> {
-        let place = self.place(seqs)?;
+        let batch = self.batch_layout(seqs)?;
         let mut x = self.lookup(ids)?;
         if let Some(neftune) = &options.neftune {
             x = neftune.add(&x, seqs)?;
@@ -172,13 +172,13 @@ impl GptOss {
         for (index, layer) in self.layers.iter().enumerate() {
             let seed = layer_seed(options, index);
             let (y, tape) = layer
-                .forward(&x, &place, seed)
+                .forward(&x, &batch, seed)
                 .with_context(|| format!("layer {index}"))?;
             if options.aux_coef != 0.0 {
                 probabilities.push(tape.moe.probability_sum()?);
                 for (count, pair) in chosen
                     .iter_mut()
-                    .zip(tape.moe.plan.groups.host()?.windows(2))
+                    .zip(tape.moe.plan.groups.host_offsets()?.windows(2))
                 {
                     *count += pair[1] - pair[0];
                 }
@@ -198,7 +198,7 @@ impl GptOss {
         };
         let pass = Pass {
             ids: ids.clone(),
-            place,
+            batch,
             options: options.clone(),
             layers: kept,
             aux,
@@ -206,8 +206,8 @@ impl GptOss {
         Ok((x, pass))
     }
 
-    /// `E sum_e f_e P_e` (`transformers`' `load_balancing_loss_func`): `f_e` the share of rows that
-    /// chose `e`, `P_e` the mean probability, over all layers and tokens.
+    /// Computes `E sum_e f_e P_e` (`transformers`' `load_balancing_loss_func`), where `f_e` is the share of rows that chose
+    /// `e` and `P_e` its mean probability, over all layers and tokens.
     fn aux(&self, probabilities: &[Tensor], chosen: &[usize], tokens: usize) -> Result<Aux> {
         let rows = (tokens * self.layers.len()) as f64;
         let experts = chosen.len() as f64;
@@ -224,15 +224,15 @@ impl GptOss {
         })
     }
 
-    /// Goes back from the gradient by the hidden states `[T, H]`; everything trained accumulates its
-    /// gradient. `aux_scale` times the auxiliary loss's coefficient weighs its gradient.
+    /// Runs backward from the gradient by the hidden states `[T, H]`; all parameters accumulate their gradients. The
+    /// gradient of the auxiliary loss is multiplied by its coefficient and by `aux_scale`.
     ///
     /// # Errors
-    /// The pass was not made for training, or out of memory.
+    /// The forward pass was not made for training.
     pub fn backward(&self, pass: Pass, dhidden: Tensor, aux_scale: f64) -> Result<()> {
         let Pass {
             ids,
-            place,
+            batch,
             options,
             layers,
             aux,
@@ -249,7 +249,7 @@ impl GptOss {
         for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
             let seed = layer_seed(&options, index);
             dx = layer
-                .backward(kept, &place, seed, dx, daux.as_ref())
+                .backward(kept, &batch, seed, dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
         }
         self.embed.accumulate(|| {
@@ -259,44 +259,45 @@ impl GptOss {
     }
 
     /// An empty cache.
-    pub fn cache(&self) -> Cache {
-        Cache {
-            layers: self.layers.iter().map(|_| KvCache::default()).collect(),
+    pub fn cache(&self) -> KvCache {
+        KvCache {
+            layers: self
+                .layers
+                .iter()
+                .map(|_| LayerKvCache::default())
+                .collect(),
             len: 0,
         }
     }
 
-    /// Runs new tokens `[n]` after those in `cache`, to their hidden states `[n, H]`.
+    /// Runs new tokens `[n]`, which follow those in `cache`, to their hidden states `[n, H]`.
     ///
     /// # Errors
-    /// More tokens than the model allows, or out of memory.
-    pub fn decode(&self, ids: &[u32], cache: &mut Cache) -> Result<Tensor> {
+    /// There are more tokens than the model allows.
+    pub fn decode(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor> {
         let (start, end) = (cache.len, cache.len + ids.len());
         let rope = self.angles.table(end)?;
         let positions: Vec<u32> = (start as u32..end as u32).collect();
         let positions = Tensor::new(positions.as_slice(), &self.device)?;
-        let at = New {
+        let new = DecodeLayout {
             rope,
             positions,
             rows: Groups::one(ids.len(), &self.device)?,
         };
         let mut x = self.lookup(&Tensor::new(ids, &self.device)?)?;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.decode(&x, &at, cache)?;
+            x = layer.decode(&x, &new, cache)?;
         }
         cache.len = end;
         Ok(x)
     }
 
-    /// The first layer whose output for these tokens is not finite, if any; for error messages.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn first_bad_layer(&self, ids: &Tensor, seqs: &SeqLayout) -> Result<Option<usize>> {
-        let place = self.place(seqs)?;
+    /// The first layer whose output for these tokens is not finite, if there is one; for error messages.
+    pub fn first_non_finite_layer(&self, ids: &Tensor, seqs: &SeqLayout) -> Result<Option<usize>> {
+        let batch = self.batch_layout(seqs)?;
         let mut x = self.lookup(ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, &place, None)?.0;
+            x = layer.forward(&x, &batch, None)?.0;
             let sum = x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
             if !sum.is_finite() {
                 return Ok(Some(index));
@@ -305,8 +306,8 @@ impl GptOss {
         Ok(None)
     }
 
-    fn place(&self, seqs: &SeqLayout) -> Result<Place> {
-        Ok(Place {
+    fn batch_layout(&self, seqs: &SeqLayout) -> Result<BatchLayout> {
+        Ok(BatchLayout {
             seqs: seqs.clone(),
             rope: self.angles.table(seqs.max_len)?,
             rows: Groups::one(seqs.tokens(), &self.device)?,
@@ -314,7 +315,7 @@ impl GptOss {
     }
 }
 
-/// The dropout seed of a layer.
+/// The seed of a layer's dropout.
 fn layer_seed(options: &ForwardOptions, index: usize) -> Option<u64> {
     options.dropout_seed.map(|seed| {
         seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)

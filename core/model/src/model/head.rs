@@ -1,4 +1,4 @@
-//! The output head: final norm and projection to the vocabulary, on the rows that are asked for.
+//! The output head: the final norm and the projection to the vocabulary, for the rows that are asked for.
 
 use super::linear::Linear;
 use super::norm::Norm;
@@ -6,12 +6,12 @@ use crate::ops::linear;
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// Final norm and `lm_head`.
+/// The final norm and `lm_head`.
 #[derive(Debug)]
 pub struct Head {
-    /// Final norm.
+    /// The final norm.
     pub norm: Norm,
-    /// `[V, H]`, without bias.
+    /// The projection `[V, H]`, without bias.
     pub lm_head: Linear,
 }
 
@@ -22,26 +22,17 @@ pub struct Tape {
 }
 
 impl Head {
-    /// Rows of the last layer's output `[n, H]`, normed.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Norms rows of the last layer's output `[n, H]`.
     pub fn forward(&self, rows: &Tensor) -> Result<(Tensor, Tape)> {
         Ok((self.norm.forward(rows)?, Tape { rows: rows.clone() }))
     }
 
-    /// Logits `[n, V]` of normed rows.
-    ///
-    /// # Errors
-    /// Out of memory.
+    /// Computes the logits `[n, V]` of normed rows.
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
         linear::forward(normed, &self.lm_head.weight.get(normed.dtype())?, None)
     }
 
-    /// Gradient by the normed rows from that by their logits.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by the normed rows from that by their logits.
     pub fn logits_backward(&self, normed: &Tensor, dlogits: &Tensor) -> Result<Tensor> {
         self.lm_head
             .weight
@@ -49,15 +40,12 @@ impl Head {
         linear::input_grad(dlogits, &self.lm_head.weight.get(dlogits.dtype())?)
     }
 
-    /// Gradient by the rows from that by the normed rows.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by the rows from that by the normed rows.
     pub fn backward(&self, tape: &Tape, dnormed: &Tensor) -> Result<Tensor> {
         self.norm.backward(&tape.rows, dnormed, None)
     }
 
-    /// Rows of the projection.
+    /// The number of rows of the projection.
     pub fn vocab_size(&self) -> usize {
         self.lm_head.weight.dims()[0]
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
-/// `y = x w^T + b`, `w` `[O, I]`.
+/// A layer computes `y = x w^T + b`, `w` `[O, I]`.
 #[derive(Debug)]
 pub struct Linear {
     /// Path of the module: `model.layers.0.self_attn.q_proj`.
@@ -17,7 +17,7 @@ pub struct Linear {
     pub weight: Weight,
     /// `[O]`.
     pub bias: Option<Weight>,
-    /// The update.
+    /// The low-rank update.
     pub lora: Option<Lora>,
 }
 
@@ -32,7 +32,7 @@ pub struct Lora {
     pub magnitude: Option<Arc<Param>>,
     /// `alpha / r`, or `alpha / sqrt(r)`.
     pub scale: f64,
-    /// Probability of dropping an input of A.
+    /// The probability of dropping an input of A.
     pub dropout: f32,
 }
 
@@ -54,17 +54,14 @@ struct LoraTape {
 struct DoraTape {
     /// `x (W + s B A)^T`, `[T, O]`.
     z: Tensor,
-    /// Norm of each row of `W + s B A`, `[O]` f32.
+    /// The norm of each row of `W + s B A`, `[O]` f32.
     norm: Tensor,
-    /// Magnitude over norm, in the compute type.
+    /// The magnitude divided by the norm, in the compute type.
     ratio: Tensor,
 }
 
 impl Linear {
-    /// `x` `[T, I]` to `[T, O]`. `seed` switches dropout on.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Takes `x` `[T, I]` to `[T, O]`. `seed` switches dropout on.
     pub fn forward(&self, x: &Tensor, seed: Option<u64>) -> Result<(Tensor, Tape)> {
         let dtype = x.dtype();
         let w = self.weight.get(dtype)?;
@@ -106,10 +103,7 @@ impl Linear {
         ))
     }
 
-    /// Gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
     pub fn backward(&self, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
         let w = self.weight.get(dy.dtype())?;
         if let Some(bias) = &self.bias {
@@ -133,7 +127,7 @@ impl Linear {
         Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, saved.seed)?)?)
     }
 
-    /// Inputs and outputs.
+    /// The number of inputs and of outputs.
     pub fn dims(&self) -> (usize, usize) {
         let dims = self.weight.dims();
         (dims[1], dims[0])
@@ -156,10 +150,7 @@ impl Lora {
         }
     }
 
-    /// `W + scale B A` in f32, without DoRA's magnitude.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Computes `W + scale B A` in f32, without DoRA's magnitude.
     pub fn merged(&self, w: &Tensor) -> Result<Tensor> {
         let delta = (self.b.value().matmul(&self.a.value())? * self.scale)?;
         Ok((w.to_dtype(DType::F32)? + delta)?)

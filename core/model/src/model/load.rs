@@ -2,10 +2,10 @@
 
 use super::attention::Attention;
 use super::config::Config;
-use super::experts::{ExpertLinear, Matrix};
+use super::experts::{ExpertLinear, ExpertWeight};
+use super::fused_linear::FusedLinear;
 use super::gpt_oss::GptOss;
 use super::head::Head;
-use super::joined::Joined;
 use super::layer::DecoderLayer;
 use super::linear::Linear;
 use super::moe::Moe;
@@ -18,39 +18,40 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-/// How expert matrices are kept on the device.
+/// How expert matrices are stored on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpertsDtype {
-    /// Packed if the checkpoint has them so, unpacked a layer at a time.
+    /// They are packed if the checkpoint has them packed, and unpacked one layer at a time.
     Mxfp4,
-    /// Dense in the compute type.
+    /// They are dense in the compute type.
     Dense,
 }
 
 /// Which of the model's own weights are trained.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Training {
-    /// None, or the modules of these paths (`modules_to_save`) beside adapters.
+    /// Only the modules of these paths (`modules_to_save`), beside adapters.
     Adapters(Vec<String>),
-    /// All.
+    /// All weights.
     Full,
 }
 
-/// How to load.
+/// How to load a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Where.
+    /// The device that the model is put on.
     pub device: Device,
-    /// Compute type of weights and activations: f32 on the CPU, bf16 on CUDA.
+    /// The compute type of weights and activations: f32 on the CPU, bf16 on CUDA.
     pub dtype: DType,
-    /// Form of the experts.
+    /// How expert matrices are stored.
     pub experts: ExpertsDtype,
-    /// What is trained.
+    /// Which weights are trained.
     pub training: Training,
 }
 
 impl LoadOptions {
-    /// Nothing trained, experts as they come, in the compute type of the device.
+    /// Options for a model of which nothing is trained, with experts as the checkpoint stores them, in the compute type
+    /// of the device.
     pub fn frozen(device: &Device) -> Self {
         let dtype = if device.is_cuda() {
             DType::BF16
@@ -155,7 +156,7 @@ impl Loader<'_> {
         })
     }
 
-    fn matrix(&mut self, module: &str, name: &str, [e, i, o]: [usize; 3]) -> Result<Matrix> {
+    fn matrix(&mut self, module: &str, name: &str, [e, i, o]: [usize; 3]) -> Result<ExpertWeight> {
         let LoadOptions {
             device,
             dtype,
@@ -164,7 +165,12 @@ impl Loader<'_> {
         } = self.options;
         let packed = format!("{name}_blocks");
         if !self.source.contains(&packed) {
-            return Ok(Matrix::Dense(self.dense(module, name, None, [e, i, o])?));
+            return Ok(ExpertWeight::Dense(self.dense(
+                module,
+                name,
+                None,
+                [e, i, o],
+            )?));
         }
         ensure!(
             i.is_multiple_of(32),
@@ -178,12 +184,12 @@ impl Loader<'_> {
             .source
             .tensor(&scales, &[e, o, i / 32], DType::U8, device)?;
         if *experts == ExpertsDtype::Mxfp4 && self.trained(module).is_none() {
-            return Ok(Matrix::Packed { blocks, scales });
+            return Ok(ExpertWeight::Packed { blocks, scales });
         }
-        // A transposed view: products of groups take either way.
+        // A transposed view is enough, since grouped products take both layouts.
         let dense = mxfp4::dequantize(&blocks, &scales)?.to_dtype(*dtype)?;
         let dense = dense.transpose(1, 2)?;
-        Ok(Matrix::Dense(self.dense(
+        Ok(ExpertWeight::Dense(self.dense(
             module,
             name,
             Some(dense),
@@ -208,7 +214,7 @@ impl Loader<'_> {
             }
         };
         match prefix {
-            // The way MXFP4 lies, which the products of low-rank updates ask for.
+            // Products with low-rank updates need the layout that MXFP4 has.
             None if value.device().is_cuda() && value.is_contiguous() => {
                 let turned = value.transpose(1, 2)?.contiguous()?;
                 Ok(Weight::Frozen(turned.transpose(1, 2)?))
@@ -240,8 +246,8 @@ impl Loader<'_> {
         Ok(DecoderLayer {
             input_norm: self.norm(format!("{path}.input_layernorm"))?,
             attention: Attention {
-                qkv: Joined::new(&mut [&mut q_proj, &mut k_proj, &mut v_proj])?,
-                o: Joined::new(&mut [&mut o_proj])?,
+                qkv: FusedLinear::new(&mut [&mut q_proj, &mut k_proj, &mut v_proj])?,
+                o: FusedLinear::new(&mut [&mut o_proj])?,
                 q_proj,
                 k_proj,
                 v_proj,
@@ -266,7 +272,7 @@ impl GptOss {
     /// Loads a model. `progress` is called after each layer.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape; the error names it and its layer.
+    /// A tensor is missing or has another shape; the error names it and its layer.
     pub fn load(
         config: &Config,
         source: &dyn WeightSource,

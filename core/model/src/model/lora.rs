@@ -1,4 +1,4 @@
-//! Puts low-rank updates on a model.
+//! Adds low-rank updates to a model.
 
 use super::experts::{ExpertLinear, ExpertLora};
 use super::gpt_oss::GptOss;
@@ -9,18 +9,18 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-/// What gets an update.
+/// The modules that an adapter trains.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Targets {
-    /// Paths of linear modules: `model.layers.0.self_attn.q_proj`.
+    /// Paths of linear modules that get a low-rank update: `model.layers.0.self_attn.q_proj`.
     pub linears: Vec<String>,
-    /// Layer and matrix of experts.
+    /// Expert matrices that get a low-rank update, each by its layer and which of the two it is.
     pub experts: Vec<(usize, ExpertMatrix)>,
     /// Paths of modules that are trained whole.
     pub modules_to_save: Vec<String>,
 }
 
-/// The two matrices of an expert.
+/// Which of the two matrices of an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExpertMatrix {
     /// `gate_up_proj`.
@@ -29,7 +29,7 @@ pub enum ExpertMatrix {
     Down,
 }
 
-/// How A starts; B starts at zero (`init_lora_weights`).
+/// How A is initialised; B starts at zero (`init_lora_weights`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {
     /// `U(-1/sqrt(in), 1/sqrt(in))`, PEFT's `kaiming_uniform_(a=sqrt(5))`.
@@ -38,22 +38,22 @@ pub enum Init {
     Gaussian,
 }
 
-/// The numbers of an update.
+/// The settings of a low-rank update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraSettings {
-    /// Rank.
+    /// The rank.
     pub rank: usize,
-    /// Alpha.
+    /// The numerator of the scale.
     pub alpha: f64,
-    /// Probability of dropping an input of A.
+    /// The probability of dropping an input of A.
     pub dropout: f64,
-    /// Scale by `alpha / sqrt(r)`.
+    /// Whether the scale is `alpha / sqrt(r)` instead of `alpha / r`.
     pub use_rslora: bool,
-    /// Learn the magnitude of each row by itself.
+    /// Whether the magnitude of each row is learnt separately (DoRA).
     pub use_dora: bool,
-    /// How A starts.
+    /// How A is initialised.
     pub init: Init,
-    /// Seed of A.
+    /// The seed of A.
     pub seed: u64,
 }
 
@@ -64,7 +64,13 @@ impl LoraSettings {
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
-    fn start(&self, name: &str, shape: &[usize], inputs: usize, device: &Device) -> Result<Tensor> {
+    fn initial_a(
+        &self,
+        name: &str,
+        shape: &[usize],
+        inputs: usize,
+        device: &Device,
+    ) -> Result<Tensor> {
         let key = (self.seed, stream(name));
         match self.init {
             Init::Kaiming => {
@@ -84,7 +90,7 @@ impl LoraSettings {
     ) -> Result<[Arc<Param>; 2]> {
         let [a_name, b_name] =
             ["A", "B"].map(|m| format!("base_model.model.{module}.lora_{m}.weight"));
-        let start = self.start(&a_name, &a, inputs, device)?;
+        let start = self.initial_a(&a_name, &a, inputs, device)?;
         let zeros = Tensor::zeros(&b, DType::F32, device)?;
         Ok([
             Param::new(a_name, &start, true)?,
@@ -93,8 +99,8 @@ impl LoraSettings {
     }
 }
 
-/// A stream of random numbers for a name (FNV-1a), so that a parameter starts the same whatever
-/// else is trained.
+/// The stream of random numbers for a name (FNV-1a), so that a parameter is initialised the same whatever else is
+/// trained.
 fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -106,7 +112,7 @@ impl GptOss {
     /// PEFT saves.
     ///
     /// # Errors
-    /// A target that the model does not have, or an update that PEFT refuses as well.
+    /// The model does not have a target, or PEFT refuses such an update, too.
     pub fn add_lora(&mut self, targets: &Targets, settings: &LoraSettings) -> Result<()> {
         ensure!(settings.rank > 0, "lora_rank must be 1 or more");
         ensure!(

@@ -1,12 +1,12 @@
-//! gpt-oss: configuration, weights, layers with explicit forward and backward, low-rank updates.
+//! gpt-oss: its configuration, weights, layers with explicit forward and backward passes, and low-rank updates.
 
 mod attention;
 pub mod config;
 mod embedding;
 mod experts;
+mod fused_linear;
 mod gpt_oss;
 mod head;
-mod joined;
 mod layer;
 mod linear;
 mod load;
@@ -17,10 +17,10 @@ mod norm;
 mod param;
 pub mod yarn;
 
-pub use attention::KvCache;
+pub use attention::LayerKvCache;
 pub use config::Config;
-pub use experts::{ExpertLinear, ExpertLora, Matrix};
-pub use gpt_oss::{Cache, ForwardOptions, GptOss, Pass};
+pub use experts::{ExpertLinear, ExpertLora, ExpertWeight};
+pub use gpt_oss::{ForwardOptions, GptOss, KvCache, Pass};
 pub use head::Head;
 pub use layer::DecoderLayer;
 pub use linear::{Linear, Lora};

@@ -1,26 +1,26 @@
-//! The mixture-of-experts half of a layer: router, gate-up, activation, down, weighted sum.
+//! The mixture-of-experts half of a layer: router, gate-up, activation, down and the weighted sum of experts.
 
-use super::experts::{Dy, ExpertLinear};
+use super::experts::{ExpertLinear, OutputGrad};
 use super::linear::{Linear, Tape as LinearTape};
-use crate::ops::lora::Lowered;
+use crate::ops::lora::PackTape;
 use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
-use crate::ops::swiglu::{self, Weighing};
+use crate::ops::swiglu::{self, RoutingWeights};
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 
-/// Router and experts.
+/// The router and the experts.
 #[derive(Debug)]
 pub struct Moe {
-    /// `[E, H]` with bias.
+    /// The router `[E, H]` with bias.
     pub router: Linear,
-    /// `[H, 2 F]` for each expert, gate and up interleaved.
+    /// The first matrix of each expert, `[H, 2 F]`, gate and up interleaved.
     pub gate_up: ExpertLinear,
-    /// `[F, H]` for each expert.
+    /// The second matrix of each expert, `[F, H]`.
     pub down: ExpertLinear,
-    /// Experts a token.
+    /// The number of experts that a token uses.
     pub k: usize,
-    /// Bound in the activation.
+    /// The bound in the activation.
     pub limit: f32,
 }
 
@@ -31,36 +31,31 @@ pub struct Tape {
     router: LinearTape,
     logits: Tensor,
     weights: Tensor,
-    /// Where tokens went.
+    /// Which token went to which expert.
     pub plan: RoutePlan,
     gate_up: Tensor,
-    gate_up_low: Option<Lowered>,
-    down_low: Option<Lowered>,
+    gate_up_lora: Option<PackTape>,
+    down_lora: Option<PackTape>,
 }
 
 impl Moe {
-    /// `residual` plus the experts' sum of normed `x`, all `[T, H]`.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns `residual` plus the experts' weighted sum for normed `x`, all `[T, H]`.
     pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tape)> {
         let (logits, router) = self.logits(x)?;
         let plan = RoutePlan::new(&router::top_k(&logits, self.k)?, logits.dim(1)?)?;
-        let (tape, h) = self.open(x, (logits, router), plan)?;
+        let (tape, h) = self.up_to_activation(x, (logits, router), plan)?;
         let y = self
             .down
-            .forward(&h, tape.down_low.as_ref(), &tape.plan.groups)?;
+            .forward(&h, tape.down_lora.as_ref(), &tape.plan.groups)?;
         let out = permute::combine(&y, &tape.weights, &tape.plan, Some(residual))?;
         Ok((out, tape))
     }
 
-    /// The tape of [`forward`](Self::forward) once more, tokens going where they went; the output of the experts is not needed for it.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn again(&self, x: &Tensor, plan: RoutePlan) -> Result<Tape> {
+    /// Makes the tape of [`forward`](Self::forward) again, with the routing of the first time. It does not need the
+    /// output of the experts.
+    pub fn recompute(&self, x: &Tensor, plan: RoutePlan) -> Result<Tape> {
         let router = self.logits(x)?;
-        Ok(self.open(x, router, plan)?.0)
+        Ok(self.up_to_activation(x, router, plan)?.0)
     }
 
     fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
@@ -68,8 +63,8 @@ impl Moe {
         Ok((logits.to_dtype(DType::F32)?, tape))
     }
 
-    /// Up to the activation `[N, F]`.
-    fn open(
+    /// Computes everything up to the activation `[N, F]`, which it returns with the tape.
+    fn up_to_activation(
         &self,
         x: &Tensor,
         (logits, router): (Tensor, LinearTape),
@@ -77,13 +72,13 @@ impl Moe {
     ) -> Result<(Tape, Tensor)> {
         let weights = router::weights(&logits, &plan.ids)?;
         let rows = permute::gather(x, &plan)?;
-        let gate_up_low = self.gate_up.lower(&rows, &plan.groups)?;
+        let gate_up_lora = self.gate_up.lora_tape(&rows, &plan.groups)?;
         let gate_up = self
             .gate_up
-            .forward(&rows, gate_up_low.as_ref(), &plan.groups)?;
+            .forward(&rows, gate_up_lora.as_ref(), &plan.groups)?;
         drop(rows);
         let h = swiglu::forward(&gate_up, self.limit)?;
-        let down_low = self.down.lower(&h, &plan.groups)?;
+        let down_lora = self.down.lora_tape(&h, &plan.groups)?;
         let tape = Tape {
             x: x.clone(),
             router,
@@ -91,17 +86,14 @@ impl Moe {
             weights,
             plan,
             gate_up,
-            gate_up_low,
-            down_low,
+            gate_up_lora,
+            down_lora,
         };
         Ok((tape, h))
     }
 
-    /// Gradient by `x` from `dout` `[T, H]`. `daux` `[E]` is the gradient of the auxiliary loss by
-    /// the mean router probability of each expert, spread over tokens.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by `x` from `dout` `[T, H]`. `daux` `[E]` is the gradient of the auxiliary loss by the mean
+    /// router probability of each expert, spread over tokens.
     pub fn backward(&self, tape: Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {
         let Tape {
             x,
@@ -110,33 +102,33 @@ impl Moe {
             weights,
             plan,
             gate_up,
-            gate_up_low,
-            down_low,
+            gate_up_lora,
+            down_lora,
         } = tape;
         let groups = &plan.groups;
         let by_row = weights.flatten_all()?.index_select(&plan.order, 0)?;
-        let dy = Dy {
+        let dy = OutputGrad {
             rows: permute::gather(dout, &plan)?,
             weights: Some(by_row),
         };
         let h = || swiglu::forward(&gate_up, self.limit);
-        let dh = self.down.backward(h, down_low.as_ref(), dy, groups)?;
+        let dh = self.down.backward(h, down_lora.as_ref(), dy, groups)?;
         let bias = self.down.bias.get(dout.dtype())?;
-        let weighing = Weighing {
+        let routing = RoutingWeights {
             weights: &weights,
             plan: &plan,
             by_bias: &dout.matmul(&bias.t()?)?,
         };
-        let (dgate_up, dweights) = swiglu::backward(gate_up, self.limit, &dh, weighing)?;
+        let (dgate_up, dweights) = swiglu::backward(gate_up, self.limit, &dh, routing)?;
         drop(dh);
-        let dy = Dy {
+        let dy = OutputGrad {
             rows: dgate_up,
             weights: None,
         };
         let rows = || permute::gather(&x, &plan);
         let dxs = self
             .gate_up
-            .backward(rows, gate_up_low.as_ref(), dy, groups)?;
+            .backward(rows, gate_up_lora.as_ref(), dy, groups)?;
 
         let experts = logits.dim(1)?;
         let mut dlogits = router::weights_backward(&weights, &plan.ids, &dweights, experts)?;
@@ -154,10 +146,7 @@ impl Moe {
 }
 
 impl Tape {
-    /// Sum over tokens of the router's probabilities over all experts, `[E]` f32.
-    ///
-    /// # Errors
-    /// The device failed.
+    /// Sums the router's probabilities of all experts over tokens, `[E]` f32.
     pub fn probability_sum(&self) -> Result<Tensor> {
         Ok(probabilities(&self.logits)?.sum(0)?)
     }

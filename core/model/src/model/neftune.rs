@@ -1,10 +1,10 @@
-//! NEFTune (Jain et al., 2023): noise on the embeddings while training, as transformers' hook adds it.
+//! NEFTune (Jain et al., 2023) adds noise to the embeddings in training, as the hook of transformers does.
 
 use crate::ops::{SeqLayout, fill};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
-/// The stream of the noise's random numbers: "neft". Dropout of the same seed draws from another.
+/// The stream of random numbers of the noise, "neft" in ASCII. Dropout with the same seed uses another stream.
 const STREAM: u64 = 0x6e65_6674;
 
 /// The noise of a micro-batch.
@@ -12,17 +12,14 @@ const STREAM: u64 = 0x6e65_6674;
 pub struct Neftune {
     /// `neftune_noise_alpha`.
     pub alpha: f64,
-    /// Seed of this micro-batch: the same one gives the same noise, in a resumed run too.
+    /// The seed of this micro-batch. The same seed gives the same noise, in a resumed run too.
     pub seed: u64,
 }
 
 impl Neftune {
-    /// The embeddings `[T, H]` with uniform noise between plus and minus `alpha / sqrt(L H)`. `L` counts the tokens
-    /// of a sequence; in transformers it is the padded length of the batch. The gradient by the embeddings is the
-    /// gradient by the sum, so that the backward pass has nothing to do.
-    ///
-    /// # Errors
-    /// Out of memory.
+    /// Adds uniform noise to the embeddings `[T, H]`, between plus and minus `alpha / sqrt(L H)`. `L` is the number of
+    /// tokens of a sequence; in transformers it is the padded length of the batch. The gradient by the embeddings is the
+    /// gradient by the sum, so the backward pass has nothing to do.
     pub(super) fn add(&self, embeddings: &Tensor, seqs: &SeqLayout) -> Result<Tensor> {
         let noise = self.noise(embeddings.dims2()?.1, seqs, embeddings.device())?;
         let sum = embeddings.to_dtype(DType::F32)?.add(&noise)?;

@@ -16,12 +16,9 @@ pub struct Param {
 }
 
 impl Param {
-    /// A parameter; `decay` says whether weight decay applies to it.
-    ///
-    /// # Errors
-    /// Out of memory.
+    /// Makes a parameter; `decay` says whether weight decay applies to it.
     pub fn new(name: impl Into<String>, value: &Tensor, decay: bool) -> Result<Arc<Self>> {
-        // A copy of its own: updates in place must not reach whoever made the value.
+        // The value is copied, since updates in place must not reach other holders of the tensor.
         let value = value.to_dtype(DType::F32)?.contiguous()?.copy()?;
         Ok(Arc::new(Self {
             name: name.into(),
@@ -47,9 +44,6 @@ impl Param {
     }
 
     /// Overwrites its value.
-    ///
-    /// # Errors
-    /// Another shape.
     pub fn set(&self, value: &Tensor) -> Result<()> {
         ensure!(
             value.dims() == self.value.dims(),
@@ -62,10 +56,7 @@ impl Param {
         crate::ops::copy::into(&self.value, &value)
     }
 
-    /// Adds to its gradient.
-    ///
-    /// # Errors
-    /// Another shape.
+    /// Adds `grad` to its gradient.
     pub fn accumulate(&self, grad: Tensor) -> Result<()> {
         ensure!(
             grad.dims() == self.value.dims(),
@@ -87,7 +78,7 @@ impl Param {
         self.slot().clone()
     }
 
-    /// Takes its gradient away.
+    /// Takes its gradient and leaves none.
     pub fn take_grad(&self) -> Option<Tensor> {
         self.slot().take()
     }
@@ -100,17 +91,14 @@ impl Param {
 /// A weight of the model.
 #[derive(Debug, Clone)]
 pub enum Weight {
-    /// Fixed, in the compute type.
+    /// A weight that does not change, in the compute type.
     Frozen(Tensor),
-    /// Trained.
+    /// A weight that is trained.
     Trainable(Arc<Param>),
 }
 
 impl Weight {
     /// Its value in `dtype`.
-    ///
-    /// # Errors
-    /// Out of memory.
     pub fn get(&self, dtype: DType) -> Result<Tensor> {
         Ok(match self {
             Self::Frozen(tensor) => tensor.to_dtype(dtype)?,
@@ -143,9 +131,6 @@ impl Weight {
     }
 
     /// Accumulates a gradient if it is trained; `grad` is not called otherwise.
-    ///
-    /// # Errors
-    /// `grad` failed.
     pub fn accumulate(&self, grad: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         match self {
             Self::Frozen(_) => Ok(()),
@@ -154,7 +139,7 @@ impl Weight {
     }
 }
 
-/// Whether weight decay applies to a parameter of this name: to all but biases and norms, as in transformers'
+/// Whether weight decay applies to a parameter of this name. It applies to all but biases and norms, as in transformers'
 /// `Trainer.get_decay_parameter_names`.
 pub fn decays(name: &str) -> bool {
     let name = name.to_lowercase();

@@ -1,4 +1,4 @@
-//! Angles of the rotary embedding with YaRN, as `transformers`' `_compute_yarn_parameters`.
+//! Computes the angles of the rotary embedding with YaRN, as `_compute_yarn_parameters` of `transformers` does.
 
 use super::config::{Config, Rope, Yarn};
 use crate::ops::rope::RopeTable;
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use std::sync::Mutex;
 
-/// Cosines and sines, grown as longer sequences come.
+/// The table of cosines and sines, which grows when longer sequences come.
 pub struct Angles {
     frequencies: Vec<f32>,
     factor: f64,
@@ -16,7 +16,7 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// For a model.
+    /// Prepares the angles of a model.
     pub fn new(config: &Config, device: &Device) -> Self {
         let (frequencies, factor) = frequencies(&config.rope, config.head_dim);
         Self {
@@ -28,10 +28,10 @@ impl Angles {
         }
     }
 
-    /// A table of at least `positions` rows.
+    /// Returns a table of at least `positions` rows.
     ///
     /// # Errors
-    /// More than the model's `max_position_embeddings`.
+    /// There are more positions than the model's `max_position_embeddings`.
     pub fn table(&self, positions: usize) -> Result<RopeTable> {
         ensure!(
             positions <= self.limit,
@@ -65,7 +65,7 @@ impl Angles {
     }
 }
 
-/// Frequency of each pair of dimensions, and the factor on cosines and sines.
+/// The frequency of each pair of dimensions, and the factor on cosines and sines.
 pub fn frequencies(rope: &Rope, dim: usize) -> (Vec<f32>, f64) {
     let plain = |i: usize| 1.0 / rope.theta.powf(2.0 * i as f64 / dim as f64);
     let Some(yarn) = &rope.yarn else {
@@ -84,7 +84,7 @@ pub fn frequencies(rope: &Rope, dim: usize) -> (Vec<f32>, f64) {
     (mixed.collect(), factor)
 }
 
-/// Dimensions between which frequencies are interpolated.
+/// The dimensions between which frequencies are interpolated.
 fn bounds(theta: f64, yarn: &Yarn, dim: usize) -> (f64, f64) {
     let at = |rotations: f64| {
         dim as f64 * (yarn.original / (rotations * std::f64::consts::TAU)).ln() / (2.0 * theta.ln())
@@ -94,7 +94,7 @@ fn bounds(theta: f64, yarn: &Yarn, dim: usize) -> (f64, f64) {
         (low, high) = (low.floor(), high.ceil());
     }
     let (low, high) = (low.max(0.0), high.min(dim as f64 - 1.0));
-    // As transformers: a ramp of no width would divide by zero.
+    // A ramp of no width would divide by zero; transformers widens it in the same way.
     if low == high {
         (low, high + 0.001)
     } else {

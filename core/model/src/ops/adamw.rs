@@ -7,9 +7,6 @@ use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Tensor};
 use rayon::prelude::*;
 
 /// Updates parameter `p` and moments `m`, `v` from gradient `g`; all f32 and of one shape.
-///
-/// # Errors
-/// Shapes or types differ.
 pub fn step(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, hyper: &AdamW) -> Result<()> {
     for (name, tensor) in [("gradient", g), ("first moment", m), ("second moment", v)] {
         ensure!(
@@ -26,7 +23,7 @@ pub fn step(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, hyper: &AdamW) -> Re
     if let candle_core::Device::Cuda(cuda) = p.device() {
         return super::cuda::adamw::step(p, &g, m, v, hyper, cuda);
     }
-    let numbers = Numbers::new(hyper);
+    let numbers = StepConstants::new(hyper);
     m.inplace_op2(
         &g,
         &Moment {
@@ -44,12 +41,12 @@ pub fn step(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, hyper: &AdamW) -> Re
     Ok(p.inplace_op3(m, v, &Update(numbers))?)
 }
 
-/// The numbers of a step as f32.
+/// The constants of a step, as f32.
 #[derive(Debug, Clone, Copy)]
-pub struct Numbers {
-    /// Decay of the first moment.
+pub struct StepConstants {
+    /// The decay of the first moment.
     pub beta1: f32,
-    /// Decay of the second moment.
+    /// The decay of the second moment.
     pub beta2: f32,
     /// `1 - lr * weight_decay`.
     pub keep: f32,
@@ -57,12 +54,12 @@ pub struct Numbers {
     pub step_size: f32,
     /// `sqrt(1 - beta2^t)`.
     pub root_correction: f32,
-    /// Epsilon.
+    /// The epsilon.
     pub eps: f32,
 }
 
-impl Numbers {
-    /// Works them out in f64.
+impl StepConstants {
+    /// Computes them in f64.
     pub fn new(hyper: &AdamW) -> Self {
         let t = hyper.step as f64;
         Self {
@@ -123,7 +120,7 @@ impl InplaceOp2 for Moment {
     }
 }
 
-struct Update(Numbers);
+struct Update(StepConstants);
 
 impl InplaceOp3 for Update {
     fn name(&self) -> &'static str {

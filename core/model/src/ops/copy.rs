@@ -1,12 +1,10 @@
-//! Overwriting a tensor in place.
+//! Overwrites a tensor in place.
 
 use anyhow::{Result, ensure};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
-/// Writes the elements of `src` into `dst`, for all who hold it. Same shape, type and device.
-///
-/// # Errors
-/// Shapes, types or devices differ.
+/// Writes the elements of `src` into `dst`, so that all holders of `dst` see them. Shape, type and device must be the
+/// same.
 pub fn into(dst: &Tensor, src: &Tensor) -> Result<()> {
     ensure!(
         dst.dims() == src.dims() && dst.dtype() == src.dtype(),

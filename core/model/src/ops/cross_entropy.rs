@@ -1,27 +1,27 @@
 //! Cross entropy of logits with labels, fused: `lse(logits) - logits[label]`.
 
 use super::host;
-use super::wide::{exp, exp_sum, max, wide};
+use super::simd::{exp, exp_sum, max, simd};
 use anyhow::{Result, ensure};
 use candle_core::{CpuStorage, InplaceOp3, Layout, Tensor};
 use rayon::prelude::*;
 
-/// What one pass over the logits of `n` rows finds, `[n]` each.
+/// The results of one pass over the logits of `n` rows, `[n]` each.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct CrossEntropy {
     /// The loss, f32.
     pub loss: Tensor,
     /// The log-sum-exp, f32.
     pub lse: Tensor,
-    /// The place of the greatest logit, u32; the lowest of equal ones.
-    pub best: Tensor,
+    /// The index of the greatest logit, u32; the lowest of equal ones.
+    pub argmax: Tensor,
 }
 
-/// `logits` `[n, V]` with `labels` `[n]` u32.
+/// Computes the loss of `logits` `[n, V]` with `labels` `[n]` u32.
 ///
 /// # Errors
-/// A label beyond the vocabulary, or shapes that do not fit.
-pub fn forward(logits: &Tensor, labels: &Tensor) -> Result<Found> {
+/// A label is beyond the vocabulary.
+pub fn forward(logits: &Tensor, labels: &Tensor) -> Result<CrossEntropy> {
     let (n, v) = logits.dims2()?;
     ensure!(
         labels.dims() == [n],
@@ -43,27 +43,24 @@ pub fn forward(logits: &Tensor, labels: &Tensor) -> Result<Found> {
                 .map(|(row, &label)| {
                     let top = max(row, f32::NEG_INFINITY);
                     let sum = exp_sum(row, top);
-                    let best = row.iter().position(|&x| x == top).unwrap_or(0);
+                    let argmax = row.iter().position(|&x| x == top).unwrap_or(0);
                     let loss = sum.ln() + (top - row[label as usize]);
-                    (loss, (top + sum.ln(), best as u32))
+                    (loss, (top + sum.ln(), argmax as u32))
                 })
                 .collect();
-            let (loss, (lse, best)): (_, (_, _)) = rows.into_iter().unzip();
-            Ok(Found {
+            let (loss, (lse, argmax)): (_, (_, _)) = rows.into_iter().unzip();
+            Ok(CrossEntropy {
                 loss: host::f32s(loss, n),
                 lse: host::f32s(lse, n),
-                best: host::u32s(best, n),
+                argmax: host::u32s(argmax, n),
             })
         })
     })
 }
 
-/// Gradient by the logits, in their type and in their memory: `(softmax - one_hot) * dloss`, `dloss` `[n]` f32.
+/// Overwrites the logits with the gradient by them, in their type: `(softmax - one_hot) * dloss`, `dloss` `[n]` f32.
 ///
-/// Whoever else holds `logits` sees the gradient there: a second buffer would be the largest of a step.
-///
-/// # Errors
-/// Shapes do not fit, or the logits are not contiguous.
+/// All holders of `logits` see the gradient there. A second buffer would be the largest of a step.
 pub fn backward(logits: Tensor, lse: &Tensor, labels: &Tensor, dloss: &Tensor) -> Result<Tensor> {
     let (n, _) = logits.dims2()?;
     ensure!(
@@ -84,7 +81,7 @@ pub fn backward(logits: Tensor, lse: &Tensor, labels: &Tensor, dloss: &Tensor) -
     Ok(logits)
 }
 
-/// The gradient on the CPU, over the logits.
+/// Writes the gradient over the logits, on the CPU.
 struct Backward {
     labels: Vec<u32>,
 }
@@ -127,7 +124,7 @@ fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a
     }
 }
 
-wide! {
+simd! {
     fn scaled_softmax(row: &mut [f32], lse: f32, scale: f32) {
         for x in row {
             *x = exp(*x - lse) * scale;
@@ -167,7 +164,7 @@ mod tests {
         let logits = Tensor::new(&rows, &Device::Cpu).unwrap();
         let labels = Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap();
         let found = forward(&logits, &labels).unwrap();
-        assert_eq!(found.best.to_vec1::<u32>().unwrap()[..2], [1, 0]);
+        assert_eq!(found.argmax.to_vec1::<u32>().unwrap()[..2], [1, 0]);
         assert!(found.loss.to_vec1::<f32>().unwrap()[2].is_nan());
     }
 

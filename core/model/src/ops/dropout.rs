@@ -1,30 +1,27 @@
-//! Dropout whose mask is a function of a seed: recomputation and the backward pass see the same
-//! mask without storing it, and so do all devices.
+//! Dropout whose mask is a function of a seed, so that recomputation, the backward pass and all devices see the same
+//! mask without storing it.
 
 use super::{host, philox};
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// The stream of random numbers for masks: "drop".
+/// The stream of random numbers for masks, "drop" in ASCII.
 const STREAM: u64 = 0x6472_6f70;
 
-/// Words below this are dropped: `floor(p * 2^32)`.
+/// Random words below this drop an element: `floor(p * 2^32)`.
 pub(super) fn threshold(p: f32) -> u32 {
     (f64::from(p) * 4_294_967_296.0) as u32
 }
 
-/// What kept elements are multiplied by.
+/// The factor for elements that are kept.
 pub(super) fn scale(p: f32) -> f32 {
     (1.0 / (1.0 - f64::from(p))) as f32
 }
 
 /// Zeroes each element with probability `p` and scales the rest by `1 / (1 - p)`. The gradient is the
 /// same call on the gradient.
-///
-/// # Errors
-/// Out of memory.
 pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     ensure!(
         (0.0..1.0).contains(&p),
@@ -33,7 +30,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if p == 0.0 {
         return Ok(x.clone());
     }
-    let _span = profile::span(Group::Lora);
+    let _span = profile::span(OpGroup::Lora);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::dropout::apply(x, p, seed, cuda);

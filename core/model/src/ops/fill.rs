@@ -5,7 +5,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Shape, Tensor};
 use rayon::prelude::*;
 
-/// Blocks of four numbers a task works through.
+/// The number of blocks of four numbers that a task makes.
 const BLOCKS: usize = 1 << 14;
 
 fn blocks<T: Copy + Default + Send>(count: usize, make: impl Fn(u64) -> [T; 4] + Sync) -> Vec<T> {
@@ -21,7 +21,7 @@ fn blocks<T: Copy + Default + Send>(count: usize, make: impl Fn(u64) -> [T; 4] +
     out
 }
 
-/// Normal values of this standard deviation.
+/// Makes normal values of this standard deviation.
 pub fn normal_f32(count: usize, seed: u64, stream: u64, std: f32) -> Vec<f32> {
     blocks(count, |block| {
         let [a, b, c, d] = philox::block(seed, stream, block);
@@ -30,14 +30,14 @@ pub fn normal_f32(count: usize, seed: u64, stream: u64, std: f32) -> Vec<f32> {
     })
 }
 
-/// Uniform values in `[low, high)`.
+/// Makes uniform values in `[low, high)`.
 pub fn uniform_f32(count: usize, seed: u64, stream: u64, low: f32, high: f32) -> Vec<f32> {
     blocks(count, |block| {
         philox::block(seed, stream, block).map(|word| low + (high - low) * philox::unit(word))
     })
 }
 
-/// Random bytes in `low..low + span`, `span` up to 256: the words of each block, low byte first.
+/// Makes random bytes in `low..low + span`, `span` up to 256, from the words of each block, low byte first.
 pub fn random_bytes(count: usize, seed: u64, stream: u64, low: u8, span: u32) -> Vec<u8> {
     let words = blocks(count.div_ceil(4), |block| {
         philox::block(seed, stream, block)
@@ -49,9 +49,6 @@ pub fn random_bytes(count: usize, seed: u64, stream: u64, low: u8, span: u32) ->
 }
 
 /// A tensor of normal values.
-///
-/// # Errors
-/// Out of memory.
 pub fn normal(
     shape: impl Into<Shape>,
     std: f32,
@@ -69,9 +66,6 @@ pub fn normal(
 }
 
 /// A tensor of uniform values in `[low, high)`, f32.
-///
-/// # Errors
-/// Out of memory.
 pub fn uniform(
     shape: impl Into<Shape>,
     (low, high): (f32, f32),
@@ -84,9 +78,6 @@ pub fn uniform(
 }
 
 /// A tensor of random bytes in `low..low + span`, `span` up to 256.
-///
-/// # Errors
-/// Out of memory.
 pub fn bytes(
     shape: impl Into<Shape>,
     (low, span): (u8, u32),

@@ -1,37 +1,34 @@
-//! Matrix products of rows that lie in groups, each group with its own matrix: rows of experts, or all rows in
-//! one group.
+//! Matrix products of rows in groups, where each group has its own matrix: the rows of each expert, or all rows in one
+//! group.
 
 use super::groups::Groups;
 use super::host;
-use super::wide::axpy;
-use crate::profile::{self, Group};
+use super::simd::axpy;
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-/// What is added to a product.
+/// What is added to a product in the same sum.
 #[derive(Debug, Clone, Default)]
-pub struct Plus {
-    /// `[G, O]`: each group's bias to its rows.
+pub struct Addends {
+    /// A bias for the rows of each group, `[G, O]`.
     pub bias: Option<Tensor>,
-    /// A low-rank part.
-    pub low: Option<Low>,
+    /// A low-rank update.
+    pub low_rank: Option<LowRankTerm>,
 }
 
 /// A second product that is added to the first: `x` `[N, P]` times `w` `[G, P, O]`.
 #[derive(Debug, Clone)]
-pub struct Low {
-    /// Rows, as narrow as the rank.
+pub struct LowRankTerm {
+    /// The rows, as narrow as the rank.
     pub x: Tensor,
-    /// Matrices, transposed views where the first product's are.
+    /// The matrices, transposed views where those of the first product are.
     pub w: Tensor,
 }
 
-/// `x` `[N, I]`, the rows of group `g` times `w[g]`, with `w` `[G, I, O]` (also as the transposed view of
-/// `[G, O, I]`), and what is to be added, to `[N, O]`. Groups without rows cost nothing.
-///
-/// # Errors
-/// Shapes do not fit.
-pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Tensor> {
+/// Multiplies the rows of group `g` in `x` `[N, I]` by `w[g]`, with `w` `[G, I, O]` (also as the transposed view of
+/// `[G, O, I]`), and adds the addends; returns `[N, O]`. Groups without rows cost nothing.
+pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, addends: &Addends) -> Result<Tensor> {
     let ((n, i), (count, wi, _)) = (x.dims2()?, w.dims3()?);
     ensure!(
         i == wi && groups.count() == count && groups.rows() == n,
@@ -44,36 +41,33 @@ pub fn matmul(x: &Tensor, w: &Tensor, groups: &Groups, plus: &Plus) -> Result<Te
     let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device()
-        && super::cuda::product::fits(x, w, groups, plus, cuda)?
+        && super::cuda::product::fits(x, w, groups, addends, cuda)?
     {
-        return super::cuda::product::product(x, w, groups, plus, cuda);
+        return super::cuda::product::product(x, w, groups, addends, cuda);
     }
-    add(separate(x, w, groups)?, groups, plus)
+    add(separate(x, w, groups)?, groups, addends)
 }
 
-/// What is to be added to a product, where that did not go into its own sum.
-///
-/// # Errors
-/// Shapes do not fit.
-pub fn add(mut y: Tensor, groups: &Groups, plus: &Plus) -> Result<Tensor> {
-    if let Some(low) = &plus.low {
+/// Adds the addends to a product that was computed without them.
+pub fn add(mut y: Tensor, groups: &Groups, addends: &Addends) -> Result<Tensor> {
+    if let Some(low) = &addends.low_rank {
         y = (y + separate(&low.x, &low.w, groups)?)?;
     }
-    match &plus.bias {
+    match &addends.bias {
         Some(bias) => add_bias(y, bias, groups),
         None => Ok(y),
     }
 }
 
-/// What products of these groups are for: those of one group are not experts'.
-fn work(groups: &Groups) -> Group {
+/// The group of operations that the profile counts these products for: products of one group are not those of experts.
+fn work(groups: &Groups) -> OpGroup {
     match groups.count() {
-        1 => Group::Projections,
-        _ => Group::Experts,
+        1 => OpGroup::Projections,
+        _ => OpGroup::Experts,
     }
 }
 
-/// One product a group.
+/// Computes one product for each group.
 fn separate(x: &Tensor, w: &Tensor, groups: &Groups) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
@@ -89,10 +83,7 @@ fn separate(x: &Tensor, w: &Tensor, groups: &Groups) -> Result<Tensor> {
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// Gradient by the matrices, `[G, I, O]` f32: each group's `x^T dy`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by the matrices, `[G, I, O]` f32: each group's `x^T dy`.
 pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let ((_, i), (_, o)) = (x.dims2()?, dy.dims2()?);
     let _span = profile::span(work(groups));
@@ -112,10 +103,7 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     Ok(Tensor::stack(&parts, 0)?)
 }
 
-/// Adds each group's bias `[G, O]` to its rows of `y` `[N, O]`, a fresh result.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Adds each group's bias `[G, O]` to its rows of `y` `[N, O]`, which nobody else may hold.
 pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
     let (n, o) = y.dims2()?;
     let _span = profile::span(work(groups));
@@ -134,10 +122,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
     })
 }
 
-/// Gradient by the biases, `[G, O]` f32: the sum of each group's rows.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by the biases, `[G, O]` f32: the sum of each group's rows.
 pub fn bias_grad(dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let _span = profile::span(work(groups));
     #[cfg(feature = "cuda")]
@@ -191,15 +176,19 @@ mod tests {
             t.transpose(1, 2).unwrap()
         };
         for (w, lw) in [(w.clone(), lw.clone()), (turned(&w), turned(&lw))] {
-            let low = Low {
+            let low = LowRankTerm {
                 x: lx.clone(),
                 w: lw,
             };
-            let plus = Plus {
+            let addends = Addends {
                 bias: Some(b.clone()),
-                low: Some(low),
+                low_rank: Some(low),
             };
-            close(&matmul(&x, &w, &groups(), &plus).unwrap(), &expected, 1e-6);
+            close(
+                &matmul(&x, &w, &groups(), &addends).unwrap(),
+                &expected,
+                1e-6,
+            );
         }
     }
 
@@ -210,13 +199,14 @@ mod tests {
             random(2, &[4, 5, 6]),
             random(3, &[9, 6]),
         );
-        let y =
-            |x: &Tensor, w: &Tensor| dot(&matmul(x, w, &groups(), &Plus::default()).unwrap(), &dy);
+        let y = |x: &Tensor, w: &Tensor| {
+            dot(&matmul(x, w, &groups(), &Addends::default()).unwrap(), &dy)
+        };
         let dx = matmul(
             &dy,
             &w.transpose(1, 2).unwrap(),
             &groups(),
-            &Plus::default(),
+            &Addends::default(),
         )
         .unwrap();
         finite_differences(&x, &dx, |x| y(x, &w));

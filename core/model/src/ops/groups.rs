@@ -1,13 +1,13 @@
-//! Rows that lie group by group: the rows of each expert, one after another.
+//! Rows in groups, one group after another: an expert is a group.
 //!
-//! Kernels read the sizes on the device. The host asks for them only where it has to, since that waits for
-//! everything before.
+//! Kernels read the sizes of groups on the device. The host reads them only where it must, since it has to wait for all
+//! earlier work of the device.
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use std::sync::{Arc, OnceLock};
 
-/// Where groups of rows begin and end.
+/// The first row of each group, and the end of the last one.
 #[derive(Debug, Clone)]
 pub struct Groups {
     offsets: Tensor,
@@ -16,10 +16,10 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups from their first rows and the end, `[G + 1]`.
+    /// Makes groups of their first rows and the end, `[G + 1]`.
     ///
     /// # Errors
-    /// Offsets that do not ascend from 0.
+    /// The offsets do not ascend from 0.
     pub fn new(offsets: &[usize], device: &Device) -> Result<Self> {
         let rows = offsets.last().copied().unwrap_or(0);
         ensure!(
@@ -39,15 +39,12 @@ impl Groups {
         })
     }
 
-    /// All rows in one group.
-    ///
-    /// # Errors
-    /// Out of memory.
+    /// Makes one group of all rows.
     pub fn one(rows: usize, device: &Device) -> Result<Self> {
         Self::new(&[0, rows], device)
     }
 
-    /// Groups of `rows` rows whose offsets `[G + 1]` u32 only the device knows.
+    /// Makes groups of `rows` rows whose offsets `[G + 1]` u32 only the device knows.
     #[cfg(feature = "cuda")]
     pub fn on_device(offsets: Tensor, rows: usize) -> Self {
         Self {
@@ -57,26 +54,23 @@ impl Groups {
         }
     }
 
-    /// Number of groups.
+    /// The number of groups.
     pub fn count(&self) -> usize {
         self.offsets.elem_count() - 1
     }
 
-    /// Number of all rows.
+    /// The number of all rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// `[G + 1]` u32 on the device.
+    /// The offsets on the device, `[G + 1]` u32.
     pub fn offsets(&self) -> &Tensor {
         &self.offsets
     }
 
-    /// `[G + 1]` on the host; the first call waits for the device.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn host(&self) -> Result<&[usize]> {
+    /// The offsets on the host, `[G + 1]`; the first call waits for the device.
+    pub fn host_offsets(&self) -> Result<&[usize]> {
         if let Some(offsets) = self.host.get() {
             return Ok(offsets);
         }
@@ -85,12 +79,9 @@ impl Groups {
         Ok(self.host.get_or_init(|| offsets))
     }
 
-    /// The groups that have rows, with them.
-    ///
-    /// # Errors
-    /// The device failed.
+    /// The groups that have rows, each with its range of rows.
     pub fn filled(&self) -> Result<impl Iterator<Item = (usize, std::ops::Range<usize>)> + '_> {
-        let pairs = self.host()?.windows(2).enumerate();
+        let pairs = self.host_offsets()?.windows(2).enumerate();
         Ok(pairs
             .filter(|(_, pair)| pair[0] < pair[1])
             .map(|(group, pair)| (group, pair[0]..pair[1])))

@@ -1,10 +1,10 @@
-//! Reading and making tensors on the CPU.
+//! Reads and makes tensors on the CPU.
 
 use anyhow::{Result, bail};
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, Shape, Storage, Tensor};
 
-/// A tensor of these f32 values.
+/// Makes a tensor of f32 values.
 pub fn f32s(values: Vec<f32>, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(
         Storage::Cpu(CpuStorage::F32(values)),
@@ -14,7 +14,7 @@ pub fn f32s(values: Vec<f32>, shape: impl Into<Shape>) -> Tensor {
     )
 }
 
-/// A tensor of these u32 values.
+/// Makes a tensor of u32 values.
 pub fn u32s(values: Vec<u32>, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(
         Storage::Cpu(CpuStorage::U32(values)),
@@ -24,15 +24,15 @@ pub fn u32s(values: Vec<u32>, shape: impl Into<Shape>) -> Tensor {
     )
 }
 
-/// Runs `read` on the elements of a contiguous tensor on the CPU.
-pub trait Slice: Sized {
+/// An element type of tensors on the CPU.
+pub trait CpuElement: Sized {
     /// The elements of `storage`, if it is of this type.
     fn of(storage: &CpuStorage) -> Option<&[Self]>;
 }
 
 macro_rules! slices {
     ($($type:ty = $variant:ident),*) => {$(
-        impl Slice for $type {
+        impl CpuElement for $type {
             fn of(storage: &CpuStorage) -> Option<&[Self]> {
                 match storage {
                     CpuStorage::$variant(values) => Some(values),
@@ -47,8 +47,8 @@ slices!(f32 = F32, u32 = U32, u8 = U8, half::bf16 = BF16);
 /// Runs `read` on the elements of `tensor`, which is made contiguous first if it is not.
 ///
 /// # Errors
-/// The tensor is not on the CPU, or of another type.
-pub fn with<T: Slice, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+/// The tensor is not on the CPU, or has another type.
+pub fn with<T: CpuElement, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {

@@ -1,17 +1,14 @@
-//! A linear layer: `y = x w^T + b`, and its gradients.
+//! A linear layer, `y = x w^T + b`, and its gradients.
 
 use super::grouped;
 use super::groups::Groups;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// `x` `[T, I]`, `w` `[O, I]`, `bias` `[O]` to `[T, O]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Takes `x` `[T, I]`, with `w` `[O, I]` and `bias` `[O]`, to `[T, O]`.
 pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let _span = profile::whole(Group::Projections);
+    let _span = profile::whole(OpGroup::Projections);
     let y = product(x, w)?;
     let Some(bias) = bias else { return Ok(y) };
     #[cfg(feature = "cuda")]
@@ -23,7 +20,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     grouped::add_bias(y, &bias.unsqueeze(0)?, &groups)
 }
 
-/// `x w^T`. A product of few outputs (a router's) costs reading `x` once and has a kernel for that.
+/// Computes `x w^T`. A product with few outputs, such as a router's, has a kernel that reads `x` once.
 fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device()
@@ -35,21 +32,15 @@ fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     Ok(x.matmul(&w.t()?)?)
 }
 
-/// Gradient by `x`: `dy w`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by `x`, `dy w`.
 pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let _span = profile::whole(Group::Projections);
+    let _span = profile::whole(OpGroup::Projections);
     Ok(dy.matmul(w)?)
 }
 
-/// Gradient by `w`, `[O, I]` f32: `dy^T x`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by `w`, `dy^T x`, `[O, I]` f32.
 pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let _span = profile::whole(Group::Projections);
+    let _span = profile::whole(OpGroup::Projections);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::linear::weight_grad(x, dy, cuda);
@@ -57,12 +48,9 @@ pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     Ok(dy.t()?.matmul(x)?)
 }
 
-/// Gradient by the bias, `[O]` f32: the sum of `dy` over rows.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by the bias, the sum of `dy` over rows, `[O]` f32.
 pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
-    let _span = profile::whole(Group::Projections);
+    let _span = profile::whole(OpGroup::Projections);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = dy.device() {
         return super::cuda::linear::bias_grad(dy, cuda);

@@ -1,15 +1,15 @@
-//! Rows of a matrix in host memory, by index, put on a device: only what is asked for travels.
+//! Looks up rows of a matrix in host memory and puts them on a device, so that only these rows are copied.
 
-use super::host::{self, Slice};
+use super::host::{self, CpuElement};
 use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::bf16;
 use rayon::prelude::*;
 
-/// Rows `ids` of `matrix` `[V, H]` on the CPU, as `[n, H]` of its type on `device`.
+/// Copies the rows `ids` of `matrix` `[V, H]` on the CPU to `device`, as `[n, H]` of its type.
 ///
 /// # Errors
-/// An index beyond the matrix, a matrix that is not in host memory, or the device is out of memory.
+/// An index is beyond the matrix, or the matrix is not in host memory.
 pub fn rows(matrix: &Tensor, ids: &[u32], device: &Device) -> Result<Tensor> {
     match matrix.dtype() {
         DType::BF16 => gather::<bf16>(matrix, ids, device),
@@ -18,7 +18,7 @@ pub fn rows(matrix: &Tensor, ids: &[u32], device: &Device) -> Result<Tensor> {
     }
 }
 
-fn gather<T: Slice + WithDType + Default>(
+fn gather<T: CpuElement + WithDType + Default>(
     matrix: &Tensor,
     ids: &[u32],
     device: &Device,

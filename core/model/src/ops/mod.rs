@@ -1,4 +1,4 @@
-//! Fused operations, one per file, each with an explicit forward and backward.
+//! Fused operations, one in each file, with explicit forward and backward passes.
 //!
 //! An operation is a pair of free functions on plain tensors: nothing here is recorded by candle's
 //! autograd, which would allocate a buffer of zeros per edge, compute gradients of frozen weights,
@@ -8,8 +8,8 @@
 //! On the CPU everything is f32; on CUDA activations are bf16, statistics and small tensors f32,
 //! and sums are taken in f32. Every sum has a fixed order, so that a run repeats bit for bit.
 //!
-//! `T` tokens, `H` hidden size, `Q`/`KV` heads, `D` head dimension, `E` experts, `K` experts a
-//! token, `N = T * K` routed rows, `R` rank.
+//! Shapes are written with these letters: `T` tokens, `H` hidden size, `Q` and `KV` heads, `D` head dimension, `E`
+//! experts, `K` experts a token, `N = T * K` routed rows, `R` rank.
 
 pub mod adamw;
 pub mod attention;
@@ -33,9 +33,9 @@ pub mod rms_norm;
 pub mod rope;
 pub mod router;
 pub mod seq;
-mod small;
+mod simd;
+mod small_matmul;
 pub mod swiglu;
-mod wide;
 
 #[cfg(test)]
 mod testing;

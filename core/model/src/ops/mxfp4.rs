@@ -5,17 +5,17 @@
 //! output row `o`; a value is `E2M1[nibble] * 2^(scale - 127)`.
 
 use super::host;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-/// Values of the 16 codes.
+/// The values of the 16 codes.
 pub const E2M1: [f32; 16] = [
     0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
 ];
 
-/// `2^(scale - 127)`, exact down to the smallest.
+/// Computes `2^(scale - 127)`, exactly even for the smallest.
 fn power(scale: u8) -> f32 {
     match scale {
         0 => f32::from_bits(1 << 22),
@@ -23,10 +23,7 @@ fn power(scale: u8) -> f32 {
     }
 }
 
-/// Blocks `[E, O, G, 16]` and scales `[E, O, G]` to `[E, O, 32 G]`, bf16 on CUDA, f32 on the CPU.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Unpacks blocks `[E, O, G, 16]` and scales `[E, O, G]` to `[E, O, 32 G]`, bf16 on CUDA, f32 on the CPU.
 pub fn dequantize(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
     let (e, o, g, b) = blocks.dims4()?;
     ensure!(
@@ -35,7 +32,7 @@ pub fn dequantize(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
         blocks.dims(),
         scales.dims()
     );
-    let _span = profile::span(Group::Dequantise);
+    let _span = profile::span(OpGroup::Dequantise);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = blocks.device() {
         return super::cuda::mxfp4::dequantize(blocks, scales, cuda);
@@ -47,7 +44,7 @@ pub fn dequantize(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// The values behind packed bytes: 16 of `blocks` for each of `scales`.
+/// Unpacks the values of bytes: 16 of `blocks` for each of `scales`.
 pub fn decode(blocks: &[u8], scales: &[u8]) -> Vec<f32> {
     let mut out = vec![0f32; scales.len() * 32];
     let packed = blocks.par_chunks(16 * 64).zip(scales.par_chunks(64));
@@ -65,13 +62,13 @@ pub fn decode(blocks: &[u8], scales: &[u8]) -> Vec<f32> {
     out
 }
 
-/// Packs rows of f32, 32 inputs a block: bytes (16 a block) and scales.
+/// Packs f32 values, 32 to a block, to bytes (16 for each block) and scales (one for each block).
 ///
 /// The scale is the one of four around `floor(log2(max)) - 2` with the least squared error, so that
 /// values which are MXFP4 already come back exactly; codes are rounded to the nearest, ties to even.
 ///
 /// # Errors
-/// A count that is no multiple of 32, or a value that is not finite.
+/// The number of values is no multiple of 32, or a value is not finite.
 pub fn encode(values: &[f32]) -> Result<(Vec<u8>, Vec<u8>)> {
     ensure!(
         values.len().is_multiple_of(32),
@@ -129,9 +126,6 @@ fn code(x: f32) -> u8 {
 }
 
 /// Packs `w` `[E, O, I]` f32 on the CPU to blocks `[E, O, I / 32, 16]` and scales `[E, O, I / 32]`, u8.
-///
-/// # Errors
-/// As [`encode`].
 pub fn quantize(w: &Tensor) -> Result<(Tensor, Tensor)> {
     let (e, o, i) = w.dims3()?;
     let w = w.to_dtype(DType::F32)?;

@@ -1,18 +1,15 @@
-//! Rows of tokens to rows of experts and back.
+//! Moves rows from the order of tokens to the order of experts and back.
 
 use super::host;
 use super::router::RoutePlan;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Rows of tokens in the order of experts: `x` `[T, H]` to `[N, H]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Copies the rows of tokens in the order of experts, `x` `[T, H]` to `[N, H]`.
 pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     let (_, h) = x.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
@@ -30,12 +27,9 @@ pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
     })
 }
 
-/// Gradient of [`gather`]: the sum of each token's `k` rows, and of what comes by another way, `add`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient of [`gather`]: the sum of each token's `k` rows, plus `add`, the gradient by another path.
 pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, add: Option<&Tensor>) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     let (n, h) = dxs.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]
@@ -58,20 +52,17 @@ pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, add: Option<&Tensor>) -> 
             Ok(host::f32s(out, (t, h)))
         })
     })?;
-    plus(dx, add)
+    add_optional(dx, add)
 }
 
-/// Sums the experts' outputs by weight, and a residual: `y` `[N, H]`, `weights` `[T, k]` f32 to `[T, H]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Sums the experts' outputs `y` `[N, H]` by `weights` `[T, k]` f32 and adds a residual; returns `[T, H]`.
 pub fn combine(
     y: &Tensor,
     weights: &Tensor,
     plan: &RoutePlan,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     let (n, h) = y.dims2()?;
     let t = n / plan.k;
     #[cfg(feature = "cuda")]
@@ -95,10 +86,10 @@ pub fn combine(
             Ok(host::f32s(out, (t, h)))
         })
     })?;
-    plus(out, residual)
+    add_optional(out, residual)
 }
 
-fn plus(x: Tensor, more: Option<&Tensor>) -> Result<Tensor> {
+fn add_optional(x: Tensor, more: Option<&Tensor>) -> Result<Tensor> {
     match more {
         Some(more) => Ok((x + more)?),
         None => Ok(x),

@@ -4,7 +4,7 @@
 //! is the seed (low word, high word); the counter is (block low, block high, stream low, stream
 //! high). Element `i` of a fill takes word `i % 4` of block `i / 4`.
 
-/// Four random words for a block.
+/// Computes the four random words of a block.
 pub fn block(seed: u64, stream: u64, block: u64) -> [u32; 4] {
     let mut counter = [
         block as u32,
@@ -30,12 +30,12 @@ pub fn block(seed: u64, stream: u64, block: u64) -> [u32; 4] {
     counter
 }
 
-/// A number in `[0, 1)` with 24 bits.
+/// Turns a word into a number in `[0, 1)` with 24 bits.
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
-/// Two standard normal numbers from two words (Box and Muller), in f64.
+/// Turns two words into two standard normal numbers (Box and Muller), in f64.
 pub fn normals(a: u32, b: u32) -> [f64; 2] {
     // In (0, 1], so that the logarithm is finite.
     let u = (f64::from(a >> 8) + 1.0) / f64::from(1 << 24);

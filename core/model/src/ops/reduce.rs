@@ -5,10 +5,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Sum of the squares of all elements of all tensors of one device, f32 in, f64 out.
-///
-/// # Errors
-/// The device failed, or a tensor is not f32.
+/// Sums the squares of all elements of f32 tensors of one device, in f64.
 pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if let Some(candle_core::Device::Cuda(cuda)) = tensors.first().map(Tensor::device) {
@@ -27,11 +24,8 @@ pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
     Ok(sum)
 }
 
-/// Whether all elements of all tensors of one device, f32, are finite: squares of f32 do not overflow in f64, so that
-/// their sum is finite where all of them are.
-///
-/// # Errors
-/// The device failed, or a tensor is not f32.
+/// Whether all elements of f32 tensors of one device are finite. Squares of f32 do not overflow in f64, so their sum is
+/// finite exactly if all of them are.
 pub fn finite(tensors: &[Tensor]) -> Result<bool> {
     Ok(square_sum(tensors)?.is_finite())
 }

@@ -2,18 +2,15 @@
 //! `transformers.GptOssRMSNorm`: `y = w * x / sqrt(mean(x^2) + eps)`, in f32, cast at the end.
 
 use super::host;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Normalises rows: `x` `[T, H]`, `w` `[H]` to `[T, H]`.
-///
-/// # Errors
-/// Shapes do not fit.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     let (t, h) = x.dims2()?;
-    let _span = profile::span(Group::Norms);
+    let _span = profile::span(OpGroup::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::forward(x, w, eps, cuda);
@@ -30,10 +27,7 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     })
 }
 
-/// Norms `x + delta`, all `[T, H]`: the sum and its normed rows.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns `x + delta`, `[T, H]`, and its normed rows.
 pub fn forward_sum(x: &Tensor, delta: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
@@ -44,10 +38,8 @@ pub fn forward_sum(x: &Tensor, delta: &Tensor, w: &Tensor, eps: f64) -> Result<(
     Ok((sum, y))
 }
 
-/// Gradient by `x`, to which that by another way, `add`, is added: with `g = dy * w` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by `x` plus `add`, the gradient by another path. With `g = dy * w` and `r = 1 / rms`,
+/// `dx = r * (g - x * r^2 * mean(g * x))`.
 pub fn backward(
     x: &Tensor,
     w: &Tensor,
@@ -56,7 +48,7 @@ pub fn backward(
     add: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (t, h) = x.dims2()?;
-    let _span = profile::span(Group::Norms);
+    let _span = profile::span(OpGroup::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::backward(x, w, eps, dy, add, cuda);
@@ -85,13 +77,10 @@ pub fn backward(
     }
 }
 
-/// Gradient by `w`, `[H]` f32: the sum over rows of `dy * x * r`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by `w`, the sum over rows of `dy * x * r`, `[H]` f32.
 pub fn weight_grad(x: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
     let (_, h) = x.dims2()?;
-    let _span = profile::span(Group::Norms);
+    let _span = profile::span(OpGroup::Norms);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return super::cuda::rms_norm::weight_grad(x, eps, dy, cuda);

@@ -3,24 +3,24 @@
 //! two halves of a head, `out = [x1 cos - x2 sin, x2 cos + x1 sin]`.
 
 use super::host;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Numbers of heads and their size.
+/// The numbers of heads and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
-    /// Query heads.
+    /// The number of query heads.
     pub q: usize,
-    /// Key and value heads.
+    /// The number of key and value heads.
     pub kv: usize,
-    /// Size of a head.
+    /// The size of a head.
     pub dim: usize,
 }
 
 impl Heads {
-    /// Width of a `[q | k | v]` row.
+    /// The width of a `[q | k | v]` row.
     pub fn width(&self) -> usize {
         (self.q + 2 * self.kv) * self.dim
     }
@@ -36,10 +36,10 @@ pub struct RopeTable {
 }
 
 /// Rotates the q and k parts of `qkv` `[T, (Q + 2 KV) D]` by `positions` `[T]`; v is copied.
-/// With `transpose`, applies the transposed map: the gradient.
+/// With `transpose` it applies the transposed map, which gives the gradient.
 ///
 /// # Errors
-/// Shapes do not fit, or a position lies beyond the table.
+/// A position is beyond the table.
 pub fn apply(
     qkv: &Tensor,
     table: &RopeTable,
@@ -53,7 +53,7 @@ pub fn apply(
         width == heads.width() && 2 * half == heads.dim && positions.dims() == [t],
         "rope: rows of {width} and angles of {half} do not fit {heads:?}"
     );
-    let _span = profile::span(Group::Rope);
+    let _span = profile::span(OpGroup::Rope);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::rope::apply(qkv, table, positions, heads, transpose, cuda);

@@ -3,16 +3,13 @@
 
 use super::groups::Groups;
 use super::host;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-/// The experts of each token, `[T, k]` u32, by descending logit, ties to the lower index.
-///
-/// # Errors
-/// More experts asked for than there are.
+/// Chooses the experts of each token, `[T, k]` u32, by descending logit; of equal logits the lower index comes first.
 pub fn top_k(logits: &Tensor, k: usize) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     let (t, experts) = logits.dims2()?;
     ensure!(k <= experts, "top-{k} of {experts} experts");
     #[cfg(feature = "cuda")]
@@ -32,10 +29,10 @@ pub fn top_k(logits: &Tensor, k: usize) -> Result<Tensor> {
     })
 }
 
-/// Which routed row goes where: the `(token, choice)` pairs sorted by expert.
+/// The routing of a batch: the `(token, choice)` pairs sorted by expert.
 #[derive(Debug, Clone)]
 pub struct RoutePlan {
-    /// Experts of each token, `[T, k]` u32.
+    /// The experts of each token, `[T, k]` u32.
     pub ids: Tensor,
     /// The pair (`token * k + choice`) of each sorted row, `[N]` u32.
     pub order: Tensor,
@@ -43,17 +40,17 @@ pub struct RoutePlan {
     pub inverse: Tensor,
     /// The rows of each expert.
     pub groups: Groups,
-    /// Experts a token.
+    /// The number of experts that a token uses.
     pub k: usize,
 }
 
 impl RoutePlan {
-    /// Sorts the pairs by expert, keeping their order within one.
+    /// Sorts the pairs by expert and keeps their order for each expert.
     ///
     /// # Errors
-    /// An id beyond the number of experts.
+    /// An id is beyond the number of experts.
     pub fn new(ids: &Tensor, experts: usize) -> Result<Self> {
-        let _span = profile::span(Group::Routing);
+        let _span = profile::span(OpGroup::Routing);
         let (_, k) = ids.dims2()?;
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(cuda) = ids.device()
@@ -89,18 +86,15 @@ impl RoutePlan {
         })
     }
 
-    /// Number of routed rows.
+    /// The number of routed rows.
     pub fn rows(&self) -> usize {
         self.groups.rows()
     }
 }
 
-/// Weights of the chosen experts, `[T, k]` f32: the softmax over their logits.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Computes the weights of the chosen experts, the softmax over their logits, `[T, k]` f32.
 pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = logits.device() {
         return super::cuda::router::weights(logits, ids, cuda);
@@ -110,17 +104,14 @@ pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
     Ok(shifted.broadcast_div(&shifted.sum_keepdim(1)?)?)
 }
 
-/// Gradient by the logits `[T, E]` f32 from that by the weights `[T, k]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradient by the logits `[T, E]` f32 from that by the weights `[T, k]`.
 pub fn weights_backward(
     weights: &Tensor,
     ids: &Tensor,
     dweights: &Tensor,
     experts: usize,
 ) -> Result<Tensor> {
-    let _span = profile::span(Group::Routing);
+    let _span = profile::span(OpGroup::Routing);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = weights.device() {
         return super::cuda::router::weights_backward(weights, ids, dweights, experts, cuda);
@@ -153,7 +144,7 @@ mod tests {
     fn plan_sorts_by_expert() {
         let ids = Tensor::new(&[[2u32, 0], [3, 2], [0, 3]], &Device::Cpu).unwrap();
         let plan = RoutePlan::new(&ids, 5).unwrap();
-        assert_eq!(plan.groups.host().unwrap(), [0, 2, 2, 4, 6, 6]);
+        assert_eq!(plan.groups.host_offsets().unwrap(), [0, 2, 2, 4, 6, 6]);
         assert_eq!(plan.order.to_vec1::<u32>().unwrap(), [1, 4, 0, 3, 2, 5]);
         assert_eq!(plan.inverse.to_vec1::<u32>().unwrap(), [2, 0, 4, 3, 1, 5]);
         assert!(RoutePlan::new(&ids, 3).is_err());

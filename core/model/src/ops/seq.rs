@@ -1,26 +1,23 @@
-//! Where sequences lie in a batch: one after another, with no padding.
+//! The layout of sequences in a batch: one after another, without padding.
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 
-/// Offsets of the sequences of a batch and the position of each token in its own.
+/// The offsets of the sequences of a batch, and the position of each token in its sequence.
 #[derive(Debug, Clone)]
 pub struct SeqLayout {
-    /// Start of each sequence, and the number of all tokens at the end: `[n + 1]`.
+    /// The start of each sequence, and at the end the number of all tokens: `[n + 1]`.
     pub offsets: Vec<u32>,
-    /// The same on the device.
+    /// The offsets on the device.
     pub offsets_dev: Tensor,
-    /// Position of each token in its sequence, `[T]` u32 on the device.
+    /// The position of each token in its sequence, `[T]` u32 on the device.
     pub positions: Tensor,
-    /// Length of the longest sequence.
+    /// The length of the longest sequence.
     pub max_len: usize,
 }
 
 impl SeqLayout {
-    /// Sequences of these lengths.
-    ///
-    /// # Errors
-    /// Out of memory.
+    /// Lays out sequences of these lengths.
     pub fn new(lengths: &[usize], device: &Device) -> Result<Self> {
         let mut offsets = vec![0u32];
         let mut positions = Vec::new();
@@ -36,12 +33,12 @@ impl SeqLayout {
         })
     }
 
-    /// Number of tokens.
+    /// The number of tokens.
     pub fn tokens(&self) -> usize {
         self.offsets.last().map_or(0, |&end| end as usize)
     }
 
-    /// First token and end of each sequence.
+    /// The first token and the end of each sequence.
     pub fn ranges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.offsets
             .windows(2)

@@ -4,21 +4,18 @@
 
 use super::host;
 use super::router::RoutePlan;
-use super::wide::{exp, wide};
-use crate::profile::{self, Group};
+use super::simd::{exp, simd};
+use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Slope inside the sigmoid.
+/// The factor inside the sigmoid.
 pub const ALPHA: f32 = 1.702;
 
-/// `gate_up` `[N, 2 F]`, interleaved, to `[N, F]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Takes `gate_up` `[N, 2 F]`, interleaved, to `[N, F]`.
 pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
-    let _span = profile::span(Group::Activation);
+    let _span = profile::span(OpGroup::Activation);
     let (n, f2) = gate_up.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device() {
@@ -33,42 +30,39 @@ pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
     })
 }
 
-/// What weighs the experts' outputs in a token's sum.
+/// The weights of the experts' outputs in the sum of each token.
 #[derive(Debug, Clone, Copy)]
-pub struct Weighing<'a> {
-    /// `[T, k]` f32.
+pub struct RoutingWeights<'a> {
+    /// The weights, `[T, k]` f32.
     pub weights: &'a Tensor,
-    /// Which row is which expert of which token.
+    /// The token and the expert of each row.
     pub plan: &'a RoutePlan,
     /// Gradient of the sum by each expert's bias, times that bias: `dout bias^T`, `[T, E]`.
     pub by_bias: &'a Tensor,
 }
 
-/// Backward through the activation and the weighted sum of experts behind it.
+/// Runs backward through the activation and the weighted sum of experts that follows it.
 ///
 /// `dh` `[N, F]` is the gradient by the activation of each expert's row, before the row's weight `w` in the sum. Returns
 /// the gradient by `gate_up`, in its memory, and that by the weights, `[T, k]` f32: since an expert's output is
 /// `y = h W + b`, `<dout, y> = <dout W^T, h> + <dout, b> = <dh, h> + by_bias`, and `y` need not be kept.
-///
-/// # Errors
-/// Shapes do not fit.
 pub fn backward(
     gate_up: Tensor,
     limit: f32,
     dh: &Tensor,
-    weighing: Weighing,
+    routing: RoutingWeights,
 ) -> Result<(Tensor, Tensor)> {
-    let _span = profile::span(Group::Activation);
+    let _span = profile::span(OpGroup::Activation);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device().clone() {
-        return super::cuda::swiglu::backward(gate_up, limit, dh, weighing, &cuda);
+        return super::cuda::swiglu::backward(gate_up, limit, dh, routing, &cuda);
     }
     let (n, f2) = gate_up.dims2()?;
-    let Weighing {
+    let RoutingWeights {
         weights,
         plan,
         by_bias,
-    } = weighing;
+    } = routing;
     let order = plan.order.to_vec1::<u32>()?;
     let by_bias = by_bias.gather(&plan.ids, 1)?.flatten_all()?;
     let mut dweights = by_bias.to_vec1::<f32>()?;
@@ -96,7 +90,7 @@ pub fn backward(
     Ok((out, host::f32s(dweights, weights.shape())))
 }
 
-wide! {
+simd! {
     fn forward_row(y: &mut [f32], pairs: &[f32], limit: f32) {
         for (y, pair) in y.iter_mut().zip(pairs.as_chunks::<2>().0) {
             let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
@@ -105,7 +99,7 @@ wide! {
     }
 }
 
-wide! {
+simd! {
     fn backward_row(out: &mut [f32], pairs: &[f32], dy: &[f32], limit: f32) {
         let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0);
         for ((out, pair), d) in pairs.zip(dy) {
@@ -171,12 +165,12 @@ mod tests {
             })
             .sum::<f64>()
         };
-        let weighing = Weighing {
+        let routing = RoutingWeights {
             weights: &weights,
             plan: &plan,
             by_bias: &by_bias,
         };
-        let (dx, dw) = backward(x.clone(), limit, &dy, weighing).unwrap();
+        let (dx, dw) = backward(x.clone(), limit, &dy, routing).unwrap();
         finite_differences(&x, &dx, |x| sum(x, &weights));
         finite_differences(&weights, &dw, |w| sum(&x, w));
     }

@@ -1,10 +1,10 @@
-//! Marks on the line of time of a device.
+//! Takes timestamps on a device.
 
 use anyhow::Result;
 use candle_core::Device;
 use std::time::Instant;
 
-/// Where marks come from.
+/// Where timestamps come from.
 pub enum Clock {
     /// The clock of the machine.
     Host,
@@ -13,20 +13,17 @@ pub enum Clock {
     Card(std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>),
 }
 
-/// A moment.
-pub enum Mark {
-    /// By the clock of the machine.
+/// A point in time.
+pub enum Timestamp {
+    /// A time of the machine's clock.
     Host(Instant),
-    /// When the card is done with what was launched before.
+    /// The time when the card is done with all work that was launched before.
     #[cfg(feature = "cuda")]
     Card(candle_core::cuda_backend::cudarc::driver::CudaEvent),
 }
 
 impl Clock {
     /// The clock of the work on a device, which is idle from here on.
-    ///
-    /// # Errors
-    /// The device failed.
     pub fn new(device: &Device) -> Result<Self> {
         device.synchronize()?;
         match device {
@@ -36,28 +33,22 @@ impl Clock {
         }
     }
 
-    /// This moment.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn mark(&self) -> Result<Mark> {
+    /// Takes the time now.
+    pub fn mark(&self) -> Result<Timestamp> {
         match self {
-            Self::Host => Ok(Mark::Host(Instant::now())),
+            Self::Host => Ok(Timestamp::Host(Instant::now())),
             #[cfg(feature = "cuda")]
             Self::Card(stream) => {
                 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
                 let event = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
-                Ok(Mark::Card(event))
+                Ok(Timestamp::Card(event))
             }
         }
     }
 }
 
-impl Mark {
+impl Timestamp {
     /// Milliseconds from this moment to a later one of the same clock; waits for it on a card.
-    ///
-    /// # Errors
-    /// The device failed.
     pub fn milliseconds_to(&self, later: &Self) -> Result<f64> {
         match (self, later) {
             (Self::Host(start), Self::Host(end)) => Ok((*end - *start).as_secs_f64() * 1e3),

@@ -1,8 +1,8 @@
-//! What the time of a step is divided into.
+//! The groups of operations that a profile divides the time of a step into.
 
-/// What work is for.
+/// A group of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Group {
+pub enum OpGroup {
     /// Attention itself.
     Attention,
     /// Products with the matrices of attention and of the router.
@@ -11,7 +11,7 @@ pub enum Group {
     Experts,
     /// Unpacking MXFP4.
     Dequantise,
-    /// Choosing experts, rows to experts and back.
+    /// Choosing experts, and moving rows to them and back.
     Routing,
     /// The experts' activation.
     Activation,
@@ -27,8 +27,8 @@ pub enum Group {
     Optimizer,
 }
 
-impl Group {
-    /// All of them, in the order of tables.
+impl OpGroup {
+    /// All groups, in the order of tables.
     pub const ALL: [Self; 11] = [
         Self::Attention,
         Self::Projections,
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn groups_stand_at_their_place() {
-        for (at, group) in Group::ALL.into_iter().enumerate() {
+        for (at, group) in OpGroup::ALL.into_iter().enumerate() {
             assert_eq!(group as usize, at, "{}", group.name());
         }
     }

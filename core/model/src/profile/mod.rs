@@ -1,34 +1,32 @@
-//! Where the time of a step goes, by group of operations.
+//! Measures how much time of a step each group of operations takes.
 //!
-//! A span says which group the work inside it belongs to. Work is laid on one line of time: each start and
-//! each end of a span is a mark on it, and the time between two marks belongs to the innermost span that is
-//! open there. On CUDA a mark is an event on the stream of all work, so that the times are the card's and
-//! nothing waits for them; on the CPU it is the clock. While nothing is recorded a span costs one relaxed
-//! load.
+//! A span says which group the work inside it belongs to. Each start and each end of a span takes a timestamp, and the
+//! time between two timestamps belongs to the innermost span that is open then. On CUDA a timestamp is an event on the
+//! stream of all work, so that it measures the card and nothing waits for it; on the CPU it comes from the clock. While
+//! nothing is recorded, a span costs one relaxed load.
 //!
-//! A recording belongs to the thread that started it, and so do the spans it sees: those of other threads
-//! say nothing.
+//! A recording belongs to the thread that started it and sees only the spans of that thread.
 
 mod clock;
 mod group;
 
-pub use group::Group;
+pub use group::OpGroup;
 
 use anyhow::{Result, ensure};
 use candle_core::Device;
-use clock::{Clock, Mark};
+use clock::{Clock, Timestamp};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Recordings that go on, of all threads.
+/// The number of recordings of all threads that have not ended.
 static RECORDINGS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
-/// What belongs to a group, until it is dropped.
+/// A span: work belongs to its group until it is dropped.
 #[must_use = "a span ends when it is dropped"]
 pub struct Span {
     open: bool,
@@ -36,21 +34,21 @@ pub struct Span {
     thread: PhantomData<*const ()>,
 }
 
-/// The work from here on belongs to `group`, except what is inside a span of its own.
+/// Begins a span of `group`; spans inside it count for their own groups.
 #[inline]
-pub fn span(group: Group) -> Span {
+pub fn span(group: OpGroup) -> Span {
     begin(group, false)
 }
 
-/// The work from here on belongs to `group`, spans inside it included: for what is made of operations that
-/// count elsewhere when they stand alone.
+/// Begins a span of `group` that counts everything inside it, spans of other groups included. It is for work that
+/// consists of operations which count for other groups elsewhere.
 #[inline]
-pub fn whole(group: Group) -> Span {
+pub fn whole(group: OpGroup) -> Span {
     begin(group, true)
 }
 
 #[inline]
-fn begin(group: Group, whole: bool) -> Span {
+fn begin(group: OpGroup, whole: bool) -> Span {
     let open = RECORDINGS.load(Ordering::Relaxed) > 0 && with(|r| r.begin(group, whole));
     Span {
         open,
@@ -67,7 +65,7 @@ impl Drop for Span {
     }
 }
 
-/// Runs `act` on this thread's recorder; whether there is one.
+/// Runs `act` on this thread's recorder and returns whether there is one.
 fn with(act: impl FnOnce(&mut Recorder)) -> bool {
     RECORDER.with_borrow_mut(|recorder| match recorder {
         Some(recorder) => {
@@ -78,19 +76,19 @@ fn with(act: impl FnOnce(&mut Recorder)) -> bool {
     })
 }
 
-/// Marks on the line of time.
+/// The timestamps of a recording.
 struct Recorder {
     clock: Clock,
-    /// Each mark and the group that the time after it belongs to.
-    marks: Vec<(Mark, Option<Group>)>,
-    /// Open spans: the group that the time inside belongs to, and whether it keeps inner spans out.
-    open: Vec<(Group, bool)>,
-    calls: [usize; Group::ALL.len()],
+    /// Each timestamp, with the group that the time after it belongs to.
+    marks: Vec<(Timestamp, Option<OpGroup>)>,
+    /// The spans that are open: the group of each, and whether it counts the spans inside it, too.
+    open: Vec<(OpGroup, bool)>,
+    calls: [usize; OpGroup::ALL.len()],
     failed: Option<anyhow::Error>,
 }
 
 impl Recorder {
-    fn begin(&mut self, group: Group, whole: bool) {
+    fn begin(&mut self, group: OpGroup, whole: bool) {
         match self.open.last() {
             Some(&(outer, true)) => self.open.push((outer, true)),
             _ => {
@@ -118,7 +116,7 @@ impl Recorder {
     }
 }
 
-/// A recording on this thread, until it is finished or dropped.
+/// A recording on this thread, which lasts until it is finished or dropped.
 pub struct Recording(PhantomData<*const ()>);
 
 impl Recording {
@@ -131,7 +129,7 @@ impl Recording {
             clock: Clock::new(device)?,
             marks: Vec::new(),
             open: Vec::new(),
-            calls: [0; Group::ALL.len()],
+            calls: [0; OpGroup::ALL.len()],
             failed: None,
         };
         ensure!(
@@ -145,9 +143,6 @@ impl Recording {
     }
 
     /// Ends it and waits for the device.
-    ///
-    /// # Errors
-    /// The device failed.
     pub fn finish(self) -> Result<Profile> {
         let mut recorder = RECORDER.with_borrow_mut(Option::take);
         let Some(recorder) = &mut recorder else {
@@ -158,7 +153,7 @@ impl Recording {
             return Err(error.context("recording a profile"));
         }
         let mut profile = Profile {
-            milliseconds: [0.0; Group::ALL.len()],
+            milliseconds: [0.0; OpGroup::ALL.len()],
             calls: recorder.calls,
             total: 0.0,
         };
@@ -183,23 +178,23 @@ impl Drop for Recording {
     }
 }
 
-/// Times by group.
+/// The time of each group.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    milliseconds: [f64; Group::ALL.len()],
-    calls: [usize; Group::ALL.len()],
+    milliseconds: [f64; OpGroup::ALL.len()],
+    calls: [usize; OpGroup::ALL.len()],
     /// From start to end of the recording, in milliseconds.
     pub total: f64,
 }
 
 impl Profile {
     /// Milliseconds that belong to a group.
-    pub fn milliseconds(&self, group: Group) -> f64 {
+    pub fn milliseconds(&self, group: OpGroup) -> f64 {
         self.milliseconds[group as usize]
     }
 
     /// Spans of a group.
-    pub fn calls(&self, group: Group) -> usize {
+    pub fn calls(&self, group: OpGroup) -> usize {
         self.calls[group as usize]
     }
 
@@ -222,49 +217,54 @@ mod tests {
     fn inner_spans_count_for_themselves_and_whole_ones_for_all_inside() {
         let recording = Recording::start(&Device::Cpu).unwrap();
         {
-            let _experts = span(Group::Experts);
+            let _experts = span(OpGroup::Experts);
             work(20);
             {
-                let _dequantise = span(Group::Dequantise);
+                let _dequantise = span(OpGroup::Dequantise);
                 work(40);
             }
             work(20);
         }
         {
-            let _lora = whole(Group::Lora);
+            let _lora = whole(OpGroup::Lora);
             {
-                let _experts = span(Group::Experts);
+                let _experts = span(OpGroup::Experts);
                 work(30);
             }
-            let _again = whole(Group::Lora);
+            let _again = whole(OpGroup::Lora);
             work(10);
         }
         work(25);
-        std::thread::spawn(|| drop(span(Group::Rope)))
+        std::thread::spawn(|| drop(span(OpGroup::Rope)))
             .join()
             .unwrap();
         let profile = recording.finish().unwrap();
 
         let at_least = |found: f64, least: f64| assert!(found >= least, "{found} {profile:?}");
-        at_least(profile.milliseconds(Group::Experts), 40.0);
-        at_least(profile.milliseconds(Group::Dequantise), 40.0);
-        at_least(profile.milliseconds(Group::Lora), 40.0);
+        at_least(profile.milliseconds(OpGroup::Experts), 40.0);
+        at_least(profile.milliseconds(OpGroup::Dequantise), 40.0);
+        at_least(profile.milliseconds(OpGroup::Lora), 40.0);
         at_least(profile.other(), 25.0);
-        let sum: f64 = Group::ALL.map(|g| profile.milliseconds(g)).iter().sum();
+        let sum: f64 = OpGroup::ALL.map(|g| profile.milliseconds(g)).iter().sum();
         assert!((sum + profile.other() - profile.total).abs() < 1e-6);
-        let calls = [Group::Experts, Group::Dequantise, Group::Lora, Group::Rope];
+        let calls = [
+            OpGroup::Experts,
+            OpGroup::Dequantise,
+            OpGroup::Lora,
+            OpGroup::Rope,
+        ];
         assert_eq!(calls.map(|group| profile.calls(group)), [1, 1, 1, 0]);
     }
 
     #[test]
     fn one_recording_at_a_time_and_none_left_behind() {
-        drop(span(Group::Rope));
+        drop(span(OpGroup::Rope));
         let recording = Recording::start(&Device::Cpu).unwrap();
         assert!(Recording::start(&Device::Cpu).is_err());
-        drop(span(Group::Rope));
+        drop(span(OpGroup::Rope));
         drop(recording);
-        drop(span(Group::Rope));
+        drop(span(OpGroup::Rope));
         let fresh = Recording::start(&Device::Cpu).unwrap().finish().unwrap();
-        assert_eq!(fresh.calls(Group::Rope), 0);
+        assert_eq!(fresh.calls(OpGroup::Rope), 0);
     }
 }

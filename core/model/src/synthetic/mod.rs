@@ -15,14 +15,14 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Deviation of a uniformly random E2M1 nibble.
+/// The standard deviation of a uniformly random E2M1 value.
 const NIBBLE_STD: f64 = 2.926;
 
 /// The configuration of `gpt-oss-20b`, `gpt-oss-120b`, or of a config.json; with changes behind a
 /// question mark: `gpt-oss-20b?format=bf16&num_hidden_layers=4`.
 ///
 /// # Errors
-/// Another name, a file that is no gpt-oss configuration, or a change of something that is no number in it.
+/// The name is another one, the file is no gpt-oss configuration, or a change is not of a number in it.
 pub fn config(arch: &str) -> Result<Config> {
     let (name, changes) = arch.split_once('?').unwrap_or((arch, ""));
     let mut config = match name {
@@ -57,7 +57,7 @@ pub fn config(arch: &str) -> Result<Config> {
     Config::parse(Value::Object(config.raw)).with_context(|| arch.to_owned())
 }
 
-/// Experts packed or dense.
+/// Makes the experts of a configuration packed (`mxfp4`) or dense (`bf16`).
 pub fn set_format(config: &mut Config, format: &str) -> Result<()> {
     let packed = config.raw.contains_key("quantization_config");
     match (format, packed) {
@@ -151,15 +151,15 @@ fn published(layers: usize, experts: usize) -> Value {
     })
 }
 
-/// Random weights by name.
-pub struct Source {
+/// A source of random weights, which are functions of their names.
+pub struct SyntheticWeights {
     layers: usize,
     seed: u64,
-    /// Whether the experts are packed.
+    /// Whether the experts are in MXFP4.
     pub packed: bool,
 }
 
-impl Source {
+impl SyntheticWeights {
     /// For a model of this shape; experts are MXFP4 if its configuration says so.
     pub fn new(config: &Config, seed: u64) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl Source {
         }
     }
 
-    /// The deviation of a matrix with this many inputs.
+    /// The standard deviation of a matrix with this many inputs.
     fn deviation(&self, name: &str, inputs: usize) -> f64 {
         let plain = 1.0 / (inputs as f64).sqrt();
         match name.contains("o_proj") || name.contains("down_proj") {
@@ -199,14 +199,14 @@ impl Source {
     }
 }
 
-/// A stream of random numbers for a name (FNV-1a).
+/// The stream of random numbers for a name (FNV-1a).
 pub fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-impl WeightSource for Source {
+impl WeightSource for SyntheticWeights {
     fn contains(&self, name: &str) -> bool {
         match name.ends_with("_blocks") || name.ends_with("_scales") {
             true => self.packed,
@@ -263,7 +263,7 @@ mod tests {
     fn changes_behind_a_question_mark() {
         let small = config("gpt-oss-20b?format=bf16&num_hidden_layers=3").unwrap();
         assert_eq!(small.sliding, [true, false, true]);
-        assert!(!Source::new(&small, 1).packed);
+        assert!(!SyntheticWeights::new(&small, 1).packed);
         for (arch, problem) in [
             ("gpt-oss-20b?layers=3", "num_hidden_layers=4"),
             ("gpt-oss-20b?format=int4", "mxfp4 or bf16"),
@@ -293,7 +293,13 @@ mod tests {
         }
         let config = Config::parse(Value::Object(raw)).unwrap();
         let options = LoadOptions::frozen(&Device::Cpu);
-        let model = GptOss::load(&config, &Source::new(&config, 1), &options, |_| {}).unwrap();
+        let model = GptOss::load(
+            &config,
+            &SyntheticWeights::new(&config, 1),
+            &options,
+            |_| {},
+        )
+        .unwrap();
         let ids: Vec<u32> = (0..256).map(|i| i * 37 % 1000).collect();
         let ids = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap();
         let seqs = SeqLayout::new(&[256], &Device::Cpu).unwrap();

@@ -1,7 +1,7 @@
 //! A Hugging Face model directory: `model.safetensors`, or shards through their index.
 
-use super::placing::Placing;
-use super::shard::{Shard, Stored};
+use super::reader::TensorReader;
+use super::shard::{Shard, StoredTensor};
 use super::{Transfer, WeightSource};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums;
@@ -13,20 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The safetensors of a directory.
+/// The tensors of a model directory.
 pub struct Directory {
     shards: Vec<Shard>,
-    /// Shard of each tensor.
+    /// The shard of each tensor.
     index: BTreeMap<String, usize>,
     dir: PathBuf,
-    /// The load that is going on.
+    /// The load that is in progress.
     load: Mutex<Load>,
 }
 
-/// What was handed out since the last load.
+/// A load in progress: what was read and which tensors were asked for.
 #[derive(Default)]
 struct Load {
-    placing: Placing,
+    reader: TensorReader,
     used: BTreeSet<String>,
 }
 
@@ -34,8 +34,8 @@ impl Directory {
     /// Opens the weights of a model directory.
     ///
     /// # Errors
-    /// No weights there, a missing shard, a truncated file, or an index that does not fit its shards; the error names
-    /// the file.
+    /// There are no weights, a shard is missing or truncated, or the index does not fit its shards; the error names the
+    /// file.
     pub fn open(dir: &Path) -> Result<Self> {
         ensure!(dir.is_dir(), "{}: no such model directory", dir.display());
         let index_file = dir.join("model.safetensors.index.json");
@@ -82,21 +82,18 @@ impl Directory {
         })
     }
 
-    /// Names of all tensors.
+    /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)
     }
 
-    /// Bytes of all tensor files together.
+    /// The bytes of all tensor files together.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(Shard::size).sum()
     }
 
-    /// A tensor as it lies in its file.
-    ///
-    /// # Errors
-    /// There is no such tensor.
-    pub fn stored<'a>(&'a self, name: &'a str) -> Result<Stored<'a>> {
+    /// A tensor as it is stored in its file.
+    pub fn stored<'a>(&'a self, name: &'a str) -> Result<StoredTensor<'a>> {
         match self.index.get(name) {
             Some(&shard) => self.shards[shard].tensor(name),
             None => bail!("{}: has no tensor {name}", self.dir.display()),
@@ -160,25 +157,25 @@ impl WeightSource for Directory {
         let found = fitting(stored, shape, dtype)?;
         let mut load = self.load();
         load.used.insert(name.to_owned());
-        load.placing.place(stored, (found, dtype), device)
+        load.reader.read(stored, (found, dtype), device)
     }
 
     fn done(&self) -> Option<Transfer> {
-        let Load { placing, used } = std::mem::take(&mut *self.load());
+        let Load { reader, used } = std::mem::take(&mut *self.load());
         let unused = self.names().filter(|name| !used.contains(*name));
         Some(Transfer {
             unused: unused.map(str::to_owned).collect(),
-            ..placing.done()
+            ..reader.done()
         })
     }
 }
 
 /// The type of a tensor that has this shape and can be kept in type `wanted`.
-fn fitting(stored: Stored, shape: &[usize], wanted: DType) -> Result<DType> {
+fn fitting(stored: StoredTensor, shape: &[usize], wanted: DType) -> Result<DType> {
     ensure!(
         stored.shape() == shape,
         "{}: found shape {:?}, expected {shape:?} by config.json",
-        stored.place(),
+        stored.location(),
         stored.shape()
     );
     let found = match stored.dtype() {
@@ -188,13 +185,13 @@ fn fitting(stored: Stored, shape: &[usize], wanted: DType) -> Result<DType> {
         Dtype::U8 => DType::U8,
         other => bail!(
             "{}: found type {other:?}, expected BF16, F16, F32 or U8",
-            stored.place()
+            stored.location()
         ),
     };
     ensure!(
         (found == DType::U8) == (wanted == DType::U8),
         "{}: found type {found:?}, expected {wanted:?}",
-        stored.place()
+        stored.location()
     );
     Ok(found)
 }

@@ -1,41 +1,41 @@
-//! Where weights come from: a Hugging Face directory, or a generator; and files of tensors, written.
+//! Sources of weights, such as a Hugging Face directory; and writing files of tensors.
 
 mod directory;
-mod placing;
+mod reader;
 mod save;
 mod shard;
 
 pub use directory::Directory;
-pub use save::{open_as_usual, save};
-pub use shard::{Shard, Stored};
+pub use save::{apply_umask, save};
+pub use shard::{Shard, StoredTensor};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use std::fmt;
 use std::time::Duration;
 
-/// What handing out the tensors of a model took.
+/// What reading the tensors of a model took.
 #[derive(Debug, Clone)]
 pub struct Transfer {
-    /// Bytes of them, as they lie in files.
+    /// The bytes of the tensors in their files.
     pub bytes: u64,
-    /// Reading files and converting.
+    /// The time for reading files and converting.
     pub reading: Duration,
-    /// Waiting for a card to take what was read.
+    /// The time for which the card was waited for.
     pub waiting: Duration,
-    /// Names of tensors in the files that nobody asked for.
+    /// The names of tensors in the files that nobody asked for.
     pub unused: Vec<String>,
 }
 
 impl Transfer {
-    /// One line for people, where all of it took `whole`.
+    /// A message about the load, which took `whole` in all.
     pub fn summary(&self, whole: Duration) -> String {
         let (gb, seconds) = (self.bytes as f64 / 1e9, whole.as_secs_f64());
         let rate = gb / seconds.max(1e-9);
         format!("loaded {gb:.1} GB in {seconds:.1} s ({rate:.1} GB/s): {self}")
     }
 
-    /// A line about tensors that the model has no use for, if there are any.
+    /// A message about tensors that the model does not use, if there are any.
     pub fn left_over(&self) -> Option<String> {
         let count = self.unused.len();
         let some: Vec<&str> = self.unused.iter().take(3).map(String::as_str).collect();
@@ -69,17 +69,14 @@ pub trait WeightSource: Send + Sync {
     /// The tensor, which must have this shape, converted to `dtype`, on `device`.
     ///
     /// # Errors
-    /// It is missing, or of another shape, or cannot be converted; the error names it, what was
-    /// found and what was expected.
+    /// The tensor is missing, has another shape, or cannot be converted; the error names it, what was found and what was
+    /// expected.
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor>;
 
     /// Checks without reading anything that [`tensor`](Self::tensor) would find the tensor.
-    ///
-    /// # Errors
-    /// As there.
     fn check(&self, name: &str, shape: &[usize], dtype: DType) -> Result<()>;
 
-    /// Ends a load: buffers may go. What it took, where files were read.
+    /// Ends a load and frees its buffers. Returns what the load took, if files were read.
     fn done(&self) -> Option<Transfer> {
         None
     }

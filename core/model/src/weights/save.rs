@@ -1,4 +1,4 @@
-//! Writing files of tensors.
+//! Writes files of tensors.
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
@@ -6,27 +6,21 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Writes tensors as safetensors, whole or not at all.
-///
-/// # Errors
-/// The disk or the device failed; the error names the file.
 pub fn save(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
     candle_core::safetensors::save(tensors, path)
         .map_err(Into::into)
-        .and_then(|()| open_as_usual(path))
+        .and_then(|()| apply_umask(path))
         .with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-/// Lets those read a file whom the umask lets read a new one: the crate safetensors makes its files for their owner
-/// alone, whatever the umask says.
-///
-/// # Errors
-/// The disk failed.
-pub fn open_as_usual(path: &Path) -> Result<()> {
+/// Gives a file the permissions that the umask gives to new files. The crate safetensors makes files that only their
+/// owner can read, whatever the umask is.
+pub fn apply_umask(path: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::fs::Permissions;
         use std::os::unix::fs::PermissionsExt;
-        // The umask can only be read by setting it, for the whole process: a new file shows it, too.
+        // Reading the umask means setting it for the whole process, so a new file is made to see its permissions.
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());

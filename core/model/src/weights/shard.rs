@@ -1,7 +1,7 @@
-//! One safetensors file, its header read once, its tensors read where they lie.
+//! One safetensors file, whose header is read once and whose tensors are read when they are asked for.
 //!
-//! Nothing is mapped: a mapped file that somebody cuts while it is read ends the process with a signal, a read ends with
-//! an error that names the file. Large reads are split over all cores and go straight to where the bytes are wanted.
+//! The file is not mapped into memory: if somebody cuts a mapped file, the process ends with a signal, while a read ends
+//! with an error that names the file. Large reads are split over all cores and go straight to their destination.
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use rayon::prelude::*;
@@ -11,10 +11,10 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Most bytes of a header, as in the safetensors library.
+/// The greatest size of a header, as in the safetensors library.
 const MOST_HEADER: u64 = 100_000_000;
 
-/// Bytes that a thread reads at a time.
+/// The bytes that a thread reads at a time.
 pub const PART: usize = 1 << 20;
 
 /// A file of tensors.
@@ -22,7 +22,7 @@ pub struct Shard {
     path: PathBuf,
     file: File,
     len: u64,
-    /// Where the tensors begin.
+    /// The offset at which the tensors begin.
     start: u64,
     metadata: Metadata,
 }
@@ -31,7 +31,7 @@ impl Shard {
     /// Opens a file and checks by its header that it is whole.
     ///
     /// # Errors
-    /// It cannot be read, or is not a whole safetensors file.
+    /// The file cannot be read, or is not a whole safetensors file.
     pub fn open(path: PathBuf) -> Result<Self> {
         let open = || -> Result<File> {
             // Opening a pipe would wait for its other end.
@@ -68,13 +68,10 @@ impl Shard {
         self.metadata.offset_keys()
     }
 
-    /// A tensor as it lies in the file.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub fn tensor<'a>(&'a self, name: &'a str) -> Result<Stored<'a>> {
+    /// A tensor as it is stored in the file.
+    pub fn tensor<'a>(&'a self, name: &'a str) -> Result<StoredTensor<'a>> {
         match self.metadata.info(name) {
-            Some(info) => Ok(Stored {
+            Some(info) => Ok(StoredTensor {
                 shard: self,
                 name,
                 info,
@@ -84,7 +81,7 @@ impl Shard {
     }
 }
 
-/// Where the tensors begin, and what they are.
+/// Reads the offset at which the tensors begin, and their metadata.
 fn header(file: &mut File, len: u64) -> Result<(u64, Metadata)> {
     let mut size = [0; 8];
     file.read_exact(&mut size)?;
@@ -106,15 +103,15 @@ fn header(file: &mut File, len: u64) -> Result<(u64, Metadata)> {
     Ok((start, metadata))
 }
 
-/// A tensor as it lies in its file.
+/// A tensor as it is stored in its file.
 #[derive(Clone, Copy)]
-pub struct Stored<'a> {
+pub struct StoredTensor<'a> {
     shard: &'a Shard,
     name: &'a str,
     info: &'a TensorInfo,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> StoredTensor<'a> {
     /// Element type.
     pub fn dtype(self) -> Dtype {
         self.info.dtype
@@ -132,20 +129,20 @@ impl<'a> Stored<'a> {
     }
 
     /// `FILE: tensor NAME`.
-    pub fn place(self) -> String {
+    pub fn location(self) -> String {
         format!("{}: tensor {}", self.shard.path.display(), self.name)
     }
 
-    /// Fills `to` with the bytes from `at` on.
+    /// Fills `to` with the bytes of the tensor from `at` on.
     ///
     /// # Errors
-    /// The disk failed, or the file ends before: it was cut since it was opened.
+    /// The file cannot be read, or it was cut after it was opened.
     pub fn read(self, at: usize, to: &mut [u8]) -> Result<()> {
         let (from, end) = self.info.data_offsets;
         ensure!(
             at <= end - from && to.len() <= end - from - at,
             "{}: {} bytes from {at} on are asked for, it has {}",
-            self.place(),
+            self.location(),
             to.len(),
             self.size()
         );
@@ -154,10 +151,7 @@ impl<'a> Stored<'a> {
         read.map_err(|error| self.explain(error))
     }
 
-    /// All bytes, read by all cores.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// Reads all bytes, with all cores.
     pub fn to_vec(self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.size()];
         bytes
@@ -169,14 +163,14 @@ impl<'a> Stored<'a> {
 
     fn explain(self, error: std::io::Error) -> Error {
         if error.kind() != ErrorKind::UnexpectedEof {
-            return Error::new(error).context(format!("{}: cannot be read", self.place()));
+            return Error::new(error).context(format!("{}: cannot be read", self.location()));
         }
         let now = self.shard.file.metadata().map(|now| now.len());
         let now = now.map_or_else(|_| "fewer".to_owned(), |now| now.to_string());
         Error::msg(format!(
             "{}: the file ends before it: it had {} bytes when it was opened and has {now} now; another process cut it \
              while it was read",
-            self.place(),
+            self.location(),
             self.shard.len
         ))
     }

@@ -1,10 +1,10 @@
 //! Routing, moving rows, and linear layers per expert, with experts that have no rows.
 
 use crate::support::{Both, CHAINED, Card, EXACT, Limit, ROUNDED, agree, card, same};
-use apus_model::ops::grouped::{self, Low, Plus};
+use apus_model::ops::grouped::{self, Addends, LowRankTerm};
 use apus_model::ops::lora::{self, Factors, Pack, Pair};
 use apus_model::ops::router::{self, RoutePlan};
-use apus_model::ops::swiglu::{self, Weighing};
+use apus_model::ops::swiglu::{self, RoutingWeights};
 use apus_model::ops::{Groups, permute};
 use candle_core::{Device, Tensor};
 
@@ -57,7 +57,10 @@ fn equal_logits_go_to_the_lower_expert() {
 fn rows_to_experts_and_back() {
     let Some(card) = card() else { return };
     let (cpu, gpu) = plans(&card);
-    assert_eq!(cpu.groups.host().unwrap(), gpu.groups.host().unwrap());
+    assert_eq!(
+        cpu.groups.host_offsets().unwrap(),
+        gpu.groups.host_offsets().unwrap()
+    );
     for h in [2880, 160, 33] {
         let x = card.normal(1, &[29, h], 1.0);
         let rows = permute::gather(&x.gpu, &gpu).unwrap();
@@ -87,19 +90,19 @@ fn back_through_the_activation_and_the_weights() {
             card.normal_f32(3, &[29, 3], 1.0),
         );
         let by_bias = card.normal(4, &[29, 6], 1.0);
-        let weighing = Weighing {
+        let routing = RoutingWeights {
             weights: &w.cpu,
             plan: &cpu,
             by_bias: &by_bias.cpu,
         };
         let (expected, expected_w) =
-            swiglu::backward(gate_up.cpu.clone(), 7.0, &dh.cpu, weighing).unwrap();
-        let weighing = Weighing {
+            swiglu::backward(gate_up.cpu.clone(), 7.0, &dh.cpu, routing).unwrap();
+        let routing = RoutingWeights {
             weights: &w.gpu,
             plan: &gpu,
             by_bias: &by_bias.gpu,
         };
-        let (found, found_w) = swiglu::backward(gate_up.gpu, 7.0, &dh.gpu, weighing).unwrap();
+        let (found, found_w) = swiglu::backward(gate_up.gpu, 7.0, &dh.gpu, routing).unwrap();
         agree("swiglu gradient", &found, &expected, ROUNDED);
         agree("gradient by the weights", &found_w, &expected_w, EXACT);
     }
@@ -153,11 +156,20 @@ fn grouped_products_and_biases() {
         for (w, lw) in views {
             let product = |side: usize, x: &Tensor, bias: Option<Tensor>, low: bool| {
                 let pick = |both: &Both| [both.cpu.clone(), both.gpu.clone()][side].clone();
-                let low = low.then(|| Low {
+                let low = low.then(|| LowRankTerm {
                     x: pick(&lx),
                     w: pick(&lw),
                 });
-                grouped::matmul(x, &pick(&w), &on[side], &Plus { bias, low }).unwrap()
+                grouped::matmul(
+                    x,
+                    &pick(&w),
+                    &on[side],
+                    &Addends {
+                        bias,
+                        low_rank: low,
+                    },
+                )
+                .unwrap()
             };
             let y = product(1, &x.gpu, None, false);
             agree(&what, &y, &product(0, &x.cpu, None, false), ROUNDED);
@@ -169,7 +181,7 @@ fn grouped_products_and_biases() {
             agree(&format!("{what} with all"), &y, &expected, CHAINED);
         }
         let dx = |dy: &Tensor, w: &Tensor, on: &Groups| {
-            grouped::matmul(dy, &w.transpose(1, 2).unwrap(), on, &Plus::default()).unwrap()
+            grouped::matmul(dy, &w.transpose(1, 2).unwrap(), on, &Addends::default()).unwrap()
         };
         let found = dx(&dy.gpu, &w.gpu, &on[1]);
         agree(
@@ -200,11 +212,11 @@ fn products_of_one_group() {
         let run = |x: &Tensor, w: &Tensor, bias: &Tensor| {
             let groups = Groups::one(rows, x.device()).unwrap();
             let w = w.unsqueeze(0).unwrap().transpose(1, 2).unwrap();
-            let plus = Plus {
+            let addends = Addends {
                 bias: Some(bias.unsqueeze(0).unwrap()),
                 low: None,
             };
-            grouped::matmul(x, &w, &groups, &plus).unwrap()
+            grouped::matmul(x, &w, &groups, &addends).unwrap()
         };
         let y = run(&x.gpu, &w.gpu, &bias.gpu);
         agree("one group", &y, &run(&x.cpu, &w.cpu, &bias.cpu), CHAINED);
@@ -231,8 +243,8 @@ fn plans_of_routes() {
         assert_eq!(numbers(&found.order), numbers(&expected.order));
         assert_eq!(numbers(&found.inverse), numbers(&expected.inverse));
         assert_eq!(
-            found.groups.host().unwrap(),
-            expected.groups.host().unwrap()
+            found.groups.host_offsets().unwrap(),
+            expected.groups.host_offsets().unwrap()
         );
     }
 }
@@ -318,12 +330,12 @@ fn packed_low_rank_updates() {
                 let pack = Pack::new(&modules, count, 1.5, x.dtype()).unwrap();
                 let xa = pack.down(&x, &on).unwrap();
                 let low = pack.up(&xa, false).unwrap();
-                let y = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
+                let y = grouped::matmul(&low.x, &low.w, &on, &Addends::default()).unwrap();
                 let dy = pick(&dy);
-                let dxa = pack.down_back(&dy, &on).unwrap();
+                let dxa = pack.down_backward(&dy, &on).unwrap();
                 let grads = pack.gradients(&x, &dxa, &xa, &dy, &on).unwrap();
-                let low = pack.back(dxa);
-                let dx = grouped::matmul(&low.x, &low.w, &on, &Plus::default()).unwrap();
+                let low = pack.input_grad(dxa);
+                let dx = grouped::matmul(&low.x, &low.w, &on, &Addends::default()).unwrap();
                 (y, dx, grads)
             };
             let ((y, dx, grads), (cpu_y, cpu_dx, cpu_grads)) = (run(1), run(0));

@@ -128,7 +128,7 @@ fn cross_entropy_of_both_types() {
             agree(&what, &found.loss, &expected.loss, EXACT);
             agree(&format!("{what} lse"), &found.lse, &expected.lse, EXACT);
             let best = |tensor: &Tensor| tensor.to_vec1::<u32>().unwrap();
-            assert_eq!(best(&found.best), best(&expected.best), "{what} best");
+            assert_eq!(best(&found.argmax), best(&expected.argmax), "{what} best");
             let dtype = x.gpu.dtype();
             let dx = cross_entropy::backward(x.gpu, &found.lse, &on_card, &dloss.gpu).unwrap();
             let expected =

@@ -2,10 +2,10 @@
 
 use super::{Ops, Work};
 use anyhow::Result;
-use apus_model::ops::grouped::{self, Plus};
+use apus_model::ops::grouped::{self, Addends};
 use apus_model::ops::lora::{Factors, Pack};
 use apus_model::ops::router::{self, RoutePlan};
-use apus_model::ops::swiglu::{self, Weighing};
+use apus_model::ops::swiglu::{self, RoutingWeights};
 use apus_model::ops::{fill, mxfp4, permute};
 use candle_core::{DType, Tensor};
 
@@ -95,12 +95,12 @@ fn back(ops: &mut Ops, plan: &RoutePlan, weights: &Tensor) -> Result<()> {
     let limit = c.swiglu_limit as f32;
     let work = Work::Bytes(5 * n * f * ops.width());
     ops.time("swiglu backward", work, || {
-        let weighing = Weighing {
+        let routing = RoutingWeights {
             weights,
             plan,
             by_bias: &by_bias,
         };
-        swiglu::backward(gate_up.clone(), limit, &dh, weighing)
+        swiglu::backward(gate_up.clone(), limit, &dh, routing)
     })
 }
 
@@ -118,7 +118,11 @@ fn dequantise(ops: &mut Ops, [e, o, i]: [usize; 3]) -> Result<Tensor> {
 
 /// How full the fullest expert is.
 fn spread(plan: &RoutePlan) -> Result<String> {
-    let counts = plan.groups.host()?.windows(2).map(|pair| pair[1] - pair[0]);
+    let counts = plan
+        .groups
+        .host_offsets()?
+        .windows(2)
+        .map(|pair| pair[1] - pair[0]);
     let mean = plan.rows() as f64 / plan.groups.count() as f64;
     let most = counts.max().unwrap_or(0) as f64;
     Ok(format!("fullest expert {:.1} x the mean", most / mean))
@@ -133,11 +137,11 @@ fn products(ops: &mut Ops, name: &str, w: &Tensor, plan: &RoutePlan) -> Result<(
     let spread = spread(plan)?;
     let name = |what: &str| format!("grouped {name} {what}, {spread}");
     ops.time(name("forward"), work, || {
-        grouped::matmul(&x, w, &plan.groups, &Plus::default())
+        grouped::matmul(&x, w, &plan.groups, &Addends::default())
     })?;
     let turned = w.transpose(1, 2)?;
     ops.time(name("input gradient"), work, || {
-        grouped::matmul(&dy, &turned, &plan.groups, &Plus::default())
+        grouped::matmul(&dy, &turned, &plan.groups, &Addends::default())
     })
 }
 
@@ -163,7 +167,7 @@ fn updates(ops: &mut Ops, plan: &RoutePlan) -> Result<()> {
         Work::Bytes(read + 2 * back),
         || {
             let pack = pack()?;
-            let dxa = pack.down_back(&dy, &plan.groups)?;
+            let dxa = pack.down_backward(&dy, &plan.groups)?;
             pack.gradients(&x, &dxa, &xa, &dy, &plan.groups)
         },
     )

@@ -4,7 +4,7 @@ mod git;
 pub mod hardware;
 
 use apus_components::secrets;
-use apus_model::adapter::Table;
+use apus_model::adapter::ParameterTable;
 use apus_sdk::RunInfo;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
@@ -42,7 +42,7 @@ fn git() -> Map<String, Value> {
 }
 
 /// Counts of the model and what of it is trained.
-pub fn model(table: &Table) -> Map<String, Value> {
+pub fn model(table: &ParameterTable) -> Map<String, Value> {
     let trained = table.rows.iter().filter(|row| row.trainable > 0);
     let groups: Vec<Value> = trained
         .map(|row| json!({"name": row.part, "tensors": row.modules, "parameters": row.trainable}))

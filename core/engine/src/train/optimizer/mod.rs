@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Named;
 use apus_model::model::Param;
 use apus_model::ops::reduce;
-use apus_model::profile::{self, Group};
+use apus_model::profile::{self, OpGroup};
 use apus_sdk::{Optimizer, StepInfo};
 use candle_core::{DType, Device, Tensor};
 use slot::Slot;
@@ -69,7 +69,7 @@ impl OptimizerHost {
     /// # Errors
     /// The device failed.
     pub fn clip(&self, max_norm: f64) -> Result<f64> {
-        let _span = profile::whole(Group::Optimizer);
+        let _span = profile::whole(OpGroup::Optimizer);
         let grads: Vec<Tensor> = self
             .slots
             .iter()
@@ -92,7 +92,7 @@ impl OptimizerHost {
     /// # Errors
     /// The component failed, or left a value that is not finite.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        let _span = profile::whole(Group::Optimizer);
+        let _span = profile::whole(OpGroup::Optimizer);
         if !self.optimizer.foreign {
             self.torn = true;
             self.update(lr)?;

@@ -4,7 +4,7 @@ use super::{ModelPlace, settings, wanted};
 use crate::setup::load_options;
 use anyhow::{Result, bail, ensure};
 use apus_components::config::SftConfig;
-use apus_model::adapter::{self, Adapter, Blueprint, Wanted};
+use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec};
 use apus_model::model::{LoadOptions, LoraSettings, Targets, Training};
 use candle_core::Device;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// What is trained, and where it begins.
 pub struct Intent {
     /// What updates were asked for; `None` where the whole model is trained.
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<TargetSpec>,
     /// Their numbers.
     pub settings: Option<LoraSettings>,
     /// The adapter that the run begins with.
@@ -37,7 +37,11 @@ impl Intent {
             (false, [dir]) => {
                 let adapter = Adapter::open(Path::new(dir), &place.config)?;
                 let settings = adapter.config.settings(config.seed);
-                (Some(adapter.config.wanted()), Some(settings), Some(adapter))
+                (
+                    Some(adapter.config.target_spec()),
+                    Some(settings),
+                    Some(adapter),
+                )
             }
             (false, many) => bail!("{} adapters are given, sft starts from one", many.len()),
         };

@@ -18,7 +18,7 @@ use apus_base::say::{info, warning};
 use apus_components::config::{Resolved, SftConfig, StepsOrShare};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
-use apus_model::adapter::{PeftConfig, Wanted};
+use apus_model::adapter::{PeftConfig, TargetSpec};
 use apus_model::model::{GptOss, Init, LoraSettings};
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Optimizer, Tracker};
@@ -74,8 +74,8 @@ pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<
     Ok(Ready { model, peft })
 }
 
-fn wanted(config: &SftConfig) -> Wanted {
-    let mut wanted = Wanted::from_names(config.target_modules.clone());
+fn wanted(config: &SftConfig) -> TargetSpec {
+    let mut wanted = TargetSpec::from_names(config.target_modules.clone());
     if let Some(regex) = &config.target_regex {
         wanted.modules.clear();
         wanted.regex = Some(regex.clone());

@@ -23,7 +23,7 @@ use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
 use apus_data::data::Stream;
 use apus_data::hub;
-use apus_model::adapter::Table;
+use apus_model::adapter::ParameterTable;
 use apus_model::model::GptOss;
 use candle_core::Device;
 use console::Term;
@@ -46,7 +46,7 @@ pub struct SetUp {
     pub data: setup::Data,
     /// The numbers of the run.
     pub settings: Settings,
-    table: Table,
+    table: ParameterTable,
 }
 
 /// What a run takes over and uses up.
@@ -100,7 +100,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     let explain = |error| out_of_memory::explain(error, &device, &args(&config));
     let mut ready = parts::model(&config, &place, &device).map_err(explain)?;
     let shape = fit(&config, &mut ready.model, &lengths).map_err(explain)?;
-    let table = Table::of(&ready.model);
+    let table = ParameterTable::of(&ready.model);
     info!("{table}");
     let folder = RunFolder::take(&config)?;
     folder.say_what_is_not_ours(resume.as_ref().map(|resume| resume.dir.as_path()));
@@ -208,7 +208,7 @@ fn refuse_many_processes(config: &SftConfig) -> Result<()> {
 fn open_device(config: &SftConfig) -> Result<Device> {
     let device = apus_model::device::open(&config.device)?;
     if config.deterministic {
-        apus_model::device::repeat(&device)?;
+        apus_model::device::make_deterministic(&device)?;
     }
     Ok(device)
 }
@@ -240,7 +240,7 @@ fn check_channels(config: &SftConfig, components: &Components, data: &setup::Dat
 }
 
 /// `20918.7386M Params (3.9813M Trainable [0.0190%])`, as ms-swift writes it.
-fn parameter_info(table: &Table) -> String {
+fn parameter_info(table: &ParameterTable) -> String {
     let (all, trained) = (
         table.parameters() as f64 / 1e6,
         table.trainable() as f64 / 1e6,

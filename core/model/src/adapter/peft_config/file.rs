@@ -1,4 +1,4 @@
-//! Fields of `adapter_config.json` by their types.
+//! Reads the fields of `adapter_config.json` by their types.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};

@@ -4,7 +4,7 @@ mod file;
 mod names;
 
 use super::fields;
-use super::targets::Wanted;
+use super::targets::TargetSpec;
 use crate::model::{Config, Init, LoraSettings, Targets};
 use anyhow::{Context, Result, ensure};
 use apus_base::limits::MAX_RANK;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Name of the file.
+/// The name of the file.
 pub const FILE: &str = "adapter_config.json";
 
 /// Which modules carry an update.
@@ -39,21 +39,21 @@ pub struct PeftConfig {
     pub lora_alpha: f64,
     /// Dropout on the inputs of A.
     pub lora_dropout: f64,
-    /// `alpha / sqrt(r)` instead of `alpha / r`.
+    /// Whether the scale is `alpha / sqrt(r)` instead of `alpha / r`.
     pub use_rslora: bool,
-    /// DoRA.
+    /// Whether the update is DoRA.
     pub use_dora: bool,
-    /// How A starts.
+    /// How A is initialised.
     pub init: Init,
     /// Linear layers.
     pub target_modules: Option<TargetModules>,
     /// Expert parameters.
     pub target_parameters: Option<Vec<String>>,
-    /// Modules stored whole.
+    /// Modules that are trained and stored whole.
     pub modules_to_save: Option<Vec<String>>,
     /// Linear layers that are left out.
     pub exclude_modules: Option<TargetModules>,
-    /// The only layers that the ends of names in `target_modules` are looked for in.
+    /// The layers in which names of `target_modules` are looked for; all of them if it is not set.
     pub layers: Option<Vec<usize>>,
 }
 
@@ -61,7 +61,7 @@ impl PeftConfig {
     /// The configuration of a new adapter, with target names as PEFT would write them.
     pub fn new(
         config: &Config,
-        wanted: &Wanted,
+        wanted: &TargetSpec,
         targets: &Targets,
         settings: &LoraSettings,
         base_model: Option<String>,
@@ -96,7 +96,7 @@ impl PeftConfig {
         }
     }
 
-    /// The numbers of the update; `seed` starts whatever is not read from a file.
+    /// The settings of the update; `seed` is for what is not read from a file.
     pub fn settings(&self, seed: u64) -> LoraSettings {
         LoraSettings {
             rank: self.r,
@@ -109,14 +109,14 @@ impl PeftConfig {
         }
     }
 
-    /// What was targeted, to be resolved again.
-    pub fn wanted(&self) -> Wanted {
+    /// The targets as they were asked for, so that they can be resolved again.
+    pub fn target_spec(&self) -> TargetSpec {
         let (modules, regex) = match &self.target_modules {
             Some(TargetModules::Names(names)) => (names.clone(), None),
             Some(TargetModules::Regex(pattern)) => (Vec::new(), Some(pattern.clone())),
             None => (Vec::new(), None),
         };
-        Wanted {
+        TargetSpec {
             modules,
             regex,
             parameters: self.target_parameters.clone().unwrap_or_default(),
@@ -124,8 +124,8 @@ impl PeftConfig {
         }
     }
 
-    /// The whole file, fields in PEFT's order. Fields that older releases of PEFT do not know are there only if they say
-    /// something.
+    /// The whole file, with the fields in PEFT's order. Fields that older releases of PEFT do not know are written only if
+    /// they differ from their default.
     pub fn to_json(&self) -> Value {
         let whole = self.lora_alpha.fract() == 0.0 && self.lora_alpha.abs() < 1e15;
         let alpha = match whole {
@@ -171,9 +171,6 @@ impl PeftConfig {
     }
 
     /// Writes `adapter_config.json` into `dir`.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         let text = serde_json::to_string_pretty(&self.to_json())?;
@@ -181,7 +178,7 @@ impl PeftConfig {
             .with_context(|| format!("{}: cannot be written", path.display()))
     }
 
-    /// Reads `adapter_config.json` from `dir`, with lines about what is otherwise than one might think.
+    /// Reads `adapter_config.json` from `dir`, with notes for the user about what may be unexpected.
     ///
     /// # Errors
     /// It is missing, malformed, or of an adapter that is not plain LoRA, rsLoRA or DoRA on an unchanged base model.
@@ -281,7 +278,7 @@ mod tests {
         }
     }
 
-    fn written(config: &Config, wanted: &Wanted, settings: &LoraSettings) -> PeftConfig {
+    fn written(config: &Config, wanted: &TargetSpec, settings: &LoraSettings) -> PeftConfig {
         let targets = resolve(config, wanted).unwrap();
         let base = Some("openai/gpt-oss-tiny-golden".to_owned());
         PeftConfig::new(config, wanted, &targets, settings, base)
@@ -289,12 +286,12 @@ mod tests {
 
     #[test]
     fn files_are_those_of_peft_without_what_nobody_needs() {
-        let all = Wanted::from_names(vec!["all-linear".into()]);
+        let all = TargetSpec::from_names(vec!["all-linear".into()]);
         let parameters = [1, 3]
             .iter()
             .flat_map(|n| ["down", "gate_up"].map(|p| format!("{n}.mlp.experts.{p}_proj")))
             .collect();
-        let experts = Wanted {
+        let experts = TargetSpec {
             parameters,
             ..all.clone()
         };
@@ -330,9 +327,9 @@ mod tests {
     #[test]
     fn no_key_that_older_releases_do_not_know() {
         let keys = |settings: &LoraSettings, parameters: &[&str]| {
-            let wanted = Wanted {
+            let wanted = TargetSpec {
                 parameters: parameters.iter().map(|p| (*p).to_owned()).collect(),
-                ..Wanted::from_names(vec!["q_proj".into()])
+                ..TargetSpec::from_names(vec!["q_proj".into()])
             };
             let json = written(&tiny(), &wanted, settings).to_json();
             let keys = json.as_object().unwrap().keys().cloned();
@@ -381,7 +378,7 @@ mod tests {
         config.num_hidden_layers = 24;
         config.sliding = vec![true; 24];
         let names = |wanted: &[&str]| {
-            let wanted = Wanted::from_names(wanted.iter().map(|w| (*w).to_owned()).collect());
+            let wanted = TargetSpec::from_names(wanted.iter().map(|w| (*w).to_owned()).collect());
             written(&config, &wanted, &settings()).target_modules
         };
         let expected = ["k_proj", "o_proj", "q_proj", "v_proj"].map(str::to_owned);

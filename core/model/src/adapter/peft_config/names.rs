@@ -1,11 +1,11 @@
-//! Names of targets as PEFT writes them.
+//! Writes the names of targets as PEFT does.
 
 use super::TargetModules;
 use crate::adapter::inventory::{is_suffix, modules};
 use crate::model::{Config, Targets};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// From this many names on PEFT writes the shortest unambiguous ends of them.
+/// From this number of names on, PEFT writes their shortest unambiguous ends.
 const CONDENSE_FROM: usize = 20;
 
 /// PEFT knows no `all-norm`: such entries are written as the modules they stand for.

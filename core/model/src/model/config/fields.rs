@@ -1,4 +1,4 @@
-//! The fields of `config.json`, each with what it can be.
+//! Reads the fields of `config.json`, each with the values that it may have.
 
 use super::{MOST_PARTS, MOST_POSITIONS, Rope, Yarn};
 use crate::ops::swiglu;
@@ -7,14 +7,14 @@ use apus_sdk::within;
 use serde_json::{Map, Value, json};
 use std::ops::RangeInclusive;
 
-/// Fields of an object, which is itself the field of this name.
+/// The fields of the file, or of an object in it; `prefix` is the path of that object, for messages.
 pub struct Fields<'a> {
     map: &'a Map<String, Value>,
     prefix: String,
 }
 
 impl<'a> Fields<'a> {
-    /// Those of the file.
+    /// The fields of the file.
     pub fn of(map: &'a Map<String, Value>) -> Self {
         Self {
             map,
@@ -26,7 +26,7 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// A size from 1 to `most`.
+    /// Reads a size from 1 to `most`.
     pub fn size(&self, name: &str, most: usize) -> Result<usize> {
         let prefix = &self.prefix;
         let Some(value) = self.map.get(name) else {
@@ -38,7 +38,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number within these bounds, if it is there.
+    /// Reads a number within these bounds, if the field is there.
     fn given(&self, name: &str, bounds: &RangeInclusive<f64>) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -50,12 +50,12 @@ impl<'a> Fields<'a> {
         Ok(Some(number))
     }
 
-    /// A number within these bounds.
+    /// Reads a number within these bounds, or takes the default.
     pub fn number(&self, name: &str, default: f64, bounds: RangeInclusive<f64>) -> Result<f64> {
         Ok(self.given(name, &bounds)?.unwrap_or(default))
     }
 
-    /// `num_experts_per_tok`, which the model's authors write twice.
+    /// Reads `num_experts_per_tok`, which the authors of gpt-oss write under two names.
     pub fn experts_per_token(&self) -> Result<usize> {
         let names = ["num_experts_per_tok", "experts_per_token"];
         let sizes = names.map(|name| match self.map.contains_key(name) {
@@ -74,7 +74,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// For each layer, whether it slides.
+    /// Reads for each layer whether it has a sliding window.
     pub fn layer_types(&self, layers: usize) -> Result<Vec<bool>> {
         let Some(types) = self.get("layer_types") else {
             return Ok((0..layers).map(|layer| layer % 2 == 0).collect());
@@ -97,7 +97,7 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    /// The rotary embedding.
+    /// Reads the settings of the rotary embedding.
     pub fn rope(&self) -> Result<Rope> {
         const THETA: RangeInclusive<f64> = 1.001..=1e12;
         let names = ["rope_parameters", "rope_scaling"];
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
                 .given("rope_theta", &THETA)?
                 .context("rope_theta is missing")?,
         };
-        inner.refuse_strangers()?;
+        inner.refuse_unknown()?;
         let kind = inner.get("rope_type").or_else(|| inner.get("type"));
         let yarn = match kind.map(|kind| kind.as_str()) {
             None | Some(Some("default")) => None,
@@ -175,8 +175,8 @@ impl<'a> Fields<'a> {
         Ok(yarn)
     }
 
-    /// Settings of positions that are not computed here.
-    fn refuse_strangers(&self) -> Result<()> {
+    /// Refuses settings of the rotary embedding that Apus does not compute.
+    fn refuse_unknown(&self) -> Result<()> {
         const KNOWN: [&str; 8] = [
             "beta_fast",
             "beta_slow",
@@ -198,7 +198,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Fields that are the same in every model that can be computed here.
+    /// Checks fields that must have one value, since Apus computes no other.
     pub fn check_fixed(&self) -> Result<()> {
         let alpha = f64::from(swiglu::ALPHA);
         if let Some(found) = self.get("swiglu_alpha") {

@@ -9,7 +9,7 @@ use fields::Fields;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Bounds far above any model that there is, so that sizes can be counted with before anything is allocated.
+/// Bounds far above those of any existing model, so that products of sizes cannot overflow before anything is allocated.
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_WIDTH: usize = 1 << 20;
 const MOST_PARTS: usize = 1 << 16;
@@ -19,29 +19,29 @@ const MOST_PARAMETERS: u128 = 1 << 46;
 /// The shape of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Decoder layers.
+    /// The number of decoder layers.
     pub num_hidden_layers: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width inside an expert.
     pub intermediate_size: usize,
-    /// Query heads.
+    /// The number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads.
+    /// The number of key and value heads.
     pub num_key_value_heads: usize,
     /// Size of a head.
     pub head_dim: usize,
-    /// Experts in a layer.
+    /// The number of experts in a layer.
     pub num_local_experts: usize,
-    /// Experts that a token uses.
+    /// The number of experts that a token uses.
     pub num_experts_per_tok: usize,
-    /// Rows of the embedding.
+    /// The number of rows of the embedding.
     pub vocab_size: usize,
-    /// Keys that a query of a sliding layer sees, itself included.
+    /// The number of keys that a query sees in a layer with a sliding window, its own included.
     pub sliding_window: usize,
-    /// For each layer, whether it slides.
+    /// For each layer, whether it has a sliding window.
     pub sliding: Vec<bool>,
-    /// Longest sequence.
+    /// The greatest length of a sequence.
     pub max_position_embeddings: usize,
     /// Epsilon of the norms.
     pub rms_norm_eps: f64,
@@ -49,7 +49,7 @@ pub struct Config {
     pub swiglu_limit: f64,
     /// Rotary embedding.
     pub rope: Rope,
-    /// Everything as it stands in the file, to be written again.
+    /// All fields of the file, kept so that they can be written again.
     pub raw: Map<String, Value>,
 }
 
@@ -65,13 +65,13 @@ pub struct Rope {
 /// Parameters of YaRN (Peng et al., <https://arxiv.org/abs/2309.00071>).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Yarn {
-    /// How many times longer than trained.
+    /// By what factor sequences may be longer than in the original training.
     pub factor: f64,
-    /// Rotations above which nothing is interpolated.
+    /// The number of rotations above which nothing is interpolated.
     pub beta_fast: f64,
-    /// Rotations below which everything is.
+    /// The number of rotations below which everything is interpolated.
     pub beta_slow: f64,
-    /// Length of the original training.
+    /// The length of sequences in the original training.
     pub original: f64,
     /// Whether the bounds of the ramp are rounded to whole dimensions.
     pub truncate: bool,
@@ -81,8 +81,8 @@ impl Config {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is missing, malformed, not of a gpt-oss model, lacks a field, or has a value that no such model has; the error
-    /// names it.
+    /// The file is missing, malformed or not of a gpt-oss model, or a field is missing or has a value that no such model
+    /// has; the error names it.
     pub fn read(path: &Path) -> Result<Self> {
         let text = small_file::text(path, Limit::STORED)?;
         let value: Value = serde_json::from_str(&text)
@@ -91,9 +91,6 @@ impl Config {
     }
 
     /// Reads its content.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
     pub fn parse(value: Value) -> Result<Self> {
         let Value::Object(raw) = value else {
             bail!("expected a JSON object")
@@ -162,7 +159,7 @@ impl Config {
         Ok(())
     }
 
-    /// Parameters, about.
+    /// The approximate number of parameters.
     fn parameters(&self) -> u128 {
         let wide = |size: usize| size as u128;
         let hidden = wide(self.hidden_size);
@@ -171,12 +168,12 @@ impl Config {
         hidden * (2 * wide(self.vocab_size) + wide(self.num_hidden_layers) * (experts + heads))
     }
 
-    /// Width of all query heads together.
+    /// The width of all query heads together.
     pub fn attention_width(&self) -> usize {
         self.num_attention_heads * self.head_dim
     }
 
-    /// Width of all key heads together.
+    /// The width of all key heads together.
     pub fn kv_width(&self) -> usize {
         self.num_key_value_heads * self.head_dim
     }

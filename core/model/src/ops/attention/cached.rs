@@ -1,14 +1,14 @@
 //! Attention over a cache of keys and values, for generation: forward only, one sequence.
 
-use super::super::wide::{axpy, dot, exp_in_place, max};
+use super::super::simd::{axpy, dot, exp_in_place, max};
 use super::super::{Heads, host};
 use super::cpu::first_key;
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Queries `[Tq, Q D]`, the last of which stands at the end of the cache, over keys and values
-/// `[Tk, KV D]` each, to `[Tq, Q D]`.
+/// Attends with queries `[Tq, Q D]`, the last of which is at the end of the cache, to keys and values `[Tk, KV D]` each;
+/// returns `[Tq, Q D]`.
 ///
 /// # Errors
 /// Shapes do not fit, or there are more queries than keys.
@@ -44,9 +44,9 @@ pub fn cached(
                 .enumerate()
                 .for_each(|(at, (out, q))| {
                     let (i, head) = (at / heads.q, at % heads.q);
-                    let place = tk - tq + i;
+                    let position = tk - tq + i;
                     let key = |j: usize| j * kv_width + head / group * dim;
-                    let visible = first_key(place, window)..place + 1;
+                    let visible = first_key(position, window)..position + 1;
                     let mut scores: Vec<f32> = visible
                         .clone()
                         .map(|j| dot(q, &keys[key(j)..key(j) + dim]) * scale)

@@ -1,7 +1,8 @@
-//! Attention on the CPU: a task per sequence and query head, blocks of queries against all keys they see, in f32.
+//! Attention on the CPU, in f32: one task for each sequence and query head, which takes blocks of queries against all
+//! keys that they see.
 
-use super::super::small::{Matrix, add_product, transposed};
-use super::super::wide::{LANES, dot, exp_in_place, max, wide};
+use super::super::simd::{LANES, dot, exp_in_place, max, simd};
+use super::super::small_matmul::{MatrixView, add_product, transposed};
 use super::super::{Heads, SeqLayout, host};
 use super::Saved;
 use anyhow::Result;
@@ -9,10 +10,10 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Queries that go through the products together.
+/// The number of queries that go through the products together.
 const BLOCK: usize = 32;
 
-/// First visible key of query `i`.
+/// The first key that query `i` sees.
 pub fn first_key(i: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| (i + 1).saturating_sub(window))
 }
@@ -47,7 +48,7 @@ fn tasks<'a>(
 }
 
 /// A block of queries and the keys that any of them sees, from a multiple of [`LANES`].
-struct Block {
+struct QueryBlock {
     queries: Range<usize>,
     keys: Range<usize>,
 }
@@ -57,24 +58,24 @@ impl<'a> Task<'a> {
         self.head / (self.heads.q / self.heads.kv)
     }
 
-    fn part(&self, token: usize, head: usize) -> Matrix<'a> {
-        let rows = Matrix::rows(self.qkv, self.heads.width());
+    fn part(&self, token: usize, head: usize) -> MatrixView<'a> {
+        let rows = MatrixView::rows(self.qkv, self.heads.width());
         rows.from(self.start + token, head * self.heads.dim)
     }
 
-    fn q(&self, from: usize) -> Matrix<'a> {
+    fn q(&self, from: usize) -> MatrixView<'a> {
         self.part(from, self.head)
     }
 
-    fn k(&self, from: usize) -> Matrix<'a> {
+    fn k(&self, from: usize) -> MatrixView<'a> {
         self.part(from, self.heads.q + self.group())
     }
 
-    fn v(&self, from: usize) -> Matrix<'a> {
+    fn v(&self, from: usize) -> MatrixView<'a> {
         self.part(from, self.heads.q + self.heads.kv + self.group())
     }
 
-    /// Width of rows over keys: their number, padded.
+    /// The width of rows over keys: the number of keys, padded.
     fn stride(&self) -> usize {
         self.len.next_multiple_of(LANES)
     }
@@ -83,19 +84,19 @@ impl<'a> Task<'a> {
         1.0 / (self.heads.dim as f32).sqrt()
     }
 
-    /// Keys as `[D, stride]`, scaled for scores.
+    /// The keys as `[D, stride]`, scaled for scores.
     fn scaled_keys(&self) -> Vec<f32> {
         let mut keys = transposed(self.k(0), self.len, self.heads.dim, self.stride());
         keys.iter_mut().for_each(|k| *k *= self.scale());
         keys
     }
 
-    fn blocks(&self) -> impl Iterator<Item = Block> {
+    fn blocks(&self) -> impl Iterator<Item = QueryBlock> {
         let (len, window) = (self.len, self.window);
         (0..len).step_by(BLOCK).map(move |first| {
             let end = (first + BLOCK).min(len);
             let from = first_key(first, window);
-            Block {
+            QueryBlock {
                 queries: first..end,
                 keys: from - from % LANES..end,
             }
@@ -103,18 +104,18 @@ impl<'a> Task<'a> {
     }
 
     /// `rows` `[block, D]` times transposed keys or values, to `out` `[block, stride]`, keys of the block first.
-    fn against(&self, rows: Matrix<'_>, columns: &[f32], block: &Block, out: &mut [f32]) {
+    fn against(&self, rows: MatrixView<'_>, columns: &[f32], block: &QueryBlock, out: &mut [f32]) {
         let (stride, width) = (self.stride(), block.keys.len().next_multiple_of(LANES));
         let count = block.queries.len();
         for row in out.chunks_mut(stride).take(count) {
             row[..width].fill(0.0);
         }
-        let columns = Matrix::rows(&columns[block.keys.start..], stride);
+        let columns = MatrixView::rows(&columns[block.keys.start..], stride);
         add_product(rows, columns, out, stride, [count, width, self.heads.dim]);
     }
 
     /// The part of a block's row that query `i` sees; the rest of the row becomes 0.
-    fn seen<'r>(&self, i: usize, block: &Block, row: &'r mut [f32]) -> &'r mut [f32] {
+    fn seen<'r>(&self, i: usize, block: &QueryBlock, row: &'r mut [f32]) -> &'r mut [f32] {
         let from = first_key(i, self.window) - block.keys.start;
         let to = i + 1 - block.keys.start;
         row[..from].fill(0.0);
@@ -122,7 +123,7 @@ impl<'a> Task<'a> {
         &mut row[from..to]
     }
 
-    /// Output `[len, D]` and log-sum-exp `[len]`.
+    /// Returns the output `[len, D]` and the log-sum-exp `[len]`.
     fn forward(&self, sink: f32) -> (Vec<f32>, Vec<f32>) {
         let (dim, stride) = (self.heads.dim, self.stride());
         let keys = self.scaled_keys();
@@ -138,7 +139,7 @@ impl<'a> Task<'a> {
                 row.iter_mut().for_each(|p| *p /= sum);
             }
             add_product(
-                Matrix::rows(&scores, stride),
+                MatrixView::rows(&scores, stride),
                 self.v(block.keys.start),
                 &mut out[block.queries.start * dim..],
                 dim,
@@ -148,13 +149,19 @@ impl<'a> Task<'a> {
         (out, lse)
     }
 
-    /// Gradients from those of the output, `dout`, and what the forward pass gave: rows `[Q D]` of the sequence,
+    /// Returns the gradients from those of the output, `dout`, and what the forward pass gave: rows `[Q D]` of the sequence,
     /// from this head on, and its `lse`.
-    fn backward(&self, sink: f32, out: Matrix<'_>, lse: &[f32], dout: Matrix<'_>) -> Part {
+    fn backward(
+        &self,
+        sink: f32,
+        out: MatrixView<'_>,
+        lse: &[f32],
+        dout: MatrixView<'_>,
+    ) -> HeadGrads {
         let (dim, stride) = (self.heads.dim, self.stride());
         let keys = self.scaled_keys();
         let values = transposed(self.v(0), self.len, dim, stride);
-        let mut part = Part::new(self.len * dim);
+        let mut part = HeadGrads::new(self.len * dim);
         let mut p = vec![0f32; BLOCK * stride];
         let mut ds = vec![0f32; BLOCK * stride];
         for block in self.blocks() {
@@ -165,13 +172,13 @@ impl<'a> Task<'a> {
             let rows = p.chunks_mut(stride).zip(ds.chunks_mut(stride));
             for (i, (p, ds)) in block.queries.clone().zip(rows) {
                 exp_in_place(self.seen(i, &block, p), lse[i]);
-                let row = |m: Matrix<'_>| i * m.row..i * m.row + dim;
+                let row = |m: MatrixView<'_>| i * m.row..i * m.row + dim;
                 let delta = dot(&out.data[row(out)], &dout.data[row(dout)]);
                 part.dsink -= (sink - lse[i]).exp() * delta;
                 score_gradient(ds, p, delta);
             }
             let (queries, keys) = (block.queries.len(), block.keys.len());
-            let (p, ds) = (Matrix::rows(&p, stride), Matrix::rows(&ds, stride));
+            let (p, ds) = (MatrixView::rows(&p, stride), MatrixView::rows(&ds, stride));
             let [dv, dk] = [&mut part.dv, &mut part.dk].map(|d| &mut d[from * dim..]);
             add_product(p.t(), dout_block, dv, dim, [keys, dim, queries]);
             add_product(ds.t(), self.q(first), dk, dim, [keys, dim, queries]);
@@ -186,8 +193,8 @@ impl<'a> Task<'a> {
     }
 }
 
-wide! {
-    /// `p * (dp - delta)` over `dp`; without visibility `p` is 0.
+simd! {
+    /// Writes `p * (dp - delta)` over `dp`; `p` is 0 for keys that are not visible.
     fn score_gradient(dp: &mut [f32], p: &[f32], delta: f32) {
         for (dp, p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - delta);
@@ -195,15 +202,15 @@ wide! {
     }
 }
 
-/// Gradients of a task, `[len, D]` each.
-struct Part {
+/// The gradients of a task, `[len, D]` each.
+struct HeadGrads {
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
     dsink: f32,
 }
 
-impl Part {
+impl HeadGrads {
     fn new(count: usize) -> Self {
         Self {
             dq: vec![0f32; count],
@@ -259,10 +266,10 @@ pub fn backward(
     host::with2(qkv, sinks, |qkv, sinks| {
         host::with3(&saved.out, &saved.lse, dout, |out, lse, dout| {
             let tasks = tasks(qkv, seqs, heads, window);
-            let parts: Vec<Part> = tasks
+            let parts: Vec<HeadGrads> = tasks
                 .par_iter()
                 .map(|task| {
-                    let rows = |x| Matrix::rows(x, row).from(task.start, task.head * dim);
+                    let rows = |x| MatrixView::rows(x, row).from(task.start, task.head * dim);
                     let lse = &lse[task.head * t + task.start..][..task.len];
                     let (out, dout) = (rows(out), rows(dout));
                     task.backward(sinks[task.head], out, lse, dout)

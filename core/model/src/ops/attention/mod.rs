@@ -12,18 +12,14 @@ mod cpu;
 mod tests;
 
 use super::{Heads, SeqLayout};
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
 pub use cached::cached;
 
-/// `qkv` `[T, (Q + 2 KV) D]`, `sinks` `[Q]` to the output `[T, Q D]` and the logarithm of the sum of
-/// exponentials, sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, itself
-/// included.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Takes `qkv` `[T, (Q + 2 KV) D]` and `sinks` `[Q]` to the output `[T, Q D]` and the logarithm of the sum of
+/// exponentials, the sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, its own included.
 pub fn forward(
     qkv: &Tensor,
     sinks: &Tensor,
@@ -32,7 +28,7 @@ pub fn forward(
     window: Option<usize>,
 ) -> Result<(Tensor, Tensor)> {
     check(qkv, sinks, seqs, heads)?;
-    let _span = profile::span(Group::Attention);
+    let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::attention::forward(qkv, sinks, seqs, heads, window, cuda);
@@ -40,7 +36,7 @@ pub fn forward(
     cpu::forward(qkv, sinks, seqs, heads, window)
 }
 
-/// What [`forward`] gave, for [`backward`].
+/// The results of [`forward`] that [`backward`] needs.
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// The output.
@@ -49,10 +45,7 @@ pub struct Saved {
     pub lse: Tensor,
 }
 
-/// Gradients by `qkv` and by the sinks (`[Q]` f32) from `dout` `[T, Q D]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradients by `qkv` and by the sinks (`[Q]` f32) from `dout` `[T, Q D]`.
 pub fn backward(
     qkv: &Tensor,
     sinks: &Tensor,
@@ -63,7 +56,7 @@ pub fn backward(
     dout: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     check(qkv, sinks, seqs, heads)?;
-    let _span = profile::span(Group::Attention);
+    let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
         return super::cuda::attention::backward(

@@ -1,7 +1,7 @@
 //! See [`crate::ops::adamw`].
 
 use super::launch::{Arg, Grid, f32, launch, long};
-use crate::ops::adamw::Numbers;
+use crate::ops::adamw::StepConstants;
 use anyhow::Result;
 use apus_kernels::ADAMW;
 use apus_sdk::AdamW;
@@ -16,7 +16,7 @@ pub fn step(
     hyper: &AdamW,
     cuda: &CudaDevice,
 ) -> Result<()> {
-    let (n, count) = (Numbers::new(hyper), p.elem_count());
+    let (n, count) = (StepConstants::new(hyper), p.elem_count());
     let args = [
         f32(p)?,
         f32(g)?,

@@ -1,19 +1,19 @@
 //! See [`crate::ops::cross_entropy`].
 
 use super::launch::{Grid, b16, empty, f32, int, launch, u32};
-use crate::ops::cross_entropy::Found;
+use crate::ops::cross_entropy::CrossEntropy;
 use anyhow::Result;
 use apus_kernels::CROSS_ENTROPY;
 use candle_core::{CudaDevice, DType, Tensor};
 
-/// Loss, log-sum-exp and place of the greatest logit of each row.
-pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<Found> {
+/// Computes loss, log-sum-exp and index of the greatest logit of each row.
+pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<CrossEntropy> {
     let (n, v) = logits.dims2()?;
     let (logits, labels) = (logits.contiguous()?, labels.contiguous()?);
-    let found = Found {
+    let found = CrossEntropy {
         loss: empty(n, DType::F32, cuda)?,
         lse: empty(n, DType::F32, cuda)?,
-        best: empty(n, DType::U32, cuda)?,
+        argmax: empty(n, DType::U32, cuda)?,
     };
     let (kernel, pointer) = match logits.dtype() {
         DType::F32 => ("cross_entropy_forward_f32", f32(&logits)?),
@@ -22,7 +22,7 @@ pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<Fo
     let args = [
         f32(&found.loss)?,
         f32(&found.lse)?,
-        u32(&found.best)?,
+        u32(&found.argmax)?,
         pointer,
         u32(&labels)?,
         int(v)?,
@@ -37,7 +37,7 @@ pub fn forward(logits: &Tensor, labels: &Tensor, cuda: &CudaDevice) -> Result<Fo
     Ok(found)
 }
 
-/// Gradient by the logits, over the logits.
+/// Writes the gradient by the logits over the logits.
 pub fn backward(
     logits: &Tensor,
     lse: &Tensor,

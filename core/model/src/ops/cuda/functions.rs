@@ -1,4 +1,4 @@
-//! The kernels of this process that are loaded, so that a launch asks the driver for nothing.
+//! A cache of the kernels that this process has loaded, so that a launch need not ask the driver for them.
 //!
 //! A module is loaded at the first launch of one of its kernels and stays as long as the process: devices of the same
 //! card share the card's primary context, and what is loaded into it serves them all.
@@ -13,22 +13,22 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-/// Dynamic shared memory every kernel may use without being allowed more.
+/// The bytes of dynamic shared memory that every kernel may use without asking for more.
 const SHARED: u32 = 48 * 1024;
 
-/// A context by its address, and a module by its name.
+/// The address of a context, and the name of a module.
 type Key = (usize, &'static str);
 
-static LOADED: LazyLock<RwLock<HashMap<Key, Loaded>>> = LazyLock::new(RwLock::default);
+static LOADED: LazyLock<RwLock<HashMap<Key, LoadedModule>>> = LazyLock::new(RwLock::default);
 
-struct Loaded {
+struct LoadedModule {
     module: Arc<CudaModule>,
-    functions: HashMap<String, Arc<Function>>,
+    functions: HashMap<String, Arc<LoadedFunction>>,
 }
 
-struct Function {
+struct LoadedFunction {
     function: CudaFunction,
-    /// Dynamic shared memory it is allowed.
+    /// The bytes of dynamic shared memory that it may use.
     shared: AtomicU32,
 }
 
@@ -53,7 +53,7 @@ pub fn get(
         None => load(context, key, module, kernel)?,
     };
     if shared > function.shared.load(Ordering::Relaxed) {
-        allow(context, &function.function, shared)?;
+        allow_shared_memory(context, &function.function, shared)?;
         function.shared.store(shared, Ordering::Relaxed);
     }
     Ok(function.function.clone())
@@ -64,18 +64,18 @@ fn load(
     key: Key,
     module: &Module,
     kernel: &str,
-) -> Result<Arc<Function>> {
+) -> Result<Arc<LoadedFunction>> {
     let mut loaded = LOADED.write().unwrap_or_else(PoisonError::into_inner);
     let loaded = match loaded.entry(key) {
         Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(Loaded {
+        Entry::Vacant(entry) => entry.insert(LoadedModule {
             module: context
                 .load_module(Ptx::from_binary(module.image.to_vec()))
                 .with_context(|| format!("module {} cannot be loaded", module.name))?,
             functions: HashMap::new(),
         }),
     };
-    let function = Arc::new(Function {
+    let function = Arc::new(LoadedFunction {
         function: loaded
             .module
             .load_function(kernel)
@@ -86,7 +86,11 @@ fn load(
     Ok(function)
 }
 
-fn allow(context: &Arc<CudaContext>, function: &CudaFunction, shared: u32) -> Result<()> {
+fn allow_shared_memory(
+    context: &Arc<CudaContext>,
+    function: &CudaFunction,
+    shared: u32,
+) -> Result<()> {
     context.bind_to_thread()?;
     let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function

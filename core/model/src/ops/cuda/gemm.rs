@@ -1,4 +1,4 @@
-//! Matrix products by cuBLAS on raw stretches of tensors: bf16 in, bf16 or f32 out, f32 sums.
+//! Matrix products by cuBLAS on raw parts of tensors: bf16 in, bf16 or f32 out, sums in f32.
 
 use anyhow::{Context, Result};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
@@ -8,16 +8,13 @@ use std::ffi::c_void;
 /// A row-major matrix on the device, or its transpose.
 #[derive(Debug, Clone, Copy)]
 pub struct Operand {
-    /// Address of bf16 numbers.
+    /// The address of its bf16 elements.
     pub pointer: u64,
     /// Whether memory holds the transpose.
     pub transposed: bool,
 }
 
-/// `c [m, n] = a [m, k] b [k, n]`, row-major; `c` of `out` type at an address.
-///
-/// # Errors
-/// cuBLAS failed.
+/// Computes `c [m, n] = a [m, k] b [k, n]`, row-major, where `c` is an address and `out` its type.
 pub fn gemm(
     cuda: &CudaDevice,
     [m, n, k]: [usize; 3],
@@ -41,7 +38,7 @@ pub fn gemm(
     let ldb = if b.transposed { k } else { n };
     let (alpha, beta) = (1f32, 0f32);
     let blas = cuda.cublas_handle();
-    // cuBLAS counts columns first: the transposed product b^T a^T is the same memory.
+    // cuBLAS is column-major: the transposed product b^T a^T has the same memory.
     // SAFETY: the callers' operands lie inside tensors of these sizes, on this device, and live until
     // the stream is past this call; alpha and beta are read before it returns.
     unsafe {

@@ -1,4 +1,4 @@
-//! Launching a kernel on tensors.
+//! Launches kernels on tensors.
 //!
 //! All work goes to one stream of one device, so the order of calls is the order of execution and a
 //! buffer that is freed is not reused before the kernels that read it are done. Pointers are passed
@@ -17,7 +17,7 @@ use half::bf16;
 /// An argument of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub enum Arg<'a> {
-    /// Address on the device.
+    /// An address on the device.
     Pointer(u64),
     /// By value.
     I32(i32),
@@ -33,17 +33,14 @@ pub enum Arg<'a> {
     TensorMap(&'a TensorMap),
 }
 
-/// A size as an `i32` argument.
-///
-/// # Errors
-/// It does not fit.
+/// Passes a size as an `i32` argument.
 pub fn int(size: usize) -> Result<Arg<'static>> {
     Ok(Arg::I32(i32::try_from(size).with_context(|| {
         format!("{size} is too large for a kernel")
     })?))
 }
 
-/// A size as an `i64` argument.
+/// Passes a size as an `i64` argument.
 pub fn long(size: usize) -> Arg<'static> {
     Arg::I64(size as i64)
 }
@@ -51,7 +48,7 @@ pub fn long(size: usize) -> Arg<'static> {
 /// The address of a contiguous tensor of this type.
 ///
 /// # Errors
-/// It is not on CUDA, not contiguous, or of another type.
+/// The tensor is not on CUDA, not contiguous, or of another type.
 pub fn pointer(tensor: &Tensor, dtype: DType) -> Result<u64> {
     ensure!(
         tensor.dtype() == dtype && tensor.is_contiguous(),
@@ -76,41 +73,26 @@ pub fn pointer(tensor: &Tensor, dtype: DType) -> Result<u64> {
 }
 
 /// [`pointer`] of bf16 as an argument.
-///
-/// # Errors
-/// As there.
 pub fn b16(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::BF16).map(Arg::Pointer)
 }
 
 /// [`pointer`] of f32 as an argument.
-///
-/// # Errors
-/// As there.
 pub fn f32(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::F32).map(Arg::Pointer)
 }
 
 /// [`pointer`] of u32 as an argument.
-///
-/// # Errors
-/// As there.
 pub fn u32(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::U32).map(Arg::Pointer)
 }
 
 /// [`pointer`] of u8 as an argument.
-///
-/// # Errors
-/// As there.
 pub fn u8(tensor: &Tensor) -> Result<Arg<'static>> {
     pointer(tensor, DType::U8).map(Arg::Pointer)
 }
 
 /// A tensor whose content is not set: the caller's kernel writes every element.
-///
-/// # Errors
-/// Out of memory.
 pub fn empty(shape: impl Into<Shape>, dtype: DType, cuda: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
     let count = shape.elem_count().max(1);
@@ -133,7 +115,7 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, cuda: &CudaDevice) -> Result
     ))
 }
 
-/// Blocks, threads and dynamic shared memory of a launch.
+/// The blocks, threads and dynamic shared memory of a launch.
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
     blocks: [usize; 3],
@@ -151,7 +133,7 @@ impl Grid {
         }
     }
 
-    /// The same with `bytes` of dynamic shared memory for each block.
+    /// The same grid with `bytes` of dynamic shared memory for each block.
     pub fn with_shared(self, bytes: u32) -> Self {
         Self {
             shared: bytes,
@@ -171,9 +153,6 @@ impl Grid {
 }
 
 /// Launches a kernel; a grid without blocks does nothing.
-///
-/// # Errors
-/// The kernel cannot be loaded or launched.
 pub fn launch(
     cuda: &CudaDevice,
     module: &Module,

@@ -1,8 +1,8 @@
-//! See [`crate::ops::lora`]: narrow products on kernels of their own, up to a rank of 64.
+//! See [`crate::ops::lora`]: narrow products, up to a rank of 64, have their own kernels.
 
 use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
 use crate::ops::Groups;
-use crate::ops::lora::{Place, Strides};
+use crate::ops::lora::{PackedRange, Strides};
 use anyhow::{Result, ensure};
 use apus_kernels::{LORA, REDUCE};
 use candle_core::{CudaDevice, DType, Tensor};
@@ -33,7 +33,7 @@ pub fn fits(pitch: usize, width: usize) -> bool {
     pitch.is_multiple_of(8) && (8..=64).contains(&pitch) && width.is_multiple_of(8)
 }
 
-/// Rows and threads of a block of `lora_down`.
+/// The rows and threads of a block of `lora_down`.
 const DOWN_ROWS: usize = 32;
 const DOWN_THREADS: u32 = 256;
 
@@ -74,10 +74,10 @@ fn run_down(
     Ok(z)
 }
 
-/// Blocks that keep a card busy while they read.
+/// The number of blocks that keeps a card busy while they read.
 const BUSY: usize = 512;
 
-/// Sums over rows, in the layout that `strides` tell.
+/// Sums over rows, in the layout that `strides` describe.
 pub fn gradient(
     x: &Tensor,
     z: &Tensor,
@@ -119,11 +119,11 @@ pub fn gradient(
 }
 
 /// Writes A f32 `[G, rank, K]` into its rows of `out`.
-pub fn pack_a(out: &Tensor, a: &Tensor, place: Place, cuda: &CudaDevice) -> Result<()> {
+pub fn pack_a(out: &Tensor, a: &Tensor, range: PackedRange, cuda: &CudaDevice) -> Result<()> {
     let (count, pitch, k) = out.dims3()?;
     let a = a.contiguous()?;
     ensure!(
-        a.elem_count() == count * place.rank * k,
+        a.elem_count() == count * range.rank * k,
         "lora: A {:?} for {:?}",
         a.dims(),
         out.dims()
@@ -132,50 +132,53 @@ pub fn pack_a(out: &Tensor, a: &Tensor, place: Place, cuda: &CudaDevice) -> Resu
         b16(out)?,
         f32(&a)?,
         int(count)?,
-        int(place.rank)?,
-        int(place.rows)?,
+        int(range.rank)?,
+        int(range.a_rows)?,
         int(k)?,
         int(pitch)?,
-        int(place.first)?,
+        int(range.first_rank)?,
     ];
-    let grid = Grid::new([(count * place.rows * k).div_ceil(256), 1, 1], 256);
+    let grid = Grid::new([(count * range.a_rows * k).div_ceil(256), 1, 1], 256);
     launch(cuda, &LORA, "lora_pack_a", grid, &args)
 }
 
-/// Writes B f32 `[W, rank, G]` times `scale` into its outputs of `wide` and `tall`; zeros without B.
+/// Writes B f32 `[W, rank, G]` times `scale` into its outputs of B `[G, O, P]` and of its transpose `[G, P, O]`; zeros without B.
 pub fn pack_b(
-    [wide, tall]: [&Tensor; 2],
+    [all_b, all_b_transposed]: [&Tensor; 2],
     b: Option<&Tensor>,
     scale: f64,
-    place: Place,
+    range: PackedRange,
     cuda: &CudaDevice,
 ) -> Result<()> {
-    let (count, all, pitch) = wide.dims3()?;
+    let (count, all, pitch) = all_b.dims3()?;
     let b = b.map(Tensor::contiguous).transpose()?;
     let elements = b.as_ref().map_or(0, Tensor::elem_count);
     ensure!(
-        elements == count * place.rank * place.width,
-        "lora: B of {elements} numbers for {place:?}"
+        elements == count * range.rank * range.outputs,
+        "lora: B of {elements} numbers for {range:?}"
     );
     let args = [
-        b16(wide)?,
-        b16(tall)?,
+        b16(all_b)?,
+        b16(all_b_transposed)?,
         b.as_ref().map_or(Ok(Arg::Pointer(0)), f32)?,
         Arg::F32(scale as f32),
         int(count)?,
-        int(place.rank)?,
-        int(place.width)?,
+        int(range.rank)?,
+        int(range.outputs)?,
         int(pitch)?,
-        int(place.first)?,
+        int(range.first_rank)?,
         int(all)?,
-        int(place.at)?,
+        int(range.first_output)?,
     ];
-    let grid = Grid::new([(count * place.width * pitch).div_ceil(256), 1, 1], 256);
+    let grid = Grid::new([(count * range.outputs * pitch).div_ceil(256), 1, 1], 256);
     launch(cuda, &LORA, "lora_pack_b", grid, &args)
 }
 
-/// Room for factors of `groups` groups: `[G, P, I]`, `[G, O, P]`, `[G, P, O]`.
-pub fn room([count, pitch, inputs, outputs]: [usize; 4], cuda: &CudaDevice) -> Result<[Tensor; 3]> {
+/// Factors of `count` groups whose content is not set: `[G, P, I]`, `[G, O, P]`, `[G, P, O]`.
+pub fn empty_factors(
+    [count, pitch, inputs, outputs]: [usize; 4],
+    cuda: &CudaDevice,
+) -> Result<[Tensor; 3]> {
     Ok([
         empty((count, pitch, inputs), DType::BF16, cuda)?,
         empty((count, outputs, pitch), DType::BF16, cuda)?,

@@ -1,4 +1,4 @@
-//! The CUDA side of the operations: one file each, all of `unsafe` in `launch`, `tensor_map`, `gemm` and `upload`.
+//! The CUDA side of the operations, one file each. All `unsafe` code is in `launch`, `tensor_map`, `gemm` and `upload`.
 
 mod card;
 mod functions;

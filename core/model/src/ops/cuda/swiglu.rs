@@ -1,7 +1,7 @@
 //! See [`crate::ops::swiglu`].
 
 use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
-use crate::ops::swiglu::Weighing;
+use crate::ops::swiglu::RoutingWeights;
 use anyhow::{Result, ensure};
 use apus_kernels::SWIGLU;
 use candle_core::{CudaDevice, DType, Tensor};
@@ -27,29 +27,29 @@ pub fn backward(
     gate_up: Tensor,
     limit: f32,
     dh: &Tensor,
-    weighing: Weighing,
+    routing: RoutingWeights,
     cuda: &CudaDevice,
 ) -> Result<(Tensor, Tensor)> {
-    let ((n, f), (t, k)) = (dh.dims2()?, weighing.weights.dims2()?);
-    let (_, experts) = weighing.by_bias.dims2()?;
+    let ((n, f), (t, k)) = (dh.dims2()?, routing.weights.dims2()?);
+    let (_, experts) = routing.by_bias.dims2()?;
     ensure!(
         gate_up.dims() == [n, 2 * f] && n == t * k,
         "swiglu: gate_up {:?}, dh {:?} and weights {:?} do not fit",
         gate_up.dims(),
         dh.dims(),
-        weighing.weights.dims()
+        routing.weights.dims()
     );
     let (gate_up, dh) = (gate_up.contiguous()?, dh.contiguous()?);
-    let by_bias = weighing.by_bias.contiguous()?;
+    let by_bias = routing.by_bias.contiguous()?;
     let dweights = empty((t, k), DType::F32, cuda)?;
     let args = [
         b16(&gate_up)?,
         f32(&dweights)?,
         b16(&gate_up)?,
         b16(&dh)?,
-        f32(weighing.weights)?,
-        u32(&weighing.plan.order)?,
-        u32(&weighing.plan.ids)?,
+        f32(routing.weights)?,
+        u32(&routing.plan.order)?,
+        u32(&routing.plan.ids)?,
         b16(&by_bias)?,
         long(n),
         int(f)?,

@@ -1,12 +1,12 @@
-//! Descriptors of matrices for the tensor memory accelerator of Hopper and later, which copies boxes of a matrix to
-//! shared memory on its own. Encoded by the driver; a kernel takes one as `const __grid_constant__ CUtensorMap`.
+//! Descriptors of matrices for the tensor memory accelerator (TMA) of Hopper and later, which copies boxes of a matrix
+//! to shared memory. The driver encodes a descriptor, and a kernel takes it as `const __grid_constant__ CUtensorMap`.
 
 use anyhow::{Result, ensure};
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, sys};
 
-/// Bytes of an element.
+/// The bytes of an element.
 const BF16: usize = 2;
-/// Bytes of a swizzled row: the inner side of a box fits into it.
+/// The bytes of a swizzled row, which the inner side of a box has to fit into.
 const SWIZZLE: usize = 128;
 
 /// A row-major bf16 matrix on the device and the boxes it is copied in.
@@ -27,7 +27,7 @@ pub struct Boxes {
 }
 
 impl Boxes {
-    /// What the hardware asks for, in words rather than CUDA_ERROR_INVALID_VALUE.
+    /// Checks what the hardware requires, with a clearer message than CUDA_ERROR_INVALID_VALUE.
     fn check(&self) -> Result<()> {
         let Self {
             rows,
@@ -72,7 +72,7 @@ impl TensorMap {
     /// Boxes with 128-byte swizzle, zeros outside of the matrix.
     ///
     /// # Errors
-    /// Sizes that the hardware does not take, or a driver without tensor maps.
+    /// The hardware does not take these sizes, or the driver has no tensor maps.
     pub fn bf16(boxes: &Boxes) -> Result<Self> {
         boxes.check()?;
         let sizes = [boxes.columns as u64, boxes.rows as u64];
@@ -118,38 +118,38 @@ mod tests {
         box_columns: 64,
     };
 
-    fn said(boxes: Boxes) -> String {
+    fn message(boxes: Boxes) -> String {
         boxes.check().unwrap_err().to_string()
     }
 
     #[test]
     fn sizes_are_checked_before_the_driver_sees_them() {
         GOOD.check().unwrap();
-        assert!(said(Boxes { rows: 0, ..GOOD }).contains("0 x 2880"));
+        assert!(message(Boxes { rows: 0, ..GOOD }).contains("0 x 2880"));
         assert!(
-            said(Boxes {
+            message(Boxes {
                 pointer: 4098,
                 ..GOOD
             })
             .contains("0x1002")
         );
         assert!(
-            said(Boxes {
+            message(Boxes {
                 pitch: 2884,
                 ..GOOD
             })
             .contains("2884 elements")
         );
-        assert!(said(Boxes { pitch: 64, ..GOOD }).contains("64 elements"));
+        assert!(message(Boxes { pitch: 64, ..GOOD }).contains("64 elements"));
         assert!(
-            said(Boxes {
+            message(Boxes {
                 box_columns: 128,
                 ..GOOD
             })
             .contains("128 x 128")
         );
         assert!(
-            said(Boxes {
+            message(Boxes {
                 box_rows: 257,
                 ..GOOD
             })

@@ -1,4 +1,4 @@
-//! Bytes of a file to the card at the speed of the bus. The driver copies from pageable memory through a small buffer of
+//! Copies bytes of a file to the card at the speed of the bus. By itself, the driver copies from pageable memory through a small buffer of
 //! its own on one thread; here all cores read the file into pinned buffers, several parts at once, and while one is
 //! filled, the card copies the others.
 
@@ -14,32 +14,29 @@ use std::time::{Duration, Instant};
 
 const BUFFERS: usize = 4;
 const BUFFER: usize = 32 << 20;
-/// What a thread reads at a time.
+/// The bytes that a thread reads at a time.
 const PART: usize = 1 << 20;
 
-/// Pinned buffers, used in turn.
+/// Pinned buffers, which are used in turn.
 pub struct Upload {
     cuda: CudaDevice,
     stream: Arc<CudaStream>,
     buffers: Vec<Buffer>,
     next: usize,
-    /// Time that filling buffers took.
+    /// The time that filling buffers took.
     pub filling: Duration,
-    /// Time that waiting for the card took.
+    /// The time that waiting for the card took.
     pub waiting: Duration,
 }
 
 struct Buffer {
     memory: PinnedHostSlice<u8>,
-    /// The last copy out of it.
+    /// The end of the last copy from it.
     copied: CudaEvent,
 }
 
 impl Upload {
-    /// Takes the buffers.
-    ///
-    /// # Errors
-    /// The driver has no pinned memory to give.
+    /// Allocates the buffers.
     pub fn new(cuda: &CudaDevice) -> Result<Self> {
         let stream = cuda.cuda_stream();
         let context = stream.context();
@@ -73,11 +70,11 @@ impl Upload {
         self.cuda.id() == cuda.id()
     }
 
-    /// A tensor with the bytes that `read` fills a place with, from a byte of the tensor on; ready for whatever comes
-    /// after it on the device's stream.
+    /// Makes a tensor of the bytes that `read` gives from a byte of the tensor on. Work that is put on the device's stream
+    /// later sees the whole tensor.
     ///
     /// # Errors
-    /// `read` failed, a type that no kernel takes, or out of memory.
+    /// `read` failed, or no kernel takes the type.
     pub fn tensor(
         &mut self,
         shape: &[usize],
@@ -93,7 +90,7 @@ impl Upload {
         Ok(tensor)
     }
 
-    /// At most a buffer of bytes to an address on the device that has room for them.
+    /// Copies at most a buffer of bytes to an address on the device.
     fn copy(
         &mut self,
         at: usize,

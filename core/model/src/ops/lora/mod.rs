@@ -1,15 +1,15 @@
 //! Low-rank updates (Hu et al., <https://arxiv.org/abs/2106.09685>): `y + scale * (x A^T) B^T`. The product `B A` is
 //! never built.
 //!
-//! A and B are f32; the products are taken in the type of `x`. Here is the update of one matrix on its own, for what needs
-//! it apart (dropout, DoRA); [`pack`] has updates that are summed together with the product of the matrix itself.
+//! A and B are f32; the products are taken in the type of `x`. This file has the update of one matrix by itself, which
+//! dropout and DoRA need; [`pack`] has updates that are summed together with the product of the matrix itself.
 
 pub mod pack;
 
-pub use pack::{Factors, Lowered, Pack, Place, Strides};
+pub use pack::{Factors, Pack, PackTape, PackedRange, Strides};
 
 use super::linear;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -24,35 +24,29 @@ pub struct Pair {
     pub scale: f64,
 }
 
-/// Gradients of a pair.
+/// The gradients of a pair.
 #[derive(Debug, Clone)]
 pub struct Grads {
-    /// By the input, to be added to the base's.
+    /// The gradient by the input, to be added to that of the matrix itself.
     pub dx: Tensor,
-    /// By `a`, f32, of its shape.
+    /// The gradient by `a`, f32.
     pub da: Tensor,
-    /// By `b`, f32, of its shape.
+    /// The gradient by `b`, f32.
     pub db: Tensor,
 }
 
-/// `x` `[T, I]` to the update `scale * (x a^T) b^T` `[T, O]`, and `x a^T` `[T, R]` for the backward.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns for `x` `[T, I]` the update `scale * (x a^T) b^T` `[T, O]`, and `x a^T` `[T, R]` for the backward pass.
 pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
-    let _span = profile::whole(Group::Lora);
+    let _span = profile::whole(OpGroup::Lora);
     let a = pair.a.to_dtype(x.dtype())?;
     let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let xa = x.matmul(&a.t()?)?;
     Ok((xa.matmul(&b.t()?)?, xa))
 }
 
-/// Gradients from that of the output, `dy` `[T, O]`.
-///
-/// # Errors
-/// Shapes do not fit.
+/// Returns the gradients from that of the output, `dy` `[T, O]`.
 pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
-    let _span = profile::whole(Group::Lora);
+    let _span = profile::whole(OpGroup::Lora);
     let a = pair.a.to_dtype(x.dtype())?;
     let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
     let dxa = dy.matmul(&b)?;

@@ -1,12 +1,12 @@
-//! Updates of one or several modules that share their input, packed for products.
+//! Low-rank updates of one or several modules that share their input, packed for products.
 //!
-//! The modules' outputs lie side by side (q, k, v of an attention), their ranks too, so that one narrow product gives `x A^T` of
-//! all of them and one low-rank part ([`grouped::Low`]) of the wide product applies all. Rows may lie in groups, each with
-//! factors of its own (experts).
+//! The outputs of the modules (q, k and v of an attention) are side by side, and so are their ranks: one narrow product
+//! gives `x A^T` of all of them, and one [`grouped::LowRankTerm`] of the wide product applies all. Rows may be in groups,
+//! each with its own factors (experts).
 
-use crate::ops::grouped::{self, Low, Plus};
+use crate::ops::grouped::{self, Addends, LowRankTerm};
 use crate::ops::groups::Groups;
-use crate::profile::{self, Group};
+use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -20,38 +20,38 @@ pub struct Factors {
     pub b: Tensor,
 }
 
-/// Rows after the first factor, and the pack they went through, for what comes after and for the way back.
+/// What a packed update keeps for the wide product and for the backward pass.
 #[derive(Debug)]
-pub struct Lowered {
+pub struct PackTape {
     /// The factors.
     pub pack: Pack,
     /// `x A^T`, `[N, P]`.
     pub xa: Tensor,
 }
 
-/// Where a module's factors lie in a pack.
+/// The part of a pack that belongs to a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct PackedRange {
     /// Its rank; 0 if it has no update.
     pub rank: usize,
-    /// Its first rank among all.
-    pub first: usize,
-    /// Rows of A that it fills: its rank, and for the last module what pads the ranks.
-    pub rows: usize,
-    /// Its first output among all.
-    pub at: usize,
-    /// Its outputs.
-    pub width: usize,
+    /// Its first rank among those of all modules.
+    pub first_rank: usize,
+    /// Rows of A that it fills: as many as its rank, and for the last module also those that pad the ranks.
+    pub a_rows: usize,
+    /// Its first output among those of all modules.
+    pub first_output: usize,
+    /// Number of its outputs.
+    pub outputs: usize,
 }
 
-/// Elements from one group, column and rank of a gradient to the next.
+/// The number of elements from one group, column and rank of a gradient to the next.
 #[derive(Debug, Clone, Copy)]
 pub struct Strides {
-    /// Groups.
+    /// From one group to the next.
     pub group: usize,
-    /// Columns: inputs of A, outputs of B.
+    /// From one column to the next: an input of A, an output of B.
     pub column: usize,
-    /// Ranks.
+    /// From one rank to the next.
     pub rank: usize,
 }
 
@@ -61,42 +61,42 @@ pub struct Pack {
     /// `[G, P, I]`.
     a: Tensor,
     /// `scale * B`, `[G, O, P]`.
-    wide: Tensor,
+    b: Tensor,
     /// `scale * B`, `[G, P, O]`.
-    tall: Tensor,
-    places: Vec<Place>,
+    b_transposed: Tensor,
+    ranges: Vec<PackedRange>,
     scale: f64,
 }
 
 impl Pack {
-    /// Packs modules of `widths` outputs; those without factors have no update.
+    /// Packs modules, each given by its number of outputs and its factors; those without factors have no update.
     ///
     /// # Errors
-    /// Shapes do not fit, or no module has factors.
+    /// No module has factors.
     pub fn new(
         modules: &[(usize, Option<Factors>)],
         groups: usize,
         scale: f64,
         dtype: DType,
     ) -> Result<Self> {
-        let _span = profile::whole(Group::Lora);
+        let _span = profile::whole(OpGroup::Lora);
         let rank = |factors: &Option<Factors>| -> Result<usize> {
             Ok(match factors {
                 Some(factors) => factors.a.dim(0)? / groups,
                 None => 0,
             })
         };
-        let (mut places, mut first, mut at) = (Vec::new(), 0, 0);
+        let (mut ranges, mut ranks, mut outputs) = (Vec::new(), 0, 0);
         for (width, factors) in modules {
             let (rank, width) = (rank(factors)?, *width);
-            places.push(Place {
+            ranges.push(PackedRange {
                 rank,
-                first,
-                rows: rank,
-                at,
-                width,
+                first_rank: ranks,
+                a_rows: rank,
+                first_output: outputs,
+                outputs: width,
             });
-            (first, at) = (first + rank, at + width);
+            (ranks, outputs) = (ranks + rank, outputs + width);
         }
         let found = modules.iter().find_map(|(_, factors)| factors.as_ref());
         let Some(Factors { a, .. }) = found else {
@@ -106,113 +106,99 @@ impl Pack {
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(cuda) = a.device() {
             use crate::ops::cuda::lora;
-            let pitch = first.next_multiple_of(8);
+            let pitch = ranks.next_multiple_of(8);
             if dtype == DType::BF16
                 && lora::fits(pitch, inputs)
-                && places.iter().all(|place| place.width % 8 == 0)
+                && ranges.iter().all(|range| range.outputs % 8 == 0)
             {
-                let [a, wide, tall] = lora::room([groups, pitch, inputs, at], cuda)?;
-                let last = places.iter().rposition(|place| place.rank > 0);
-                for (index, (place, (_, factors))) in places.iter_mut().zip(modules).enumerate() {
+                let [a, b_all, b_transposed] =
+                    lora::empty_factors([groups, pitch, inputs, outputs], cuda)?;
+                let last = ranges.iter().rposition(|range| range.rank > 0);
+                for (index, (range, (_, factors))) in ranges.iter_mut().zip(modules).enumerate() {
                     if Some(index) == last {
-                        place.rows = pitch - place.first;
+                        range.a_rows = pitch - range.first_rank;
                     }
                     if let Some(factors) = factors {
-                        lora::pack_a(&a, &factors.a, *place, cuda)?;
+                        lora::pack_a(&a, &factors.a, *range, cuda)?;
                     }
                     let b = factors.as_ref().map(|factors| &factors.b);
-                    lora::pack_b([&wide, &tall], b, scale, *place, cuda)?;
+                    lora::pack_b([&b_all, &b_transposed], b, scale, *range, cuda)?;
                 }
                 return Ok(Self {
                     a,
-                    wide,
-                    tall,
-                    places,
+                    b: b_all,
+                    b_transposed,
+                    ranges,
                     scale,
                 });
             }
         }
         let (mut rows, mut columns) = (Vec::new(), Vec::new());
-        for (place, (width, factors)) in places.iter().zip(modules) {
+        for (range, (width, factors)) in ranges.iter().zip(modules) {
             let Some(Factors { a, b }) = factors else {
                 columns.push(Tensor::zeros(
-                    (groups, *width, first),
+                    (groups, *width, ranks),
                     DType::F32,
                     a.device(),
                 )?);
                 continue;
             };
             ensure!(
-                b.dims() == [*width, place.rank * groups],
+                b.dims() == [*width, range.rank * groups],
                 "lora: A {:?} and B {:?} do not fit",
                 a.dims(),
                 b.dims()
             );
-            rows.push(a.reshape((groups, place.rank, inputs))?);
+            rows.push(a.reshape((groups, range.rank, inputs))?);
             let wide = b
-                .reshape((*width, place.rank, groups))?
+                .reshape((*width, range.rank, groups))?
                 .permute((2, 0, 1))?
                 .contiguous()?;
             let wide = (wide * scale)?;
-            let behind = first - place.first - place.rank;
-            columns.push(wide.pad_with_zeros(2, place.first, behind)?);
+            let behind = ranks - range.first_rank - range.rank;
+            columns.push(wide.pad_with_zeros(2, range.first_rank, behind)?);
         }
-        let wide = Tensor::cat(&columns, 1)?.to_dtype(dtype)?;
+        let b_all = Tensor::cat(&columns, 1)?.to_dtype(dtype)?;
         Ok(Self {
             a: Tensor::cat(&rows, 1)?.to_dtype(dtype)?,
-            tall: wide.transpose(1, 2)?.contiguous()?,
-            wide,
-            places,
+            b_transposed: b_all.transpose(1, 2)?.contiguous()?,
+            b: b_all,
+            ranges,
             scale,
         })
     }
 
-    /// Takes rows `[N, I]` through the first factor.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn lower(self, x: &Tensor, groups: &Groups) -> Result<Lowered> {
+    /// Computes `x A^T` of rows `[N, I]` and keeps it with the pack.
+    pub fn into_tape(self, x: &Tensor, groups: &Groups) -> Result<PackTape> {
         let xa = self.down(x, groups)?;
-        Ok(Lowered { pack: self, xa })
+        Ok(PackTape { pack: self, xa })
     }
 
-    /// `x A^T`, `[N, P]`, of rows `[N, I]`.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Computes `x A^T`, `[N, P]`, of rows `[N, I]`.
     pub fn down(&self, x: &Tensor, groups: &Groups) -> Result<Tensor> {
-        let _span = profile::whole(Group::Lora);
+        let _span = profile::whole(OpGroup::Lora);
         down(x, &self.a, groups)
     }
 
-    /// What is added to the product of the modules' matrices, from [`down`](Self::down)'s result. `turned`: the matrices
+    /// Makes the term that is added to the product of the modules' matrices, from [`down`](Self::down)'s result. `transposed`: the matrices
     /// are transposed views.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn up(&self, xa: &Tensor, turned: bool) -> Result<Low> {
-        Ok(Low {
+    pub fn up(&self, xa: &Tensor, transposed: bool) -> Result<LowRankTerm> {
+        Ok(LowRankTerm {
             x: xa.clone(),
-            w: match turned {
-                true => self.wide.transpose(1, 2)?,
-                false => self.tall.clone(),
+            w: match transposed {
+                true => self.b.transpose(1, 2)?,
+                false => self.b_transposed.clone(),
             },
         })
     }
 
-    /// Gradient by `x A^T`, `[N, P]`, from `dy` `[N, O]`.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
-    pub fn down_back(&self, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
-        let _span = profile::whole(Group::Lora);
-        down(dy, &self.tall, groups)
+    /// Returns the gradient by `x A^T`, `[N, P]`, from `dy` `[N, O]`.
+    pub fn down_backward(&self, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
+        let _span = profile::whole(OpGroup::Lora);
+        down(dy, &self.b_transposed, groups)
     }
 
-    /// Gradients by the factors of each module, in PEFT's layouts: `x^T dxa` and `dy^T xa`.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradients by the factors of each module, in PEFT's layouts: `x^T dxa` and `dy^T xa`.
     pub fn gradients(
         &self,
         x: &Tensor,
@@ -221,27 +207,29 @@ impl Pack {
         dy: &Tensor,
         groups: &Groups,
     ) -> Result<Vec<Option<Factors>>> {
-        let _span = profile::whole(Group::Lora);
+        let _span = profile::whole(OpGroup::Lora);
         let da = self.by_a(x, dxa, groups)?;
         let db = self.by_b(xa, dy, groups)?;
         let count = groups.count();
         let mut gradients = Vec::new();
-        for place in &self.places {
-            let Place {
+        for range in &self.ranges {
+            let PackedRange {
                 rank,
-                first,
-                at,
-                width,
+                first_rank,
+                first_output,
+                outputs,
                 ..
-            } = *place;
+            } = *range;
             gradients.push(match rank {
                 0 => None,
                 _ => {
-                    let a = da.narrow(1, first, rank)?.contiguous()?;
-                    let b = db.narrow(0, at, width)?.narrow(1, first, rank)?;
+                    let a = da.narrow(1, first_rank, rank)?.contiguous()?;
+                    let b = db
+                        .narrow(0, first_output, outputs)?
+                        .narrow(1, first_rank, rank)?;
                     Some(Factors {
                         a: a.reshape((count * rank, x.dim(1)?))?,
-                        b: b.contiguous()?.reshape((width, rank * count))?,
+                        b: b.contiguous()?.reshape((outputs, rank * count))?,
                     })
                 }
             });
@@ -249,20 +237,20 @@ impl Pack {
         Ok(gradients)
     }
 
-    /// What is added to the gradient by the input, from the gradient by `x A^T`; its matrices are as they lie.
-    pub fn back(&self, dxa: Tensor) -> Low {
-        Low {
+    /// Makes the term that is added to the gradient by the input, from the gradient by `x A^T`.
+    pub fn input_grad(&self, dxa: Tensor) -> LowRankTerm {
+        LowRankTerm {
             x: dxa,
             w: self.a.clone(),
         }
     }
 
-    /// Sum of all ranks.
+    /// The sum of all ranks.
     fn rank(&self) -> usize {
-        self.places.iter().map(|place| place.rank).sum()
+        self.ranges.iter().map(|range| range.rank).sum()
     }
 
-    /// `[G, R, I]` f32.
+    /// The gradient by A of all modules, `[G, R, I]` f32.
     fn by_a(&self, x: &Tensor, dxa: &Tensor, groups: &Groups) -> Result<Tensor> {
         let (rank, inputs, count) = (self.rank(), x.dim(1)?, groups.count());
         #[cfg(feature = "cuda")]
@@ -281,7 +269,7 @@ impl Pack {
         Ok(all.narrow(1, 0, rank)?.reshape((count, rank, inputs))?)
     }
 
-    /// `[O, R, G]` f32.
+    /// The gradient by B of all modules, `[O, R, G]` f32.
     fn by_b(&self, xa: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
         let rank = self.rank();
         #[cfg(feature = "cuda")]
@@ -303,7 +291,7 @@ impl Pack {
     }
 }
 
-/// Rows `[N, K]` times the transpose of their group's `[P, K]`.
+/// Multiplies rows `[N, K]` by the transpose of their group's `[P, K]`.
 fn down(x: &Tensor, a: &Tensor, groups: &Groups) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device()
@@ -312,7 +300,7 @@ fn down(x: &Tensor, a: &Tensor, groups: &Groups) -> Result<Tensor> {
     {
         return crate::ops::cuda::lora::down(x, a, groups, cuda);
     }
-    grouped::matmul(x, &a.transpose(1, 2)?, groups, &Plus::default())
+    grouped::matmul(x, &a.transpose(1, 2)?, groups, &Addends::default())
 }
 
 #[cfg(test)]
@@ -341,19 +329,22 @@ mod tests {
         let f = |x: &Tensor, a: &Tensor, b: &Tensor| {
             let pack = pack(a, b);
             let xa = pack.down(x, &groups).unwrap();
-            let low = Some(pack.up(&xa, false).unwrap());
-            let plus = Plus { bias: None, low };
-            dot(&grouped::matmul(x, &w, &groups, &plus).unwrap(), &dy)
+            let low_rank = Some(pack.up(&xa, false).unwrap());
+            let addends = Addends {
+                bias: None,
+                low_rank,
+            };
+            dot(&grouped::matmul(x, &w, &groups, &addends).unwrap(), &dy)
         };
         let packed = pack(&a, &b);
         let xa = packed.down(&x, &groups).unwrap();
-        let dxa = packed.down_back(&dy, &groups).unwrap();
+        let dxa = packed.down_backward(&dy, &groups).unwrap();
         let grads = packed.gradients(&x, &dxa, &xa, &dy, &groups).unwrap();
-        let plus = Plus {
+        let addends = Addends {
             bias: None,
-            low: Some(packed.back(dxa)),
+            low_rank: Some(packed.input_grad(dxa)),
         };
-        let dx = grouped::matmul(&dy, &w.transpose(1, 2).unwrap(), &groups, &plus).unwrap();
+        let dx = grouped::matmul(&dy, &w.transpose(1, 2).unwrap(), &groups, &addends).unwrap();
         finite_differences(&x, &dx, |x| f(x, &a, &b));
         assert!(grads[1].is_none());
         let (one, other) = (grads[0].clone().unwrap(), grads[2].clone().unwrap());

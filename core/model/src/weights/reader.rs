@@ -1,7 +1,7 @@
-//! From the bytes of a file to a tensor on a device in the type it is kept in, without a copy that is not needed.
+//! Reads a tensor from a file to a device in the type that it is kept in, without unnecessary copies.
 
 use super::Transfer;
-use super::shard::{PART, Stored};
+use super::shard::{PART, StoredTensor};
 #[cfg(feature = "cuda")]
 use crate::ops::cuda::upload::Upload;
 use anyhow::Result;
@@ -10,20 +10,20 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
-/// A load: what it has done so far, and the buffers of its way to a card.
+/// Reads the tensors of a load: it counts what was read and holds the buffers for copies to a card.
 #[derive(Default)]
-pub struct Placing {
+pub struct TensorReader {
     bytes: u64,
     reading: Duration,
     #[cfg(feature = "cuda")]
     upload: Option<Upload>,
 }
 
-impl Placing {
-    /// A tensor that lies in a file in type `found`, kept in type `kept`.
-    pub fn place(
+impl TensorReader {
+    /// Reads a tensor that is stored in type `found` and will be kept in type `kept`.
+    pub fn read(
         &mut self,
-        stored: Stored,
+        stored: StoredTensor,
         (found, kept): (DType, DType),
         device: &Device,
     ) -> Result<Tensor> {
@@ -61,7 +61,7 @@ impl Placing {
         Ok(tensor)
     }
 
-    /// Lets go of the buffers and says what the load took.
+    /// Frees the buffers and returns what the load took.
     pub fn done(self) -> Transfer {
         let reading = self.reading;
         #[cfg(feature = "cuda")]
@@ -80,10 +80,10 @@ impl Placing {
     }
 }
 
-/// Elements of `WIDTH` bytes as f32. Each core reads through a buffer of its own, so that the bytes of a tensor are never
+/// Reads elements of `WIDTH` bytes as f32. Each core reads through a buffer of its own, so that the bytes of a tensor are never
 /// in memory beside its elements.
 fn floats<const WIDTH: usize, T: Into<f32>>(
-    stored: Stored,
+    stored: StoredTensor,
     element: impl Fn([u8; WIDTH]) -> T + Sync,
 ) -> Result<Vec<f32>> {
     let step = PART / WIDTH;
@@ -127,19 +127,16 @@ mod tests {
             let tensors = std::collections::HashMap::from([("a".to_owned(), expected.clone())]);
             candle_core::safetensors::save(&tensors, &path).unwrap();
             let shard = Shard::open(path.clone()).unwrap();
-            let mut placing = Placing::default();
+            let mut reader = TensorReader::default();
             let stored = shard.tensor("a").unwrap();
-            let placed = placing.place(stored, (found, kept), &Device::Cpu).unwrap();
-            assert_eq!((placed.dtype(), placed.dims()), (kept, &[1, count][..]));
+            let read = reader.read(stored, (found, kept), &Device::Cpu).unwrap();
+            assert_eq!((read.dtype(), read.dims()), (kept, &[1, count][..]));
             let numbers = |t: Tensor| {
                 let t = t.to_dtype(kept).unwrap().to_dtype(DType::F32).unwrap();
                 t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
             };
-            assert!(
-                numbers(placed) == numbers(expected),
-                "{found:?} as {kept:?}"
-            );
-            assert_eq!(placing.done().bytes as usize, count * found.size_in_bytes());
+            assert!(numbers(read) == numbers(expected), "{found:?} as {kept:?}");
+            assert_eq!(reader.done().bytes as usize, count * found.size_in_bytes());
         }
     }
 }

@@ -1,12 +1,12 @@
-//! cuBLAS without what it leaves open: the sums of a product may depend on atomics and on how much workspace was to be
-//! had. Everything else on a card is our kernels and candle's, which add in a fixed order.
+//! Makes cuBLAS deterministic: by default the sums of a product may depend on atomics and on how much workspace was
+//! available. Everything else on a card is our kernels and candle's, which add in a fixed order.
 
 use anyhow::{Result, ensure};
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas::sys;
 use std::ffi::c_void;
 
-/// What cuBLAS takes for itself on Hopper; older cards use less of it.
+/// The size of the workspace that cuBLAS takes by default on Hopper; older cards use less of it.
 const WORKSPACE: usize = 32 << 20;
 
 /// Forbids atomics and gives the device's handle a workspace of its own, for as long as the process lives.

@@ -1,8 +1,8 @@
-//! Loops that the compiler turns into wide instructions: compiled a second time for AVX2, chosen when the
-//! program runs. No operation is fused or reordered by that, so the numbers are the same on every processor.
+//! Loops that the compiler turns into SIMD instructions. They are compiled a second time for AVX2, and the version is
+//! chosen at run time. No operation is fused or reordered by that, so the numbers are the same on every processor.
 
-/// Defines a function whose body is compiled for the processor at hand.
-macro_rules! wide {
+/// Defines a function whose body is compiled for AVX2, too, and runs that version where the processor has AVX2.
+macro_rules! simd {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$doc])*
         $vis fn $name($($arg: $type),*) $(-> $out)? {
@@ -24,12 +24,12 @@ macro_rules! wide {
         }
     };
 }
-pub(crate) use wide;
+pub(crate) use simd;
 
-/// Numbers worked on side by side.
+/// The number of elements that are computed side by side.
 pub const LANES: usize = 16;
 
-/// `e^x` within 2 units in the last place, without branches (the polynomial of Cephes' `expf`); 0 below -87.3,
+/// Computes `e^x` within 2 units in the last place, without branches (the polynomial of Cephes' `expf`); 0 below -87.3,
 /// about 2.3e38 above 88.3.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -50,7 +50,7 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y * power }
 }
 
-wide! {
+simd! {
     /// Replaces each `x` by `exp(x - shift)` and returns their sum, taken in [`LANES`] parts.
     pub fn exp_in_place(values: &mut [f32], shift: f32) -> f32 {
         let mut sums = [0f32; LANES];
@@ -69,8 +69,8 @@ wide! {
     }
 }
 
-wide! {
-    /// The sum of `exp(x - shift)`, taken in [`LANES`] parts.
+simd! {
+    /// Sums `exp(x - shift)`, taken in [`LANES`] parts.
     pub fn exp_sum(values: &[f32], shift: f32) -> f32 {
         let mut sums = [0f32; LANES];
         let (whole, rest) = values.as_chunks::<LANES>();
@@ -86,7 +86,7 @@ wide! {
     }
 }
 
-wide! {
+simd! {
     /// The greatest of `values` and `least`.
     pub fn max(values: &[f32], least: f32) -> f32 {
         let mut greatest = [least; LANES];
@@ -100,8 +100,8 @@ wide! {
     }
 }
 
-wide! {
-    /// `y += a * x`.
+simd! {
+    /// Adds `a * x` to `y`.
     pub fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
         for (y, x) in y.iter_mut().zip(x) {
             *y += a * x;
@@ -109,8 +109,8 @@ wide! {
     }
 }
 
-wide! {
-    /// Inner product, taken in [`LANES`] parts.
+simd! {
+    /// Computes the inner product, taken in [`LANES`] parts.
     pub fn dot(a: &[f32], b: &[f32]) -> f32 {
         let mut sums = [0f32; LANES];
         let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());

@@ -1,31 +1,31 @@
-//! Frozen linear layers of one input as one product, their low-rank updates in the same sum.
+//! Frozen linear layers that read the same input, computed as one product with their low-rank updates in the same sum.
 //!
-//! q, k and v read the same rows: one product over the three matrices reads them once, and the gradient by the rows is one product
-//! too. The layers stay what they are by name; their matrices become views of the joined one.
+//! q, k and v read the same rows: one product over the three matrices reads these rows once, and the gradient by the
+//! rows is one product too. The layers keep their names; their matrices become views of the fused one.
 
 use super::linear::Linear;
 use super::param::Weight;
 use crate::ops::Groups;
-use crate::ops::grouped::{self, Plus};
-use crate::ops::lora::{Factors, Lowered, Pack};
+use crate::ops::grouped::{self, Addends};
+use crate::ops::lora::{Factors, Pack, PackTape};
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// The matrices `[O, I]` of layers, one below the other, with their biases `[O]`.
+/// The matrices `[O, I]` of several layers, one below the other, with their biases `[O]`.
 #[derive(Debug)]
-pub struct Joined {
+pub struct FusedLinear {
     weight: Tensor,
     bias: Option<Tensor>,
 }
 
-/// What [`Joined::backward`] needs.
+/// What [`FusedLinear::backward`] needs.
 #[derive(Debug)]
 pub struct Tape {
     x: Tensor,
-    low: Option<Lowered>,
+    lora: Option<PackTape>,
 }
 
-/// A frozen matrix.
+/// The tensor of a weight that is frozen.
 fn frozen(weight: &Weight) -> Option<&Tensor> {
     match weight {
         Weight::Frozen(tensor) => Some(tensor),
@@ -33,11 +33,8 @@ fn frozen(weight: &Weight) -> Option<&Tensor> {
     }
 }
 
-impl Joined {
-    /// Joins layers; `None` if a weight of them is trained.
-    ///
-    /// # Errors
-    /// Out of memory.
+impl FusedLinear {
+    /// Fuses layers; `None` if one of their weights is trained.
     pub fn new(layers: &mut [&mut Linear]) -> Result<Option<Self>> {
         let weights: Option<Vec<_>> = layers.iter().map(|l| frozen(&l.weight).cloned()).collect();
         let biases: Option<Vec<_>> = layers
@@ -59,8 +56,8 @@ impl Joined {
         Ok(Some(Self { weight, bias }))
     }
 
-    /// Whether layers with these updates can be computed as one: without DoRA, and without dropout in this pass.
-    pub fn takes(layers: &[&Linear], dropout: bool) -> bool {
+    /// Whether layers can be computed as one product: without DoRA, and without dropout in this pass.
+    pub fn can_fuse(layers: &[&Linear], dropout: bool) -> bool {
         let plain = |layer: &&Linear| match &layer.lora {
             Some(lora) => lora.magnitude.is_none() && !(dropout && lora.dropout > 0.0),
             None => true,
@@ -68,32 +65,26 @@ impl Joined {
         layers.iter().all(plain)
     }
 
-    /// `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Takes `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.
     pub fn forward(&self, layers: &[&Linear], x: &Tensor, rows: &Groups) -> Result<(Tensor, Tape)> {
-        let mut plus = Plus {
+        let mut addends = Addends {
             bias: self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?,
-            low: None,
+            low_rank: None,
         };
-        let low = match pack(layers, x)? {
-            Some(pack) => Some(pack.lower(x, rows)?),
+        let lora = match pack(layers, x)? {
+            Some(pack) => Some(pack.into_tape(x, rows)?),
             None => None,
         };
-        if let Some(Lowered { pack, xa }) = &low {
-            plus.low = Some(pack.up(xa, true)?);
+        if let Some(PackTape { pack, xa }) = &lora {
+            addends.low_rank = Some(pack.up(xa, true)?);
         }
         let w = self.weight.unsqueeze(0)?.transpose(1, 2)?;
-        let y = grouped::matmul(x, &w, rows, &plus)?;
+        let y = grouped::matmul(x, &w, rows, &addends)?;
         let x = x.clone();
-        Ok((y, Tape { x, low }))
+        Ok((y, Tape { x, lora }))
     }
 
-    /// Gradient by `x` from `dy` `[T, O]`; the updates accumulate theirs.
-    ///
-    /// # Errors
-    /// Shapes do not fit.
+    /// Returns the gradient by `x` from `dy` `[T, O]`; the low-rank updates accumulate theirs.
     pub fn backward(
         &self,
         layers: &[&Linear],
@@ -101,9 +92,9 @@ impl Joined {
         dy: &Tensor,
         rows: &Groups,
     ) -> Result<Tensor> {
-        let mut plus = Plus::default();
-        if let Some(Lowered { pack, xa }) = &tape.low {
-            let dxa = pack.down_back(dy, rows)?;
+        let mut addends = Addends::default();
+        if let Some(PackTape { pack, xa }) = &tape.lora {
+            let dxa = pack.down_backward(dy, rows)?;
             let gradients = pack.gradients(&tape.x, &dxa, xa, dy, rows)?;
             for (layer, gradient) in layers.iter().zip(gradients) {
                 if let (Some(lora), Some(gradient)) = (&layer.lora, gradient) {
@@ -111,13 +102,13 @@ impl Joined {
                     lora.b.accumulate(gradient.b)?;
                 }
             }
-            plus.low = Some(pack.back(dxa));
+            addends.low_rank = Some(pack.input_grad(dxa));
         }
-        grouped::matmul(dy, &self.weight.unsqueeze(0)?, rows, &plus)
+        grouped::matmul(dy, &self.weight.unsqueeze(0)?, rows, &addends)
     }
 }
 
-/// The updates of the layers, packed in the type of `like`.
+/// Packs the low-rank updates of the layers in the type of `like`.
 fn pack(layers: &[&Linear], like: &Tensor) -> Result<Option<Pack>> {
     let Some(scale) = layers.iter().find_map(|l| Some(l.lora.as_ref()?.scale)) else {
         return Ok(None);

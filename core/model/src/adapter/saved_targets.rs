@@ -1,4 +1,5 @@
-//! What an adapter's configuration names in a model, by PEFT's rules: entries may match nothing, layers may be left out.
+//! Finds in a model the targets that the configuration of a saved adapter names, by PEFT's rules: entries may match
+//! nothing, and layers may be left out.
 
 use super::inventory::{Module, ModuleKind, is_suffix, modules};
 use super::peft_config::{PeftConfig, TargetModules};
@@ -7,11 +8,11 @@ use crate::model::{Config, Targets};
 use anyhow::{Context, Result, ensure};
 use fancy_regex::Regex;
 
-/// The targets, and a line for each entry that matches nothing in this model.
+/// The targets, and a note for each entry that matches nothing in this model.
 ///
 /// # Errors
-/// An entry matches what can carry no adapter here, or a pattern is none.
-pub fn named(model: &Config, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
+/// An entry matches a module that cannot carry an adapter here, or a pattern is not a regular expression.
+pub fn saved_targets(model: &Config, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
     let all = modules(model);
     let mut notes = Vec::new();
     let saved = config.modules_to_save.as_deref().unwrap_or_default();
@@ -81,10 +82,10 @@ fn layer_of(path: &str) -> Option<usize> {
     layer.parse().ok()
 }
 
-/// How modules are chosen.
+/// The rule by which modules are chosen.
 enum Rule {
     Names(Vec<String>),
-    /// With its text.
+    /// A regular expression and its text.
     Pattern(Regex, [String; 1]),
 }
 
@@ -146,7 +147,7 @@ mod tests {
     }
 
     fn found(config: &PeftConfig) -> (Vec<String>, Vec<String>) {
-        let (targets, notes) = named(&tiny(), config).unwrap();
+        let (targets, notes) = saved_targets(&tiny(), config).unwrap();
         (targets.linears, notes)
     }
 
@@ -169,7 +170,7 @@ mod tests {
             modules_to_save: Some(vec!["lm_head".into(), "score".into()]),
             ..config(names(&["q_proj"]))
         };
-        let (targets, notes) = named(&tiny(), &saved).unwrap();
+        let (targets, notes) = saved_targets(&tiny(), &saved).unwrap();
         assert_eq!(targets.modules_to_save, ["lm_head"]);
         assert_eq!(notes, [nothing("modules_to_save", "score")]);
     }
@@ -214,7 +215,10 @@ mod tests {
             (names(&["router"]), "a router"),
             (TargetModules::Regex("(".into()), "no regular expression"),
         ] {
-            let error = format!("{:#}", named(&tiny(), &config(targets)).unwrap_err());
+            let error = format!(
+                "{:#}",
+                saved_targets(&tiny(), &config(targets)).unwrap_err()
+            );
             assert!(error.contains(part), "{error}");
         }
     }

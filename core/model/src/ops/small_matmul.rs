@@ -1,19 +1,19 @@
-//! Products of small matrices inside one task, where a call of the large-matrix library costs more than the work.
+//! Products of small matrices inside one task, where a call of the library for large matrices costs more than the work.
 
-use super::wide::{LANES, wide};
+use super::simd::{LANES, simd};
 
-/// A matrix in a slice; both strides count elements.
+/// A view of a matrix in a slice; both strides count elements.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    /// Where it lies, from its first element.
+pub struct MatrixView<'a> {
+    /// The slice, from the first element of the matrix on.
     pub data: &'a [f32],
-    /// From one row to the next.
+    /// The stride from one row to the next.
     pub row: usize,
-    /// From one column to the next.
+    /// The stride from one column to the next.
     pub column: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> MatrixView<'a> {
     /// A matrix whose rows are contiguous.
     pub fn rows(data: &'a [f32], row: usize) -> Self {
         Self {
@@ -23,7 +23,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// What lies right of and below an element.
+    /// The part of the matrix from an element on, to the right and below.
     pub fn from(self, row: usize, column: usize) -> Self {
         Self {
             data: &self.data[row * self.row + column * self.column..],
@@ -41,13 +41,13 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Rows of `c` computed together.
+/// The number of rows of `c` that are computed together.
 const ROWS: usize = 4;
 
-wide! {
+simd! {
     /// `c [m, n] += a [m, k] b [k, n]`: rows of `b` are contiguous, and so are those of `c`, `stride` apart. Each
     /// element is a sum over `k` in order, added to `c` at the end.
-    pub fn add_product(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], stride: usize, size: [usize; 3]) {
+    pub fn add_product(a: MatrixView<'_>, b: MatrixView<'_>, c: &mut [f32], stride: usize, size: [usize; 3]) {
         let [m, n, k] = size;
         for column in (0..n).step_by(LANES) {
             let width = LANES.min(n - column);
@@ -79,7 +79,7 @@ wide! {
 /// Each row of sums is a variable of its own, so that it stays in registers.
 #[inline(always)]
 fn tile(
-    a: Matrix<'_>,
+    a: MatrixView<'_>,
     row: usize,
     m: usize,
     k: usize,
@@ -106,7 +106,7 @@ fn add(sums: &mut [f32; LANES], a: f32, b: &[f32; LANES]) {
 }
 
 /// The transpose of `x` `[rows, columns]`, with its rows padded by zeros to `stride`.
-pub fn transposed(x: Matrix<'_>, rows: usize, columns: usize, stride: usize) -> Vec<f32> {
+pub fn transposed(x: MatrixView<'_>, rows: usize, columns: usize, stride: usize) -> Vec<f32> {
     let mut out = vec![0f32; columns * stride];
     for r in 0..rows {
         for (c, x) in x.data[r * x.row..][..columns].iter().enumerate() {
@@ -127,9 +127,9 @@ mod tests {
             let (a, b) = (random(1, &[m, k.max(1)]), random(2, &[k.max(1), n]));
             let f32s = |x| values(x).into_iter().map(|x| x as f32).collect::<Vec<_>>();
             let (a, b) = (f32s(&a), f32s(&b));
-            let (left, right) = (Matrix::rows(&a, k), Matrix::rows(&b, n));
+            let (left, right) = (MatrixView::rows(&a, k), MatrixView::rows(&b, n));
             let a_t = transposed(left, m, k, m + 3);
-            for left in [left, Matrix::rows(&a_t, m + 3).t()] {
+            for left in [left, MatrixView::rows(&a_t, m + 3).t()] {
                 let mut c = vec![1f32; m * (n + 2)];
                 add_product(left, right, &mut c, n + 2, [m, n, k]);
                 for i in 0..m {
