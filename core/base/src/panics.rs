@@ -13,9 +13,6 @@ pub fn expected() -> bool {
 }
 
 /// What `act` gives, or what its panic said.
-///
-/// # Errors
-/// It panicked.
 pub fn catch<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     let before = EXPECTED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(act));

@@ -25,9 +25,6 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Catches the signals from now on; `restore` gives the terminal back before the process leaves at once.
-///
-/// # Errors
-/// The operating system refuses the handler.
 pub fn catch(restore: fn()) -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -51,9 +48,6 @@ pub fn catch(restore: fn()) -> anyhow::Result<()> {
 }
 
 /// Calls `handler` at each of the signals. A SIGHUP that is ignored, as `nohup` has it, stays ignored.
-///
-/// # Errors
-/// The operating system refuses the handler.
 pub fn on_signal(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
     let ignored = hangup::is_ignored();
     ctrlc::set_handler(handler).map_err(|e| anyhow::anyhow!("cannot catch Ctrl-C: {e}"))?;

@@ -2,7 +2,7 @@
 
 mod data_common;
 
-use apus_data::chat::preview::{Marks, marked};
+use apus_data::chat::preview::{MarkStyle, marked};
 use apus_data::chat::{
     ChatTemplate, EncodeOptions, Encoder, RenderOptions, RowNotes, TrainHeader, TrainStop,
 };
@@ -31,8 +31,8 @@ fn marks(messages: Vec<Message>, encoder: &Encoder) -> (String, RowNotes) {
         messages,
         ..Conversation::default()
     });
-    let (encoded, noted) = encoder.encode_noting(&sample).unwrap();
-    let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+    let (encoded, noted) = encoder.encode_with_notes(&sample).unwrap();
+    let text = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
     let behind = text.split_once("every message.").unwrap().1;
     (behind.trim_start_matches("<|end|>").to_owned(), noted)
 }
@@ -143,7 +143,7 @@ fn rows_with_tools_are_counted_where_servers_prompt_otherwise() {
     let tools = |template: ChatTemplate| {
         let options = EncodeOptions::default();
         let encoder = Encoder::new(tiny_tokenizer(), template, chain("", "default"), options);
-        encoder.unwrap().encode_noting(&sample).unwrap().1.tools
+        encoder.unwrap().encode_with_notes(&sample).unwrap().1.tools
     };
     assert_eq!(tools(ChatTemplate::native()), 1);
     assert_eq!(tools(ChatTemplate::harmony()), 0);

@@ -434,7 +434,7 @@ fn a_typed_control_token_is_text_or_refused() {
                 .iter()
                 .flat_map(|s| ENCODERS.iter().map(move |e| (s, e)))
             {
-                match encoder.encode_noting(sample) {
+                match encoder.encode_with_notes(sample) {
                     Ok((encoded, noted)) => {
                         assert!(encoder.template().is_built_in(), "{row}");
                         let text = encoder.tokenizer().decode(&encoded.input_ids, true);

@@ -3,7 +3,9 @@
 mod data_common;
 
 use apus_data::chat::{ChatTemplate, EncodeOptions, Encoder};
-use apus_data::data::{Formats, Mix, PrepareOptions, Stopping, Stream, StreamOptions, Truncation};
+use apus_data::data::{
+    Formats, Mix, PrepareOptions, StoppingStrategy, Stream, StreamOptions, Truncation,
+};
 use data_common::{chain, format, tiny_tokenizer};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -229,7 +231,7 @@ fn datasets_are_mixed_and_columns_renamed() {
     options.columns = serde_json::json!({"ids": "input_ids", "no": "loss_scale"});
     options.mix = Some(Mix {
         probabilities: vec![0.5, 0.5],
-        stopping: Stopping::AllExhausted,
+        stopping: StoppingStrategy::AllExhausted,
     });
     let (mut stream, said) = open(options).unwrap();
     let found = take(&mut stream, 100);

@@ -235,7 +235,7 @@ fn auto_writes_natively_what_the_template_has_no_place_for() {
         ),
     ] {
         let sample = row(answer);
-        let (encoded, notes) = auto.encode_noting(&sample).unwrap();
+        let (encoded, notes) = auto.encode_with_notes(&sample).unwrap();
         assert_eq!(encoded, native.encode(&sample).unwrap());
         assert_eq!(notes.natively, 1);
         let note = notes.notes().join("\n");
@@ -258,7 +258,7 @@ fn auto_writes_natively_what_the_template_has_no_place_for() {
     assert_eq!(prompt(&auto), prompt(&native));
     assert!(!prompt(&refusing[0]).contains("analysis<|message|>r"));
     let (_, notes) = auto
-        .encode_noting(&row(json!({"role": "assistant", "content": "a"})))
+        .encode_with_notes(&row(json!({"role": "assistant", "content": "a"})))
         .unwrap();
     assert_eq!(notes, RowNotes::default());
 }

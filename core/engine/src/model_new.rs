@@ -14,9 +14,6 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Writes a checkpoint; returns its folder.
-///
-/// # Errors
-/// An unknown shape, or the disk failed.
 pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     let mut config = config(&options.arch)?;
     set_format(&mut config, &options.format)?;

@@ -1,7 +1,7 @@
 //! Flags of the chat template and the loss scales, from the command line to what is trained.
 
 use apus_components::config::{SftConfig, from_arguments};
-use apus_data::chat::preview::{Marks, marked};
+use apus_data::chat::preview::{MarkStyle, marked};
 use apus_engine::setup::{self, ChatOptions};
 use apus_sdk::{Conversation, Message, Sample};
 use std::path::Path;
@@ -37,7 +37,7 @@ fn switches_and_a_table_of_weights_from_the_command_line() {
     };
     let bare = encoder("--train_header none --train_stop none").unwrap();
     let encoded = bare.encode(&row("x B: y")).unwrap();
-    let text = marked(&encoded, bare.tokenizer(), Marks::Brackets);
+    let text = marked(&encoded, bare.tokenizer(), MarkStyle::Brackets);
     let expected = "<|message|>[[x ]][[B:]](2)[[ y<|return|>]](0.5)";
     assert!(text.ends_with(expected), "{text}");
     let idle = encoder("").unwrap();

@@ -148,9 +148,6 @@ fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
 }
 
 /// One call: `{"id": .., "function": {"name": .., "arguments": ..}}`, or the function alone.
-///
-/// # Errors
-/// As [`read_all`].
 pub fn read(value: Value, at: &At) -> Result<Call> {
     let Value::Object(mut fields) = value else {
         return Err(no_object(&value));

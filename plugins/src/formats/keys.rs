@@ -51,9 +51,6 @@ enum Step<'a> {
 }
 
 /// Reads a row and notes what is left of it. `harmless` are columns that are known besides those of any row.
-///
-/// # Errors
-/// Those of `read`.
 pub fn noting(
     mut row: Row,
     harmless: &[&str],

@@ -153,9 +153,6 @@ pub struct RowMarks {
 
 impl RowMarks {
     /// Takes the marks of a row.
-    ///
-    /// # Errors
-    /// As [`Marks::take`].
     pub fn take(row: &mut Row) -> Result<Self> {
         let mut marks = Self::default();
         for name in NAMES {

@@ -88,9 +88,6 @@ pub fn response(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
 }
 
 /// What a column of answers holds: text, or the first of a list.
-///
-/// # Errors
-/// Anything else.
 pub fn answer(name: &str, value: Value, at: &At) -> Result<String> {
     match value {
         Value::String(text) => Ok(text),

@@ -30,9 +30,6 @@ pub fn of_message(fields: &mut Map<String, Value>, at: &At) -> Result<Option<Str
 }
 
 /// Takes the reasoning of a row's answer. A switch (`on`, `true`) is no reasoning and stays.
-///
-/// # Errors
-/// As [`of_message`].
 pub fn of_row(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
     let names = if auto { &NAMES[..] } else { &NAMES[..1] };
     let words = ["on", "off", "true", "false", "yes", "no"];

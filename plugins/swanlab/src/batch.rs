@@ -135,9 +135,6 @@ pub struct Offsets {
 
 impl Batch {
     /// Takes records out of a file, as many as a batch holds, up to byte `limit`.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn read(
         reader: &mut Reader,
         limit: u64,

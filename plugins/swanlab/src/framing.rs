@@ -115,9 +115,6 @@ impl Reader {
     }
 
     /// The next whole record; `None` at the end of what is there.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let (mut at, mut record) = (self.at, None::<Vec<u8>>);
         loop {

@@ -111,9 +111,6 @@ impl Reply {
     }
 
     /// A text that the answer has to hold.
-    ///
-    /// # Errors
-    /// It does not.
     pub fn needs(&self, field: &str, what: &str) -> Result<String, Failure> {
         let found = self.text(field).map(str::to_owned);
         found.ok_or_else(|| {
@@ -125,9 +122,6 @@ impl Reply {
 }
 
 /// The client of a run.
-///
-/// # Errors
-/// The system has no certificates to trust.
 pub fn client() -> Result<Client, Failure> {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     // An error means that there is one already, which serves as well.
@@ -142,9 +136,6 @@ pub fn client() -> Result<Client, Failure> {
 }
 
 /// Sends a request; `what` is named in errors in place of the address, which may hold a signature.
-///
-/// # Errors
-/// No answer, or one that is no success.
 pub fn send(request: RequestBuilder, what: &str) -> Result<Reply, Failure> {
     let response = request
         .send()

@@ -43,9 +43,6 @@ pub struct Link {
 
 impl Link {
     /// Logs in, finds or makes the experiment and asks what it holds.
-    ///
-    /// # Errors
-    /// The server refuses, or patience ends.
     pub fn open(
         account: &Account,
         start: &Start,
@@ -100,9 +97,6 @@ impl Link {
     }
 
     /// Says that the run is still there, if it is time to.
-    ///
-    /// # Errors
-    /// The server refuses, or patience ends.
     pub fn keep_alive(&mut self, patience: &mut dyn Patience) -> Result<(), Failure> {
         if self.beat.elapsed() < HEARTBEAT {
             return Ok(());
@@ -140,9 +134,6 @@ impl Link {
     }
 
     /// Sends what the file has up to byte `limit`, a batch at most; gives the batch's end state if it is in it.
-    ///
-    /// # Errors
-    /// The server refuses, or patience ends.
     pub fn send(
         &mut self,
         part: &mut Part,
@@ -258,9 +249,6 @@ impl Link {
     }
 
     /// Tells the server how the run ended.
-    ///
-    /// # Errors
-    /// The server refuses, or patience ends.
     pub fn finish(
         &mut self,
         part: &mut Part,

@@ -67,9 +67,6 @@ pub fn read(path: &Path) -> Option<Entry> {
 }
 
 /// Writes a file that only its owner may read, in place of what was there.
-///
-/// # Errors
-/// It cannot be written.
 pub fn write(path: &Path, entry: &Entry) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;

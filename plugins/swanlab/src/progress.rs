@@ -39,9 +39,6 @@ impl Progress {
     }
 
     /// Writes it, whole or not at all.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         let file = Self::file(dir);
         if let Some(dir) = file.parent() {

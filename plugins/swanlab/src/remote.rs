@@ -57,9 +57,6 @@ pub struct Summary {
 
 impl Remote {
     /// Finds or makes project and experiment.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn open(session: &mut Session, start: &Start, web_host: &str) -> Result<Self, Failure> {
         let workspace = match start.workspace.as_str() {
             "" => session.user().username.clone(),
@@ -121,9 +118,6 @@ impl Remote {
     }
 
     /// What the server has of a run that it knew.
-    ///
-    /// # Errors
-    /// It does not say.
     pub fn summary(&self, session: &mut Session) -> Result<Summary, Failure> {
         let created = match &self.created {
             Some(time) => Some(time.clone()),
@@ -158,9 +152,6 @@ impl Remote {
     }
 
     /// Says that the run is still there.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn heartbeat(&self, session: &mut Session) -> Result<(), Failure> {
         let path = format!(
             "/house/experiments/{}/heartbeat",
@@ -171,18 +162,12 @@ impl Remote {
     }
 
     /// Configuration, machine and the like.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn profile(&self, session: &mut Session, body: &Value) -> Result<(), Failure> {
         let path = format!("{}/profile", self.run());
         session.call(&Method::PUT, &path, Some(body)).map(drop)
     }
 
     /// Announces keys.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn columns(&self, session: &mut Session, columns: &[Value]) -> Result<(), Failure> {
         let reply = match self.new_columns {
             true => session.call(
@@ -199,9 +184,6 @@ impl Remote {
     }
 
     /// Numbers, lines, or what refers to media.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn metrics<T: Serialize>(
         &self,
         session: &mut Session,
@@ -252,9 +234,6 @@ impl Remote {
     }
 
     /// Says how the run ended.
-    ///
-    /// # Errors
-    /// The server does not answer or refuses.
     pub fn finish(&self, session: &mut Session, how: i32) -> Result<(), Failure> {
         let word = match how {
             state::CRASHED => "CRASHED",

@@ -13,9 +13,6 @@ pub trait Patience {
 }
 
 /// Does something until it is done, it fails for good, or patience ends.
-///
-/// # Errors
-/// The last failure.
 pub fn persist<T>(
     patience: &mut dyn Patience,
     mut act: impl FnMut() -> Result<T, Failure>,

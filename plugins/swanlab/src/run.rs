@@ -36,9 +36,6 @@ pub struct Run {
 
 impl Run {
     /// Makes the file and starts the thread; `None` where nothing is wished.
-    ///
-    /// # Errors
-    /// The file cannot be made.
     pub fn begin(options: &Swanlab, run: &RunInfo, env: Env) -> Result<Option<Self>> {
         let settings = Settings::resolve(options, run, env);
         let given = [&options.token, &options.secret, &options.webhook_url];

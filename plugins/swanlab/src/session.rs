@@ -109,9 +109,6 @@ impl Session {
     }
 
     /// Asks for a path under `/api`; a lost session is opened again once.
-    ///
-    /// # Errors
-    /// As [`http::send`].
     pub fn call<B: Serialize + ?Sized>(
         &mut self,
         method: &Method,
@@ -152,9 +149,6 @@ impl Session {
     }
 
     /// Sends bytes to an address that the server has signed; it gets no cookie.
-    ///
-    /// # Errors
-    /// [`Failure::Store`].
     pub fn put_bytes(&self, url: &str, kind: &str, bytes: &[u8]) -> Result<(), Failure> {
         let request = self
             .client

@@ -43,9 +43,6 @@ pub fn file_name(id: &str) -> String {
 
 impl Store {
     /// Makes the folder and the file, with the record that begins it.
-    ///
-    /// # Errors
-    /// They cannot be made.
     pub fn create(log_dir: &Path, start: Start, rule: i64) -> io::Result<Self> {
         fs::create_dir_all(log_dir)?;
         let ignore = log_dir.join(".gitignore");
@@ -106,9 +103,6 @@ impl Store {
 
     /// Writes what was added. If that fails, the file stays as it was before: what was added is lost, and what comes later
     /// is not.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         let done = self.file.write_all(&self.buffer);
         self.buffer.clear();
@@ -203,9 +197,6 @@ impl Store {
     }
 
     /// The end of the run; on disk when this returns.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub fn finish(&mut self, state: i32, error: String) -> io::Result<()> {
         let finish = Finish {
             state,

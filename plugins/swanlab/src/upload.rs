@@ -75,9 +75,6 @@ pub struct Task {
 
 impl Uploader {
     /// Starts the thread.
-    ///
-    /// # Errors
-    /// The system gives no thread.
     pub fn start(task: Task, written: u64) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         shared.state().written = written;

@@ -43,9 +43,6 @@ struct Sum {
 
 impl Checksums {
     /// Those of all files in a folder.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
     pub fn of(dir: &Path) -> Result<Self> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -65,9 +62,6 @@ impl Checksums {
     }
 
     /// Writes them into their folder.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         fs::write(&path, self.text()?)

@@ -18,9 +18,6 @@ const PAGE: u64 = 16 << 10;
 const PAGES: u64 = 256;
 
 /// A hash over the sizes and samples of these files, in this order. Their names and places do not count.
-///
-/// # Errors
-/// A file that cannot be read.
 pub fn sampled<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String> {
     let mut hash = Sha256::new();
     for path in files {

@@ -30,9 +30,6 @@ pub struct Picture {
 }
 
 /// Draws each number of a run's log into `images/` of its folder. A number that was never one has no picture.
-///
-/// # Errors
-/// A file cannot be written.
 pub fn pictures(run_folder: &Path) -> Result<Vec<Picture>> {
     let run = Run::open("", run_folder);
     let dir = run_folder.join("images");

@@ -39,9 +39,6 @@ pub struct Curve<'a> {
 }
 
 /// A curve as a PNG; nothing if there is no number to draw.
-///
-/// # Errors
-/// The picture cannot be drawn or packed.
 pub fn png(curve: &Curve) -> Result<Option<Vec<u8>>> {
     let points: Vec<(f64, f64)> = curve
         .x

@@ -68,9 +68,6 @@ pub struct Folder(system::Handle);
 
 impl Folder {
     /// The folder of this path, links followed.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn at(path: &Path) -> io::Result<Self> {
         system::root(path).map(Self)
     }

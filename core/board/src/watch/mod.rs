@@ -63,9 +63,6 @@ impl Server {
     }
 
     /// Serves the page until the process ends.
-    ///
-    /// # Errors
-    /// The operating system refuses to go on.
     pub fn serve(self) -> Result<()> {
         self.listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -187,9 +187,6 @@ impl SftConfig {
     }
 
     /// Checks that there are evaluations, which something needs.
-    ///
-    /// # Errors
-    /// There are none.
     pub fn check_evaluated(&self, what: &str) -> Result<()> {
         ensure!(
             self.eval_strategy() != "no",

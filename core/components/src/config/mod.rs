@@ -50,9 +50,6 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     const COMMAND: Command;
 
     /// Makes values independent of what may change while the command runs, such as the working folder.
-    ///
-    /// # Errors
-    /// A value for which that cannot be done.
     fn settle(&mut self) -> Result<()> {
         Ok(())
     }

@@ -16,9 +16,6 @@ use std::path::Path;
 const LIMIT: Limit = Limit::of(4 << 30);
 
 /// The bytes of a library.
-///
-/// # Errors
-/// It is not there, or not a file.
 pub fn read(file: &Path) -> Result<Vec<u8>> {
     let name = file.display();
     if file.is_dir() {

@@ -65,9 +65,6 @@ impl PluginSpec {
 }
 
 /// The libraries in the folders that [`PATH_VARIABLE`] names, by name.
-///
-/// # Errors
-/// A folder that cannot be read.
 pub fn from_environment() -> Result<Vec<PluginSpec>> {
     let Some(folders) = std::env::var_os(PATH_VARIABLE) else {
         return Ok(Vec::new());

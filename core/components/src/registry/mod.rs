@@ -66,9 +66,6 @@ impl<T: ?Sized> Named<T> {
     }
 
     /// What came out of `event`, with this component named in the error; a plugin's names itself.
-    ///
-    /// # Errors
-    /// That of the result.
     pub fn said<R>(&self, event: &str, result: apus_sdk::Result<R>) -> Result<R> {
         match result {
             Ok(value) => Ok(value),
@@ -132,9 +129,6 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
 }
 
 /// Whether there is a component of this kind and name.
-///
-/// # Errors
-/// As [`all`].
 pub fn is_known(kind: Kind, name: &str) -> Result<bool> {
     Ok(all(kind)?.iter().any(|entry| entry.name == name))
 }
@@ -148,9 +142,6 @@ pub fn build<T: Crosses + ?Sized>(spec: &Spec) -> Result<Box<T>> {
 }
 
 /// As [`build`], with what it is called.
-///
-/// # Errors
-/// As [`build`].
 pub fn named<T: Crosses + ?Sized>(spec: &Spec) -> Result<Named<T>> {
     let known = all(T::KIND)?;
     let Some(entry) = known.iter().find(|entry| entry.name == spec.name) else {

@@ -1,44 +1,44 @@
-//! Where the weights of a conversation's texts stand in its rendered form.
+//! Carries the weights of a conversation's texts over to its rendered form.
 //!
-//! Harmony delimits itself, so the rendered text is read back into messages and each is matched
+//! Harmony delimits its messages, so the rendered text is read back into messages and each is matched
 //! with the message of the conversation that it came from, whichever renderer made it.
 
 use super::{
+    assistant_texts::{self, AssistantText},
     frame::{TrainHeader, TrainStop},
     harmony::{self, END, Span},
     rendered::Rendered,
-    slot::{self, Slot},
-    turns::Prepared,
+    turns::PreparedConversation,
     weighted::Weighted,
 };
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::Base;
 use std::{collections::VecDeque, ops::Range};
 
-/// What of a rendered conversation is trained.
+/// The weights of a rendered conversation, which say what of it is trained.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Aligned {
     /// A weight for each byte; bytes of weight 0 are not trained.
     pub weights: Vec<f32>,
-    /// Where `<|end|>` stands but the model has to write `<|return|>`, in order.
+    /// The offsets of each `<|end|>` in whose place the model has to write `<|return|>`, in order.
     pub returns: Vec<usize>,
-    /// Texts of reasoning that the renderer left out.
+    /// The number of texts of reasoning that the renderer left out.
     pub left_out: usize,
 }
 
-/// Weighs the rendered text.
+/// Computes a weight for each byte of the rendered text.
 ///
 /// # Errors
-/// Rendered text that is no harmony, or that does not hold the conversation's texts as they are.
+/// The rendered text is not harmony, or does not hold the texts of the conversation unchanged.
 pub fn align(
     rendered: &Rendered,
-    prepared: &Prepared,
+    prepared: &PreparedConversation,
     base: Base,
     (header, stop): (TrainHeader, TrainStop),
 ) -> Result<Aligned> {
     let spans = harmony::parse_rendered(rendered);
     let spans = spans.context("the chat template's text is not harmony")?;
-    // Whoever trains everything learns the text as it stands.
+    // If everything is trained, the labels are the text as it is rendered.
     let (weight, header, stop) = match base {
         Base::All => (1.0, TrainHeader::Full, TrainStop::End),
         _ => (0.0, header, stop),
@@ -51,7 +51,7 @@ pub fn align(
             left_out: 0,
         },
         prepared,
-        slots: slot::all(prepared),
+        texts: assistant_texts::all(prepared),
         next: 0,
         continues: 0.0,
         header,
@@ -59,7 +59,7 @@ pub fn align(
     };
     for (i, span) in spans.iter().enumerate() {
         let goes_on = spans.get(i + 1).is_some_and(is_assistant);
-        aligner.place(span, goes_on)?;
+        aligner.align_span(span, goes_on)?;
     }
     aligner.leave_out(usize::MAX)?;
     Ok(aligner.aligned)
@@ -69,7 +69,7 @@ fn is_assistant(span: &Span) -> bool {
     span.header.role == "assistant"
 }
 
-/// Whether a turn ends with a message like this one: reasoning and commentary go on.
+/// Whether a turn ends with a message like this one. Reasoning and commentary do not end it.
 fn is_answer(span: &Span) -> bool {
     !matches!(
         span.header.channel.as_deref(),
@@ -80,20 +80,20 @@ fn is_answer(span: &Span) -> bool {
 struct Aligner<'a> {
     rendered: &'a str,
     aligned: Aligned,
-    prepared: &'a Prepared,
-    /// What of the assistant's was not met yet, in order.
-    slots: VecDeque<Slot<'a>>,
+    prepared: &'a PreparedConversation,
+    /// The texts of the assistant that were not found yet, in order.
+    texts: VecDeque<AssistantText<'a>>,
     /// The message that the next span belongs to, or one before it.
     next: usize,
-    /// Weight of the closing token of the assistant's message before, if the model goes on itself.
+    /// The weight of the closing token of the previous message, if both messages are in one turn of the assistant.
     continues: f32,
     header: TrainHeader,
     stop: TrainStop,
 }
 
 impl<'a> Aligner<'a> {
-    /// `goes_on`: the next message is the assistant's too.
-    fn place(&mut self, span: &Span, goes_on: bool) -> Result<()> {
+    /// Writes the weights of a message; `goes_on` says that the next message is the assistant's, too.
+    fn align_span(&mut self, span: &Span, goes_on: bool) -> Result<()> {
         let role = span.header.role.as_str();
         let continues = std::mem::take(&mut self.continues);
         match role {
@@ -135,7 +135,7 @@ impl<'a> Aligner<'a> {
             return Ok(());
         }
         if prepared.conversation.messages[index].role == "tool" {
-            // One renderer writes a result as JSON, the other as it is; it has one weight in any case.
+            // The renderers write results in two ways, as JSON or as plain text, so a result has one weight.
             self.fill(span.body.clone(), content.open);
         } else if !content.text.is_empty() {
             self.body(span, content, index)?;
@@ -148,7 +148,7 @@ impl<'a> Aligner<'a> {
     }
 
     fn assistant(&mut self, span: &Span, continues: f32, goes_on: bool) -> Result<()> {
-        let Slot { message, part, .. } = self.slot(span)?;
+        let AssistantText { message, part, .. } = self.text(span)?;
         if !part.is_trained() {
             self.fill(span.opening.start..span.closing.end, 0.0);
             return Ok(());
@@ -184,38 +184,38 @@ impl<'a> Aligner<'a> {
         }
     }
 
-    /// The text that a span of the assistant holds. The renderer may have left reasoning out before it.
-    fn slot(&mut self, span: &Span) -> Result<Slot<'a>> {
+    /// Finds the text that a span of the assistant holds, past reasoning that the renderer left out.
+    fn text(&mut self, span: &Span) -> Result<AssistantText<'a>> {
         let body = &self.rendered[span.body.clone()];
-        while let Some(slot) = self.slots.pop_front() {
-            self.next = slot.message;
-            if slot.fits(span, body) {
-                return Ok(slot);
+        while let Some(text) = self.texts.pop_front() {
+            self.next = text.message;
+            if text.is_in(span, body) {
+                return Ok(text);
             }
-            self.left_out(&slot)?;
+            self.left_out(&text)?;
         }
         bail!("the chat template rendered an assistant message too many")
     }
 
-    /// What of the assistant's messages before this one was not met.
+    /// Passes over texts of earlier messages of the assistant that the renderer left out.
     fn leave_out(&mut self, before: usize) -> Result<()> {
-        let is_before = |slot: &Slot| slot.message < before;
-        while self.slots.front().is_some_and(is_before) {
-            if let Some(slot) = self.slots.pop_front() {
-                self.left_out(&slot)?;
+        let is_before = |text: &AssistantText| text.message < before;
+        while self.texts.front().is_some_and(is_before) {
+            if let Some(text) = self.texts.pop_front() {
+                self.left_out(&text)?;
             }
         }
         Ok(())
     }
 
-    fn left_out(&mut self, slot: &Slot) -> Result<()> {
+    fn left_out(&mut self, text: &AssistantText) -> Result<()> {
         ensure!(
-            slot.is_reasoning(),
+            text.is_reasoning(),
             "message {}: the chat template left its {} out",
-            slot.message + 1,
-            slot.what()
+            text.message + 1,
+            text.noun()
         );
-        self.aligned.left_out += usize::from(!slot.part.text.is_empty());
+        self.aligned.left_out += usize::from(!text.part.text.is_empty());
         Ok(())
     }
 

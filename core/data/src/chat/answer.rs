@@ -1,11 +1,11 @@
-//! A message of the assistant as the texts that are rendered: its reasoning taken out of its content, its call
-//! weighed, content written by hand read as the messages that it is.
+//! Turns a message of the assistant into the texts that are rendered: reasoning is taken out of the content, the call
+//! gets its weights, and content with harmony's own markers is read as the messages that it holds.
 
 use super::{
     call,
     json::dumps,
     scale::Chain,
-    split::{Piece, Split, split},
+    split::{HarmonyMessage, SplitContent, split},
     turns::{COMMENTARY, FINAL, Parts, fixed_weight, weigh},
     weighted::Weighted,
 };
@@ -16,11 +16,11 @@ use serde_json::Value;
 /// A message and its texts.
 type Entry = (Message, Parts);
 
-/// The message, and whether a `<think>` block was taken out of its content. Content by hand may be several
-/// messages.
+/// Returns the messages, and whether a `<think>` block was taken out of the content. Content with harmony's own markers
+/// may be several messages.
 ///
 /// # Errors
-/// A content or a call that harmony cannot hold; a loss scale that fails.
+/// Harmony cannot hold the content or the call, or a loss scale fails.
 pub fn answer(
     message: &Message,
     turn: &Turn,
@@ -53,11 +53,11 @@ pub fn answer(
     });
     let (moved, by_hand) = match split.transpose()? {
         None => (false, None),
-        Some(Split::Whole(content)) => {
+        Some(SplitContent::Whole(content)) => {
             parts.content = Some(content);
             (false, None)
         }
-        Some(Split::Thought(thinking, content)) => {
+        Some(SplitContent::WithThinking(thinking, content)) => {
             let has_thinking = parts.thinking.as_ref().is_some_and(|t| !t.text.is_empty());
             if !has_thinking && !thinking.text.is_empty() {
                 parts.thinking = Some(thinking);
@@ -65,7 +65,7 @@ pub fn answer(
             parts.content = Some(content);
             (true, None)
         }
-        Some(Split::ByHand(pieces)) => (false, Some(pieces)),
+        Some(SplitContent::ByHand(pieces)) => (false, Some(pieces)),
     };
     let calls = message.tool_calls.clone();
     let Some(pieces) = by_hand else {
@@ -81,7 +81,7 @@ pub fn answer(
     if thinking.is_some() {
         let analyses = pieces
             .iter()
-            .filter(|piece| matches!(piece, Piece::Analysis(_)));
+            .filter(|piece| matches!(piece, HarmonyMessage::Analysis(_)));
         ensure!(
             analyses.count() == 0,
             "`thinking`, and an analysis message in the content too; leave one of them out"
@@ -109,7 +109,7 @@ pub fn answer(
     Ok((entries, false))
 }
 
-/// A message with these texts.
+/// Makes a message with these texts.
 fn entry(
     message: &Message,
     parts: Parts,
@@ -127,24 +127,24 @@ fn entry(
     (message, parts)
 }
 
-/// A message written by hand, with the channel that it names.
-fn by_itself(message: &Message, piece: Piece) -> Entry {
+/// Makes a message of one that was written with harmony's own markers, with the channel that it names.
+fn by_itself(message: &Message, piece: HarmonyMessage) -> Entry {
     let mut parts = Parts::default();
     let mut calls = Vec::new();
     let channel = match piece {
-        Piece::Analysis(text) => {
+        HarmonyMessage::Analysis(text) => {
             parts.thinking = Some(text);
             None
         }
-        Piece::Commentary(text) => {
+        HarmonyMessage::Commentary(text) => {
             parts.content = Some(text);
             Some(COMMENTARY.to_owned())
         }
-        Piece::Final(text) => {
+        HarmonyMessage::Final(text) => {
             parts.content = Some(text);
             Some(FINAL.to_owned())
         }
-        Piece::Call(call, arguments) => {
+        HarmonyMessage::Call(call, arguments) => {
             parts.call = Some(arguments);
             calls.push(call);
             None
@@ -153,7 +153,7 @@ fn by_itself(message: &Message, piece: Piece) -> Entry {
     entry(message, parts, calls, channel)
 }
 
-/// The weighed arguments of a message's call.
+/// The arguments of a message's call, with their weights.
 fn structured_call(message: &Message, turn: &Turn, chain: &Chain) -> Result<Option<Weighted>> {
     let [one, more @ ..] = message.tool_calls.as_slice() else {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! Structured calls of tools, weighed by the loss scales.
+//! Applies loss scales to structured calls of tools.
 //!
-//! ms-swift writes such a call into the assistant's text, in the words of an agent template, and its
-//! scales look for these words. Harmony writes calls in a way of its own. So a chain of scales is shown a
-//! call in the words that it is made for, and what it gives the call's name and arguments is their weight.
+//! ms-swift writes such a call into the assistant's text in the syntax of an agent template, and its scales look for that
+//! syntax. Harmony has another one. So a chain of scales is given a call in the syntax that the chain is made for, and
+//! the weights of name and arguments there are the weights of the call.
 
 use super::{json::dumps, scale::Chain, weighted::Weighted};
 use anyhow::Result;
@@ -10,9 +10,9 @@ use apus_sdk::{Field, ToolCall, Turn};
 use serde_json::json;
 use std::ops::Range;
 
-/// How a call is written out.
+/// The syntax of an agent template for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Words {
+pub enum CallSyntax {
     /// `<tool_call>\n{"name": .., "arguments": ..}\n</tool_call>`
     Hermes,
     /// `Action: ..\nAction Input: ..\n`
@@ -21,16 +21,15 @@ pub enum Words {
     Qwen,
 }
 
-/// A call written out.
-struct Written {
+/// A call as text, with the ranges of its name and arguments.
+struct WrittenCall {
     text: String,
     name: Range<usize>,
     arguments: Range<usize>,
 }
 
-impl Words {
-    /// The words that a chain is made for: the first in which it gives a call another weight than 1, else
-    /// those of hermes.
+impl CallSyntax {
+    /// The syntax that a chain is made for: the first one in which it gives a call another weight than 1, else hermes.
     pub fn of(chain: &Chain) -> Self {
         let call = ToolCall {
             name: "tool".to_owned(),
@@ -42,8 +41,8 @@ impl Words {
             query: None,
             is_last: true,
         };
-        let weighs = |words: &Self| {
-            let text = words.write(&call.name, &dumps(&call.arguments)).text;
+        let weighs = |syntax: &Self| {
+            let text = syntax.write(&call.name, &dumps(&call.arguments)).text;
             let segments = chain.try_on(&text, &turn);
             segments.is_ok_and(|segments| segments.iter().any(|segment| segment.weight != 1.0))
         };
@@ -51,7 +50,7 @@ impl Words {
         all.into_iter().find(weighs).unwrap_or(Self::Hermes)
     }
 
-    fn write(self, name: &str, arguments: &str) -> Written {
+    fn write(self, name: &str, arguments: &str) -> WrittenCall {
         let name = match self {
             Self::Hermes => dumps(&name.into()),
             Self::React | Self::Qwen => name.to_owned(),
@@ -66,7 +65,7 @@ impl Words {
             Self::Qwen => ["✿FUNCTION✿: ", "\n✿ARGS✿: ", "\n"],
         };
         let from = before.len() + name.len() + between.len();
-        Written {
+        WrittenCall {
             text: [before, &name, between, arguments, after].concat(),
             name: before.len()..before.len() + name.len(),
             arguments: from..from + arguments.len(),
@@ -74,12 +73,9 @@ impl Words {
     }
 }
 
-/// The arguments of a call with their weights; the header, which names the tool, has the weight of the name.
-///
-/// # Errors
-/// A loss scale that fails.
+/// Returns the arguments of a call with their weights. The header, which names the tool, gets the weight of the name.
 pub fn weigh(name: &str, arguments: &str, turn: &Turn, chain: &Chain) -> Result<Weighted> {
-    let written = chain.words().write(name, arguments);
+    let written = chain.call_syntax().write(name, arguments);
     let segments = chain.fold(&written.text, turn)?;
     let all = Weighted::from_segments(&written.text, &segments);
     Ok(Weighted {
@@ -96,8 +92,8 @@ mod tests {
 
     #[test]
     fn name_and_arguments_are_found_again() {
-        for words in [Words::Hermes, Words::React, Words::Qwen] {
-            let written = words.write("f", "{\"f\": \"é\"}");
+        for words in [CallSyntax::Hermes, CallSyntax::React, CallSyntax::Qwen] {
+            let written = syntax.write("f", "{\"f\": \"é\"}");
             assert_eq!(&written.text[written.arguments], "{\"f\": \"é\"}");
             assert_eq!(written.text[written.name].trim_matches('"'), "f");
         }

@@ -1,23 +1,24 @@
-//! Control tokens: the special tokens of a tokenizer, which mean something to the model that no text
-//! can mean. A person who types `<|end|>` has written seven letters, not the end of a message, so a
-//! control token is an id that a renderer wrote, never what text happens to look like. Added tokens that
-//! tokenizer.json does not call special are words of the vocabulary, and stay that in every text.
+//! Control tokens: the special tokens of a tokenizer, which only a renderer may write.
+//!
+//! A person who types `<|end|>` has written seven characters, not the end of a message. So a control token is an id that a
+//! renderer wrote, whatever a text looks like. Added tokens that tokenizer.json does not call special are words of the
+//! vocabulary, in every text.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use anyhow::{Context, Result};
 use std::{borrow::Cow, ops::Range};
 
-/// Tokens that are looked for in text as they are: of two that begin at one place the longer one.
+/// A set of tokens that can be found in text. Of two tokens that begin at the same byte, the longer one is found.
 pub struct TokenSet {
     finder: AhoCorasick,
     tokens: Vec<(String, u32)>,
 }
 
 impl TokenSet {
-    /// Of these texts and ids.
+    /// Makes a set of these texts and ids.
     ///
     /// # Errors
-    /// More of them than can be searched for.
+    /// There are more tokens than can be searched for.
     pub fn new(tokens: impl IntoIterator<Item = (String, u32)>) -> Result<Self> {
         let tokens = tokens.into_iter().filter(|(text, _)| !text.is_empty());
         let mut tokens: Vec<_> = tokens.collect();
@@ -29,7 +30,7 @@ impl TokenSet {
         Ok(Self { finder, tokens })
     }
 
-    /// The tokens in a text, in order: where they stand, and their ids.
+    /// The tokens in a text, in order, each with its range and id.
     pub fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Range<usize>, u32)> + 'a {
         let found = self.finder.find_iter(text);
         found.map(|found| (found.range(), self.tokens[found.pattern().as_usize()].1))
@@ -40,12 +41,12 @@ impl TokenSet {
         self.finder.find(text).map(|found| &text[found.range()])
     }
 
-    /// Texts and ids of all of them, in the order of the ids.
+    /// The texts and ids of all tokens, in the order of the ids.
     pub fn tokens(&self) -> &[(String, u32)] {
         &self.tokens
     }
 
-    /// The text with each token in it broken by a space behind its first character, so that none is left.
+    /// The text with a space after the first character of each token in it, so that none is left.
     pub fn broken<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         while let Some(found) = self.finder.find(text.as_ref()) {

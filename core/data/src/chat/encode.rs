@@ -1,4 +1,4 @@
-//! A dataset's sample to what is trained: token ids, labels and weights.
+//! Encodes a sample of a dataset as what is trained: token ids, labels and weights.
 
 use super::{
     align::{Aligned, align},
@@ -9,7 +9,7 @@ use super::{
     scale::Chain,
     template::{ChatTemplate, RenderOptions},
     tokenizer::{Tokenizer, Tokens},
-    turns::{Prepared, Purpose, prepare},
+    turns::{PreparedConversation, Purpose, prepare},
 };
 use anyhow::{Context, Result, ensure};
 use apus_sdk::{Conversation, Message, Sample, TokenRow};
@@ -23,13 +23,13 @@ pub const IGNORED: i64 = -100;
 /// How samples are encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodeOptions {
-    /// Take a leading `<think>..</think>` out of the content and render it as analysis.
+    /// Whether a leading `<think>..</think>` is taken out of the content and rendered as analysis.
     pub think_to_analysis: bool,
     /// Which tokens of headers are trained.
     pub train_header: TrainHeader,
     /// What is trained where an earlier answer ends.
     pub train_stop: TrainStop,
-    /// Date, reasoning effort, identity, system message.
+    /// The date, reasoning effort, identity and system message.
     pub render: RenderOptions,
 }
 
@@ -49,17 +49,16 @@ impl Default for EncodeOptions {
 pub struct Encoded {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// Where the token is trained, the id that has to stand there (its own, but see [`TrainStop`]);
-    /// else -100.
+    /// For a trained token, the id that is to be predicted (its own, but see [`TrainStop`]); for others -100.
     pub labels: Vec<i64>,
     /// The weight of the token in the loss; 0 where the label is -100.
     pub weights: Vec<f32>,
-    /// Name of the group its loss is reported under.
+    /// The name of the group that its loss is reported under.
     pub channel: Option<String>,
 }
 
 impl Encoded {
-    /// Number of tokens.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.input_ids.len()
     }
@@ -74,8 +73,8 @@ impl Encoded {
         (&self.input_ids, &self.labels, Some(&self.weights))
     }
 
-    /// Number of supervised targets: labels that are not -100, the first aside, since nothing
-    /// stands before it to predict it from (transformers' `num_items_in_batch`).
+    /// The number of supervised targets: labels that are not -100, without the first, since there is nothing before it to
+    /// predict it from (transformers' `num_items_in_batch`).
     pub fn targets(&self) -> usize {
         let labels = self.labels.iter().skip(1);
         labels.filter(|label| **label != IGNORED).count()
@@ -91,7 +90,7 @@ impl Encoded {
     }
 }
 
-/// Tokenizer, template and loss scales of a run.
+/// The tokenizer, template and loss scales of a run.
 pub struct Encoder {
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
@@ -101,10 +100,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder. A date left open is fixed to today's, so that all rows of a run agree.
+    /// Makes an encoder. If no date is given, today's is fixed, so that all rows of a run have the same.
     ///
     /// # Errors
-    /// A date that is none.
+    /// The date cannot be read.
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
@@ -157,17 +156,13 @@ impl Encoder {
     /// Encodes a sample for training.
     ///
     /// # Errors
-    /// A conversation without an assistant's message, one that cannot be rendered, or token ids
-    /// that the model does not have.
+    /// The conversation has no message of the assistant or cannot be rendered, or the model does not have a token id.
     pub fn encode(&self, sample: &Sample) -> Result<Encoded> {
-        self.encode_noting(sample).map(|(encoded, _)| encoded)
+        self.encode_with_notes(sample).map(|(encoded, _)| encoded)
     }
 
-    /// As [`Self::encode`], with what was done to the sample on the way.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
-    pub fn encode_noting(&self, sample: &Sample) -> Result<(Encoded, RowNotes)> {
+    /// Like [`Self::encode`], but also returns what was changed in the sample.
+    pub fn encode_with_notes(&self, sample: &Sample) -> Result<(Encoded, RowNotes)> {
         match sample {
             Sample::Conversation(conversation) => self.conversation(conversation),
             Sample::Tokens(row) => Ok((self.tokens(row)?, RowNotes::default())),
@@ -203,7 +198,7 @@ impl Encoder {
         &self,
         conversation: &Conversation,
         purpose: Purpose,
-    ) -> Result<Prepared> {
+    ) -> Result<PreparedConversation> {
         let think = self.options.think_to_analysis;
         match self.options.render.messages(conversation) {
             Cow::Borrowed(_) => prepare(conversation, &self.scales, think, purpose),

@@ -1,19 +1,19 @@
-//! What of the frame around an assistant's text is trained: its header, and the token that ends it.
+//! Which tokens of the frame around an assistant's text are trained: its header, and the token that ends it.
 
 use anyhow::{Result, bail};
 use std::str::FromStr;
 
-/// Which tokens of an assistant's header are trained, where the message is.
+/// Which tokens of an assistant's header are trained, if the message is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrainHeader {
-    /// None: the body and the token that ends it.
+    /// No token of the header, only the body and the token that ends it.
     None,
     /// What the model has to write itself: everything after the `<|start|>assistant` that a prompt
     /// ends with (channel, recipient), and `<|start|>assistant` too between the messages of one
     /// turn.
     #[default]
     Channel,
-    /// All of it, `<|start|>assistant` included.
+    /// The whole header, with `<|start|>assistant`.
     Full,
 }
 
@@ -38,9 +38,9 @@ pub enum TrainStop {
     /// The label is `<|return|>`.
     #[default]
     Return,
-    /// The label is `<|end|>`, the token that stands there.
+    /// The label is `<|end|>`, the token that is there.
     End,
-    /// Nothing.
+    /// The token is not trained.
     None,
 }
 

@@ -1,10 +1,9 @@
 //! The model's own chat template, rendered with the semantics of transformers'
 //! `apply_chat_template` (`transformers.utils.chat_template_utils`).
 //!
-//! A template is a program that came with a model, so it has a budget of steps and bytes: what it may
-//! spend grows with the conversation that it is given, and one that wants more ends with an error. The engine
-//! counts instructions and bytes; what it does not count (lists that hold one another many times over) is
-//! watched from outside.
+//! A template is a program that comes with a model, so it has a budget of instructions and bytes, which grows with the
+//! conversation; a template that uses up its budget ends with an error. The engine counts instructions and bytes. What it
+//! does not count (lists that hold one another many times) is limited by time and memory on a thread of its own.
 
 use super::json::{Style, dumps_with};
 use anyhow::{Context, Result, anyhow};
@@ -24,25 +23,24 @@ use std::{
 };
 
 const NAME: &str = "chat_template";
-/// What any template may spend: instructions, or 64 bytes each.
+/// The budget of any template, in instructions; 64 bytes cost as much as an instruction.
 const BASE: u64 = 1 << 20;
-/// What it may spend besides for each byte of what it is given, which it may go through many times.
+/// The additional budget for each byte of the variables, which a template may read many times.
 const PER_BYTE: u64 = 4;
-/// And for each pair of messages, since templates look for later messages at each message.
+/// The additional budget for each pair of messages, since templates look for later messages at each message.
 const PER_PAIR: u64 = 32;
-/// Bytes that cost as much as an instruction.
+/// The number of bytes that cost as much as an instruction.
 const BYTES: u64 = 64;
-/// Levels of a value that is written as JSON.
+/// The most levels of a value that is written as JSON.
 const DEEPEST: usize = 128;
 /// The widest indentation of JSON.
 const WIDEST: usize = 1 << 16;
-/// The longest that a template may take for one conversation, on however busy a machine.
+/// The longest time that a template may take for one conversation, even on a busy machine.
 const TIME: Duration = Duration::from_secs(10);
-/// What the process may grow by meanwhile, besides the budget.
+/// The memory by which the process may grow meanwhile, in addition to the budget.
 const MEMORY: u64 = 1 << 30;
 
-/// A template that wanted more than its budget: a mistake of the template, not of the row that it was
-/// given.
+/// A template used up its budget. This is a mistake of the template, not of the row.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0} used up its budget of steps and memory, which is far more than a chat template needs: it may be \
@@ -54,17 +52,14 @@ pub struct OverBudget(String);
 pub struct Jinja {
     environment: Environment<'static>,
     name: String,
-    /// Whether it went over its budget: it is not asked again.
+    /// Whether it used up its budget once; it is not rendered again.
     over: AtomicBool,
-    /// What it looks at.
+    /// The variables that it reads.
     variables: HashSet<String>,
 }
 
 impl Jinja {
     /// Compiles a template; `name` is what errors call it.
-    ///
-    /// # Errors
-    /// A syntax error, with its line.
     pub fn new(source: String, name: &str) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
@@ -93,7 +88,7 @@ impl Jinja {
         })
     }
 
-    /// Whether the template looks at a variable of this name.
+    /// Whether the template reads a variable of this name.
     pub fn reads(&self, name: &str) -> bool {
         self.variables.contains(name)
     }
@@ -101,8 +96,7 @@ impl Jinja {
     /// Renders with these variables; `strftime_now` formats midnight of `date`.
     ///
     /// # Errors
-    /// What the template itself raises, or a value it cannot use, with the template's line;
-    /// [`OverBudget`].
+    /// The template raises an error or cannot use a value, which the error names with the line, or [`OverBudget`].
     pub fn render(
         &self,
         variables: &Map<String, serde_json::Value>,
@@ -132,8 +126,8 @@ impl Jinja {
             time: TIME,
             memory: MEMORY + fuel * BYTES,
         };
-        // An error can hold values of the template, nested as deeply as it likes: it is dropped where the
-        // stack is large.
+        // An error can hold values of the template that are nested deeply, so it is dropped on the thread with the
+        // large stack.
         let rendered = watched(limits, move || {
             let template = environment.get_template(NAME);
             let rendered = template.and_then(|template| template.render(context));
@@ -153,7 +147,7 @@ impl Jinja {
     }
 }
 
-/// What a template may spend on these variables.
+/// The budget of a template for these variables.
 fn budget(variables: &Map<String, serde_json::Value>) -> u64 {
     let messages = variables.get("messages").and_then(|m| m.as_array());
     let messages = messages.map_or(0, Vec::len) as u64;
@@ -161,7 +155,7 @@ fn budget(variables: &Map<String, serde_json::Value>) -> u64 {
     BASE + PER_BYTE * bytes + PER_PAIR * messages * messages
 }
 
-/// Bytes of text, and as much for each value as a short one has.
+/// The bytes of all texts in a value, plus a constant for each value.
 fn size(value: &serde_json::Value) -> u64 {
     const VALUE: u64 = 16;
     VALUE
@@ -176,7 +170,7 @@ fn size(value: &serde_json::Value) -> u64 {
         }
 }
 
-/// The error itself, without the layers of macros around it.
+/// The innermost error, without those of the macros around it.
 fn deepest(error: &Error) -> &Error {
     let mut deepest = error;
     while let Some(inner) =
@@ -187,7 +181,7 @@ fn deepest(error: &Error) -> &Error {
     deepest
 }
 
-/// What the template said; `None` if it used up its budget.
+/// The error of a template; `None` if it used up its budget.
 fn failure(error: &Error) -> Option<anyhow::Error> {
     let error = deepest(error);
     match error.kind() {
@@ -196,7 +190,7 @@ fn failure(error: &Error) -> Option<anyhow::Error> {
     }
 }
 
-/// What the template said.
+/// The message of the innermost error, with its line.
 fn explain(error: &Error) -> anyhow::Error {
     let deepest = deepest(error);
     let message = match deepest.detail() {
@@ -230,7 +224,7 @@ fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error
         .unwrap_or(false);
     style.sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    let mut walk = Walk::default();
+    let mut walk = JsonWalk::default();
     let value = walk.json(state, value, 0)?;
     let indent = style.indent.as_ref().map_or(0, String::len) * walk.deepest;
     let around = indent + style.item.len() + style.key.len();
@@ -238,15 +232,15 @@ fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error
     Ok(dumps_with(&value, &style))
 }
 
-/// What was met in a value on the way to JSON.
+/// Counts the values and levels of a value while it is turned into JSON.
 #[derive(Default)]
-struct Walk {
+struct JsonWalk {
     values: u64,
     deepest: usize,
 }
 
-impl Walk {
-    /// The value as JSON, paid for piece by piece: a list can hold one other list a thousand times.
+impl JsonWalk {
+    /// Turns a value into JSON and charges the budget for each part, since a list can hold another list many times.
     fn json(
         &mut self,
         state: &State,

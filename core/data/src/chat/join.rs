@@ -1,10 +1,10 @@
-//! The messages of one turn of the assistant, joined as far as harmony lets them be one.
+//! Joins the messages of one turn of the assistant, as far as harmony allows.
 //!
 //! Datasets write a turn in several ways: reasoning, words to the user and call in one message, or each in
 //! a message of its own; a text in pieces, which ms-swift joins. Here they become the same messages: one
-//! for each final answer or call, with the reasoning and the words before it. What cannot be one
-//! message stands alone before it and is open: reasoning before other reasoning, or words before reasoning. The
-//! marks of a message (`loss`, `loss_scale`) have become weights by now and go with its own text.
+//! for each final answer or call, with the reasoning and the words before it. What cannot be part of that message becomes
+//! an open message before it: reasoning before other reasoning, or words before reasoning. The marks of a message
+//! (`loss`, `loss_scale`) are weights already and stay with its text.
 
 use super::{
     turns::{COMMENTARY, FINAL, Parts, Purpose},
@@ -14,20 +14,20 @@ use anyhow::{Result, bail};
 use apus_sdk::Message;
 use serde_json::Value;
 
-/// Joins messages as they come.
+/// Joins messages one after another.
 #[derive(Debug)]
 pub struct Joiner {
     purpose: Purpose,
     messages: Vec<Message>,
     parts: Vec<Parts>,
-    /// The number of the first message that each was made of.
+    /// For each message, the number of the first one that it was made of.
     numbers: Vec<usize>,
-    /// Where the turn of the last message begins.
+    /// The index at which the turn of the last message begins.
     turn: usize,
 }
 
 impl Joiner {
-    /// Without messages.
+    /// Makes a joiner without messages.
     pub fn new(purpose: Purpose) -> Self {
         Self {
             purpose,
@@ -41,7 +41,7 @@ impl Joiner {
     /// Adds a message of the dataset, which has this number (from 1).
     ///
     /// # Errors
-    /// A turn of the assistant before it that harmony cannot hold.
+    /// Harmony cannot hold the turn of the assistant before it.
     pub fn push(&mut self, number: usize, message: Message, parts: Parts) -> Result<()> {
         if self.messages.last().is_some_and(|l| l.role != message.role) {
             self.end_turn()?;
@@ -72,14 +72,14 @@ impl Joiner {
     /// The messages and their texts.
     ///
     /// # Errors
-    /// A last turn of the assistant that harmony cannot hold.
+    /// Harmony cannot hold the last turn of the assistant.
     pub fn finish(mut self) -> Result<(Vec<Message>, Vec<Parts>)> {
         self.end_turn()?;
         Ok((self.messages, self.parts))
     }
 
-    /// Decides what the texts of a turn are, now that all of it is known: an answer ends a turn, so what
-    /// stands before a call is commentary.
+    /// Decides the channels of a turn's texts once the whole turn is known: an answer ends a turn, so a text before a call
+    /// is commentary.
     fn end_turn(&mut self) -> Result<()> {
         let turn = self.turn..self.messages.len();
         self.turn = turn.end;
@@ -128,7 +128,7 @@ fn is_filled(part: &Option<Weighted>) -> bool {
     part.as_ref().is_some_and(|part| !part.text.is_empty())
 }
 
-/// Adds a text to another one; empty ones give neither text nor marks.
+/// Appends the text of the next message to the last one; an empty text changes neither text nor weights.
 fn append(last: &mut Message, last_parts: &mut Parts, next: &Message, parts: &Parts) -> bool {
     let Some(text) = &parts.content else {
         return true;
@@ -146,8 +146,7 @@ fn append(last: &mut Message, last_parts: &mut Parts, next: &Message, parts: &Pa
     true
 }
 
-/// Whether `next` goes on where `last` stopped, in the order of harmony: reasoning, text, call. If so, it is
-/// added.
+/// Adds `next` to `last` if it continues it in the order of harmony (reasoning, text, call). Returns whether it did.
 fn join(last: &mut Message, last_parts: &mut Parts, next: &Message, parts: &Parts) -> bool {
     if !last.tool_calls.is_empty() {
         return false;
@@ -169,8 +168,7 @@ fn join(last: &mut Message, last_parts: &mut Parts, next: &Message, parts: &Part
     true
 }
 
-/// Whether a text is the rest of the one before, as ms-swift takes it. One that names its channel is a message
-/// of its own.
+/// Whether a text continues the one before, which ms-swift joins. A text that names its channel is a message of its own.
 fn goes_on(last: &Message, next: &Message) -> bool {
     let last_is_open = match last.channel.as_deref() {
         None => true,

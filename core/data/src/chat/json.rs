@@ -1,26 +1,26 @@
-//! JSON text as Python's `json.dumps` writes it, which is what templates put into prompts.
+//! Writes JSON as Python's `json.dumps` does, since templates put such text into prompts.
 
 use apus_sdk::json;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Layout of the text; the default is that of transformers' `tojson` filter.
+/// The style of the text; the default is that of transformers' `tojson` filter.
 #[derive(Debug, Clone)]
 pub struct Style {
-    /// What one level is indented by; `None` writes one line.
+    /// The indentation of one level; `None` writes everything on one line.
     pub indent: Option<String>,
-    /// Between entries. Python's default depends on `indent`: see [`Style::new`].
+    /// The separator of entries. Python's default depends on `indent`: see [`Style::new`].
     pub item: String,
-    /// Between key and value.
+    /// The separator of key and value.
     pub key: String,
-    /// Write everything outside ASCII as `\u` escapes.
+    /// Whether everything outside ASCII is written as `\u` escapes.
     pub ensure_ascii: bool,
-    /// Order keys by name in place of keeping their order.
+    /// Whether keys are sorted by name.
     pub sort_keys: bool,
 }
 
 impl Style {
-    /// Python's separators for this indentation.
+    /// The style with Python's separators for this indentation.
     pub fn new(indent: Option<String>) -> Self {
         Self {
             item: if indent.is_some() { "," } else { ", " }.to_owned(),

@@ -1,4 +1,4 @@
-//! Conversations to tokens with labels and weights, and generated tokens back to messages.
+//! Turns conversations into tokens with labels and weights, and generated tokens back into messages.
 //!
 //! The loss scales weigh the texts of a conversation's turns ([`turns`], [`scale`]), it is rendered to text by the
 //! model's own template ([`jinja`]) or by a built-in renderer of the harmony format ([`harmony`]), the rendered text is
@@ -7,6 +7,7 @@
 
 pub mod align;
 mod answer;
+mod assistant_texts;
 mod call;
 pub mod control;
 pub mod encode;
@@ -20,13 +21,12 @@ pub mod notes;
 pub mod preview;
 pub mod rendered;
 pub mod scale;
-mod slot;
 pub mod split;
 pub mod template;
 pub mod tokenizer;
 pub mod turns;
 pub mod weighted;
-mod words;
+mod word_tokenizer;
 
 pub use encode::{EncodeOptions, Encoded, Encoder};
 pub use frame::{TrainHeader, TrainStop};

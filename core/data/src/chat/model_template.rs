@@ -1,4 +1,5 @@
-//! The chat template that comes with a model: what it is given of a conversation, and what it has no place for.
+//! The chat template that comes with a model: the variables that it gets of a conversation, and a check for what it
+//! would lose.
 
 use super::{
     control::TokenSet,
@@ -28,10 +29,7 @@ pub struct ModelTemplate {
 }
 
 impl ModelTemplate {
-    /// A template from its source, with what errors call it, and the value of tokenizer_config.json.
-    ///
-    /// # Errors
-    /// A template that does not compile.
+    /// Compiles a template; `name` is for errors, and `config` is tokenizer_config.json.
     pub fn new(source: String, name: &str, config: &Value) -> Result<Self> {
         let mut tokens = Map::new();
         for (key, value) in config.as_object().into_iter().flatten() {
@@ -52,15 +50,15 @@ impl ModelTemplate {
         self.is_of_gpt_oss
     }
 
-    /// Whether the template looks at a conversation's variable of this name.
+    /// Whether the template reads a conversation's variable of this name.
     pub fn reads(&self, name: &str) -> bool {
         !GIVEN.contains(&name) && self.jinja.reads(name)
     }
 
-    /// Whether the template has a place for all that a conversation holds.
+    /// Checks that the template renders everything that a conversation holds.
     ///
     /// # Errors
-    /// What it would leave out or write as something else, and where that stands.
+    /// It would leave something out or write it as something else; the error says what and where.
     pub fn has_place(
         &self,
         conversation: &Conversation,
@@ -74,7 +72,7 @@ impl ModelTemplate {
     /// The text of a conversation.
     ///
     /// # Errors
-    /// As [`Self::has_place`], but for answers of a prompt that were cut off; a conversation that the template refuses.
+    /// As for [`Self::has_place`], except for answers of a prompt that were cut off; or the template refuses the conversation.
     pub fn render(
         &self,
         conversation: &Conversation,

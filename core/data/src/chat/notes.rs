@@ -1,9 +1,9 @@
-//! What was done to rows on their way to tokens, so that it can be said.
+//! Counts changes to rows on their way to tokens, so that they can be reported.
 
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
-/// How many rows something was done to that is not to be seen in them.
+/// The number of rows that were changed in ways that cannot be seen in the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RowNotes {
     /// Rows in which a `<think>` block was moved to the analysis channel.

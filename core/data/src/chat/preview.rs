@@ -1,4 +1,4 @@
-//! A sample as text with its trained tokens marked, to be looked at before training.
+//! Shows a sample as text with its trained tokens marked, for a look before training.
 
 use super::{encode::Encoded, tokenizer::Tokenizer};
 use serde::Serialize;
@@ -6,15 +6,15 @@ use std::str::from_utf8;
 
 /// How trained tokens are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Marks {
+pub enum MarkStyle {
     /// `[[text]]`, and `[[text]](2)` where the weight is not 1.
     Brackets,
-    /// Green on a terminal; yellow where the weight is not 1.
+    /// Green on a terminal, or yellow where the weight is not 1.
     Ansi,
 }
 
-impl Marks {
-    /// Colours where standard output is a terminal that has them and NO_COLOR is not set.
+impl MarkStyle {
+    /// Colours if standard output is a terminal that has them and NO_COLOR is not set, else brackets.
     pub fn of_stdout() -> Self {
         match console::colors_enabled() {
             true => Self::Ansi,
@@ -23,33 +23,33 @@ impl Marks {
     }
 }
 
-/// The fewest tokens that are whole characters together, all of one weight where characters allow it.
+/// The smallest number of tokens that make whole characters, all of one weight if characters allow it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Piece {
+pub struct PreviewPiece {
     /// The text.
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
     /// The weight of the last of them.
     pub weight: f32,
-    /// The token that has to be learnt where another stands: `<|return|>` at an earlier answer's `<|end|>`.
+    /// The token that is trained in place of the one in the text: `<|return|>` at an earlier answer's `<|end|>`.
     pub other: Option<u32>,
 }
 
-/// Text of one weight.
+/// A run of text with one weight.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Stretch {
+pub struct WeightRun {
     /// The text.
     pub text: String,
     /// Its weight in the loss.
     pub weight: f32,
-    /// As in [`Piece`].
+    /// As in [`PreviewPiece`].
     #[serde(skip)]
     pub other: Option<u32>,
 }
 
-/// A sample piece by piece; the texts join to the text of the sample.
-pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Piece> {
+/// Splits a sample into pieces, whose texts join to the text of the sample.
+pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<PreviewPiece> {
     let mut pieces = Vec::with_capacity(encoded.len());
     let (mut bytes, mut ids) = (Vec::new(), Vec::new());
     let tokens = encoded.input_ids.iter().zip(&encoded.weights);
@@ -58,7 +58,7 @@ pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Piece> {
         ids.push(*id);
         let unfinished = from_utf8(&bytes).is_err_and(|error| error.error_len().is_none());
         if !unfinished || at + 1 == encoded.len() {
-            pieces.push(Piece {
+            pieces.push(PreviewPiece {
                 text: String::from_utf8_lossy(&bytes).into_owned(),
                 ids: std::mem::take(&mut ids),
                 weight: *weight,
@@ -72,35 +72,35 @@ pub fn pieces(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Piece> {
     pieces
 }
 
-/// A sample by stretches of equal weight; the texts join to the text of the sample.
-pub fn stretches(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<Stretch> {
-    let mut stretches: Vec<Stretch> = Vec::new();
+/// Splits a sample into runs of equal weight, whose texts join to the text of the sample.
+pub fn weight_runs(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<WeightRun> {
+    let mut weight_runs: Vec<WeightRun> = Vec::new();
     for piece in pieces(encoded, tokenizer) {
-        match stretches.last_mut() {
+        match weight_runs.last_mut() {
             Some(last) if (last.weight, last.other) == (piece.weight, piece.other) => {
                 last.text.push_str(&piece.text)
             }
-            _ => stretches.push(Stretch {
+            _ => weight_runs.push(WeightRun {
                 text: piece.text,
                 weight: piece.weight,
                 other: piece.other,
             }),
         }
     }
-    stretches
+    weight_runs
 }
 
-/// The text of a sample, tokens of weight above 0 marked. Where another token than the one that
-/// stands there has to be learnt, that one follows: `[[<|end|>]](<|return|>)`. Control characters of the
-/// data are shown by their pictures, since a terminal would obey them.
-pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String {
+/// The text of a sample with tokens of weight above 0 marked. If another token is trained than the one in the text, it
+/// follows: `[[<|end|>]](<|return|>)`. Control characters of the
+/// data are shown as symbols, since a terminal would obey them.
+pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: MarkStyle) -> String {
     let mut out = String::new();
-    for stretch in stretches(encoded, tokenizer) {
-        let Stretch {
+    for run in weight_runs(encoded, tokenizer) {
+        let WeightRun {
             text,
             weight,
             other,
-        } = stretch;
+        } = run;
         let text = harmless(&text);
         let other = other.map(|id| tokenizer.decode(&[id], true));
         let number = (weight != 1.0).then(|| weight.to_string());
@@ -111,17 +111,17 @@ pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: Marks) -> String 
         };
         match (weight > 0.0, marks) {
             (false, _) => out.push_str(&text),
-            (true, Marks::Brackets) => out.push_str(&format!("[[{text}]]{notes}")),
-            (true, Marks::Ansi) if notes.is_empty() => {
+            (true, MarkStyle::Brackets) => out.push_str(&format!("[[{text}]]{notes}")),
+            (true, MarkStyle::Ansi) if notes.is_empty() => {
                 out.push_str(&format!("\x1b[32m{text}\x1b[0m"));
             }
-            (true, Marks::Ansi) => out.push_str(&format!("\x1b[33m{text}\x1b[0m{notes}")),
+            (true, MarkStyle::Ansi) => out.push_str(&format!("\x1b[33m{text}\x1b[0m{notes}")),
         }
     }
     out
 }
 
-/// The text with pictures (U+2400 and on) in place of control characters other than line breaks and tabs.
+/// The text with symbols (from U+2400 on) in place of control characters other than line breaks and tabs.
 fn harmless(text: &str) -> String {
     let picture = |c: char| match c {
         '\n' | '\t' => c,

@@ -1,23 +1,23 @@
 //! A conversation as text, and which bytes of it are control tokens.
 //!
-//! The same letters can be a token that frames a message, or text that somebody typed into one. Whoever
-//! renders knows which it is, and everything after it (reading the text back, weighing it, tokenising it)
-//! asks here instead of looking for letters.
+//! The same characters can be a token that frames a message, or text that somebody typed. Only the renderer knows which,
+//! so it records the ranges of control tokens, and later steps (reading the text back, weights, tokenising) use these
+//! ranges instead of looking for characters.
 
 use super::control::TokenSet;
 use std::ops::Range;
 
-/// Text with the places of its control tokens.
+/// Text with the ranges of its control tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rendered {
     /// The text, control tokens written out.
     pub text: String,
-    /// Where control tokens stand, in order.
+    /// The ranges of control tokens, in order.
     pub marks: Vec<Range<usize>>,
 }
 
 impl Rendered {
-    /// Text in which everything that looks like a control token is one.
+    /// Takes everything in a text that looks like a control token as one.
     pub fn read(text: String, control: &TokenSet) -> Self {
         let marks = control.find(&text).map(|(range, _)| range).collect();
         Self { text, marks }
@@ -35,7 +35,7 @@ impl Rendered {
         self.marks.push(from..self.text.len());
     }
 
-    /// A part of it; a control token that is not whole in it is text.
+    /// A part of the text; a control token that is cut by the range becomes text.
     pub fn slice(&self, range: Range<usize>) -> Self {
         let inside = |mark: &&Range<usize>| mark.start >= range.start && mark.end <= range.end;
         let marks = self.marks.iter().filter(inside);
@@ -47,25 +47,25 @@ impl Rendered {
         }
     }
 
-    /// The text in pieces: each control token by itself, and what stands before, between and behind them.
-    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+    /// The text in pieces: each control token, and the text before, between and after them.
+    pub fn pieces(&self) -> impl Iterator<Item = RenderedPiece<'_>> {
         let mut from = 0;
         let marks = self.marks.iter().flat_map(move |mark| {
             let before = &self.text[std::mem::replace(&mut from, mark.end)..mark.start];
             [
-                Piece::Text(before),
-                Piece::Control(&self.text[mark.clone()]),
+                RenderedPiece::Text(before),
+                RenderedPiece::Control(&self.text[mark.clone()]),
             ]
         });
         let last = self.marks.last().map_or(0, |mark| mark.end);
-        marks.chain([Piece::Text(&self.text[last..])])
+        marks.chain([RenderedPiece::Text(&self.text[last..])])
     }
 }
 
-/// A stretch of rendered text.
+/// A piece of rendered text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// Ordinary text, perhaps none.
+pub enum RenderedPiece<'a> {
+    /// Ordinary text, which may be empty.
     Text(&'a str),
     /// A control token.
     Control(&'a str),
@@ -83,11 +83,11 @@ mod tests {
         rendered.mark("<|b|>");
         let pieces: Vec<_> = rendered.pieces().collect();
         let expected = [
-            Piece::Text(""),
-            Piece::Control("<|a|>"),
-            Piece::Text("<|a|> typed"),
-            Piece::Control("<|b|>"),
-            Piece::Text(""),
+            RenderedPiece::Text(""),
+            RenderedPiece::Control("<|a|>"),
+            RenderedPiece::Text("<|a|> typed"),
+            RenderedPiece::Control("<|b|>"),
+            RenderedPiece::Text(""),
         ];
         assert_eq!(pieces, expected);
         assert_eq!(rendered.text, "<|a|><|a|> typed<|b|>");
@@ -97,6 +97,6 @@ mod tests {
         };
         assert_eq!(rendered.slice(11..21), part);
         let none = Rendered::default();
-        assert_eq!(none.pieces().collect::<Vec<_>>(), [Piece::Text("")]);
+        assert_eq!(none.pieces().collect::<Vec<_>>(), [RenderedPiece::Text("")]);
     }
 }

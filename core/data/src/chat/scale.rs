@@ -1,12 +1,12 @@
-//! A chain of loss scales, `a+b`: each runs on the segments of the one before, weights multiply.
+//! A chain of loss scales, `a+b`: each scale runs on the segments of the one before, and their weights are multiplied.
 
-use super::call::Words;
+use super::call::CallSyntax;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Segment, Turn};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A loss scale that failed: a mistake of the scale, not of the row that it was given.
+/// A loss scale failed. This is a mistake of the scale, not of the row.
 #[derive(Debug, thiserror::Error)]
 #[error("loss scale `{0}`")]
 pub struct ScaleFailed(String);
@@ -15,7 +15,7 @@ pub struct ScaleFailed(String);
 pub struct Chain {
     base: Base,
     links: Vec<Link>,
-    words: OnceLock<Words>,
+    call_syntax: OnceLock<CallSyntax>,
 }
 
 struct Link {
@@ -26,21 +26,21 @@ struct Link {
 }
 
 impl Default for Chain {
-    /// Every assistant turn at weight 1.
+    /// Every turn of the assistant has weight 1.
     fn default() -> Self {
         Self {
             base: Base::Default,
             links: Vec::new(),
-            words: OnceLock::new(),
+            call_syntax: OnceLock::new(),
         }
     }
 }
 
 impl Chain {
-    /// A chain of named scales. The first may be a base strategy; without one it is `default`.
+    /// Makes a chain of named scales. The first may be a base strategy; without one it is `default`.
     ///
     /// # Errors
-    /// A base strategy that is not the first.
+    /// A base strategy is not the first scale.
     pub fn new(scales: Vec<(String, Box<dyn LossScale>)>) -> Result<Self> {
         let mut base = Base::Default;
         let mut links = Vec::with_capacity(scales.len());
@@ -65,7 +65,7 @@ impl Chain {
         Ok(Self {
             base,
             links,
-            words: OnceLock::new(),
+            call_syntax: OnceLock::new(),
         })
     }
 
@@ -74,7 +74,7 @@ impl Chain {
         self.base
     }
 
-    /// The segments of a text, which join back to it, with their weights.
+    /// Splits a text into segments with weights, which join back to it.
     ///
     /// # Errors
     /// A scale that fails, changes the text, or gives a weight that is negative or not finite.
@@ -82,14 +82,14 @@ impl Chain {
         self.run(text, turn, true)
     }
 
-    /// As [`Self::fold`], for a text that is in no dataset: that a scale matches in it does not count.
+    /// Like [`Self::fold`], but for a text that is in no dataset, so that matches in it are not counted.
     pub(super) fn try_on(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
         self.run(text, turn, false)
     }
 
-    /// The words in which a call of a tool is shown to the scales.
-    pub(super) fn words(&self) -> Words {
-        *self.words.get_or_init(|| Words::of(self))
+    /// The syntax in which the scales get a call of a tool.
+    pub(super) fn call_syntax(&self) -> CallSyntax {
+        *self.call_syntax.get_or_init(|| CallSyntax::of(self))
     }
 
     fn run(&self, text: &str, turn: &Turn, counts: bool) -> Result<Vec<Segment>> {
@@ -117,7 +117,7 @@ impl Chain {
         Ok(segments)
     }
 
-    /// The scales that so far changed no weight anywhere: with all rows seen, likely a mistake.
+    /// The scales that have changed no weight so far, which after all rows is likely a mistake.
     pub fn unmatched(&self) -> Vec<&str> {
         let idle = |link: &&Link| !link.is_base && !link.matched.load(Ordering::Relaxed);
         self.links
@@ -138,7 +138,7 @@ impl Link {
     }
 }
 
-/// What a scale makes of a text.
+/// Runs a scale on a text and checks its segments.
 ///
 /// # Errors
 /// The scale fails, changes the text, or gives a weight that is negative or not finite.

@@ -1,5 +1,5 @@
-//! Content that holds reasoning and answer in one text: `<think>..</think>` in front, or harmony's
-//! own markers, written by hand as ms-swift wants it. The weights go with the text.
+//! Splits content that holds reasoning and answer in one text: with a leading `<think>..</think>`, or with harmony's own
+//! markers as ms-swift requires them. Each part keeps its weights.
 
 use super::{
     harmony::{self, ASSISTANT, CHANNEL, FUNCTIONS, MESSAGE, RETURN, START},
@@ -12,20 +12,20 @@ use std::ops::Range;
 
 const THINK: [&str; 2] = ["<think>", "</think>"];
 
-/// What a content turned out to be.
+/// The parts that a content consists of.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Split {
-    /// A text, as it stands.
+pub enum SplitContent {
+    /// One text.
     Whole(Weighted),
     /// A `<think>` block and the text after it.
-    Thought(Weighted, Weighted),
-    /// Messages written by hand.
-    ByHand(Vec<Piece>),
+    WithThinking(Weighted, Weighted),
+    /// Messages written with harmony's own markers.
+    ByHand(Vec<HarmonyMessage>),
 }
 
-/// One of harmony's messages, written by hand.
+/// A message of harmony that was written with its markers.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
+pub enum HarmonyMessage {
     /// Reasoning.
     Analysis(Weighted),
     /// Words to the user before a call or an answer.
@@ -36,16 +36,20 @@ pub enum Piece {
     Call(ToolCall, Weighted),
 }
 
-/// Looks into a content. `thinking`: reasoning that the message has besides it.
+/// Splits a content. `thinking` is reasoning that the message has in addition.
 ///
 /// # Errors
-/// Markers in places where they would break the message apart.
-pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>) -> Result<Split> {
+/// There are markers where they would split the message.
+pub fn split(
+    content: Weighted,
+    think_to_analysis: bool,
+    thinking: Option<&str>,
+) -> Result<SplitContent> {
     if is_harmony(&content.text) {
-        return by_markers(&content).map(Split::ByHand);
+        return by_markers(&content).map(SplitContent::ByHand);
     }
     let Some((inner, rest)) = think_block(&content.text).filter(|_| think_to_analysis) else {
-        return Ok(Split::Whole(content));
+        return Ok(SplitContent::Whole(content));
     };
     let said = content.text[inner.clone()].trim();
     let thinking = thinking.map(str::trim).filter(|text| !text.is_empty());
@@ -54,10 +58,13 @@ pub fn split(content: Weighted, think_to_analysis: bool, thinking: Option<&str>)
         "a <think> block, and other reasoning besides; leave one of them out (with --think_to_analysis false the \
          block is text of the answer)"
     );
-    Ok(Split::Thought(content.slice(inner), content.slice(rest)))
+    Ok(SplitContent::WithThinking(
+        content.slice(inner),
+        content.slice(rest),
+    ))
 }
 
-/// Whether content is harmony written by hand: it begins as an assistant's message does, and has a body.
+/// Whether content is written with harmony's own markers: it begins as an assistant's message does, and has a body.
 /// Markers anywhere else are text that somebody typed.
 fn is_harmony(text: &str) -> bool {
     let begins = [START, CHANNEL, "to="];
@@ -67,8 +74,8 @@ fn is_harmony(text: &str) -> bool {
         && text.contains(MESSAGE)
 }
 
-/// Where the reasoning of a leading `<think>..</think>` stands, and the answer after it, both
-/// without the white space around them.
+/// The ranges of the reasoning in a leading `<think>..</think>` and of the answer after it, both without the white space
+/// around them.
 fn think_block(text: &str) -> Option<(Range<usize>, Range<usize>)> {
     let [open, close] = THINK;
     let body = text.trim_start().strip_prefix(open)?;
@@ -83,10 +90,10 @@ fn think_block(text: &str) -> Option<(Range<usize>, Range<usize>)> {
     ))
 }
 
-/// Content written by hand as
+/// Reads content written as
 /// `<|channel|>analysis<|message|>..<|end|><|start|>assistant<|channel|>final<|message|>..`, or with
 /// a call, ` to=functions.name<|channel|>commentary json<|message|>{..}<|call|>`, at its end.
-fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
+fn by_markers(content: &Weighted) -> Result<Vec<HarmonyMessage>> {
     let text = content.text.trim_start();
     let skipped = content.text.len() - text.len();
     let opening = format!("{ASSISTANT} ");
@@ -106,7 +113,7 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
     let context = "content with harmony's own markers";
     let mut pieces = Vec::new();
     for span in harmony::parse(&full).context(context)? {
-        if let Some(Piece::Final(_) | Piece::Call(..)) = pieces.last() {
+        if let Some(HarmonyMessage::Final(_) | HarmonyMessage::Call(..)) = pieces.last() {
             bail!("{context}: a message goes on after its final answer or its call");
         }
         let in_content = |at: usize| skipped + at - prefix.len();
@@ -115,12 +122,12 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
         let body = content.slice(own);
         let channel = header.channel.as_deref();
         pieces.push(match (header.role.as_str(), &header.recipient, channel) {
-            ("assistant", None, Some("analysis")) => Piece::Analysis(body),
-            ("assistant", None, Some("commentary")) => Piece::Commentary(body),
-            ("assistant", None, Some("final")) => Piece::Final(body),
+            ("assistant", None, Some("analysis")) => HarmonyMessage::Analysis(body),
+            ("assistant", None, Some("commentary")) => HarmonyMessage::Commentary(body),
+            ("assistant", None, Some("final")) => HarmonyMessage::Final(body),
             ("assistant", Some(tool), Some("commentary")) => {
                 let (call, weighted) = call(tool, body).context(context)?;
-                Piece::Call(call, weighted)
+                HarmonyMessage::Call(call, weighted)
             }
             _ => bail!(
                 "{context}: expected the assistant's analysis and commentary, then its final message or one \
@@ -132,8 +139,8 @@ fn by_markers(content: &Weighted) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// A call by hand. The renderers write its arguments anew, so the whole text takes one weight: that
-/// of its last trained byte.
+/// Reads a call that was written with harmony's markers. The renderers write its arguments again, so the whole text gets
+/// one weight, that of its last trained byte.
 fn call(tool: &str, body: Weighted) -> Result<(ToolCall, Weighted)> {
     let Some(name) = tool.strip_prefix(FUNCTIONS) else {
         bail!("a call to `{tool}`; only functions can be called, as `{FUNCTIONS}name`");

@@ -1,4 +1,4 @@
-//! Conversations to text: by the model's template, or by one of the built-in renderers.
+//! Renders conversations as text, with the model's template or with one of the built-in renderers.
 
 use super::{
     control::TokenSet,
@@ -14,7 +14,7 @@ use chrono::NaiveDate;
 use serde_json::{Map, Value};
 use std::{borrow::Cow, path::Path};
 
-/// The variable of a conversation that is the day on which it was.
+/// The variable of a conversation that holds its date.
 const DATE: &str = "current_date";
 
 /// Which renderer to use.
@@ -32,21 +32,21 @@ pub enum Renderer {
     Harmony,
 }
 
-/// What a conversation does not say itself.
+/// What is rendered that a conversation does not say itself.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RenderOptions {
-    /// End with the opening of an assistant message, for the model to go on from.
+    /// Whether the text ends with the opening of an assistant message, which the model continues.
     pub add_generation_prompt: bool,
     /// The current date as `2025-08-05`; today if `None`.
     pub date: Option<String>,
     /// `low`, `medium` or `high`; a conversation's own `template_kwargs` come first.
     pub reasoning_effort: Option<String>,
-    /// Who the model is told it is; a conversation's own `template_kwargs` come first.
+    /// The identity that the model is told; a conversation's own `template_kwargs` come first.
     pub model_identity: Option<String>,
     /// The system message of conversations that have none.
     pub system: Option<String>,
-    /// Keep the reasoning of earlier turns, which the model's template leaves out. Only the
-    /// built-in renderer can.
+    /// Whether to keep the reasoning of earlier turns, which the model's template leaves out; only the built-in renderers
+    /// can.
     pub keep_thinking: bool,
 }
 
@@ -59,7 +59,7 @@ impl RenderOptions {
         }
     }
 
-    /// These options for a conversation, which may say itself on which day it was.
+    /// These options for a conversation, which may have a date of its own.
     ///
     /// # Errors
     /// A day that is no text.
@@ -108,7 +108,7 @@ impl RenderOptions {
 pub(crate) struct Variables(pub(super) Map<String, Value>);
 
 impl Variables {
-    /// One that has to be text, if it is there.
+    /// A variable that has to be text, if it is there.
     pub fn text(&self, name: &str) -> Result<Option<&str>> {
         match self.0.get(name) {
             None => Ok(None),
@@ -117,13 +117,13 @@ impl Variables {
         }
     }
 
-    /// Whether it is there and counts as true in Python.
+    /// Whether a variable is there and is true in Python.
     pub fn truthy(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(truthy)
     }
 }
 
-/// Python's truth of a value.
+/// Whether a value is true in Python.
 pub(crate) fn truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -139,14 +139,14 @@ pub(crate) fn is_system(message: &Message) -> bool {
     message.role == "system" || message.role == "developer"
 }
 
-/// What writes conversations as text.
+/// A renderer of conversations.
 pub struct ChatTemplate {
     engine: Engine,
 }
 
 enum Engine {
     Jinja(Box<ModelTemplate>),
-    /// The template of gpt-oss, and the native renderer, which writes the same, for what has no place in it.
+    /// The template of gpt-oss, and for conversations that it cannot hold the native renderer, which writes the same.
     JinjaThenNative(Box<ModelTemplate>),
     Native,
     OpenAi,
@@ -157,8 +157,8 @@ impl ChatTemplate {
     /// tokenizer_config.json; a built-in renderer if neither is there, or if it is asked for.
     ///
     /// # Errors
-    /// A template that does not compile, a malformed tokenizer_config.json, or no template where
-    /// `renderer` asks for one.
+    /// The template does not compile, tokenizer_config.json is malformed, or `renderer` asks for a template and there is
+    /// none.
     pub fn load(dir: &Path, renderer: Renderer) -> Result<Self> {
         match renderer {
             Renderer::Native => return Ok(Self::native()),
@@ -214,10 +214,7 @@ impl ChatTemplate {
         }
     }
 
-    /// A template from its source, with what errors call it, and the value of tokenizer_config.json.
-    ///
-    /// # Errors
-    /// A template that does not compile.
+    /// Compiles a template; `name` is for errors, and `config` is tokenizer_config.json.
     pub fn jinja(source: String, name: &str, config: &Value) -> Result<Self> {
         let template = ModelTemplate::new(source, name, config)?;
         Ok(Self {
@@ -230,8 +227,7 @@ impl ChatTemplate {
         matches!(self.engine, Engine::Native | Engine::OpenAi)
     }
 
-    /// Whether the native renderer writes this conversation, because the model's template has no place for
-    /// something in it.
+    /// Whether the native renderer writes this conversation because the model's template cannot hold something in it.
     pub fn is_written_natively(
         &self,
         conversation: &Conversation,
@@ -246,12 +242,12 @@ impl ChatTemplate {
         }
     }
 
-    /// Whether prompts are those of servers that are built on openai-harmony.
+    /// Whether prompts are the same as those of servers that are built on openai-harmony.
     pub fn is_harmony(&self) -> bool {
         matches!(self.engine, Engine::OpenAi)
     }
 
-    /// Whether a conversation's variable of this name is looked at.
+    /// Whether a conversation's variable of this name is read.
     pub fn reads(&self, name: &str) -> bool {
         let reads = match &self.engine {
             Engine::Native | Engine::OpenAi => harmony::VARIABLES.contains(&name),

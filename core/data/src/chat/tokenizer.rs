@@ -5,8 +5,8 @@
 
 use super::{
     control::TokenSet,
-    rendered::{Piece, Rendered},
-    words::Words,
+    rendered::{Rendered, RenderedPiece},
+    word_tokenizer::WordTokenizer,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use apus_base::limits::MOST_TOKENS;
@@ -22,7 +22,7 @@ const LIMIT: Limit = Limit::of(512 << 20);
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The fast way, for tokenizers that are made as gpt-oss' is.
-    words: Option<Words>,
+    word_tokenizer: Option<WordTokenizer>,
     /// The bytes of all tokens, one after another.
     bytes: Vec<u8>,
     /// Where each token's bytes stand in `bytes`, by id.
@@ -97,10 +97,10 @@ impl Tokenizer {
         let bos = named("bos_token").or_else(|| first("bos_token_id"));
         let pad = named("pad_token").or_else(|| first("pad_token_id"));
         dedup(&mut eos);
-        let words = Words::new(&inner, letters());
+        let word_tokenizer = WordTokenizer::new(&inner, letters());
         Ok(Self {
             inner,
-            words,
+            word_tokenizer,
             bytes,
             ranges,
             special,
@@ -126,9 +126,9 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(rendered.text.len() / 4);
         for piece in rendered.pieces() {
             match piece {
-                Piece::Text("") => {}
-                Piece::Text(text) => self.plain(text, &mut ids)?,
-                Piece::Control(token) => {
+                RenderedPiece::Text("") => {}
+                RenderedPiece::Text(text) => self.plain(text, &mut ids)?,
+                RenderedPiece::Control(token) => {
                     let missing =
                         || format!("the tokenizer has no token {token}, which frames messages");
                     ids.push(self.id(token).with_context(missing)?);
@@ -153,8 +153,8 @@ impl Tokenizer {
 
     /// Adds the ids of ordinary text, whatever it looks like.
     fn plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        if let Some(words) = &self.words {
-            return words.encode(&self.inner, &self.added, text, ids);
+        if let Some(word_tokenizer) = &self.word_tokenizer {
+            return word_tokenizer.encode(&self.inner, &self.added, text, ids);
         }
         let encoding = self
             .inner

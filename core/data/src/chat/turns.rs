@@ -1,10 +1,8 @@
-//! Conversations made ready for rendering: every text with a weight for each of its bytes, the
-//! reasoning of an assistant's message taken out of its content, the messages of one turn
-//! joined (`chat::join`).
+//! Prepares conversations for rendering: every byte of a text gets a weight, reasoning is taken out of the content of an
+//! assistant's message, and the messages of one turn are joined (`chat::join`).
 //!
-//! Loss scales see the content as it stands in the dataset, and a structured call written out
-//! (`chat::call`); what happens to it afterwards
-//! ([`split`](super::split), joining, rendering) takes the weights along.
+//! Loss scales get the content as it is in the dataset, and a structured call as text (`chat::call`). Later steps
+//! ([`split`](super::split), joining, rendering) keep the weights with the text.
 
 use super::{
     answer::answer, join::Joiner, json::dumps, scale::Chain, template::is_system,
@@ -21,9 +19,9 @@ pub const COMMENTARY: &str = "commentary";
 /// What a conversation is prepared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// All of it is text to train on, so that a turn without an answer is a mistake.
+    /// It is trained, so a turn without an answer is a mistake.
     Training,
-    /// The model goes on from it. An answer that was cut off inside its reasoning is a turn of it as well.
+    /// The model continues it. An answer that was cut off inside its reasoning is a turn, too.
     Prompt,
 }
 
@@ -38,28 +36,27 @@ pub struct Parts {
     pub call: Option<Weighted>,
 }
 
-/// A conversation as the template takes it, and the weights of its texts.
+/// A conversation as the template gets it, with the weights of its texts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prepared {
+pub struct PreparedConversation {
     /// The conversation.
     pub conversation: Conversation,
-    /// Beside each of its messages.
+    /// The weighted texts of each message.
     pub parts: Vec<Parts>,
     /// Whether a `<think>` block was taken out of an answer.
     pub moved_thinking: bool,
 }
 
-/// Weighs, splits and joins the messages of a conversation.
+/// Gives weights to the messages of a conversation, splits and joins them.
 ///
 /// # Errors
-/// A message that cannot be rendered as it stands, named by its number (from 1); a loss scale that
-/// fails.
+/// A message cannot be rendered, which the error names by its number (from 1), or a loss scale fails.
 pub fn prepare(
     conversation: &Conversation,
     chain: &Chain,
     think_to_analysis: bool,
     purpose: Purpose,
-) -> Result<Prepared> {
+) -> Result<PreparedConversation> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
     let last_prompt = messages.iter().rposition(prompts);
@@ -99,7 +96,7 @@ pub fn prepare(
         }
     }
     let (messages, parts) = joiner.finish()?;
-    Ok(Prepared {
+    Ok(PreparedConversation {
         conversation: Conversation {
             messages,
             ..conversation.clone()
@@ -132,7 +129,7 @@ pub(super) fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result
     Ok(Some(weight as f32))
 }
 
-/// A text with its weights by the marks of its message, or by the loss scales.
+/// Gives a text the weights that the marks of its message or the loss scales say.
 pub(super) fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
     Ok(match fixed_weight(message, turn, chain.base())? {
         Some(weight) => Weighted::uniform(text, weight),

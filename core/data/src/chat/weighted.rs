@@ -10,14 +10,14 @@ pub struct Weighted {
     pub text: String,
     /// A weight for each byte of it.
     pub weights: Vec<f32>,
-    /// Weight of the header before it: that of the first trained byte, 0 if nothing is trained.
+    /// The weight of the header before it: that of the first trained byte, or 0 if nothing is trained.
     pub open: f32,
-    /// Weight of the token that ends it: that of the last trained byte, 0 if nothing is trained.
+    /// The weight of the token that ends it: that of the last trained byte, or 0 if nothing is trained.
     pub close: f32,
 }
 
 impl Weighted {
-    /// A text of one weight.
+    /// Gives all bytes of a text one weight.
     pub fn uniform(text: &str, weight: f32) -> Self {
         Self {
             text: text.to_owned(),
@@ -27,13 +27,13 @@ impl Weighted {
         }
     }
 
-    /// A text weighed by segments that join back to it.
+    /// Gives a text the weights of segments that join back to it.
     pub fn from_segments(text: &str, segments: &[Segment]) -> Self {
         let mut weights = Vec::with_capacity(text.len());
         for segment in segments {
             weights.resize(weights.len() + segment.text.len(), segment.weight as f32);
         }
-        // A text that is empty is judged by an empty segment, if the scales gave one.
+        // An empty text has the weight of an empty segment, if the scales gave one.
         let empty = segments
             .first()
             .map_or(1.0, |segment| segment.weight as f32);
@@ -65,7 +65,7 @@ impl Weighted {
         Self::new(self.text[range].to_owned(), weights, if_empty)
     }
 
-    /// This text with another one after it: the header belongs to the first, the end to the second.
+    /// Appends another text: the header is that of the first, the end that of the second.
     pub fn append(&mut self, next: Self) {
         self.text.push_str(&next.text);
         self.weights.extend(next.weights);

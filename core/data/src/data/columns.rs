@@ -25,7 +25,7 @@ pub struct Columns {
 #[derive(Debug, Default)]
 struct Clashes {
     seen: BTreeSet<String>,
-    unsaid: Vec<String>,
+    unreported: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Columns {
     /// Where in the text of a row a name stands that another takes the place of.
     fn renamed(&self, record: &Record) -> Result<Vec<(Range<usize>, &str)>> {
         let keys = keys(&record.text);
-        let mut targets: Vec<(&Key, &str)> = Vec::new();
+        let mut targets: Vec<(&ColumnKey, &str)> = Vec::new();
         for key in &keys {
             let lower = key.name.to_lowercase();
             if let Some(rename) = self.renames.iter().find(|rename| rename.from == lower) {
@@ -139,7 +139,7 @@ impl Columns {
     fn clash(&self, to: &str, rivals: &[&str], record: &Record) {
         let mut clashes = self.lock();
         if clashes.seen.insert(to.to_owned()) {
-            clashes.unsaid.push(format!(
+            clashes.unreported.push(format!(
                 "columns: {} would all become `{to}`, so none of them is renamed (first in {record})",
                 rivals.join(", ")
             ));
@@ -152,7 +152,7 @@ impl Columns {
 
     /// Clashes of names that were found since the last call.
     pub fn clashes(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().unsaid)
+        std::mem::take(&mut self.lock().unreported)
     }
 
     /// After all rows: the names that none of them has.
@@ -185,14 +185,14 @@ impl Columns {
 }
 
 /// A column's name in the text of a row.
-struct Key {
+struct ColumnKey {
     name: String,
     /// Where it stands, in its quotes.
     at: Range<usize>,
 }
 
 /// The columns of a row, given as valid JSON text.
-fn keys(text: &str) -> Vec<Key> {
+fn keys(text: &str) -> Vec<ColumnKey> {
     let bytes = text.as_bytes();
     let (mut found, mut depth, mut at) = (Vec::new(), 0, 0);
     while at < bytes.len() {
@@ -208,7 +208,7 @@ fn keys(text: &str) -> Vec<Key> {
                 at = (at + 1).min(bytes.len());
                 let is_key = depth == 1 && text[at..].trim_start().starts_with(':');
                 if let (true, Ok(name)) = (is_key, serde_json::from_str(&text[start..at])) {
-                    found.push(Key {
+                    found.push(ColumnKey {
                         name,
                         at: start..at,
                     });

@@ -6,15 +6,15 @@ use std::{iter::Peekable, str::FromStr};
 
 /// `--stopping_strategy`: when the rows end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stopping {
-    /// With the last row of the dataset that is through first.
+pub enum StoppingStrategy {
+    /// With the last row of the dataset that is exhausted first.
     #[default]
     FirstExhausted,
-    /// When each dataset was through once; those that are begin again.
+    /// When each dataset was exhausted once; those that are begin again.
     AllExhausted,
 }
 
-impl FromStr for Stopping {
+impl FromStr for StoppingStrategy {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
@@ -34,7 +34,7 @@ pub struct Mix {
     /// The probability of each dataset.
     pub probabilities: Vec<f64>,
     /// When the rows end.
-    pub stopping: Stopping,
+    pub stopping: StoppingStrategy,
 }
 
 impl Mix {
@@ -63,16 +63,16 @@ impl Mix {
 }
 
 /// Rows of a dataset, one after another.
-pub type Rows<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
+pub type RowIter<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 
 /// Opens a dataset at its first row.
-pub type Open<T> = Box<dyn Fn() -> Result<Rows<T>> + Send>;
+pub type OpenDataset<T> = Box<dyn Fn() -> Result<RowIter<T>> + Send>;
 
 /// Rows of several datasets by chance.
 pub struct Interleaved<T> {
-    open: Vec<Open<T>>,
-    rows: Vec<Peekable<Rows<T>>>,
-    through: Vec<bool>,
+    open: Vec<OpenDataset<T>>,
+    rows: Vec<Peekable<RowIter<T>>>,
+    exhausted: Vec<bool>,
     mix: Mix,
     random: Shuffle,
 }
@@ -82,7 +82,7 @@ impl<T> Interleaved<T> {
     ///
     /// # Errors
     /// A dataset that cannot be opened or has no row.
-    pub fn new(open: Vec<Open<T>>, mix: Mix, random: Shuffle) -> Result<Self> {
+    pub fn new(open: Vec<OpenDataset<T>>, mix: Mix, random: Shuffle) -> Result<Self> {
         let mut rows = Vec::new();
         for (index, open) in open.iter().enumerate() {
             let mut one = open()?.peekable();
@@ -95,7 +95,7 @@ impl<T> Interleaved<T> {
             rows.push(one);
         }
         Ok(Self {
-            through: vec![false; open.len()],
+            exhausted: vec![false; open.len()],
             open,
             rows,
             mix,
@@ -119,10 +119,10 @@ impl<T> Iterator for Interleaved<T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        let mut through = self.through.iter();
+        let mut exhausted = self.exhausted.iter();
         let over = match self.mix.stopping {
-            Stopping::FirstExhausted => through.any(|through| *through),
-            Stopping::AllExhausted => through.all(|through| *through),
+            StoppingStrategy::FirstExhausted => exhausted.any(|exhausted| *exhausted),
+            StoppingStrategy::AllExhausted => exhausted.all(|exhausted| *exhausted),
         };
         if over {
             return None;
@@ -130,8 +130,8 @@ impl<T> Iterator for Interleaved<T> {
         let chosen = self.choose();
         let row = self.rows[chosen].next();
         if self.rows[chosen].peek().is_none() {
-            self.through[chosen] = true;
-            if self.mix.stopping == Stopping::AllExhausted {
+            self.exhausted[chosen] = true;
+            if self.mix.stopping == StoppingStrategy::AllExhausted {
                 match self.open[chosen]() {
                     Ok(rows) => self.rows[chosen] = rows.peekable(),
                     Err(error) => return Some(Err(error)),
@@ -146,10 +146,14 @@ impl<T> Iterator for Interleaved<T> {
 mod tests {
     use super::*;
 
-    fn rows(lengths: &[usize], probabilities: &[f64], stopping: Stopping) -> Vec<(usize, usize)> {
+    fn rows(
+        lengths: &[usize],
+        probabilities: &[f64],
+        stopping: StoppingStrategy,
+    ) -> Vec<(usize, usize)> {
         let open = lengths.iter().enumerate().map(|(set, &length)| {
             let rows = move || (0..length).map(move |row| Ok((set, row)));
-            Box::new(move || Ok(Box::new(rows()) as Rows<_>)) as Open<_>
+            Box::new(move || Ok(Box::new(rows()) as RowIter<_>)) as OpenDataset<_>
         });
         let mix = Mix {
             probabilities: probabilities.to_vec(),
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_first_exhausted_ends_it() {
-        let found = rows(&[10, 1000], &[0.5, 0.5], Stopping::FirstExhausted);
+        let found = rows(&[10, 1000], &[0.5, 0.5], StoppingStrategy::FirstExhausted);
         assert_eq!(of(&found, 0), (0..10).collect::<Vec<_>>());
         assert_eq!(found.last(), Some(&(0, 9)));
         let others = of(&found, 1);
@@ -179,14 +183,14 @@ mod tests {
 
     #[test]
     fn all_exhausted_begins_again() {
-        let found = rows(&[3, 300], &[0.25, 0.75], Stopping::AllExhausted);
+        let found = rows(&[3, 300], &[0.25, 0.75], StoppingStrategy::AllExhausted);
         assert_eq!(of(&found, 1), (0..300).collect::<Vec<_>>());
         let few = of(&found, 0);
         assert!((60..140).contains(&few.len()), "{}", few.len());
         assert_eq!(few[..7], [0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(
             found,
-            rows(&[3, 300], &[0.25, 0.75], Stopping::AllExhausted)
+            rows(&[3, 300], &[0.25, 0.75], StoppingStrategy::AllExhausted)
         );
     }
 
@@ -195,13 +199,13 @@ mod tests {
         let error = |probabilities: &[f64]| {
             let mix = Mix {
                 probabilities: probabilities.to_vec(),
-                stopping: Stopping::default(),
+                stopping: StoppingStrategy::default(),
             };
             mix.check(2).unwrap_err().to_string()
         };
         assert!(error(&[1.0]).contains("has 1 numbers and dataset 2 entries"));
         assert!(error(&[0.5, 0.6]).contains("adds up to 1.1"));
         assert!(error(&[1.5, -0.5]).contains("above 0"));
-        assert!("never".parse::<Stopping>().is_err());
+        assert!("never".parse::<StoppingStrategy>().is_err());
     }
 }

@@ -23,11 +23,11 @@ pub mod stream;
 pub mod truncate;
 pub mod unused;
 
-pub use cache::Cache;
+pub use cache::DataCache;
 pub use columns::Columns;
-pub use file::{Place, Record};
+pub use file::{Record, RowLocation};
 pub use format::Formats;
-pub use interleave::{Mix, Stopping};
+pub use interleave::{Mix, StoppingStrategy};
 pub use prepare::{Dataset, PrepareOptions, converted, prepare};
 pub use report::Report;
 pub use source::{Sets, SourceOptions, read_sets};

@@ -2,11 +2,11 @@
 
 use super::{
     channels, empty,
-    file::{Place, Record},
+    file::{Record, RowLocation},
     format::Formats,
     pack::pack,
     report::{Packing, Report, SourceReport},
-    truncate::{Fitted, Truncation, fit},
+    truncate::{Truncated, Truncation, truncate},
     unused,
 };
 use crate::chat::jinja::OverBudget;
@@ -57,7 +57,7 @@ pub struct Dataset {
     /// For each sample, the record that it came from.
     pub records: Vec<usize>,
     /// For each sample, where that record stands.
-    pub places: Vec<Place>,
+    pub locations: Vec<RowLocation>,
     /// Packed rows, each the numbers of its samples; `None` if samples are not packed.
     pub packs: Option<Vec<Vec<usize>>>,
     /// What became of the rows.
@@ -82,34 +82,34 @@ impl Dataset {
 /// What became of one record.
 pub(super) struct Outcome {
     /// Its samples.
-    pub fate: Fate,
+    pub result: RowResult,
     /// What of it was not used; `None` where its format does not say.
     pub unused: Option<Vec<String>>,
 }
 
 /// What became of the samples of one record.
-pub(super) enum Fate {
+pub(super) enum RowResult {
     /// Its samples, whole or cut, what was done to them on the way, and the tokens of the longest before it
     /// was cut.
-    Samples(Vec<Prepared>, RowNotes, usize),
+    Samples(Vec<PreparedSample>, RowNotes, usize),
     /// The row is bad.
     Bad(anyhow::Error),
 }
 
 /// What became of one sample.
-pub(super) enum Prepared {
+pub(super) enum PreparedSample {
     /// It is kept as it is.
     Whole(Encoded),
     /// It is kept, and was cut.
     Cut(Encoded),
     /// A part of a sample that was split; the first says what became of the rest.
-    Part(Encoded, Option<Split>),
+    Part(Encoded, Option<SplitRemainder>),
     /// It is not kept, and why; its length.
     Dropped(&'static str, usize),
 }
 
 /// What of a split sample is not trained.
-pub(super) struct Split {
+pub(super) struct SplitRemainder {
     /// Parts without a trained token, which are not kept.
     idle: usize,
     /// Trained tokens with which a part begins: nothing is left to predict them from.
@@ -151,7 +151,7 @@ pub fn prepare(
         for sample in tally.take(record, format, outcome?, options)? {
             dataset.samples.push(sample);
             dataset.records.push(index);
-            dataset.places.push(record.place());
+            dataset.locations.push(record.location());
         }
     }
     dataset.report = tally.report(encoder);
@@ -190,8 +190,8 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
 pub(super) struct Tally {
     sources: Vec<SourceReport>,
     notes: RowNotes,
-    /// What was dropped and has not been said yet, as far as places are remembered.
-    pub news: Vec<String>,
+    /// What was dropped and has not been said yet, as far as locations are remembered.
+    pub new_warnings: Vec<String>,
 }
 
 impl Tally {
@@ -226,23 +226,23 @@ impl Tally {
         for column in empty::cells(record) {
             *source.empty_cells.entry(column).or_default() += 1;
         }
-        let news = source.unused.count(record.line, outcome.unused.as_deref());
+        let new_warnings = source.unused.count(record.line, outcome.unused.as_deref());
         if options.strict {
             refuse_unused(record, outcome.unused.as_deref())?;
         }
-        let news = news
+        let new_warnings = new_warnings
             .into_iter()
             .map(|name| format!("{record}: not used: {name}"));
-        self.news.extend(news);
-        let samples = match outcome.fate {
-            Fate::Bad(error) if options.strict => {
+        self.new_warnings.extend(new_warnings);
+        let samples = match outcome.result {
+            RowResult::Bad(error) if options.strict => {
                 return Err(error.context(format!("{record}: bad row (strict)")));
             }
-            Fate::Bad(error) => {
+            RowResult::Bad(error) => {
                 self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
-            Fate::Samples(samples, notes, longest) => {
+            RowResult::Samples(samples, notes, longest) => {
                 source.longest = source.longest.max(longest);
                 self.notes += notes;
                 samples
@@ -256,15 +256,15 @@ impl Tally {
         for sample in samples {
             let source = &mut self.sources[at];
             match sample {
-                Prepared::Dropped(TOO_LONG, length) if stop_at_long => bail!(
+                PreparedSample::Dropped(TOO_LONG, length) if stop_at_long => bail!(
                     "{record}: {length} tokens, {TOO_LONG} {}; raise it, or let \
                      truncation_strategy delete or cut such rows (without strict)",
                     options.max_length.unwrap_or(length)
                 ),
-                Prepared::Dropped(EMPTY_ANSWER, _) => {
+                PreparedSample::Dropped(EMPTY_ANSWER, _) => {
                     self.drop(at, record.line, EMPTY_ANSWER, record.to_string());
                 }
-                Prepared::Dropped(reason, length) => {
+                PreparedSample::Dropped(reason, length) => {
                     self.drop(
                         at,
                         record.line,
@@ -272,12 +272,12 @@ impl Tally {
                         format!("{record}: {length} tokens"),
                     );
                 }
-                Prepared::Whole(sample) => kept.push(sample),
-                Prepared::Cut(sample) => {
+                PreparedSample::Whole(sample) => kept.push(sample),
+                PreparedSample::Cut(sample) => {
                     source.truncated += 1;
                     kept.push(sample);
                 }
-                Prepared::Part(sample, split) => {
+                PreparedSample::Part(sample, split) => {
                     source.parts += 1;
                     if let Some(split) = split {
                         source.split += 1;
@@ -295,9 +295,9 @@ impl Tally {
     }
 
     fn drop(&mut self, at: usize, line: usize, reason: &'static str, detail: String) {
-        let news = format!("{detail}; left out ({reason})");
+        let new_warnings = format!("{detail}; left out ({reason})");
         if self.sources[at].drop_row(reason, line, detail) {
-            self.news.push(news);
+            self.new_warnings.push(new_warnings);
         }
     }
 
@@ -330,7 +330,7 @@ fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
 /// # Errors
 /// Columns that no format recognises, or a format that panics.
 pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Converted>>> {
-    let mut chosen = Chosen::new();
+    let mut chosen = ChosenFormats::new();
     let mut all = Vec::with_capacity(records.len());
     for record in records {
         let row = match record.row() {
@@ -354,11 +354,11 @@ pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Con
     Ok(all)
 }
 
-type Chosen<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
+type ChosenFormats<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
 
 /// The format of each file, by its first row here.
-fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<Chosen<'a>> {
-    let mut chosen = Chosen::new();
+fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<'a>> {
+    let mut chosen = ChosenFormats::new();
     for record in records {
         if !chosen.contains_key(&record.source) {
             let row = record.row()?;
@@ -394,18 +394,18 @@ pub(super) fn outcome(
 ) -> Result<Outcome> {
     Ok(match convert(record, format)? {
         Ok(Converted { samples, unread }) => Outcome {
-            fate: encode(&samples, encoder, options).with_context(|| record.to_string())?,
+            result: encode(&samples, encoder, options).with_context(|| record.to_string())?,
             unused: unread.map(|unread| unused::names(&unread, &samples, encoder.template())),
         },
         Err(error) => Outcome {
-            fate: Fate::Bad(error),
+            result: RowResult::Bad(error),
             unused: Some(Vec::new()),
         },
     })
 }
 
 /// A loss scale or a template that fails stops everything: the row is not to blame.
-fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<Fate> {
+fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<RowResult> {
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut notes, mut longest) = (RowNotes::default(), 0);
     for sample in samples {
@@ -413,7 +413,7 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
             && !options.keep_empty_answers
             && empty::answer(conversation).is_some()
         {
-            prepared.push(Prepared::Dropped(EMPTY_ANSWER, 0));
+            prepared.push(PreparedSample::Dropped(EMPTY_ANSWER, 0));
             continue;
         }
         match encode_one(sample, encoder, options, &mut prepared) {
@@ -424,19 +424,19 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
             Err(error) if error.is::<ScaleFailed>() || error.is::<OverBudget>() => {
                 return Err(error);
             }
-            Err(error) => return Ok(Fate::Bad(error)),
+            Err(error) => return Ok(RowResult::Bad(error)),
         }
     }
-    Ok(Fate::Samples(prepared, notes, longest))
+    Ok(RowResult::Samples(prepared, notes, longest))
 }
 
 fn encode_one(
     sample: &Sample,
     encoder: &Encoder,
     options: &PrepareOptions,
-    prepared: &mut Vec<Prepared>,
+    prepared: &mut Vec<PreparedSample>,
 ) -> Result<(RowNotes, usize)> {
-    let (encoded, notes) = encoder.encode_noting(sample)?;
+    let (encoded, notes) = encoder.encode_with_notes(sample)?;
     let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
@@ -450,27 +450,29 @@ fn encode_one(
     }
     let targets = encoded.targets();
     let trained = |encoded: &Encoded| encoded.targets() > 0;
-    prepared.push(match fit(encoded, options.max_length, options.truncation) {
-        Fitted::Dropped(length) => Prepared::Dropped(TOO_LONG, length),
-        Fitted::Whole(encoded) if trained(&encoded) => Prepared::Whole(encoded),
-        Fitted::Cut(encoded) if trained(&encoded) => Prepared::Cut(encoded),
-        Fitted::Whole(encoded) | Fitted::Cut(encoded) => {
-            Prepared::Dropped(UNTRAINED, encoded.len())
-        }
-        Fitted::Parts(parts) => {
-            let (parts, idle): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
-            let left: usize = parts.iter().map(Encoded::targets).sum();
-            let mut split = Some(Split {
-                idle: idle.len(),
-                first: targets - left,
-            });
-            if parts.is_empty() {
-                prepared.push(Prepared::Dropped(UNTRAINED, length));
+    prepared.push(
+        match truncate(encoded, options.max_length, options.truncation) {
+            Truncated::Dropped(length) => PreparedSample::Dropped(TOO_LONG, length),
+            Truncated::Whole(encoded) if trained(&encoded) => PreparedSample::Whole(encoded),
+            Truncated::Cut(encoded) if trained(&encoded) => PreparedSample::Cut(encoded),
+            Truncated::Whole(encoded) | Truncated::Cut(encoded) => {
+                PreparedSample::Dropped(UNTRAINED, encoded.len())
             }
-            let parts = parts.into_iter();
-            prepared.extend(parts.map(|part| Prepared::Part(part, split.take())));
-            return Ok((notes, length));
-        }
-    });
+            Truncated::Parts(parts) => {
+                let (parts, idle): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
+                let left: usize = parts.iter().map(Encoded::targets).sum();
+                let mut split = Some(SplitRemainder {
+                    idle: idle.len(),
+                    first: targets - left,
+                });
+                if parts.is_empty() {
+                    prepared.push(PreparedSample::Dropped(UNTRAINED, length));
+                }
+                let parts = parts.into_iter();
+                prepared.extend(parts.map(|part| PreparedSample::Part(part, split.take())));
+                return Ok((notes, length));
+            }
+        },
+    );
     Ok((notes, length))
 }

@@ -164,8 +164,8 @@ impl SourceReport {
         )
     }
 
-    fn said_of_parts(&self) -> Option<String> {
-        let mut said = format!(
+    fn split_warning(&self) -> Option<String> {
+        let mut text = format!(
             "{}: {} longer than max_length became {} (truncation_strategy split)",
             self.source,
             counted(self.split, "sample"),
@@ -173,27 +173,27 @@ impl SourceReport {
         );
         if self.idle_parts > 0 {
             let idle = counted(self.idle_parts, "part");
-            said += &format!(", {idle} without a trained token left out");
+            text += &format!(", {idle} without a trained token left out");
         }
         if self.untrained_firsts > 0 {
             let first = counted(self.untrained_firsts, "token");
-            said += &format!(", {first} not trained because a part begins with it");
+            text += &format!(", {first} not trained because a part begins with it");
         }
-        (self.split > 0).then_some(said)
+        (self.split > 0).then_some(text)
     }
 
-    fn said_of_cells(&self) -> Option<String> {
+    fn empty_cells_warning(&self) -> Option<String> {
         let cells = self.empty_cells.iter();
         let cells: Vec<_> = cells
             .map(|(column, count)| format!("{count} in `{column}`"))
             .collect();
         let rows = counted(self.rows, "row");
-        let said = format!(
+        let text = format!(
             "{}: empty cells in {rows}: {}",
             self.source,
             cells.join(", ")
         );
-        (!cells.is_empty()).then_some(said)
+        (!cells.is_empty()).then_some(text)
     }
 
     /// The share of the samples that were cut or split.
@@ -274,8 +274,8 @@ impl Report {
             if let Some(unused) = source.unused.line() {
                 warnings.push(format!("{name}: not used: {unused}"));
             }
-            warnings.extend(source.said_of_parts());
-            warnings.extend(source.said_of_cells());
+            warnings.extend(source.split_warning());
+            warnings.extend(source.empty_cells_warning());
         }
         let unmatched = self.unmatched_scales.iter();
         warnings.extend(

@@ -4,7 +4,7 @@
 use super::{
     columns::Columns,
     file::{self, Record},
-    interleave::{Interleaved, Mix, Open, Rows},
+    interleave::{Interleaved, Mix, OpenDataset, RowIter},
     rng::Shuffle,
 };
 use crate::hub::Hub;
@@ -167,7 +167,7 @@ fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>>
     let open = sets.iter().enumerate().map(|(set, rows)| {
         let rows = rows.len();
         let indices = move || (0..rows).map(move |row| Ok((set, row)));
-        Box::new(move || Ok(Box::new(indices()) as Rows<_>)) as Open<(usize, usize)>
+        Box::new(move || Ok(Box::new(indices()) as RowIter<_>)) as OpenDataset<(usize, usize)>
     });
     Interleaved::new(open.collect(), mix.clone(), Shuffle::new(seed, MIX))?
         .map(|place| place.map(|(set, row)| sets[set][row].clone()))
@@ -337,12 +337,12 @@ mod tests {
             };
             (of(&sets.train, &few), of(&sets.train, &many), sets.val)
         };
-        use super::super::interleave::Stopping;
-        let (a, b, _) = mixed(Stopping::FirstExhausted, 0.0);
+        use super::super::interleave::StoppingStrategy;
+        let (a, b, _) = mixed(StoppingStrategy::FirstExhausted, 0.0);
         assert!(a == 5 && b < 40, "{a} {b}");
-        let (a, b, _) = mixed(Stopping::AllExhausted, 0.0);
+        let (a, b, _) = mixed(StoppingStrategy::AllExhausted, 0.0);
         assert!(a > 400 && b == 500, "{a} {b}");
-        let (_, b, val) = mixed(Stopping::AllExhausted, 0.2);
+        let (_, b, val) = mixed(StoppingStrategy::AllExhausted, 0.2);
         assert_eq!((b, val.len()), (400, 101));
         // Validation sets are not mixed.
         let sets = read_sets(&SourceOptions {
@@ -350,7 +350,7 @@ mod tests {
             val_dataset: vec![many, few],
             mix: Some(Mix {
                 probabilities: vec![0.5, 0.5],
-                stopping: Stopping::FirstExhausted,
+                stopping: StoppingStrategy::FirstExhausted,
             }),
             ..SourceOptions::default()
         });

@@ -45,7 +45,7 @@ impl FromStr for Truncation {
 
 /// What became of a sample.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fitted {
+pub enum Truncated {
     /// It was short enough.
     Whole(Encoded),
     /// Tokens were cut off.
@@ -58,19 +58,19 @@ pub enum Fitted {
 
 /// Applies the strategy. Under [`Truncation::Raise`] too, a sample that is too long is handed back
 /// as dropped: it is the caller who knows its file and line.
-pub fn fit(sample: Encoded, max_length: Option<usize>, strategy: Truncation) -> Fitted {
+pub fn truncate(sample: Encoded, max_length: Option<usize>, strategy: Truncation) -> Truncated {
     let length = sample.len();
     let Some(max) = max_length.filter(|max| length > *max) else {
-        return Fitted::Whole(sample);
+        return Truncated::Whole(sample);
     };
     match strategy {
-        Truncation::Delete | Truncation::Raise => Fitted::Dropped(length),
-        Truncation::Left => Fitted::Cut(part(&sample, length - max..length)),
-        Truncation::Right => Fitted::Cut(part(&sample, 0..max)),
+        Truncation::Delete | Truncation::Raise => Truncated::Dropped(length),
+        Truncation::Left => Truncated::Cut(part(&sample, length - max..length)),
+        Truncation::Right => Truncated::Cut(part(&sample, 0..max)),
         Truncation::Split => {
             let starts = (0..length).step_by(max.max(1));
             let parts = starts.map(|from| part(&sample, from..length.min(from + max.max(1))));
-            Fitted::Parts(parts.collect())
+            Truncated::Parts(parts.collect())
         }
     }
 }
@@ -104,23 +104,23 @@ mod tests {
 
     #[test]
     fn strategies() {
-        let ids = |strategy| match fit(sample(), Some(2), strategy) {
-            Fitted::Cut(sample) => sample.input_ids,
+        let ids = |strategy| match truncate(sample(), Some(2), strategy) {
+            Truncated::Cut(sample) => sample.input_ids,
             other => panic!("cut expected, found {other:?}"),
         };
         assert_eq!(ids(Truncation::Left), [2, 3]);
         assert_eq!(ids(Truncation::Right), [1, 2]);
-        let fitted = |max| fit(sample(), max, Truncation::Delete);
-        assert_eq!(fitted(Some(2)), Fitted::Dropped(3));
-        assert_eq!(fitted(Some(3)), Fitted::Whole(sample()));
-        assert_eq!(fitted(None), Fitted::Whole(sample()));
+        let fitted = |max| truncate(sample(), max, Truncation::Delete);
+        assert_eq!(fitted(Some(2)), Truncated::Dropped(3));
+        assert_eq!(fitted(Some(3)), Truncated::Whole(sample()));
+        assert_eq!(fitted(None), Truncated::Whole(sample()));
         assert_eq!("right".parse::<Truncation>().unwrap(), Truncation::Right);
         assert!("middle".parse::<Truncation>().is_err());
     }
 
     #[test]
     fn a_split_keeps_every_token_but_the_first_labels() {
-        let Fitted::Parts(parts) = fit(sample(), Some(2), Truncation::Split) else {
+        let Truncated::Parts(parts) = truncate(sample(), Some(2), Truncation::Split) else {
             panic!("parts expected")
         };
         let ids: Vec<_> = parts.iter().map(|part| part.input_ids.clone()).collect();

@@ -13,7 +13,7 @@ const NAMES: usize = 50;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unused {
-    names: BTreeMap<String, Seen>,
+    names: BTreeMap<String, Occurrences>,
     /// Rows with other names than these.
     more: usize,
     /// Whether the format does not say what it uses.
@@ -22,7 +22,7 @@ pub struct Unused {
 
 /// The rows that have something.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Seen {
+struct Occurrences {
     rows: usize,
     /// The first of them in the order of the file.
     line: usize,
@@ -39,7 +39,8 @@ impl Unused {
                 seen.rows += 1;
                 seen.line = seen.line.min(line);
             } else if self.names.len() < NAMES {
-                self.names.insert(name.clone(), Seen { rows: 1, line });
+                self.names
+                    .insert(name.clone(), Occurrences { rows: 1, line });
                 news.push(name.as_str());
             } else {
                 self.more += 1;
@@ -60,7 +61,7 @@ impl Unused {
 
     /// `a (3 rows, first in line 7), b (1 row, line 2)`; `None` if all is used.
     pub fn line(&self) -> Option<String> {
-        let one = |(name, seen): (&String, &Seen)| match seen.rows {
+        let one = |(name, seen): (&String, &Occurrences)| match seen.rows {
             1 => format!("{name} (1 row, line {})", seen.line),
             rows => format!("{name} ({rows} rows, first in line {})", seen.line),
         };

@@ -1,32 +1,32 @@
-//! What to do about a site's answer.
+//! Explains errors of a site, with what to do about them.
 
 use super::http::HttpError;
 use super::id::{Site, nearest_here};
-use super::repository::{Kind, Repository};
+use super::repository::{Repository, RepositoryKind};
 use super::settings::Settings;
 use anyhow::{Error, anyhow};
 use reqwest::StatusCode;
 
-/// What was asked for.
-pub(super) struct Asked<'a> {
+/// The repository that was asked for.
+pub(super) struct Request<'a> {
     pub settings: &'a Settings,
     pub site: Site,
-    pub kind: Kind,
-    /// As it was written.
+    pub kind: RepositoryKind,
+    /// The id as the user wrote it.
     pub word: &'a str,
     /// `owner/name`.
     pub name: &'a str,
     pub revision: &'a str,
 }
 
-impl Asked<'_> {
-    /// An error in words that help.
+impl Request<'_> {
+    /// An error message that says what to do.
     pub(super) fn explain(&self, error: &HttpError, repository: &dyn Repository) -> Error {
         let HttpError::Refused { status, code, .. } = error else {
             return anyhow!("{}: {error}", self.word);
         };
         let code = code.as_deref().unwrap_or_default();
-        let has_key = self.settings.place(self.site).token.is_some();
+        let has_key = self.settings.for_site(self.site).token.is_some();
         let page = repository.page();
         match *status {
             _ if code == "RevisionNotFound" => {
@@ -67,12 +67,12 @@ impl Asked<'_> {
             self.near(),
             self.kind.noun(),
             self.name,
-            self.settings.place(self.site).endpoint,
+            self.settings.for_site(self.site).endpoint,
             self.name
         )
     }
 
-    /// The name of what is there, if it is much like what was written.
+    /// A hint at a local path whose name is much like what was written.
     pub(super) fn near(&self) -> String {
         nearest_here(self.word).map_or(String::new(), |found| format!(" (`{found}` is)"))
     }

@@ -1,4 +1,4 @@
-//! One file: resumed where it was cut off, checked, and only then under its name.
+//! Downloads one file: it is resumed where it was cut off, checked, and only then moved to its final path.
 
 use super::http::{Http, HttpError, TRIES, chain};
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,30 +12,30 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Files up to this size are hashed again each time.
+/// Files up to this size are hashed each time, to see whether they are whole.
 const HASHED_AGAIN: u64 = 8 << 20;
 
 /// A file to download.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct Download {
     /// Its name in the repository.
     pub name: String,
-    /// Where it comes from.
+    /// The URL that it is downloaded from.
     pub url: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// Their hash, if the listing gives it.
+    /// The SHA-256 of its bytes, if the listing has it.
     pub sha256: Option<String>,
-    /// Where it goes.
+    /// The path of the finished file.
     pub target: PathBuf,
-    /// Where it grows.
+    /// The path of the file that bytes are appended to while they arrive.
     pub partial: PathBuf,
-    /// What is locked meanwhile.
+    /// The path of the file that is locked during the download.
     pub lock: PathBuf,
 }
 
-impl Wanted {
-    /// Whether it is there already: by its size, and small files by their hash too.
+impl Download {
+    /// Whether the finished file exists. Its size is compared, and for small files the hash, too.
     pub(super) fn is_there(&self) -> bool {
         let there = fs::metadata(&self.target)
             .is_ok_and(|found| found.is_file() && found.len() == self.size);
@@ -49,11 +49,11 @@ impl Wanted {
     }
 }
 
-/// Why a file did not come: the server refused, or something else.
+/// Why a download failed.
 pub(super) enum Failure {
-    /// By the server.
+    /// The server refused it or cannot be reached.
     Http(HttpError),
-    /// Otherwise.
+    /// Something else failed, such as writing the file.
     Other(anyhow::Error),
 }
 
@@ -63,24 +63,24 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Downloads a file, unless it is there already when the lock is.
-pub(super) fn download(http: &Http, wanted: &Wanted, bar: &ProgressBar) -> Result<(), Failure> {
-    for path in [&wanted.target, &wanted.partial, &wanted.lock] {
+/// Downloads a file, unless another process did so while this one waited for the lock.
+pub(super) fn download(http: &Http, file: &Download, bar: &ProgressBar) -> Result<(), Failure> {
+    for path in [&file.target, &file.partial, &file.lock] {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
-    let _lock = lock(&wanted.lock, bar)?;
-    if wanted.is_there() {
-        bar.inc(wanted.size);
+    let _lock = lock(&file.lock, bar)?;
+    if file.is_there() {
+        bar.inc(file.size);
         return Ok(());
     }
-    fill(http, wanted, bar)?;
-    finish(wanted)?;
+    download_all_bytes(http, file, bar)?;
+    check_and_rename(file)?;
     Ok(())
 }
 
-/// Held until the file is dropped; another process waits.
+/// Locks a download until the returned file is dropped; other processes wait.
 fn lock(path: &Path, bar: &ProgressBar) -> Result<File> {
     let file = OpenOptions::new()
         .create(true)
@@ -96,13 +96,13 @@ fn lock(path: &Path, bar: &ProgressBar) -> Result<File> {
     Ok(file)
 }
 
-/// A file's part of the bar.
-struct Share<'a> {
+/// The progress of one file on the bar of all.
+struct FileProgress<'a> {
     bar: &'a ProgressBar,
     bytes: u64,
 }
 
-impl Share<'_> {
+impl FileProgress<'_> {
     fn set(&mut self, bytes: u64) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.bar.inc(more),
@@ -112,19 +112,19 @@ impl Share<'_> {
     }
 }
 
-/// Until the partial file has all bytes. Each try that brings none counts; after too many it ends.
-fn fill(http: &Http, wanted: &Wanted, bar: &ProgressBar) -> Result<(), Failure> {
-    let mut share = Share { bar, bytes: 0 };
+/// Downloads until the partial file has all bytes. It gives up after several tries in a row that bring none.
+fn download_all_bytes(http: &Http, file: &Download, bar: &ProgressBar) -> Result<(), Failure> {
+    let mut progress = FileProgress { bar, bytes: 0 };
     let (mut tried, mut furthest) = (0, 0);
     loop {
-        let have = length(&wanted.partial);
-        share.set(have);
-        if have == wanted.size && wanted.partial.exists() {
+        let have = length(&file.partial);
+        progress.set(have);
+        if have == file.size && file.partial.exists() {
             return Ok(());
         }
-        let cut = grow(http, wanted, have, &mut share)?;
-        let have = length(&wanted.partial);
-        if have == wanted.size && wanted.partial.exists() {
+        let cut = try_once(http, file, have, &mut progress)?;
+        let have = length(&file.partial);
+        if have == file.size && file.partial.exists() {
             return Ok(());
         }
         if have > furthest {
@@ -134,8 +134,8 @@ fn fill(http: &Http, wanted: &Wanted, bar: &ProgressBar) -> Result<(), Failure> 
         if tried == TRIES {
             return Err(Failure::Other(anyhow!(
                 "{}: {cut}; {have} of {} bytes are kept, and the next run goes on from there",
-                wanted.name,
-                wanted.size
+                file.name,
+                file.size
             )));
         }
         http.wait(tried - 1);
@@ -146,19 +146,24 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
-/// One try; tells why it may not be enough.
-fn grow(http: &Http, wanted: &Wanted, have: u64, share: &mut Share) -> Result<String, Failure> {
-    let size = wanted.size;
+/// Tries once, and returns why the file may not be complete.
+fn try_once(
+    http: &Http,
+    file: &Download,
+    have: u64,
+    progress: &mut FileProgress,
+) -> Result<String, Failure> {
+    let size = file.size;
     let too_long = format!("the server sends more than the {size} bytes that it lists");
     if have > size {
-        remove(&wanted.partial)?;
+        remove(&file.partial)?;
         return Ok(too_long);
     }
-    let response = match http.get(&wanted.url, have) {
+    let response = match http.get(&file.url, have) {
         Ok(response) => response,
-        // The file here does not go on in the file there.
+        // The partial file is longer than the file on the server.
         Err(HttpError::Refused { status, .. }) if status == StatusCode::RANGE_NOT_SATISFIABLE => {
-            remove(&wanted.partial)?;
+            remove(&file.partial)?;
             return Ok(format!(
                 "the server ends after {have} of the {size} bytes that it lists"
             ));
@@ -166,12 +171,12 @@ fn grow(http: &Http, wanted: &Wanted, have: u64, share: &mut Share) -> Result<St
         Err(HttpError::Unreachable(cause)) => return Ok(cause),
         Err(refused) => return Err(Failure::Http(refused)),
     };
-    if let Some(cut) = append(response, wanted, have, share)? {
+    if let Some(cut) = append(response, file, have, progress)? {
         return Ok(cut);
     }
-    match length(&wanted.partial) > size {
+    match length(&file.partial) > size {
         true => {
-            remove(&wanted.partial)?;
+            remove(&file.partial)?;
             Ok(too_long)
         }
         false => Ok(format!(
@@ -180,40 +185,40 @@ fn grow(http: &Http, wanted: &Wanted, have: u64, share: &mut Share) -> Result<St
     }
 }
 
-/// Writes what comes; tells what cut it off, if something did.
+/// Appends the response to the partial file, and returns what cut it off, if anything did.
 fn append(
     mut response: Response,
-    wanted: &Wanted,
+    file: &Download,
     have: u64,
-    share: &mut Share,
+    progress: &mut FileProgress,
 ) -> Result<Option<String>> {
-    let broken = || format!("{}: cannot be written", wanted.partial.display());
+    let broken = || format!("{}: cannot be written", file.partial.display());
     let goes_on =
         response.status() == StatusCode::PARTIAL_CONTENT && starts_at(&response) == Some(have);
-    let mut file = OpenOptions::new()
+    let mut output = OpenOptions::new()
         .create(true)
         .append(true)
-        .open(&wanted.partial)
+        .open(&file.partial)
         .with_context(broken)?;
     if !goes_on {
-        file.set_len(0).with_context(broken)?;
-        share.set(0);
+        output.set_len(0).with_context(broken)?;
+        progress.set(0);
     }
     let mut buffer = vec![0; 1 << 18];
-    while share.bytes <= wanted.size {
+    while progress.bytes <= file.size {
         let count = match response.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Ok(Some(chain(&error))),
         };
-        file.write_all(&buffer[..count]).with_context(broken)?;
-        share.set(share.bytes + count as u64);
+        output.write_all(&buffer[..count]).with_context(broken)?;
+        progress.set(progress.bytes + count as u64);
     }
     Ok(None)
 }
 
-/// `bytes 100-199/200` starts at 100.
+/// The offset at which a response starts: 100 for `bytes 100-199/200`.
 fn starts_at(response: &Response) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range
@@ -224,27 +229,27 @@ fn starts_at(response: &Response) -> Option<u64> {
         .ok()
 }
 
-/// Checks a whole file and gives it its name.
-fn finish(wanted: &Wanted) -> Result<()> {
-    let partial = wanted.partial.as_path();
-    if let Some(expected) = &wanted.sha256 {
+/// Checks the hash of a complete file and moves it to its final path.
+fn check_and_rename(file: &Download) -> Result<()> {
+    let partial = file.partial.as_path();
+    if let Some(expected) = &file.sha256 {
         let found = sha256(partial)?;
         if !found.eq_ignore_ascii_case(expected) {
             remove(partial)?;
             bail!(
                 "{}: the sha256 of what was downloaded is {found}, expected {expected}; it was removed, try again",
-                wanted.name
+                file.name
             );
         }
     }
     File::open(partial)
         .and_then(|file| file.sync_all())
-        .and_then(|()| fs::rename(partial, &wanted.target))
+        .and_then(|()| fs::rename(partial, &file.target))
         .with_context(|| {
             format!(
                 "{}: cannot become {}",
                 partial.display(),
-                wanted.target.display()
+                file.target.display()
             )
         })
 }

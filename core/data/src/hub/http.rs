@@ -1,4 +1,4 @@
-//! Requests: one client with time limits, and a second try where a server asks for patience.
+//! HTTP requests: a client with time limits, which tries again if a server asks it to.
 
 use anyhow::Context;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,38 +9,38 @@ use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How often something is tried.
+/// The number of tries.
 pub(super) const TRIES: u32 = 6;
 /// The longest pause between tries.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How long a server may keep silent.
+/// The longest time that a server may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The longest listing of files: a hundred thousand of them take a third of it.
+/// The greatest size of a listing of files; a hundred thousand files take a third of it.
 const MOST_JSON: u64 = 64 << 20;
-/// The longest answer of a refusal that is looked at.
+/// The greatest size of an error response that is read.
 const MOST_REFUSAL: u64 = 64 << 10;
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
-    /// Nobody answers.
+    /// The server cannot be reached.
     #[error("{0}")]
     Unreachable(String),
-    /// An answer that is none.
+    /// The server answered with an error status.
     #[error("{url} answered {status}{}", detail(message))]
     Refused {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// The answer.
+        /// The status.
         status: StatusCode,
-        /// huggingface.co's word for it.
+        /// The error code of huggingface.co.
         code: Option<String>,
-        /// What the server says.
+        /// The message of the server.
         message: Option<String>,
     },
-    /// An answer that makes no sense.
+    /// The response is not what was expected.
     #[error("{0:#}")]
-    Odd(anyhow::Error),
+    Unexpected(anyhow::Error),
 }
 
 fn detail(message: &Option<String>) -> String {
@@ -49,28 +49,28 @@ fn detail(message: &Option<String>) -> String {
         .map_or(String::new(), |text| format!(": {text}"))
 }
 
-/// Whose key goes along, and how.
+/// The credentials of a request, and how they are sent.
 #[derive(Debug, Clone)]
-pub(super) enum Key {
+pub(super) enum Credentials {
     /// None.
     None,
     /// A user's name and password, as an address may hold them.
     Basic(String, String),
     /// `Authorization: Bearer`.
     Bearer(String),
-    /// The same and modelscope.cn's cookie.
+    /// `Authorization: Bearer`, and the cookie of modelscope.cn.
     Session(String),
 }
 
 /// The client.
 pub(super) struct Http {
     client: Client,
-    key: Key,
+    key: Credentials,
     pause: Duration,
 }
 
 impl Http {
-    pub(super) fn new(key: Key, pause: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(key: Credentials, pause: Duration) -> anyhow::Result<Self> {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         // An error means that there is one already, which serves as well.
         PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -87,7 +87,7 @@ impl Http {
         std::thread::sleep((self.pause * 2u32.saturating_pow(tried)).min(LONGEST));
     }
 
-    /// Asks for JSON.
+    /// Requests JSON.
     pub(super) fn json(&self, url: &str) -> Result<serde_json::Value, HttpError> {
         let body = body(self.get(url, 0)?, MOST_JSON);
         let body = body.map_err(|error| HttpError::Unreachable(chain(&error)))?;
@@ -95,12 +95,12 @@ impl Http {
             let most = MOST_JSON >> 20;
             format!("{url}: the answer is longer than {most} MiB, expected a listing of files")
         });
-        serde_json::from_slice(&body.map_err(HttpError::Odd)?)
+        serde_json::from_slice(&body.map_err(HttpError::Unexpected)?)
             .with_context(|| format!("{url}: the answer is no JSON"))
-            .map_err(HttpError::Odd)
+            .map_err(HttpError::Unexpected)
     }
 
-    /// Asks from byte `from` on; 429 and 5xx are asked again after a pause.
+    /// Requests a URL from byte `from` on; after the statuses 429 and 5xx it tries again, after a pause.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<Response, HttpError> {
         let mut tried = 0;
         loop {
@@ -109,10 +109,12 @@ impl Http {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             request = match &self.key {
-                Key::None => request,
-                Key::Basic(user, password) => request.basic_auth(user, Some(password)),
-                Key::Bearer(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
-                Key::Session(token) => request
+                Credentials::None => request,
+                Credentials::Basic(user, password) => request.basic_auth(user, Some(password)),
+                Credentials::Bearer(token) => {
+                    request.header(AUTHORIZATION, format!("Bearer {token}"))
+                }
+                Credentials::Session(token) => request
                     .header(AUTHORIZATION, format!("Bearer {token}"))
                     .header(COOKIE, format!("m_session_id={token}")),
             };
@@ -167,14 +169,14 @@ fn refused(url: &str, response: Response) -> HttpError {
     }
 }
 
-/// What a server sends; nothing if it is longer than this.
+/// The body of a response; `None` if it is longer than `most`.
 fn body(response: Response, most: u64) -> std::io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     response.take(most + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
-/// The innermost cause says what happened: the outer ones repeat the address.
+/// The message of an error with its innermost cause, since the outer ones repeat the URL.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -186,19 +188,19 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// What does not stand for itself in an address (RFC 3986, 2.3).
+/// The characters that are escaped in a URL (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// A part of an address; a `/` in it does not part it.
+/// Escapes a segment of a URL, `/` included.
 pub(super) fn escaped(part: &str) -> String {
     utf8_percent_encode(part, RESERVED).to_string()
 }
 
-/// The same for a path, whose `/` stay.
+/// Escapes a path of a URL, whose `/` stay.
 pub(super) fn escaped_path(path: &str) -> String {
     path.split('/').map(escaped).collect::<Vec<_>>().join("/")
 }

@@ -1,10 +1,12 @@
-//! huggingface.co, with huggingface_hub's folders: bytes lie in `blobs` under their hash, and
-//! `snapshots/COMMIT/NAME` links to them, so that Python finds what came from here and the other way round.
+//! huggingface.co, with the cache folders of huggingface_hub: bytes are stored in `blobs` under their hash, and
+//! `snapshots/COMMIT/NAME` links to them, so that Python finds what Apus downloaded, and the other way round.
 
-use super::fetch::Wanted;
+use super::fetch::Download;
 use super::http::{Http, HttpError, escaped, escaped_path};
-use super::repository::{Kind, Listing, Remote, Repository, odd, safe, safe_word};
-use super::settings::Place;
+use super::repository::{
+    Listing, Remote, Repository, RepositoryKind, safe, safe_word, unexpected_listing,
+};
+use super::settings::SiteSettings;
 use anyhow::{Context, Result};
 use apus_sdk::small_file::{self, Limit};
 use serde_json::Value;
@@ -12,10 +14,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A repository there.
+/// A repository on huggingface.co.
 pub(super) struct HuggingFace<'a> {
-    pub place: &'a Place,
-    pub kind: Kind,
+    pub site: &'a SiteSettings,
+    pub kind: RepositoryKind,
     /// `owner/name`.
     pub name: &'a str,
     pub revision: &'a str,
@@ -28,7 +30,7 @@ impl HuggingFace<'_> {
     }
 
     fn home(&self) -> PathBuf {
-        self.place.cache.join(self.folder_name())
+        self.site.cache.join(self.folder_name())
     }
 
     fn blob(&self, file: &Remote) -> PathBuf {
@@ -38,13 +40,13 @@ impl HuggingFace<'_> {
     fn parse(&self, url: &str, found: &Value) -> Result<Listing> {
         let commit = found["sha"]
             .as_str()
-            .with_context(|| odd(url, found).to_string())?;
+            .with_context(|| unexpected_listing(url, found).to_string())?;
         safe_word(commit)?;
         let files = found["siblings"]
             .as_array()
-            .with_context(|| odd(url, found).to_string())?;
+            .with_context(|| unexpected_listing(url, found).to_string())?;
         let files = files.iter().map(|file| {
-            let expected = || odd(url, file).to_string();
+            let expected = || unexpected_listing(url, file).to_string();
             let sha256 = file["lfs"]["sha256"].as_str();
             let etag = sha256.or(file["blobId"].as_str()).with_context(expected)?;
             let size = file["lfs"]["size"]
@@ -72,12 +74,13 @@ impl Repository for HuggingFace<'_> {
     fn list(&self, http: &Http) -> Result<Listing, HttpError> {
         let url = format!(
             "{}/api/{}/{}/revision/{}?blobs=true",
-            self.place.endpoint,
+            self.site.endpoint,
             self.kind.plural(),
             self.name,
             escaped(self.revision)
         );
-        self.parse(&url, &http.json(&url)?).map_err(HttpError::Odd)
+        self.parse(&url, &http.json(&url)?)
+            .map_err(HttpError::Unexpected)
     }
 
     fn folder(&self, listing: &Listing) -> PathBuf {
@@ -92,15 +95,15 @@ impl Repository for HuggingFace<'_> {
         folder.is_dir().then_some(folder)
     }
 
-    fn wanted(&self, listing: &Listing, file: &Remote) -> Wanted {
+    fn download(&self, listing: &Listing, file: &Remote) -> Download {
         let kind = match self.kind {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
+            RepositoryKind::Model => "",
+            RepositoryKind::Dataset => "datasets/",
         };
-        let (endpoint, name, commit) = (&self.place.endpoint, self.name, &listing.commit);
-        let locks = self.place.cache.join(".locks").join(self.folder_name());
+        let (endpoint, name, commit) = (&self.site.endpoint, self.name, &listing.commit);
+        let locks = self.site.cache.join(".locks").join(self.folder_name());
         let blob = self.blob(file);
-        Wanted {
+        Download {
             name: file.name.clone(),
             url: format!(
                 "{endpoint}/{kind}{name}/resolve/{commit}/{}",
@@ -125,7 +128,7 @@ impl Repository for HuggingFace<'_> {
             .with_context(|| format!("{}: cannot be linked", path.display()))
     }
 
-    fn settle(&self, listing: &Listing) -> Result<()> {
+    fn record_commit(&self, listing: &Listing) -> Result<()> {
         if self.revision == listing.commit {
             return Ok(());
         }
@@ -137,20 +140,20 @@ impl Repository for HuggingFace<'_> {
 
     fn page(&self) -> String {
         match self.kind {
-            Kind::Model => format!("{}/{}", self.place.endpoint, self.name),
-            Kind::Dataset => format!("{}/datasets/{}", self.place.endpoint, self.name),
+            RepositoryKind::Model => format!("{}/{}", self.site.endpoint, self.name),
+            RepositoryKind::Dataset => format!("{}/datasets/{}", self.site.endpoint, self.name),
         }
     }
 }
 
-/// Links made so far, so that each has a name of its own at first.
+/// The number of links made so far, so that each has a temporary name of its own.
 static LINKS: AtomicUsize = AtomicUsize::new(0);
 
 fn same(path: &Path, blob: &Path) -> bool {
     matches!((path.canonicalize(), blob.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Made under another name first, so that another process sees the old link or the new one.
+/// Makes a link under a temporary name and renames it, so that another process sees either the old link or the new one.
 fn make_link(relative: &str, blob: &Path, path: &Path) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! Names of repositories as they stand in `--model` and `--dataset`:
+//! Parses ids of repositories in `--model` and `--dataset`:
 //! `[hf::|ms::]owner/name[@revision][:subset1/subset2|:all]`.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub enum Subsets {
     Default,
     /// Every one.
     All,
-    /// Those of these names.
+    /// The subsets of these names.
     Named(Vec<String>),
 }
 
@@ -30,34 +30,34 @@ pub struct Id {
     pub site: Option<Site>,
     /// `owner/name`.
     pub name: String,
-    /// Branch, tag or commit, if it is written.
+    /// The branch, tag or commit, if it is written.
     pub revision: Option<String>,
     /// Subsets of a dataset.
     pub subsets: Subsets,
 }
 
-/// What a word means.
+/// What the value of `--model` or `--dataset` means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A path that exists.
-    Here(PathBuf),
+    Path(PathBuf),
     /// An id.
-    There(Id),
-    /// Neither.
-    Nothing,
+    Id(Id),
+    /// It is neither a path that exists nor an id.
+    Neither,
 }
 
-/// What a word means; what exists here comes first.
+/// Decides what a value means; a path that exists comes first.
 pub(super) fn meaning(word: &str) -> Meaning {
     let (site, rest) = split_site(word);
     for path in [word, rest] {
         if Path::new(path).exists() {
-            return Meaning::Here(PathBuf::from(path));
+            return Meaning::Path(PathBuf::from(path));
         }
     }
     match parse(site, rest) {
-        Some(id) => Meaning::There(id),
-        None => Meaning::Nothing,
+        Some(id) => Meaning::Id(id),
+        None => Meaning::Neither,
     }
 }
 
@@ -103,13 +103,14 @@ fn parse(site: Option<Site>, text: &str) -> Option<Id> {
     })
 }
 
-/// Letters, digits, `-`, `_` and `.`, not beginning with a dot: never a step out of a folder.
+/// Whether a part of an id has only letters, digits, `-`, `_` and `.` and does not begin with a dot, so that it cannot
+/// lead out of a folder.
 pub(super) fn is_name(part: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !part.is_empty() && !part.starts_with('.') && part.chars().all(fits)
 }
 
-/// The names most like one that is not there, in its folder.
+/// The name in the same folder that is most like one that does not exist.
 pub(super) fn nearest_here(word: &str) -> Option<String> {
     let path = Path::new(split_site(word).1);
     let wanted = path.file_name()?.to_string_lossy();
@@ -135,7 +136,7 @@ mod tests {
 
     fn id(word: &str) -> Id {
         match meaning(word) {
-            Meaning::There(id) => id,
+            Meaning::Id(id) => id,
             other => panic!("{word}: {other:?}"),
         }
     }
@@ -167,7 +168,7 @@ mod tests {
             "a b/c",
             "",
         ] {
-            assert_eq!(meaning(word), Meaning::Nothing, "{word}");
+            assert_eq!(meaning(word), Meaning::Neither, "{word}");
         }
     }
 
@@ -175,10 +176,10 @@ mod tests {
     fn what_exists_comes_first() {
         let here = std::fs::read_dir(".").unwrap().next().unwrap().unwrap();
         let name = here.file_name().to_string_lossy().into_owned();
-        assert_eq!(meaning(&name), Meaning::Here(PathBuf::from(&name)));
+        assert_eq!(meaning(&name), Meaning::Path(PathBuf::from(&name)));
         assert_eq!(
             meaning(&format!("ms::{name}")),
-            Meaning::Here(PathBuf::from(&name))
+            Meaning::Path(PathBuf::from(&name))
         );
         assert_eq!(nearest_here("src/hup").as_deref(), Some("src/hub"));
     }

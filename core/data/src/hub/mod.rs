@@ -6,52 +6,52 @@ mod fetch;
 mod http;
 mod huggingface;
 mod id;
-mod many;
 mod modelscope;
 mod obtain;
+mod parallel;
 mod readme;
 mod repository;
 mod select;
 mod settings;
 
 pub use id::{Id, Site, Subsets};
-pub use settings::{Place, Settings};
+pub use settings::{Settings, SiteSettings};
 
 use anyhow::{Result, bail};
 use id::{Meaning, meaning, nearest_here};
-use obtain::{Obtained, obtain};
-use repository::Kind;
+use obtain::{RepositoryFiles, obtain};
+use repository::RepositoryKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// `--use_hf`, for the whole process like the variable USE_HF that it goes over.
+/// `--use_hf`, which holds for the whole process and overrides the variable USE_HF.
 static USE_HF: OnceLock<bool> = OnceLock::new();
 
-/// Sets the site of ids that name none; nothing if it is not given.
+/// Sets the site of ids that name none, if the flag is given.
 pub fn prefer(use_hf: Option<bool>) {
     if let Some(use_hf) = use_hf {
         let _ = USE_HF.set(use_hf);
     }
 }
 
-/// Whether a word that is no path here can be an id.
+/// Whether a value that is no existing path can be an id.
 pub fn is_id(word: &str) -> bool {
-    matches!(meaning(word), Meaning::There(_))
+    matches!(meaning(word), Meaning::Id(_))
 }
 
-/// Looks names up.
+/// Finds models and datasets by path or id.
 #[derive(Debug, Clone)]
 pub struct Hub {
     settings: Settings,
 }
 
 impl Hub {
-    /// With these settings.
+    /// Makes one with these settings.
     pub fn new(settings: Settings) -> Self {
         Self { settings }
     }
 
-    /// With the variables of the environment.
+    /// Makes one with the environment variables of this process.
     pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         Self::new(Settings::read(&variable, USE_HF.get().copied()))
@@ -60,32 +60,25 @@ impl Hub {
     /// The directory of a model: a path, or an id whose files are downloaded if they are not there.
     ///
     /// # Errors
-    /// Neither, no access, no network, or a download that failed.
+    /// It is neither path nor id, access is refused, or the download failed.
     pub fn model(&self, word: &str) -> Result<PathBuf> {
         match meaning(word) {
-            Meaning::Here(path) => Ok(path),
-            Meaning::There(id) => {
-                self.whole(word, &id, &|obtained| select::model(obtained.names()))
-            }
-            Meaning::Nothing => bail!(
+            Meaning::Path(path) => Ok(path),
+            Meaning::Id(id) => self.whole(word, &id, &|files| select::model(files.names())),
+            Meaning::Neither => bail!(
                 "{word}: no such model directory{}, and no id (owner/name)",
                 near(word)
             ),
         }
     }
 
-    /// The directory of a tokenizer, likewise; of an id, nothing else is downloaded.
-    ///
-    /// # Errors
-    /// As for a model.
+    /// The directory of a tokenizer, found like a model; of an id, only the files of the tokenizer are downloaded.
     pub fn tokenizer(&self, path: &Path) -> Result<PathBuf> {
         let word = path.display().to_string();
         match meaning(&word) {
-            Meaning::Here(path) => Ok(path),
-            Meaning::There(id) => {
-                self.whole(&word, &id, &|obtained| select::tokenizer(obtained.names()))
-            }
-            Meaning::Nothing => bail!(
+            Meaning::Path(path) => Ok(path),
+            Meaning::Id(id) => self.whole(&word, &id, &|files| select::tokenizer(files.names())),
+            Meaning::Neither => bail!(
                 "{word}: no such tokenizer directory{}, and no id (owner/name)",
                 near(&word)
             ),
@@ -98,13 +91,17 @@ impl Hub {
     /// As for a model; a path that does not exist is left to whoever reads it.
     pub fn dataset(&self, word: &str) -> Result<Vec<PathBuf>> {
         match meaning(word) {
-            Meaning::Here(path) => Ok(vec![path]),
-            // `data/train.jsonl` looks like an id and is a path with a mistake.
-            Meaning::There(id) if id.site.is_some() || select::extension(&id.name).is_none() => {
-                let obtained = obtain(&self.settings, Kind::Dataset, word, &id, &|obtained| {
-                    select::dataset(obtained.names(), &obtained.readme()?, &id.subsets)
-                })?;
-                Ok(obtained)
+            Meaning::Path(path) => Ok(vec![path]),
+            // `data/train.jsonl` looks like an id, but is a path with a mistake.
+            Meaning::Id(id) if id.site.is_some() || select::extension(&id.name).is_none() => {
+                let files = obtain(
+                    &self.settings,
+                    RepositoryKind::Dataset,
+                    word,
+                    &id,
+                    &|files| select::dataset(files.names(), &files.readme()?, &id.subsets),
+                )?;
+                Ok(files)
             }
             _ => Ok(vec![PathBuf::from(word)]),
         }
@@ -114,9 +111,9 @@ impl Hub {
         &self,
         word: &str,
         id: &Id,
-        select: &dyn Fn(&Obtained) -> Result<Vec<String>>,
+        select: &dyn Fn(&RepositoryFiles) -> Result<Vec<String>>,
     ) -> Result<PathBuf> {
-        let files = obtain(&self.settings, Kind::Model, word, id, select)?;
+        let files = obtain(&self.settings, RepositoryKind::Model, word, id, select)?;
         let first = files.first().and_then(|file| file.parent());
         Ok(first.unwrap_or(Path::new(".")).to_owned())
     }

@@ -1,48 +1,48 @@
-//! modelscope.cn, with the folders of its library.
+//! modelscope.cn, with the cache folders of its Python library.
 //!
 //! Up to 1.37 files lie under their names in `models/owner/name`, dots of the name written `___`, by default in
 //! `hub` of the cache; later in `models/owner--name/snapshots/REVISION`, no more in `hub`. Later versions go on
 //! with a folder of the old kind, so new downloads go there, and whatever is there already is used.
 
-use super::fetch::Wanted;
+use super::fetch::Download;
 use super::http::{Http, HttpError, escaped};
-use super::repository::{Kind, Listing, Remote, Repository, odd, safe};
-use super::settings::Place;
+use super::repository::{Listing, Remote, Repository, RepositoryKind, safe, unexpected_listing};
+use super::settings::SiteSettings;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The revision of those who name none.
+/// The revision of ids that name none.
 const USUAL: &str = "master";
-/// Files on a page of a dataset's listing.
+/// The number of files on a page of a dataset's listing.
 const PAGE: usize = 200;
-/// More files than this are no listing but a server that does not stop.
+/// The most files of a listing; a server that lists more does not stop.
 const MOST_FILES: usize = 1_000_000;
 
-/// A repository there.
+/// A repository on modelscope.cn.
 pub(super) struct ModelScope<'a> {
-    pub place: &'a Place,
-    pub kind: Kind,
+    pub site: &'a SiteSettings,
+    pub kind: RepositoryKind,
     /// `owner/name`.
     pub name: &'a str,
     pub revision: &'a str,
 }
 
 impl ModelScope<'_> {
-    /// Where files are: in a folder that is there already, or one to be made.
+    /// The folder of the files: one that has files already, or a new one.
     fn home(&self) -> PathBuf {
-        let mut places = self.old_folders();
-        places.extend(self.snapshots().map(|folder| folder.join(self.revision)));
-        let first = places[0].clone();
-        places
+        let mut folders = self.old_folders();
+        folders.extend(self.snapshots().map(|folder| folder.join(self.revision)));
+        let first = folders[0].clone();
+        folders
             .into_iter()
-            .find(|place| holds(place))
+            .find(|folder| is_filled(folder))
             .unwrap_or(first)
     }
 
-    /// The cache, and what the other versions of the library take for it.
+    /// The cache folder, and those that other versions of the library use.
     fn roots(&self) -> Vec<PathBuf> {
-        let cache = &self.place.cache;
+        let cache = &self.site.cache;
         let above = cache.parent().filter(|_| cache.ends_with("hub"));
         let mut roots = vec![cache.clone(), cache.join("hub")];
         roots.extend(above.map(Path::to_owned));
@@ -70,11 +70,11 @@ impl ModelScope<'_> {
         self.roots().into_iter().map(move |root| root.join(&folder))
     }
 
-    /// Without a network, any revision will do where none is asked for and there is only one.
+    /// Without a network, any revision will do where none is request for and there is only one.
     fn only_snapshot(&self) -> Option<PathBuf> {
         let entries = self.snapshots().flat_map(std::fs::read_dir).flatten();
         let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        found.retain(|folder| holds(folder));
+        found.retain(|folder| is_filled(folder));
         match found.as_slice() {
             _ if self.revision != USUAL => None,
             [one] => Some(one.clone()),
@@ -85,7 +85,7 @@ impl ModelScope<'_> {
     fn api(&self) -> String {
         format!(
             "{}/api/v1/{}/{}/repo",
-            self.place.endpoint,
+            self.site.endpoint,
             self.kind.plural(),
             self.name
         )
@@ -97,19 +97,21 @@ impl ModelScope<'_> {
             .as_array()
             .or(found["Data"].as_array());
         match (found["Success"].as_bool(), files) {
-            (Some(false), _) | (_, None) => Err(HttpError::Odd(odd(url, &found))),
+            (Some(false), _) | (_, None) => {
+                Err(HttpError::Unexpected(unexpected_listing(url, &found)))
+            }
             (_, Some(files)) => Ok(files.clone()),
         }
     }
 }
 
-/// Whether anything lies in a folder.
-fn holds(folder: &Path) -> bool {
+/// Whether a folder exists and is not empty.
+fn is_filled(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn parse(url: &str, file: &Value) -> Result<Option<Remote>> {
-    let expected = || odd(url, file).to_string();
+    let expected = || unexpected_listing(url, file).to_string();
     if file["Type"].as_str() == Some("tree") {
         return Ok(None);
     }
@@ -132,15 +134,17 @@ impl Repository for ModelScope<'_> {
         let revision = escaped(self.revision);
         let mut found = Vec::new();
         let url = match self.kind {
-            Kind::Model => format!("{}/files?Revision={revision}&Recursive=true", self.api()),
-            Kind::Dataset => format!(
+            RepositoryKind::Model => {
+                format!("{}/files?Revision={revision}&Recursive=true", self.api())
+            }
+            RepositoryKind::Dataset => format!(
                 "{}/tree?Revision={revision}&Recursive=true&Root=/",
                 self.api()
             ),
         };
         match self.kind {
-            Kind::Model => found = self.read(http, &url)?,
-            Kind::Dataset => {
+            RepositoryKind::Model => found = self.read(http, &url)?,
+            RepositoryKind::Dataset => {
                 for number in 1.. {
                     let page =
                         self.read(http, &format!("{url}&PageNumber={number}&PageSize={PAGE}"))?;
@@ -150,7 +154,7 @@ impl Repository for ModelScope<'_> {
                         break;
                     }
                     if found.len() >= MOST_FILES {
-                        return Err(HttpError::Odd(anyhow!(
+                        return Err(HttpError::Unexpected(anyhow!(
                             "{url}: the listing does not end; it has {} files so far",
                             found.len()
                         )));
@@ -163,7 +167,9 @@ impl Repository for ModelScope<'_> {
             .filter_map(|file| parse(&url, file).transpose());
         Ok(Listing {
             commit: self.revision.to_owned(),
-            files: files.collect::<Result<_>>().map_err(HttpError::Odd)?,
+            files: files
+                .collect::<Result<_>>()
+                .map_err(HttpError::Unexpected)?,
         })
     }
 
@@ -173,17 +179,17 @@ impl Repository for ModelScope<'_> {
 
     fn cached(&self) -> Option<PathBuf> {
         let home = self.home();
-        match holds(&home) {
+        match is_filled(&home) {
             true => Some(home),
             false => self.only_snapshot(),
         }
     }
 
-    fn wanted(&self, _: &Listing, file: &Remote) -> Wanted {
+    fn download(&self, _: &Listing, file: &Remote) -> Download {
         let home = self.home();
         let growing = home.join("._____temp").join(&file.name);
         let beside = |end: &str| PathBuf::from(format!("{}{end}", growing.display()));
-        Wanted {
+        Download {
             name: file.name.clone(),
             url: format!(
                 "{}?Revision={}&FilePath={}",
@@ -203,14 +209,14 @@ impl Repository for ModelScope<'_> {
         Ok(())
     }
 
-    fn settle(&self, _: &Listing) -> Result<()> {
+    fn record_commit(&self, _: &Listing) -> Result<()> {
         Ok(())
     }
 
     fn page(&self) -> String {
         format!(
             "{}/{}/{}",
-            self.place.endpoint,
+            self.site.endpoint,
             self.kind.plural(),
             self.name
         )

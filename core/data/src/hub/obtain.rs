@@ -1,34 +1,34 @@
-//! From an id to files on disk: ask the site, choose, download what is missing; without a network, what an
-//! earlier download left.
+//! Turns an id into files on disk: it lists the repository, chooses files and downloads those that are missing. Without a
+//! network it uses what an earlier download left.
 
-use super::explain::Asked;
-use super::fetch::{Failure, Wanted};
-use super::http::{Http, HttpError, Key};
+use super::explain::Request;
+use super::fetch::{Download, Failure};
+use super::http::{Credentials, Http, HttpError};
 use super::huggingface::HuggingFace;
 use super::id::{Id, Site};
-use super::many::download_all;
 use super::modelscope::ModelScope;
+use super::parallel::download_all;
 use super::readme::Readme;
-use super::repository::{Kind, Listing, Remote, Repository, walk};
+use super::repository::{Listing, Remote, Repository, RepositoryKind, walk};
 use super::settings::Settings;
 use anyhow::{Context, Result, bail};
 use apus_base::say::info;
 use apus_sdk::small_file::{self, Limit};
 use std::path::PathBuf;
 
-/// The files of a repository, there or here.
-pub(super) struct Obtained<'a> {
+/// The names of a repository's files, and its README.
+pub(super) struct RepositoryFiles<'a> {
     names: Vec<String>,
     readme: &'a dyn Fn() -> Result<Option<PathBuf>>,
 }
 
-impl Obtained<'_> {
-    /// Names of all files.
+impl RepositoryFiles<'_> {
+    /// The names of all files.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// What README.md says; nothing if there is none.
+    /// The content of README.md; empty if there is none.
     pub(super) fn readme(&self) -> Result<Readme> {
         match (self.readme)()? {
             Some(path) => {
@@ -40,38 +40,38 @@ impl Obtained<'_> {
     }
 }
 
-/// The chosen files of a repository, all of them here.
+/// Downloads the chosen files of a repository and returns their paths.
 pub(super) fn obtain(
     settings: &Settings,
-    kind: Kind,
+    kind: RepositoryKind,
     word: &str,
     id: &Id,
-    select: &dyn Fn(&Obtained) -> Result<Vec<String>>,
+    select: &dyn Fn(&RepositoryFiles) -> Result<Vec<String>>,
 ) -> Result<Vec<PathBuf>> {
     let site = id.site.unwrap_or(settings.site);
-    let place = settings.place(site);
-    let token = place.token.clone();
+    let site_settings = settings.for_site(site);
+    let token = site_settings.token.clone();
     let name = id.name.as_str();
-    let (key, usual): (fn(String) -> Key, _) = match site {
-        Site::HuggingFace => (Key::Bearer, "main"),
-        Site::ModelScope => (Key::Session, "master"),
+    let (key, usual): (fn(String) -> Credentials, _) = match site {
+        Site::HuggingFace => (Credentials::Bearer, "main"),
+        Site::ModelScope => (Credentials::Session, "master"),
     };
     let revision = id.revision.as_deref().unwrap_or(usual);
     let repository: Box<dyn Repository> = match site {
         Site::HuggingFace => Box::new(HuggingFace {
-            place,
+            site: site_settings,
             kind,
             name,
             revision,
         }),
         Site::ModelScope => Box::new(ModelScope {
-            place,
+            site: site_settings,
             kind,
             name,
             revision,
         }),
     };
-    let asked = Asked {
+    let request = Request {
         settings,
         site,
         kind,
@@ -80,53 +80,58 @@ pub(super) fn obtain(
         revision,
     };
     if settings.offline {
-        return cached(repository.as_ref(), select, &asked, "HF_HUB_OFFLINE is set");
+        return cached(
+            repository.as_ref(),
+            select,
+            &request,
+            "HF_HUB_OFFLINE is set",
+        );
     }
-    let key = match (token, place.login.clone()) {
+    let key = match (token, site_settings.login.clone()) {
         (Some(token), _) => key(token),
-        (None, Some((user, password))) => Key::Basic(user, password),
-        (None, None) => Key::None,
+        (None, Some((user, password))) => Credentials::Basic(user, password),
+        (None, None) => Credentials::None,
     };
     let http = Http::new(key, settings.pause)?;
     match repository.list(&http) {
         Ok(listing) => {
-            let session = Session {
+            let session = ListedRepository {
                 http: &http,
                 repository: repository.as_ref(),
                 listing: &listing,
-                asked: &asked,
+                request: &request,
             };
             session.files(select)
         }
         Err(HttpError::Unreachable(cause)) => {
-            let why = format!("{} cannot be reached ({cause})", place.endpoint);
-            cached(repository.as_ref(), select, &asked, &why)
+            let why = format!("{} cannot be reached ({cause})", site_settings.endpoint);
+            cached(repository.as_ref(), select, &request, &why)
         }
-        Err(error) => Err(asked.explain(&error, repository.as_ref())),
+        Err(error) => Err(request.explain(&error, repository.as_ref())),
     }
 }
 
-/// What an earlier download left.
+/// The chosen files of an earlier download.
 fn cached(
     repository: &dyn Repository,
-    select: &dyn Fn(&Obtained) -> Result<Vec<String>>,
-    asked: &Asked,
+    select: &dyn Fn(&RepositoryFiles) -> Result<Vec<String>>,
+    request: &Request,
     why: &str,
 ) -> Result<Vec<PathBuf>> {
-    let (word, noun) = (asked.word, asked.kind.noun());
+    let (word, noun) = (request.word, request.kind.noun());
     let Some(folder) = repository.cached() else {
         bail!(
             "{word}: {why}, and neither such a path{} nor a download of the {noun} is here (looked in {})",
-            asked.near(),
-            asked.settings.place(asked.site).cache.display()
+            request.near(),
+            request.settings.for_site(request.site).cache.display()
         );
     };
     let readme = || Ok(Some(folder.join("README.md")).filter(|path| path.is_file()));
-    let obtained = Obtained {
+    let files = RepositoryFiles {
         names: walk(&folder),
         readme: &readme,
     };
-    let names = select(&obtained).with_context(|| {
+    let names = select(&files).with_context(|| {
         format!(
             "{word}: {why}, and the download in {} is not complete",
             folder.display()
@@ -137,15 +142,18 @@ fn cached(
 }
 
 /// A repository that was listed.
-struct Session<'a> {
+struct ListedRepository<'a> {
     http: &'a Http,
     repository: &'a dyn Repository,
     listing: &'a Listing,
-    asked: &'a Asked<'a>,
+    request: &'a Request<'a>,
 }
 
-impl Session<'_> {
-    fn files(&self, select: &dyn Fn(&Obtained) -> Result<Vec<String>>) -> Result<Vec<PathBuf>> {
+impl ListedRepository<'_> {
+    fn files(
+        &self,
+        select: &dyn Fn(&RepositoryFiles) -> Result<Vec<String>>,
+    ) -> Result<Vec<PathBuf>> {
         let folder = self.repository.folder(self.listing);
         let readme = || match self.remote("README.md") {
             Some(file) => {
@@ -160,14 +168,14 @@ impl Session<'_> {
             .iter()
             .map(|file| file.name.clone())
             .collect();
-        let chosen = select(&Obtained {
+        let chosen = select(&RepositoryFiles {
             names,
             readme: &readme,
         })
-        .with_context(|| format!("{}: {}", self.asked.word, self.repository.page()))?;
+        .with_context(|| format!("{}: {}", self.request.word, self.repository.page()))?;
         let files: Vec<&Remote> = chosen.iter().filter_map(|name| self.remote(name)).collect();
         self.fetch(&files)?;
-        self.repository.settle(self.listing)?;
+        self.repository.record_commit(self.listing)?;
         Ok(chosen.iter().map(|name| folder.join(name)).collect())
     }
 
@@ -176,17 +184,19 @@ impl Session<'_> {
     }
 
     fn fetch(&self, files: &[&Remote]) -> Result<()> {
-        let wanted = files
+        let downloads = files
             .iter()
-            .map(|file| self.repository.wanted(self.listing, file));
-        let mut wanted: Vec<Wanted> = wanted.collect();
-        // The same bytes under two names come once.
-        wanted.sort_by(|a, b| a.target.cmp(&b.target));
-        wanted.dedup_by(|a, b| a.target == b.target);
-        download_all(self.http, self.asked.word, &wanted).map_err(|failure| match failure {
-            Failure::Http(error) => self.asked.explain(&error, self.repository),
-            Failure::Other(error) => error.context(self.asked.word.to_owned()),
-        })?;
+            .map(|file| self.repository.download(self.listing, file));
+        let mut downloads: Vec<Download> = downloads.collect();
+        // The same bytes under two names are downloaded once.
+        downloads.sort_by(|a, b| a.target.cmp(&b.target));
+        downloads.dedup_by(|a, b| a.target == b.target);
+        download_all(self.http, self.request.word, &downloads).map_err(
+            |failure| match failure {
+                Failure::Http(error) => self.request.explain(&error, self.repository),
+                Failure::Other(error) => error.context(self.request.word.to_owned()),
+            },
+        )?;
         files
             .iter()
             .try_for_each(|file| self.repository.link(self.listing, file))

@@ -1,4 +1,4 @@
-//! What a dataset's README says about its parts: the `configs` of its front matter.
+//! Reads the subsets of a dataset from the `configs` in the front matter of its README.
 
 use anyhow::{Context, Result};
 use regex::Regex;
@@ -10,13 +10,13 @@ pub(super) type DataFiles = Vec<(String, Vec<String>)>;
 /// The subsets of a dataset.
 #[derive(Debug, Default)]
 pub(super) struct Readme {
-    /// Name and files of each.
+    /// The name and files of each subset.
     pub subsets: Vec<(String, DataFiles)>,
     default: Option<usize>,
 }
 
 impl Readme {
-    /// From the text of README.md.
+    /// Parses the text of README.md.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let Some(front) = front_matter(text) else {
             return Ok(Self::default());
@@ -46,8 +46,8 @@ impl Readme {
         Ok(found)
     }
 
-    /// Which subset is meant where none is named; of several, one has to be called so.
-    pub(super) fn usual(&self) -> Option<usize> {
+    /// The subset that is used if none is named: the one marked or named as default, or the only one.
+    pub(super) fn default_subset(&self) -> Option<usize> {
         let called = || self.subsets.iter().position(|(name, _)| name == "default");
         let alone = || (self.subsets.len() == 1).then_some(0);
         self.default.or_else(called).or_else(alone)
@@ -90,8 +90,8 @@ fn text_of(value: &Yaml) -> Option<String> {
     }
 }
 
-/// Whether a pattern means a file: `*` and `?` stay within a folder, `**` does not; a folder means
-/// what is in it.
+/// Whether a pattern matches a file: `*` and `?` stay within a folder, `**` does not; a folder matches
+/// all files in it.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
     let mut text = String::from("^");
@@ -142,7 +142,7 @@ mod tests {
         };
         assert_eq!(readme.subsets[0], ("2024".to_owned(), train(&["y24/**"])));
         assert_eq!(readme.subsets[1].1, train(&["a.json", "b.json"]));
-        assert_eq!(readme.usual(), Some(1));
+        assert_eq!(readme.default_subset(), Some(1));
         assert!(
             Readme::parse("# No front matter")
                 .unwrap()

@@ -1,6 +1,6 @@
-//! What the sites have in common: a listing, and where files of it belong here.
+//! What the sites have in common: a listing of files, and the local paths of those files.
 
-use super::fetch::Wanted;
+use super::fetch::Download;
 use super::http::{Http, HttpError};
 use super::id::is_name;
 use anyhow::{Result, anyhow, ensure};
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// The kinds of repositories that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RepositoryKind {
     /// Weights and tokenizer.
     Model,
     /// Rows.
     Dataset,
 }
 
-impl Kind {
+impl RepositoryKind {
     /// `models` or `datasets`, as in addresses and folders of both sites.
     pub(super) fn plural(self) -> &'static str {
         match self {
@@ -63,17 +63,17 @@ pub(super) trait Repository {
     fn folder(&self, listing: &Listing) -> PathBuf;
     /// The folder of an earlier download.
     fn cached(&self) -> Option<PathBuf>;
-    /// Where a file comes from and goes.
-    fn wanted(&self, listing: &Listing, file: &Remote) -> Wanted;
-    /// Makes a file that was downloaded visible under its name.
+    /// The download of a file: its URL and local paths.
+    fn download(&self, listing: &Listing, file: &Remote) -> Download;
+    /// Links the name of a file to its downloaded bytes, if the cache keeps them elsewhere.
     fn link(&self, listing: &Listing, file: &Remote) -> Result<()>;
-    /// Remembers the commit, once all that was wanted of it is here.
-    fn settle(&self, listing: &Listing) -> Result<()>;
-    /// What a person opens to see it.
+    /// Records the commit in the cache once all chosen files are downloaded.
+    fn record_commit(&self, listing: &Listing) -> Result<()>;
+    /// The URL of its page for people.
     fn page(&self) -> String;
 }
 
-/// Names in listings become paths, so each must stay where it is put.
+/// Checks a file name of a listing, which becomes a path and must not lead out of its folder.
 pub(super) fn safe(name: &str) -> Result<()> {
     let inside = |part: &str| {
         !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0'])
@@ -85,7 +85,7 @@ pub(super) fn safe(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Commits and hashes become file names too.
+/// Checks a commit or hash of a listing, which becomes a file name.
 pub(super) fn safe_word(word: &str) -> Result<()> {
     ensure!(
         is_name(word),
@@ -94,8 +94,8 @@ pub(super) fn safe_word(word: &str) -> Result<()> {
     Ok(())
 }
 
-/// A listing that cannot be understood.
-pub(super) fn odd(url: &str, found: &Value) -> anyhow::Error {
+/// The error for a listing of an unexpected form.
+pub(super) fn unexpected_listing(url: &str, found: &Value) -> anyhow::Error {
     let text: String = found.to_string().chars().take(200).collect();
     anyhow!("{url}: expected a listing of files, found {text}")
 }

@@ -1,11 +1,11 @@
-//! Which files of a repository are needed.
+//! Chooses the files of a repository that are needed.
 
 use super::id::Subsets;
 use super::readme::{DataFiles, Readme};
 use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 
-/// What a tokenizer and its template are made of.
+/// The files of a tokenizer and its template.
 const TOKENIZER: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
@@ -15,10 +15,10 @@ const TOKENIZER: &[&str] = &[
     "generation_config.json",
 ];
 
-/// Files of data that are read.
+/// The extensions of data files that can be read.
 const DATA: &[&str] = &["jsonl", "json", "csv", "txt", "parquet"];
 
-/// Files of those kinds that are no data, as in Hugging Face's `datasets`.
+/// Files with these extensions that hold no data, as in Hugging Face's `datasets`.
 const NO_DATA: &[&str] = &[
     "config.json",
     "dataset_info.json",
@@ -94,7 +94,7 @@ pub(super) fn dataset(names: &[String], readme: &Readme, subsets: &Subsets) -> R
         (Subsets::Default, true) => by_split(most_common(&data))?,
         (Subsets::All, true) => by_split(data)?,
         (Subsets::Default, false) => {
-            let Some(default) = readme.usual() else {
+            let Some(default) = readme.default_subset() else {
                 bail!(
                     "has several subsets: name some after a colon (:{}), or write :all",
                     known(readme).join("/")
@@ -181,7 +181,7 @@ fn named(data: &[String], files: &DataFiles) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Those for training; without such names, all that are not for something else.
+/// The files for training; if none is named so, all that are not named for another split.
 fn by_split(data: Vec<String>) -> Result<Vec<String>> {
     let has = |name: &str, words: &[&str]| {
         let lower = name.to_ascii_lowercase();
@@ -209,7 +209,7 @@ fn by_split(data: Vec<String>) -> Result<Vec<String>> {
     }
 }
 
-/// A repository that holds the same rows in two formats is read once.
+/// The files of the most common extension, so that rows that are stored in two formats are read once.
 fn most_common(data: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for name in data {
@@ -228,7 +228,7 @@ fn most_common(data: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// The kind of a data file, whether compressed or not.
+/// The extension of a data file without that of its compression.
 pub(super) fn extension(name: &str) -> Option<&'static str> {
     let (folders, last) = name.rsplit_once('/').unwrap_or(("", name));
     let hidden = |part: &str| part.starts_with('.') || part.starts_with("__");

@@ -1,5 +1,5 @@
-//! What the environment says about sites: endpoints, caches, tokens. The variables are those of
-//! huggingface_hub and modelscope, so that what is set for Python holds here too.
+//! Reads endpoints, caches and tokens of sites from environment variables. They are those of huggingface_hub and
+//! modelscope, so that settings for Python apply to Apus, too.
 
 use super::id::Site;
 use apus_sdk::small_file::{self, Limit};
@@ -7,36 +7,36 @@ use percent_encoding::percent_decode_str;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A site as it is reached from here.
+/// How a site is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Address without a slash at its end, and without a user's name and password: it is shown.
+pub struct SiteSettings {
+    /// The URL without a slash at its end, and without user name and password, since it is shown in messages.
     pub endpoint: String,
-    /// The name and password that stood in the address; a token goes over them.
+    /// The user name and password of the URL; a token overrides them.
     pub login: Option<(String, String)>,
-    /// Folder of downloads.
+    /// The folder of downloads.
     pub cache: PathBuf,
-    /// Key of a user.
+    /// The access token of a user.
     pub token: Option<String>,
 }
 
-/// All sites.
+/// The settings of all sites.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The site of ids that name none.
     pub site: Site,
     /// Whether only what is downloaded already may be used.
     pub offline: bool,
-    /// The pause before a second try; it doubles with each more.
+    /// The pause before the second try; it doubles with each further one.
     pub pause: Duration,
     /// huggingface.co.
-    pub hugging_face: Place,
+    pub hugging_face: SiteSettings,
     /// modelscope.cn.
-    pub model_scope: Place,
+    pub model_scope: SiteSettings,
 }
 
 impl Settings {
-    /// From variables; `use_hf` goes over USE_HF.
+    /// Reads the variables; `use_hf` overrides USE_HF.
     pub fn read(variable: &dyn Fn(&str) -> Option<String>, use_hf: Option<bool>) -> Self {
         let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let path = |name: &str| get(name).map(|value| expand(&value, &get));
@@ -56,7 +56,7 @@ impl Settings {
             },
             offline: get("HF_HUB_OFFLINE").is_some_and(|value| truth(&value)),
             pause: Duration::from_secs(1),
-            hugging_face: Place {
+            hugging_face: SiteSettings {
                 endpoint: hugging_face,
                 login: hf_login,
                 cache: path("HF_HUB_CACHE")
@@ -68,7 +68,7 @@ impl Settings {
                     .map(|token| token.trim().to_owned())
                     .filter(|token| !token.is_empty()),
             },
-            model_scope: Place {
+            model_scope: SiteSettings {
                 endpoint: model_scope,
                 login: ms_login,
                 cache: path("MODELSCOPE_CACHE")
@@ -78,8 +78,8 @@ impl Settings {
         }
     }
 
-    /// How a site is reached.
-    pub fn place(&self, site: Site) -> &Place {
+    /// The settings of a site.
+    pub fn for_site(&self, site: Site) -> &SiteSettings {
         match site {
             Site::HuggingFace => &self.hugging_face,
             Site::ModelScope => &self.model_scope,
@@ -94,7 +94,7 @@ fn expand(value: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     }
 }
 
-/// An address, and the `user:password@` that stood in it.
+/// Splits a URL from the `user:password@` in it.
 fn address(given: Option<String>, default: &str) -> (String, Option<(String, String)>) {
     let text = given.unwrap_or_else(|| default.to_owned());
     let text = text.trim().trim_end_matches('/');

@@ -13,7 +13,7 @@ use crate::chat::{
     harmony::{self, Span},
     json::dumps,
     template::is_system,
-    turns::{Parts, Prepared, Purpose, prepare},
+    turns::{Parts, PreparedConversation, Purpose, prepare},
     weighted::Weighted,
 };
 use apus_components::registry;
@@ -173,7 +173,7 @@ pub fn comes_back(conversation: &Conversation) {
     }
 }
 
-fn is_read_back(rendered: &Rendered, prepared: &Prepared, is_native: bool) {
+fn is_read_back(rendered: &Rendered, prepared: &PreparedConversation, is_native: bool) {
     let spans = harmony::parse_rendered(rendered).expect("rendered text is harmony");
     turns_end_once(&spans);
     let mut spans = spans.iter().skip_while(|span| {

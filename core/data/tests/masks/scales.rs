@@ -58,7 +58,7 @@ fn scales_see_structured_calls() {
     assert_eq!(chain.unmatched(), ["mine.json"]);
     let encoder = encoder(ChatTemplate::native(), chain, TrainHeader::Channel);
     let encoded = encoder.encode(&sample(&plain)).unwrap();
-    let found = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+    let found = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
     assert!(
         found.contains("commentary json<|message|>]](3)[[{\"x\": \"]]secret[[\"}<|call|>]]"),
         "{found}"

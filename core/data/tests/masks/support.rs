@@ -3,7 +3,7 @@
 pub use crate::data_common::{chain, jinja, tiny_tokenizer};
 pub use apus_data::chat::{
     Chain, ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader, TrainStop,
-    preview::{Marks, marked},
+    preview::{MarkStyle, marked},
 };
 pub use apus_sdk::Sample;
 pub use serde_json::{Value, json};
@@ -54,7 +54,7 @@ pub fn marks_as(row: &Value, scales: &str, switches: (TrainHeader, TrainStop)) -
 fn marks_by(encoder: &Encoder, row: &Value) -> String {
     let encoded = encoder.encode(&sample(row)).unwrap();
     check(&encoded);
-    let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+    let text = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
     let text = text.split_once("every message.").unwrap().1;
     text.trim_start_matches("<|end|>").to_owned()
 }

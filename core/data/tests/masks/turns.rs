@@ -93,8 +93,8 @@ fn reasoning_of_earlier_turns() {
             options,
         );
         let encoder = encoder.unwrap();
-        let (encoded, reasoning) = encoder.encode_noting(&sample(&row)).unwrap();
-        let text = marked(&encoded, encoder.tokenizer(), Marks::Brackets);
+        let (encoded, reasoning) = encoder.encode_with_notes(&sample(&row)).unwrap();
+        let text = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
         (text, reasoning.notes().join("\n"))
     };
     let (kept, notes) = encode(true);

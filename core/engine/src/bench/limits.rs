@@ -17,9 +17,6 @@ pub struct Limits {
 }
 
 /// Measures a device; the best of a few tries, since others may use it too.
-///
-/// # Errors
-/// Out of memory.
 pub fn measure(device: &Device) -> Result<Limits> {
     let (side, dtype) = match device {
         Device::Cpu => (1024, DType::F32),
@@ -49,9 +46,6 @@ const ROW: f64 = 0.05;
 
 /// Seconds of one call: the best mean of a few rows of calls, after one that does not count. A call that
 /// takes long is made only once more.
-///
-/// # Errors
-/// The call failed.
 pub fn seconds(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut mean = |calls: usize| -> Result<f64> {
         device.synchronize()?;

@@ -37,9 +37,6 @@ use traffic::Traffic;
 const PROFILED: usize = 2;
 
 /// Measures what a configuration says and prints the figures.
-///
-/// # Errors
-/// What stops a run as well, or a file that cannot be written.
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
     apus_components::registry::load(&config.plugins)?;

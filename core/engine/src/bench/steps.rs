@@ -85,9 +85,6 @@ impl<'a> Stepper<'a> {
     }
 
     /// Makes one step.
-    ///
-    /// # Errors
-    /// What stops a run as well.
     pub fn step(&mut self) -> Result<TimedStep> {
         let Data {
             batch,

@@ -149,9 +149,6 @@ fn only_a_model(dir: &Path) -> Result<()> {
 }
 
 /// Copies tokenizer, generation settings and template of a model.
-///
-/// # Errors
-/// The disk failed.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for file in COMPANIONS.iter().filter(|file| from.join(file).is_file()) {
         fs::copy(from.join(file), to.join(file)).with_context(|| format!("copying {file}"))?;
@@ -265,9 +262,6 @@ pub fn bf16_bytes(values: &[f32]) -> Vec<u8> {
 }
 
 /// Bytes in `5GB`, `500MB`, `10KB`, `4GiB` (powers of 1,024, as Hugging Face reads them) or a plain number.
-///
-/// # Errors
-/// Anything else.
 pub fn size(text: &str) -> Result<usize> {
     let upper = text.to_ascii_uppercase();
     let (number, unit) = match upper.find(|c: char| c.is_ascii_alphabetic()) {

@@ -51,9 +51,6 @@ pub(super) struct Talk {
 }
 
 /// Talks until the input ends. An answer that fails is reported, and the conversation goes on without it.
-///
-/// # Errors
-/// Input or output failed.
 pub(super) fn chat(
     model: &GptOss,
     encoder: &Encoder,

@@ -36,9 +36,6 @@ pub fn ids(words: &[String], vocabulary: usize) -> Result<Vec<u32>> {
 }
 
 /// Writes `logits` `[T, V]` f32 and `input_ids` `[T]` u32 as safetensors.
-///
-/// # Errors
-/// Out of memory, or the file cannot be written.
 pub fn dump(model: &GptOss, ids: &[u32], path: &Path) -> Result<()> {
     let seqs = SeqLayout::new(&[ids.len()], model.device())?;
     let tokens = Tensor::new(ids, model.device())?;

@@ -66,9 +66,6 @@ pub struct Answer {
 
 /// The model's answer to a conversation: answer `number` of a run, which draws random numbers of its own. `on_text`
 /// gets the text, special tokens included, as it comes.
-///
-/// # Errors
-/// The conversation cannot be rendered, or out of memory.
 pub fn respond(
     model: &GptOss,
     encoder: &Encoder,
@@ -100,9 +97,6 @@ pub fn respond(
 
 /// The answer to one prompt, as text. Its random numbers are a function of the prompt, so that prompts differ in
 /// them and the answers of one prompt, given as training goes on, do not.
-///
-/// # Errors
-/// As [`respond`].
 pub fn answer(
     model: &GptOss,
     encoder: &Encoder,

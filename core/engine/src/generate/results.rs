@@ -16,9 +16,6 @@ pub(super) struct Results {
 
 impl Results {
     /// Opens the file, with its folder.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub fn open(path: &Path) -> Result<Self> {
         let written = || format!("{}: cannot be written", path.display());
         if let Some(parent) = path.parent() {
@@ -32,9 +29,6 @@ impl Results {
     }
 
     /// Adds a line.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub fn write(&mut self, line: Map<String, Value>) -> Result<()> {
         writeln!(self.file, "{}", json::text(&Value::Object(line)))
             .and_then(|()| self.file.flush())

@@ -12,7 +12,7 @@ use apus_base::say::info;
 use apus_components::config::{DataConfig, SftConfig};
 use apus_components::registry;
 use apus_data::chat::Encoder;
-use apus_data::chat::preview::{Marks, marked};
+use apus_data::chat::preview::{MarkStyle, marked};
 use apus_data::data::Dataset;
 use apus_data::hub;
 use apus_model::model::Config;
@@ -23,9 +23,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Prepares the data of a run and shows it.
-///
-/// # Errors
-/// What stops a run's data as well, or a file that cannot be written.
 pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     registry::load(&run.plugins)?;
     ensure!(
@@ -83,7 +80,7 @@ fn print(dataset: &Dataset, shown: &[usize], encoder: &Encoder) {
         let text = marked(
             &dataset.samples[index],
             encoder.tokenizer(),
-            Marks::of_stdout(),
+            MarkStyle::of_stdout(),
         );
         outln!("\n--- {}\n{text}", title(dataset, index));
     }

@@ -1,7 +1,7 @@
 //! `--out`: every prepared sample as a row, which the format `tokens` reads back as it is.
 
 use anyhow::{Context, Result};
-use apus_data::chat::preview::{Stretch, stretches};
+use apus_data::chat::preview::{WeightRun, weight_runs};
 use apus_data::chat::{Encoded, Tokenizer};
 use apus_data::data::Dataset;
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ const AT_ONCE: usize = 4096;
 #[derive(Serialize)]
 struct Row<'a> {
     text: String,
-    segments: Vec<Stretch>,
+    segments: Vec<WeightRun>,
     input_ids: &'a [u32],
     labels: &'a [i64],
     loss_scale: &'a [f32],
@@ -26,9 +26,6 @@ struct Row<'a> {
 }
 
 /// Writes the samples, a line each; the file is there when it is whole.
-///
-/// # Errors
-/// A folder that cannot be written.
 pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()> {
     let folder = path
         .parent()
@@ -55,7 +52,7 @@ pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()
 }
 
 fn line(sample: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
-    let segments = stretches(sample, tokenizer);
+    let segments = weight_runs(sample, tokenizer);
     let row = Row {
         text: segments.iter().map(|part| part.text.as_str()).collect(),
         segments,

@@ -9,7 +9,7 @@ use apus_data::chat::Encoder;
 use apus_data::data::cache::{self, Fingerprint};
 use apus_data::data::progress::Preparing;
 use apus_data::data::{
-    self, Cache, Columns, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
+    self, Columns, DataCache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
     StreamOptions, read_sets,
 };
 use apus_model::model::Config;
@@ -21,9 +21,6 @@ const MAPPING: &str = "auto_column_mapping";
 
 /// All dataset formats; one alone if it is forced. With `exact`, those that know columns under several names
 /// take each by its own name alone.
-///
-/// # Errors
-/// An unknown format.
 pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?
         .into_iter()
@@ -173,7 +170,11 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
 }
 
 /// The cache of prepared data, for everything that what is prepared depends on.
-fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) -> Result<Cache> {
+fn data_cache(
+    config: &SftConfig,
+    encoder: &Encoder,
+    vocabulary: Option<usize>,
+) -> Result<DataCache> {
     let options = serde_json::to_value(config)?;
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));
@@ -190,7 +191,7 @@ fn data_cache(config: &SftConfig, encoder: &Encoder, vocabulary: Option<usize>) 
             settings.file(&folder.join(name))?;
         }
     }
-    Ok(Cache::new(cache::folder()?, settings))
+    Ok(DataCache::new(cache::folder()?, settings))
 }
 
 fn mix(config: &SftConfig) -> Result<Option<Mix>> {

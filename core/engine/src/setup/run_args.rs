@@ -16,9 +16,6 @@ pub struct RunArgs(Map<String, Value>);
 
 impl RunArgs {
     /// Those beside the weights in a folder.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
     pub fn beside(dir: &Path) -> Result<Self> {
         let path = dir.join("args.json");
         let args = json_object(&path)?;

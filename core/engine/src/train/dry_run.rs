@@ -11,7 +11,7 @@ use apus_base::memory::gib;
 use apus_base::say::{info, warning};
 use apus_components::config::SftConfig;
 use apus_data::chat::Encoder;
-use apus_data::chat::preview::{Marks, marked};
+use apus_data::chat::preview::{MarkStyle, marked};
 use apus_model::adapter::ParameterTable;
 use apus_sdk::outln;
 use candle_core::Device;
@@ -73,7 +73,7 @@ pub fn dry_run(
     if let Some(sample) = first {
         outln!(
             "\nthe first example, trained tokens marked\n{}",
-            marked(sample, encoder.tokenizer(), Marks::of_stdout())
+            marked(sample, encoder.tokenizer(), MarkStyle::of_stdout())
         );
     }
     Ok(())

@@ -86,9 +86,6 @@ fn request(
 }
 
 /// Posts a text.
-///
-/// # Errors
-/// No answer, or one that says that it failed.
 pub fn send(kind: Kind, url: &Secret, secret: Option<&Secret>, text: &str) -> Result<(), String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let (query, body) = request(kind, secret, text, now.unwrap_or_default());

@@ -75,9 +75,6 @@ impl Merged {
     }
 
     /// Answers an argument of ms-swift that is not a flag.
-    ///
-    /// # Errors
-    /// What it asks for cannot be done.
     pub fn answer(&mut self, theirs: &Theirs, name: &str, place: &str, value: &str) -> Result<()> {
         let line = theirs.answer(name, place, value)?;
         self.note(line);

@@ -102,9 +102,6 @@ impl Theirs {
     }
 
     /// The line that answers an argument of this value.
-    ///
-    /// # Errors
-    /// What it asks for cannot be done.
     pub(super) fn answer(&self, name: &str, place: &str, value: &str) -> Result<String> {
         match self.answer {
             Answer::Idle(why) => Ok(format!("{name}: nothing to do here: {why}")),

@@ -1,4 +1,4 @@
-//! What a model generated, back to a message: reasoning, answer, calls of tools.
+//! Reads what a model generated as a message: reasoning, answer and calls of tools.
 
 use super::{CALL, CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, RETURN, START, parse::Header};
 use crate::chat::rendered::Rendered;
@@ -8,26 +8,26 @@ use std::ops::Range;
 
 /// One harmony message of a completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct CompletionPart {
     /// Its header.
     pub header: Header,
     /// Its text.
     pub text: String,
-    /// Whether the model ended it, or generation was cut off inside.
+    /// Whether the model ended it; `false` if generation was cut off inside.
     pub complete: bool,
 }
 
 /// The messages that a model generated after `<|start|>assistant`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
-    /// In the order in which they were generated.
-    pub parts: Vec<Part>,
+    /// The messages in the order in which they were generated.
+    pub parts: Vec<CompletionPart>,
 }
 
 impl Completion {
     /// The texts of one channel, joined by line breaks; `None` if it was not used.
     pub fn channel(&self, name: &str) -> Option<String> {
-        let in_channel = |part: &&Part| {
+        let in_channel = |part: &&CompletionPart| {
             part.header.channel.as_deref() == Some(name) && part.header.recipient.is_none()
         };
         let texts: Vec<_> = self
@@ -41,7 +41,7 @@ impl Completion {
 
     /// The calls of tools, in order. Arguments that are not JSON stay text.
     pub fn tool_calls(&self) -> Vec<ToolCall> {
-        let call = |part: &Part| {
+        let call = |part: &CompletionPart| {
             let name = part.header.recipient.as_deref()?;
             Some(ToolCall {
                 name: name.strip_prefix(FUNCTIONS).unwrap_or(name).to_owned(),
@@ -56,7 +56,7 @@ impl Completion {
     /// content.
     pub fn message(&self) -> Message {
         let unnamed = || {
-            let plain = |part: &&Part| part.header.channel.is_none();
+            let plain = |part: &&CompletionPart| part.header.channel.is_none();
             self.parts.iter().find(plain).map(|part| part.text.clone())
         };
         let content = self
@@ -74,8 +74,8 @@ impl Completion {
 }
 
 /// Reads what a model generated after a prompt that ends with `<|start|>assistant`. Nothing is
-/// refused: text that is cut off or is no harmony at all becomes a part as well. A header that is cut off
-/// is none, since nothing was said yet. Text that only looks like a marker is text.
+/// refused: text that is cut off or is not harmony becomes a part, too. A header that is cut off is left out, since it
+/// has no text. Text that only looks like a marker is text.
 pub fn parse_completion(completion: &Rendered) -> Completion {
     let text = completion.text.as_str();
     let marks = completion.marks.iter();
@@ -96,8 +96,8 @@ pub fn parse_completion(completion: &Rendered) -> Completion {
     }
 }
 
-/// The part that stands in this range of a completion, after `role`, if there is one.
-fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Part> {
+/// The part in this range of a completion, after `role`, if there is one.
+fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<CompletionPart> {
     let text = &completion.text[..range.end];
     let inside = |mark: &&Range<usize>| mark.start >= range.start && mark.end <= range.end;
     let mut marks = completion.marks.iter().filter(inside);
@@ -106,7 +106,7 @@ fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Part> 
         let is_header = role.is_empty()
             || marks.any(|mark| [CHANNEL, CONSTRAIN].contains(&&text[mark.clone()]));
         let plain = text[range].trim_end_matches(RETURN);
-        return (!is_header && !plain.is_empty()).then(|| Part {
+        return (!is_header && !plain.is_empty()).then(|| CompletionPart {
             header: Header::read("assistant"),
             text: plain.to_owned(),
             complete: false,
@@ -114,7 +114,7 @@ fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Part> 
     };
     let close = marks.find(|mark| [END, RETURN, CALL].contains(&&text[(*mark).clone()]));
     let end = close.map_or(range.end, |mark| mark.start);
-    Some(Part {
+    Some(CompletionPart {
         header: Header::read(&format!("{role}{}", &text[range.start..message.start])),
         text: text[message.end..end].to_owned(),
         complete: close.is_some(),

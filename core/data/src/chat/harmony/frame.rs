@@ -1,23 +1,23 @@
-//! One message in its frame, as both renderers write it.
+//! Writes one message in its frame, which both renderers do alike.
 
 use super::{CHANNEL, FUNCTIONS, MESSAGE, START};
 use crate::chat::rendered::Rendered;
 
-/// What stands between `<|start|>` and `<|message|>`.
+/// The header of a message that is written, between `<|start|>` and `<|message|>`; [`super::Header`] is one that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Head<'a> {
+pub struct FrameHeader<'a> {
     /// A role, or the name of a tool.
     pub author: String,
     /// Whom the message is for.
     pub recipient: Option<String>,
     /// `analysis`, `commentary` or `final`.
     pub channel: Option<&'a str>,
-    /// Type of the body.
+    /// The type of the body.
     pub content_type: Option<&'a str>,
 }
 
-impl<'a> Head<'a> {
-    /// Of a message that only says whose it is.
+impl<'a> FrameHeader<'a> {
+    /// The header of a message with nothing but an author.
     pub fn of(author: &str) -> Self {
         Self {
             author: author.to_owned(),
@@ -25,7 +25,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Of an assistant's message in a channel.
+    /// The header of an assistant's message in a channel.
     pub fn assistant(channel: &'a str) -> Self {
         Self {
             channel: Some(channel),
@@ -33,7 +33,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Of a call of a function.
+    /// The header of a call of a function.
     pub fn call(name: &str) -> Self {
         Self {
             recipient: Some(format!("{FUNCTIONS}{name}")),
@@ -42,7 +42,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Of what a function gave.
+    /// The header of a function's result.
     pub fn result(name: &str) -> Self {
         Self {
             author: format!("{FUNCTIONS}{name}"),
@@ -54,7 +54,7 @@ impl<'a> Head<'a> {
 }
 
 /// Adds a message that ends with this token.
-pub fn message(out: &mut Rendered, head: &Head, body: &str, end: &str) {
+pub fn message(out: &mut Rendered, head: &FrameHeader, body: &str, end: &str) {
     out.mark(START);
     out.text(&head.author);
     if let Some(recipient) = &head.recipient {

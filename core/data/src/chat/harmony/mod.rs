@@ -12,7 +12,7 @@ mod schema;
 mod system;
 mod tools;
 
-pub use completion::{Completion, Part, parse_completion};
+pub use completion::{Completion, CompletionPart, parse_completion};
 pub use parse::{Header, Span, marked, parse, parse_rendered};
 pub use system::VARIABLES;
 

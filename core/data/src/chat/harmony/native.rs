@@ -1,14 +1,14 @@
-//! Harmony as the model's chat template writes it, without a template.
+//! Writes harmony as the model's chat template does, without a template.
 //!
 //! It follows the template of openai/gpt-oss (revision of 2025-08-08), quirks included, down to which
 //! reasoning is kept: that of the last answer, and that before a tool call to which no later answer
-//! belongs. With `keep_thinking` all of it is kept. What the template has no place for is written as
-//! harmony has it: a text that is named commentary, and reasoning and commentary that stand in messages
-//! of their own ([`turns`](crate::chat::turns)).
+//! belongs. With `keep_thinking` all of it is kept. What the template cannot hold is written as
+//! harmony has it: a text that is named commentary, and reasoning and commentary in messages of their own
+//! ([`turns`](crate::chat::turns)).
 
 use super::{
     CALL, END, RETURN,
-    frame::{Head, message as block, prompt},
+    frame::{FrameHeader, message as block, prompt},
     system::system,
     tools,
 };
@@ -25,14 +25,14 @@ use serde_json::Value;
 /// Renders a conversation.
 ///
 /// # Errors
-/// A message that harmony cannot hold, named by its number (from 1).
+/// Harmony cannot hold a message; the error names its number (from 1).
 pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<Rendered> {
     let messages = options.messages(conversation);
     ensure!(!messages.is_empty(), "the conversation has no messages");
     let tools = conversation.tools.as_slice();
     let mut out = Rendered::default();
     let body = system(&options.variables(conversation), !tools.is_empty(), options)?;
-    block(&mut out, &Head::of("system"), &body, END);
+    block(&mut out, &FrameHeader::of("system"), &body, END);
     let instructions = messages.first().filter(|message| is_system(message));
     developer(&mut out, instructions, tools)?;
 
@@ -43,17 +43,17 @@ pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<Re
         let prompted = options.add_generation_prompt;
         match message.role.as_str() {
             "assistant" => {
-                let place = Place {
+                let position = TurnPosition {
                     is_last: later.is_empty() && !prompted,
                     in_last_turn: later.iter().all(|m| m.role == "assistant") && !prompted,
                     answered: later.iter().any(answers),
                     keep_thinking: options.keep_thinking,
                 };
-                assistant(&mut out, message, &place, &mut last_call)
+                assistant(&mut out, message, &position, &mut last_call)
             }
             "tool" => tool(&mut out, message, last_call),
             "user" => text(message, "content").map(|body| {
-                block(&mut out, &Head::of("user"), body, END);
+                block(&mut out, &FrameHeader::of("user"), body, END);
             }),
             _ => Ok(()),
         }
@@ -84,18 +84,18 @@ fn developer(out: &mut Rendered, instructions: Option<&Message>, tools: &[Value]
         body.push_str(&tools::namespace("functions", tools)?);
     }
     if !body.is_empty() {
-        block(out, &Head::of("developer"), &body, END);
+        block(out, &FrameHeader::of("developer"), &body, END);
     }
     Ok(())
 }
 
-/// Where an assistant's message stands.
-struct Place {
+/// The position of an assistant's message in the conversation.
+struct TurnPosition {
     /// It ends the conversation.
     is_last: bool,
     /// No message of a user or a tool comes after it.
     in_last_turn: bool,
-    /// A later message of the assistant answers.
+    /// A later message of the assistant is an answer.
     answered: bool,
     keep_thinking: bool,
 }
@@ -104,7 +104,7 @@ fn answers(message: &Message) -> bool {
     message.role == "assistant" && message.tool_calls.is_empty() && !is_open(message)
 }
 
-/// Whether a message is reasoning or commentary that another one of the same turn goes on from.
+/// Whether a message is reasoning or commentary that another message of the same turn continues.
 pub(super) fn is_open(message: &Message) -> bool {
     let reasons = message.content.is_null() && message.thinking.is_some();
     message.tool_calls.is_empty() && (reasons || is_commentary(message))
@@ -118,7 +118,7 @@ pub(super) fn is_commentary(message: &Message) -> bool {
 fn assistant<'a>(
     out: &mut Rendered,
     message: &'a Message,
-    place: &Place,
+    position: &TurnPosition,
     last_call: &mut Option<&'a str>,
 ) -> Result<()> {
     let thinking = message.thinking.as_deref();
@@ -141,37 +141,42 @@ fn assistant<'a>(
             ),
             (content, thinking) => content.or(thinking),
         };
-        if let Some(analysis) = analysis.filter(|_| !place.answered || place.keep_thinking) {
-            block(out, &Head::assistant("analysis"), analysis, END);
+        if let Some(analysis) = analysis.filter(|_| !position.answered || position.keep_thinking) {
+            block(out, &FrameHeader::assistant("analysis"), analysis, END);
         }
         if let Some(content) = content.filter(|_| is_commentary(message)) {
-            block(out, &Head::assistant(COMMENTARY), content, END);
+            block(out, &FrameHeader::assistant(COMMENTARY), content, END);
         }
-        block(out, &Head::call(&call.name), &dumps(&call.arguments), CALL);
+        block(
+            out,
+            &FrameHeader::call(&call.name),
+            &dumps(&call.arguments),
+            CALL,
+        );
         *last_call = Some(&call.name);
         return Ok(());
     }
     if is_open(message) {
-        let keep = place.in_last_turn || !place.answered || place.keep_thinking;
+        let keep = position.in_last_turn || !position.answered || position.keep_thinking;
         if let Some(thinking) = thinking.filter(|_| keep) {
-            block(out, &Head::assistant("analysis"), thinking, END);
+            block(out, &FrameHeader::assistant("analysis"), thinking, END);
         }
         if let Some(content) = message.text() {
-            block(out, &Head::assistant(COMMENTARY), content, END);
+            block(out, &FrameHeader::assistant(COMMENTARY), content, END);
         }
         return Ok(());
     }
-    if let Some(thinking) = thinking.filter(|_| place.is_last || place.keep_thinking) {
-        block(out, &Head::assistant("analysis"), thinking, END);
+    if let Some(thinking) = thinking.filter(|_| position.is_last || position.keep_thinking) {
+        block(out, &FrameHeader::assistant("analysis"), thinking, END);
     }
-    let end = if place.is_last { RETURN } else { END };
+    let end = if position.is_last { RETURN } else { END };
     block(
         out,
-        &Head::assistant("final"),
+        &FrameHeader::assistant("final"),
         text(message, "content")?,
         end,
     );
-    if !place.is_last {
+    if !position.is_last {
         *last_call = None;
     }
     Ok(())
@@ -189,6 +194,11 @@ fn tool(out: &mut Rendered, message: &Message, last_call: Option<&str>) -> Resul
     let Some(name) = last_call else {
         bail!("the result of a tool, but no assistant message before it calls one");
     };
-    block(out, &Head::result(name), &dumps(&message.content), END);
+    block(
+        out,
+        &FrameHeader::result(name),
+        &dumps(&message.content),
+        END,
+    );
     Ok(())
 }

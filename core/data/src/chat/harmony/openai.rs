@@ -1,13 +1,13 @@
-//! Harmony as OpenAI's library openai-harmony 0.0.8 writes it, which is what servers built on it send.
+//! Writes harmony as OpenAI's library openai-harmony 0.0.8 does, which servers built on it use.
 //!
-//! Against the model's chat template: instructions end without a blank line, results of tools stand as
+//! It differs from the model's chat template: instructions end without a blank line, results of tools stand as
 //! they are, tool definitions are laid out otherwise (`harmony::schema`), reasoning and preamble
 //! of a call both have their place, and analysis is dropped by another rule: that before the first
 //! final message, where the last message of the assistant is a final one.
 
 use super::{
     CALL, END, RETURN,
-    frame::{self, Head},
+    frame::{self, FrameHeader},
     native::{is_open, text},
     schema,
     system::system,
@@ -28,12 +28,12 @@ const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 
 /// One of harmony's messages.
 struct Entry<'a> {
-    head: Head<'a>,
+    head: FrameHeader<'a>,
     body: Cow<'a, str>,
 }
 
 impl<'a> Entry<'a> {
-    fn new(head: Head<'a>, body: impl Into<Cow<'a, str>>) -> Self {
+    fn new(head: FrameHeader<'a>, body: impl Into<Cow<'a, str>>) -> Self {
         Self {
             head,
             body: body.into(),
@@ -52,8 +52,7 @@ impl<'a> Entry<'a> {
 /// Renders a conversation: for training, or with a generation prompt for the model to go on from.
 ///
 /// # Errors
-/// A message that harmony cannot hold, named by its number (from 1); an effort that the library does
-/// not know.
+/// Harmony cannot hold a message, which the error names by its number (from 1), or the library does not know the effort.
 pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<Rendered> {
     let messages = options.messages(conversation);
     ensure!(!messages.is_empty(), "the conversation has no messages");
@@ -97,10 +96,10 @@ fn entries<'a>(
     }
     let has_tools = !conversation.tools.is_empty();
     let first = system(&variables, has_tools, options)?;
-    let mut entries = vec![Entry::new(Head::of("system"), first)];
+    let mut entries = vec![Entry::new(FrameHeader::of("system"), first)];
     let instructions = messages.first().filter(|message| is_system(message));
     if let Some(body) = developer(instructions, &conversation.tools)? {
-        entries.push(Entry::new(Head::of("developer"), body));
+        entries.push(Entry::new(FrameHeader::of("developer"), body));
     }
     let mut last_call = None;
     let rest = messages.iter().enumerate();
@@ -109,7 +108,7 @@ fn entries<'a>(
             "assistant" => assistant(&mut entries, message, &mut last_call),
             "tool" => tool(&mut entries, message, last_call),
             _ => text(message, "content").map(|body| {
-                entries.push(Entry::new(Head::of(&message.role), body));
+                entries.push(Entry::new(FrameHeader::of(&message.role), body));
             }),
         }
         .with_context(|| format!("message {} ({})", i + 1, message.role))?;
@@ -117,7 +116,7 @@ fn entries<'a>(
     Ok(entries)
 }
 
-/// The developer message, unless it would say nothing.
+/// The developer message, unless it would be empty.
 fn developer(instructions: Option<&Message>, tools: &[Value]) -> Result<Option<String>> {
     let mut sections = Vec::new();
     if let Some(message) = instructions {
@@ -142,27 +141,30 @@ fn assistant<'a>(
 ) -> Result<()> {
     let filled = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
     if let Some(thinking) = filled(message.thinking.as_deref()) {
-        entries.push(Entry::new(Head::assistant("analysis"), thinking));
+        entries.push(Entry::new(FrameHeader::assistant("analysis"), thinking));
     }
     if is_open(message) {
         if let Some(commentary) = message.text() {
-            entries.push(Entry::new(Head::assistant(COMMENTARY), commentary));
+            entries.push(Entry::new(FrameHeader::assistant(COMMENTARY), commentary));
         }
         return Ok(());
     }
     if message.tool_calls.is_empty() {
         let answer = text(message, "content")?;
-        entries.push(Entry::new(Head::assistant("final"), answer));
+        entries.push(Entry::new(FrameHeader::assistant("final"), answer));
         *last_call = None;
         return Ok(());
     }
     if !message.content.is_null()
         && let Some(preamble) = filled(Some(text(message, "content")?))
     {
-        entries.push(Entry::new(Head::assistant(COMMENTARY), preamble));
+        entries.push(Entry::new(FrameHeader::assistant(COMMENTARY), preamble));
     }
     for call in &message.tool_calls {
-        entries.push(Entry::new(Head::call(&call.name), dumps(&call.arguments)));
+        entries.push(Entry::new(
+            FrameHeader::call(&call.name),
+            dumps(&call.arguments),
+        ));
         *last_call = Some(&call.name);
     }
     Ok(())
@@ -180,6 +182,6 @@ fn tool<'a>(
         Some(text) => Cow::from(text),
         None => Cow::from(dumps(&message.content)),
     };
-    entries.push(Entry::new(Head::result(name), body));
+    entries.push(Entry::new(FrameHeader::result(name), body));
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! Harmony text back to messages. The format delimits itself, so no template is needed for this.
+//! Reads harmony text back into messages. The format delimits its messages, so this needs no template.
 
 use super::{CALL, CHANNEL, CONSTRAIN, END, MESSAGE, RETURN, START};
 use crate::chat::rendered::Rendered;
 use anyhow::{Result, bail};
 use std::ops::Range;
 
-/// What stands between `<|start|>` and `<|message|>`.
+/// The header of a message that was read, between `<|start|>` and `<|message|>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Header {
     /// `system`, `developer`, `user`, `assistant`, or the name of a tool.
@@ -14,12 +14,12 @@ pub struct Header {
     pub recipient: Option<String>,
     /// `analysis`, `commentary` or `final`.
     pub channel: Option<String>,
-    /// Type of the body, such as `json`.
+    /// The type of the body, such as `json`.
     pub content_type: Option<String>,
 }
 
 impl Header {
-    /// Reads a header. The recipient may stand before or behind the channel.
+    /// Reads a header. The recipient may come before or after the channel.
     pub fn read(text: &str) -> Self {
         let (before, after) = match text.split_once(CHANNEL) {
             Some((before, after)) => (before, Some(after)),
@@ -46,7 +46,7 @@ impl Header {
     }
 }
 
-/// One message and where its parts stand in the text, in bytes.
+/// One message with the byte ranges of its parts in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// The header.
@@ -65,7 +65,7 @@ pub struct Span {
 /// left out.
 ///
 /// # Errors
-/// Text that is not harmony, with the byte where it stops being so.
+/// The text is not harmony; the error says from which byte on.
 pub fn parse(text: &str) -> Result<Vec<Span>> {
     parse_rendered(&marked(text))
 }
@@ -121,7 +121,7 @@ pub fn parse_rendered(rendered: &Rendered) -> Result<Vec<Span>> {
     Ok(spans)
 }
 
-/// A text in which everything that looks like a marker of harmony's is one.
+/// Marks everything in a text that looks like a marker of harmony as one.
 pub fn marked(text: &str) -> Rendered {
     let all = [START, MESSAGE, CHANNEL, CONSTRAIN, END, RETURN, CALL];
     let mark = |(at, _): (usize, &str)| {

@@ -1,4 +1,4 @@
-//! The system message, which both renderers write alike.
+//! The system message, which is the same in both renderers.
 
 use crate::chat::template::{RenderOptions, Variables};
 use anyhow::{Result, bail};
@@ -9,13 +9,13 @@ const EFFORT: &str = "medium";
 const OF_EFFORT: &str = "reasoning_effort";
 const OF_IDENTITY: &str = "model_identity";
 const OF_TOOLS: &str = "builtin_tools";
-/// The variables of a conversation that are read.
+/// The variables of a conversation that the system message uses.
 pub const VARIABLES: [&str; 3] = [OF_EFFORT, OF_IDENTITY, OF_TOOLS];
 
-/// Its body.
+/// The body of the system message.
 ///
 /// # Errors
-/// A variable of another kind than text, or tools that are built into the model.
+/// A variable is not text, or asks for tools that are built into the model.
 pub fn system(variables: &Variables, has_tools: bool, options: &RenderOptions) -> Result<String> {
     if variables.truthy(OF_TOOLS) {
         bail!("`{OF_TOOLS}` needs the model's own chat_template.jinja");

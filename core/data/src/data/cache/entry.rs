@@ -1,5 +1,5 @@
 //! An entry of the cache: a safetensors file with the ids, labels and weights of all samples one after
-//! another, how long each is and which record it came from, and the report beside them.
+//! another, how long each is and which record it came from, and as metadata the report.
 
 use crate::chat::Encoded;
 use crate::data::{Report, file::Record, prepare::Dataset};
@@ -12,18 +12,18 @@ use std::{collections::HashMap, fs, io::Write, path::Path};
 
 const TENSORS: [&str; 5] = ["ids", "labels", "lengths", "records", "weights"];
 
-/// What stands beside the tensors.
+/// The metadata of an entry.
 #[derive(Serialize, Deserialize)]
-struct Beside {
+struct EntryMetadata {
     report: Report,
     channels: Vec<Option<String>>,
     hash: String,
 }
 
-/// Writes an entry: under another name, then renamed.
+/// Writes an entry under a temporary name and renames it.
 ///
 /// # Errors
-/// A folder that cannot be written, or token ids that are none.
+/// The folder cannot be written, or a number does not fit.
 pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
     let samples = &dataset.samples;
     let number = |n: usize| u32::try_from(n).context("more tokens than an entry holds");
@@ -53,7 +53,7 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
         ),
         (Dtype::F32, weights.flat_map(|n| n.to_le_bytes()).collect()),
     ];
-    let beside = Beside {
+    let metadata = EntryMetadata {
         report: dataset.report.clone(),
         channels: samples
             .iter()
@@ -65,8 +65,8 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
     for (name, (dtype, bytes)) in TENSORS.into_iter().zip(&columns) {
         tensors.push((name, TensorView::new(*dtype, vec![bytes.len() / 4], bytes)?));
     }
-    let beside = HashMap::from([("apus".to_owned(), serde_json::to_string(&beside)?)]);
-    let bytes = safetensors::serialize(tensors, Some(beside))?;
+    let metadata = HashMap::from([("apus".to_owned(), serde_json::to_string(&metadata)?)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))?;
 
     let folder = path.parent().context("an entry is in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
@@ -88,15 +88,15 @@ pub fn read(path: &Path, sources: &[Record]) -> Result<Dataset> {
 
 fn parse(bytes: &[u8], sources: &[Record]) -> Result<Dataset> {
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-    let beside = metadata.metadata().as_ref().and_then(|map| map.get("apus"));
-    let beside: Beside = serde_json::from_str(beside.context("no report in it")?)?;
+    let metadata = metadata.metadata().as_ref().and_then(|map| map.get("apus"));
+    let metadata: EntryMetadata = serde_json::from_str(metadata.context("no report in it")?)?;
     let tensors = SafeTensors::deserialize(bytes)?;
     let mut columns = Vec::with_capacity(TENSORS.len());
     for name in TENSORS {
         columns.push(tensors.tensor(name)?.data());
     }
     ensure!(
-        hash(columns.iter().copied()) == beside.hash,
+        hash(columns.iter().copied()) == metadata.hash,
         "the hash of its contents is not the one it was written with"
     );
     let words = |column: usize| {
@@ -108,11 +108,11 @@ fn parse(bytes: &[u8], sources: &[Record]) -> Result<Dataset> {
     let mut labels = words(1).map(|word| i64::from(i32::from_le_bytes(word)));
     let mut weights = words(4).map(f32::from_le_bytes);
     let mut dataset = Dataset {
-        report: beside.report,
+        report: metadata.report,
         ..Dataset::default()
     };
     let lengths = words(2).map(u32::from_le_bytes);
-    for (length, channel) in lengths.zip(beside.channels) {
+    for (length, channel) in lengths.zip(metadata.channels) {
         let length = length as usize;
         dataset.samples.push(Encoded {
             input_ids: ids.by_ref().take(length).collect(),
@@ -124,7 +124,7 @@ fn parse(bytes: &[u8], sources: &[Record]) -> Result<Dataset> {
     for record in words(3).map(|word| u32::from_le_bytes(word) as usize) {
         let source = sources.get(record).context("a record that is not there")?;
         dataset.records.push(record);
-        dataset.places.push(source.place());
+        dataset.locations.push(source.location());
     }
     Ok(dataset)
 }

@@ -1,4 +1,4 @@
-//! Prepared data kept for the next run, found by what went into it.
+//! A cache of prepared data, whose keys are hashes of everything that went into the data.
 //!
 //! The key is a SHA-256 over everything that the result depends on: the rows themselves (file, line and
 //! text, after sampling and splitting), the flags of data and template, the files they name, the
@@ -17,12 +17,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{env, fs, path::Path, path::PathBuf, sync::Arc};
 
-/// Names the folder of all of Apus' caches.
+/// The environment variable for the folder of all caches of Apus.
 pub const CACHE_VARIABLE: &str = "APUS_CACHE";
-/// Counted up where preparation gives another result for the same input.
+/// The version of the entries; it is raised when preparation gives another result for the same input.
 const LAYOUT: &str = concat!("6 ", env!("CARGO_PKG_VERSION"));
 
-/// Where prepared data is kept: `$APUS_CACHE/data`, or `apus/data` in the user's cache folder.
+/// The folder of the cache: `$APUS_CACHE/data`, or `apus/data` in the user's cache folder.
 ///
 /// # Errors
 /// Neither that variable nor a home directory is known.
@@ -57,28 +57,25 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// One that nothing but the version of Apus has gone into.
+    /// A hash over the version of Apus alone.
     pub fn new() -> Self {
         let mut new = Self::blank();
         new.text(LAYOUT);
         new
     }
 
-    /// One that nothing has gone into.
+    /// A hash over nothing.
     pub fn blank() -> Self {
         Self(Sha256::new())
     }
 
-    /// A text; its length goes in too, so that texts cannot run into each other.
+    /// Adds a text with its length, so that texts cannot run into each other.
     pub fn text(&mut self, text: &str) {
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text.as_bytes());
     }
 
-    /// What a file holds; one that is not there counts as such.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
+    /// Adds the content of a file, or that there is no such file.
     pub fn file(&mut self, path: &Path) -> Result<()> {
         match fs::read(path) {
             Ok(bytes) => {
@@ -91,10 +88,7 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// Flags with their values, and what the files hold that a value names.
-    ///
-    /// # Errors
-    /// Such a file that cannot be read.
+    /// Adds flags with their values, and the content of files that a value names.
     pub fn flags<'a>(
         &mut self,
         flags: impl IntoIterator<Item = (&'a str, &'a Value)>,
@@ -116,24 +110,24 @@ impl Fingerprint {
         }
     }
 
-    /// Its digits.
+    /// The hash in hexadecimal.
     pub fn hex(self) -> String {
         hex(&self.0.finalize())
     }
 
-    /// Bytes of a known number.
+    /// Adds bytes whose number is fixed.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 }
 
-/// Prepared data of these settings.
-pub struct Cache {
+/// The cache of prepared data for some settings.
+pub struct DataCache {
     folder: PathBuf,
     settings: Fingerprint,
 }
 
-impl Cache {
+impl DataCache {
     /// The cache in a folder, for these settings.
     pub fn new(folder: PathBuf, settings: Fingerprint) -> Self {
         Self { folder, settings }
@@ -154,11 +148,8 @@ impl Cache {
         self.folder.join(format!("{}.safetensors", key.hex()))
     }
 
-    /// What is kept for these records, or what `anew` makes of them, which is then kept. A cache that
-    /// cannot be read or written is said and costs the time, not the run.
-    ///
-    /// # Errors
-    /// Those of `anew`.
+    /// Reads the entry for these records, or prepares them with `anew` and writes the entry. If the cache cannot be read or
+    /// written, a warning says so and the run goes on.
     pub fn get_or(
         &self,
         records: &[Record],
@@ -216,7 +207,7 @@ mod tests {
     #[test]
     fn what_was_kept_comes_back_and_a_broken_entry_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path().join("x/data"), Fingerprint::new());
+        let cache = DataCache::new(dir.path().join("x/data"), Fingerprint::new());
         let records = [record(1, "{}"), record(5, "{\"a\": 1}")];
         let found = cache.get_or(&records, || Ok(dataset(&records))).unwrap();
         let again = cache.get_or(&records, || panic!("a hit was expected"));
@@ -243,7 +234,7 @@ mod tests {
             fs::write(&file, content).unwrap();
             let mut settings = Fingerprint::new();
             settings.flags([("loss_scale", &name)]).unwrap();
-            Cache::new(dir.path().to_owned(), settings).path(records)
+            DataCache::new(dir.path().to_owned(), settings).path(records)
         };
         let one = key("{}", &[record(1, "{}")]);
         assert_eq!(one, key("{}", &[record(1, "{}")]));

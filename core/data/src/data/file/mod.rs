@@ -3,21 +3,21 @@
 //! A row keeps its file and line, so that whatever goes wrong with it later can say where it is.
 
 mod bytes;
-mod kind;
+mod file_type;
 mod paths;
 mod readers;
 mod record;
 
-pub use kind::{KNOWN, is_known, is_table};
+pub use file_type::{KNOWN, is_known, is_table};
 pub use paths::find;
-pub use record::{Place, Record};
+pub use record::{Record, RowLocation};
 
 use anyhow::{Result, ensure};
-use kind::{Kind, Packed};
+use file_type::{Compression, FileType};
 use std::{fs::File, io::BufRead, io::BufReader, path::Path, sync::Arc};
 
 /// The rows of a file, one after another.
-pub type Rows = Box<dyn Iterator<Item = Result<Record>> + Send>;
+pub type RecordIter = Box<dyn Iterator<Item = Result<Record>> + Send>;
 
 const BUFFER: usize = 1 << 20;
 
@@ -26,30 +26,30 @@ const BUFFER: usize = 1 << 20;
 /// # Errors
 /// A file that is missing, of an unknown type, or broken at its beginning. Rows: not UTF-8, or not
 /// of the file's type, with the line; after such an error the rows end.
-pub fn open(path: &Path) -> Result<Rows> {
+pub fn open(path: &Path) -> Result<RecordIter> {
     let name = path.display().to_string();
-    let (kind, packed) = kind::of(path)?;
+    let (file_type, compression) = file_type::of(path)?;
     let file = File::open(path).map_err(|error| paths::missing(path, &error))?;
     let source: Arc<str> = Arc::from(name);
-    if kind == Kind::Parquet {
+    if file_type == FileType::Parquet {
         return readers::parquet(file, source);
     }
-    let reader: Box<dyn BufRead + Send> = match packed {
-        Packed::Plain => Box::new(BufReader::with_capacity(BUFFER, file)),
-        Packed::Gzip => Box::new(BufReader::with_capacity(
+    let reader: Box<dyn BufRead + Send> = match compression {
+        Compression::Plain => Box::new(BufReader::with_capacity(BUFFER, file)),
+        Compression::Gzip => Box::new(BufReader::with_capacity(
             BUFFER,
             flate2::read::MultiGzDecoder::new(file),
         )),
-        Packed::Zstd => Box::new(BufReader::with_capacity(
+        Compression::Zstd => Box::new(BufReader::with_capacity(
             BUFFER,
             zstd::stream::read::Decoder::new(file)?,
         )),
     };
-    match kind {
-        Kind::Lines => Ok(readers::jsonl(reader, source)),
-        Kind::Text => Ok(readers::txt(reader, source)),
-        Kind::Table => readers::csv(reader, source),
-        Kind::Values | Kind::Parquet => Ok(readers::json(reader, source)),
+    match file_type {
+        FileType::Lines => Ok(readers::jsonl(reader, source)),
+        FileType::Text => Ok(readers::txt(reader, source)),
+        FileType::Table => readers::csv(reader, source),
+        FileType::Values | FileType::Parquet => Ok(readers::json(reader, source)),
     }
 }
 

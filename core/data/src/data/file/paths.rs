@@ -1,6 +1,6 @@
 //! What a dataset's name stands for: a file, a folder with all below it, or a pattern.
 
-use super::kind::{KNOWN, is_known};
+use super::file_type::{KNOWN, is_known};
 use anyhow::{Context, Result, anyhow, ensure};
 use std::path::{Path, PathBuf};
 

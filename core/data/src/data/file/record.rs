@@ -17,14 +17,14 @@ pub struct Record {
 
 /// Where a row stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RowLocation {
     /// The file, as it was named.
     pub source: Arc<str>,
     /// The line on which the row begins, from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RowLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.source, self.line)
     }
@@ -38,8 +38,8 @@ impl fmt::Display for Record {
 
 impl Record {
     /// Where the row stands.
-    pub fn place(&self) -> Place {
-        Place {
+    pub fn location(&self) -> RowLocation {
+        RowLocation {
             source: Arc::clone(&self.source),
             line: self.line,
         }

@@ -4,14 +4,14 @@ use crate::data::rng::Shuffle;
 use anyhow::Result;
 
 /// Draws from a buffer that is filled up from `rows`.
-pub struct Buffer<T> {
+pub struct ShuffleBuffer<T> {
     rows: Box<dyn Iterator<Item = Result<T>> + Send>,
     kept: Vec<T>,
     size: usize,
     random: Shuffle,
 }
 
-impl<T> Buffer<T> {
+impl<T> ShuffleBuffer<T> {
     /// A buffer of `size` rows.
     pub fn new(
         rows: Box<dyn Iterator<Item = Result<T>> + Send>,
@@ -27,7 +27,7 @@ impl<T> Buffer<T> {
     }
 }
 
-impl<T> Iterator for Buffer<T> {
+impl<T> Iterator for ShuffleBuffer<T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
@@ -54,7 +54,7 @@ mod tests {
     fn every_row_once_and_none_early() {
         let order = |size, stream| -> Vec<usize> {
             let rows = Box::new((0..1000).map(Ok));
-            Buffer::new(rows, size, Shuffle::new(42, stream))
+            ShuffleBuffer::new(rows, size, Shuffle::new(42, stream))
                 .collect::<Result<_>>()
                 .unwrap()
         };

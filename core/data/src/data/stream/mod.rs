@@ -27,7 +27,7 @@ use apus_base::checksums;
 use packing::Packer;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
-use workers::{Done, Workers};
+use workers::{PreparedBatch, Workers};
 
 /// What is streamed, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,29 +49,29 @@ pub struct StreamOptions {
 }
 
 /// All that the threads share.
-struct Plan {
+struct StreamPlan {
     options: StreamOptions,
-    sets: Vec<Set>,
+    sets: Vec<DatasetEntry>,
     columns: Columns,
     formats: Arc<Formats>,
     encoder: Arc<Encoder>,
 }
 
 /// One entry of `dataset`.
-struct Set {
+struct DatasetEntry {
     files: Vec<PathBuf>,
     first: Option<usize>,
 }
 
 /// Prepared examples without end: pass after pass over the data.
 pub struct Stream {
-    plan: Arc<Plan>,
+    plan: Arc<StreamPlan>,
     identity: String,
     content: Value,
     workers: Option<Workers>,
     pass: u64,
     /// Examples of this pass so far.
-    of_pass: u64,
+    pass_examples: u64,
     ready: VecDeque<Vec<Encoded>>,
     packer: Option<Packer>,
     tally: Tally,
@@ -109,12 +109,12 @@ impl Stream {
                 let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;
                 sizes.push(format!("{} ({} bytes)", path.display(), size.len()));
             }
-            sets.push(Set { files, first });
+            sets.push(DatasetEntry { files, first });
         }
         let identity = identity(&options, &sizes);
         let content = content(&options, &sets)?;
         let packer = options.packing.map(Packer::new);
-        let plan = Arc::new(Plan {
+        let plan = Arc::new(StreamPlan {
             columns: Columns::new(&options.columns)?,
             sets,
             formats,
@@ -127,7 +127,7 @@ impl Stream {
             content,
             workers: None,
             pass: 0,
-            of_pass: 0,
+            pass_examples: 0,
             ready: VecDeque::new(),
             packer,
             tally: Tally::default(),
@@ -157,14 +157,11 @@ impl Stream {
             if let Some(example) = self.ready.pop_front() {
                 return Ok(example);
             }
-            self.fill()?;
+            self.next_batch()?;
         }
     }
 
     /// The first sample of the example that is next.
-    ///
-    /// # Errors
-    /// As [`Self::next_example`].
     pub fn peek(&mut self) -> Result<&Encoded> {
         let example = self.next_example()?;
         self.ready.push_front(example);
@@ -182,15 +179,15 @@ impl Stream {
     }
 
     /// Waits for the next batch of rows.
-    fn fill(&mut self) -> Result<()> {
+    fn next_batch(&mut self) -> Result<()> {
         let pass = self.pass;
         let workers = match &mut self.workers {
             Some(workers) => workers,
             None => self.workers.insert(Workers::start(&self.plan, pass)?),
         };
         let rows = match workers.next()? {
-            Done::Rows(rows) => rows,
-            Done::End => return self.end_of_pass(),
+            PreparedBatch::Rows(rows) => rows,
+            PreparedBatch::End => return self.end_of_pass(),
         };
         for (read, outcome) in rows {
             let mut again = Tally::default();
@@ -204,14 +201,14 @@ impl Stream {
                     Some(packer) => packer.push(sample),
                     None => vec![vec![sample]],
                 };
-                self.of_pass += examples.len() as u64;
+                self.pass_examples += examples.len() as u64;
                 self.ready.extend(examples);
             }
         }
         for line in self.plan.columns.clashes() {
             (self.say)(&line);
         }
-        for line in self.tally.news.drain(..) {
+        for line in self.tally.new_warnings.drain(..) {
             (self.say)(&line);
         }
         Ok(())
@@ -220,11 +217,11 @@ impl Stream {
     fn end_of_pass(&mut self) -> Result<()> {
         if let Some(packer) = &mut self.packer {
             let rest = packer.finish();
-            self.of_pass += rest.len() as u64;
+            self.pass_examples += rest.len() as u64;
             self.ready.extend(rest);
             self.packed.get_or_insert_with(|| packer.figures.clone());
         }
-        if self.of_pass == 0 {
+        if self.pass_examples == 0 {
             return Err(nothing_left(&self.report(), &self.plan.options.prepare));
         }
         if self.pass == 0 {
@@ -232,19 +229,19 @@ impl Stream {
             for line in columns.absent().iter().chain(&columns.idle(&self.report())) {
                 (self.say)(line);
             }
-            let examples = self.of_pass;
+            let examples = self.pass_examples;
             (self.say)(&format!(
                 "the {examples} examples of the stream are through, and another pass over it begins"
             ));
         }
         self.workers = None;
         self.pass += 1;
-        self.of_pass = 0;
+        self.pass_examples = 0;
         Ok(())
     }
 }
 
-fn content(options: &StreamOptions, sets: &[Set]) -> Result<Value> {
+fn content(options: &StreamOptions, sets: &[DatasetEntry]) -> Result<Value> {
     let StreamOptions {
         mix,
         columns,

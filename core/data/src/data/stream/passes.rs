@@ -1,9 +1,9 @@
 //! The rows of one pass over the data, in their order.
 
-use super::{Plan, buffer::Buffer};
+use super::{StreamPlan, buffer::ShuffleBuffer};
 use crate::data::{
     Record, file,
-    interleave::{Interleaved, Open},
+    interleave::{Interleaved, OpenDataset},
     rng::Shuffle,
 };
 use anyhow::{Context, Result};
@@ -13,26 +13,26 @@ use std::{path::Path, sync::Arc};
 const FIRST: u64 = 16;
 
 /// A row that was read, and the format of its file.
-pub struct Read {
+pub struct ReadRow {
     pub record: Record,
     pub format: Arc<str>,
 }
 
-type Rows = Box<dyn Iterator<Item = Result<Read>> + Send>;
+type ReadRowIter = Box<dyn Iterator<Item = Result<ReadRow>> + Send>;
 
 /// The rows of a pass.
 ///
 /// # Errors
 /// A dataset to be mixed that has no rows.
-pub fn rows(plan: &Arc<Plan>, pass: u64) -> Result<Rows> {
+pub fn rows(plan: &Arc<StreamPlan>, pass: u64) -> Result<ReadRowIter> {
     let options = &plan.options;
     let random = |which| Shuffle::new(options.data_seed, FIRST + 2 * pass + which);
     let sets = 0..plan.sets.len();
-    let rows: Rows = match &options.mix {
+    let rows: ReadRowIter = match &options.mix {
         Some(mix) => {
             let open = sets.map(|set| {
                 let plan = Arc::clone(plan);
-                Box::new(move || Ok(of_set(&plan, set))) as Open<Read>
+                Box::new(move || Ok(of_set(&plan, set))) as OpenDataset<ReadRow>
             });
             Box::new(Interleaved::new(open.collect(), mix.clone(), random(0))?)
         }
@@ -42,12 +42,12 @@ pub fn rows(plan: &Arc<Plan>, pass: u64) -> Result<Rows> {
         }
     };
     Ok(match options.shuffle_buffer {
-        Some(size) => Box::new(Buffer::new(rows, size, random(1))),
+        Some(size) => Box::new(ShuffleBuffer::new(rows, size, random(1))),
         None => rows,
     })
 }
 
-fn of_set(plan: &Arc<Plan>, set: usize) -> Rows {
+fn of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
     let files = plan.sets[set].files.clone();
     let first = plan.sets[set].first;
     let plan = Arc::clone(plan);
@@ -60,12 +60,12 @@ fn of_set(plan: &Arc<Plan>, set: usize) -> Rows {
     }
 }
 
-fn failed(error: anyhow::Error) -> Rows {
+fn failed(error: anyhow::Error) -> ReadRowIter {
     Box::new(std::iter::once(Err(error)))
 }
 
 /// The rows of a file; its first row chooses the format.
-fn of_file(plan: &Arc<Plan>, path: &Path) -> Result<Rows> {
+fn of_file(plan: &Arc<StreamPlan>, path: &Path) -> Result<ReadRowIter> {
     let plan = Arc::clone(plan);
     let mut format = None::<Arc<str>>;
     let rows = file::open(path)?.map(move |record| {
@@ -79,7 +79,7 @@ fn of_file(plan: &Arc<Plan>, path: &Path) -> Result<Rows> {
                 Arc::clone(format.insert(Arc::from(name)))
             }
         };
-        Ok(Read { record, format })
+        Ok(ReadRow { record, format })
     });
     Ok(Box::new(rows))
 }

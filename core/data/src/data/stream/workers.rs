@@ -1,8 +1,8 @@
 //! The threads of one pass: one that reads, a few that prepare, with short queues between them.
 
 use super::{
-    Plan,
-    passes::{self, Read},
+    StreamPlan,
+    passes::{self, ReadRow},
 };
 use crate::data::empty;
 use crate::data::prepare::{Outcome, outcome};
@@ -24,31 +24,28 @@ const WORKERS: usize = 8;
 
 /// What goes to a worker.
 enum Work {
-    Rows(Vec<Read>),
+    Rows(Vec<ReadRow>),
     Failed(Error),
     End,
 }
 
 /// What comes back.
-pub enum Done {
+pub enum PreparedBatch {
     /// Rows without their text, and what became of them.
-    Rows(Vec<(Read, Outcome)>),
+    Rows(Vec<(ReadRow, Outcome)>),
     /// The pass is over.
     End,
 }
 
 /// The threads; they end when this is dropped.
 pub struct Workers {
-    done: Vec<Receiver<Result<Done>>>,
+    done: Vec<Receiver<Result<PreparedBatch>>>,
     turn: usize,
 }
 
 impl Workers {
     /// Starts them.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub fn start(plan: &Arc<Plan>, pass: u64) -> Result<Self> {
+    pub fn start(plan: &Arc<StreamPlan>, pass: u64) -> Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let default = (cores / 2).clamp(1, WORKERS);
         let count = plan.options.prepare.workers.unwrap_or(default).max(1);
@@ -70,7 +67,7 @@ impl Workers {
     ///
     /// # Errors
     /// What stopped the reader or a worker.
-    pub fn next(&mut self) -> Result<Done> {
+    pub fn next(&mut self) -> Result<PreparedBatch> {
         let from = &self.done[self.turn];
         self.turn = (self.turn + 1) % self.done.len();
         from.recv()
@@ -87,7 +84,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Deals batches of rows out in turn, until all are read or nobody listens any more.
-fn read(plan: &Arc<Plan>, pass: u64, work: &[SyncSender<Work>]) {
+fn read(plan: &Arc<StreamPlan>, pass: u64, work: &[SyncSender<Work>]) {
     let mut turn = work.iter().cycle();
     let mut send = |item| turn.next().is_some_and(|to| to.send(item).is_ok());
     let rows = match passes::rows(plan, pass) {
@@ -120,15 +117,15 @@ fn read(plan: &Arc<Plan>, pass: u64, work: &[SyncSender<Work>]) {
 }
 
 /// Prepares batches until the last, or until nobody listens any more.
-fn prepare(plan: &Plan, work: &Receiver<Work>, done: &SyncSender<Result<Done>>) {
+fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<PreparedBatch>>) {
     for item in work {
         let item = match item {
             Work::Rows(rows) => {
                 let rows = rows.into_iter().map(|read| one(plan, read));
-                rows.collect::<Result<_>>().map(Done::Rows)
+                rows.collect::<Result<_>>().map(PreparedBatch::Rows)
             }
             Work::Failed(error) => Err(error),
-            Work::End => Ok(Done::End),
+            Work::End => Ok(PreparedBatch::End),
         };
         if done.send(item).is_err() {
             return;
@@ -136,7 +133,7 @@ fn prepare(plan: &Plan, work: &Receiver<Work>, done: &SyncSender<Result<Done>>) 
     }
 }
 
-fn one(plan: &Plan, mut read: Read) -> Result<(Read, Outcome)> {
+fn one(plan: &StreamPlan, mut read: ReadRow) -> Result<(ReadRow, Outcome)> {
     read.record = plan.columns.apply(read.record)?;
     let format = plan.formats.named(&read.format);
     let format = format.context("a file without a format")?;

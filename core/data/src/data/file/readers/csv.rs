@@ -1,18 +1,18 @@
 //! Tables: the first line names the columns, every cell is text, and an empty cell is an empty text; the
 //! data report counts those. Names that differ in letter case alone are names of two columns.
 
-use super::super::{Record, Rows};
+use super::super::{Record, RecordIter};
 use super::until_error;
 use anyhow::{Result, anyhow, bail};
 use apus_sdk::Row;
 use csv::{Error, Reader, StringRecord};
 use std::{io::BufRead, sync::Arc};
 
-/// Rows of a table.
+/// RecordIter of a table.
 ///
 /// # Errors
 /// A first line that cannot be read, or that names a column twice.
-pub fn csv(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Result<Rows> {
+pub fn csv(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Result<RecordIter> {
     let mut table = Reader::from_reader(reader);
     let columns = table.headers().map_err(|error| broken(&source, error))?;
     let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();

@@ -3,27 +3,27 @@
 //! Only the brackets and texts of a row are followed to find its end, so that no more than one row
 //! is in memory; what is between them is serde's to judge.
 
-use super::super::{Record, Rows, bytes, record};
+use super::super::{Record, RecordIter, bytes, record};
 use super::until_error;
 use anyhow::{Context, Result, bail};
 use serde::de::IgnoredAny;
 use std::{io::BufRead, sync::Arc};
 
 /// The rows of a JSON file.
-pub fn json(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
+pub fn json(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     let mut file = Scanner {
         reader,
         source,
         line: 1,
         column: 0,
-        place: Place::Start,
+        state: ScanState::Start,
     };
     until_error(move || file.next().transpose())
 }
 
 /// Where in the file the scanner is.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum ScanState {
     /// Before anything.
     Start,
     /// Behind `[`.
@@ -42,48 +42,48 @@ struct Scanner {
     line: usize,
     /// Bytes of the line that are behind.
     column: usize,
-    place: Place,
+    state: ScanState,
 }
 
 impl Scanner {
     /// The next row.
     fn next(&mut self) -> Result<Option<Record>> {
-        if self.place == Place::Start {
+        if self.state == ScanState::Start {
             self.skip_mark()?;
-            self.place = match self.peek()? {
+            self.state = match self.peek()? {
                 Some(b'[') => {
                     self.take(1);
-                    Place::Opened
+                    ScanState::Opened
                 }
-                _ => Place::Sequence,
+                _ => ScanState::Sequence,
             };
         }
         let next = self.peek()?;
-        match (self.place, next) {
-            (Place::Sequence | Place::Closed, None) => Ok(None),
-            (Place::Closed, Some(_)) => {
+        match (self.state, next) {
+            (ScanState::Sequence | ScanState::Closed, None) => Ok(None),
+            (ScanState::Closed, Some(_)) => {
                 bail!("{}: text after the end of the array of rows", self.here())
             }
             (_, None) => bail!("{}: the file ends inside its array of rows", self.here()),
-            (Place::Opened | Place::InArray, Some(b']')) => {
+            (ScanState::Opened | ScanState::InArray, Some(b']')) => {
                 self.take(1);
-                self.place = Place::Closed;
+                self.state = ScanState::Closed;
                 self.next()
             }
-            (Place::InArray, Some(b',')) => {
+            (ScanState::InArray, Some(b',')) => {
                 self.take(1);
                 self.peek()?;
                 self.row().map(Some)
             }
-            (Place::InArray, Some(_)) => bail!(
+            (ScanState::InArray, Some(_)) => bail!(
                 "{}: expected `,` or `]` after a row, found `{}`",
                 self.here(),
                 self.glimpse(1)?
             ),
             _ => {
                 let row = self.row().map(Some);
-                if self.place == Place::Opened {
-                    self.place = Place::InArray;
+                if self.state == ScanState::Opened {
+                    self.state = ScanState::InArray;
                 }
                 row
             }

@@ -1,12 +1,12 @@
 //! Files whose rows are lines: jsonl, and plain text.
 
-use super::super::{Record, Rows, bytes};
+use super::super::{Record, RecordIter, bytes};
 use super::until_error;
 use anyhow::Result;
 use std::{io::BufRead, sync::Arc};
 
 /// A JSON object on each line.
-pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
+pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     rows(reader, source, |mut line| {
         line.truncate(line.trim_end().len());
         Ok(line)
@@ -14,7 +14,7 @@ pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
 }
 
 /// Each line is a row with the column `text`, as the `text` builder of Hugging Face's datasets has it.
-pub fn txt(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Rows {
+pub fn txt(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     rows(reader, source, |line| {
         Ok(format!("{{\"text\":{}}}", serde_json::to_string(&line)?))
     })
@@ -25,7 +25,7 @@ fn rows(
     mut reader: Box<dyn BufRead + Send>,
     source: Arc<str>,
     json: impl Fn(String) -> Result<String> + Send + 'static,
-) -> Rows {
+) -> RecordIter {
     let mut number = 0;
     let mut next = move || -> Result<Option<Record>> {
         loop {

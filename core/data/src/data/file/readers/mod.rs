@@ -10,11 +10,11 @@ pub use json::json;
 pub use lines::{jsonl, txt};
 pub use parquet::parquet;
 
-use super::{Record, Rows};
+use super::{Record, RecordIter};
 use anyhow::Result;
 
-/// Rows that end after the first error.
-fn until_error(mut next: impl FnMut() -> Option<Result<Record>> + Send + 'static) -> Rows {
+/// RecordIter that end after the first error.
+fn until_error(mut next: impl FnMut() -> Option<Result<Record>> + Send + 'static) -> RecordIter {
     let mut broken = false;
     Box::new(std::iter::from_fn(move || {
         if broken {

@@ -5,7 +5,7 @@
 mod schema;
 mod write;
 
-use super::super::{Record, Rows};
+use super::super::{Record, RecordIter};
 use super::until_error;
 use anyhow::{Context, Result, anyhow};
 use apus_base::panics;
@@ -16,11 +16,11 @@ use parquet::file::{
 use parquet::record::reader::RowIter;
 use std::{fs::File, sync::Arc};
 
-/// Rows of a parquet file; a row's line is its number, from 1.
+/// RecordIter of a parquet file; a row's line is its number, from 1.
 ///
 /// # Errors
 /// A file that is not parquet, or with two columns of one name.
-pub fn parquet(file: File, source: Arc<str>) -> Result<Rows> {
+pub fn parquet(file: File, source: Arc<str>) -> Result<RecordIter> {
     let open = || {
         let options = ReadOptionsBuilder::new().build();
         Ok(SerializedFileReader::new_with_options(file, options)?)

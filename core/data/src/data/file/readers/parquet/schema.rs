@@ -5,47 +5,47 @@ use parquet::{basic::ConvertedType, schema::types::Type};
 use std::collections::HashSet;
 
 /// Where a value stands: the column, and the names of the structures' fields below it. What lies in a
-/// list or a map has the place of the list or map.
-pub type Place = Vec<String>;
+/// list or a map has the path of the list or map.
+pub type FieldPath = Vec<String>;
 
 /// The places whose texts are JSON by the schema, as Arrow's type `arrow.json` is stored: Hugging Face's
 /// datasets gives it to columns whose values have no one type.
 ///
 /// # Errors
 /// Two columns, or two fields of a structure, of one name.
-pub fn json_texts(schema: &Type) -> Result<HashSet<Place>> {
+pub fn json_texts(schema: &Type) -> Result<HashSet<FieldPath>> {
     let mut found = HashSet::new();
     fields(schema, &mut Vec::new(), &mut found)?;
     Ok(found)
 }
 
-fn fields(group: &Type, place: &mut Place, found: &mut HashSet<Place>) -> Result<()> {
+fn fields(group: &Type, path: &mut FieldPath, found: &mut HashSet<FieldPath>) -> Result<()> {
     let mut names = HashSet::new();
     for field in group.get_fields() {
-        place.push(field.name().to_owned());
+        path.push(field.name().to_owned());
         ensure!(
             names.insert(field.name()),
             "there are two columns `{}`, of which only one could be read; rename or remove one",
-            place.join(".")
+            path.join(".")
         );
-        value(field, place, found)?;
-        place.pop();
+        value(field, path, found)?;
+        path.pop();
     }
     Ok(())
 }
 
-fn value(of: &Type, place: &mut Place, found: &mut HashSet<Place>) -> Result<()> {
+fn value(of: &Type, path: &mut FieldPath, found: &mut HashSet<FieldPath>) -> Result<()> {
     let kind = of.get_basic_info().converted_type();
     if of.is_primitive() {
         if kind == ConvertedType::JSON {
-            found.insert(place.clone());
+            found.insert(path.clone());
         }
         return Ok(());
     }
     match (kind, of.get_fields()) {
         (ConvertedType::LIST, [repeated]) => match element(repeated) {
-            Some(element) => value(element, place, found),
-            None => value(repeated, place, found),
+            Some(element) => value(element, path, found),
+            None => value(repeated, path, found),
         },
         (ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE, [entries])
             if !entries.is_primitive() =>
@@ -54,9 +54,9 @@ fn value(of: &Type, place: &mut Place, found: &mut HashSet<Place>) -> Result<()>
                 .get_fields()
                 .iter()
                 .skip(1)
-                .try_for_each(|of| value(of, place, found))
+                .try_for_each(|of| value(of, path, found))
         }
-        _ => fields(of, place, found),
+        _ => fields(of, path, found),
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn texts(schema: &str) -> Result<Vec<String>> {
         let schema = parse_message_type(&format!("message m {{ {schema} }}")).unwrap();
         let found = json_texts(&schema)?;
-        let mut places: Vec<String> = found.into_iter().map(|place| place.join(".")).collect();
+        let mut places: Vec<String> = found.into_iter().map(|path| path.join(".")).collect();
         places.sort();
         Ok(places)
     }

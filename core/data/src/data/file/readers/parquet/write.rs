@@ -1,11 +1,11 @@
 //! Values of a parquet file as JSON text.
 //!
-//! In a structure every field has a place in every row. Where a row of the data that was stored had no such
+//! In a structure every field has a path in every row. Where a row of the data that was stored had no such
 //! key, Arrow puts a null there, and what had the key with a null cannot be told from it any more. So a null
 //! in a structure is an absent key; columns and the entries of lists and maps, which do not have to be there,
 //! keep theirs. Bytes without a type are text, as older writers left them; what is not text is refused.
 
-use super::schema::Place;
+use super::schema::FieldPath;
 use anyhow::{Result, bail};
 use parquet::record::{Field, Row};
 use serde::de::IgnoredAny;
@@ -19,10 +19,10 @@ const SHOWN: usize = 8;
 ///
 /// # Errors
 /// Bytes that are no text, with their column.
-pub fn row(row: &Row, json: &HashSet<Place>) -> Result<String> {
+pub fn row(row: &Row, json: &HashSet<FieldPath>) -> Result<String> {
     let mut writer = Writer {
         out: String::new(),
-        place: Vec::new(),
+        path: Vec::new(),
         json,
     };
     writer.fields(row, true)?;
@@ -31,8 +31,8 @@ pub fn row(row: &Row, json: &HashSet<Place>) -> Result<String> {
 
 struct Writer<'a> {
     out: String,
-    place: Place,
-    json: &'a HashSet<Place>,
+    path: FieldPath,
+    json: &'a HashSet<FieldPath>,
 }
 
 impl Writer<'_> {
@@ -44,9 +44,9 @@ impl Writer<'_> {
             self.comma(&mut is_first);
             self.text(name);
             self.out.push(':');
-            self.place.push(name.clone());
+            self.path.push(name.clone());
             self.value(field)?;
-            self.place.pop();
+            self.path.pop();
         }
         self.out.push('}');
         Ok(())
@@ -143,7 +143,7 @@ impl Writer<'_> {
 
     /// What says that it is JSON and is none stays text: the format says what it wanted.
     fn is_json(&self, text: &str) -> bool {
-        self.json.contains(&self.place) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+        self.json.contains(&self.path) && serde_json::from_str::<IgnoredAny>(text).is_ok()
     }
 
     fn no_text(&self, bytes: &[u8]) -> String {
@@ -152,7 +152,7 @@ impl Writer<'_> {
         format!(
             "column `{}` holds bytes that are no UTF-8 text ({}{}); store text in it, or leave the column out of \
              the file",
-            self.place.join("."),
+            self.path.join("."),
             some.join(" "),
             if bytes.len() > SHOWN { " .." } else { "" }
         )

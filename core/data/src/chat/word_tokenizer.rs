@@ -1,10 +1,10 @@
-//! Tokenising word by word, remembering each thread's words.
+//! Tokenises word by word with a cache of words in each thread.
 //!
-//! A byte-level BPE tokenizer cuts a text into words by a regular expression and then merges the bytes
-//! of each word by itself. Texts repeat their words, so a thread that remembers what a word became has
-//! little to merge; and the text does not have to be carried through the general pipeline of normalizers
-//! and offsets, which costs several times more than the merging. A word that is new goes to the model of
-//! the tokenizers crate, so that the ids are its ids. Tokenizers of another make are left to that crate.
+//! A byte-level BPE tokenizer splits a text into words by a regular expression and then merges the bytes of each word.
+//! Texts repeat their words, so a thread that caches the ids of words has little to merge; and the text does not go
+//! through the general pipeline of normalizers and offsets, which costs several times more than merging. A new word is
+//! tokenised by the model of the tokenizers crate, so that the ids are the same. Other kinds of tokenizers are left to that
+//! crate.
 
 use super::control::TokenSet;
 use anyhow::{Result, anyhow};
@@ -19,38 +19,38 @@ use std::{
 };
 use tokenizers::{Model, Tokenizer};
 
-/// How the expressions of gpt-oss and its relatives end: white space before a word gives its last
-/// character to the word.
+/// The end of the regular expression of gpt-oss and similar tokenizers: the last character of white space before a word
+/// belongs to the word.
 const SPACE: &str = r"\s+(?!\S)|\s+";
-/// Words that a thread remembers.
+/// The number of words that a thread caches.
 const WORDS: usize = 1 << 17;
-/// Bytes of the longest word that is remembered.
+/// The bytes of the longest word that is cached.
 const LONG: usize = 64;
 
-/// The words of one tokenizer.
-pub struct Words {
-    /// Which tokenizer a thread's memory belongs to.
+/// Splits texts into the words of one tokenizer.
+pub struct WordTokenizer {
+    /// A number of this tokenizer, by which a thread knows whether its cache belongs to it.
     number: u64,
     words: Regex,
     letters: Vec<char>,
 }
 
-/// What a thread remembers.
-struct Memory {
+/// The words that a thread has tokenised.
+struct ThreadCache {
     number: u64,
-    /// A copy of its own: threads that share one wait for each other.
+    /// A copy for this thread, since threads that share one wait for each other.
     words: Regex,
     known: HashMap<Box<str>, Range<u32>, FixedState>,
     ids: Vec<u32>,
 }
 
 thread_local! {
-    static MEMORY: RefCell<Option<Memory>> = const { RefCell::new(None) };
+    static CACHE: RefCell<Option<ThreadCache>> = const { RefCell::new(None) };
 }
 
-impl Words {
-    /// For a tokenizer that cuts texts in this way; `letters` are the characters that its vocabulary
-    /// writes the 256 bytes with. `None` for any other, and where added tokens take space around them.
+impl WordTokenizer {
+    /// Makes one for a tokenizer that splits texts in this way; `letters` are the characters that its vocabulary has for the
+    /// 256 bytes. Returns `None` for other tokenizers, and if added tokens strip space around them.
     pub fn new(tokenizer: &Tokenizer, letters: Vec<char>) -> Option<Self> {
         let cut = serde_json::to_value(tokenizer.get_pre_tokenizer()?).ok()?;
         let words = Regex::new(&without_lookahead(&cut)?).ok()?;
@@ -71,11 +71,7 @@ impl Words {
         })
     }
 
-    /// Adds the ids of a text, those `added` tokens in it included that tokenizers take out of a text
-    /// before they cut it into words.
-    ///
-    /// # Errors
-    /// A failure of the model.
+    /// Appends the ids of a text. `added` tokens are found before the text is split into words.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -83,46 +79,46 @@ impl Words {
         text: &str,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
-        MEMORY.with_borrow_mut(|memory| {
-            if memory.as_ref().is_none_or(|old| old.number != self.number) {
-                *memory = Some(Memory {
+        CACHE.with_borrow_mut(|cache| {
+            if cache.as_ref().is_none_or(|old| old.number != self.number) {
+                *cache = Some(ThreadCache {
                     number: self.number,
                     words: self.words.clone(),
                     known: HashMap::default(),
                     ids: Vec::new(),
                 });
             }
-            if let Some(memory) = memory {
+            if let Some(cache) = cache {
                 let mut from = 0;
-                for (place, id) in added.find(text) {
-                    self.plain(tokenizer, memory, &text[from..place.start], ids)?;
+                for (token, id) in added.find(text) {
+                    self.plain(tokenizer, cache, &text[from..token.start], ids)?;
                     ids.push(id);
-                    from = place.end;
+                    from = token.end;
                 }
-                self.plain(tokenizer, memory, &text[from..], ids)?;
+                self.plain(tokenizer, cache, &text[from..], ids)?;
             }
             Ok(())
         })
     }
 
-    /// Text without added tokens.
+    /// Appends the ids of text without added tokens.
     fn plain(
         &self,
         tokenizer: &Tokenizer,
-        memory: &mut Memory,
+        cache: &mut ThreadCache,
         text: &str,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let mut at = 0;
         while at < text.len() {
-            let found = memory.words.find_at(text, at).map(|found| found.range());
+            let found = cache.words.find_at(text, at).map(|found| found.range());
             let word = match found {
                 Some(found) if found.start > at => at..found.start,
-                Some(found) if !found.is_empty() => found.start..give_back(text, found),
+                Some(found) if !found.is_empty() => found.start..word_end(text, found),
                 _ => at..text.len(),
             };
             at = word.end;
-            self.word(tokenizer, memory, &text[word], ids)?;
+            self.word(tokenizer, cache, &text[word], ids)?;
         }
         Ok(())
     }
@@ -130,12 +126,12 @@ impl Words {
     fn word(
         &self,
         tokenizer: &Tokenizer,
-        memory: &mut Memory,
+        cache: &mut ThreadCache,
         word: &str,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
-        if let Some(known) = memory.known.get(word) {
-            ids.extend_from_slice(&memory.ids[known.start as usize..known.end as usize]);
+        if let Some(known) = cache.known.get(word) {
+            ids.extend_from_slice(&cache.ids[known.start as usize..known.end as usize]);
             return Ok(());
         }
         let spelled: String = word.bytes().map(|b| self.letters[b as usize]).collect();
@@ -143,17 +139,17 @@ impl Words {
         let tokens = tokens.map_err(|error| anyhow!("tokenising: {error}"))?;
         let new = tokens.iter().map(|token| token.id);
         ids.extend(new.clone());
-        if word.len() <= LONG && memory.known.len() < WORDS {
-            let from = memory.ids.len() as u32;
-            memory.ids.extend(new);
-            let range = from..memory.ids.len() as u32;
-            memory.known.insert(word.into(), range);
+        if word.len() <= LONG && cache.known.len() < WORDS {
+            let from = cache.ids.len() as u32;
+            cache.ids.extend(new);
+            let range = from..cache.ids.len() as u32;
+            cache.known.insert(word.into(), range);
         }
         Ok(())
     }
 }
 
-/// The expression that cuts words, with what its lookahead does left to [`give_back`].
+/// The regular expression that splits words, without its lookahead, which [`word_end`] replaces.
 fn without_lookahead(cut: &Value) -> Option<String> {
     let [split, bytes] = cut.get("pretokenizers")?.as_array()?.as_slice() else {
         return None;
@@ -170,9 +166,9 @@ fn without_lookahead(cut: &Value) -> Option<String> {
     Some(format!(r"{rest}\s+"))
 }
 
-/// Where a word ends: white space with a word after it ends before its last character, unless that is
-/// all of it. White space that ends a line has been taken by an alternative before, and stays.
-fn give_back(text: &str, word: Range<usize>) -> usize {
+/// The end of a word: white space with a word after it ends before its last character, unless that is all of it. White
+/// space that ends a line is matched by an earlier alternative and stays whole.
+fn word_end(text: &str, word: Range<usize>) -> usize {
     let last = text[word.clone()].chars().next_back();
     match last.filter(|c| c.is_whitespace() && !matches!(c, '\r' | '\n')) {
         Some(last) if word.end < text.len() && word.len() > last.len_utf8() => {

@@ -9,7 +9,7 @@ pub const KNOWN: &str =
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileType {
     /// A JSON object on each line.
     Lines,
     /// An array of JSON objects, or objects one after another.
@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// How the file is compressed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packed {
+pub enum Compression {
     /// It is not.
     Plain,
     /// `.gz`
@@ -33,34 +33,34 @@ pub enum Packed {
     Zstd,
 }
 
-const KINDS: [(&str, Kind); 5] = [
-    (".jsonl", Kind::Lines),
-    (".json", Kind::Values),
-    (".csv", Kind::Table),
-    (".txt", Kind::Text),
-    (".parquet", Kind::Parquet),
+const KINDS: [(&str, FileType); 5] = [
+    (".jsonl", FileType::Lines),
+    (".json", FileType::Values),
+    (".csv", FileType::Table),
+    (".txt", FileType::Text),
+    (".parquet", FileType::Parquet),
 ];
 
 /// Type and compression of a file.
 ///
 /// # Errors
 /// A name that ends otherwise.
-pub fn of(path: &Path) -> Result<(Kind, Packed)> {
+pub fn of(path: &Path) -> Result<(FileType, Compression)> {
     let lower = path.to_string_lossy().to_lowercase();
-    let (stem, packed) = if let Some(stem) = lower.strip_suffix(".gz") {
-        (stem, Packed::Gzip)
+    let (stem, compression) = if let Some(stem) = lower.strip_suffix(".gz") {
+        (stem, Compression::Gzip)
     } else if let Some(stem) = lower.strip_suffix(".zst") {
-        (stem, Packed::Zstd)
+        (stem, Compression::Zstd)
     } else {
-        (lower.as_str(), Packed::Plain)
+        (lower.as_str(), Compression::Plain)
     };
     let found = KINDS.iter().find(|(end, _)| stem.ends_with(end));
     match found {
-        Some((_, Kind::Parquet)) if packed != Packed::Plain => bail!(
+        Some((_, FileType::Parquet)) if compression != Compression::Plain => bail!(
             "dataset {}: a parquet file is compressed inside and cannot be read within .gz or .zst; unpack it first",
             path.display()
         ),
-        Some((_, kind)) => Ok((*kind, packed)),
+        Some((_, file_type)) => Ok((*file_type, compression)),
         None => bail!(
             "dataset {}: unknown type of file, expected {KNOWN}",
             path.display()
@@ -70,7 +70,7 @@ pub fn of(path: &Path) -> Result<(Kind, Packed)> {
 
 /// Whether a file of this name is a table, whose cells are text.
 pub fn is_table(name: &str) -> bool {
-    of(Path::new(name)).is_ok_and(|(kind, _)| kind == Kind::Table)
+    of(Path::new(name)).is_ok_and(|(file_type, _)| file_type == FileType::Table)
 }
 
 /// Whether [`super::open`] reads files of this name.

@@ -1,6 +1,6 @@
-//! Several files at once, under one progress bar.
+//! Downloads several files in parallel, with one progress bar.
 
-use super::fetch::{Failure, Wanted, download};
+use super::fetch::{Download, Failure, download};
 use super::http::Http;
 use apus_base::say::info;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -8,12 +8,12 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Files at once.
+/// The number of files that are downloaded at once.
 const WORKERS: usize = 4;
 
-/// Downloads all that are not there; the first that fails ends it after those under way.
-pub(super) fn download_all(http: &Http, title: &str, files: &[Wanted]) -> Result<(), Failure> {
-    let missing: Vec<&Wanted> = files.iter().filter(|file| !file.is_there()).collect();
+/// Downloads all files that are missing. After the first failure no more downloads are started.
+pub(super) fn download_all(http: &Http, title: &str, files: &[Download]) -> Result<(), Failure> {
+    let missing: Vec<&Download> = files.iter().filter(|file| !file.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub(super) fn download_all(http: &Http, title: &str, files: &[Wanted]) -> Result
     }
 }
 
-/// A bar on a terminal, a line elsewhere.
+/// Shows a progress bar on a terminal, and prints a line elsewhere.
 fn progress(title: &str, files: usize, bytes: u64) -> ProgressBar {
     let noun = if files == 1 { "file" } else { "files" };
     if !std::io::stderr().is_terminal() {
