@@ -52,7 +52,8 @@ fn main() -> ExitCode {
     let matches = command(&words)
         .try_get_matches_from(&words)
         .unwrap_or_else(|error| {
-            config::with_tip(error, &command(&words), words.get(1..).unwrap_or_default()).exit()
+            config::with_suggestion(error, &command(&words), words.get(1..).unwrap_or_default())
+                .exit()
         });
     let result = run(&matches, &options).and_then(|ended| match lines::output_failed() {
         Some(error) if shows(&matches) => Err(Failure::Run(anyhow::anyhow!(

@@ -2,7 +2,7 @@
 
 use apus_components::config::{
     Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
-    ModelNewConfig, SftConfig, Theirs, theirs,
+    ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments,
 };
 use serde_json::Value;
 use std::fs;
@@ -28,7 +28,7 @@ fn every_argument_of_ms_swift_is_answered_in_the_page() {
         .expect("the heading");
     let section = section.split("\n### ").next().unwrap_or_default();
     let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
-    let expected: Vec<String> = theirs().map(answer).collect();
+    let expected: Vec<String> = ms_swift_arguments().map(answer).collect();
     for (row, expected) in rows.iter().zip(&expected) {
         assert_eq!(row, expected);
     }
@@ -74,7 +74,7 @@ fn links_lead_somewhere() {
     }
 }
 
-fn answer(theirs: &Theirs) -> String {
+fn answer(arguments: &MsSwiftArguments) -> String {
     let quoted = |names: &[&str]| {
         let quoted = names.iter().map(|name| format!("`{name}`"));
         quoted.collect::<Vec<_>>().join(", ")
@@ -82,17 +82,17 @@ fn answer(theirs: &Theirs) -> String {
     let commands = [Command::Sft, Command::Infer, Command::Export].into_iter();
     let commands = commands
         .zip(["sft", "infer", "export"])
-        .filter(|(command, _)| theirs.commands.contains(command))
+        .filter(|(command, _)| arguments.commands.contains(command))
         .map(|(_, name)| name);
-    let said = match theirs.answer {
-        Answer::Idle(why) => format!("nothing to do: {why}"),
+    let answer = match arguments.answer {
+        Answer::NoEffect(why) => format!("nothing to do: {why}"),
         Answer::Refused(harmless, why) => match harmless.is_empty() {
             true => format!("error: {why}"),
             false => format!("error, but for {}: {why}", quoted(harmless)),
         },
     };
     let commands = commands.collect::<Vec<_>>().join(", ");
-    format!("| {} | {commands} | {said} |", quoted(theirs.names))
+    format!("| {} | {commands} | {answer} |", quoted(arguments.names))
 }
 
 /// Each row of a command's table begins as its flag says, in the order of the flags.

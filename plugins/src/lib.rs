@@ -1,8 +1,11 @@
-//! The built-in components, one per file, written against `apus-sdk` only; SwanLab's tracker is the crate in `swanlab`.
+//! The built-in components, a file or a folder for each, written against `apus-sdk` only.
+//!
+//! Despite the folder's name, nothing here is loaded at run time: the crate is linked into `apus`. Plugins that users
+//! write are packages of their own. SwanLab's tracker is in the crate `plugins/swanlab`.
 //!
 //! The host calls [`link`] so that the linker keeps the registrations.
 
-// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+// `println!` panics when the other end of the pipe is closed; `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]
 

@@ -136,8 +136,8 @@ fn entries(of: &plugin::Plugin) -> anyhow::Result<Vec<registry::Entry>> {
     for &kind in Kind::ALL {
         let all = registry::all(kind)?.into_iter();
         found.extend(all.filter(|entry| match entry.source {
-            Source::Loaded(plugin) => plugin.canonical == of.canonical,
-            Source::Linked(_) => false,
+            Source::Plugin(plugin) => plugin.canonical == of.canonical,
+            Source::BuiltIn(_) => false,
         }));
     }
     Ok(found)

@@ -1,11 +1,13 @@
-//! A folder put in the place of another.
+//! Replaces a folder by another one.
 
 use anyhow::Result;
 use std::fs;
 use std::path::Path;
 
-/// Puts the folder `new` in the place of `target`, if that is there, which is `aside` meanwhile and then deleted: whoever
-/// looks finds one of them whole, or, for the moment between two renames, none.
+/// Replaces the folder `target`, if it exists, by the folder `new`.
+///
+/// `target` is first renamed to `aside` and deleted in the end. So `target` is always one of the two folders, complete;
+/// only between the two renames it is missing.
 ///
 /// # Errors
 /// The disk failed; `target` is as it was, unless only `aside` could not be deleted.

@@ -1,15 +1,15 @@
-//! What every crate of the engine stands on: lines for people, signals, checksums, folders that are replaced whole, memory of the
-//! process, and work that is given up on.
+//! Shared basics of the engine's crates: lines for people, signals, checksums, folders that are replaced at once, the memory of
+//! the process, and work that is abandoned at a limit.
 
-// Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
+// `println!` panics when the other end of the pipe is closed; `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]
 
 pub mod checksums;
 pub mod folder;
 pub mod limits;
+pub mod lines;
 pub mod memory;
 pub mod panics;
-pub mod say;
 pub mod signals;
-pub mod watched;
+pub mod watchdog;

@@ -18,12 +18,12 @@ pub fn available() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The memory that this process takes now, in bytes, where the system tells.
+/// The memory that this process uses now, in bytes, where the system tells.
 pub fn resident() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// The most that it has taken.
+/// The most memory that this process has used so far, in bytes.
 pub fn resident_peak() -> Option<u64> {
     status("VmHWM:")
 }

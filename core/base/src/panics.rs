@@ -1,4 +1,4 @@
-//! Panics of a library that only mean bad input.
+//! Turns panics of a library into errors, where they only mean bad input.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,12 +7,12 @@ thread_local! {
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside [`catch`]: what panics there is no bug to be reported.
+/// Whether this thread is inside [`catch`]. A panic there is not reported as a bug.
 pub fn expected() -> bool {
     EXPECTED.get()
 }
 
-/// What `act` gives, or what its panic said.
+/// The result of `act`, or the message of its panic.
 pub fn catch<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     let before = EXPECTED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(act));

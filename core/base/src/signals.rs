@@ -1,10 +1,10 @@
-//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: what was trained is saved, then the run leaves. A second
-//! one leaves at once.
+//! Ctrl-C, SIGTERM, and the SIGHUP of a closing terminal. At the first one, a run saves what was trained and ends. At
+//! the second one, the process ends at once.
 //!
-//! Whatever takes long asks [`check`] now and then: micro-batches, batches of an evaluation, tokens of an answer.
-//! What is cut off there counts for nothing, so a run never waits for it before it saves.
+//! Long work calls [`check`] between its parts: micro-batches, batches of an evaluation, tokens of an answer. Work that
+//! is interrupted there is discarded, so a run saves without waiting for it.
 
-use crate::say;
+use crate::lines;
 use apus_sdk::Level;
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// A signal has cut something off.
+/// The error of work that a signal interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted;
 
@@ -24,7 +24,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Catches the signals from now on; `restore` gives the terminal back before the process leaves at once.
+/// Catches the signals from now on. `restore` puts the terminal back before the process ends at once.
 pub fn catch(restore: fn()) -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -35,7 +35,7 @@ pub fn catch(restore: fn()) -> anyhow::Result<()> {
             }
             // On a thread of its own: a terminal that blocks must not keep the next signal away.
             std::thread::spawn(|| {
-                say::line(
+                lines::line(
                     Level::Warning,
                     "stopping: the last whole step is saved; once more to leave at once without saving",
                 );
@@ -47,7 +47,7 @@ pub fn catch(restore: fn()) -> anyhow::Result<()> {
     .map_err(|e| anyhow::anyhow!(e))
 }
 
-/// Calls `handler` at each of the signals. A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+/// Calls `handler` at each of the signals. A SIGHUP that is ignored, as under `nohup`, stays ignored.
 pub fn on_signal(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
     let ignored = hangup::is_ignored();
     ctrlc::set_handler(handler).map_err(|e| anyhow::anyhow!("cannot catch Ctrl-C: {e}"))?;
@@ -62,7 +62,7 @@ pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// Lets what takes long end early.
+/// Interrupts long work after a signal.
 ///
 /// # Errors
 /// A signal came.

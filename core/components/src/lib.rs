@@ -1,11 +1,11 @@
-//! What a run is made of and how it is asked for: every component that can be named, the plugin
-//! libraries that bring more of them, and the configuration that chooses among them.
+//! The components of a run and its configuration: the registry of all components, the plugin libraries that add
+//! more, and the configuration that selects and sets them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]
 
 pub mod config;
-pub mod nearest;
 pub mod plugin;
 pub mod registry;
 pub mod secrets;
+pub mod similar;

@@ -1,4 +1,4 @@
-//! What is done with data and a model: training, answers, merged weights, benchmarks, checks of plugins.
+//! The commands that work with data and a model: training, generation, export, benchmarks, data previews, plugin checks.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]
@@ -7,9 +7,9 @@ pub mod bench;
 pub mod export;
 pub mod generate;
 pub mod host;
-pub mod look;
 pub mod model_new;
 pub mod out_of_memory;
 pub mod plugin_check;
+pub mod preview;
 pub mod setup;
 pub mod train;

@@ -217,7 +217,7 @@ macro_rules! plain_events {
             fn save_state(&self) -> Result<Value> {
                 let (this, call) = (self.object.this(), self.object.table().save_state());
                 // SAFETY: pointer and table belong together.
-                let json = self.origin.took("save_state", unsafe { call(this) })?;
+                let json = self.origin.context("save_state", unsafe { call(this) })?;
                 Ok(serde_json::from_str(&json)?)
             }
 
@@ -225,7 +225,7 @@ macro_rules! plain_events {
                 let json = to_json(&saved)?;
                 let (this, call) = (self.object.this(), self.object.table().load_state());
                 // SAFETY: pointer and table belong together; the text outlives the call.
-                self.origin.took("load_state", unsafe { call(this, json.as_rstr()) })
+                self.origin.context("load_state", unsafe { call(this, json.as_rstr()) })
             }
         }
     };
@@ -281,7 +281,7 @@ impl ImportedCallback {
         // SAFETY: pointer and table belong together; the texts outlive the call.
         let json = self
             .origin
-            .took(name, unsafe { call(this, name.into(), json.as_rstr()) })?;
+            .context(name, unsafe { call(this, name.into(), json.as_rstr()) })?;
         self.seen = state.log_history.len();
         let asked: Asked =
             serde_json::from_str(&json).map_err(|error| self.origin.failed(name, &error))?;

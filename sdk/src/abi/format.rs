@@ -52,7 +52,7 @@ impl DatasetFormat for Imported<FormatTableRef> {
         let (this, call) = (self.object.this(), self.object.table().rank());
         // SAFETY: pointer and table belong together; the columns outlive the call.
         let wire = unsafe { call(this, RSlice::from_slice(&columns)) };
-        Ok(self.origin.took("recognises", wire)?.into_option())
+        Ok(self.origin.context("recognises", wire)?.into_option())
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
@@ -64,7 +64,7 @@ impl DatasetFormat for Imported<FormatTableRef> {
         // SAFETY: pointer and table belong together; the text outlives the call.
         let json = self
             .origin
-            .took("convert", unsafe { call(this, text.into()) })?;
+            .context("convert", unsafe { call(this, text.into()) })?;
         serde_json::from_str(&json).map_err(|error| self.origin.failed("convert", &error))
     }
 

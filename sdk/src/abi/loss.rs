@@ -112,6 +112,7 @@ impl Loss for Imported<LossTableRef> {
         };
         let (this, call) = (self.object.this(), self.object.table().per_token());
         // SAFETY: pointer and table belong together; the chunk outlives the call.
-        self.origin.took("per_token", unsafe { call(this, wire) })
+        self.origin
+            .context("per_token", unsafe { call(this, wire) })
     }
 }

@@ -92,7 +92,7 @@ impl LossScale for Imported<LossScaleTableRef> {
     fn try_base(&self) -> Result<Option<Base>> {
         let (this, call) = (self.object.this(), self.object.table().base());
         // SAFETY: pointer and table belong together.
-        match self.origin.took("base", unsafe { call(this) })? {
+        match self.origin.context("base", unsafe { call(this) })? {
             0 => Ok(None),
             1 => Ok(Some(Base::Default)),
             2 => Ok(Some(Base::LastRound)),
@@ -116,7 +116,7 @@ impl LossScale for Imported<LossScaleTableRef> {
         };
         // SAFETY: pointer and table belong together; the texts outlive the call.
         let wire = unsafe { table.segments()(this, text.into(), turn) };
-        let segments = self.origin.took("segments", wire)?;
+        let segments = self.origin.context("segments", wire)?;
         Ok(segments
             .into_iter()
             .map(|segment| Segment::new(segment.text.into_string(), segment.weight))

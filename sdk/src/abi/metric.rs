@@ -108,13 +108,13 @@ impl Metric for Imported<MetricTableRef> {
         };
         let (this, call) = (self.object.this(), self.object.table().update());
         // SAFETY: pointer and table belong together; the batch outlives the call.
-        self.origin.took("update", unsafe { call(this, wire) })
+        self.origin.context("update", unsafe { call(this, wire) })
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
         let (this, call) = (self.object.this(), self.object.table().compute());
         // SAFETY: pointer and table belong together.
-        let named = self.origin.took("compute", unsafe { call(this) })?;
+        let named = self.origin.context("compute", unsafe { call(this) })?;
         Ok(named
             .into_iter()
             .map(|Named { name, value }| (name.into_string(), value))

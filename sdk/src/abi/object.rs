@@ -70,7 +70,7 @@ impl Origin {
     }
 
     /// What came out of `event`, with this origin in the error.
-    pub(super) fn took<T>(&self, event: &str, wire: Wire<T>) -> Result<T> {
+    pub(super) fn context<T>(&self, event: &str, wire: Wire<T>) -> Result<T> {
         match wire {
             RResult::ROk(value) => Ok(value),
             RResult::RErr(message) => {

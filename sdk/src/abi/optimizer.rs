@@ -105,7 +105,7 @@ impl Optimizer for Imported<OptimizerTableRef> {
         // SAFETY: pointer and table belong together; names outlive the call.
         let states = self
             .origin
-            .took("step", unsafe { call(this, wire, info.step) })?;
+            .context("step", unsafe { call(this, wire, info.step) })?;
         for (param, kept) in params.iter_mut().zip(states) {
             unpack(param.state, kept);
         }

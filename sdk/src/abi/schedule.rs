@@ -51,7 +51,7 @@ impl LrSchedule for Imported<ScheduleTableRef> {
         } = *progress;
         let (this, call) = (self.object.this(), self.object.table().factor());
         // SAFETY: pointer and table belong together.
-        self.origin.took("factor", unsafe {
+        self.origin.context("factor", unsafe {
             call(this, step, total, warmup, learning_rate)
         })
     }

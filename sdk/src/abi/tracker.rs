@@ -109,7 +109,7 @@ impl Tracker for Imported<TrackerTableRef> {
         let (this, table) = (self.object.this(), self.object.table());
         // SAFETY: pointer and table belong together; the text outlives the call.
         self.origin
-            .took("start", unsafe { table.start()(this, json.as_rstr()) })
+            .context("start", unsafe { table.start()(this, json.as_rstr()) })
     }
 
     fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
@@ -117,14 +117,14 @@ impl Tracker for Imported<TrackerTableRef> {
         let (this, table) = (self.object.this(), self.object.table());
         // SAFETY: as above.
         self.origin
-            .took("log", unsafe { table.log()(this, step, json.as_rstr()) })
+            .context("log", unsafe { table.log()(this, step, json.as_rstr()) })
     }
 
     fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
         let (this, table) = (self.object.this(), self.object.table());
         // SAFETY: as above.
         let wire = unsafe { table.text()(this, step, name.into(), text.into()) };
-        self.origin.took("text", wire)
+        self.origin.context("text", wire)
     }
 
     fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
@@ -134,7 +134,7 @@ impl Tracker for Imported<TrackerTableRef> {
         };
         // SAFETY: as above.
         let wire = unsafe { image(this, step, name.into(), png.into()) };
-        self.origin.took("image", wire)
+        self.origin.context("image", wire)
     }
 
     fn line(&mut self, level: Level, text: &str) -> Result<()> {
@@ -145,7 +145,7 @@ impl Tracker for Imported<TrackerTableRef> {
         let json = to_json(&level)?;
         // SAFETY: as above.
         let wire = unsafe { line(this, json.as_rstr(), text.into()) };
-        self.origin.took("line", wire)
+        self.origin.context("line", wire)
     }
 
     fn system(&mut self, values: &Map<String, Value>) -> Result<()> {
@@ -156,7 +156,7 @@ impl Tracker for Imported<TrackerTableRef> {
         let json = to_json(values)?;
         // SAFETY: as above.
         self.origin
-            .took("system", unsafe { system(this, json.as_rstr()) })
+            .context("system", unsafe { system(this, json.as_rstr()) })
     }
 
     fn saved(&mut self, step: u64, checkpoint: &Path) -> Result<()> {
@@ -167,7 +167,7 @@ impl Tracker for Imported<TrackerTableRef> {
         let path = checkpoint.to_string_lossy();
         // SAFETY: as above.
         let wire = unsafe { saved(this, step, (&*path).into()) };
-        self.origin.took("saved", wire)
+        self.origin.context("saved", wire)
     }
 
     fn on_terminal(&self) -> bool {
@@ -181,6 +181,6 @@ impl Tracker for Imported<TrackerTableRef> {
         let (this, table) = (self.object.this(), self.object.table());
         // SAFETY: as above.
         self.origin
-            .took("finish", unsafe { table.finish()(this, json.as_rstr()) })
+            .context("finish", unsafe { table.finish()(this, json.as_rstr()) })
     }
 }

@@ -1,9 +1,10 @@
 //! Sizes and SHA-256 of the files of a checkpoint, in a file beside them.
 //!
-//! A disk, a copy or an editor can change a byte without anybody noticing: most changed bytes of a tensor still are
-//! a number. SHA-256 rather than a shorter sum, because the sums also say which weights these are, and `sha256sum`
-//! says the same; an adapter with its optimizer's state is hashed in less time than it takes to write it. Files
-//! are hashed side by side. A folder without sums, as PEFT writes it, is read as it is.
+//! A disk, a copy or an editor can change a byte unnoticed: most changed bytes of a tensor are still valid numbers.
+//!
+//! The sums also identify the weights, and `sha256sum` prints the same ones, so they are SHA-256 and nothing shorter.
+//! Hashing an adapter with its optimizer's state takes less time than writing it. Files are hashed in parallel. A folder
+//! without sums, as PEFT writes it, is read unchecked.
 
 mod sampled;
 
@@ -19,10 +20,10 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-/// Name of the file.
+/// The name of the file of sums.
 pub const FILE: &str = "checksums.json";
 
-/// The layout of the file that is written.
+/// The format version of the file that is written.
 const VERSION: u32 = 1;
 
 /// The sums of a folder.
@@ -42,7 +43,7 @@ struct Sum {
 }
 
 impl Checksums {
-    /// Those of all files in a folder.
+    /// Computes the sums of all files in a folder.
     pub fn of(dir: &Path) -> Result<Self> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -61,7 +62,7 @@ impl Checksums {
         })
     }
 
-    /// Writes them into their folder.
+    /// Writes the sums into their folder.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         fs::write(&path, self.text()?)
@@ -72,7 +73,7 @@ impl Checksums {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Those that lie in a folder, if there are any.
+    /// Reads the sums in a folder, if it has any.
     ///
     /// # Errors
     /// A file that cannot be read, or is none that this version writes.
@@ -99,15 +100,15 @@ impl Checksums {
         Ok(Some(sums))
     }
 
-    /// Names of the files.
+    /// The names of the files that have a sum.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
 
-    /// Holds all files against their sums.
+    /// Checks all files against their sums.
     ///
     /// # Errors
-    /// One that is missing or not as it was written; the error says which and in what.
+    /// A file that is missing or changed; the error names the file and the difference.
     pub fn check(&self, dir: &Path) -> Result<()> {
         self.files
             .par_iter()
@@ -144,10 +145,10 @@ impl Sum {
     }
 }
 
-/// Holds those of these files that are there against the sums in their folder, if it has any.
+/// Checks those of these files that exist against the sums in their folder, if it has any.
 ///
 /// # Errors
-/// One that is not as it was written.
+/// A file that is changed.
 pub fn check<'a>(dir: &Path, files: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let Some(sums) = Checksums::read(dir)? else {
         return Ok(());

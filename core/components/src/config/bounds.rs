@@ -114,14 +114,17 @@ pub(super) fn check(flag: &Flag, value: &Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Command, Config, FLAGS, Kind};
+    use super::super::{Command, Config, FLAGS, ValueKind};
     use super::*;
     use std::collections::BTreeSet;
 
     fn numeric() -> impl Iterator<Item = &'static Flag> {
-        FLAGS
-            .iter()
-            .filter(|flag| matches!(flag.kind, Kind::Int | Kind::Float | Kind::Floats))
+        FLAGS.iter().filter(|flag| {
+            matches!(
+                flag.kind,
+                ValueKind::Int | ValueKind::Float | ValueKind::Floats
+            )
+        })
     }
 
     #[test]
@@ -170,8 +173,8 @@ mod tests {
                     let said = resolved(command, &words).unwrap_err();
                     assert!(said.contains(flag.name), "{command:?} {words:?}: {said}");
                     let toml = match (flag.kind, value.contains(['n', '.'])) {
-                        (Kind::Floats, _) => format!("{} = [0.5, {value}]\n", flag.name),
-                        (Kind::Float, false) => format!("{} = {value}.0\n", flag.name),
+                        (ValueKind::Floats, _) => format!("{} = [0.5, {value}]\n", flag.name),
+                        (ValueKind::Float, false) => format!("{} = {value}.0\n", flag.name),
                         _ => format!("{} = {value}\n", flag.name),
                     };
                     std::fs::write(&file, &toml).unwrap();

@@ -1,15 +1,14 @@
-//! The command line of a command, for clap, from the table of flags and the defaults of its
-//! configuration.
+//! Builds a command's command line for clap, from the table of flags and the defaults of its configuration.
 
-use super::flag::{Command as Tool, Flag, Kind};
+use super::flag::{Command as Tool, Flag, ValueKind};
 use super::{
     BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
-    theirs,
+    ms_swift,
 };
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
-/// What clap needs to know about a command.
+/// The command for clap.
 pub fn command(tool: Tool) -> Command {
     match tool {
         Tool::Sft => build::<SftConfig>("sft", "Fine-tunes a model"),
@@ -48,7 +47,7 @@ fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
     Command::new(name)
         .about(about)
         .args([file, config])
-        .args(theirs::of(T::COMMAND).map(|(name, _)| foreign(name)))
+        .args(ms_swift::of(T::COMMAND).map(|(name, _)| ms_swift_argument(name)))
         .args(mine.map(|flag| {
             let hidden = T::COMMAND == Tool::Data && !flag.is_about_data();
             argument(flag, &defaults[flag.name]).hide(hidden)
@@ -57,15 +56,15 @@ fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
 
 fn argument(flag: &'static Flag, default: &Value) -> Arg {
     let value = match flag.kind {
-        Kind::Bool => "true|false",
-        Kind::Int => "N",
-        Kind::Float | Kind::Floats => "X",
-        Kind::Text | Kind::List => "TEXT",
-        Kind::Json => "JSON",
-        Kind::JsonOrFile => "JSON|FILE",
-        Kind::Component | Kind::Components => "NAME",
-        Kind::Chain => "NAME+NAME",
-        Kind::Plugins => "FILE",
+        ValueKind::Bool => "true|false",
+        ValueKind::Int => "N",
+        ValueKind::Float | ValueKind::Floats => "X",
+        ValueKind::Text | ValueKind::List => "TEXT",
+        ValueKind::Json => "JSON",
+        ValueKind::JsonOrFile => "JSON|FILE",
+        ValueKind::Component | ValueKind::Components => "NAME",
+        ValueKind::Chain => "NAME+NAME",
+        ValueKind::Plugins => "FILE",
     };
     let mut argument = Arg::new(flag.name)
         .long(flag.name)
@@ -84,15 +83,18 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         .allow_negative_numbers(true)
         .help(format!("{}{}", flag.help, shown(default)));
     argument = match flag.kind {
-        Kind::Bool => argument.num_args(0..=1).default_missing_value("true"),
-        Kind::List | Kind::Floats | Kind::Components | Kind::Plugins => argument.num_args(1..),
+        ValueKind::Bool => argument.num_args(0..=1).default_missing_value("true"),
+        ValueKind::List | ValueKind::Floats | ValueKind::Components | ValueKind::Plugins => {
+            argument.num_args(1..)
+        }
         _ => argument.num_args(1),
     };
     argument
 }
 
-/// An argument of ms-swift that is not a flag: taken with any value, and answered later. Help does not show it.
-fn foreign(name: &'static str) -> Arg {
+/// An argument of ms-swift that is not a flag. It is accepted with any value and hidden from the help; how it is treated
+/// is decided later.
+fn ms_swift_argument(name: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .aliases(dashed(name))

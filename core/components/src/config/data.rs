@@ -48,7 +48,7 @@ impl DataConfig {
     /// A value that does not fit its flag, no dataset, or neither model nor tokenizer.
     pub fn sft(&self) -> Result<SftConfig> {
         let mut run: SftConfig = typed(self.run.clone(), str::to_owned)?;
-        run.settle()?;
+        run.resolve_values()?;
         ensure!(
             !run.dataset.is_empty(),
             "no data to look at: give files, as in apus data train.jsonl --model DIR"

@@ -1,4 +1,4 @@
-//! A configuration file: TOML, each key with its line.
+//! Reads a configuration file in TOML and keeps the line of each key, for messages.
 
 use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::small_file::{self, Limit};
@@ -8,11 +8,11 @@ use toml::de::{DeTable, DeValue};
 
 /// A key of the file.
 pub(super) struct Entry {
-    /// As it is written.
+    /// The key as it is written.
     pub key: String,
-    /// Where it stands, for messages: `run.toml, line 3, key lora_rank`.
+    /// Its file and line, for messages: `run.toml, line 3, key lora_rank`.
     pub place: String,
-    /// Its value. A date is its text.
+    /// Its value. A date is kept as text.
     pub value: Value,
 }
 
@@ -72,7 +72,8 @@ fn json(value: DeValue) -> Result<Value> {
     })
 }
 
-/// Where a file is no TOML, and why. The line itself is not shown, as toml's own words would: it may hold a token.
+/// Where a file is not valid TOML, and why. Unlike the error of `toml`, this one does not show the line, which may
+/// contain a token.
 fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
     let path = path.display();
     let Some(span) = error.span() else {
@@ -155,7 +156,7 @@ mod tests {
         assert!(said("a = 99999999999999999999\n").contains("line 1, key a"));
     }
 
-    /// A line with a mistake in it may hold a token: its place is said, not what stands there.
+    /// A line with a mistake may contain a token, so the error gives its number and not its text.
     #[test]
     fn a_malformed_file_shows_no_secret() {
         for (text, place) in [

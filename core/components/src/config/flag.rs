@@ -1,4 +1,4 @@
-//! What a flag is.
+//! The description of a flag.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -24,7 +24,7 @@ pub enum Command {
 
 /// How a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// `true` or `false`; the flag alone is `true`.
     Bool,
     /// A whole number.
@@ -59,27 +59,27 @@ pub struct Flag {
     /// Other spellings.
     pub aliases: &'static [&'static str],
     /// How its value is read.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Heading in the help.
     pub group: &'static str,
     /// Commands that take it.
     pub commands: &'static [Command],
-    /// One line.
+    /// Its help, one line.
     pub help: &'static str,
 }
 
 impl Flag {
-    /// Reads the words of a command line.
+    /// Parses the flag's words on a command line.
     ///
     /// # Errors
-    /// They are not of the flag's kind.
+    /// Words that are not of the flag's kind.
     pub fn parse(&self, words: &[String]) -> Result<Value> {
         let one = || match words {
             [word] => Ok(word.as_str()),
             _ => bail!("--{}: expected one value, found {}", self.name, words.len()),
         };
         Ok(match self.kind {
-            Kind::Bool => match words {
+            ValueKind::Bool => match words {
                 [] => Value::Bool(true),
                 _ => match one()?.to_ascii_lowercase().as_str() {
                     "true" | "1" | "yes" => Value::Bool(true),
@@ -87,37 +87,37 @@ impl Flag {
                     other => bail!("--{}: expected true or false, found {other:?}", self.name),
                 },
             },
-            Kind::Int => whole(self.name, one()?)?,
-            Kind::Float => number(self.name, one()?)?,
-            Kind::Floats => {
+            ValueKind::Int => whole(self.name, one()?)?,
+            ValueKind::Float => number(self.name, one()?)?,
+            ValueKind::Floats => {
                 let numbers = words.iter().map(|word| number(self.name, word));
                 numbers.collect::<Result<_>>()?
             }
-            Kind::Text => one()?.into(),
-            Kind::List | Kind::Plugins => words.iter().map(String::as_str).collect(),
-            Kind::Json => {
+            ValueKind::Text => one()?.into(),
+            ValueKind::List | ValueKind::Plugins => words.iter().map(String::as_str).collect(),
+            ValueKind::Json => {
                 let table: Map<String, Value> =
                     serde_json::from_str(one()?).with_context(|| {
                         format!("--{}: expected a JSON object of options", self.name)
                     })?;
                 Value::Object(table)
             }
-            Kind::JsonOrFile if !one()?.trim_start().starts_with('{') => one()?.into(),
-            Kind::JsonOrFile => serde_json::from_str(one()?).with_context(|| {
+            ValueKind::JsonOrFile if !one()?.trim_start().starts_with('{') => one()?.into(),
+            ValueKind::JsonOrFile => serde_json::from_str(one()?).with_context(|| {
                 format!("--{}: expected JSON, or the path of a file", self.name)
             })?,
-            Kind::Component => component(one()?),
-            Kind::Components => words.iter().map(|word| component(word)).collect(),
-            Kind::Chain => chain(one()?),
+            ValueKind::Component => component(one()?),
+            ValueKind::Components => words.iter().map(|word| component(word)).collect(),
+            ValueKind::Chain => chain(one()?),
         })
     }
 
-    /// Whether this command takes it, as its own or, as `apus data` does, because `apus sft` has it.
+    /// Whether this command accepts the flag. `apus data` also accepts the flags of `apus sft`.
     pub fn accepted_by(&self, command: Command) -> bool {
         self.belongs_to(command) || command == Command::Data && self.belongs_to(Command::Sft)
     }
 
-    /// Whether it is this command's own.
+    /// Whether the flag is listed for this command itself.
     pub fn belongs_to(&self, command: Command) -> bool {
         self.commands.contains(&command)
     }
@@ -128,7 +128,7 @@ pub(super) fn component(name: &str) -> Value {
     serde_json::json!({ "name": name })
 }
 
-/// The components of `a+b`. A file among them, such as `my/table.json`, is the component that its
+/// The components of a chain `a+b`. A file in the chain, such as `my/table.json`, stands for the component that its
 /// extension names, with the file as its `path`.
 pub(super) fn chain(text: &str) -> Value {
     let names = text

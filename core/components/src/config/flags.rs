@@ -1,6 +1,6 @@
-//! Every flag.
+//! The table of all flags.
 
-use super::flag::{Command, Command::*, Flag, Kind, Kind::*};
+use super::flag::{Command, Command::*, Flag, ValueKind, ValueKind::*};
 
 const S: &[Command] = &[Sft];
 const B: &[Command] = &[Bench];
@@ -19,7 +19,7 @@ const fn flag(
     group: &'static str,
     commands: &'static [Command],
     name: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     help: &'static str,
 ) -> Flag {
     Flag {
@@ -37,13 +37,13 @@ impl Flag {
         self.aliases = aliases;
         self
     }
-    /// Whether it has to do with data at all: help about data shows these.
+    /// Whether the flag is about data. The help of `apus data` shows these flags.
     pub(super) fn is_about_data(&self) -> bool {
         [PLUGINS, DATA, CHAT, SHOW].contains(&self.group)
             || matches!(self.name, "model" | "tokenizer")
     }
 
-    /// Whether what becomes of a row depends on it. Which rows there are is not meant.
+    /// Whether the flag changes how a row is prepared. Flags that only select rows do not count.
     pub fn shapes_rows(&self) -> bool {
         let others = [
             "dataset",
@@ -61,14 +61,14 @@ impl Flag {
         of_run && !others.contains(&self.name)
     }
 
-    /// Whether the examples that a run trains on depend on it.
+    /// Whether the flag changes the examples that a run trains on.
     pub fn shapes_data(&self) -> bool {
         self.belongs_to(Command::Sft)
             && ([DATA, CHAT].contains(&self.group) || matches!(self.name, "tokenizer"))
             && self.name != "load_from_cache_file"
     }
 
-    /// Whether it says how a run learns, so that a run which goes on from a checkpoint has to have the same.
+    /// Whether the flag changes what a run learns. A run that resumes from a checkpoint must have the same value.
     pub fn is_about_learning(&self) -> bool {
         let others = [
             "per_device_train_batch_size",
@@ -104,7 +104,7 @@ const OUTPUT: &str = "Output";
 const SHOW: &str = "Looking";
 const MEASURE: &str = "Measuring";
 
-/// The table.
+/// All flags, in the order of the help.
 pub const FLAGS: &[Flag] = &[
     flag(MODEL, SIEB, "model", Text, "Model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder").or(&["model_id_or_path"]),
     flag(MODEL, SIEB, "use_hf", Bool, "Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it"),

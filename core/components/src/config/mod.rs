@@ -1,41 +1,43 @@
-//! Configuration: one table of flags, from which parsing, help and documentation come; a TOML file
-//! under the flags; a typed structure per command.
+//! Configuration of the commands.
+//!
+//! One table of flags is the source of parsing, help and documentation. Flags override the values of a TOML file, and
+//! the result is a typed structure for each command.
 
 mod bench;
 mod bounds;
 mod check;
 mod cli;
+mod coerce;
 mod data;
 mod file;
-mod fit;
 mod flag;
 mod flags;
 mod lengths;
 mod merged;
+mod ms_swift;
 mod resolve;
 mod sft;
 mod shorthand;
 mod steps_or_share;
+mod suggestion;
 mod swanlab;
-mod theirs;
-mod tip;
 mod tools;
 
 pub use bench::BenchConfig;
 pub use cli::{command, help};
 pub use data::DataConfig;
-pub use flag::{Command, Flag, Kind};
+pub use flag::{Command, Flag, ValueKind};
 pub use flags::FLAGS;
 
 pub use lengths::Lengths;
+pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
 pub use resolve::{
     ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
 };
 pub use sft::SftConfig;
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
-pub use theirs::{Answer, Theirs, theirs};
-pub use tip::with_tip;
+pub use suggestion::with_suggestion;
 pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
 
 use anyhow::{Context, Result, ensure};
@@ -49,8 +51,8 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// The command.
     const COMMAND: Command;
 
-    /// Makes values independent of what may change while the command runs, such as the working folder.
-    fn settle(&mut self) -> Result<()> {
+    /// Makes the values independent of what may change while the command runs, such as the working folder.
+    fn resolve_values(&mut self) -> Result<()> {
         Ok(())
     }
 }

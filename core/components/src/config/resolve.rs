@@ -1,11 +1,11 @@
-//! From a command line to a typed configuration: the TOML file first, flags over it.
+//! Resolves a command line to a typed configuration: the values of the TOML file, overridden by flags.
 
 use super::bounds;
 use super::cli::command;
-use super::flag::{Command, Flag, Kind};
-use super::merged::Merged;
-use super::theirs;
-use super::tip::with_tip;
+use super::flag::{Command, Flag, ValueKind};
+use super::merged::MergedValues;
+use super::ms_swift;
+use super::suggestion::with_suggestion;
 use super::{Config, FLAGS};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Where a flag was written.
+/// Whether a flag comes from the file or the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// In the configuration file.
@@ -23,14 +23,14 @@ pub enum Origin {
     CommandLine,
 }
 
-/// A configuration and how it came about.
+/// A configuration, and where its values come from.
 #[derive(Debug, Clone)]
 pub struct Resolved<T> {
     /// The values.
     pub config: T,
     /// Flags that count, and where they were written.
     pub given: BTreeMap<String, Origin>,
-    /// Lines about flags that were written and do nothing.
+    /// Lines about flags that were given and have no effect.
     pub notes: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub fn from_matches<T: Config>(
     matches: &ArgMatches,
     options: &ComponentOptions,
 ) -> Result<Resolved<T>> {
-    let mut merged = Merged::new(T::COMMAND);
+    let mut merged = MergedValues::new(T::COMMAND);
     let texts = |id: &str| -> Vec<String> {
         let words = matches.get_many::<String>(id);
         words.into_iter().flatten().cloned().collect()
@@ -105,10 +105,10 @@ pub fn from_matches<T: Config>(
             .map(|times| times.map(|words| words.cloned().collect()).collect())
             .unwrap_or_default();
         let mut words = match flag.kind {
-            Kind::Plugins => times.concat(),
+            ValueKind::Plugins => times.concat(),
             _ => times.last().cloned().unwrap_or_default(),
         };
-        if times.len() > 1 && flag.kind != Kind::Plugins {
+        if times.len() > 1 && flag.kind != ValueKind::Plugins {
             let times = times.len();
             merged.note(format!(
                 "--{} is given {times} times; the last one counts",
@@ -124,14 +124,15 @@ pub fn from_matches<T: Config>(
             line.push((flag, value));
         }
     }
-    for (name, theirs) in theirs::of(T::COMMAND).filter(|(name, _)| matches.contains_id(name)) {
+    for (name, arguments) in ms_swift::of(T::COMMAND).filter(|(name, _)| matches.contains_id(name))
+    {
         let value = match texts(name).join(" ") {
             alone if alone.is_empty() => "true".to_owned(),
             value => value,
         };
-        merged.answer(theirs, name, &format!("--{name}"), &value)?;
+        merged.answer(arguments, name, &format!("--{name}"), &value)?;
     }
-    merged.go_over(line, options)?;
+    merged.override_with(line, options)?;
     merged.finish()
 }
 
@@ -144,7 +145,7 @@ pub fn from_arguments<T: Config>(words: &[String]) -> Result<Resolved<T>> {
     let matches = command(T::COMMAND)
         .no_binary_name(true)
         .try_get_matches_from(&words)
-        .map_err(|error| with_tip(error, &command(T::COMMAND), &words))?;
+        .map_err(|error| with_suggestion(error, &command(T::COMMAND), &words))?;
     from_matches(&matches, &options)
 }
 

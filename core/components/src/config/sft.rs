@@ -267,7 +267,7 @@ impl Default for SftConfig {
 impl super::Config for SftConfig {
     const COMMAND: Command = Command::Sft;
 
-    fn settle(&mut self) -> Result<()> {
+    fn resolve_values(&mut self) -> Result<()> {
         super::instructions(&mut self.system)?;
         super::absolute(&mut self.output_dir)
     }

@@ -1,4 +1,4 @@
-//! Flags that are short for an optimizer or a schedule, or for options of them.
+//! Flags that are shorthands for an optimizer or a schedule, or for their options.
 
 use super::resolve::Origin;
 use super::sft::SftConfig;
@@ -14,7 +14,7 @@ pub(super) const SHORTHANDS: &[(&str, &str)] = &[
     ("adam_epsilon", "eps"),
 ];
 
-/// What a component of this name can be told: the names of its options.
+/// Looks up the names of a component's options.
 pub type OptimizerOptions<'a> = &'a dyn Fn(&str) -> Result<Vec<String>>;
 
 impl SftConfig {
@@ -62,8 +62,8 @@ impl SftConfig {
         Ok((spec, lines))
     }
 
-    /// The component that `optim`, one of transformers' names, is short for. A paged optimizer computes the same
-    /// numbers; one with a state of 8 bits does not.
+    /// The component that `optim`, a name from transformers, stands for. A paged optimizer computes the same numbers
+    /// and is accepted; one with 8-bit state is not.
     fn optim_component(&self) -> Result<&'static str> {
         Ok(match self.optim.as_str() {
             "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf" | "adamw_apex_fused"

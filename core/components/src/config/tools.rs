@@ -92,7 +92,7 @@ impl Default for InferConfig {
 impl super::Config for InferConfig {
     const COMMAND: Command = Command::Infer;
 
-    fn settle(&mut self) -> Result<()> {
+    fn resolve_values(&mut self) -> Result<()> {
         super::instructions(&mut self.system)
     }
 }
@@ -132,7 +132,7 @@ impl Default for ExportConfig {
 impl super::Config for ExportConfig {
     const COMMAND: Command = Command::Export;
 
-    fn settle(&mut self) -> Result<()> {
+    fn resolve_values(&mut self) -> Result<()> {
         self.output_dir.as_mut().map_or(Ok(()), super::absolute)
     }
 }
@@ -164,7 +164,7 @@ impl Default for ModelNewConfig {
 impl super::Config for ModelNewConfig {
     const COMMAND: Command = Command::ModelNew;
 
-    fn settle(&mut self) -> Result<()> {
+    fn resolve_values(&mut self) -> Result<()> {
         self.output_dir.as_mut().map_or(Ok(()), super::absolute)
     }
 }

@@ -1,7 +1,7 @@
-//! Looking at a library before it is opened: is it one, of this machine, whole, and a plugin?
+//! Checks a file before it is opened as a plugin: it must be a library for this machine, complete, and a plugin.
 //!
-//! This is a diagnosis with clear words, not a wall against evil: a plugin runs with all the rights of
-//! the process.
+//! The checks exist for clear error messages. They are no protection: a plugin runs with all the rights of the
+//! process.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use apus_sdk::abi::{ROOT_SYMBOL, SDK_VERSION, SECTION};
@@ -12,7 +12,7 @@ use object::{Architecture, Endianness, FileKind, Object, ObjectSection, ObjectSy
 use std::fmt::Display;
 use std::path::Path;
 
-/// No library is larger.
+/// The greatest size of a library that is opened.
 const LIMIT: Limit = Limit::of(4 << 30);
 
 /// The bytes of a library.
@@ -38,7 +38,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
 /// Checks the bytes of a library.
 ///
 /// # Errors
-/// What it is instead of a plugin of this machine and SDK, and what to do.
+/// A file that is no plugin for this machine and SDK; the error says what it is, and what to do.
 pub fn check(file: &Path, bytes: &[u8]) -> Result<()> {
     let name = file.display();
     ensure!(
@@ -82,7 +82,7 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// What is said of a library without root module.
+/// The error about a library that has no root module.
 pub fn no_root(name: &dyn Display) -> String {
     format!(
         "plugin {name}: this is a library, but it exports no root module of Apus; put \
@@ -102,7 +102,7 @@ fn kind(kind: FileKind) -> String {
     }
 }
 
-/// What is special to ELF: the machine, and whether all that the system would map is in the file.
+/// Checks an ELF file: its machine, and that it contains every segment that the system would map.
 fn elf(file: &Path, bytes: &[u8]) -> Result<()> {
     let name = file.display();
     let cut = |needed: u64| {

@@ -1,7 +1,7 @@
-//! Plugin libraries: found, looked at, opened, and their components made known.
+//! Finds, checks and opens plugin libraries, and registers their components.
 //!
-//! A file is looked at before it is opened, because opening runs its constructors and a file that was
-//! cut off can kill the process. A library stays open until the process ends.
+//! A file is checked before it is opened: opening it runs its constructors, and a truncated file can kill the
+//! process. A library stays open until the process ends.
 
 mod inspect;
 mod record;
@@ -19,13 +19,13 @@ use std::sync::{Mutex, PoisonError};
 
 /// A plugin that was loaded.
 pub struct Plugin {
-    /// The file, as it was named.
+    /// The path of the file as the configuration names it.
     pub file: PathBuf,
-    /// The file, whatever the working directory.
+    /// The absolute path of the file.
     pub canonical: PathBuf,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
-    /// What goes before the names of its components.
+    /// The prefix of the names of its components.
     pub prefix: String,
     library: Library,
 }
@@ -40,11 +40,11 @@ pub fn loaded() -> Vec<&'static Plugin> {
         .clone()
 }
 
-/// Loads plugins, and those in the folders of [`PATH_VARIABLE`]; one that is loaded already stays
-/// as it is.
+/// Loads these plugins and those in the folders of [`PATH_VARIABLE`]. A plugin that is loaded already is not loaded
+/// again.
 ///
 /// # Errors
-/// The first one that cannot be used: what was found, what was expected and what to do.
+/// A plugin that cannot be used; the error says what was found, what was expected and what to do.
 pub fn load(specs: &[PluginSpec]) -> Result<()> {
     // One at a time, or two threads would both find a plugin not loaded yet.
     static LOADING: Mutex<()> = Mutex::new(());
@@ -122,7 +122,7 @@ fn explain(file: &Path, error: &OpenError) -> anyhow::Error {
     }
 }
 
-/// What the system's loader says, in words.
+/// The message of the system's loader, in plain words.
 fn refused(file: &str, message: &str) -> String {
     let missing = message
         .split_once(": cannot open shared object file")
@@ -149,7 +149,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Plugin {
-    /// What it says of itself.
+    /// The plugin's description of itself.
     pub fn description(&self) -> &Description {
         self.library.description()
     }
@@ -161,7 +161,7 @@ impl Plugin {
         format!("plugin {name} {version} ({})", file.display())
     }
 
-    /// Makes its component of this name, without prefix. `label` is named in the component's errors.
+    /// Makes the plugin's component of this name, without prefix. The component's errors name `label`.
     ///
     /// # Errors
     /// Options that do not fit.

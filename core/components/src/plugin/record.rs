@@ -1,5 +1,5 @@
-//! The plugins of a run as args.json and every checkpoint name them, and how they compare with those
-//! that are loaded now.
+//! The record of a run's plugins in args.json and in every checkpoint, and its comparison with the plugins that are
+//! loaded now.
 
 use super::{Plugin, loaded};
 use apus_sdk::small_file::{self, Limit};
@@ -29,8 +29,7 @@ fn record(plugin: &Plugin) -> Value {
     })
 }
 
-/// One line for each plugin that the args.json in a checkpoint's folder names and that is not loaded
-/// now, or is another build.
+/// A line for each plugin in the args.json of a checkpoint that is not loaded now, or that is another build now.
 pub fn compare(checkpoint: &Path) -> Vec<String> {
     let text = small_file::text(&checkpoint.join("args.json"), Limit::STORED).unwrap_or_default();
     let args: Value = serde_json::from_str(&text).unwrap_or_default();

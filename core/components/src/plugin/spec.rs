@@ -1,4 +1,4 @@
-//! Which plugins to load: the configuration's, and those of a folder that the environment names.
+//! The plugins to load: those of the configuration, and those in folders that the environment names.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -10,38 +10,38 @@ pub const PATH_VARIABLE: &str = "APUS_PLUGIN_PATH";
 
 /// A plugin in a configuration: `"libmine.so"`, or a table with `path` and more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "PluginForm")]
 pub struct PluginSpec {
-    /// The library.
+    /// The path of the library.
     pub path: PathBuf,
-    /// What its SHA-256 has to be, in hexadecimal digits.
+    /// The SHA-256 that the library must have, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// What goes before the names of its components, where they would clash with others.
+    /// A prefix for the names of its components, so that they do not clash with others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum PluginForm {
     Path(PathBuf),
-    Table(Table),
+    Table(PluginTable),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct PluginTable {
     path: PathBuf,
     sha256: Option<String>,
     prefix: Option<String>,
 }
 
-impl From<Written> for PluginSpec {
-    fn from(written: Written) -> Self {
+impl From<PluginForm> for PluginSpec {
+    fn from(written: PluginForm) -> Self {
         match written {
-            Written::Path(path) => Self::new(path),
-            Written::Table(Table {
+            PluginForm::Path(path) => Self::new(path),
+            PluginForm::Table(PluginTable {
                 path,
                 sha256,
                 prefix,
@@ -55,7 +55,7 @@ impl From<Written> for PluginSpec {
 }
 
 impl PluginSpec {
-    /// This library, as it is.
+    /// The library at this path, without prefix and without a required hash.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -64,7 +64,7 @@ impl PluginSpec {
     }
 }
 
-/// The libraries in the folders that [`PATH_VARIABLE`] names, by name.
+/// The libraries in the folders that [`PATH_VARIABLE`] names, sorted by name.
 pub fn from_environment() -> Result<Vec<PluginSpec>> {
     let Some(folders) = std::env::var_os(PATH_VARIABLE) else {
         return Ok(Vec::new());

@@ -1,21 +1,21 @@
-//! Every component that can be named: those linked into this binary, and those of loaded plugins.
+//! All components: those linked into this binary, and those of loaded plugins.
 
 mod options;
 mod spec;
 
 pub use spec::Spec;
 
-use crate::nearest::nearest;
 use crate::plugin::{self, Plugin, PluginSpec};
+use crate::similar::similar_names;
 use anyhow::{Context, Result, bail};
 use apus_sdk::abi::{ComponentDoc, Crosses};
 use apus_sdk::{Component, Kind, components};
 
-/// A component that can be named in a run.
+/// A component that a configuration can name.
 pub struct Entry {
-    /// Its name in a configuration: for a plugin's, with the plugin's prefix.
+    /// Its name in a configuration. The name of a plugin's component has the plugin's prefix.
     pub name: String,
-    /// What it does and what can be set.
+    /// Its description and its options.
     pub doc: ComponentDoc,
     /// Where it comes from.
     pub source: Source,
@@ -25,31 +25,31 @@ pub struct Entry {
 #[derive(Clone, Copy)]
 pub enum Source {
     /// Linked into this binary.
-    Linked(&'static Component),
-    /// A plugin.
-    Loaded(&'static Plugin),
+    BuiltIn(&'static Component),
+    /// From a loaded plugin.
+    Plugin(&'static Plugin),
 }
 
 impl Source {
     /// For messages: `apus-plugins 0.1.0 (built in)`, `plugin mine 0.1.0 (libmine.so)`.
     pub fn label(self) -> String {
         match self {
-            Self::Linked(component) => {
+            Self::BuiltIn(component) => {
                 format!("{} {} (built in)", component.source, component.version)
             }
-            Self::Loaded(plugin) => plugin.label(),
+            Self::Plugin(plugin) => plugin.label(),
         }
     }
 }
 
-/// A component of a run and what it is called.
+/// A component of a run, with the names that messages and configurations use for it.
 pub struct Named<T: ?Sized> {
     /// Its name in the configuration.
     pub name: String,
     /// For messages: `loss dft`, or `loss focal of plugin mine 0.1.0 (libmine.so)`.
     pub label: String,
     /// Whether it comes from a plugin.
-    pub foreign: bool,
+    pub from_plugin: bool,
     /// The component.
     pub component: Box<T>,
 }
@@ -60,22 +60,22 @@ impl<T: ?Sized> Named<T> {
         Self {
             name: label.to_owned(),
             label: label.to_owned(),
-            foreign: false,
+            from_plugin: false,
             component,
         }
     }
 
-    /// What came out of `event`, with this component named in the error; a plugin's names itself.
-    pub fn said<R>(&self, event: &str, result: apus_sdk::Result<R>) -> Result<R> {
+    /// Adds this component and `event` to an error. An error of a plugin names its component already.
+    pub fn context<R>(&self, event: &str, result: apus_sdk::Result<R>) -> Result<R> {
         match result {
             Ok(value) => Ok(value),
-            Err(error) if self.foreign => Err(error.into()),
+            Err(error) if self.from_plugin => Err(error.into()),
             Err(error) => bail!("{}, {event}: {error}", self.label),
         }
     }
 }
 
-/// Loads plugins, and sees to it that names stay unique.
+/// Loads plugins, and checks that the names of all components are unique.
 ///
 /// # Errors
 /// As [`plugin::load`]; two components of one kind and name.
@@ -97,7 +97,7 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
         .map(|component| Entry {
             name: component.name.to_owned(),
             doc: ComponentDoc::from(component),
-            source: Source::Linked(component),
+            source: Source::BuiltIn(component),
         });
     let loaded = plugin::loaded().into_iter().flat_map(|plugin| {
         let docs = plugin.description().components.iter();
@@ -105,7 +105,7 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
             .map(|doc| Entry {
                 name: format!("{}{}", plugin.prefix, doc.name),
                 doc: doc.clone(),
-                source: Source::Loaded(plugin),
+                source: Source::Plugin(plugin),
             })
             .collect::<Vec<_>>()
     });
@@ -165,13 +165,14 @@ pub fn options(kind: Kind, name: &str) -> Result<Vec<String>> {
 
 fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
     let mut label = format!("{} {}", T::KIND, spec.name);
-    let options = options::fit(&spec.options, &entry.doc.options).with_context(|| label.clone())?;
+    let options =
+        options::coerce(&spec.options, &entry.doc.options).with_context(|| label.clone())?;
     let component = match entry.source {
-        Source::Linked(component) => match T::make(&component.make, &options) {
+        Source::BuiltIn(component) => match T::make(&component.make, &options) {
             Some(made) => made.with_context(|| label.clone())?,
             None => bail!("{} is registered under the wrong kind", spec.name),
         },
-        Source::Loaded(plugin) => {
+        Source::Plugin(plugin) => {
             label = format!("{label} of {}", plugin.label());
             plugin
                 .make(&entry.doc.name, &options, &label)
@@ -181,14 +182,14 @@ fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
     Ok(Named {
         name: spec.name.clone(),
         label,
-        foreign: matches!(entry.source, Source::Loaded(_)),
+        from_plugin: matches!(entry.source, Source::Plugin(_)),
         component,
     })
 }
 
 fn unknown(kind: Kind, name: &str, known: &[Entry]) -> anyhow::Error {
     let names: Vec<&str> = known.iter().map(|entry| entry.name.as_str()).collect();
-    let mut order = nearest(name, &names);
+    let mut order = similar_names(name, &names);
     let others = names.iter().filter(|name| !order.contains(name));
     order.extend(others.copied().collect::<Vec<_>>());
     anyhow::anyhow!(

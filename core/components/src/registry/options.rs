@@ -1,18 +1,18 @@
-//! Options of a component against what it says of them.
+//! Converts options to the types that a component describes.
 //!
-//! A command line has words, and a component types: one number is a list of one where the component wants a list,
-//! and a number is a text where it wants a text.
+//! A command line has only words, so a value may be of a simpler type than the component reads. A single number
+//! becomes a list where the component reads a list, and a text where it reads a text.
 
 use anyhow::{Result, bail};
 use apus_sdk::{OptionDoc, Options};
 use serde_json::Value;
 
-/// The options as the component reads them. One that it does not describe is left to it.
+/// The options with the types that the component reads. An option that it does not describe is not changed.
 ///
 /// # Errors
 /// A value of another type; the error names the option.
-pub(super) fn fit(options: &Options, docs: &[OptionDoc]) -> Result<Options> {
-    let fitted = options.iter().map(|(name, value)| {
+pub(super) fn coerce(options: &Options, docs: &[OptionDoc]) -> Result<Options> {
+    let coerced = options.iter().map(|(name, value)| {
         let doc = docs.iter().find(|doc| doc.name == *name);
         let kind = doc.map_or("", |doc| doc.kind.as_str());
         let a = match kind.starts_with("t") {
@@ -27,10 +27,11 @@ pub(super) fn fit(options: &Options, docs: &[OptionDoc]) -> Result<Options> {
             None => bail!("option {name}: expected {a}{kind}, found {value}"),
         }
     });
-    fitted.collect()
+    coerced.collect()
 }
 
-/// The value as one of this type, named as in [`OptionDoc::kind`]; types of the component's own are not judged.
+/// The value converted to this type, which is named as in [`OptionDoc::kind`]. A type of the component's own is not
+/// checked.
 fn typed(kind: &str, value: &Value) -> Option<Value> {
     let may_be_none = kind.ends_with(" or none");
     if may_be_none && value.is_null() {
@@ -101,12 +102,12 @@ mod tests {
         };
         let docs = [doc("share", "number"), doc("token", "number")];
         let options = |name: &str| Options::from_iter([(name.to_owned(), json!("hunter2"))]);
-        let said = |name: &str| fit(&options(name), &docs).unwrap_err().to_string();
+        let said = |name: &str| coerce(&options(name), &docs).unwrap_err().to_string();
         assert_eq!(
             said("share"),
             "option share: expected a number, found \"hunter2\""
         );
         assert!(!said("token").contains("hunter2"), "{}", said("token"));
-        assert!(fit(&options("unknown"), &docs).is_ok());
+        assert!(coerce(&options("unknown"), &docs).is_ok());
     }
 }

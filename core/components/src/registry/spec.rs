@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Name and options.
+/// The name and the options of a component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "SpecForm")]
 pub struct Spec {
     /// The component's name.
     pub name: String,
@@ -26,7 +26,7 @@ impl Spec {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum SpecForm {
     Name(String),
     Table {
         name: String,
@@ -35,11 +35,11 @@ enum Written {
     },
 }
 
-impl From<Written> for Spec {
-    fn from(written: Written) -> Self {
+impl From<SpecForm> for Spec {
+    fn from(written: SpecForm) -> Self {
         match written {
-            Written::Name(name) => Self::named(name),
-            Written::Table { name, options } => Self { name, options },
+            SpecForm::Name(name) => Self::named(name),
+            SpecForm::Table { name, options } => Self { name, options },
         }
     }
 }

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn name_and_arguments_are_found_again() {
-        for words in [CallSyntax::Hermes, CallSyntax::React, CallSyntax::Qwen] {
+        for syntax in [CallSyntax::Hermes, CallSyntax::React, CallSyntax::Qwen] {
             let written = syntax.write("f", "{\"f\": \"é\"}");
             assert_eq!(&written.text[written.arguments], "{\"f\": \"é\"}");
             assert_eq!(written.text[written.name].trim_matches('"'), "f");

@@ -7,7 +7,7 @@
 
 use super::json::{Style, dumps_with};
 use anyhow::{Context, Result, anyhow};
-use apus_base::watched::{GivenUp, Limits, watched};
+use apus_base::watchdog::{Abandoned, Limits, run_limited};
 use chrono::{NaiveDate, NaiveTime};
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
@@ -128,7 +128,7 @@ impl Jinja {
         };
         // An error can hold values of the template that are nested deeply, so it is dropped on the thread with the
         // large stack.
-        let rendered = watched(limits, move || {
+        let rendered = run_limited(limits, move || {
             let template = environment.get_template(NAME);
             let rendered = template.and_then(|template| template.render(context));
             rendered.map_err(|error| failure(&error))
@@ -136,7 +136,7 @@ impl Jinja {
         match rendered {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(Some(error))) => Err(error),
-            Ok(Err(None)) | Err(GivenUp::TooMuch) => Err(self.over_budget()),
+            Ok(Err(None)) | Err(Abandoned::TooMuch) => Err(self.over_budget()),
             Err(error) => Err(error).with_context(|| format!("rendering with {}", self.name)),
         }
     }

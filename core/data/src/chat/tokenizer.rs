@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn words_are_cut_as_the_expression_says() {
         let tokenizer = tiny();
-        assert!(tokenizer.words.is_some());
+        assert!(tokenizer.word_tokenizer.is_some());
         for text in [
             "",
             " ",
@@ -424,7 +424,7 @@ mod tests {
                 assert_eq!(back.marks, std::iter::once(mark).collect::<Vec<_>>());
             }
             // The way of tokenizers of another make.
-            tokenizer.words = None;
+            tokenizer.word_tokenizer = None;
         }
     }
 
@@ -440,7 +440,7 @@ mod tests {
         let mut tokenizer = Tokenizer::new(json.to_string().as_bytes(), None, None).unwrap();
         for _ in 0..2 {
             assert!(typed(&tokenizer, "an <acme> <|end|>").contains(&750));
-            tokenizer.words = None;
+            tokenizer.word_tokenizer = None;
         }
     }
 

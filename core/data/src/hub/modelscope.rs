@@ -70,7 +70,7 @@ impl ModelScope<'_> {
         self.roots().into_iter().map(move |root| root.join(&folder))
     }
 
-    /// Without a network, any revision will do where none is request for and there is only one.
+    /// Without a network, any revision will do where none is named and there is only one.
     fn only_snapshot(&self) -> Option<PathBuf> {
         let entries = self.snapshots().flat_map(std::fs::read_dir).flatten();
         let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

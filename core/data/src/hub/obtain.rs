@@ -12,7 +12,7 @@ use super::readme::Readme;
 use super::repository::{Listing, Remote, Repository, RepositoryKind, walk};
 use super::settings::Settings;
 use anyhow::{Context, Result, bail};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_sdk::small_file::{self, Limit};
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use super::fetch::{Download, Failure, download};
 use super::http::Http;
-use apus_base::say::info;
+use apus_base::lines::info;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Hubs that a server on this machine stands for.
 #![allow(dead_code)]
 
-use apus_data::hub::{Hub, Place, Settings, Site};
+use apus_data::hub::{Hub, Settings, Site, SiteSettings};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// Settings that reach this address alone.
 pub fn settings(url: &str, cache: &Path) -> Settings {
-    let place = |name: &str| Place {
+    let place = |name: &str| SiteSettings {
         endpoint: url.to_owned(),
         login: None,
         cache: cache.join(name),

@@ -2,7 +2,7 @@
 
 use super::dataset::fits;
 use super::results::{Results, response};
-use super::view::{Look, View};
+use super::view::{View, ViewOptions};
 use super::{Counts, Sampling, respond};
 use anyhow::Result;
 use apus_data::chat::Encoder;
@@ -17,7 +17,7 @@ multi-line for input of several lines, each ended by #, and single-line to go ba
 
 /// What the user typed.
 #[derive(Debug, PartialEq)]
-enum Line {
+enum Input {
     Leave,
     Clear,
     Several(bool),
@@ -26,26 +26,26 @@ enum Line {
     Text(String),
 }
 
-fn command(text: &str) -> Line {
+fn command(text: &str) -> Input {
     match text.trim() {
-        "exit" | "quit" => Line::Leave,
-        "clear" => Line::Clear,
-        "multi-line" => Line::Several(true),
-        "single-line" => Line::Several(false),
-        "reset-system" => Line::ResetSystem,
-        "" => Line::Nothing,
-        text => Line::Text(text.to_owned()),
+        "exit" | "quit" => Input::Leave,
+        "clear" => Input::Clear,
+        "multi-line" => Input::Several(true),
+        "single-line" => Input::Several(false),
+        "reset-system" => Input::ResetSystem,
+        "" => Input::Nothing,
+        text => Input::Text(text.to_owned()),
     }
 }
 
-/// How a conversation is held.
-pub(super) struct Talk {
+/// The options of a conversation.
+pub(super) struct SessionOptions {
     /// The most tokens of a question, and what says so.
     pub most: (usize, &'static str),
     /// Whether an answer is shown as it comes.
     pub stream: bool,
     /// How it is shown.
-    pub look: Look,
+    pub view_options: ViewOptions,
     /// Where answers are written too.
     pub results: Option<Results>,
 }
@@ -56,7 +56,7 @@ pub(super) fn chat(
     encoder: &Encoder,
     sampling: &Sampling,
     (input, output): (&mut dyn BufRead, &mut dyn Write),
-    talk: &mut Talk,
+    options: &mut SessionOptions,
 ) -> Result<Counts> {
     writeln!(output, "{HELP}")?;
     let mut conversation = Conversation::default();
@@ -75,17 +75,17 @@ pub(super) fn chat(
             return Ok(counts);
         };
         let text = match command(&text) {
-            Line::Leave => return Ok(counts),
-            Line::Nothing => continue,
-            Line::Clear => {
+            Input::Leave => return Ok(counts),
+            Input::Nothing => continue,
+            Input::Clear => {
                 conversation.messages.retain(|m| m.role == "system");
                 continue;
             }
-            Line::Several(on) => {
+            Input::Several(on) => {
                 several = on;
                 continue;
             }
-            Line::ResetSystem => {
+            Input::ResetSystem => {
                 let system = ask(input, output, "instructions: ", several)?.unwrap_or_default();
                 conversation.messages.clear();
                 if !system.trim().is_empty() {
@@ -94,10 +94,10 @@ pub(super) fn chat(
                 }
                 continue;
             }
-            Line::Text(text) => text,
+            Input::Text(text) => text,
         };
         conversation.messages.push(Message::new("user", text));
-        let mut view = View::new(talk.look);
+        let mut view = View::new(options.view_options);
         let mut failed = None;
         let mut show = |text: String| {
             if failed.is_none() {
@@ -105,21 +105,21 @@ pub(super) fn chat(
             }
         };
         let mut whole = String::new();
-        let answer = fits(&conversation, encoder, talk.most).and_then(|()| {
+        let answer = fits(&conversation, encoder, options.most).and_then(|()| {
             let numbered = (sampling, number);
             respond(
                 model,
                 encoder,
                 &conversation,
                 numbered,
-                &mut |text| match talk.stream {
+                &mut |text| match options.stream {
                     true => show(view.next(text)),
                     false => whole.push_str(text),
                 },
             )
         });
         number += 1;
-        if !talk.stream {
+        if !options.stream {
             show(view.next(&whole));
         }
         show(view.end() + "\n");
@@ -131,7 +131,7 @@ pub(super) fn chat(
                 counts.add(&answer.counts);
                 let (response, is_cut_off) = (response(&answer), answer.is_cut_off);
                 conversation.messages.push(answer.message);
-                if let Some(results) = &mut talk.results {
+                if let Some(results) = &mut options.results {
                     results.write(Map::from_iter([
                         ("response".to_owned(), response),
                         ("messages".to_owned(), json!(conversation.messages)),
@@ -187,7 +187,7 @@ fn ask(
             return Ok((!text.is_empty()).then_some(text));
         }
         let line = String::from_utf8_lossy(&line);
-        if !several || text.is_empty() && !matches!(command(&line), Line::Text(_)) {
+        if !several || text.is_empty() && !matches!(command(&line), Input::Text(_)) {
             return Ok(Some(line.into_owned()));
         }
         match line.trim_end().strip_suffix('#') {
@@ -277,9 +277,9 @@ mod tests {
 
     #[test]
     fn commands_and_text() {
-        assert_eq!(command(" quit\n"), Line::Leave);
-        assert_eq!(command("\n"), Line::Nothing);
-        let text = Line::Text("clear the table".to_owned());
+        assert_eq!(command(" quit\n"), Input::Leave);
+        assert_eq!(command("\n"), Input::Nothing);
+        let text = Input::Text("clear the table".to_owned());
         assert_eq!(command("clear the table\n"), text);
     }
 

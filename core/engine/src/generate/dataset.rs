@@ -2,7 +2,7 @@
 //! the others from theirs.
 
 use super::results::{Results, response};
-use super::view::{Look, View};
+use super::view::{View, ViewOptions};
 use super::{Answer, Counts, Sampling, respond};
 use crate::out_of_memory::is as is_out_of_memory;
 use crate::setup::formats;
@@ -171,7 +171,7 @@ impl Questions {
         model: &GptOss,
         encoder: &Encoder,
         sampling: &Sampling,
-        look: Look,
+        view_options: ViewOptions,
     ) -> Result<()> {
         let mut results = Results::open(&self.path)?;
         let start = Instant::now();
@@ -181,9 +181,9 @@ impl Questions {
             let answered = match question {
                 Err(why) => Err(why),
                 Ok(question) => {
-                    let look = self.stream.then_some(look);
+                    let view_options = self.stream.then_some(view_options);
                     let sampling = (sampling, number as u64);
-                    match answer(model, encoder, &question, sampling, look) {
+                    match answer(model, encoder, &question, sampling, view_options) {
                         Ok(answer) => Ok((question, answer)),
                         // The next row may be shorter; any other failure is not the row's.
                         Err(error) if is_out_of_memory(&error) && !self.strict => {
@@ -240,15 +240,15 @@ fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value
     row
 }
 
-/// The answer to a question, shown as it comes where a look is given.
+/// The answer to a question, shown as it comes where view options are given.
 fn answer(
     model: &GptOss,
     encoder: &Encoder,
     question: &Question,
     sampling: (&Sampling, u64),
-    look: Option<Look>,
+    view_options: Option<ViewOptions>,
 ) -> Result<Answer> {
-    let mut view = look.map(View::new);
+    let mut view = view_options.map(View::new);
     let conversation = &question.conversation;
     let answer = respond(model, encoder, conversation, sampling, &mut |text| {
         if let Some(view) = &mut view {

@@ -63,7 +63,7 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
             .with_context(|| format!("{}: expected a JSON object", in_file()))?,
         None => Map::new(),
     };
-    let saved = Saved::read(&saved).with_context(in_file)?;
+    let saved = GenerationConfig::read(&saved).with_context(in_file)?;
     within("top_k", &config.top_k, &(-1.0..))?;
     let temperature = config.temperature.unwrap_or(match saved.samples {
         true => saved.sampling.temperature,
@@ -101,12 +101,12 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
 }
 
 /// What a generation_config.json says.
-struct Saved {
+struct GenerationConfig {
     samples: bool,
     sampling: Sampling,
 }
 
-impl Saved {
+impl GenerationConfig {
     fn read(saved: &Map<String, Value>) -> Result<Self> {
         for (key, harmless) in CHANGING {
             let value = saved.get(key).unwrap_or(&Value::Null);

@@ -1,8 +1,8 @@
-//! `apus infer`: loads a model with its adapter and answers.
+//! `apus infer`: loads a model with its adapter and generates answers.
 
-use super::chat::{Talk, chat};
+use super::chat::{SessionOptions, chat};
 use super::results::Results;
-use super::view::Look;
+use super::view::ViewOptions;
 use super::{dataset, defaults, logits};
 use crate::out_of_memory::explain;
 use crate::setup::RunArgs;
@@ -23,8 +23,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A model, its adapter's folder, and what the run was told that made the adapter or, without one, the model.
-struct Found {
+/// The model that answers, its adapter's folder, and the arguments of the run that made the adapter or, without an
+/// adapter, the model.
+struct InferTarget {
     place: ModelPlace,
     adapter: Option<PathBuf>,
     args: RunArgs,
@@ -32,7 +33,7 @@ struct Found {
     home: PathBuf,
 }
 
-fn find(config: &InferConfig) -> Result<Found> {
+fn find(config: &InferConfig) -> Result<InferTarget> {
     let is_adapter = |dir: &str| Path::new(dir).join("adapter_config.json").is_file();
     let (model, adapter) = match (&config.model, config.adapters.as_slice()) {
         (None, []) => bail!("--model or --adapters is missing"),
@@ -65,7 +66,7 @@ fn find(config: &InferConfig) -> Result<Found> {
         }
         None => place?,
     };
-    Ok(Found {
+    Ok(InferTarget {
         place,
         adapter: adapter.map(PathBuf::from),
         args,
@@ -74,10 +75,10 @@ fn find(config: &InferConfig) -> Result<Found> {
 }
 
 /// Loads a model with its adapter, frozen.
-fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
+fn load(config: &InferConfig, target: &InferTarget) -> Result<GptOss> {
     let device = apus_model::device::open(&config.device)?;
-    let adapter = match &found.adapter {
-        Some(dir) => Some(Adapter::open(dir, &found.place.config)?),
+    let adapter = match &target.adapter {
+        Some(dir) => Some(Adapter::open(dir, &target.place.config)?),
         None => None,
     };
     for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
@@ -93,7 +94,7 @@ fn load(config: &InferConfig, found: &Found) -> Result<GptOss> {
         &config.experts_dtype,
         Training::Adapters(saved),
     )?;
-    let mut model = load_model(&found.place, &options)
+    let mut model = load_model(&target.place, &options)
         .map_err(|error| explain(error, &device, &settings_of(config)))?;
     if let Some(adapter) = adapter {
         model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
@@ -109,12 +110,12 @@ fn settings_of(config: &InferConfig) -> Map<String, Value> {
     }
 }
 
-fn chat_encoder(config: &InferConfig, found: &Found) -> Result<Encoder> {
-    let given = |flag: &Option<String>, key: &str| flag.clone().or_else(|| found.args.text(key));
-    let switch = |flag: Option<bool>, key: &str| flag.or_else(|| found.args.flag(key));
+fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
+    let given = |flag: &Option<String>, key: &str| flag.clone().or_else(|| target.args.text(key));
+    let switch = |flag: Option<bool>, key: &str| flag.or_else(|| target.args.flag(key));
     let dir = given(&config.tokenizer, "tokenizer")
         .map(PathBuf::from)
-        .or_else(|| found.place.dir.clone())
+        .or_else(|| target.place.dir.clone())
         .context("a synthetic model has no tokenizer; give one with --tokenizer DIR_OR_ID")?;
     let backend = given(&config.template_backend, "template_backend");
     encoder(ChatOptions {
@@ -164,52 +165,52 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     );
     registry::load(&config.plugins)?;
     hub::prefer(config.use_hf);
-    let found = find(config)?;
-    for line in found.adapter.iter().flat_map(|dir| plugin::compare(dir)) {
+    let target = find(config)?;
+    for line in target.adapter.iter().flat_map(|dir| plugin::compare(dir)) {
         errln!("note: {line}");
     }
     if let Some(path) = &config.dump_logits {
-        let ids = logits::ids(&config.input_ids, found.place.config.vocab_size)?;
-        return logits::dump(&load(config, &found)?, &ids, Path::new(path));
+        let ids = logits::ids(&config.input_ids, target.place.config.vocab_size)?;
+        return logits::dump(&load(config, &target)?, &ids, Path::new(path));
     }
-    let (sampling, note) = defaults::sampling(config, found.place.dir.as_deref())?;
+    let (sampling, note) = defaults::sampling(config, target.place.dir.as_deref())?;
     if let Some(note) = note {
         errln!("note: {note}");
     }
-    let encoder = chat_encoder(config, &found)?;
-    let look = Look {
+    let encoder = chat_encoder(config, &target)?;
+    let view_options = ViewOptions {
         thinking: config.show_thinking,
         colour: console::colors_enabled(),
     };
-    let positions = found.place.config.max_position_embeddings;
+    let positions = target.place.config.max_position_embeddings;
     if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
         if !config.val_dataset.is_empty() && !config.dataset.is_empty() {
             errln!("note: the rows of val_dataset are answered, those of dataset are not");
         }
-        let questions = dataset::Questions::open(config, &encoder, positions, &found.home)?;
-        return questions.answer(&load(config, &found)?, &encoder, &sampling, look);
+        let questions = dataset::Questions::open(config, &encoder, positions, &target.home)?;
+        return questions.answer(&load(config, &target)?, &encoder, &sampling, view_options);
     }
     for flag in idle_at_the_terminal(config) {
         errln!("note: {flag}: is about rows of --val_dataset, and there are none");
     }
     let results = config.result_path.as_deref().map(Path::new);
-    let mut talk = Talk {
+    let mut session = SessionOptions {
         most: dataset::most(config, positions),
         stream: config.stream.unwrap_or(true),
-        look,
+        view_options,
         results: results.map(Results::open).transpose()?,
     };
-    let model = load(config, &found)?;
+    let model = load(config, &target)?;
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = Instant::now();
     let ends = (&mut input as _, &mut output as _);
-    let talk = chat(&model, &encoder, &sampling, ends, &mut talk).and_then(|counts| {
+    let outcome = chat(&model, &encoder, &sampling, ends, &mut session).and_then(|counts| {
         if counts.samples > 0 {
             writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
         }
         Ok(())
     });
-    match talk {
+    match outcome {
         // Whoever read along has left, and nobody else waits for an answer.
         Err(error) if is_closed(&error) => Ok(()),
         result => result,

@@ -11,7 +11,7 @@ const TO: &str = " to=";
 
 /// How answers are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct ViewOptions {
     /// Whether the analysis channel is shown.
     pub thinking: bool,
     /// Whether escape sequences may be written.
@@ -20,7 +20,7 @@ pub struct Look {
 
 /// Where in a completion the text stands.
 #[derive(Debug, PartialEq)]
-enum At {
+enum Position {
     Header(String),
     Analysis,
     Body,
@@ -28,19 +28,19 @@ enum At {
 
 /// Filters the text that follows `<|start|>assistant`. Special tokens come whole, as tokens do.
 pub struct View {
-    look: Look,
-    at: At,
+    options: ViewOptions,
+    position: Position,
     /// Whether something was shown, so that the next message begins on a new line.
     shown: bool,
 }
 
 impl View {
-    /// At the beginning of an answer.
-    pub fn new(look: Look) -> Self {
-        let at = At::Header(String::new());
+    /// Position the beginning of an answer.
+    pub fn new(options: ViewOptions) -> Self {
+        let position = Position::Header(String::new());
         Self {
-            look,
-            at,
+            options,
+            position,
             shown: false,
         }
     }
@@ -61,29 +61,29 @@ impl View {
     /// was cut off says nothing.
     pub fn end(&mut self) -> String {
         let mut out = String::new();
-        match std::mem::replace(&mut self.at, At::Body) {
-            At::Header(held) if is_header(&held) => {}
-            At::Header(held) => out += &held,
-            At::Analysis => self.close(&mut out),
-            At::Body => {}
+        match std::mem::replace(&mut self.position, Position::Body) {
+            Position::Header(held) if is_header(&held) => {}
+            Position::Header(held) => out += &held,
+            Position::Analysis => self.close(&mut out),
+            Position::Body => {}
         }
         out
     }
 
     fn text(&mut self, text: &str, out: &mut String) {
-        match &mut self.at {
-            At::Header(held) => {
+        match &mut self.position {
+            Position::Header(held) => {
                 held.push_str(text);
                 // A model that was never taught channels answers at once.
                 let may_be = |begin: &str| begin.starts_with(held.as_str());
                 if !(is_header(held) || may_be(ROLE) || may_be(TO)) {
                     out.push_str(held);
                     self.shown = true;
-                    self.at = At::Body;
+                    self.position = Position::Body;
                 }
             }
-            At::Analysis if !self.look.thinking => {}
-            At::Analysis | At::Body => {
+            Position::Analysis if !self.options.thinking => {}
+            Position::Analysis | Position::Body => {
                 self.shown |= !text.is_empty();
                 out.push_str(text);
             }
@@ -91,27 +91,27 @@ impl View {
     }
 
     fn marker(&mut self, marker: &str, out: &mut String) {
-        match (marker, &mut self.at) {
-            (CHANNEL, At::Header(held)) => held.push_str(CHANNEL),
-            (MESSAGE, At::Header(held)) => {
+        match (marker, &mut self.position) {
+            (CHANNEL, Position::Header(held)) => held.push_str(CHANNEL),
+            (MESSAGE, Position::Header(held)) => {
                 let header = match held.starts_with(ROLE) {
                     true => Header::read(held),
                     false => Header::read(&format!("{ROLE}{held}")),
                 };
                 self.open(&header, out);
             }
-            (END | RETURN | CALL | START, At::Analysis) => {
+            (END | RETURN | CALL | START, Position::Analysis) => {
                 self.close(out);
-                self.at = At::Header(String::new());
+                self.position = Position::Header(String::new());
             }
-            (END | RETURN | CALL | START, _) => self.at = At::Header(String::new()),
+            (END | RETURN | CALL | START, _) => self.position = Position::Header(String::new()),
             _ => {}
         }
     }
 
     fn open(&mut self, header: &Header, out: &mut String) {
         let analysis = header.channel.as_deref() == Some("analysis") && header.recipient.is_none();
-        let visible = !analysis || self.look.thinking;
+        let visible = !analysis || self.options.thinking;
         if visible && self.shown {
             out.push('\n');
         }
@@ -119,14 +119,18 @@ impl View {
             out.push_str(&format!("[{tool}] "));
             self.shown = true;
         }
-        if analysis && visible && self.look.colour {
+        if analysis && visible && self.options.colour {
             out.push_str(DIM);
         }
-        self.at = if analysis { At::Analysis } else { At::Body };
+        self.position = if analysis {
+            Position::Analysis
+        } else {
+            Position::Body
+        };
     }
 
     fn close(&self, out: &mut String) {
-        if self.look.thinking && self.look.colour {
+        if self.options.thinking && self.options.colour {
             out.push_str(PLAIN);
         }
     }
@@ -165,7 +169,7 @@ mod tests {
     ];
 
     fn shown(tokens: &[&str], thinking: bool, colour: bool) -> String {
-        let mut view = View::new(Look { thinking, colour });
+        let mut view = View::new(ViewOptions { thinking, colour });
         let text: String = tokens.iter().map(|token| view.next(token)).collect();
         text + &view.end()
     }

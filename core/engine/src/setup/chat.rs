@@ -1,7 +1,7 @@
 //! From a configuration to how conversations become tokens.
 
 use anyhow::{Result, bail};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::registry;
 use apus_components::registry::Spec;

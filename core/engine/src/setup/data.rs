@@ -1,7 +1,7 @@
 //! From a configuration to the data of a run: read, prepared, or as a stream.
 
 use anyhow::{Context, Result, ensure};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_components::config::{FLAGS, SftConfig};
 use apus_components::registry::Spec;
 use apus_components::{plugin, registry};

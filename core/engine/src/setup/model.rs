@@ -1,7 +1,7 @@
 //! From the name of a model to its weights.
 
 use anyhow::{Result, bail, ensure};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_data::hub::Hub;
 use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
 use apus_model::weights::{Directory, WeightSource};

@@ -7,9 +7,9 @@ use super::channel_loss::PREFIX;
 use super::parts::Components;
 use super::state::TrainerState;
 use anyhow::{Result, bail};
-use apus_base::say::warning;
+use apus_base::lines::warning;
 use apus_components::config::SftConfig;
-use apus_components::nearest::nearest;
+use apus_components::similar::similar_names;
 use apus_sdk::RunState;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -160,7 +160,7 @@ impl Best {
 
     fn nobody_reports<'a>(&self, names: impl Iterator<Item = &'a str>) -> String {
         let names: Vec<&str> = names.collect();
-        let tip = match nearest(&self.name, &names).first() {
+        let tip = match similar_names(&self.name, &names).first() {
             Some(near) => format!("did you mean {near}? "),
             None => String::new(),
         };

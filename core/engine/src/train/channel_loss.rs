@@ -7,7 +7,7 @@
 
 use super::loss::Tokens;
 use anyhow::{Result, bail};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_components::config::SftConfig;
 use apus_components::registry::Named;
 use apus_data::chat::Encoded;

@@ -74,7 +74,7 @@ pub fn evaluate(
         };
         for metric in metrics.iter_mut() {
             let updated = metric.component.update(&tokens);
-            metric.said("update", updated)?;
+            metric.context("update", updated)?;
         }
         batches += 1;
         after()?;
@@ -102,7 +102,7 @@ pub fn evaluate(
     }
     for metric in metrics {
         let computed = metric.component.compute();
-        for (key, value) in metric.said("compute", computed)? {
+        for (key, value) in metric.context("compute", computed)? {
             ensure!(
                 value.is_finite(),
                 "{}: eval_{key} is {value}, expected a finite number",

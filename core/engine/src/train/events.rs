@@ -5,7 +5,7 @@
 
 use super::settings::Due;
 use anyhow::{Result, bail};
-use apus_base::say::warning;
+use apus_base::lines::warning;
 use apus_components::registry::Named;
 use apus_sdk::{Callback, Control, RunState};
 use serde_json::{Map, Value};
@@ -135,7 +135,7 @@ impl Events {
         before: &Map<String, Value>,
     ) -> Result<()> {
         let callback = &self.callbacks[index];
-        callback.said(event, result)?;
+        callback.context(event, result)?;
         if let Err(error) = self.control.check() {
             bail!("{}, {event}: {error}", callback.label);
         }
@@ -251,7 +251,7 @@ impl Events {
     pub fn save_state(&self) -> Result<Map<String, Value>> {
         let mut all = Map::new();
         for callback in &self.callbacks {
-            let kept = callback.said("save_state", callback.component.save_state())?;
+            let kept = callback.context("save_state", callback.component.save_state())?;
             if !kept.is_null() {
                 all.insert(callback.name.clone(), kept);
             }
@@ -267,7 +267,7 @@ impl Events {
         for callback in &mut self.callbacks {
             if let Some(kept) = saved.remove(&callback.name) {
                 let loaded = callback.component.load_state(kept);
-                callback.said("load_state", loaded)?;
+                callback.context("load_state", loaded)?;
             }
         }
         for name in saved.keys() {

@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::state::{StreamState, TrainerState};
 use super::steps::Steps;
 use anyhow::{Result, ensure};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_base::signals;
 use apus_data::chat::Encoded;
 use apus_data::data::Stream;

@@ -4,7 +4,7 @@ use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::steps::{Steps, Wanted};
 use anyhow::{Result, bail};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::config::StepsOrShare;
 use apus_model::adapter::Blueprint;

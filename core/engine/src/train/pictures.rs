@@ -1,7 +1,7 @@
 //! Pictures of a run's curves and its report, drawn beside the training: looking at a run must never harm it.
 
 use anyhow::Result;
-use apus_base::say;
+use apus_base::lines;
 use apus_board::draw::{Picture, pictures};
 use apus_board::report;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,11 +67,11 @@ fn guarded<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(done)) => Some(done),
         Ok(Err(error)) => {
-            say::warning!("{what}: {error:#}");
+            lines::warning!("{what}: {error:#}");
             None
         }
         Err(_) => {
-            say::warning!("{what}: cannot be drawn; the run goes on");
+            lines::warning!("{what}: cannot be drawn; the run goes on");
             None
         }
     }

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use anyhow::{Context, Result, bail};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};

@@ -6,7 +6,7 @@ use super::resume::Resume;
 use super::steps::{Steps, Wanted};
 use super::terms::Terms;
 use anyhow::{Result, ensure};
-use apus_base::say::warning;
+use apus_base::lines::warning;
 use apus_components::config::StepsOrShare;
 use apus_data::chat::Encoded;
 use serde_json::{Map, Value, json};

@@ -4,7 +4,7 @@ use super::channel_loss::ChannelLosses;
 use super::steps::Steps;
 use super::terms::Terms;
 use anyhow::{Context, Result, ensure};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_sdk::small_file::{self, Limit};
 use apus_sdk::{LrSchedule, Progress, RunState};
 use chrono::{DateTime, SecondsFormat, Utc};

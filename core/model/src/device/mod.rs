@@ -3,7 +3,7 @@
 pub mod usage;
 
 use anyhow::{Result, bail};
-use apus_base::say::info;
+use apus_base::lines::info;
 use candle_core::Device;
 
 /// Opens `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes the first card where this binary can use it,

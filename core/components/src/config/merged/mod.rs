@@ -1,20 +1,20 @@
-//! The values of a configuration on their way: those of the file, and those of the command line over them.
+//! Merges the values of the configuration file with those of the command line, which override them.
 
 use super::bounds;
+use super::coerce::coerce;
 use super::file;
-use super::fit::fit;
-use super::flag::{Command, Flag, Kind};
+use super::flag::{Command, Flag, ValueKind};
+use super::ms_swift::{self, MsSwiftArguments};
 use super::resolve::{ComponentOptions, Origin, Resolved, typed};
 use super::shorthand::SHORTHANDS;
-use super::theirs::{self, Theirs};
 use super::{Config, FLAGS};
-use crate::nearest::nearest;
+use crate::similar::similar_names;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Flags of which one, given on the command line, takes the place of others that the file gives.
+/// Groups of flags: one that is given on the command line replaces the others that the file gives.
 const RIVALS: &[(&str, &[&str])] = &[
     ("optimizer", &["optim"]),
     ("optim", &["optimizer"]),
@@ -31,20 +31,20 @@ const RIVALS: &[(&str, &[&str])] = &[
 ];
 
 /// Values by flag, and where they were written.
-pub(super) struct Merged {
+pub(super) struct MergedValues {
     command: Command,
     values: Map<String, Value>,
-    written: BTreeMap<String, Written>,
+    written: BTreeMap<String, WrittenAt>,
     notes: Vec<String>,
 }
 
-struct Written {
+struct WrittenAt {
     origin: Origin,
     /// For messages: `run.toml, line 3, key lora_rank`, or `--lora_rank`.
     place: String,
 }
 
-impl Merged {
+impl MergedValues {
     pub fn new(command: Command) -> Self {
         Self {
             command,
@@ -66,30 +66,36 @@ impl Merged {
         }
         let known: Vec<&str> = mine()
             .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
-            .chain(theirs::of(self.command).map(|(name, _)| name))
+            .chain(ms_swift::of(self.command).map(|(name, _)| name))
             .collect();
-        match nearest(name, &known).first() {
+        match similar_names(name, &known).first() {
             Some(near) => bail!("there is no {name}; did you mean {near}?"),
             None => bail!("there is no {name}"),
         }
     }
 
-    /// Answers an argument of ms-swift that is not a flag.
-    pub fn answer(&mut self, theirs: &Theirs, name: &str, place: &str, value: &str) -> Result<()> {
-        let line = theirs.answer(name, place, value)?;
+    /// Treats an argument of ms-swift that is not a flag: a line about it, or an error.
+    pub fn answer(
+        &mut self,
+        arguments: &MsSwiftArguments,
+        name: &str,
+        place: &str,
+        value: &str,
+    ) -> Result<()> {
+        let line = arguments.answer(name, place, value)?;
         self.note(line);
         Ok(())
     }
 
-    /// Takes what a file gives.
+    /// Takes the values of a file.
     ///
     /// # Errors
     /// A key that is unknown or given twice, or a value of another kind; the error names file, line and key.
     pub fn read(&mut self, path: &Path) -> Result<()> {
         for file::Entry { key, place, value } in file::read(path)? {
             let name = key.replace('-', "_");
-            if let Some(theirs) = theirs::find(&name, self.command) {
-                self.answer(theirs, &name, &place, &theirs::text(&value))?;
+            if let Some(arguments) = ms_swift::find(&name, self.command) {
+                self.answer(arguments, &name, &place, &ms_swift::text(&value))?;
                 continue;
             }
             let flag = self.flag(&name).with_context(|| place.clone())?;
@@ -99,7 +105,7 @@ impl Merged {
                     before.place
                 );
             }
-            let value = fit(flag, value).with_context(|| place.clone())?;
+            let value = coerce(flag, value).with_context(|| place.clone())?;
             bounds::check(flag, &value).with_context(|| place.clone())?;
             self.put(flag.name, value, Origin::File, place);
         }
@@ -109,14 +115,14 @@ impl Merged {
     fn put(&mut self, flag: &str, value: Value, origin: Origin, place: String) {
         self.values.insert(flag.to_owned(), value);
         self.written
-            .insert(flag.to_owned(), Written { origin, place });
+            .insert(flag.to_owned(), WrittenAt { origin, place });
     }
 
-    /// Puts the flags and options of the command line over what the file gave.
+    /// Overrides the values of the file by the flags and options of the command line.
     ///
     /// # Errors
     /// An option of a component that is not named, or that takes none.
-    pub fn go_over(
+    pub fn override_with(
         &mut self,
         flags: Vec<(&'static Flag, Value)>,
         options: &ComponentOptions,
@@ -125,7 +131,7 @@ impl Merged {
         for (flag, rivals) in RIVALS {
             let rivals = rivals.iter().filter(|rival| !line.contains(**rival));
             if line.contains(flag) {
-                rivals.for_each(|rival| self.give_way(rival, flag));
+                rivals.for_each(|rival| self.drop_overridden(rival, flag));
             }
         }
         let value = |name| flags.iter().find(|(flag, _)| flag.name == name);
@@ -133,12 +139,12 @@ impl Merged {
             && !line.contains("lr_scheduler_kwargs")
             && self.values.get("lr_scheduler_type") != Some(kind)
         {
-            self.give_way("lr_scheduler_kwargs", "lr_scheduler_type");
+            self.drop_overridden("lr_scheduler_kwargs", "lr_scheduler_type");
         }
         self.settle_shorthands(&line, options);
         for (flag, value) in flags {
             let value = match self.values.shift_remove(flag.name) {
-                Some(old) => over(flag.kind, old, value),
+                Some(old) => merge_value(flag.kind, old, value),
                 None => value,
             };
             self.put(
@@ -154,16 +160,16 @@ impl Merged {
         Ok(())
     }
 
-    /// A value of the file that a flag of the command line takes the place of is named in a line.
-    fn give_way(&mut self, flag: &str, to: &str) {
+    /// A line names each value of the file that a flag of the command line replaces.
+    fn drop_overridden(&mut self, flag: &str, to: &str) {
         self.values.shift_remove(flag);
-        if let Some(Written { place, .. }) = self.written.remove(flag) {
+        if let Some(WrittenAt { place, .. }) = self.written.remove(flag) {
             self.note(format!("{place}: not used, because --{to} is given"));
         }
     }
 
-    /// An option of the optimizer and its shorthand mean the same: what the command line says of either goes
-    /// over what the file says of the other.
+    /// An option of the optimizer and its shorthand mean the same. Either one on the command line overrides the other
+    /// one in the file.
     fn settle_shorthands(&mut self, line: &BTreeSet<&str>, options: &ComponentOptions) {
         let given = |option: &str| {
             let mut words = options.iter();
@@ -190,12 +196,12 @@ impl Merged {
             .flag(component)
             .with_context(|| format!("unknown flag --{component}.{option}"))?;
         let (table, option) = match (flag.kind, self.values.get_mut(flag.name)) {
-            (Kind::Component | Kind::Components | Kind::Chain, None) => bail!(
+            (ValueKind::Component | ValueKind::Components | ValueKind::Chain, None) => bail!(
                 "--{component}.{option}: give --{} NAME before its options",
                 flag.name
             ),
-            (Kind::Component, Some(Value::Object(table))) => (table, option),
-            (Kind::Components | Kind::Chain, Some(Value::Array(items))) => {
+            (ValueKind::Component, Some(Value::Object(table))) => (table, option),
+            (ValueKind::Components | ValueKind::Chain, Some(Value::Array(items))) => {
                 one_of(flag, items, option)?
             }
             _ => bail!("--{component}.{option}: {} takes no options", flag.name),
@@ -222,7 +228,7 @@ impl Merged {
             None => flag.to_owned(),
         };
         let mut config: T = typed(self.values, place)?;
-        config.settle()?;
+        config.resolve_values()?;
         let given = self.written.into_iter();
         Ok(Resolved {
             config,
@@ -234,9 +240,9 @@ impl Merged {
     }
 }
 
-/// A value of the command line over one of the file: a component keeps the options that the file gives to one of
-/// its name, and plugins come to those of the file.
-fn over(kind: Kind, old: Value, new: Value) -> Value {
+/// Merges a value of the command line with that of the file. A component keeps the options that the file gives for the
+/// same name, and plugins are added to those of the file.
+fn merge_value(kind: ValueKind, old: Value, new: Value) -> Value {
     let name = |value: &Value, key: &str| match value {
         Value::Object(table) => table.get(key).cloned(),
         text => Some(text.clone()),
@@ -254,11 +260,11 @@ fn over(kind: Kind, old: Value, new: Value) -> Value {
         (_, new) => new,
     };
     match (kind, old, new) {
-        (Kind::Component, old, new) => component(&[old], new),
-        (Kind::Components | Kind::Chain, Value::Array(old), Value::Array(new)) => {
+        (ValueKind::Component, old, new) => component(&[old], new),
+        (ValueKind::Components | ValueKind::Chain, Value::Array(old), Value::Array(new)) => {
             new.into_iter().map(|item| component(&old, item)).collect()
         }
-        (Kind::Plugins, Value::Array(mut old), Value::Array(new)) => {
+        (ValueKind::Plugins, Value::Array(mut old), Value::Array(new)) => {
             for plugin in new {
                 if !old
                     .iter()

@@ -12,7 +12,7 @@ mod entry;
 use super::{file::Record, prepare::Dataset};
 use anyhow::{Context, Result};
 use apus_base::checksums::hex;
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{env, fs, path::Path, path::PathBuf, sync::Arc};
@@ -198,7 +198,7 @@ mod tests {
         Dataset {
             samples: vec![sample(None), sample(Some("math"))],
             records: vec![0, 1],
-            places: records.iter().map(Record::place).collect(),
+            locations: records.iter().map(Record::location).collect(),
             packs: None,
             report: Report::default(),
         }

@@ -9,7 +9,7 @@ mod line;
 use super::about::hardware::Meter;
 use super::pictures::Pictures;
 use super::screen::Screen;
-use apus_base::say;
+use apus_base::lines;
 use apus_components::registry::Named;
 use apus_sdk::{EndState, RunInfo, Tracker};
 use line::{Line, Report};
@@ -67,7 +67,7 @@ impl Trackers {
         let outlet = Outlet(Arc::new(Mutex::new(lines.collect())));
         outlet.send(Report::Start(Box::new(run.clone())));
         let lines = outlet.clone();
-        say::follow(move |level, line| lines.send(Report::Line(level, line.to_owned())));
+        lines::follow(move |level, line| lines.send(Report::Line(level, line.to_owned())));
         Self {
             outlet,
             screen: screen.clone(),
@@ -131,7 +131,7 @@ impl Trackers {
             self.settle(until);
             pictures.finish()
         });
-        say::unfollow();
+        lines::unfollow();
         let (drawn, report) = pictures.unzip();
         for picture in drawn.unwrap_or_default() {
             let file = picture.path.file_stem().unwrap_or_default();

@@ -93,7 +93,7 @@ impl OptimizerHost {
     /// The component failed, or left a value that is not finite.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         let _span = profile::whole(OpGroup::Optimizer);
-        if !self.optimizer.foreign {
+        if !self.optimizer.from_plugin {
             self.torn = true;
             self.update(lr)?;
             self.check_values("lower learning_rate, or look at the optimizer's options")?;
@@ -151,7 +151,7 @@ impl OptimizerHost {
         }
         let info = StepInfo { step: self.step };
         let stepped = self.optimizer.component.step(&mut params, &info);
-        self.optimizer.said("step", stepped)
+        self.optimizer.context("step", stepped)
     }
 
     /// Whether a step has failed that could not be taken back: some of the parameters may have made it, others not.

@@ -171,7 +171,7 @@ fn a_step_that_failed_halfway_is_known() {
     }
     for foreign in [false, true] {
         let mut host = host(Fails(true));
-        host.optimizer.foreign = foreign;
+        host.optimizer.from_plugin = foreign;
         let before = values(&host);
         assert!(!host.is_torn());
         host.step(0.1).unwrap_err();

@@ -14,7 +14,7 @@ use crate::out_of_memory::Phase;
 use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_components::config::{Resolved, SftConfig, StepsOrShare};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};

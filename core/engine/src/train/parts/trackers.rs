@@ -1,6 +1,6 @@
 //! The trackers of a run: those that are always there, those of `report_to`, those of `trackers`.
 
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::registry::Spec;
 

@@ -11,7 +11,7 @@ use super::terms::{self, Allowed, Difference, Terms};
 use super::trained_part::TrainedPart;
 use anyhow::{Context, Result, anyhow, ensure};
 use apus_base::checksums;
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_components::config::{FLAGS, SftConfig};
 use apus_model::adapter::PeftConfig;
 use apus_model::model::GptOss;

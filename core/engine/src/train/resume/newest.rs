@@ -5,7 +5,7 @@ use super::super::run_folder::is_version;
 use super::super::state::{TrainerState, time_text};
 use super::Resume;
 use anyhow::{Result, bail};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_components::config::SftConfig;
 use std::fs;
 use std::path::{Path, PathBuf};

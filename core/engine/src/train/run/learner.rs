@@ -126,7 +126,7 @@ impl Between for Asked<'_> {
             learning_rate: self.learning_rate,
         };
         let factor = self.schedule.component.factor(&place);
-        let factor = self.schedule.said("factor", factor)?;
+        let factor = self.schedule.context("factor", factor)?;
         ensure!(
             factor.is_finite() && factor >= 0.0,
             "{} gave the factor {factor} after {} steps, expected a finite number of 0 or more",

@@ -21,7 +21,7 @@ use super::settings::{Due, Every, Settings};
 use crate::out_of_memory::Phase;
 use answers::Answers;
 use anyhow::{Context, Result};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_data::data::Stream;

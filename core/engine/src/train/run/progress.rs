@@ -8,7 +8,7 @@ use crate::train::settings::Settings;
 use crate::train::state::{Pending, StreamState, TrainerState};
 use crate::train::step::StepReport;
 use crate::train::steps::Steps;
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_sdk::RunState;
 use candle_core::Device;
 use serde_json::{Map, Value, json};

@@ -16,7 +16,7 @@ use crate::train::settings::Settings;
 use crate::train::trained_part::TrainedPart;
 use crate::train::{about, screen};
 use anyhow::{Context, Error, Result, bail};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_components::{plugin, registry};

@@ -6,7 +6,7 @@ mod curve;
 mod draw;
 mod panel;
 
-use apus_base::say;
+use apus_base::lines;
 use apus_sdk::errln;
 use indicatif::{ProgressBar, ProgressStyle};
 use panel::Panel;
@@ -46,20 +46,20 @@ impl Screen {
     pub fn open(title: &str, total: u64, made: u64, tui: bool) -> Self {
         if !std::io::stderr().is_terminal() {
             if tui {
-                say::info!("note: tui: standard error is no terminal; lines are written instead");
+                lines::info!("note: tui: standard error is no terminal; lines are written instead");
             }
             return Self::Plain;
         }
         let screen = match tui.then(|| Panel::open(title, total, made)) {
             Some(Ok(panel)) => Self::Panel(panel),
             Some(Err(error)) => {
-                say::warning!("tui: {error}; a progress bar is drawn instead");
+                lines::warning!("tui: {error}; a progress bar is drawn instead");
                 Self::bar(total, made)
             }
             None => Self::bar(total, made),
         };
         let above = screen.clone();
-        say::print_by(Some(Arc::new(move |text| above.print(text))));
+        lines::print_by(Some(Arc::new(move |text| above.print(text))));
         screen
     }
 
@@ -117,7 +117,7 @@ impl Screen {
             Self::Bar(bar) => bar.finish_and_clear(),
             Self::Panel(panel) => panel.close(),
         }
-        say::print_by(None);
+        lines::print_by(None);
     }
 }
 

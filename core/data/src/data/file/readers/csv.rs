@@ -8,7 +8,7 @@ use apus_sdk::Row;
 use csv::{Error, Reader, StringRecord};
 use std::{io::BufRead, sync::Arc};
 
-/// RecordIter of a table.
+/// The records of a table in CSV.
 ///
 /// # Errors
 /// A first line that cannot be read, or that names a column twice.

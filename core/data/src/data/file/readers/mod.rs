@@ -13,7 +13,7 @@ pub use parquet::parquet;
 use super::{Record, RecordIter};
 use anyhow::Result;
 
-/// RecordIter that end after the first error.
+/// The records of a reader, which end after the first error.
 fn until_error(mut next: impl FnMut() -> Option<Result<Record>> + Send + 'static) -> RecordIter {
     let mut broken = false;
     Box::new(std::iter::from_fn(move || {

@@ -17,7 +17,7 @@ use crate::train::steps::Steps;
 use crate::train::terms::Terms;
 use crate::train::trained_part::TrainedPart;
 use anyhow::{Context, Error, Result};
-use apus_base::say::{info, warning};
+use apus_base::lines::{info, warning};
 use apus_data::chat::Encoded;
 use apus_model::model::GptOss;
 use apus_sdk::RunState;

@@ -8,7 +8,7 @@ use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use crate::train::events::Events;
 use crate::train::state::{TrainerState, VERSION, now};
 use anyhow::{Error, Result, anyhow};
-use apus_base::say::warning;
+use apus_base::lines::warning;
 use apus_model::weights;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ use parquet::file::{
 use parquet::record::reader::RowIter;
 use std::{fs::File, sync::Arc};
 
-/// RecordIter of a parquet file; a row's line is its number, from 1.
+/// The records of a parquet file; the line of a record is the number of its row, from 1.
 ///
 /// # Errors
 /// A file that is not parquet, or with two columns of one name.

@@ -1,9 +1,9 @@
 //! Answers, engines of inference, and exported models.
 
-use super::{E, I, IE, S, SE, Theirs, idle, refused};
+use super::{E, I, IE, MsSwiftArguments, S, SE, no_effect, refused};
 
 #[rustfmt::skip]
-pub(super) const TABLE: &[Theirs] = &[
+pub(super) const TABLE: &[MsSwiftArguments] = &[
     refused(I, &["stop_words"], &[], "an answer ends where the model ends it, or at --max_new_tokens; leave it out"),
     refused(I, &["num_beams"], &["1"], "an answer is sampled, or greedy with --temperature 0"),
     refused(I, &["logprobs", "top_logprobs"], &["false"], "answers are written without log-probabilities"),
@@ -12,32 +12,32 @@ pub(super) const TABLE: &[Theirs] = &[
     refused(I, &["presence_penalty", "frequency_penalty", "min_p"], &["0"],
         "probabilities are shaped by --repetition_penalty, --temperature, --top_k and --top_p alone; leave it out"),
     refused(I, &["structured_outputs_regex"], &[], "an answer cannot be bound to a pattern"),
-    idle(S, &[
+    no_effect(S, &[
         "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words", "logprobs", "top_logprobs",
         "structured_outputs_regex",
     ],
         "only with predict_with_generate, which is an error; answers to sample_prompts have --temperature"),
-    idle(E, &[
+    no_effect(E, &[
         "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words",
         "logprobs", "top_logprobs", "structured_outputs_regex",
     ],
         "export answers nothing"),
     refused(I, &["merge_lora"], &["false"],
         "an adapter answers unmerged; `apus export --merge_lora true` writes a merged model"),
-    idle(I, &["max_shard_size", "safe_serialization"], "infer writes no weights"),
-    idle(SE, &["safe_serialization"], "weights are always safetensors"),
+    no_effect(I, &["max_shard_size", "safe_serialization"], "infer writes no weights"),
+    no_effect(SE, &["safe_serialization"], "weights are always safetensors"),
     refused(I, &["metric"], &[], "answers are not compared; --result_path writes them beside the labels"),
-    idle(I, &["max_batch_size"], "questions are answered one at a time"),
-    idle(I, &["write_batch_size"], "each answer is written as soon as it is there"),
-    idle(I, &["reranker_use_activation"], "gpt-oss is no reranker"),
-    idle(I, &["swanlab_project", "swanlab_token", "swanlab_workspace", "swanlab_exp_name", "swanlab_mode"],
+    no_effect(I, &["max_batch_size"], "questions are answered one at a time"),
+    no_effect(I, &["write_batch_size"], "each answer is written as soon as it is there"),
+    no_effect(I, &["reranker_use_activation"], "gpt-oss is no reranker"),
+    no_effect(I, &["swanlab_project", "swanlab_token", "swanlab_workspace", "swanlab_exp_name", "swanlab_mode"],
         "answers are not tracked"),
-    idle(IE, &["infer_backend"], "answers come from Apus itself"),
+    no_effect(IE, &["infer_backend"], "answers come from Apus itself"),
     refused(I, &["vllm_quantization", "sglang_quantization", "lmdeploy_quant_policy"], &["0"],
         "the model answers as it is in its checkpoint"),
     refused(I, &["vllm_max_model_len", "sglang_context_length", "lmdeploy_session_len"], &[],
         "the model's config.json says how long a text may be; --max_new_tokens bounds an answer"),
-    idle(I, &[
+    no_effect(I, &[
         "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_pipeline_parallel_size",
         "vllm_enable_expert_parallel", "vllm_max_num_seqs", "vllm_disable_custom_all_reduce", "vllm_enforce_eager",
         "vllm_limit_mm_per_prompt", "vllm_max_lora_rank", "vllm_enable_prefix_caching", "vllm_use_async_engine",
@@ -54,11 +54,11 @@ pub(super) const TABLE: &[Theirs] = &[
     refused(E, &["to_cached_dataset"], &["false"], "`apus data --out FILE` writes prepared data that can be trained"),
     refused(E, &["to_ollama", "to_mcore", "to_hf"], &["false"],
         "there is --merge_lora and --quantize mxfp4, which write what Hugging Face reads"),
-    idle(E, &[
+    no_effect(E, &[
         "mcore_model", "mcore_adapter", "mcore_adapters", "thread_count", "test_convert_precision",
         "test_convert_dtype", "save_missing_weights",
     ],
         "only with to_mcore or to_hf, which are errors"),
-    idle(E, &["to_peft_format"], "adapters are always PEFT's"),
-    idle(E, &["hub_model_id", "hub_private_repo", "commit_message"], "only with push_to_hub, which is an error"),
+    no_effect(E, &["to_peft_format"], "adapters are always PEFT's"),
+    no_effect(E, &["hub_model_id", "hub_private_repo", "commit_message"], "only with push_to_hub, which is an error"),
 ];

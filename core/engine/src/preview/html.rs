@@ -1,5 +1,5 @@
-//! `--html`: one page that needs nothing else, with the report, the lengths, and samples whose tokens
-//! say their ids and weights.
+//! `--html`: writes a self-contained page with the report, the lengths, and samples. Each token of a sample shows its id
+//! and weight.
 
 use super::title;
 use apus_data::chat::Tokenizer;
@@ -21,7 +21,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--li
 .ends { display: flex; justify-content: space-between; font-size: .85rem; }
 ";
 
-/// The page.
+/// The page as HTML.
 pub fn page(dataset: &Dataset, shown: &[usize], tokenizer: &Tokenizer) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" \

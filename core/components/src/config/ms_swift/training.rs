@@ -1,17 +1,17 @@
 //! The tuner, the optimizer, steps, evaluation, checkpoints and logs.
 
-use super::{S, SE, Theirs, idle, refused};
+use super::{MsSwiftArguments, S, SE, no_effect, refused};
 
 #[rustfmt::skip]
-pub(super) const TABLE: &[Theirs] = &[
+pub(super) const TABLE: &[MsSwiftArguments] = &[
     refused(S, &["lora_bias"], &["none"], "biases are not trained"),
-    idle(S, &["lora_dtype"], "adapters are always float32"),
-    idle(S, &[
+    no_effect(S, &["lora_dtype"], "adapters are always float32"),
+    no_effect(S, &[
         "lora_ga_batch_size", "lora_ga_iters", "lora_ga_max_length", "lora_ga_direction", "lora_ga_scale",
         "lora_ga_stable_gamma",
     ],
         "only with init_weights lora-ga, which is an error"),
-    idle(S, &[
+    no_effect(S, &[
         "fourier_n_frequency", "fourier_scaling", "boft_block_size", "boft_block_num", "boft_n_butterfly_factor",
         "boft_dropout", "vera_rank", "vera_projection_prng_key", "vera_dropout", "vera_d_initial", "adapter_act",
         "adapter_length", "adalora_target_r", "adalora_init_r", "adalora_tinit", "adalora_tfinal", "adalora_deltaT",
@@ -26,19 +26,19 @@ pub(super) const TABLE: &[Theirs] = &[
         "with train_type full everything is trained; --train_type lora with --modules_to_save trains chosen modules \
          whole"),
     refused(S, &["freeze_llm"], &["false"], "nothing would be trained"),
-    idle(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
+    no_effect(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
         "gpt-oss has no part that sees"),
     refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer sgd --optimizer.momentum 0.9"),
     refused(S, &["optim_target_modules", "use_galore", "lisa_activated_layers", "adafactor"], &["0", "false"],
         "there is no such optimizer; --optimizer NAME takes a component, also of a plugin (docs/plugin-guide.md)"),
-    idle(S, &[
+    no_effect(S, &[
         "galore_config", "galore_target_modules", "galore_rank", "galore_update_proj_gap", "galore_scale",
         "galore_proj_type", "galore_optim_per_parameter", "galore_with_embedding", "galore_quantization",
         "galore_proj_quant", "galore_proj_bits", "galore_proj_group_size", "galore_cos_threshold", "galore_gamma_proj",
         "galore_queue_size",
     ],
         "only with use_galore, which is an error"),
-    idle(S, &["lisa_step_interval"], "only with lisa_activated_layers, which is an error"),
+    no_effect(S, &["lisa_step_interval"], "only with lisa_activated_layers, which is an error"),
     refused(S, &["label_smoothing_factor"], &["0"],
         "labels are not smoothed; a loss of a plugin can do it (docs/plugin-guide.md begins with one)"),
     refused(S, &["enable_dft_loss"], &["false"], "it is a loss here: --loss_type dft"),
@@ -52,39 +52,39 @@ pub(super) const TABLE: &[Theirs] = &[
     refused(S, &["max_epochs"], &[], "the epochs are --num_train_epochs"),
     refused(S, &["per_gpu_train_batch_size"], &[], "its name is --per_device_train_batch_size"),
     refused(S, &["per_gpu_eval_batch_size"], &[], "its name is --per_device_eval_batch_size"),
-    idle(S, &["auto_find_batch_size"],
+    no_effect(S, &["auto_find_batch_size"],
         "batches keep their size: --dry_run true plans their memory, and running out of it is an error that says what \
          to lower"),
     refused(S, &["train_sampling_strategy"], &["random"],
         "the order is --train_dataloader_shuffle, or --group_by_length"),
     refused(S, &["sortish_sampler"], &["false"], "it is --group_by_length true here"),
-    idle(S, &["length_column_name", "label_names"], "labels and lengths come from the text"),
-    idle(S, &[
+    no_effect(S, &["length_column_name", "label_names"], "labels and lengths come from the text"),
+    no_effect(S, &[
         "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
         "dataloader_prefetch_factor", "dataloader_multiprocessing_context", "dataloader_in_order",
     ],
         "data is ready before it is needed: in memory, or by the threads of streaming"),
-    idle(S, &["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"],
+    no_effect(S, &["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"],
         "a layer that runs again gives the same bits either way"),
-    idle(S, &["use_logits_to_keep"], "the head always runs on trained tokens alone"),
-    idle(S, &[
+    no_effect(S, &["use_logits_to_keep"], "the head always runs on trained tokens alone"),
+    no_effect(S, &[
         "use_liger_kernel", "liger_kernel_config", "torch_compile", "torch_compile_backend", "torch_compile_mode",
         "torchdynamo", "jit_mode_eval",
     ],
         "the loss and all layers are always fused"),
-    idle(S, &["use_cache", "torch_empty_cache_steps", "past_index"], "training keeps no such cache"),
-    idle(S, &["bf16", "bf16_full_eval", "half_precision_backend", "fp16_backend", "fp16_opt_level", "tf32"],
+    no_effect(S, &["use_cache", "torch_empty_cache_steps", "past_index"], "training keeps no such cache"),
+    no_effect(S, &["bf16", "bf16_full_eval", "half_precision_backend", "fp16_backend", "fp16_opt_level", "tf32"],
         "the compute type follows the device, or torch_dtype"),
     refused(S, &["fp16", "fp16_full_eval"], &["false"],
         "weights and activations are bfloat16 on CUDA, which needs no scaling of the loss; leave it out"),
     refused(S, &["use_cpu", "no_cuda"], &["false"], "it is --device cpu here"),
     refused(S, &["use_mps_device"], &["false"], "there is --device cpu and cuda"),
-    idle(S, &["restore_callback_states_from_checkpoint"], "callbacks always resume with their state"),
+    no_effect(S, &["restore_callback_states_from_checkpoint"], "callbacks always resume with their state"),
     refused(S, &["eval_delay"], &["0"], "evaluation begins with the first eval_steps or epoch"),
     refused(S, &["eval_on_start"], &["false"],
         "the first evaluation is that of eval_strategy; with --sample_prompts the loss before training is shown at \
          the end"),
-    idle(S, &[
+    no_effect(S, &[
         "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps", "batch_eval_metrics",
         "include_for_metrics", "include_inputs_for_metrics", "prediction_loss_only", "use_legacy_prediction_loop",
     ],
@@ -94,35 +94,35 @@ pub(super) const TABLE: &[Theirs] = &[
     refused(S, &["predict_with_generate"], &["false"],
         "metrics are computed from the most probable tokens; --sample_prompts shows answers, and apus infer answers a \
          dataset"),
-    idle(S, &["generation_max_length", "generation_num_beams", "generation_config"],
+    no_effect(S, &["generation_max_length", "generation_num_beams", "generation_config"],
         "only with predict_with_generate, which is an error"),
     refused(S, &["eval_use_evalscope", "eval_dataset"], &["false"],
         "EvalScope is a library of Python: evaluate a checkpoint with it"),
-    idle(S, &["eval_dataset_args", "eval_limit", "eval_generation_config", "extra_eval_args"],
+    no_effect(S, &["eval_dataset_args", "eval_limit", "eval_generation_config", "extra_eval_args"],
         "only with eval_use_evalscope, which is an error"),
-    idle(S, &["channels"], "the channels of --enable_channel_loss are those that rows name"),
-    idle(S, &["save_safetensors"], "weights are always safetensors"),
-    idle(S, &["max_shard_size"], "a checkpoint's weights are one file"),
-    idle(S, &["create_checkpoint_symlink"], "the summary names the last and the best checkpoint"),
-    idle(S, &["check_model"], "the model's files are always checked"),
-    idle(S, &["overwrite_output_dir"], "a run has a folder of its own, or with --add_version false that of output_dir"),
-    idle(S, &["use_flash_ckpt", "enable_jit_checkpoint"], "a checkpoint is whole or absent, and a signal saves one"),
+    no_effect(S, &["channels"], "the channels of --enable_channel_loss are those that rows name"),
+    no_effect(S, &["save_safetensors"], "weights are always safetensors"),
+    no_effect(S, &["max_shard_size"], "a checkpoint's weights are one file"),
+    no_effect(S, &["create_checkpoint_symlink"], "the summary names the last and the best checkpoint"),
+    no_effect(S, &["check_model"], "the model's files are always checked"),
+    no_effect(S, &["overwrite_output_dir"], "a run has a folder of its own, or with --add_version false that of output_dir"),
+    no_effect(S, &["use_flash_ckpt", "enable_jit_checkpoint"], "a checkpoint is whole or absent, and a signal saves one"),
     refused(SE, &["push_to_hub"], &["false"], "nothing is uploaded; use `hf upload` or `modelscope upload` afterwards"),
-    idle(S, &[
+    no_effect(S, &[
         "hub_model_id", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision", "push_to_hub_model_id",
         "push_to_hub_organization", "push_to_hub_token",
     ],
         "only with push_to_hub, which is an error"),
     refused(S, &["logging_strategy"], &["steps"], "lines are logged every --logging_steps"),
-    idle(S, &["logging_dir"], "event files of TensorBoard are in runs/ of the run's folder"),
-    idle(S, &["logging_nan_inf_filter", "debug"],
+    no_effect(S, &["logging_dir"], "event files of TensorBoard are in runs/ of the run's folder"),
+    no_effect(S, &["logging_nan_inf_filter", "debug"],
         "a loss that is not finite is always an error, which names the layer"),
-    idle(S, &["include_num_input_tokens_seen", "include_tokens_per_second", "skip_memory_metrics"],
+    no_effect(S, &["include_num_input_tokens_seen", "include_tokens_per_second", "skip_memory_metrics"],
         "tokens per second and memory are always reported"),
-    idle(S, &["log_level", "disable_tqdm"], "the bar is drawn on a terminal alone"),
-    idle(S, &["project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"],
+    no_effect(S, &["log_level", "disable_tqdm"], "the bar is drawn on a terminal alone"),
+    no_effect(S, &["project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"],
         "only for Trackio, which is no tracker here"),
     refused(S, &["swanlab_lark_webhook_url", "swanlab_lark_secret"], &[],
         "it is --swanlab_notification_method lark with --swanlab_webhook_url and --swanlab_secret"),
-    idle(S, &["do_train", "do_eval", "do_predict"], "a run trains, and evaluates where there is data for it"),
+    no_effect(S, &["do_train", "do_eval", "do_predict"], "a run trains, and evaluates where there is data for it"),
 ];

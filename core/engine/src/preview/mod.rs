@@ -1,14 +1,14 @@
-//! `apus data`: what a run would train on, to be looked at beforehand.
+//! `apus data`: shows what a run would train on, before it runs.
 //!
-//! Data is prepared by the very code that prepares it for a run; no weights are read.
+//! The code that prepares the data is the one that prepares it for a run. No weights are read.
 
 mod html;
-mod pick;
 mod rows;
+mod samples;
 
 use crate::setup;
 use anyhow::{Context, Result, ensure};
-use apus_base::say::info;
+use apus_base::lines::info;
 use apus_components::config::{DataConfig, SftConfig};
 use apus_components::registry;
 use apus_data::chat::Encoder;
@@ -59,7 +59,7 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
             outln!("{channels}");
         }
     }
-    let shown = pick::samples(&data.train, config.samples, run.data_seed);
+    let shown = samples::select(&data.train, config.samples, run.data_seed);
     print(&data.train, &shown, &encoder);
     if let Some(path) = &config.out {
         let path = Path::new(path);
@@ -94,7 +94,7 @@ fn title(dataset: &Dataset, index: usize) -> String {
     let sample = &dataset.samples[index];
     format!(
         "{}, {} tokens, {} trained",
-        dataset.places[index],
+        dataset.locations[index],
         sample.len(),
         sample.targets()
     )

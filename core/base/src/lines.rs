@@ -1,9 +1,9 @@
-//! Lines for people: on standard error, and for whoever follows the run.
+//! Lines for people: what [`info!`] and [`warning!`] print on standard error and hand to a follower.
 //!
-//! A bar or panel on the terminal prints them in its own way, so that they do not run into it.
+//! A progress bar or panel on the terminal prints the lines itself, so that they do not overwrite it.
 //!
-//! What is said before a run has trackers is kept for them, as far as it is the end of a short story: the newest
-//! lines of a bounded number.
+//! Trackers follow the lines, but they exist only once the run has started. The newest [`KEPT`] lines from before
+//! are kept for them.
 
 pub use apus_sdk::Level;
 use apus_sdk::errln;
@@ -15,7 +15,7 @@ const KEPT: usize = 500;
 
 type Follower = Box<dyn Fn(Level, &str) + Send>;
 
-/// Those who speak and one who follows.
+/// The follower of the lines, or the lines that wait for one.
 struct Lines {
     waiting: VecDeque<(Level, String)>,
     follower: Option<Follower>,
@@ -29,7 +29,7 @@ impl Lines {
         }
     }
 
-    fn say(&mut self, level: Level, text: &str) {
+    fn push(&mut self, level: Level, text: &str) {
         for line in text.lines() {
             match &self.follower {
                 Some(follower) => follower(level, line),
@@ -61,12 +61,12 @@ type Printer = Arc<dyn Fn(&str) + Send + Sync>;
 
 static PRINTER: Mutex<Option<Printer>> = Mutex::new(None);
 
-/// Lets `printer` write lines to the terminal, or with none standard error.
+/// Sets what writes lines to the terminal. With `None` they go to standard error.
 pub fn print_by(printer: Option<Printer>) {
     *PRINTER.lock().unwrap_or_else(PoisonError::into_inner) = printer;
 }
 
-/// A line; more than one if the text has more.
+/// Prints the text and hands it to the follower, line by line.
 pub fn line(level: Level, text: &str) {
     let printer = PRINTER
         .lock()
@@ -76,30 +76,32 @@ pub fn line(level: Level, text: &str) {
         Some(print) => print(text),
         None => errln!("{text}"),
     }
-    lines().say(level, text);
+    lines().push(level, text);
 }
 
-/// Hands every line to `follower`, those that wait at once. It must not speak itself.
+/// Hands every line to `follower`: those that wait now, the others as they are printed.
+///
+/// The follower must print no line itself: it is called under the lock that printing takes.
 pub fn follow(follower: impl Fn(Level, &str) + Send + 'static) {
     lines().follow(Box::new(follower));
 }
 
-/// Lines go to standard error alone again.
+/// Removes the follower; lines are only printed from then on.
 pub fn unfollow() {
     lines().follower = None;
 }
 
-/// Says what happens: `info!("data: {report}")`.
+/// Prints a line about what happens: `info!("data: {report}")`.
 #[macro_export]
 macro_rules! info {
-    ($($arg:tt)*) => { $crate::say::line($crate::say::Level::Info, &format!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::lines::line($crate::lines::Level::Info, &format!($($arg)*)) };
 }
 
-/// Says what was mended or left out, with `warning: ` before it.
+/// Prints a line about what was repaired or left out, with `warning: ` before it.
 #[macro_export]
 macro_rules! warning {
     ($($arg:tt)*) => {
-        $crate::say::line($crate::say::Level::Warning, &format!("warning: {}", format_args!($($arg)*)))
+        $crate::lines::line($crate::lines::Level::Warning, &format!("warning: {}", format_args!($($arg)*)))
     };
 }
 
@@ -113,14 +115,14 @@ mod tests {
     fn lines_wait_for_a_follower() {
         let mut lines = Lines::new();
         for number in 0..KEPT {
-            lines.say(Level::Info, &format!("{number}\nagain"));
+            lines.push(Level::Info, &format!("{number}\nagain"));
         }
         let heard = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&heard);
         lines.follow(Box::new(move |level, line| {
             keep.lock().unwrap().push((level, line.to_owned()));
         }));
-        lines.say(Level::Warning, "after");
+        lines.push(Level::Warning, "after");
         let heard = heard.lock().unwrap();
         assert_eq!(heard.len(), KEPT + 1);
         assert_eq!(heard[0], (Level::Info, format!("{}", KEPT / 2)));

@@ -1,10 +1,10 @@
-//! Names that are near to one that is not there.
+//! Finds known names that are similar to an unknown one, for "did you mean" in errors.
 //!
-//! As rustc and cargo do it: a third of the letters may be wrong, or the words stand in another order. What is
-//! farther off is no tip but a guess.
+//! The measure is that of rustc and cargo: up to a third of the letters may differ, or the words may stand in
+//! another order. A name that differs more would be a guess.
 
-/// The names most like this one, best first; none that is far off.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
+/// The known names that are similar to this one, the most similar first.
+pub fn similar_names<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let name = plain(name);
     let letters = name.chars().count();

@@ -1,4 +1,4 @@
-//! `--out`: every prepared sample as a row, which the format `tokens` reads back as it is.
+//! `--out`: writes every prepared sample as a row. The format `tokens` reads such rows back unchanged.
 
 use anyhow::{Context, Result};
 use apus_data::chat::preview::{WeightRun, weight_runs};
@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-/// Rows that are made at once.
+/// How many rows are made in parallel.
 const AT_ONCE: usize = 4096;
 
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct Row<'a> {
     channel: Option<&'a str>,
 }
 
-/// Writes the samples, a line each; the file is there when it is whole.
+/// Writes the samples, one per line. The file appears under its name only when it is complete.
 pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()> {
     let folder = path
         .parent()

@@ -1,16 +1,16 @@
-//! Values of a configuration file against the kinds of their flags.
+//! Checks the values of a configuration file against the kinds of their flags.
 
-use super::flag::{Flag, Kind, chain, component};
+use super::flag::{Flag, ValueKind, chain, component};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-/// Checks a value of a file against the kind of its flag. A single text serves as a list, and a name as a
+/// Converts a value of a file to the kind of its flag: a single text becomes a list, and a name becomes a
 /// component without options.
 ///
 /// # Errors
 /// Another kind of value; the error says which one was expected and what was found.
-pub(super) fn fit(flag: &Flag, value: Value) -> Result<Value> {
-    match fitted(flag.kind, value) {
+pub(super) fn coerce(flag: &Flag, value: Value) -> Result<Value> {
+    match coerced(flag.kind, value) {
         Ok(value) => Ok(value),
         Err(found) if crate::secrets::is_secret(flag.name) => {
             let kind = kind_of(&found);
@@ -23,40 +23,40 @@ pub(super) fn fit(flag: &Flag, value: Value) -> Result<Value> {
     }
 }
 
-/// The value, or what of it does not fit.
-fn fitted(kind: Kind, value: Value) -> Result<Value, Value> {
+/// The converted value, or the part of it that is of another kind.
+fn coerced(kind: ValueKind, value: Value) -> Result<Value, Value> {
     let fits = match kind {
-        Kind::Bool => value.is_boolean(),
-        Kind::Int => value.is_i64() || value.is_u64(),
-        Kind::Float => value.is_number(),
-        Kind::Text => match &value {
+        ValueKind::Bool => value.is_boolean(),
+        ValueKind::Int => value.is_i64() || value.is_u64(),
+        ValueKind::Float => value.is_number(),
+        ValueKind::Text => match &value {
             Value::Number(number) => return Ok(Value::String(number.to_string())),
             Value::Bool(truth) => return Ok(Value::String(truth.to_string())),
             value => value.is_string(),
         },
-        Kind::List => {
+        ValueKind::List => {
             return each(value, |item| match item {
                 Value::String(_) => Ok(item),
                 other => Err(other),
             });
         }
-        Kind::Floats => {
+        ValueKind::Floats => {
             return each(value, |item| match item {
                 Value::Number(_) => Ok(item),
                 other => Err(other),
             });
         }
-        Kind::Json => match &value {
+        ValueKind::Json => match &value {
             Value::String(text) => match serde_json::from_str(text) {
                 Ok(Value::Object(table)) => return Ok(Value::Object(table)),
                 _ => false,
             },
             value => value.is_object(),
         },
-        Kind::JsonOrFile => value.is_string() || value.is_object(),
-        Kind::Component => return one(value),
-        Kind::Components => return each(value, one),
-        Kind::Chain => {
+        ValueKind::JsonOrFile => value.is_string() || value.is_object(),
+        ValueKind::Component => return one(value),
+        ValueKind::Components => return each(value, one),
+        ValueKind::Chain => {
             let links = |value| match value {
                 Value::String(text) => Ok(chain(&text)),
                 other => one(other),
@@ -70,7 +70,7 @@ fn fitted(kind: Kind, value: Value) -> Result<Value, Value> {
             });
             return Ok(flat.collect());
         }
-        Kind::Plugins => {
+        ValueKind::Plugins => {
             return each(value, |item| match &item {
                 Value::String(_) => Ok(item),
                 Value::Object(table) => {
@@ -107,22 +107,22 @@ fn one(value: Value) -> Result<Value, Value> {
     }
 }
 
-fn expected(kind: Kind) -> &'static str {
+fn expected(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Bool => "true or false",
-        Kind::Int => "a whole number",
-        Kind::Float => "a number",
-        Kind::Text => "text",
-        Kind::List => "a list of texts",
-        Kind::Floats => "a list of numbers",
-        Kind::Json => "a table of options",
-        Kind::JsonOrFile => "a table, or the path of a JSON file",
-        Kind::Component => "a name, or a table with name and options",
-        Kind::Components => "a list of names or tables with name and options",
-        Kind::Chain => {
+        ValueKind::Bool => "true or false",
+        ValueKind::Int => "a whole number",
+        ValueKind::Float => "a number",
+        ValueKind::Text => "text",
+        ValueKind::List => "a list of texts",
+        ValueKind::Floats => "a list of numbers",
+        ValueKind::Json => "a table of options",
+        ValueKind::JsonOrFile => "a table, or the path of a JSON file",
+        ValueKind::Component => "a name, or a table with name and options",
+        ValueKind::Components => "a list of names or tables with name and options",
+        ValueKind::Chain => {
             "names with + between them, or a list of names or tables with name and options"
         }
-        Kind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
+        ValueKind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
     }
 }
 

@@ -1,13 +1,13 @@
-//! Which samples are shown.
+//! Selects the samples that are shown.
 
 use apus_data::data::{Dataset, rng::Shuffle};
 
-/// Stream of the data seed for this choice.
+/// The stream of the data seed for this selection.
 const SHOWN: u64 = 16;
 
-/// `count` samples drawn by the seed, in the order of the data, and the longest one behind them; none
-/// where none are asked for.
-pub fn samples(dataset: &Dataset, count: usize, seed: u64) -> Vec<usize> {
+/// The indices of `count` samples drawn by the seed, in the order of the data, followed by the longest sample. None
+/// if `count` is 0.
+pub fn select(dataset: &Dataset, count: usize, seed: u64) -> Vec<usize> {
     let samples = &dataset.samples;
     if count == 0 {
         return Vec::new();
@@ -36,14 +36,14 @@ mod tests {
             ..Dataset::default()
         };
         for seed in 0..10 {
-            let shown = samples(&dataset, 2, seed);
+            let shown = select(&dataset, 2, seed);
             assert!(
                 shown.contains(&1) && (2..=3).contains(&shown.len()),
                 "{shown:?}"
             );
-            assert_eq!(shown, samples(&dataset, 2, seed));
+            assert_eq!(shown, select(&dataset, 2, seed));
         }
-        assert_eq!(samples(&dataset, 9, 0), [0, 1, 2, 3, 4]);
-        assert!(samples(&dataset, 0, 0).is_empty());
+        assert_eq!(select(&dataset, 9, 0), [0, 1, 2, 3, 4]);
+        assert!(select(&dataset, 0, 0).is_empty());
     }
 }

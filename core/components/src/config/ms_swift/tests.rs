@@ -55,9 +55,9 @@ fn an_argument_has_one_answer() {
     for (name, command) in COMMANDS {
         let own = own(command);
         let mut seen = BTreeSet::new();
-        for argument in theirs()
-            .filter(|theirs| theirs.accepted_by(command))
-            .flat_map(|theirs| theirs.names)
+        for argument in ms_swift_arguments()
+            .filter(|arguments| arguments.accepted_by(command))
+            .flat_map(|arguments| arguments.names)
         {
             assert!(!own.contains(argument), "apus {name}: {argument} is a flag");
             assert!(seen.insert(argument), "apus {name}: {argument} twice");
@@ -178,12 +178,12 @@ fn the_tutorials_other_recipe() {
 
 #[test]
 fn an_answer_shows_no_secret() {
-    let secrets = theirs()
-        .flat_map(|theirs| theirs.names.iter().map(move |name| (*name, theirs)))
+    let secrets = ms_swift_arguments()
+        .flat_map(|arguments| arguments.names.iter().map(move |name| (*name, arguments)))
         .filter(|(name, _)| is_secret(name));
     let mut count = 0;
-    for (name, theirs) in secrets {
-        let said = theirs.answer(name, name, "hunter2");
+    for (name, arguments) in secrets {
+        let said = arguments.answer(name, name, "hunter2");
         let said = said.unwrap_or_else(|error| error.to_string());
         assert!(!said.contains("hunter2"), "{said}");
         count += 1;

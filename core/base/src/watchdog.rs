@@ -1,5 +1,6 @@
-//! Work that is given up on where it takes too long or too much memory, for code of others that cannot be
-//! stopped from within.
+//! Runs work on another thread and abandons it when it takes too long or too much memory.
+//!
+//! It is for code of other crates, which offers no way to stop it from within.
 
 use crate::memory;
 use std::{
@@ -10,31 +11,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often work that takes long is looked at.
-const LOOK: Duration = Duration::from_millis(50);
-/// The stack of a thread that works, of which only what is used takes memory: values that are nested as
-/// deeply as a budget pays for are dropped by recursion.
+/// How often the limits of running work are checked.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
+/// The stack of a working thread. It is large because deeply nested values are dropped by recursion; only the
+/// part that is used takes memory.
 const STACK: usize = 128 << 20;
 
-/// What work may take.
+/// The limits of a piece of work.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// From the start to the end.
     pub time: Duration,
-    /// By how many bytes the process may grow meanwhile, where the system tells.
+    /// By how many bytes the process may grow meanwhile. It is not checked where the system does not tell the size.
     pub memory: u64,
 }
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
-pub enum GivenUp {
+pub enum Abandoned {
     /// A limit was passed.
     #[error("it took too long or too much memory")]
     TooMuch,
     /// The work panicked.
     #[error("it panicked")]
     Panicked,
-    /// There is no thread to work on.
+    /// No thread could be started.
     #[error("no thread can be started: {0}")]
     NoThread(io::Error),
 }
@@ -42,7 +43,7 @@ pub enum GivenUp {
 type Job = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// The thread that works for this one, kept for the next time.
+    /// The working thread of this thread, kept for the next piece of work.
     static WORKER: RefCell<Option<Sender<Job>>> = const { RefCell::new(None) };
 }
 
@@ -59,13 +60,13 @@ fn start() -> io::Result<Sender<Job>> {
 ///
 /// # Errors
 /// The work took more than `limits`, or panicked.
-pub fn watched<T: Send + 'static>(
+pub fn run_limited<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, GivenUp> {
+) -> Result<T, Abandoned> {
     let worker = match WORKER.take() {
         Some(worker) => worker,
-        None => start().map_err(GivenUp::NoThread)?,
+        None => start().map_err(Abandoned::NoThread)?,
     };
     let (done, result) = mpsc::sync_channel(1);
     let job = move || {
@@ -73,23 +74,23 @@ pub fn watched<T: Send + 'static>(
         let _ = done.send(work());
     };
     if worker.send(Box::new(job)).is_err() {
-        return Err(GivenUp::Panicked);
+        return Err(Abandoned::Panicked);
     }
     let started = Instant::now();
     let mut before = None;
     loop {
-        match result.recv_timeout(LOOK) {
+        match result.recv_timeout(CHECK_EVERY) {
             Ok(result) => {
                 WORKER.set(Some(worker));
                 return Ok(result);
             }
-            Err(RecvTimeoutError::Disconnected) => return Err(GivenUp::Panicked),
+            Err(RecvTimeoutError::Disconnected) => return Err(Abandoned::Panicked),
             Err(RecvTimeoutError::Timeout) => {}
         }
         let now = memory::resident().unwrap_or(0);
         let grown = now.saturating_sub(*before.get_or_insert(now));
         if started.elapsed() > limits.time || grown > limits.memory {
-            return Err(GivenUp::TooMuch);
+            return Err(Abandoned::TooMuch);
         }
     }
 }
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn work_is_done_on_one_other_thread() {
-        let id = || watched(LIMITS, || thread::current().id()).unwrap();
+        let id = || run_limited(LIMITS, || thread::current().id()).unwrap();
         assert_eq!(id(), id());
         assert_ne!(id(), thread::current().id());
     }
@@ -113,8 +114,11 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_left_behind() {
         let sleeps = || thread::sleep(Duration::from_secs(5));
-        assert!(matches!(watched(LIMITS, sleeps), Err(GivenUp::TooMuch)));
-        assert_eq!(watched(LIMITS, || 1).unwrap(), 1);
+        assert!(matches!(
+            run_limited(LIMITS, sleeps),
+            Err(Abandoned::TooMuch)
+        ));
+        assert_eq!(run_limited(LIMITS, || 1).unwrap(), 1);
     }
 
     #[test]
@@ -132,6 +136,9 @@ mod tests {
             }
             held.len()
         };
-        assert!(matches!(watched(limits, grows), Err(GivenUp::TooMuch)));
+        assert!(matches!(
+            run_limited(limits, grows),
+            Err(Abandoned::TooMuch)
+        ));
     }
 }

@@ -1,16 +1,16 @@
-//! Tips of clap, by the same measure as everywhere.
+//! Replaces the suggestions of clap by those of [`similar_names`], which all of Apus uses.
 
-use crate::nearest::nearest;
+use crate::similar::similar_names;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// What clap says about an unknown flag or command, with a tip where a name is near and without one elsewhere.
-pub fn with_tip(mut error: Error, command: &Command, words: &[String]) -> Error {
+/// Gives clap's error about an unknown flag or command the most similar known name, and none where no name is similar.
+pub fn with_suggestion(mut error: Error, command: &Command, words: &[String]) -> Error {
     let mut here = command;
     for word in words.iter().take_while(|word| !word.starts_with('-')) {
         here = here.find_subcommand(word).unwrap_or(here);
     }
-    let said = |error: &Error, kind| match error.get(kind) {
+    let context = |error: &Error, kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),
     };
@@ -18,13 +18,13 @@ pub fn with_tip(mut error: Error, command: &Command, words: &[String]) -> Error 
         ErrorKind::UnknownArgument => {
             error.remove(ContextKind::Suggested);
             error.remove(ContextKind::SuggestedArg);
-            let word = said(&error, ContextKind::InvalidArg);
+            let word = context(&error, ContextKind::InvalidArg);
             let flags: Vec<&str> = here
                 .get_arguments()
                 .flat_map(|argument| argument.get_long_and_visible_aliases().unwrap_or_default())
                 .collect();
             if let Some(flag) = word.strip_prefix("--")
-                && let Some(near) = nearest(flag, &flags).first()
+                && let Some(near) = similar_names(flag, &flags).first()
             {
                 let near = ContextValue::String(format!("--{near}"));
                 error.insert(ContextKind::SuggestedArg, near);
@@ -33,9 +33,9 @@ pub fn with_tip(mut error: Error, command: &Command, words: &[String]) -> Error 
         ErrorKind::InvalidSubcommand => {
             error.remove(ContextKind::Suggested);
             error.remove(ContextKind::SuggestedSubcommand);
-            let word = said(&error, ContextKind::InvalidSubcommand);
+            let word = context(&error, ContextKind::InvalidSubcommand);
             let names: Vec<&str> = here.get_subcommands().map(Command::get_name).collect();
-            if let Some(near) = nearest(&word, &names).first() {
+            if let Some(near) = similar_names(&word, &names).first() {
                 let near = ContextValue::Strings(vec![(*near).to_owned()]);
                 error.insert(ContextKind::SuggestedSubcommand, near);
             }
@@ -47,7 +47,7 @@ pub fn with_tip(mut error: Error, command: &Command, words: &[String]) -> Error 
 
 #[cfg(test)]
 mod tests {
-    use super::super::theirs::{find, theirs};
+    use super::super::ms_swift::{find, ms_swift_arguments};
     use super::super::{FLAGS, command, flag::Command as Tool};
     use super::*;
 
@@ -83,11 +83,15 @@ mod tests {
             .iter()
             .filter(|flag| flag.accepted_by(Tool::Sft))
             .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
-            .chain(theirs().flat_map(|theirs| theirs.names.iter().copied()))
+            .chain(ms_swift_arguments().flat_map(|theirs| theirs.names.iter().copied()))
             .filter(|name| !TYPED.iter().any(|(typed, _)| typed == name))
             .collect();
         for (typed, meant) in TYPED {
-            assert_eq!(nearest(typed, &names).first(), meant.as_ref(), "{typed}");
+            assert_eq!(
+                similar_names(typed, &names).first(),
+                meant.as_ref(),
+                "{typed}"
+            );
         }
     }
 
@@ -99,7 +103,9 @@ mod tests {
             let words = ["apus", "sft"].map(str::to_owned);
             let line = words.iter().cloned().chain([format!("--{typed}")]);
             let error = sft().try_get_matches_from(line).unwrap_err();
-            let said = with_tip(error, &sft(), &words[1..]).render().to_string();
+            let said = with_suggestion(error, &sft(), &words[1..])
+                .render()
+                .to_string();
             match meant {
                 Some(near) => assert!(said.contains(&format!("'--{near}'")), "{typed}: {said}"),
                 None => assert!(!said.contains("tip"), "{typed}: {said}"),
@@ -109,7 +115,9 @@ mod tests {
         let said = |word: &str| {
             let line = ["apus", word];
             let error = sft().try_get_matches_from(line).unwrap_err();
-            with_tip(error, &sft(), &words(word)).render().to_string()
+            with_suggestion(error, &sft(), &words(word))
+                .render()
+                .to_string()
         };
         assert!(said("sfft").contains("'sft'"), "{}", said("sfft"));
         assert!(!said("deploy").contains("tip"), "{}", said("deploy"));

@@ -1,8 +1,8 @@
 //! Arguments of ms-swift that are not flags of Apus.
 //!
-//! A recipe that was written for ms-swift is taken as it is. What an argument asks for may be so here anyway, or
-//! have no meaning here: it is answered in a line. Where leaving it out would change what is trained, answered or
-//! written, it is an error that says so. Arguments of RLHF, serving and evaluation are of commands that Apus does not have.
+//! A recipe that was written for ms-swift is accepted unchanged. An argument that changes nothing in Apus is
+//! ignored, and a line says why. An argument whose absence would change what is trained, generated or written is an
+//! error that says so. Arguments of RLHF, serving and evaluation are missing: Apus does not have those commands.
 
 mod generating;
 mod running;
@@ -14,9 +14,9 @@ use crate::secrets::is_secret;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-/// Arguments that have the same answer.
+/// Arguments that are treated alike.
 #[derive(Debug, Clone, Copy)]
-pub struct Theirs {
+pub struct MsSwiftArguments {
     /// Their names, with underscores; dashes are accepted too.
     pub names: &'static [&'static str],
     /// Commands of ms-swift that take them.
@@ -25,12 +25,12 @@ pub struct Theirs {
     pub answer: Answer,
 }
 
-/// What becomes of an argument.
+/// How an argument is treated.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer {
-    /// It changes nothing here, whatever its value: why.
-    Idle(&'static str),
-    /// It would change something, but for these values: why it cannot be done, and what to do.
+    /// Whatever its value, it changes nothing in Apus. The text says why.
+    NoEffect(&'static str),
+    /// It would change something, except with these values. The text says why Apus cannot do it, and what to do.
     Refused(&'static [&'static str], &'static str),
 }
 
@@ -42,15 +42,15 @@ const SE: &[Command] = &[Command::Sft, Command::Export];
 const IE: &[Command] = &[Command::Infer, Command::Export];
 const SIE: &[Command] = &[Command::Sft, Command::Infer, Command::Export];
 
-const fn idle(
+const fn no_effect(
     commands: &'static [Command],
     names: &'static [&'static str],
     why: &'static str,
-) -> Theirs {
-    Theirs {
+) -> MsSwiftArguments {
+    MsSwiftArguments {
         names,
         commands,
-        answer: Answer::Idle(why),
+        answer: Answer::NoEffect(why),
     }
 }
 
@@ -59,8 +59,8 @@ const fn refused(
     names: &'static [&'static str],
     harmless: &'static [&'static str],
     why: &'static str,
-) -> Theirs {
-    Theirs {
+) -> MsSwiftArguments {
+    MsSwiftArguments {
         names,
         commands,
         answer: Answer::Refused(harmless, why),
@@ -68,30 +68,32 @@ const fn refused(
 }
 
 /// All of them, in the order of the documentation.
-pub fn theirs() -> impl Iterator<Item = &'static Theirs> {
+pub fn ms_swift_arguments() -> impl Iterator<Item = &'static MsSwiftArguments> {
     [running::TABLE, training::TABLE, generating::TABLE]
         .into_iter()
         .flatten()
 }
 
 /// What a command takes: each argument that is no flag of its own, and its answer.
-pub(super) fn of(command: Command) -> impl Iterator<Item = (&'static str, &'static Theirs)> {
+pub(super) fn of(
+    command: Command,
+) -> impl Iterator<Item = (&'static str, &'static MsSwiftArguments)> {
     let is_flag = move |name: &str| {
         let mut mine = FLAGS.iter().filter(|flag| flag.accepted_by(command));
         mine.any(|flag| flag.name == name || flag.aliases.contains(&name))
     };
-    theirs()
-        .filter(move |theirs| theirs.accepted_by(command))
-        .flat_map(|theirs| theirs.names.iter().map(move |name| (*name, theirs)))
+    ms_swift_arguments()
+        .filter(move |arguments| arguments.accepted_by(command))
+        .flat_map(|arguments| arguments.names.iter().map(move |name| (*name, arguments)))
         .filter(move |(name, _)| !is_flag(name))
 }
 
 /// The answer to an argument, if a command of ms-swift takes it.
-pub(super) fn find(name: &str, command: Command) -> Option<&'static Theirs> {
-    of(command).find_map(|(known, theirs)| (known == name).then_some(theirs))
+pub(super) fn find(name: &str, command: Command) -> Option<&'static MsSwiftArguments> {
+    of(command).find_map(|(known, arguments)| (known == name).then_some(arguments))
 }
 
-impl Theirs {
+impl MsSwiftArguments {
     /// Whether this command takes them; `apus data` takes what `apus sft` does.
     pub fn accepted_by(&self, command: Command) -> bool {
         let wanted = match command {
@@ -104,7 +106,7 @@ impl Theirs {
     /// The line that answers an argument of this value.
     pub(super) fn answer(&self, name: &str, place: &str, value: &str) -> Result<String> {
         match self.answer {
-            Answer::Idle(why) => Ok(format!("{name}: nothing to do here: {why}")),
+            Answer::NoEffect(why) => Ok(format!("{name}: nothing to do here: {why}")),
             Answer::Refused(harmless, _)
                 if NOTHING
                     .iter()
