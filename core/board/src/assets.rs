@@ -1,4 +1,4 @@
-//! The scripts and the sheet of the report and of the page, as they lie in `assets/`, in the binary.
+//! The files of `assets/` in the binary: scripts and style sheet of the report and of the page.
 
 /// An asset: its name, its type, its text.
 pub struct Asset {
@@ -6,7 +6,7 @@ pub struct Asset {
     pub name: &'static str,
     /// Its media type.
     pub kind: &'static str,
-    /// What it holds.
+    /// Its text.
     pub text: &'static str,
 }
 
@@ -20,7 +20,7 @@ macro_rules! script {
     };
 }
 
-/// What the report and the page share, in the order in which they build on each other.
+/// The scripts that the report and the page share. Each one uses those before it.
 pub const SHARED: [Asset; 7] = [
     script!("format.js"),
     script!("scale.js"),
@@ -31,30 +31,30 @@ pub const SHARED: [Asset; 7] = [
     script!("views.js"),
 ];
 
-/// What makes a report of them.
+/// The script of the report.
 pub const REPORT: Asset = script!("report.js");
 
-/// What makes the page of them.
+/// The script of the page.
 pub const WATCH: Asset = script!("watch.js");
 
-/// How both look.
+/// The style sheet of both.
 pub const STYLE: Asset = Asset {
     name: "style.css",
     kind: "text/css; charset=utf-8",
     text: include_str!("../assets/style.css"),
 };
 
-/// The sign of the page.
+/// The icon of the page.
 pub const ICON: Asset = Asset {
     name: "icon.svg",
     kind: "image/svg+xml",
     text: include_str!("../assets/icon.svg"),
 };
 
-/// The frame of the report.
+/// The HTML template of the report.
 pub const REPORT_PAGE: &str = include_str!("../assets/report.html");
 
-/// The frame of the page.
+/// The HTML template of the page.
 pub const WATCH_PAGE: &str = include_str!("../assets/watch.html");
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `report.html`: runs in one file that needs nothing else and loads nothing.
+//! `report.html`: a self-contained page about one or more runs.
 
 use crate::assets::{REPORT, REPORT_PAGE, SHARED, STYLE};
 use crate::run::{Cursor, Run, View, find};
@@ -10,22 +10,23 @@ use std::path::{Path, PathBuf};
 /// Name of the file.
 pub const FILE: &str = "report.html";
 
-/// More rows of a table than this are thinned: a curve has fewer pixels, and a file of hundreds of MiB opens nowhere.
+/// The most rows of a table. More are reduced to about this many: a curve has fewer pixels, and no browser opens a file of
+/// hundreds of MiB.
 const MOST_ROWS: usize = 19_000;
 
-/// The report of one run, into its folder. For the engine, at the end of a run.
+/// Writes the report of one run into its folder. The engine calls it at the end of a run.
 ///
 /// # Errors
-/// The folder is none, or the file cannot be written.
+/// The folder is not a run's, or the file cannot be written.
 pub fn of_run(run_folder: &Path) -> Result<PathBuf> {
     write(&[run_folder.to_owned()], None)
 }
 
-/// Writes the report of the runs in these folders; a folder that is no run's stands for those below it. Returns the
-/// file: `out`, or `report.html` in the run's folder, or, of several runs, here.
+/// Writes the report of the runs in these folders and returns its path. A folder that is not a run's stands for all runs
+/// below it. The path is `out`; without it, `report.html` in the run's folder, or in the working folder for several runs.
 ///
 /// # Errors
-/// A folder is none or holds no run; the file cannot be written.
+/// A folder does not exist or contains no run, or the file cannot be written.
 pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<PathBuf> {
     let (mut runs, mut alone) = (Vec::<Run>::new(), None);
     for folder in folders {
@@ -115,7 +116,7 @@ fn page(runs: &mut [Run]) -> Result<String> {
         .replacen("<!-- data -->", &embedded(&data)?, 1))
 }
 
-/// JSON that cannot end its element: in JSON, `<` stands only in texts, where it may be written as its number.
+/// JSON that is safe inside a `<script>` element. In JSON, `<` occurs only in strings, where it is written as `\u003c`.
 fn embedded(data: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(data)?.replace('<', "\\u003c"))
 }

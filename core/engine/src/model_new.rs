@@ -1,4 +1,4 @@
-//! `apus model new`: a checkpoint of random weights.
+//! `apus model new`: writes a checkpoint of random weights.
 
 use crate::export::writer::{Entry, Extra, size, write_model};
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Writes a checkpoint; returns its folder.
+/// Writes the checkpoint and returns its folder.
 pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     let mut config = config(&options.arch)?;
     set_format(&mut config, &options.format)?;

@@ -1,5 +1,5 @@
-//! Out of memory on a card, as one line: how full it was, at what, and which settings to lower, in the order of how
-//! little they cost.
+//! Turns an out-of-memory error of a card into one line: how full the card was, during what, and which settings to lower,
+//! the cheapest first.
 
 use anyhow::{Error, anyhow};
 use apus_base::memory::gib;
@@ -25,24 +25,25 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How the driver and cuBLAS name it; their errors lie in boxes of several crates, and the name in all of them.
+/// The names of the error in the driver and in cuBLAS. Several crates wrap these errors, but all keep the name in the text.
 const NAMES: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
 
-/// What other processes may hold without being worth a word: a context takes about this much.
+/// How much other processes may use before the line mentions them: a context alone takes about this much.
 const CONTEXT: u64 = 1 << 30;
 
 /// How full a card was, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Fill {
-    /// By this process, at most.
+    /// The most that this process used.
     used: u64,
-    /// What this process could have had in all.
+    /// The most that this process could have used.
     mine: u64,
-    /// Of the card.
+    /// The memory of the card.
     total: u64,
 }
 
-/// The error in clear words if it is one of memory, else as it was. `settings` are the run's flags with their values.
+/// Explains the error if it is one of memory, and returns any other one unchanged. `settings` are the run's flags with
+/// their values.
 pub fn explain(error: Error, device: &Device, settings: &Map<String, Value>) -> Error {
     let Some(place) = place(&error) else {
         return error;
@@ -63,12 +64,12 @@ pub fn explain(error: Error, device: &Device, settings: &Map<String, Value>) -> 
     }
 }
 
-/// Whether this is an error of memory on a card.
+/// Whether this is an out-of-memory error of a card.
 pub fn is(error: &Error) -> bool {
     place(error).is_some()
 }
 
-/// The contexts around an error of memory, outermost first; `None` if it is another error.
+/// The contexts of an out-of-memory error, outermost first; `None` for another error.
 fn place(error: &Error) -> Option<Vec<String>> {
     let parts: Vec<String> = error.chain().map(ToString::to_string).collect();
     let cause = parts
@@ -106,8 +107,8 @@ fn words(fill: Fill) -> String {
     text
 }
 
-/// What can still be lowered, with its present value: while a model is loaded, what changes the weights; outside of a
-/// step, what evaluations are made of.
+/// The settings that can still be lowered, with their values: those of the weights while a model is loaded, those of
+/// evaluations outside of a step.
 fn remedies(settings: &Map<String, Value>, phase: Option<&Phase>) -> Vec<String> {
     let text = |name: &str| match settings.get(name) {
         Some(Value::String(text)) => text.clone(),

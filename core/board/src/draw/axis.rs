@@ -3,7 +3,7 @@
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
-/// Beyond this, sums and quotients of numbers are no longer numbers.
+/// The greatest magnitude of a value. Beyond it, sums and quotients overflow.
 const GREATEST: f64 = 1e250;
 
 /// A linear or logarithmic axis.
@@ -17,8 +17,8 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An axis on which all of these lie, with about so many ticks; nothing if there is no number.
-    /// It is logarithmic if that is asked for and possible.
+    /// An axis that contains all of these numbers, with about so many ticks; `None` if there is no number. It is
+    /// logarithmic if that is wanted and possible.
     pub fn around(values: impl Iterator<Item = f64>, about: usize, log: bool) -> Option<Self> {
         let mut bounds: Option<(f64, f64)> = None;
         for value in values.filter(|value| value.is_finite()) {
@@ -84,7 +84,7 @@ impl Axis {
         self.log
     }
 
-    /// Where a number lies between the ends: 0 to 1.
+    /// The position of a number between the ends, from 0 to 1.
     pub fn place(&self, value: f64) -> f64 {
         let place = match self.log {
             true => (value.ln() - self.low.ln()) / (self.high.ln() - self.low.ln()),

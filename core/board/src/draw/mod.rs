@@ -1,7 +1,7 @@
 //! Pictures of a run: `images/*.png` in its folder, one for each number that it logs, named as ms-swift names them.
 //!
-//! The engine draws them at each save and at the end, from a thread: [`pictures`] reads the run's log, takes some
-//! hundredths of a second a picture, and does not panic whatever is logged.
+//! The engine draws them on a thread, at each save and at the end. [`pictures`] reads the run's log, takes some hundredths
+//! of a second per picture, and does not panic whatever is logged.
 
 mod axis;
 mod picture;
@@ -23,13 +23,13 @@ const SMOOTHING: f64 = 0.9;
 pub struct Picture {
     /// The number that it shows, by its name in the log.
     pub scalar: String,
-    /// Where it lies.
+    /// The path of its file.
     pub path: PathBuf,
-    /// What was written, for trackers.
+    /// The bytes of the file, for trackers.
     pub png: Vec<u8>,
 }
 
-/// Draws each number of a run's log into `images/` of its folder. A number that was never one has no picture.
+/// Draws each number of a run's log into `images/` of its folder. A name without any finite value gets no picture.
 pub fn pictures(run_folder: &Path) -> Result<Vec<Picture>> {
     let run = Run::open("", run_folder);
     let dir = run_folder.join("images");
@@ -77,7 +77,7 @@ fn drawn(table: &Table, scalar: &str) -> Result<Option<Vec<u8>>> {
     })
 }
 
-/// Numbers without noise: smoothing would only bend them.
+/// Names whose values have no noise. Smoothing would only distort them.
 fn is_steady(scalar: &str) -> bool {
     matches!(
         scalar,

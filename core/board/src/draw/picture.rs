@@ -1,9 +1,9 @@
 //! One curve as a PNG.
 //!
-//! It is drawn at twice its size and made smaller, which makes lines smooth: plotters' bitmaps do not blend thick
-//! lines with their background. Lines are drawn piece by piece in opaque colours, because a path as a whole is filled
-//! as one polygon, which leaves holes where it crosses itself. The font lies in the binary: Ubuntu Light, under the
-//! Ubuntu Font Licence 1.0, from `epaint_default_fonts`.
+//! The picture is drawn at twice its size and then scaled down, because plotters does not antialias thick lines. Lines are
+//! drawn segment by segment in opaque colours, because plotters fills a whole path as one polygon, which leaves holes
+//! where it crosses itself. The font is part of the binary: Ubuntu Light, under the Ubuntu Font Licence 1.0, from
+//! `epaint_default_fonts`.
 
 use super::axis::{Axis, number};
 use super::smooth::smooth;
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 /// Size of a picture.
 const SIZE: (u32, u32) = (960, 560);
-/// How much larger it is drawn.
+/// The factor by which it is drawn larger.
 const SCALE: u32 = 2;
 
 const INK: RGBColor = RGBColor(32, 36, 44);
@@ -23,14 +23,14 @@ const GRID: RGBColor = RGBColor(230, 233, 238);
 const LINE: RGBColor = RGBColor(0, 114, 178);
 const FAINT: RGBColor = RGBColor(178, 210, 230);
 
-/// What a picture shows.
+/// The contents of a picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
-    /// Says what it is.
+    /// Its title.
     pub title: &'a str,
     /// Steps.
     pub x: &'a [f64],
-    /// Values; what is no number is left out.
+    /// Values. Those that are not finite are left out.
     pub y: &'a [f64],
     /// Weight of the smoothed line over the raw one; 0 for the raw one alone.
     pub smoothing: f64,
@@ -38,7 +38,7 @@ pub struct Curve<'a> {
     pub may_be_log: bool,
 }
 
-/// A curve as a PNG; nothing if there is no number to draw.
+/// Draws a curve as a PNG; `None` if there is no number to draw.
 pub fn png(curve: &Curve) -> Result<Option<Vec<u8>>> {
     let points: Vec<(f64, f64)> = curve
         .x
@@ -139,7 +139,7 @@ fn draw(
     area.present().map_err(|e| wrong(&e))
 }
 
-/// What the curve comes to, in a line.
+/// The caption of a curve: its last value, the smoothed one, the least and the greatest.
 fn caption(points: &[(f64, f64)], smoothed: &[f64], weight: f64, log: bool) -> String {
     let mut parts = Vec::new();
     if let Some((step, last)) = points.last() {
@@ -163,7 +163,7 @@ fn caption(points: &[(f64, f64)], smoothed: &[f64], weight: f64, log: bool) -> S
     parts.join("   ·   ")
 }
 
-/// Of the points in one column of pixels, those that can be seen: first, least, greatest, last.
+/// The visible points of one column of pixels: the first, the least, the greatest and the last.
 fn thinned(points: &[(f64, f64)], column: impl Fn(f64) -> u32) -> Vec<(f64, f64)> {
     let mut kept = Vec::new();
     for group in points.chunk_by(|a, b| column(a.0) == column(b.0)) {
@@ -181,7 +181,7 @@ fn thinned(points: &[(f64, f64)], column: impl Fn(f64) -> u32) -> Vec<(f64, f64)
     kept
 }
 
-/// Makes the font known, once.
+/// Registers the font, once.
 fn font() -> Result<()> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
@@ -194,7 +194,7 @@ fn font() -> Result<()> {
     }
 }
 
-/// The picture at half its size: each pixel is the mean of four.
+/// Scales the picture down to half its size: each pixel is the mean of four.
 fn halved(pixels: &[u8]) -> Vec<u8> {
     let row = (SIZE.0 * SCALE * 3) as usize;
     let mut out = Vec::with_capacity(pixels.len() / 4);

@@ -1,6 +1,6 @@
-//! Exponential smoothing as TensorBoard does it: without the pull towards nought at the beginning.
+//! Exponential smoothing as TensorBoard does it: the start is corrected, so that it is not pulled towards zero.
 
-/// The smoothed values. One that is no number stays one, and does not touch those after it.
+/// The smoothed values. A NaN stays a NaN and does not affect the values after it.
 pub fn smooth(values: &[f64], weight: f64) -> Vec<f64> {
     let (mut sum, mut norm) = (0.0, 0.0);
     values

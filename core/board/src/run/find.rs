@@ -1,33 +1,39 @@
 //! Finds the run folders below a folder.
 
-use super::folder::{Folder, Place};
+use super::folder::{Folder, FolderPath};
 use std::path::Path;
 
-/// How many folders deep runs are looked for.
+/// How many folders deep the search goes.
 const DEPTH: usize = 6;
-/// How many runs are shown at most.
+/// The most runs that are found.
 const MOST: usize = 2_000;
 
-/// A run folder and its path below the folder that was searched; `.` for that folder itself.
+/// A run folder that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Path below the folder that was searched, with `/`.
+pub struct FoundRun {
+    /// Its path below the folder that was searched, with `/`; `.` for that folder itself.
     pub id: String,
     /// The folder.
-    pub place: Place,
+    pub place: FolderPath,
 }
 
-/// All run folders at or below a folder, by path. Links are not followed, and what cannot be read is left out.
-pub fn find(root: &Path) -> Vec<Found> {
+/// All run folders at or below a folder, sorted by path. Links are not followed, and folders that cannot be read are
+/// left out.
+pub fn find(root: &Path) -> Vec<FoundRun> {
     let mut found = Vec::new();
     if let Ok(folder) = Folder::at(root) {
-        search(&folder, &Place::from(root), &mut Vec::new(), &mut found);
+        search(
+            &folder,
+            &FolderPath::from(root),
+            &mut Vec::new(),
+            &mut found,
+        );
     }
     found.sort_by(|a, b| a.id.cmp(&b.id));
     found
 }
 
-fn search(folder: &Folder, place: &Place, below: &mut Vec<String>, found: &mut Vec<Found>) {
+fn search(folder: &Folder, place: &FolderPath, below: &mut Vec<String>, found: &mut Vec<FoundRun>) {
     if found.len() >= MOST {
         return;
     }
@@ -39,7 +45,7 @@ fn search(folder: &Folder, place: &Place, below: &mut Vec<String>, found: &mut V
             false => below.join("/"),
         };
         let place = place.clone();
-        found.push(Found { id, place });
+        found.push(FoundRun { id, place });
         return;
     }
     if below.len() == DEPTH {
@@ -64,7 +70,7 @@ fn checkpoint(name: &str) -> Option<u64> {
     name.strip_prefix("checkpoint-")?.parse().ok()
 }
 
-/// Whether a folder holds a run. A checkpoint and an exported model keep `args.json` beside their weights.
+/// Whether a folder is a run's. A checkpoint or an exported model also contains `args.json`, but beside weights.
 fn is_run(folder: &Folder, here: impl Fn(&str) -> bool) -> bool {
     let is_file = |name: &str| here(name) && folder.facts(name).is_some();
     let weights = ["adapter_config.json", "config.json", "trainer_state.json"];

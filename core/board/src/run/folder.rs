@@ -1,8 +1,8 @@
-//! Folders held open while they are looked into, so that nothing in them can lead out of them.
+//! Opens folders so that no link in them can lead out of them.
 //!
-//! Whoever can write below the folder that `apus watch` shows may put a link in place of a file or of a folder between two
-//! looks. Names are therefore never joined to a path and opened: each part is opened in the folder before it, without
-//! following links, and what was opened is what is checked.
+//! Somebody who can write below the folder of `apus watch` may replace a file or a folder by a link between a check and
+//! an access. So names are never joined to a path that is then opened. Each part is opened in the open folder before it,
+//! without following links, and the open file is what is checked.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -10,14 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Where a folder lies: below a root that the user named, which may be a link.
+/// The path of a folder: a root that the user named and that may be a link, and names below it that may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct FolderPath {
     root: PathBuf,
     below: Vec<OsString>,
 }
 
-impl<P: Into<PathBuf>> From<P> for Place {
+impl<P: Into<PathBuf>> From<P> for FolderPath {
     fn from(root: P) -> Self {
         Self {
             root: root.into(),
@@ -26,25 +26,25 @@ impl<P: Into<PathBuf>> From<P> for Place {
     }
 }
 
-impl Place {
-    /// A folder of this name in this one.
+impl FolderPath {
+    /// The path of the folder of this name in this one.
     pub fn below(&self, name: OsString) -> Self {
         let mut place = self.clone();
         place.below.push(name);
         place
     }
 
-    /// Its path, to be shown.
+    /// The whole path, for display only.
     pub fn path(&self) -> PathBuf {
         let mut path = self.root.clone();
         path.extend(&self.below);
         path
     }
 
-    /// Opens it.
+    /// Opens the folder.
     ///
     /// # Errors
-    /// It is not there, or a part of the way below the root is no folder but a link.
+    /// The folder does not exist, or a part of the path below the root is a link.
     pub fn open(&self) -> io::Result<Folder> {
         let root = Folder::at(&self.root)?;
         let mut parts = self.below.iter();
@@ -52,14 +52,14 @@ impl Place {
     }
 }
 
-/// What is known of a file without reading it.
+/// The metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct FileFacts {
     /// When it was last written.
     pub changed: SystemTime,
-    /// Bytes.
+    /// Its length in bytes.
     pub len: u64,
-    /// Which file it is, among those that had this name.
+    /// Its inode, which differs when the file was replaced; 0 where the system has none.
     pub number: u64,
 }
 
@@ -67,24 +67,25 @@ pub struct Facts {
 pub struct Folder(system::Handle);
 
 impl Folder {
-    /// The folder of this path, links followed.
+    /// Opens the folder of this path. Links are followed.
     pub fn at(path: &Path) -> io::Result<Self> {
         system::root(path).map(Self)
     }
 
-    /// A folder in it.
+    /// Opens a folder in this one.
     ///
     /// # Errors
-    /// There is none of this name; a link is none.
+    /// There is no folder of this name. A link does not count as one.
     pub fn folder(&self, name: &OsStr) -> io::Result<Self> {
         system::folder(&self.0, name).map(Self)
     }
 
-    /// Opens a regular file in it; nothing if there is none. A link or a pipe could lead out of the folder, or never end.
+    /// Opens a regular file in this folder, if there is one. Links and pipes are refused: a link could lead out of the
+    /// folder, and reading a pipe might never end.
     ///
     /// # Errors
-    /// It is there and cannot be opened, or is no regular file.
-    pub fn file(&self, name: &str) -> io::Result<Option<(File, Facts)>> {
+    /// The file exists and cannot be opened, or it is not a regular file.
+    pub fn file(&self, name: &str) -> io::Result<Option<(File, FileFacts)>> {
         let file = match system::file(&self.0, name) {
             Ok(Some(file)) => file,
             Ok(None) => return Err(io::Error::other("is not a regular file")),
@@ -95,7 +96,7 @@ impl Folder {
         if !metadata.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
-        let facts = Facts {
+        let facts = FileFacts {
             changed: metadata.modified()?,
             len: metadata.len(),
             number: system::number(&metadata),
@@ -103,12 +104,12 @@ impl Folder {
         Ok(Some((file, facts)))
     }
 
-    /// What is known of a regular file in it; nothing if there is none.
-    pub fn facts(&self, name: &str) -> Option<Facts> {
+    /// The metadata of a regular file in this folder, if there is one.
+    pub fn facts(&self, name: &str) -> Option<FileFacts> {
         system::facts(&self.0, name)
     }
 
-    /// The names of what is in it, and whether each is a folder; what cannot be read is left out.
+    /// The names of all entries, and whether each one is a folder. Entries that cannot be read are left out.
     pub fn entries(&self) -> Vec<(OsString, bool)> {
         system::entries(&self.0).unwrap_or_default()
     }
@@ -116,7 +117,7 @@ impl Folder {
 
 #[cfg(unix)]
 mod system {
-    use super::Facts;
+    use super::FileFacts;
     use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
     use rustix::io::Errno;
     use std::ffi::{OsStr, OsString};
@@ -143,7 +144,7 @@ mod system {
         Ok(openat(handle, name, flags, Mode::empty())?)
     }
 
-    /// Opens a file; nothing where it is a link. Waiting is forbidden, because opening a pipe would wait for a writer.
+    /// Opens a file, unless it is a link. It opens without blocking, because opening a pipe would wait for a writer.
     pub fn file(handle: &Handle, name: &str) -> io::Result<Option<File>> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -154,7 +155,7 @@ mod system {
         }
     }
 
-    pub fn facts(handle: &Handle, name: &str) -> Option<Facts> {
+    pub fn facts(handle: &Handle, name: &str) -> Option<FileFacts> {
         let stat = statat(handle, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return None;
@@ -162,7 +163,7 @@ mod system {
         let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
         #[allow(clippy::useless_conversion, reason = "it is signed on other systems")]
         let rest = Duration::from_nanos(u64::try_from(stat.st_mtime_nsec).ok()?);
-        Some(Facts {
+        Some(FileFacts {
             changed: UNIX_EPOCH + seconds + rest,
             len: u64::try_from(stat.st_size).ok()?,
             number: stat.st_ino,
@@ -196,10 +197,10 @@ mod system {
     }
 }
 
-/// Where there is no opening in a folder, names are looked at before they are opened.
+/// For systems that cannot open a name in an open folder: names are checked before they are opened.
 #[cfg(not(unix))]
 mod system {
-    use super::Facts;
+    use super::FileFacts;
     use std::ffi::{OsStr, OsString};
     use std::fs::{self, File, Metadata};
     use std::io;
@@ -230,9 +231,9 @@ mod system {
         }
     }
 
-    pub fn facts(handle: &Handle, name: &str) -> Option<Facts> {
+    pub fn facts(handle: &Handle, name: &str) -> Option<FileFacts> {
         let metadata = handle.join(name).symlink_metadata().ok()?;
-        metadata.is_file().then_some(Facts {
+        metadata.is_file().then_some(FileFacts {
             changed: metadata.modified().ok()?,
             len: metadata.len(),
             number: 0,
@@ -285,7 +286,7 @@ mod tests {
         }
         assert!(folder.file("none").unwrap().is_none());
         assert!(folder.folder(OsStr::new("way")).is_err());
-        let place = Place::from(dir.path());
+        let place = FolderPath::from(dir.path());
         assert!(place.below("way".into()).open().is_err());
         let real = place.below("real".into()).open().unwrap();
         assert!(real.file("file").unwrap().is_some());
@@ -313,7 +314,7 @@ mod tests {
         symlink(at("private/log"), at("to-file")).unwrap();
         symlink(at("private"), at("to-folder")).unwrap();
         let done = AtomicBool::new(false);
-        let place = Place::from(at("runs")).below("a".into());
+        let place = FolderPath::from(at("runs")).below("a".into());
         let swap = |a: &Path, b: &Path| {
             let spare = at("spare");
             for (from, to) in [(a, &*spare), (b, a), (&*spare, b)] {

@@ -1,34 +1,34 @@
-//! A file of lines that grows while it is read: only what is new is read, by offset.
+//! Reads a growing file of lines: each time only the part after the last offset.
 //!
-//! A run may be killed in the middle of a line, and a page looks while the run writes. A last line without an
-//! end is taken only if it is whole by itself, otherwise it is left for the next time. A line that cannot be
-//! used is counted and skipped.
+//! A run may be killed in the middle of a line, and a page reads while the run writes. A last line without a newline is
+//! used only if it is complete, otherwise it is left for the next time. A line that cannot be used is counted and
+//! skipped.
 
-use super::folder::{Facts, Folder};
+use super::folder::{FileFacts, Folder};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::time::Instant;
 
-/// A line longer than this is not one that a run wrote.
+/// The greatest length of a line. A run writes no longer ones.
 const LONGEST: u64 = 16 << 20;
 
-/// Where reading of one file stands.
+/// How far a file is read.
 #[derive(Debug, Default)]
 pub struct Lines {
     offset: u64,
-    /// Which file it is.
+    /// The inode of the file.
     pub file: u64,
-    /// Lines that could not be used.
+    /// How many lines could not be used.
     pub bad: u64,
-    /// Why the file could not be read the last time.
+    /// Why the last attempt to read the file failed.
     pub trouble: Option<String>,
-    /// Whether the time was up before all of it was read.
+    /// Whether the time ended before all of the file was read.
     pub unread: bool,
 }
 
 impl Lines {
-    /// Hands every new line to `take`, which says whether it could be used, until the time is up. Where the file is
-    /// another one than before, or shorter, `target` is made anew and the file is read from its beginning.
+    /// Hands every new line to `take`, which returns whether it could be used, until the time ends. If the file was
+    /// replaced or is shorter than before, `target` is reset and the file is read from its beginning.
     pub fn read<T: Default>(
         &mut self,
         (folder, name): (&Folder, &str),
@@ -47,7 +47,7 @@ impl Lines {
 
     fn try_read<T: Default>(
         &mut self,
-        (mut file, facts): (File, Facts),
+        (mut file, facts): (File, FileFacts),
         until: Option<Instant>,
         target: &mut T,
         take: impl Fn(&mut T, &str) -> bool,

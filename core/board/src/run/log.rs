@@ -3,14 +3,14 @@
 use super::table::Table;
 use serde_json::{Map, Value};
 
-/// What the lines said.
+/// The contents of the lines.
 #[derive(Debug, Default)]
 pub struct Log {
     /// A row for each line of training; `step` and `time` (seconds) beside what was logged.
     pub train: Table,
     /// A row for each evaluation, likewise.
     pub eval: Table,
-    /// The last line of a run that came to its end.
+    /// The last line, which only a finished run writes.
     pub summary: Option<Map<String, Value>>,
     /// The last step that was logged.
     pub step: u64,
@@ -18,15 +18,15 @@ pub struct Log {
     pub max_steps: Option<u64>,
     /// Time left, as the run wrote it.
     pub remaining: Option<String>,
-    /// How often rows were taken back, because the run went on from an earlier step in the same file.
+    /// How often rows were removed because the run resumed from an earlier step and continued in the same file.
     pub taken_back: u64,
-    /// Added to times, so that a run that goes on in the same file does not go back in time.
+    /// Added to times, so that they keep growing when a resumed run continues in the same file.
     before: f64,
     first_step: u64,
 }
 
 impl Log {
-    /// Takes in a line; false if it is none of a log.
+    /// Adds a line. Returns false if it is not a line of a log.
     pub fn take(&mut self, line: &str) -> bool {
         let Some(values) = object(line) else {
             return false;
@@ -104,7 +104,7 @@ impl Log {
         })
     }
 
-    /// Takes back what lies after the step, in both tables.
+    /// Removes the rows after a step from both tables.
     fn take_back(&mut self) {
         for table in [&mut self.train, &mut self.eval] {
             let steps = table.get("step").unwrap_or_default();
@@ -115,7 +115,7 @@ impl Log {
     }
 }
 
-/// The object of a line. Python writes `NaN` and `Infinity`, which JSON does not know; they are read as null.
+/// Parses a line as an object. Python writes `NaN` and `Infinity`, which are not JSON; they are read as null.
 pub fn object(line: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(line).ok().or_else(|| {
         let mut plain = line.to_owned();

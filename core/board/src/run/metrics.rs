@@ -1,10 +1,10 @@
-//! `system.jsonl`: how busy the machine was.
+//! `system.jsonl`: the load of the machine.
 
 use super::log::object;
 use super::table::Table;
 use serde_json::Value;
 
-/// What the lines said.
+/// The contents of the lines.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// A row for each line, with `time` in seconds since the start.
@@ -13,7 +13,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Takes in a line; false if it is none of these.
+    /// Adds a line. Returns false if it is not a line of system metrics.
     pub fn take(&mut self, line: &str) -> bool {
         let Some(values) = object(line) else {
             return false;

@@ -1,24 +1,24 @@
-//! A run's folder as it stands, read again and again while the run writes into it.
+//! Reads a run's folder repeatedly while the run writes into it.
 //!
 //! Every file may be missing (a run of an older version), be cut in the middle of a line (a killed run), or grow
 //! between two readings. None of that is an error.
 
 mod find;
 mod folder;
-mod glance;
 mod lines;
 mod log;
 mod metrics;
+mod overview;
 mod sample;
 mod state;
 mod table;
 mod view;
 
-pub use find::{Found, find};
-pub use folder::{Folder, Place};
-pub use glance::{Glance, Stamp};
+pub use find::{FoundRun, find};
+pub use folder::{Folder, FolderPath};
 pub use log::Log;
 pub use metrics::Metrics;
+pub use overview::{FileStamps, RunOverview};
 pub use sample::Sample;
 pub use state::State;
 pub use table::Table;
@@ -31,9 +31,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A file of facts larger than this was not written by a run.
+/// The greatest size of `run.json` or `args.json`. A run writes no larger ones.
 const MOST_FACTS: u64 = 16 << 20;
-/// How long one refreshing may read; the rest of a long log comes with the next.
+/// How long one refresh may read. The next one reads the rest of a long log.
 const READING: Duration = Duration::from_millis(500);
 
 /// The files of a run that are read.
@@ -49,11 +49,11 @@ pub(crate) const FILES: [&str; 6] = [
 /// A run.
 #[derive(Debug)]
 pub struct Run {
-    /// Names it among other runs.
+    /// Its identifier among all runs.
     pub id: String,
-    /// Where its folder lies.
-    place: Place,
-    /// The path of its folder, to be shown.
+    /// Its folder.
+    place: FolderPath,
+    /// The path of its folder, for display.
     pub dir: PathBuf,
     /// `run.json`.
     pub info: Map<String, Value>,
@@ -65,27 +65,27 @@ pub struct Run {
     pub metrics: Metrics,
     /// `samples.jsonl`.
     pub samples: Vec<Sample>,
-    /// Steps of the checkpoints that are there.
+    /// The steps of the existing checkpoints.
     pub checkpoints: Vec<u64>,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// Why.
+    /// Why it is in that state.
     pub why: Option<String>,
     last_change: Option<SystemTime>,
-    /// Where reading of `logging.jsonl`, `system.jsonl` and `samples.jsonl` stands.
+    /// How far `logging.jsonl`, `system.jsonl` and `samples.jsonl` are read.
     read: [Lines; 3],
 }
 
 impl Run {
-    /// Reads a run's folder, all of it.
-    pub fn open(id: impl Into<String>, place: impl Into<Place>) -> Self {
+    /// Reads all of a run's folder.
+    pub fn open(id: impl Into<String>, place: impl Into<FolderPath>) -> Self {
         let mut run = Self::new(id, place);
         run.read(None);
         run
     }
 
-    /// A run of which nothing has been read yet.
-    pub fn new(id: impl Into<String>, place: impl Into<Place>) -> Self {
+    /// A run whose files are not read yet.
+    pub fn new(id: impl Into<String>, place: impl Into<FolderPath>) -> Self {
         let place = place.into();
         Self {
             id: id.into(),
@@ -104,7 +104,7 @@ impl Run {
         }
     }
 
-    /// Reads what is new, as far as half a second goes.
+    /// Reads what is new, for at most half a second.
     pub fn refresh(&mut self) {
         self.read(Some(Instant::now() + READING));
     }
@@ -125,27 +125,27 @@ impl Run {
         logging.read(at("logging.jsonl"), until, &mut self.log, Log::take);
         metrics.read(at("system.jsonl"), until, &mut self.metrics, Metrics::take);
         samples.read(at("samples.jsonl"), until, &mut self.samples, sample::take);
-        self.last_change = Stamp::of(&folder).latest();
+        self.last_change = FileStamps::of(&folder).latest();
         self.checkpoints = find::checkpoints(&folder);
-        let signs = state::Signs {
+        let evidence = state::Evidence {
             summary: self.log.summary.is_some(),
             quiet: self.quiet(),
             ticks: self.metrics.table.rows() > 0,
         };
-        (self.state, self.why) = state::judge(&self.info, signs);
+        (self.state, self.why) = state::judge(&self.info, evidence);
     }
 
-    /// Whether files have more than was read so far.
+    /// Whether files contain more than was read so far.
     fn is_unread(&self) -> bool {
         self.read.iter().any(|lines| lines.unread)
     }
 
-    /// How long nothing has been written.
+    /// How long none of its files has changed.
     fn quiet(&self) -> Duration {
         since(self.last_change)
     }
 
-    /// Changes whenever rows that were read before are no longer what they were.
+    /// A number that changes whenever rows that were read before are no longer valid.
     fn generation(&self) -> String {
         let [logging, metrics, samples] = &self.read;
         let taken_back = self.log.taken_back;
@@ -161,12 +161,12 @@ impl Run {
         self.log.max_steps.or_else(said)
     }
 
-    /// The name to show: what the run calls itself, or its folder.
+    /// The name for display: the run's own name, or that of its folder.
     pub fn name(&self) -> String {
         name(&self.info, &self.dir)
     }
 
-    /// What could not be read, in words; usually nothing.
+    /// Messages about files that could not be read.
     pub fn trouble(&self) -> Vec<String> {
         let files = ["logging.jsonl", "system.jsonl", "samples.jsonl"];
         let mut all = Vec::new();
@@ -184,7 +184,7 @@ impl Run {
     }
 }
 
-/// How long ago that was; a clock that runs ahead gives nothing.
+/// How long ago a time was; zero if it lies in the future, because clocks differ.
 fn since(time: Option<SystemTime>) -> Duration {
     time.and_then(|time| time.elapsed().ok())
         .unwrap_or_default()
@@ -210,7 +210,7 @@ fn name(info: &Map<String, Value>, dir: &Path) -> String {
     }
 }
 
-/// A file that holds one object.
+/// Reads a file that contains one JSON object.
 fn facts_of(folder: &Folder, name: &str) -> Option<Map<String, Value>> {
     let (file, _) = folder.file(name).ok()??;
     let mut text = String::new();

@@ -1,24 +1,24 @@
-//! `samples.jsonl`: what the model answered on the way.
+//! `samples.jsonl`: answers that the model gave during training.
 
 use super::log::object;
 use serde::Serialize;
 use serde_json::Value;
 
-/// More than anybody reads.
+/// The most samples that are kept.
 const MOST: usize = 10_000;
 
 /// A sample generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// After which step.
+    /// The step after which it was generated.
     pub step: u64,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// What the model answered.
+    /// The answer.
     pub answer: String,
 }
 
-/// Takes in a line; false if it is no sample.
+/// Adds a line. Returns false if it is not a sample.
 pub fn take(samples: &mut Vec<Sample>, line: &str) -> bool {
     let Some(mut values) = object(line) else {
         return false;

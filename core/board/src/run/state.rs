@@ -1,52 +1,52 @@
-//! How a run stands, told from what it left behind: a run that was killed cannot say so.
+//! The state of a run, concluded from its files: a run that was killed could not write its state.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// Without a change for this long, a run of which nothing else is known is taken for gone.
+/// A run whose files have not changed for this long counts as gone, if nothing else is known of it.
 const QUIET: Duration = Duration::from_secs(300);
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// At work.
+    /// Its process is working.
     Running,
-    /// All steps were made.
+    /// It made all of its steps.
     Finished,
-    /// Ended by a signal, with everything saved.
+    /// A signal ended it, and it saved everything.
     Interrupted,
-    /// Ended by an error.
+    /// An error ended it.
     Crashed,
-    /// Neither at work nor ended: killed, or its machine went away.
+    /// It neither works nor ended: it was killed, or its machine went away.
     Gone,
 }
 
-/// What is known about a run beside its `run.json`.
+/// What the files other than `run.json` tell of a run's state.
 #[derive(Debug, Clone, Copy)]
-pub struct Signs {
+pub struct Evidence {
     /// Whether `logging.jsonl` ends with a summary.
     pub summary: bool,
-    /// Since when none of its files has changed.
+    /// How long none of its files has changed.
     pub quiet: Duration,
     /// Whether it writes system metrics, and so changes every few seconds.
     pub ticks: bool,
 }
 
-/// The state, and why it is that where it needs saying.
-pub fn judge(info: &Map<String, Value>, signs: Signs) -> (State, Option<String>) {
+/// The state, with a reason where it is not obvious.
+pub fn judge(info: &Map<String, Value>, evidence: Evidence) -> (State, Option<String>) {
     let text = |name: &str| info.get(name).and_then(Value::as_str);
     let error = || text("error").map(str::to_owned);
     match text("state") {
         Some("finished") => return (State::Finished, None),
         Some("interrupted") => return (State::Interrupted, error()),
         Some("crashed") => return (State::Crashed, error()),
-        _ if signs.summary => return (State::Finished, None),
+        _ if evidence.summary => return (State::Finished, None),
         _ => {}
     }
-    let quiet = (signs.quiet > QUIET).then(|| {
-        let minutes = signs.quiet.as_secs() / 60;
+    let quiet = (evidence.quiet > QUIET).then(|| {
+        let minutes = evidence.quiet.as_secs() / 60;
         format!("nothing was written for {}", span(minutes))
     });
     let pid = info.get("pid").and_then(Value::as_i64);
@@ -59,7 +59,7 @@ pub fn judge(info: &Map<String, Value>, signs: Signs) -> (State, Option<String>)
             (State::Gone, Some(why))
         }
         // The number may have gone to another process; a run that ticks would have written.
-        (Some(true), quiet) if quiet.is_none() || !signs.ticks => (State::Running, None),
+        (Some(true), quiet) if quiet.is_none() || !evidence.ticks => (State::Running, None),
         (_, Some(quiet)) => (State::Gone, Some(quiet)),
         (_, None) => (State::Running, None),
     }
@@ -110,12 +110,12 @@ mod tests {
         let Value::Object(info) = info else {
             panic!("an object")
         };
-        let signs = Signs {
+        let evidence = Evidence {
             summary,
             quiet: Duration::from_secs(quiet),
             ticks: true,
         };
-        judge(&info, signs)
+        judge(&info, evidence)
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Numbers by name, a row for each line of a file: what curves are drawn from.
+//! A table of numbers: a row for each line of a file, and a column for each name. Curves are drawn from it.
 
 use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
 
-/// More names than a run logs; what comes after them is left out, so that a broken file cannot fill the memory.
+/// The most columns. A run logs fewer names; further ones are left out, so that a broken file cannot fill the memory.
 const MOST_COLUMNS: usize = 512;
 
-/// Columns of equal length; a number that was not given, or is none, is NaN.
+/// Columns of numbers. Where a line has no number for a name, the value is NaN.
 #[derive(Debug, Default, Clone)]
 pub struct Table {
     rows: usize,
@@ -18,18 +18,18 @@ impl Table {
         self.rows
     }
 
-    /// Names in order of appearance.
+    /// The names in the order of their first appearance.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The numbers of a column; shorter than the table where the last rows have none.
+    /// The numbers of a column. It is shorter than the table where the last rows have no value.
     pub fn get(&self, name: &str) -> Option<&[f64]> {
         let (_, values) = self.columns.iter().find(|(known, _)| known == name)?;
         Some(values)
     }
 
-    /// The last number of a column that is one.
+    /// The last value of a column that is not NaN.
     pub fn last(&self, name: &str) -> Option<f64> {
         let values = self.get(name)?;
         values.iter().rev().copied().find(|value| value.is_finite())
@@ -54,7 +54,7 @@ impl Table {
         self.rows += 1;
     }
 
-    /// Takes away the rows from this one on.
+    /// Removes the rows from this one on.
     pub fn truncate(&mut self, rows: usize) {
         self.rows = self.rows.min(rows);
         for (_, values) in &mut self.columns {
@@ -72,8 +72,8 @@ impl Table {
         }
     }
 
-    /// At most about `most` rows: of each stretch of rows, the two where `by` is least and greatest, so that no
-    /// peak is lost.
+    /// Reduces the table to about `most` rows. Of each range of rows, it keeps the two where `by` is least and greatest, so
+    /// that no peak is lost.
     pub fn thinned(&self, most: usize, by: &str) -> Self {
         if self.rows <= most {
             return self.clone();
@@ -159,7 +159,7 @@ impl Serialize for Numbers<'_> {
     }
 }
 
-/// Seven digits: more than a curve shows, and half the bytes.
+/// Rounds to seven digits, which is more than a curve shows and half as many bytes.
 fn shortened(value: f64) -> f64 {
     format!("{value:.6e}").parse().unwrap_or(value)
 }

@@ -1,6 +1,6 @@
-//! A run as the page and the report read it: everything, or what is new to a page that knows a part.
+//! The data of a run for the page and the report: everything, or only what a page does not have yet.
 
-use super::folder::Place;
+use super::folder::FolderPath;
 use super::sample::Sample;
 use super::table::Rows;
 use super::{Run, State};
@@ -10,18 +10,18 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Rows of a table in one answer; the page asks again for the rest.
+/// The most rows of a table in one response. The page requests the rest.
 const MOST_ROWS: usize = 20_000;
-/// How much of the end of a log is shown at first, and is sent at once.
+/// How many bytes of the end of a log a page gets first, and at most in one response.
 const MOST_LOG: u64 = 256 << 10;
 
-/// What a page knows of a run already.
+/// How much of a run a page has already.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Cursor {
-    /// Of which reading; another one than the run's means that nothing is known.
+    /// The reading that the page's data is from. If it is not the run's current one, the page has nothing.
     pub generation: String,
-    /// Of which facts.
+    /// The version of the facts that the page has.
     pub facts: String,
     /// Rows of training.
     pub train: usize,
@@ -35,7 +35,7 @@ pub struct Cursor {
     pub log: Option<u64>,
 }
 
-/// What is new.
+/// The part of a run that is new to a page.
 #[derive(Serialize)]
 pub struct View<'a> {
     id: &'a str,
@@ -50,7 +50,7 @@ pub struct View<'a> {
     system: Rows<'a>,
     samples: Samples<'a>,
     log: Text,
-    /// Whether there is more than one answer holds.
+    /// Whether more is left than fits into one response.
     more: bool,
 }
 
@@ -82,7 +82,7 @@ struct Text {
 }
 
 impl Run {
-    /// What is new to a page that knows this.
+    /// The part that is new to a page with this cursor.
     pub fn since(&self, known: &Cursor) -> View<'_> {
         let generation = self.generation();
         let nothing = Cursor::default();
@@ -135,8 +135,8 @@ impl Run {
     }
 }
 
-/// What of a log lies after the known part, up to the end of its last line; its end if nothing is known.
-fn text(place: &Place, known: Option<u64>) -> io::Result<Text> {
+/// The text of a log after the known part, up to the end of its last line. If nothing is known, only the end of the log.
+fn text(place: &FolderPath, known: Option<u64>) -> io::Result<Text> {
     let Some((mut file, facts)) = place.open()?.file("run.log")? else {
         return Ok(Text::default());
     };
@@ -217,7 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.log");
         fs::write(&path, "a line of text\n".repeat(40_000)).unwrap();
-        let place = Place::from(dir.path());
+        let place = FolderPath::from(dir.path());
         let end = text(&place, None).unwrap();
         assert!(end.text.starts_with("a line") && end.text.len() > 200_000);
         assert_eq!(end.to, 600_000);

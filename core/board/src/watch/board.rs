@@ -1,23 +1,23 @@
-//! The runs below a folder, kept up to date, and what of them is new to a page.
+//! Keeps the list of runs below a folder up to date, and finds what of it is new to a page.
 
-use crate::run::{Cursor, Found, Glance, Run, Stamp, State, find};
+use crate::run::{Cursor, FileStamps, FoundRun, Run, RunOverview, State, find};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Runs that are held in memory as a whole; others are read again when they are asked for.
+/// The most runs whose data stays in memory. Others are read again when they are requested.
 const MOST_OPEN: usize = 24;
-/// How often the runs that are known are looked at.
+/// How often known runs are checked for changes.
 const LOOK: Duration = Duration::from_millis(500);
-/// How often new ones are looked for, at least this far apart.
+/// The least time between two searches for new runs.
 const SEARCH: Duration = Duration::from_secs(3);
 
 /// The runs.
 pub struct Board {
     root: PathBuf,
-    /// Tells one process from the next, whose versions begin anew.
+    /// Identifies this process: versions begin anew in the next one.
     epoch: String,
     version: u64,
     listed: BTreeMap<String, Listed>,
@@ -28,13 +28,13 @@ pub struct Board {
 }
 
 struct Listed {
-    found: Found,
-    stamp: Stamp,
-    glance: Glance,
+    found: FoundRun,
+    stamp: FileStamps,
+    glance: RunOverview,
     version: u64,
 }
 
-/// What is new in the list of runs.
+/// The part of the list of runs that is new to a page.
 #[derive(Serialize)]
 pub struct Listing<'a> {
     epoch: &'a str,
@@ -48,7 +48,7 @@ pub struct Listing<'a> {
 struct Entry<'a> {
     version: u64,
     #[serde(flatten)]
-    glance: &'a Glance,
+    glance: &'a RunOverview,
 }
 
 impl Board {
@@ -74,7 +74,7 @@ impl Board {
         self.listed.len()
     }
 
-    /// What is new since a version of the list; all of it to a page that knew another process.
+    /// The changes since a version of the list; the whole list for a page that has the version of another process.
     pub fn list(&mut self, since: u64, epoch: &str) -> Listing<'_> {
         self.look();
         let since = if epoch == self.epoch { since } else { 0 };
@@ -94,8 +94,8 @@ impl Board {
         }
     }
 
-    /// A run; nothing if there is none of this name. It is read when [`news`] are asked for, so that the list does not
-    /// wait for a long log.
+    /// A run of this name, if there is one. Its files are read only in [`news`], so that the list does not wait for a
+    /// long log.
     pub fn run(&mut self, id: &str) -> Option<Arc<Mutex<Run>>> {
         self.look();
         let found = &self.listed.get(id)?.found;
@@ -116,7 +116,7 @@ impl Board {
         Some(run)
     }
 
-    /// Looks for runs and at runs, where that was not just done.
+    /// Searches for new runs and checks known ones, unless that was just done.
     fn look(&mut self) {
         let start = Instant::now();
         if self.looked.is_some_and(|at| start - at < LOOK) {
@@ -132,12 +132,12 @@ impl Board {
             let Ok(folder) = run.found.place.open() else {
                 continue;
             };
-            let stamp = Stamp::of(&folder);
+            let stamp = FileStamps::of(&folder);
             // A process may end without a word.
             if stamp == run.stamp && run.glance.state != State::Running {
                 continue;
             }
-            let glance = Glance::at(&run.found, &folder, &stamp);
+            let glance = RunOverview::at(&run.found, &folder, &stamp);
             if glance != run.glance || stamp != run.stamp {
                 self.version += 1;
                 run.version = self.version;
@@ -168,9 +168,9 @@ impl Board {
                 continue;
             };
             self.version += 1;
-            let stamp = Stamp::of(&folder);
+            let stamp = FileStamps::of(&folder);
             let listed = Listed {
-                glance: Glance::at(&found, &folder, &stamp),
+                glance: RunOverview::at(&found, &folder, &stamp),
                 version: self.version,
                 stamp,
                 found,
@@ -181,7 +181,7 @@ impl Board {
     }
 }
 
-/// Reads on in a run and says, as JSON, what is new to a page that knows this.
+/// Reads on in a run and returns, as JSON, what is new to a page with this cursor.
 pub fn news(run: &Mutex<Run>, known: &Cursor) -> Option<String> {
     let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
     run.refresh();

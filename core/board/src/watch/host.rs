@@ -1,11 +1,11 @@
-//! Which names the page answers to.
+//! Checks the host name of a request.
 //!
-//! A page of somebody else's, open in the same browser, may give its own name the address of this machine (DNS
-//! rebinding) and would then count as the same origin. It cannot change the name that the browser sends along.
+//! A foreign page that is open in the same browser may let its own name resolve to this machine (DNS rebinding). It would
+//! then be the same origin as our page. But it cannot change the name that the browser sends in the `Host` header.
 
 use std::net::IpAddr;
 
-/// Whether a `Host` header names this machine as one that only listens to itself is called.
+/// Whether a `Host` header is a name of the loopback address.
 pub fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! `apus watch`: a local page that follows the runs below a folder.
 //!
-//! It only reads, and only files of run folders below the folder it was given: what a page asks for is looked up
-//! among the runs that were found, never opened by a path of its own.
+//! It only reads, and only files of run folders below the given folder. The run that a page requests is looked up among
+//! the runs that were found; a path in a request is never opened.
 
 mod board;
 mod host;
@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-/// Where the page is if nothing else is asked for and nobody else is there.
+/// The default port, used if it is free and no other one is given.
 pub const PORT: u16 = 7007;
 
 /// A page that is ready to be served.
@@ -25,10 +25,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes a place to listen at: the port that was asked for, otherwise 7007, otherwise any that is free.
+    /// Listens at the given port; without one at 7007, or at any free port if that one is taken.
     ///
     /// # Errors
-    /// The folder is none; the place cannot be had.
+    /// The folder does not exist, or the port is taken.
     pub fn bind(dir: &Path, host: &str, port: Option<u16>) -> Result<Self> {
         if !dir.is_dir() {
             bail!(
@@ -52,12 +52,12 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Count of runs that are there now.
+    /// The number of runs that exist now.
     pub fn runs(&mut self) -> usize {
         self.board.count()
     }
@@ -72,7 +72,7 @@ impl Server {
             .block_on(async {
                 let listener = tokio::net::TcpListener::from_std(self.listener)?;
                 let routes = routes::routes(self.board, self.address.ip());
-                serve::serve(listener, routes, serve::Patience::default()).await;
+                serve::serve(listener, routes, serve::Timeouts::default()).await;
                 Ok::<(), std::io::Error>(())
             })
             .context("the page cannot be served")

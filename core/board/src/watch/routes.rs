@@ -1,4 +1,4 @@
-//! What the page can ask for. All of it is read only.
+//! The routes that the page can request. All of them only read.
 
 use super::board::{Board, news};
 use super::host::is_loopback;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Shared = Arc<Mutex<Board>>;
 
-/// Nothing is loaded from elsewhere, nothing may frame the page, nothing may read it from another page.
+/// Headers that forbid the page to load anything from elsewhere, and other pages to frame or read it.
 const RULES: [(HeaderName, &str); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -47,7 +47,7 @@ pub fn routes(board: Board, address: IpAddr) -> Router {
         .with_state(Arc::new(Mutex::new(board)))
 }
 
-/// Refuses strangers, and says with every answer what a browser may do with it.
+/// Refuses requests for other host names, and adds the security headers to every response.
 async fn guard(only_here: bool, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok());
@@ -120,7 +120,7 @@ fn locked(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads files on a thread that may wait for them.
+/// Runs work that reads files on a thread that may block.
 async fn answer(ask: impl FnOnce() -> Option<String> + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(ask).await {
         Ok(Some(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),

@@ -1,7 +1,7 @@
-//! Serving connections, none of which may stay without asking for anything.
+//! Serves connections and closes those that send no request.
 //!
-//! Whoever opens a connection and sends half a request, or nothing, would otherwise hold a file of this process for as
-//! long as he likes, until there is none left for anybody.
+//! A client that opens a connection and sends nothing, or half a request, would otherwise hold a file descriptor of this
+//! process for as long as it likes, until none is left.
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -13,19 +13,19 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Connections at one time; more wait until one of them ends.
+/// The most connections at one time. Further ones wait until one ends.
 const MOST: usize = 128;
 
 /// How long a connection may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// From one answer, or the start, to the end of the next request's head.
     pub request: Duration,
-    /// From its start to its end, whatever it does; a browser opens another.
+    /// From its start to its end, whatever it does. A browser then opens another one.
     pub connection: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(10),
@@ -35,7 +35,7 @@ impl Default for Patience {
 }
 
 /// Answers until the process ends.
-pub async fn serve(listener: TcpListener, routes: Router, patience: Patience) {
+pub async fn serve(listener: TcpListener, routes: Router, timeouts: Timeouts) {
     let free = Arc::new(Semaphore::new(MOST));
     loop {
         let Ok(place) = Arc::clone(&free).acquire_owned().await else {
@@ -50,10 +50,10 @@ pub async fn serve(listener: TcpListener, routes: Router, patience: Patience) {
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(patience.request)
+                .header_read_timeout(timeouts.request)
                 .serve_connection(TokioIo::new(stream), service);
             // A connection that breaks concerns nobody else.
-            let _ = timeout(patience.connection, connection).await;
+            let _ = timeout(timeouts.connection, connection).await;
             drop(place);
         });
     }
@@ -66,7 +66,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
-    fn started(patience: Patience) -> std::net::SocketAddr {
+    fn started(timeouts: Timeouts) -> std::net::SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -78,7 +78,7 @@ mod tests {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).unwrap();
                 let routes = Router::new().route("/", get(|| async { "here" }));
-                serve(listener, routes, patience).await;
+                serve(listener, routes, timeouts).await;
             });
         });
         address
@@ -98,9 +98,9 @@ mod tests {
     /// More half-open connections than there may be at one time: each is ended, and then a whole request is answered.
     #[test]
     fn half_a_request_does_not_stay() {
-        let address = started(Patience {
+        let address = started(Timeouts {
             request: Duration::from_millis(200),
-            ..Patience::default()
+            ..Timeouts::default()
         });
         let half: Vec<TcpStream> = (0..MOST + 8)
             .map(|at| {
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_connection_ends_in_time() {
-        let address = started(Patience {
+        let address = started(Timeouts {
             connection: Duration::from_millis(300),
-            ..Patience::default()
+            ..Timeouts::default()
         });
         let text = answer(
             TcpStream::connect(address).unwrap(),

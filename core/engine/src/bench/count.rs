@@ -1,17 +1,16 @@
-//! Floating-point operations of a training step, counted from shapes: a multiplication and an addition are
-//! two.
+//! Counts the floating-point operations of a training step from shapes. A multiplication and an addition are two.
 //!
-//! What is counted is what the mathematics asks for, not what kernels happen to do: a frozen matrix costs a
-//! product forward and one for the gradient by its input; attention two products over the visible pairs of
-//! tokens forward and five backward; a low-rank update two thin products forward and four backward; the
-//! output head only the supervised tokens. What is small beside matrices (norms, activations, softmax,
-//! optimizer) is left out. Layers that keep only their input run forward again, up to the experts' activation; that is
-//! counted apart, since it makes no progress.
+//! The count is of the operations that the mathematics needs, not of those that the kernels do. A frozen matrix needs one
+//! product forward, and one for the gradient of its input. Attention needs two products over the visible pairs of tokens
+//! forward, and five backward. A low-rank update needs two thin products forward, and four backward. The output head needs
+//! only the supervised tokens. Operations that are small beside the matrices (norms, activations, softmax, optimizer) are
+//! left out. Layers that keep only their input run forward again, up to the experts' activation; that is counted
+//! separately, because it makes no progress.
 
 use apus_model::model::{Config, DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
 use std::ops::{Add, AddAssign};
 
-/// Operations by group.
+/// Numbers of operations by group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flops {
     /// Products with the matrices of attention and of the router.
@@ -27,7 +26,7 @@ pub struct Flops {
 }
 
 impl Flops {
-    /// All of them.
+    /// Their sum.
     pub fn total(&self) -> u64 {
         self.projections + self.experts + self.attention + self.head + self.lora
     }
@@ -62,7 +61,7 @@ pub struct Count {
     pub again: Flops,
 }
 
-/// What is trained in a layer, in numbers of parameters.
+/// The numbers of trained parameters in a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trained {
     /// Low-rank updates of linear layers.
@@ -75,7 +74,7 @@ pub struct Trained {
     pub experts: u64,
 }
 
-/// What the count depends on.
+/// The inputs of the count.
 #[derive(Debug, Clone)]
 pub struct Work<'a> {
     /// Shape of the model.
@@ -131,7 +130,7 @@ impl Work<'_> {
         }
     }
 
-    /// The gradient by the input costs what forward does; that by a trained matrix as much again.
+    /// The gradient of the input costs as much as the forward product, and that of a trained matrix as much again.
     fn layer_backward(&self, trained: &Trained, forward: &Flops) -> Flops {
         let tokens = self.tokens();
         Flops {
@@ -143,7 +142,7 @@ impl Work<'_> {
         }
     }
 
-    /// Parameters of all experts to those that a token uses.
+    /// The ratio of the parameters of all experts to those that a token uses.
     fn active(&self, parameters: u64) -> u64 {
         let c = self.config;
         parameters * c.num_experts_per_tok as u64 / c.num_local_experts as u64
@@ -164,7 +163,7 @@ pub fn attention_forward(c: &Config, lengths: &[usize], window: Option<usize>) -
     2 * 2 * (c.num_attention_heads * c.head_dim) as u64 * pairs
 }
 
-/// Operations of its backward pass from those of its forward: five products to two.
+/// The operations of attention's backward pass from those of its forward pass: five products to two.
 pub fn attention_backward(forward: u64) -> u64 {
     forward / 2 * 5
 }

@@ -1,4 +1,4 @@
-//! What the time of a step goes into: the table of groups.
+//! The table of how much time of a step each group of operations takes.
 
 use super::count::Count;
 use super::table;
@@ -31,7 +31,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// From the profile of steps and their counts.
+    /// Makes the table from the profile of steps and from their counts.
     pub fn new(profile: &Profile, counts: &[(Count, Traffic)]) -> Self {
         let steps = counts.len().max(1);
         let each = |value: f64| value / steps as f64;
@@ -67,7 +67,7 @@ impl Groups {
         }
     }
 
-    /// For programs.
+    /// The table as JSON.
     pub fn json(&self) -> Value {
         let rows: Vec<Value> = self
             .rows

@@ -1,4 +1,4 @@
-//! The sequences of a measurement: how long they are, and random tokens in them.
+//! Makes the sequences of a measurement: their lengths, and random tokens.
 
 use apus_components::config::Lengths;
 use apus_model::ops::philox;
@@ -9,8 +9,8 @@ const LENGTHS: u64 = 0x6c65_6e67;
 /// The stream of random tokens: "toke".
 const TOKENS: u64 = 0x746f_6b65;
 
-/// The lengths of the sequences of a step. Their logarithms are spread evenly over the range, which is
-/// roughly how conversations are: there are about as many from 64 to 128 tokens as from 2,048 to 4,096.
+/// The lengths of the sequences of a step. Their logarithms are uniform over the range, which is roughly so for
+/// conversations: about as many have 64 to 128 tokens as 2,048 to 4,096.
 pub fn draw(lengths: &Lengths, count: usize, seed: u64, step: usize) -> Vec<usize> {
     let (shortest, longest) = (lengths.shortest(), lengths.longest());
     let (low, high) = ((shortest as f64).ln(), (longest as f64).ln());

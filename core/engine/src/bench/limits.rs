@@ -1,11 +1,11 @@
-//! What the device can do, measured in the same process: the rate of a large product and of a copy.
+//! Measures the limits of the device in the same process: the rates of a large product and of a copy.
 
 use anyhow::Result;
 use apus_model::ops::{copy, fill};
 use candle_core::{DType, Device, Tensor};
 use std::time::Instant;
 
-/// The rates that nothing on a device exceeds for long.
+/// The sustained rates of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Operations a second of a large product in the compute type.
@@ -16,7 +16,7 @@ pub struct Limits {
     pub bytes: f64,
 }
 
-/// Measures a device; the best of a few tries, since others may use it too.
+/// Measures a device. The best of several tries counts, because other processes may use the device.
 pub fn measure(device: &Device) -> Result<Limits> {
     let (side, dtype) = match device {
         Device::Cpu => (1024, DType::F32),
@@ -39,13 +39,13 @@ pub fn measure(device: &Device) -> Result<Limits> {
     })
 }
 
-/// Rows of calls, of which the fastest counts.
+/// How many series of calls are timed; the fastest one counts.
 const TRIES: usize = 5;
-/// Seconds of calls in a row.
+/// How long a series of calls lasts, in seconds.
 const ROW: f64 = 0.05;
 
-/// Seconds of one call: the best mean of a few rows of calls, after one that does not count. A call that
-/// takes long is made only once more.
+/// The seconds of one call: the best mean of several series of calls, after one call that does not count. A long call is
+/// made only once more.
 pub fn seconds(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut mean = |calls: usize| -> Result<f64> {
         device.synchronize()?;

@@ -1,9 +1,8 @@
-//! `apus bench`: how fast training is on this machine, and what the time goes into.
+//! `apus bench`: measures how fast training is on this machine, and which operations take the time.
 //!
-//! A measurement trains for a few steps on random tokens, with the model set up as `apus sft` does and steps
-//! made of the same parts. Steps are timed first and profiled afterwards, so that the profile costs the
-//! figures nothing. What the device could do at best is measured in the same process, right after the steps,
-//! at the clock that it has then.
+//! A measurement trains for a few steps on random tokens. The model and the steps are those of `apus sft`. Steps are first
+//! timed and then profiled, so that profiling does not slow the timed ones. The limits of the device are measured in the
+//! same process right after the steps, at the same clock rate.
 
 pub mod count;
 mod groups;
@@ -36,7 +35,7 @@ use traffic::Traffic;
 /// Steps that are profiled.
 const PROFILED: usize = 2;
 
-/// Measures what a configuration says and prints the figures.
+/// Runs the measurement of a configuration and prints the figures.
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
     apus_components::registry::load(&config.plugins)?;
@@ -138,7 +137,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     Ok(figures.json())
 }
 
-/// A few more steps under the profile.
+/// Makes a few more steps under the profile.
 fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::TimedStep>, Profile)> {
     let recording = Recording::start(device)?;
     let steps = (0..PROFILED)

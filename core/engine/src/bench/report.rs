@@ -9,7 +9,7 @@ use apus_components::config::BenchConfig;
 use serde_json::{Value, json};
 use std::fmt;
 
-/// What was measured.
+/// The settings of a measurement.
 pub struct Setting<'a> {
     /// Card or processor.
     pub machine: String,
@@ -27,19 +27,19 @@ pub struct Setting<'a> {
     pub trained: usize,
 }
 
-/// What came out.
+/// The results of a measurement.
 pub struct Figures<'a> {
-    /// What was measured.
+    /// The settings of a measurement.
     pub setting: Setting<'a>,
-    /// All steps; the first two count for themselves.
+    /// All steps. The first two are not part of medians.
     pub steps: Vec<TimedStep>,
     /// Operations of each.
     pub counts: Vec<Count>,
     /// Peak memory in bytes, where the system tells.
     pub peak: Option<u64>,
-    /// What the device can do.
+    /// The limits of the device.
     pub limits: Limits,
-    /// What the time goes into.
+    /// The time by group of operations.
     pub groups: Groups,
 }
 
@@ -79,7 +79,7 @@ impl Figures<'_> {
         self.steps.last().map_or(f64::NAN, |step| step.loss)
     }
 
-    /// Everything, for programs.
+    /// All figures as JSON.
     pub fn json(&self) -> Value {
         let setting = &self.setting;
         let steps: Vec<Value> = self

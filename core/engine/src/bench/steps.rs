@@ -1,4 +1,4 @@
-//! Optimizer steps of a run, on random tokens.
+//! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
 use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport};
@@ -10,7 +10,7 @@ use apus_model::model::{ForwardOptions, GptOss};
 use apus_sdk::{Kind, Loss, TokenRow};
 use std::time::Instant;
 
-/// What a step did and how long it took.
+/// The figures of a step.
 #[derive(Debug, Clone)]
 pub struct TimedStep {
     /// Seconds, from tokens on the host to new parameters on the device.
@@ -42,7 +42,7 @@ pub struct Stepper<'a> {
     made: usize,
 }
 
-/// What it is trained on.
+/// The random data that it is trained on.
 pub struct Data {
     /// Sequences in a step.
     pub batch: usize,
@@ -55,7 +55,7 @@ pub struct Data {
 }
 
 impl<'a> Stepper<'a> {
-    /// Gets ready to train as a configuration says, the last `kept` layers keeping their tape.
+    /// Sets up training by a configuration. The last `kept` layers keep their tape.
     ///
     /// # Errors
     /// A component that there is not, or options that do not fit.

@@ -1,4 +1,4 @@
-//! Numbers and tables as the reports write them.
+//! Formats numbers and tables for the reports.
 
 use comfy_table::{CellAlignment, Table, presets};
 use std::ops::Range;
@@ -10,7 +10,7 @@ pub fn plain() -> Table {
     table
 }
 
-/// Puts numbers under each other.
+/// Aligns numbers to the right.
 pub fn align_right(table: &mut Table, columns: Range<usize>) {
     for column in columns {
         if let Some(column) = table.column_mut(column) {

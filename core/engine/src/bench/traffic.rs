@@ -1,5 +1,5 @@
-//! Bytes that the memory-bound operations of a training step move at least: every input read once and every
-//! output written once.
+//! Counts the bytes that the memory-bound operations of a training step must move: every input is read once, and every
+//! output is written once.
 
 use super::count::Work;
 

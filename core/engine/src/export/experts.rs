@@ -1,4 +1,4 @@
-//! Expert matrices between their dense and their packed form, an expert at a time.
+//! Packs and unpacks the matrices of experts, one expert at a time.
 
 use super::float;
 use anyhow::{Result, bail, ensure};
@@ -9,7 +9,7 @@ use half::bf16;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-/// Packed experts as `[E, in, out]` bf16, one expert at a time to bound the memory.
+/// Unpacks experts to `[E, in, out]` in bf16. It works on one expert at a time to bound the memory.
 pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
     let (blocks, scales) = (format!("{name}_blocks"), format!("{name}_scales"));
     let (blocks, scales) = (directory.stored(&blocks)?, directory.stored(&scales)?);
@@ -46,7 +46,7 @@ pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
     Ok(Tensor::from_vec(dense, (e, 32 * g, o), &Device::Cpu)?)
 }
 
-/// Dense experts `[E, in, out]` as blocks and scales, one expert at a time.
+/// Packs dense experts `[E, in, out]` to blocks and scales, one expert at a time.
 pub(super) fn pack(directory: &Directory, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
     let stored = directory.stored(name)?;
     let &[e, i, o] = stored.shape() else {

@@ -1,12 +1,12 @@
-//! Whether what is about to be written are numbers.
+//! Checks that tensors contain no NaN and no infinity before they are written.
 
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-/// Bytes that a core looks at at a time; a multiple of every element's.
+/// How many bytes a thread checks at a time: a multiple of the size of every element.
 const PART: usize = 1 << 20;
 
-/// How many elements of these little-endian bytes are NaN or infinite: those whose exponent has all bits set.
+/// Counts the elements in these little-endian bytes that are NaN or infinite: those whose exponent has all bits set.
 pub fn bad_elements(bytes: &[u8], dtype: Dtype) -> usize {
     match dtype {
         Dtype::BF16 => count(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),

@@ -1,4 +1,4 @@
-//! An adapter merged into its base, tensor by tensor.
+//! Merges an adapter into its base model, tensor by tensor.
 
 use super::experts::unpack;
 use super::writer::{Entry, Extra, size, write_model};
@@ -16,9 +16,9 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// What a tensor of the result is made of.
+/// The source of a tensor of the result.
 enum Origin {
-    /// The base's tensor as it is.
+    /// The base's tensor, unchanged.
     Same,
     /// The base's tensor, merged.
     Merged,
@@ -136,7 +136,8 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Layers whose experts are written in BF16 are named, so that transformers reads them so.
+/// Names the layers whose experts are written in BF16 in the configuration, so that transformers does not expect packed
+/// ones.
 fn note_dense(config: &mut Config, layers: &[usize]) -> Result<()> {
     if layers.len() == config.num_hidden_layers {
         config.raw.shift_remove("quantization_config");

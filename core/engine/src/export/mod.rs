@@ -1,4 +1,4 @@
-//! `apus export`: an adapter merged into its base, or experts packed as MXFP4.
+//! `apus export`: merges an adapter into its base model, or packs experts as MXFP4.
 
 mod experts;
 mod finite;
@@ -19,10 +19,10 @@ use safetensors::Dtype;
 use std::path::{Path, PathBuf};
 use writer::bf16_bytes;
 
-/// Exports; returns the folder that was written.
+/// Runs the export and returns the folder that was written.
 ///
 /// # Errors
-/// Nothing to do, no base model, tensors that do not fit, or the disk failed.
+/// Nothing to do, no base model, or tensors of the wrong shape.
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     registry::load(&options.plugins)?;
     hub::prefer(options.use_hf);
@@ -70,7 +70,7 @@ fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {
     }
 }
 
-/// The result must not replace what it is made of.
+/// Checks that the result does not replace the model or the adapter that it is made of.
 fn apart(dir: &Path, base: &Path) -> Result<()> {
     let same = matches!((dir.canonicalize(), base.canonicalize()), (Ok(a), Ok(b)) if a == b);
     ensure!(
@@ -81,7 +81,7 @@ fn apart(dir: &Path, base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Little-endian bytes in this type.
+/// The little-endian bytes of a tensor, converted to this type.
 fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
     let flat = tensor.flatten_all()?;
     Ok(match dtype {
@@ -97,7 +97,7 @@ fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
     })
 }
 
-/// A tensor of floating-point numbers as it lies in its file.
+/// A floating-point tensor in the representation of its file.
 fn read(stored: StoredTensor) -> Result<Tensor> {
     let dtype = float(stored)?;
     let bytes = stored.to_vec()?;

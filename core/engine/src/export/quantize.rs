@@ -1,4 +1,4 @@
-//! Dense experts to MXFP4.
+//! Packs dense experts as MXFP4.
 
 use super::experts::pack;
 use super::writer::{Entry, Extra, size, write_model};
@@ -12,8 +12,8 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Packs dense experts; everything else is written in BF16. The model lies in a directory; the result is
-/// called after its name.
+/// Packs the dense experts of the model in a directory and writes everything else in BF16. The result is named after the
+/// directory.
 pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let config = Config::read(&model.join("config.json"))?;
     let directory = Directory::open(model)?;

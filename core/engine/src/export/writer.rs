@@ -1,4 +1,4 @@
-//! Writes a Hugging Face model directory tensor by tensor: whole or absent, whatever its size.
+//! Writes a Hugging Face model directory tensor by tensor. The directory appears only when it is complete.
 
 use super::finite::bad_elements;
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Files that go along with the weights.
+/// Files that are copied beside the weights.
 const COMPANIONS: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,7 +21,7 @@ const COMPANIONS: [&str; 6] = [
     "chat_template.json",
 ];
 
-/// What a run was told, beside the weights that it made.
+/// The arguments of the run that made the weights, beside them.
 const ARGS: &str = "args.json";
 
 /// A tensor to write.

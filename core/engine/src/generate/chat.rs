@@ -1,4 +1,4 @@
-//! A conversation on a terminal, with ms-swift's commands.
+//! The conversation of `apus infer` on a terminal, with the commands that ms-swift has there.
 
 use super::dataset::fits;
 use super::results::{Results, response};
@@ -15,7 +15,7 @@ const HELP: &str = "\
 exit or quit to leave, clear to forget the conversation, reset-system to change the instructions,
 multi-line for input of several lines, each ended by #, and single-line to go back";
 
-/// What the user typed.
+/// A line of the user: a command, or text.
 #[derive(Debug, PartialEq)]
 enum Input {
     Leave,
@@ -40,17 +40,17 @@ fn command(text: &str) -> Input {
 
 /// The options of a conversation.
 pub(super) struct SessionOptions {
-    /// The most tokens of a question, and what says so.
+    /// The most tokens of a question, and the setting that limits it.
     pub most: (usize, &'static str),
-    /// Whether an answer is shown as it comes.
+    /// Whether an answer is shown while it is generated.
     pub stream: bool,
-    /// How it is shown.
+    /// How an answer is shown.
     pub view_options: ViewOptions,
-    /// Where answers are written too.
+    /// The file that answers are also written to.
     pub results: Option<Results>,
 }
 
-/// Talks until the input ends. An answer that fails is reported, and the conversation goes on without it.
+/// Answers until the input ends. An answer that fails is reported, and the conversation continues without it.
 pub(super) fn chat(
     model: &GptOss,
     encoder: &Encoder,
@@ -159,11 +159,11 @@ pub(super) fn chat(
     }
 }
 
-/// Keeps the last answer in the conversation. One that the next prompt could not hold is taken away, with its question: a
-/// model may write anything, and the conversation has to go on.
+/// Keeps the last answer in the conversation if the next prompt can contain it. Otherwise the answer and its question are
+/// removed: a model may write anything, and the conversation must be able to continue.
 ///
 /// # Errors
-/// Why the prompt could not hold it.
+/// The reason why no prompt can contain the answer.
 fn keep(conversation: &mut Conversation, encoder: &Encoder) -> Result<()> {
     encoder.prompt(conversation).map(drop).inspect_err(|_| {
         let question = conversation.messages.len().saturating_sub(2);
@@ -171,7 +171,7 @@ fn keep(conversation: &mut Conversation, encoder: &Encoder) -> Result<()> {
     })
 }
 
-/// A line, or lines up to one that ends with `#`; `None` at the end of the input.
+/// Reads a line, or several lines up to one that ends with `#`; `None` at the end of the input.
 fn ask(
     input: &mut dyn BufRead,
     output: &mut dyn Write,

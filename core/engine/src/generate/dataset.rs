@@ -1,5 +1,5 @@
-//! Answers to the rows of a dataset, in a file with ms-swift's keys. A row that cannot be answered does not keep
-//! the others from theirs.
+//! Answers the rows of a dataset and writes a file with the keys that ms-swift uses. A row that cannot be answered does
+//! not stop the others.
 
 use super::results::{Results, response};
 use super::view::{View, ViewOptions};
@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Columns that are a conversation, for a format that does not say which it reads; all others go along to the
-/// result.
+/// The columns of a conversation, for a format that does not tell which columns it reads. All other columns are copied to
+/// the result.
 const CONVERSATION: [&str; 13] = [
     "messages",
     "conversations",
@@ -35,29 +35,29 @@ const CONVERSATION: [&str; 13] = [
     "tools",
 ];
 
-/// Keys that are of the answer in a result, whatever columns a row has.
+/// Keys of a result that are about the answer. Columns of the row with these names are not copied.
 const ANSWER: [&str; 4] = ["response", "labels", "messages", "error"];
 
-/// Reasons that are said before the rest is counted.
+/// How many reasons are printed; further ones are only counted.
 const SAID: usize = 10;
 
-/// A row to answer, or why it cannot be.
+/// A row to answer, or the reason why it cannot be answered.
 struct Row {
     question: Result<Question, String>,
     /// Its other columns.
     others: Map<String, Value>,
 }
 
-/// A conversation that waits for an answer.
+/// A conversation whose last message is to be answered.
 struct Question {
     conversation: Conversation,
-    /// What the dataset answers.
+    /// The answer in the dataset.
     labels: Option<Value>,
     /// File and line.
     place: String,
 }
 
-/// All of a dataset.
+/// The rows of a dataset.
 pub struct Questions {
     rows: Vec<Row>,
     path: PathBuf,
@@ -66,8 +66,8 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Reads them. Everything that can be refused is refused here, before a model is loaded: a row that cannot be
-    /// asked gets its reason in place of an answer, and stops everything with `strict`.
+    /// Reads the rows. All errors in them are found here, before a model is loaded. A row that cannot be asked gets the
+    /// reason in place of an answer; with `strict` it is an error.
     ///
     /// # Errors
     /// Files that cannot be read, no rows, no row that can be asked.
@@ -161,8 +161,8 @@ impl Questions {
         })
     }
 
-    /// Answers them, a line each, written as soon as it is there, behind what the file holds already. The line of a
-    /// row that has no answer says why.
+    /// Answers the rows. Each answer is appended to the file as a line as soon as it is complete. The line of a row without
+    /// an answer has the reason.
     ///
     /// # Errors
     /// The file cannot be written, the model failed, or, when all are through, rows without an answer.
@@ -223,7 +223,7 @@ impl Questions {
     }
 }
 
-/// The columns of a row that are no conversation: what its format did not read, if it says.
+/// The columns of a row that are not the conversation: those that its format did not read, if it tells.
 fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value> {
     let mut row = match json::read(&record.text) {
         Ok(Value::Object(row)) => row,
@@ -240,7 +240,7 @@ fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value
     row
 }
 
-/// The answer to a question, shown as it comes where view options are given.
+/// Answers a question. With view options, the answer is shown while it is generated.
 fn answer(
     model: &GptOss,
     encoder: &Encoder,
@@ -261,7 +261,7 @@ fn answer(
     Ok(answer)
 }
 
-/// The keys of an answered row.
+/// Adds the keys of an answered row.
 fn given(question: Question, answer: Answer, line: &mut Map<String, Value>) {
     let response = response(&answer);
     let mut messages = question.conversation.messages;
@@ -271,7 +271,7 @@ fn given(question: Question, answer: Answer, line: &mut Map<String, Value>) {
     line.insert("messages".to_owned(), serde_json::json!(messages));
 }
 
-/// The most tokens of a question, and what says so.
+/// The most tokens of a question, and the setting that limits it.
 pub(super) fn most(config: &InferConfig, positions: usize) -> (usize, &'static str) {
     match config.max_length {
         Some(most) if most < positions => (most, "max_length"),
@@ -279,7 +279,7 @@ pub(super) fn most(config: &InferConfig, positions: usize) -> (usize, &'static s
     }
 }
 
-/// Refuses a question that is too long to be answered.
+/// Checks that a question is short enough to be answered.
 pub(super) fn fits(
     conversation: &Conversation,
     encoder: &Encoder,
@@ -294,7 +294,7 @@ pub(super) fn fits(
     Ok(())
 }
 
-/// A row as a question; the dataset's own answer is taken off, in however many messages it stands.
+/// Makes a question of a row: the answer in the dataset, which may be several messages, is taken off its end.
 fn question(sample: Sample, place: String) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
         bail!("{place}: a row of token ids cannot be answered; infer needs conversations");
@@ -317,7 +317,7 @@ fn question(sample: Sample, place: String) -> Result<Question> {
     })
 }
 
-/// What a turn answers: its text, without its reasoning and what it says on the way.
+/// The final answer of a turn: its text without reasoning and without comments between calls.
 fn label(answer: Vec<Message>) -> Option<Value> {
     let says = |message: &&Message| message.channel.as_deref() != Some(COMMENTARY);
     let texts: Vec<&str> = answer

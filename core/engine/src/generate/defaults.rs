@@ -1,9 +1,8 @@
-//! How tokens are chosen where no flag says: by the model's generation_config.json, as transformers and ms-swift
-//! read it.
+//! The default sampling: that of the model's generation_config.json, read as transformers and ms-swift read it.
 //!
-//! A model without the file, or with one that does not say `do_sample`, answers with the most probable tokens
-//! unless a temperature is given. Where tokens are sampled, `top_k` is 50 unless file or flag says otherwise. What
-//! the file asks for beyond that and would change the answer is an error: it is not built.
+//! Without the file, or if it does not set `do_sample`, the most probable tokens are taken unless a temperature is given.
+//! If tokens are sampled, `top_k` is 50 unless the file or a flag sets it. Any other setting of the file that would change
+//! the answer is an error, because it is not implemented.
 
 use super::Sampling;
 use anyhow::{Context, Result, bail, ensure};
@@ -13,10 +12,10 @@ use apus_sdk::within;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// What transformers samples among, if nobody says otherwise.
+/// The default `top_k` of transformers.
 const TOP_K: usize = 50;
 
-/// Keys that change the answer, and their values that do not.
+/// Keys of the file that can change the answer, with the values that change nothing.
 const CHANGING: [(&str, &[f64]); 23] = [
     ("num_beams", &[1.0]),
     ("num_beam_groups", &[1.0]),
@@ -43,11 +42,10 @@ const CHANGING: [(&str, &[f64]); 23] = [
     ("stop_strings", &[]),
 ];
 
-/// The sampling of a run, and what has to be said about it.
+/// The sampling of a run, and a line about it if the file decides.
 ///
 /// # Errors
-/// A file that cannot be read, or that asks for what is not built; values that cannot be meant, wherever they
-/// stand.
+/// A file that cannot be read or that needs what is not implemented, or values out of range in the file or in flags.
 pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling, Option<String>)> {
     let path = model.map(|dir| dir.join("generation_config.json"));
     let text = match &path {
@@ -100,7 +98,7 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
     Ok((sampling, note))
 }
 
-/// What a generation_config.json says.
+/// The sampling settings of a generation_config.json.
 struct GenerationConfig {
     samples: bool,
     sampling: Sampling,

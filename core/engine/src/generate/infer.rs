@@ -138,7 +138,7 @@ fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
     })
 }
 
-/// Flags that are about the rows of a dataset and are given where there is none.
+/// Given flags that have no effect in a conversation at the terminal, because they are about the rows of a dataset.
 fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
     let about_rows = [
         ("columns", !config.columns.is_null()),
@@ -217,7 +217,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     }
 }
 
-/// Whether an error means that the reader of an output has left.
+/// Whether an error means that the reader of our output has closed the pipe.
 fn is_closed(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()

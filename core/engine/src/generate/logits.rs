@@ -1,4 +1,4 @@
-//! Logits of token ids in a file, for comparison with other implementations
+//! Writes the logits of token ids to a file, for comparison with other implementations
 //! (`tests/compare_with_transformers.py`).
 
 use anyhow::{Context, Result, ensure};
@@ -9,10 +9,10 @@ use candle_core::{DType, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Token ids from words, each one id or several with commas between.
+/// Parses token ids from words. A word is one id, or several separated by commas.
 ///
 /// # Errors
-/// None, a word that is no number, or an id beyond the vocabulary.
+/// No ids, a word that is not a number, or an id outside the vocabulary.
 pub fn ids(words: &[String], vocabulary: usize) -> Result<Vec<u32>> {
     let words = words.iter().flat_map(|word| word.split([',', ' ']));
     let ids = words

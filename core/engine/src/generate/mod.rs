@@ -1,4 +1,4 @@
-//! Answers: sampling with a key-value cache, a conversation on a terminal, answers to a file.
+//! Generation: sampling with a KV cache, a conversation on a terminal, answers to the rows of a dataset.
 
 mod chat;
 mod dataset;
@@ -21,7 +21,7 @@ use apus_model::model::GptOss;
 use apus_sdk::{Conversation, Message};
 use sha2::{Digest, Sha256};
 
-/// What was read and written.
+/// Counts of answers and tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Answers.
@@ -33,14 +33,14 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds those of another answer.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         self.samples += other.samples;
         self.prompt += other.prompt;
         self.generated += other.generated;
     }
 
-    /// One line, with the speed over this many seconds.
+    /// A line with the counts and the speed over this many seconds.
     pub fn line(&self, seconds: f64) -> String {
         format!(
             "{} answers, {} prompt tokens, {} generated tokens, {seconds:.1} s, {:.1} tokens/s",
@@ -56,16 +56,16 @@ impl Counts {
 pub struct Answer {
     /// The assistant's message.
     pub message: Message,
-    /// All of the text, special tokens included.
+    /// The whole text, including special tokens.
     pub text: String,
-    /// Its length.
+    /// Its length in tokens.
     pub counts: Counts,
-    /// Whether it has as many tokens as an answer may have, and does not end there by itself.
+    /// Whether it was cut off at the greatest number of tokens.
     pub is_cut_off: bool,
 }
 
-/// The model's answer to a conversation: answer `number` of a run, which draws random numbers of its own. `on_text`
-/// gets the text, special tokens included, as it comes.
+/// Generates the model's answer to a conversation. `number` is the number of the answer in the run; each answer has its
+/// own random numbers. `on_text` gets the text, including special tokens, while it is generated.
 pub fn respond(
     model: &GptOss,
     encoder: &Encoder,
@@ -95,8 +95,8 @@ pub fn respond(
     })
 }
 
-/// The answer to one prompt, as text. Its random numbers are a function of the prompt, so that prompts differ in
-/// them and the answers of one prompt, given as training goes on, do not.
+/// Generates the answer to one prompt, as text. The random numbers are a function of the prompt, so they are the same each
+/// time that the prompt is answered during training.
 pub fn answer(
     model: &GptOss,
     encoder: &Encoder,
@@ -114,7 +114,7 @@ pub fn answer(
     Ok(answer.message.text().unwrap_or_default().to_owned())
 }
 
-/// Bytes shown so far: a character that is not whole yet waits for its rest.
+/// Decodes a stream of bytes: an incomplete character waits for its remaining bytes.
 #[derive(Default)]
 struct Streamed {
     held: String,
@@ -122,7 +122,7 @@ struct Streamed {
 }
 
 impl Streamed {
-    /// The text that came with these bytes, all bytes so far.
+    /// The text that is new in `bytes`, which are all bytes so far.
     fn next(&mut self, bytes: &[u8]) -> &str {
         self.held.clear();
         let mut fresh = &bytes[self.shown.min(bytes.len())..];

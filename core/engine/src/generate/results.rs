@@ -1,4 +1,4 @@
-//! The file of answers: a line each, written as soon as it is there, behind what the file holds already.
+//! The file of answers. Each answer is appended as a line as soon as it is complete.
 
 use super::Answer;
 use anyhow::{Context, Result};
@@ -8,14 +8,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// The file.
+/// The open file of answers.
 pub(super) struct Results {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Results {
-    /// Opens the file, with its folder.
+    /// Opens the file for appending, and creates its folder.
     pub fn open(path: &Path) -> Result<Self> {
         let written = || format!("{}: cannot be written", path.display());
         if let Some(parent) = path.parent() {
@@ -28,20 +28,20 @@ impl Results {
         })
     }
 
-    /// Adds a line.
+    /// Appends a line.
     pub fn write(&mut self, line: Map<String, Value>) -> Result<()> {
         writeln!(self.file, "{}", json::text(&Value::Object(line)))
             .and_then(|()| self.file.flush())
             .with_context(|| format!("{}: cannot be written", self.path.display()))
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// What a line says was answered: the text of the message, or all of it where the message has none.
+/// The response in a line: the text of the message, or the whole generated text if the message has none.
 pub(super) fn response(answer: &Answer) -> Value {
     let text = answer.message.text().unwrap_or(&answer.text);
     text.into()

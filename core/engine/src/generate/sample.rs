@@ -1,11 +1,11 @@
-//! How a token is chosen: transformers' order of repetition penalty, temperature, `top_k` and `top_p`, and numbers
+//! Samples a token: repetition penalty, temperature, `top_k` and `top_p` in the order of transformers, with random numbers
 //! of its own for every answer.
 //!
-//! Each of the last three sees what the one before it left, as probabilities that add up to 1. A draw is a function
-//! of the seed, the answer and the place of the token in it, so that an answer does not depend on which others
-//! are given in the same run. candle-transformers has the penalty by transformers' rule; its `LogitsProcessor` does
-//! not serve here, since it draws from a generator with a history, and `top_p` after `top_k` does not begin anew
-//! from probabilities that add up to 1.
+//! Each of the last three sees the tokens that the one before it kept, with probabilities that add up to 1. A draw is a
+//! function of the seed, the number of the answer and the index of the token, so an answer does not depend on the other
+//! answers of a run. candle-transformers has the penalty by transformers' rule; its `LogitsProcessor` is
+//! not used, because its generator has a history, and because its `top_p` after `top_k` does not normalise the
+//! probabilities again.
 
 use anyhow::{Result, ensure};
 use apus_model::ops::philox;
@@ -15,26 +15,26 @@ use candle_core::Tensor;
 use candle_transformers::utils::apply_repeat_penalty;
 use std::ops::Bound;
 
-/// How tokens are chosen.
+/// How tokens are sampled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most probable token.
+    /// The temperature. 0 takes the most probable token.
     pub temperature: f64,
-    /// Among the most probable tokens that make up this probability; 1 for all.
+    /// Only the most probable tokens that together have this probability are kept; 1 keeps all.
     pub top_p: f64,
-    /// Among this many of the most probable tokens; 0 for all.
+    /// Only this many of the most probable tokens are kept; 0 keeps all.
     pub top_k: usize,
-    /// By how much tokens become less probable that the prompt or the answer holds already: their logits are divided
-    /// by it, or multiplied if they are negative. 1 changes nothing.
+    /// The repetition penalty. Logits of tokens that are already in the prompt or the answer are divided by it, or
+    /// multiplied if they are negative. 1 changes nothing.
     pub repetition_penalty: f64,
-    /// Seed.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// Most tokens to write.
+    /// The most tokens of an answer.
     pub max_new_tokens: usize,
 }
 
 impl Sampling {
-    /// The most probable token each time.
+    /// Takes the most probable token each time.
     pub fn greedy(max_new_tokens: usize) -> Self {
         Self {
             temperature: 0.0,
@@ -46,15 +46,15 @@ impl Sampling {
         }
     }
 
-    /// Whether numbers are drawn at all.
+    /// Whether random numbers are drawn at all.
     pub fn draws(&self) -> bool {
         self.temperature > 0.0
     }
 
-    /// Refuses values that cannot be meant.
+    /// Checks that the values are in their ranges.
     ///
     /// # Errors
-    /// The value, and what was expected.
+    /// A value out of its range.
     pub fn check(&self) -> Result<()> {
         within("temperature", &self.temperature, &(0.0..))?;
         let share = (Bound::Excluded(0.0), Bound::Included(1.0));
@@ -65,17 +65,17 @@ impl Sampling {
         Ok(())
     }
 
-    /// The logits `[V]` of the next token under the repetition penalty, where `said` are the tokens of the prompt and of
-    /// the answer so far. The most probable token is taken among these, too.
+    /// Applies the repetition penalty to the logits `[V]` of the next token. `seen` are the tokens of the prompt and of the
+    /// answer so far. The penalty applies without sampling, too.
     ///
     /// # Errors
-    /// A penalty that makes them infinite.
-    pub fn penalised(&self, logits: Tensor, said: &[u32]) -> Result<Tensor> {
+    /// A penalty that makes a logit infinite.
+    pub fn penalised(&self, logits: Tensor, seen: &[u32]) -> Result<Tensor> {
         let penalty = self.repetition_penalty as f32;
         if penalty == 1.0 {
             return Ok(logits);
         }
-        let logits = apply_repeat_penalty(&logits, penalty, said)?;
+        let logits = apply_repeat_penalty(&logits, penalty, seen)?;
         ensure!(
             reduce::finite(std::slice::from_ref(&logits))?,
             "repetition_penalty is {}, which makes logits infinite; values from 1 to 1.5 are usual",
@@ -84,7 +84,7 @@ impl Sampling {
         Ok(logits)
     }
 
-    /// A token for these logits: the one at `place` (from 0) of an answer.
+    /// Chooses the token at index `place` (from 0) of an answer by these logits.
     pub fn choose(&self, logits: &[f32], answer: u64, place: u64) -> u32 {
         let tokens = self.left(logits);
         let words = philox::block(self.seed, answer, place);
@@ -99,7 +99,7 @@ impl Sampling {
         drawn.or(tokens.last()).map_or(0, |(token, _)| *token)
     }
 
-    /// The tokens that may be drawn, with their probabilities.
+    /// The tokens that are kept, with their probabilities.
     pub fn left(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let floor = self.floor(logits);
         let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -117,7 +117,7 @@ impl Sampling {
         tokens
     }
 
-    /// The least logit that `top_k` keeps; tokens with the same logit are kept too.
+    /// The least logit that `top_k` keeps. All tokens with this logit are kept.
     fn floor(&self, logits: &[f32]) -> f32 {
         if self.top_k == 0 || self.top_k >= logits.len() {
             return f32::NEG_INFINITY;
@@ -127,7 +127,7 @@ impl Sampling {
         *logits.select_nth_unstable_by(self.top_k - 1, by_size).1
     }
 
-    /// Takes the least probable tokens away that together have no more than `1 - top_p`; one stays.
+    /// Removes the least probable tokens that together have at most the probability `1 - top_p`. One token always stays.
     fn nucleus(&self, tokens: &mut Vec<(u32, f64)>) {
         tokens.sort_by(|(a, p), (b, q)| q.total_cmp(p).then(b.cmp(a)));
         let mut gone = 0.0;
@@ -210,9 +210,9 @@ mod tests {
             repetition_penalty,
             ..Sampling::greedy(1)
         };
-        let penalised = |penalty, said: &[u32]| -> Result<Vec<f32>> {
+        let penalised = |penalty, seen: &[u32]| -> Result<Vec<f32>> {
             let logits = Tensor::new(&[3.0f32, 2.0, -1.0, 0.0], &Device::Cpu)?;
-            Ok(sampling(penalty).penalised(logits, said)?.to_vec1()?)
+            Ok(sampling(penalty).penalised(logits, seen)?.to_vec1()?)
         };
         assert_eq!(penalised(1.0, &[0, 1, 2]).unwrap(), [3.0, 2.0, -1.0, 0.0]);
         assert_eq!(

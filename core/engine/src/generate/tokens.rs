@@ -1,4 +1,4 @@
-//! One token after another.
+//! Generates tokens one after another.
 
 use super::Sampling;
 use anyhow::{Result, ensure};
@@ -7,7 +7,7 @@ use apus_model::model::GptOss;
 use apus_model::ops::reduce;
 use candle_core::{D, DType, Tensor};
 
-/// Logits `[V]` f32 of the last of hidden states `[n, H]`.
+/// The logits `[V]` (f32) for the last of the hidden states `[n, H]`.
 fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
     let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
     let (normed, _) = model.head().forward(&last)?;
@@ -19,9 +19,9 @@ fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
     Ok(logits)
 }
 
-/// The tokens after `prompt`, up to and including the first of `stop`, or as many as the model has
-/// positions for. `answer` is the number of the answer, which has random numbers of its own; `on_token` sees all
-/// new tokens after each.
+/// Generates the tokens after `prompt`, up to and including the first one of `stop`, or as many as the model has positions
+/// for. `answer` is the number of the answer, which has its own random numbers. `on_token` is called after each token
+/// with all new tokens.
 ///
 /// # Errors
 /// A signal came, an empty prompt, more tokens than the model allows, logits that are not finite, or out of memory.

@@ -1,12 +1,12 @@
-//! What a person sees of an answer as it comes: headers left out, reasoning dimmed or hidden.
+//! Filters an answer for display while it is generated: headers are left out, and reasoning is dimmed or hidden.
 
 use apus_data::chat::harmony::{CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
-/// What a header begins with, unless the prompt did.
+/// The role at the beginning of a header. The prompt contains that of the first header.
 const ROLE: &str = "assistant";
-/// What names the tool that is called.
+/// The text before the recipient of a call.
 const TO: &str = " to=";
 
 /// How answers are shown.
@@ -18,7 +18,7 @@ pub struct ViewOptions {
     pub colour: bool,
 }
 
-/// Where in a completion the text stands.
+/// The part of a completion that the text is in.
 #[derive(Debug, PartialEq)]
 enum Position {
     Header(String),
@@ -26,7 +26,7 @@ enum Position {
     Body,
 }
 
-/// Filters the text that follows `<|start|>assistant`. Special tokens come whole, as tokens do.
+/// Filters the text after `<|start|>assistant`. A special token is never split, because text arrives token by token.
 pub struct View {
     options: ViewOptions,
     position: Position,
@@ -45,7 +45,7 @@ impl View {
         }
     }
 
-    /// What to print for text that came.
+    /// The text to print for newly generated text.
     pub fn next(&mut self, mut text: &str) -> String {
         let mut out = String::new();
         while let Some((at, marker)) = first_marker(text) {
@@ -57,8 +57,8 @@ impl View {
         out
     }
 
-    /// What to print where the answer ends: text that never became a message, and plain letters again. A header that
-    /// was cut off says nothing.
+    /// The text to print at the end of the answer: held text that never became a message, and the escape sequence that
+    /// ends dimming. An incomplete header prints nothing.
     pub fn end(&mut self) -> String {
         let mut out = String::new();
         match std::mem::replace(&mut self.position, Position::Body) {
@@ -136,7 +136,7 @@ impl View {
     }
 }
 
-/// Whether held text is the beginning of a header.
+/// Whether the held text can be the beginning of a header.
 fn is_header(held: &str) -> bool {
     held.starts_with(ROLE) || held.starts_with(TO) || held.contains(CHANNEL)
 }

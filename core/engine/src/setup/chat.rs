@@ -13,15 +13,15 @@ use apus_sdk::LossScale;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How conversations are rendered and weighed.
+/// The options of the encoder.
 pub struct ChatOptions<'a> {
-    /// Directory with the tokenizer, or an id.
+    /// The directory of the tokenizer, or its id on a hub.
     pub dir: &'a Path,
     /// `auto`, `jinja`, `native` or `harmony`.
     pub backend: &'a str,
-    /// Chain of loss scales.
+    /// The chain of loss scales.
     pub loss_scale: &'a [Spec],
-    /// Rendering, and what is trained of it.
+    /// How conversations are rendered, and which parts are trained.
     pub encode: EncodeOptions,
 }
 
@@ -57,7 +57,7 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     Ok(encoder.of_folder(dir))
 }
 
-/// Where the tokenizer and the chat template of a run are: `--tokenizer`, or the model's directory.
+/// The directory of a run's tokenizer and chat template: `--tokenizer`, or the model's directory.
 ///
 /// # Errors
 /// A model without a directory, and no `--tokenizer`.
@@ -72,7 +72,7 @@ pub fn chat_dir(config: &SftConfig, model_dir: Option<&Path>) -> Result<PathBuf>
     }
 }
 
-/// The model as it was named, a directory or an id, unless it is synthetic or missing.
+/// The model as the configuration names it, a directory or an id; `None` if it is synthetic or missing.
 pub fn model_word(config: &SftConfig) -> Option<&Path> {
     let named = !config.model.is_empty() && !config.model.starts_with("synthetic:");
     named.then(|| Path::new(&config.model))
@@ -91,19 +91,19 @@ pub fn run_encoder(config: &SftConfig, model_dir: Option<&Path>) -> Result<Encod
     })
 }
 
-/// What messages call a loss scale: its name, or the file that it reads.
+/// The name of a loss scale in messages: its own name, or the file that it reads.
 fn scale_name(spec: &Spec) -> String {
     let path = spec.options.get("path").and_then(serde_json::Value::as_str);
     path.unwrap_or(&spec.name).to_owned()
 }
 
-/// The efforts that the model was trained with.
+/// The reasoning efforts that the model was trained with.
 const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 
-/// How a configuration has conversations encoded.
+/// The encoder's options in a configuration.
 ///
 /// # Errors
-/// A switch that has no such value.
+/// An unknown value of a flag.
 pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
     if let Some(effort) = &config.reasoning_effort
         && !EFFORTS.contains(&effort.as_str())

@@ -1,4 +1,4 @@
-//! From a configuration to the data of a run: read, prepared, or as a stream.
+//! Makes the data of a run from its configuration: prepared at once, or streamed.
 
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::{info, warning};
@@ -16,11 +16,11 @@ use apus_model::model::Config;
 use apus_sdk::{DatasetFormat, Kind};
 use std::sync::Arc;
 
-/// The option by which a format says that it knows columns under several names.
+/// The option of a format that accepts columns under several names.
 const MAPPING: &str = "auto_column_mapping";
 
-/// All dataset formats; one alone if it is forced. With `exact`, those that know columns under several names
-/// take each by its own name alone.
+/// All dataset formats, or only one if it is forced. With `exact`, formats that accept columns under several names accept
+/// each column only under its own name.
 pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?
         .into_iter()
@@ -47,20 +47,20 @@ pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
 
 /// Training and validation set of a run.
 pub struct Data {
-    /// To train on; empty where the data is streamed.
+    /// The training set; empty if it is streamed.
     pub train: Dataset,
-    /// To train on, where the data is streamed.
+    /// The training set as a stream, if it is streamed.
     pub stream: Option<Stream>,
-    /// To evaluate on; may be empty.
+    /// The validation set; may be empty.
     pub val: Dataset,
-    /// The rows of `val`, where they were split off, to be kept with the run.
+    /// The rows of `val` if they were split off. They are kept with the run.
     pub split_rows: Option<Vec<data::Record>>,
 }
 
 /// Reads and encodes the data of a run.
 ///
 /// # Errors
-/// Files that cannot be read, rows that cannot be used, nothing left.
+/// Files that cannot be read, rows that cannot be used, or no rows left.
 pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
     let mix = mix(config)?;
     let sets = read_sets(&SourceOptions {
@@ -169,7 +169,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     })
 }
 
-/// The cache of prepared data, for everything that what is prepared depends on.
+/// The cache of prepared data. Its key contains everything that the prepared data depends on.
 fn data_cache(
     config: &SftConfig,
     encoder: &Encoder,
@@ -204,7 +204,7 @@ fn mix(config: &SftConfig) -> Result<Option<Mix>> {
     }))
 }
 
-/// Tokens of the examples of a stream, which are not known: a micro-batch is planned at its longest.
+/// The lengths of a stream's examples for the memory plan. They are unknown, so the plan assumes the longest ones.
 pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
     let longest = config.max_length.unwrap_or(model.max_position_embeddings);
     vec![longest; config.per_device_train_batch_size]

@@ -1,4 +1,4 @@
-//! What every command needs first: a model by its name, how conversations become tokens, the data.
+//! The common setup of the commands: finds the model, makes the encoder, prepares the data.
 
 mod base;
 mod chat;

@@ -1,4 +1,4 @@
-//! From the name of a model to its weights.
+//! Finds a model by its name and loads its weights.
 
 use anyhow::{Result, bail, ensure};
 use apus_base::lines::{info, warning};
@@ -42,10 +42,10 @@ pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     })
 }
 
-/// What a configuration asks of the device.
+/// The options of loading in a configuration.
 ///
 /// # Errors
-/// A type that does not go with the device.
+/// A data type that the device does not support.
 pub fn load_options(
     device: &Device,
     torch_dtype: Option<&str>,
@@ -76,10 +76,10 @@ pub fn load_options(
     })
 }
 
-/// Loads the weights; a line says how long it took.
+/// Loads the weights, and prints how long it took.
 ///
 /// # Errors
-/// Weights that are missing or do not fit.
+/// Weights that are missing or of the wrong shape.
 pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
     let started = Instant::now();
     let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
@@ -93,8 +93,8 @@ pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
     Ok(model)
 }
 
-/// A model's or tokenizer's name as it is found again from any folder: a path that is there is made whole, an id of a hub
-/// stays.
+/// The name of a model or tokenizer in a form that is valid from any folder: an existing path becomes absolute, an id of a
+/// hub stays the same.
 pub fn lasting(name: &str) -> String {
     const SYNTHETIC: &str = "synthetic:";
     if let Some(arch) = name.strip_prefix(SYNTHETIC) {

@@ -1,8 +1,8 @@
-//! What the run that made an adapter or a model was told of its conversations, from the args.json beside its
-//! weights, so that it is asked as it was trained.
+//! Reads the conversation settings of the run that made an adapter or a model from the args.json beside its weights, so
+//! that the model is prompted in the way it was trained.
 //!
-//! Only what Apus wrote is read. An args.json of ms-swift has the same keys with other meanings (its gpt-oss
-//! template never renders the `system` that stands there, its `template_backend` is another choice).
+//! Only files that Apus wrote are read. The args.json of ms-swift has the same keys with other meanings: its gpt-oss
+//! template never renders the `system` of the file, and its `template_backend` is another choice.
 
 use anyhow::{Context, Result};
 use apus_sdk::errln;
@@ -10,12 +10,12 @@ use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The settings of a run; none, if there is no args.json or another program wrote it.
+/// The settings of a run; empty if there is no args.json or another program wrote it.
 #[derive(Default)]
 pub struct RunArgs(Map<String, Value>);
 
 impl RunArgs {
-    /// Those beside the weights in a folder.
+    /// Reads the settings beside the weights in a folder.
     pub fn beside(dir: &Path) -> Result<Self> {
         let path = dir.join("args.json");
         let args = json_object(&path)?;
@@ -40,13 +40,13 @@ impl RunArgs {
         self.0.get(key).and_then(Value::as_bool)
     }
 
-    /// The seed, which makes the weights of a synthetic model.
+    /// The seed, which determines the weights of a synthetic model.
     pub fn seed(&self) -> Option<u64> {
         self.0.get("seed").and_then(Value::as_u64)
     }
 }
 
-/// An object in a file; an empty one if there is no file.
+/// Reads the object in a file; an empty one if there is no file.
 pub(super) fn json_object(path: &Path) -> Result<Map<String, Value>> {
     match small_file::text_if_there(path, Limit::STORED)? {
         Some(text) => serde_json::from_str(&text)

@@ -1,44 +1,44 @@
-//! A run in a line of a list, without reading all of it.
+//! The overview of a run for a list. Only the ends of its logs are read.
 
-use super::find::Found;
-use super::folder::{Facts, Folder};
+use super::find::FoundRun;
+use super::folder::{FileFacts, Folder};
 use super::log::Log;
-use super::state::{Signs, judge};
+use super::state::{Evidence, judge};
 use super::{FILES, State, facts_of, name, since};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The last lines of a log lie in this many bytes.
+/// How many bytes at the end of a log are read.
 const TAIL: u64 = 32 << 10;
 
-/// Which files there are, when they were changed and how long they were: tells whether a run has to be looked at again.
+/// Time and length of each of a run's files. A run is read again when they differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp([Option<Facts>; FILES.len()]);
+pub struct FileStamps([Option<FileFacts>; FILES.len()]);
 
-impl Stamp {
-    /// That of a run's folder.
+impl FileStamps {
+    /// Reads those of the files in a run's folder.
     pub fn of(folder: &Folder) -> Self {
         Self(FILES.map(|name| folder.facts(name)))
     }
 
-    /// The latest change.
+    /// The time of the latest change.
     pub fn latest(&self) -> Option<SystemTime> {
         self.0.iter().flatten().map(|facts| facts.changed).max()
     }
 }
 
-/// What a list says of a run.
+/// What a list shows of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Glance {
+pub struct RunOverview {
     /// Path of its folder.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// Why.
+    /// Why it is in that state.
     pub why: Option<String>,
     /// When it began: RFC 3339 where the run says it.
     pub started: Option<String>,
@@ -58,19 +58,19 @@ pub struct Glance {
     pub eval_loss: Option<f64>,
 }
 
-impl Glance {
-    /// Looks at a run.
-    pub fn at(found: &Found, folder: &Folder, stamp: &Stamp) -> Self {
+impl RunOverview {
+    /// Reads the overview of a run.
+    pub fn at(found: &FoundRun, folder: &Folder, stamp: &FileStamps) -> Self {
         let info = facts_of(folder, "run.json").unwrap_or_default();
         let log = tail(folder, "logging.jsonl");
         let number = |name: &str| info.get(name).and_then(Value::as_u64);
         let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
-        let signs = Signs {
+        let evidence = Evidence {
             summary: log.summary.is_some(),
             quiet: since(stamp.latest()),
             ticks: folder.facts("system.jsonl").is_some(),
         };
-        let (state, why) = judge(&info, signs);
+        let (state, why) = judge(&info, evidence);
         let changed = stamp
             .latest()
             .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -91,7 +91,7 @@ impl Glance {
     }
 }
 
-/// What the last lines of a log say.
+/// Reads the last lines of a log.
 fn tail(folder: &Folder, name: &str) -> Log {
     let mut log = Log::default();
     let Ok(Some((mut file, facts))) = folder.file(name) else {
@@ -128,18 +128,18 @@ mod tests {
             );
         }
         fs::write(dir.path().join("logging.jsonl"), &text).unwrap();
-        let found = Found {
+        let found = FoundRun {
             id: "a".to_owned(),
             place: dir.path().into(),
         };
         let folder = found.place.open().unwrap();
-        let glance = Glance::at(&found, &folder, &Stamp::of(&folder));
-        assert_eq!((glance.step, glance.max_steps), (5_000, Some(6_000)));
-        assert_eq!(glance.loss, Some(1_000.0));
-        assert_eq!(glance.state, State::Running);
-        assert_eq!(glance.remaining.as_deref(), Some("9s"));
-        let before = Stamp::of(&folder);
+        let overview = RunOverview::at(&found, &folder, &FileStamps::of(&folder));
+        assert_eq!((overview.step, overview.max_steps), (5_000, Some(6_000)));
+        assert_eq!(overview.loss, Some(1_000.0));
+        assert_eq!(overview.state, State::Running);
+        assert_eq!(overview.remaining.as_deref(), Some("9s"));
+        let before = FileStamps::of(&folder);
         fs::write(dir.path().join("logging.jsonl"), text + "\n").unwrap();
-        assert_ne!(before, Stamp::of(&folder));
+        assert_ne!(before, FileStamps::of(&folder));
     }
 }
