@@ -35,7 +35,7 @@ pub struct View {
 }
 
 impl View {
-    /// Position the beginning of an answer.
+    /// A view at the beginning of an answer.
     pub fn new(options: ViewOptions) -> Self {
         let position = Position::Header(String::new());
         Self {
