@@ -214,7 +214,7 @@ fn products_of_one_group() {
             let w = w.unsqueeze(0).unwrap().transpose(1, 2).unwrap();
             let addends = Addends {
                 bias: Some(bias.unsqueeze(0).unwrap()),
-                low: None,
+                low_rank: None,
             };
             grouped::matmul(x, &w, &groups, &addends).unwrap()
         };
