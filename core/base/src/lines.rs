@@ -2,7 +2,7 @@
 //!
 //! A progress bar or panel on the terminal prints the lines itself, so that they do not overwrite it.
 //!
-//! Trackers follow the lines, but they exist only once the run has started. The newest [`KEPT`] lines from before
+//! Trackers follow the lines, but they exist only once the run has started. The newest `KEPT` lines from before
 //! are kept for them.
 
 pub use apus_sdk::Level;
