@@ -11,6 +11,7 @@ pub use record::{compare, records};
 pub use spec::{PATH_VARIABLE, PluginSpec, from_environment};
 
 use anyhow::{Context, Result, bail, ensure};
+use apus_base::checksums::hex;
 use apus_sdk::abi::{self, Description, Library, OpenError, Origin};
 use apus_sdk::{Kind, Options};
 use sha2::{Digest, Sha256};
@@ -142,10 +143,6 @@ fn refused(file: &str, message: &str) -> String {
         ),
         _ => format!("plugin {file}: the system refuses to load it: {message}"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Plugin {
