@@ -161,6 +161,22 @@ fn training_is_measured() {
     assert!(all.as_f64() > trained.as_f64() && trained.as_f64() > Some(0.0));
     assert!(figures["profile"]["groups"].as_array().unwrap().len() > 4);
 
+    let against = format!("--batch 2 --against {}", json.display());
+    let said = works(&format!("{bench} --seq 16 --steps 3 {against}"));
+    for part in [
+        "another setting: seq \"16:32\" there, \"16\" here",
+        "there",
+        "change",
+        "head and loss",
+    ] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
+    fails(
+        &format!("{bench} --ops --seq 16 {against}"),
+        1,
+        &["a measurement without --ops"],
+    );
+
     let said = works(&format!("{bench} --ops --batch 2 --seq 16"));
     for part in ["attention, sliding, backward", "grouped", "adamw", "GB/s"] {
         assert!(said.contains(part), "{part:?} not in: {said}");

@@ -36,6 +36,7 @@ pub struct BenchConfig {
     pub trained_share: f64,
     pub ops: bool,
     pub json: Option<String>,
+    pub against: Option<String>,
 }
 
 impl Default for BenchConfig {
@@ -65,6 +66,7 @@ impl Default for BenchConfig {
             trained_share: 1.0,
             ops: false,
             json: None,
+            against: None,
         }
     }
 }

@@ -255,4 +255,5 @@ pub const FLAGS: &[Flag] = &[
     flag(MEASURE, B, "trained_share", Float, "Share of tokens that are trained"),
     flag(MEASURE, B, "ops", Bool, "Time each operation alone, at the model's sizes, in place of training"),
     flag(MEASURE, B, "json", Text, "Write the figures to this file too"),
+    flag(MEASURE, B, "against", Text, "Show the figures beside those that an earlier measurement wrote to this file with --json"),
 ];

@@ -4,6 +4,7 @@
 //! timed and then profiled, so that profiling does not slow the timed ones. The limits of the device are measured in the
 //! same process right after the steps, at the same clock rate.
 
+mod against;
 pub mod count;
 mod groups;
 mod lengths;
@@ -18,6 +19,7 @@ use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::fit;
 use crate::train::{args, parts};
+use against::Earlier;
 use anyhow::{Context, Result};
 use apus_components::config::{BenchConfig, Lengths, Resolved};
 use apus_model::adapter::ParameterTable;
@@ -41,6 +43,9 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     apus_components::registry::load(&config.plugins)?;
     apus_data::hub::prefer(config.use_hf);
     let device = apus_model::device::open(&config.device)?;
+    let earlier = config.against.as_deref();
+    let earlier = earlier.map(|path| Earlier::read(path, config.ops));
+    let earlier = earlier.transpose()?;
     let figures = match config.ops {
         true => {
             let given = |flag: &str| resolved.given(flag);
@@ -52,6 +57,9 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     if let Some(path) = &config.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
             .with_context(|| format!("{path}: cannot be written"))?;
+    }
+    if let Some(earlier) = earlier {
+        out!("{}", earlier.beside(&figures));
     }
     Ok(())
 }

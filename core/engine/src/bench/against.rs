@@ -1,0 +1,274 @@
+//! `apus bench --against FILE`: figures beside those that an earlier measurement wrote with `--json`.
+//!
+//! Two measurements are compared only as far as they measured the same thing. What differs in their settings is named
+//! above the table, because a figure of another setting is no news about the code.
+
+use super::table;
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::small_file::{self, Limit};
+use serde_json::{Map, Value};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Flags that do not change what is measured.
+const NO_SETTINGS: [&str; 2] = ["json", "against"];
+
+/// Figures beside the configuration that tell what was measured.
+const SETTINGS: [&str; 6] = [
+    "machine",
+    "experts",
+    "layers",
+    "kept_layers",
+    "parameters",
+    "trained_parameters",
+];
+
+/// Figures of a measurement of training: name, key, and how a value is shown.
+const FIGURES: [(&str, &str, fn(f64) -> String); 6] = [
+    ("tokens/s", "tokens_per_second", whole),
+    ("trained tokens/s", "trained_tokens_per_second", whole),
+    ("median step", "median_seconds", |seconds| {
+        format!("{seconds:.3} s")
+    }),
+    ("operations", "tflops", |tflops| table::rate(tflops * 1e12)),
+    ("peak memory", "peak_memory_bytes", |bytes| {
+        table::gib(bytes as u64)
+    }),
+    ("final loss", "loss", |loss| format!("{loss:.4}")),
+];
+
+/// An earlier measurement.
+#[derive(Debug)]
+pub struct Earlier {
+    path: String,
+    figures: Map<String, Value>,
+}
+
+impl Earlier {
+    /// Reads what `apus bench --json` wrote; `ops` tells whether operations are timed alone.
+    ///
+    /// # Errors
+    /// The file cannot be read, was not written by `apus bench --json`, or measured the other of training and operations.
+    pub fn read(path: &str, ops: bool) -> Result<Self> {
+        let text = small_file::text(Path::new(path), Limit::STORED)?;
+        let value: Value =
+            serde_json::from_str(&text).with_context(|| format!("{path}: malformed JSON"))?;
+        let Value::Object(figures) = value else {
+            bail!("{path}: expected the figures that apus bench --json writes, found no object")
+        };
+        let kind = match ops {
+            true => "operations",
+            false => "tokens_per_second",
+        };
+        let other = match ops {
+            true => "tokens_per_second",
+            false => "operations",
+        };
+        ensure!(
+            !figures.contains_key(other),
+            "{path}: it is a measurement {} --ops, this one is not",
+            if ops { "without" } else { "with" }
+        );
+        ensure!(
+            figures.contains_key(kind) && figures.contains_key("config"),
+            "{path}: expected the figures that apus bench --json writes, found no {kind} or no config in it"
+        );
+        Ok(Self {
+            path: path.to_owned(),
+            figures,
+        })
+    }
+
+    /// The earlier figures beside those of `now`.
+    pub fn beside(&self, now: &Value) -> String {
+        let mut text = format!("against {}", self.path);
+        if let Some(version) = self.figures.get("apus_version").and_then(Value::as_str) {
+            let _ = write!(text, ", apus {version}");
+        }
+        for (name, there, here) in self.differences(now) {
+            let _ = write!(text, "\nanother setting: {name} {there} there, {here} here");
+        }
+        let mut lines = table::plain();
+        lines.set_header(["", "there", "here", "change"]);
+        for (name, key, show) in FIGURES {
+            let figure = |figures: Option<&Value>| figures.and_then(Value::as_f64);
+            if let (Some(there), Some(here)) = (figure(self.figures.get(key)), figure(now.get(key)))
+            {
+                lines.add_row([
+                    name.to_owned(),
+                    show(there),
+                    show(here),
+                    change(there, here),
+                ]);
+            }
+        }
+        for (name, there, here) in self.timed(now) {
+            lines.add_row([
+                name,
+                milliseconds(there),
+                milliseconds(here),
+                there
+                    .zip(here)
+                    .map_or_else(String::new, |(there, here)| change(there, here)),
+            ]);
+        }
+        table::align_right(&mut lines, 1..4);
+        format!("{text}\n{lines}\n")
+    }
+
+    /// Settings that are not the same.
+    fn differences(&self, now: &Value) -> Vec<(String, String, String)> {
+        let none = Map::new();
+        let config = |figures: Option<&Value>| {
+            let config = figures.and_then(Value::as_object);
+            config.unwrap_or(&none).clone()
+        };
+        let (there, here) = (
+            config(self.figures.get("config")),
+            config(now.get("config")),
+        );
+        let keys = here
+            .keys()
+            .chain(there.keys().filter(|key| !here.contains_key(*key)));
+        let flags = keys
+            .filter(|key| !NO_SETTINGS.contains(&key.as_str()))
+            .map(|key| (key.as_str(), there.get(key), here.get(key)));
+        let others = SETTINGS.map(|key| (key, self.figures.get(key), now.get(key)));
+        let show =
+            |value: Option<&Value>| value.map_or_else(|| "not given".to_owned(), Value::to_string);
+        flags
+            .chain(others)
+            .filter(|(_, there, here)| there != here)
+            .map(|(key, there, here)| (key.to_owned(), show(there), show(here)))
+            .collect()
+    }
+
+    /// Milliseconds by group of operations, or of each operation: there and here.
+    fn timed(&self, now: &Value) -> Vec<(String, Option<f64>, Option<f64>)> {
+        let there = rows(&self.figures.get("profile"), self.figures.get("operations"));
+        let here = rows(&now.get("profile"), now.get("operations"));
+        let find = |rows: &[(String, f64)], name: &str| {
+            rows.iter().find(|row| row.0 == name).map(|row| row.1)
+        };
+        let gone = there.iter().filter(|row| find(&here, &row.0).is_none());
+        let names = here.iter().chain(gone).map(|row| row.0.clone());
+        names
+            .map(|name| {
+                let times = (find(&there, &name), find(&here, &name));
+                (name, times.0, times.1)
+            })
+            .collect()
+    }
+}
+
+/// The names and milliseconds of a profile's groups, or of operations.
+fn rows(profile: &Option<&Value>, operations: Option<&Value>) -> Vec<(String, f64)> {
+    let groups = profile.and_then(|profile| profile.get("groups"));
+    let Some(Value::Array(rows)) = groups.or(operations) else {
+        return Vec::new();
+    };
+    let row = |row: &Value| {
+        let name = row
+            .get("group")
+            .or_else(|| row.get("operation"))?
+            .as_str()?;
+        Some((name.to_owned(), row.get("milliseconds")?.as_f64()?))
+    };
+    rows.iter().filter_map(row).collect()
+}
+
+fn whole(value: f64) -> String {
+    table::grouped(value.round() as usize)
+}
+
+fn milliseconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| format!("{value:.3} ms"))
+}
+
+/// By how much of the earlier value a value is greater or smaller.
+fn change(there: f64, here: f64) -> String {
+    match there == 0.0 {
+        true => String::new(),
+        false => format!("{:+.1} %", 100.0 * (here / there - 1.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn figures(rate: f64, seq: &str) -> Value {
+        json!({
+            "apus_version": "0.1.0",
+            "machine": "a card",
+            "config": { "seq": seq, "json": rate.to_string() },
+            "tokens_per_second": rate,
+            "median_seconds": 512.0 / rate,
+            "peak_memory_bytes": null,
+            "profile": { "groups": [{ "group": "experts", "milliseconds": 1e5 / rate }] },
+        })
+    }
+
+    fn earlier(text: &str, ops: bool) -> Result<Earlier> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text).unwrap();
+        Earlier::read(file.path().to_str().unwrap(), ops)
+    }
+
+    #[test]
+    fn figures_stand_beside_each_other() {
+        let there = earlier(&figures(1000.0, "64").to_string(), false).unwrap();
+        let text = there.beside(&figures(1250.0, "64"));
+        let row = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.trim_start().starts_with(name));
+            line.unwrap()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            row("tokens/s"),
+            ["tokens/s", "1,000", "1,250", "+25.0", "%"]
+        );
+        assert_eq!(
+            row("experts"),
+            ["experts", "100.000", "ms", "80.000", "ms", "-20.0", "%"]
+        );
+        assert!(
+            !text.contains("peak memory") && !text.contains("another setting"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn another_setting_is_named() {
+        let there = earlier(&figures(1000.0, "64").to_string(), false).unwrap();
+        let text = there.beside(&figures(1000.0, "128"));
+        assert!(
+            text.contains(r#"another setting: seq "64" there, "128" here"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_figures_of_the_same_kind_are_read() {
+        let cases = [
+            ("[]", false, "found no object"),
+            ("{", false, "malformed JSON"),
+            ("{}", false, "found no tokens_per_second"),
+            (r#"{"config": {}, "operations": []}"#, false, "with --ops"),
+            (
+                r#"{"config": {}, "tokens_per_second": 1}"#,
+                true,
+                "without --ops",
+            ),
+        ];
+        for (text, ops, says) in cases {
+            let error = earlier(text, ops).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}
