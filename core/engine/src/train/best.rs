@@ -1,7 +1,7 @@
 //! The best evaluation, and the best checkpoint.
 //!
-//! These are two things: where evaluations come more often than checkpoints, the best weights may be saved nowhere.
-//! What is named, kept by `save_total_limit` and loaded at the end is the best of the checkpoints that are on the disk.
+//! The two differ: where evaluations come more often than checkpoints, the best weights may be saved nowhere.
+//! The best of the checkpoints on the disk is the one that is named, kept by `save_total_limit` and loaded at the end.
 
 use super::channel_loss::PREFIX;
 use super::parts::Components;
@@ -18,7 +18,7 @@ use std::path::Path;
 /// Numbers of every evaluation, by their names without `eval_`.
 const ALWAYS: [&str; 4] = ["loss", "runtime", "samples_per_second", "steps_per_second"];
 
-/// Keeps track of both.
+/// Keeps track of the best evaluation and the best checkpoint.
 #[derive(Debug, Default)]
 pub struct Best {
     name: String,
@@ -77,7 +77,7 @@ impl Best {
     /// Takes the number that callbacks reported. Whether it is the best so far.
     ///
     /// # Errors
-    /// None did.
+    /// No callback reported it.
     pub fn reported(
         &mut self,
         evaluation: &Map<String, Value>,
@@ -177,7 +177,7 @@ impl Best {
 /// of a channel of the evaluation data, all of them `channels`; before these are known, of any channel.
 ///
 /// # Errors
-/// The metric is none of theirs.
+/// No component reports the metric.
 pub fn check_name(
     config: &SftConfig,
     components: &Components,

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How the name of a channel's loss begins.
 pub const PREFIX: &str = "loss_";
 
-/// Says what belongs to each channel of the training data.
-pub fn say(config: &SftConfig, report: &Report) {
+/// Prints what belongs to each channel of the training data.
+pub fn report(config: &SftConfig, report: &Report) {
     if !config.enable_channel_loss {
         return;
     }
@@ -54,7 +54,7 @@ pub fn names(samples: &[Encoded]) -> BTreeSet<String> {
 /// Refuses a metric or a callback that reports a number under the name of a channel's loss.
 ///
 /// # Errors
-/// One that says so of itself.
+/// A component lists such a number among its own.
 pub fn check_names(
     names: &BTreeSet<String>,
     metrics: &[Named<dyn Metric>],

@@ -15,15 +15,15 @@ use std::path::Path;
 /// The callbacks of a run, in the order of the configuration.
 pub struct Events {
     callbacks: Vec<Named<dyn Callback>>,
-    /// What they have asked for and was not done yet.
+    /// What callbacks asked for and was not done yet.
     pub control: Control,
-    /// Whose a number of the log is.
+    /// Which callback reports a number of the log, by the name of the number.
     owners: HashMap<String, usize>,
     /// The newest numbers that callbacks reported.
     reported: Map<String, Value>,
     lr_factor: f64,
     stopped: Option<String>,
-    /// Whether they know that training is over.
+    /// Whether callbacks were told that training is over.
     ended: bool,
 }
 
@@ -38,7 +38,7 @@ macro_rules! events {
                 let before = self.control.metrics.clone();
                 let callback = &mut self.callbacks[index];
                 let event = callback.component.$event($($arg,)* state, &mut self.control);
-                self.heard(index, stringify!($event), event, &before)?;
+                self.record_requests(index, stringify!($event), event, &before)?;
             }
             Ok(())
         }
@@ -46,7 +46,7 @@ macro_rules! events {
 }
 
 impl Events {
-    /// These callbacks.
+    /// The events of a run with these callbacks.
     pub fn new(callbacks: Vec<Named<dyn Callback>>) -> Self {
         Self {
             callbacks,
@@ -109,8 +109,8 @@ impl Events {
             let (logged, before) = (values.clone(), self.control.metrics.clone());
             let callback = &mut self.callbacks[index];
             let event = callback.component.on_log(values, state, &mut self.control);
-            self.heard(index, "on_log", event, &before)?;
-            self.added(index, &logged, values)?;
+            self.record_requests(index, "on_log", event, &before)?;
+            self.record_logged(index, &logged, values)?;
         }
         Ok(())
     }
@@ -126,8 +126,8 @@ impl Events {
         }
     }
 
-    /// Takes in what callback `index` asked for in an event.
-    fn heard(
+    /// Records what callback `index` asked for in an event.
+    fn record_requests(
         &mut self,
         index: usize,
         event: &str,
@@ -141,7 +141,7 @@ impl Events {
         }
         let fresh = self.control.metrics.clone().into_iter();
         for (name, value) in fresh.filter(|(name, value)| before.get(name) != Some(value)) {
-            self.own(index, name, value)?;
+            self.record_number(index, name, value)?;
         }
         if let Some(factor) = self.control.lr_factor {
             self.lr_factor = factor;
@@ -153,8 +153,8 @@ impl Events {
         Ok(())
     }
 
-    /// Takes in what callback `index` added to the line `logged`, which is `values` now.
-    fn added(
+    /// Records what callback `index` added to the line `logged`, which is `values` now.
+    fn record_logged(
         &mut self,
         index: usize,
         logged: &Map<String, Value>,
@@ -180,13 +180,13 @@ impl Events {
             if let Err(error) = Control::check_metric(&name, &value) {
                 bail!("{}, on_log: {error}", self.callbacks[index].label);
             }
-            self.own(index, name, value)?;
+            self.record_number(index, name, value)?;
         }
         Ok(())
     }
 
-    /// A number of callback `index`.
-    fn own(&mut self, index: usize, name: String, value: Value) -> Result<()> {
+    /// Records a number of callback `index` under its name.
+    fn record_number(&mut self, index: usize, name: String, value: Value) -> Result<()> {
         let owner = *self.owners.entry(name.clone()).or_insert(index);
         if owner != index {
             bail!(
@@ -234,7 +234,7 @@ impl Events {
         self.lr_factor
     }
 
-    /// Goes on with the factor that was asked for before a checkpoint.
+    /// Restores the factor that was asked for before a checkpoint.
     pub fn resume_lr_factor(&mut self, factor: f64) {
         self.lr_factor = factor;
     }
@@ -259,7 +259,7 @@ impl Events {
         Ok(all)
     }
 
-    /// Gives back what callbacks kept.
+    /// Restores what callbacks kept.
     ///
     /// # Errors
     /// A callback does not know its state; the error names it.

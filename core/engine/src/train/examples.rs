@@ -148,7 +148,7 @@ impl<'a> Examples<'a> {
         }
     }
 
-    /// What a run that goes on has to train on as well: the examples in memory, or what a stream reads.
+    /// What a resumed run must train on too: the examples in memory, or the files that a stream reads.
     pub fn content(&self) -> Value {
         match &self.source {
             Source::Memory {
@@ -184,11 +184,11 @@ impl<'a> Examples<'a> {
         }
     }
 
-    /// Goes to where a checkpoint was made; what a stream has given until then is passed over.
+    /// Moves to where the checkpoint was made. A stream skips what it gave until then.
     ///
     /// # Errors
     /// Other data than the checkpoint's.
-    pub fn go_on(&mut self, saved: &TrainerState) -> Result<()> {
+    pub fn resume(&mut self, saved: &TrainerState) -> Result<()> {
         match (&mut self.source, &saved.stream) {
             (Source::Memory { lengths, .. }, None) => {
                 ensure!(

@@ -2,7 +2,7 @@
 
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
-use super::steps::{Steps, Wanted};
+use super::steps::{RunLength, Steps};
 use anyhow::{Result, bail};
 use apus_base::lines::info;
 use apus_components::config::SftConfig;
@@ -160,7 +160,7 @@ pub fn planned_shape(
 /// Tokens of the largest micro-batch that the run will see: the order of the data is known beforehand.
 fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
     let size = config.per_device_train_batch_size;
-    let steps = Steps::new(&Wanted {
+    let steps = Steps::new(&RunLength {
         examples: lengths.len(),
         batch_size: size,
         accumulation: config.accumulation(),

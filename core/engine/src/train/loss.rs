@@ -170,7 +170,7 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn rows_go_back_where_they_came_from() {
+    fn rows_return_to_their_positions() {
         let drows = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
         let spread = spread(&drows, &[0, 2], 4)
             .unwrap()

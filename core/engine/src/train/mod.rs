@@ -42,4 +42,4 @@ pub use optimizer::OptimizerHost;
 pub use pictures::Pictures;
 pub use run::run;
 pub use screen::Screen;
-pub use step::{Between, Step, StepReport};
+pub use step::{Step, StepHooks, StepReport};

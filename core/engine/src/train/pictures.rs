@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Draws what a run's folder holds when it is asked to.
+/// Draws pictures of what a run's folder holds, on request.
 pub struct Pictures {
     run_dir: PathBuf,
     asked: SyncSender<()>,
@@ -17,7 +17,7 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// Ready to draw; none if there is no thread to be had.
+    /// Starts the thread that draws; none where no thread can be started.
     pub fn new(run_dir: &Path) -> Option<Self> {
         let (asked, requests) = sync_channel(1);
         let dir = run_dir.to_owned();
@@ -32,7 +32,7 @@ impl Pictures {
         })
     }
 
-    /// Draws on a thread of its own; while that is busy one more request waits, others are for nothing.
+    /// Draws on a thread of its own; while that is busy one more request waits, further ones are dropped.
     pub fn draw(&self) {
         let _ = self.asked.try_send(());
     }
@@ -50,7 +50,7 @@ impl Pictures {
 pub struct Report(PathBuf);
 
 impl Report {
-    /// Writes it.
+    /// Writes the report.
     pub fn write(self) {
         guarded("report.html", || report::of_run(&self.0));
     }
@@ -62,7 +62,7 @@ fn draw_when_asked(run_dir: &Path, requests: &Receiver<()>) {
     }
 }
 
-/// Does it, or says why not.
+/// Runs `act`; an error or a panic becomes a warning.
 fn guarded<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(done)) => Some(done),

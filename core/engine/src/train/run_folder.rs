@@ -53,8 +53,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// Says that there are checkpoints of another run than the one that is gone on with, if there are.
-    pub fn say_what_is_not_ours(&self, resumed: Option<&Path>) {
+    /// Warns where the folder holds checkpoints of another run than the one that is resumed.
+    pub fn warn_of_other_runs(&self, resumed: Option<&Path>) {
         let ours = resumed
             .and_then(Path::parent)
             .and_then(|run| run.canonicalize().ok());

@@ -3,7 +3,7 @@
 use super::examples::digest;
 use super::order::Ordering;
 use super::resume::Resume;
-use super::steps::{Steps, Wanted};
+use super::steps::{RunLength, Steps};
 use super::terms::Terms;
 use anyhow::{Result, ensure};
 use apus_base::lines::warning;
@@ -117,9 +117,9 @@ pub struct Settings {
     pub shuffle: bool,
     /// Whether examples of similar length come together.
     pub group_by_length: bool,
-    /// Checkpoint to go on from.
+    /// Checkpoint to resume from.
     pub resume: Option<Resume>,
-    /// What a run that goes on from a checkpoint of this one has to have in common with it, as far as the
+    /// The terms that a run which resumes from a checkpoint of this one must share, as far as the
     /// configuration tells.
     pub terms: Terms,
     /// How long the end of the run waits for trackers.
@@ -140,7 +140,7 @@ impl Settings {
     /// # Errors
     /// No example, or no step.
     pub(super) fn steps(&self, examples: usize) -> Result<Steps> {
-        Steps::new(&Wanted {
+        Steps::new(&RunLength {
             examples,
             batch_size: self.per_device_train_batch_size,
             accumulation: self.gradient_accumulation_steps,

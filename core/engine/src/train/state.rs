@@ -43,7 +43,7 @@ pub struct TrainerState {
     pub best_model_checkpoint: Option<PathBuf>,
     /// Examples in the training set; a resumed run must have as many.
     pub train_examples: usize,
-    /// What a run that goes on from here has to have in common with this one.
+    /// The terms that a run which resumes from here must share.
     #[serde(default)]
     pub terms: Terms,
     /// What the best metric is one of.

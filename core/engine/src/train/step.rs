@@ -11,8 +11,8 @@ use apus_components::registry::Named;
 use apus_model::model::{ForwardOptions, GptOss};
 use apus_sdk::Loss;
 
-/// What is asked while a step goes on.
-pub trait Between {
+/// What a caller adds to a step: what happens between its micro-batches, and the learning rate of its update.
+pub trait StepHooks {
     /// A micro-batch is done, and another one follows.
     ///
     /// # Errors
@@ -28,8 +28,8 @@ pub trait Between {
     fn gradient_and_update(&mut self, optimizer: &OptimizerHost) -> Result<f64>;
 }
 
-/// A learning rate, for whoever asks nothing else.
-impl Between for f64 {
+/// A fixed learning rate, for callers without callbacks and without a schedule.
+impl StepHooks for f64 {
     fn gradient_and_update(&mut self, _: &OptimizerHost) -> Result<f64> {
         Ok(*self)
     }
@@ -77,7 +77,7 @@ impl Step<'_> {
         optimizer: &mut OptimizerHost,
         batches: &[MicroBatch],
         options: impl Fn(usize) -> ForwardOptions,
-        between: &mut dyn Between,
+        hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
         let supervised: usize = batches.iter().map(MicroBatch::targets).sum();
         let window = supervised.max(1) as f64;
@@ -97,7 +97,7 @@ impl Step<'_> {
             tokens += batch.tokens();
             coefficient = options.aux_coef;
             if index + 1 < batches.len() {
-                between.micro_batches()?;
+                hooks.micro_batches()?;
             }
         }
         // As transformers and ms-swift report it.
@@ -109,7 +109,7 @@ impl Step<'_> {
              learning_rate, or look at the gradient of {}",
             self.loss.label
         );
-        let learning_rate = between.gradient_and_update(optimizer)?;
+        let learning_rate = hooks.gradient_and_update(optimizer)?;
         optimizer.step(learning_rate)?;
         optimizer.zero_grad();
         Ok(StepReport {

@@ -22,9 +22,9 @@ pub struct Steps {
     pub warmup: u64,
 }
 
-/// What the user asked for.
+/// What determines the number of steps, as the configuration and the data say it.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct RunLength {
     /// Examples in the training set.
     pub examples: usize,
     /// Examples in a micro-batch.
@@ -42,43 +42,43 @@ pub struct Wanted {
 }
 
 impl Steps {
-    /// Works it out.
+    /// Computes the steps of a run.
     ///
     /// # Errors
     /// No examples, or sizes of zero.
-    pub fn new(wanted: &Wanted) -> Result<Self> {
-        ensure!(wanted.examples > 0, "the training set is empty");
+    pub fn new(length: &RunLength) -> Result<Self> {
+        ensure!(length.examples > 0, "the training set is empty");
         ensure!(
-            wanted.batch_size > 0 && wanted.accumulation > 0,
+            length.batch_size > 0 && length.accumulation > 0,
             "per_device_train_batch_size and gradient_accumulation_steps must be 1 or more"
         );
-        let batches_per_epoch = match wanted.drop_last {
-            true => wanted.examples / wanted.batch_size,
-            false => wanted.examples.div_ceil(wanted.batch_size),
+        let batches_per_epoch = match length.drop_last {
+            true => length.examples / length.batch_size,
+            false => length.examples.div_ceil(length.batch_size),
         };
         ensure!(
             batches_per_epoch > 0,
             "dataloader_drop_last is true and the training set has {} examples, fewer than \
              per_device_train_batch_size ({}): no micro-batch is left",
-            wanted.examples,
-            wanted.batch_size
+            length.examples,
+            length.batch_size
         );
-        let per_epoch = batches_per_epoch.div_ceil(wanted.accumulation);
-        let total = wanted
+        let per_epoch = batches_per_epoch.div_ceil(length.accumulation);
+        let total = length
             .max_steps
-            .unwrap_or_else(|| (wanted.epochs * per_epoch as f64).ceil() as u64);
+            .unwrap_or_else(|| (length.epochs * per_epoch as f64).ceil() as u64);
         ensure!(
             total > 0,
             "num_train_epochs {} gives no step at all",
-            wanted.epochs
+            length.epochs
         );
         Ok(Self {
             batches_per_epoch,
-            examples_per_epoch: wanted.examples.min(batches_per_epoch * wanted.batch_size),
-            accumulation: wanted.accumulation,
+            examples_per_epoch: length.examples.min(batches_per_epoch * length.batch_size),
+            accumulation: length.accumulation,
             per_epoch,
             total,
-            warmup: wanted.warmup.of(total),
+            warmup: length.warmup.of(total),
         })
     }
 
@@ -113,7 +113,7 @@ impl Steps {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted = Wanted {
+    const LENGTH: RunLength = RunLength {
         examples: 10,
         batch_size: 2,
         accumulation: 2,
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_short_step_ends_an_epoch() {
-        let steps = Steps::new(&WANTED).unwrap();
+        let steps = Steps::new(&LENGTH).unwrap();
         assert_eq!((steps.batches_per_epoch, steps.per_epoch), (5, 3));
         assert_eq!((steps.total, steps.warmup), (5, 2));
         let ranges: Vec<_> = (0..5).map(|step| steps.batches_of(step)).collect();
@@ -141,23 +141,23 @@ mod tests {
 
     #[test]
     fn max_steps_and_warmup_steps_win() {
-        let wanted = Wanted {
+        let length = RunLength {
             max_steps: Some(20),
             warmup: StepsOrShare::Steps(7),
-            ..WANTED
+            ..LENGTH
         };
-        let steps = Steps::new(&wanted).unwrap();
+        let steps = Steps::new(&length).unwrap();
         assert_eq!((steps.total, steps.warmup), (20, 7));
     }
 
     #[test]
     fn the_last_micro_batch_is_left_out_where_it_is_not_full() {
         let steps = |examples: usize| {
-            Steps::new(&Wanted {
+            Steps::new(&RunLength {
                 examples,
                 batch_size: 4,
                 drop_last: true,
-                ..WANTED
+                ..LENGTH
             })
         };
         let eleven = steps(11).unwrap();
@@ -172,16 +172,16 @@ mod tests {
     #[test]
     fn nothing_to_train_is_an_error() {
         assert!(
-            Steps::new(&Wanted {
+            Steps::new(&RunLength {
                 examples: 0,
-                ..WANTED
+                ..LENGTH
             })
             .is_err()
         );
         assert!(
-            Steps::new(&Wanted {
+            Steps::new(&RunLength {
                 epochs: 0.0,
-                ..WANTED
+                ..LENGTH
             })
             .is_err()
         );

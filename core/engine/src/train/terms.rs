@@ -1,4 +1,4 @@
-//! What a run and the checkpoint that it goes on from have to have in common.
+//! What a run must have in common with the checkpoint that it resumes from.
 //!
 //! A checkpoint is a place in the data and in the schedule as much as it is weights. What fixes that place is kept in
 //! it as named values, the terms, and a run that goes on holds its own against them. What is no term may differ: how

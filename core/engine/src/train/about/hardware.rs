@@ -74,7 +74,7 @@ impl Meter {
             nvml: card.as_ref().and_then(|_| nvml()),
             card,
         };
-        // Shares of the processors' time are those since the last look.
+        // Shares of the processors' time are those since the last measurement.
         meter.system.refresh_cpu_usage();
         meter
     }

@@ -15,7 +15,7 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Those of the run `id` in this folder, where it goes on after `step` steps.
+    /// Those of the run `id` in this folder, which is resumed after `step` steps.
     pub fn resumed(run: &Path, id: &str, step: u64) -> Self {
         let mine = |(number, path): (u64, PathBuf)| {
             let state = TrainerState::read(&path).ok()?;

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What waits for one tracker at most.
+/// The most reports that wait for one tracker.
 pub(super) const QUEUE: usize = 1024;
 
 /// A tracker's queue and thread.
@@ -22,7 +22,7 @@ pub(super) struct Line {
     lost: u64,
 }
 
-/// What a tracker is told.
+/// What is reported to a tracker.
 pub(super) enum Report {
     Start(Box<RunInfo>),
     Log(u64, Map<String, Value>),
@@ -32,7 +32,7 @@ pub(super) enum Report {
     System(Map<String, Value>),
     Saved(u64, PathBuf),
     Finish(EndState),
-    /// Everything before it was worked off once all have let go of it.
+    /// A barrier: everything before it is done once every tracker has dropped it.
     Settled(#[expect(dead_code, reason = "it is dropped, nothing more")] Sender<()>),
 }
 
@@ -61,7 +61,7 @@ impl Line {
         let Some(queue) = &self.queue else { return };
         match queue.try_send(Arc::clone(report)) {
             Ok(()) => {}
-            // It has failed, and said so.
+            // It has failed, which was reported.
             Err(TrySendError::Disconnected(_)) => self.queue = None,
             Err(TrySendError::Full(_)) => {
                 if self.lost == 0 {
@@ -115,7 +115,7 @@ impl Line {
     }
 }
 
-/// Works off reports until there are no more, or one fails.
+/// Handles reports until there are no more, or one fails.
 fn work(mut tracker: Named<dyn Tracker>, reports: &Receiver<Arc<Report>>, screen: &Screen) {
     // Holding back the screen for any other one would let that one's hanging stop the run.
     let terminal = tracker.component.on_terminal();

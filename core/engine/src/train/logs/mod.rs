@@ -1,8 +1,8 @@
-//! Hands what a run reports to its trackers: looking at a run must never harm it.
+//! Passes what a run reports to its trackers. Observing a run must never harm it.
 //!
 //! Each tracker works on a thread of its own behind a queue of bounded length. One that is slow loses
 //! reports rather than time of the run; one that fails or panics is left out from there on; one that
-//! hangs is waited for at the end only as long as was allowed. Each of these is said once.
+//! hangs is waited for at the end only as long as was allowed. Each of these is reported once.
 
 mod line;
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long the pictures at the end wait for what they show.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Time between two looks at the machine.
+/// Time between two measurements of the machine.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The trackers of a run.
@@ -30,7 +30,7 @@ pub struct Trackers {
     outlet: Outlet,
     screen: Screen,
     patience: Duration,
-    /// Dropped, it ends the thread that looks at the machine.
+    /// Dropping it ends the thread that measures the machine.
     looking: Option<mpsc::Sender<()>>,
     pictures: Option<Pictures>,
 }
@@ -82,7 +82,7 @@ impl Trackers {
         self.pictures = pictures;
     }
 
-    /// Looks at the machine every ten seconds from now on; `card` is the address of the run's card on the bus.
+    /// Measures the machine every ten seconds from now on; `card` is the address of the run's card on the bus.
     pub fn watch_machine(&mut self, card: Option<String>) {
         let (looking, ended) = channel::<()>();
         let (outlet, screen) = (self.outlet.clone(), self.screen.clone());

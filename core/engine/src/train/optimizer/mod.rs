@@ -16,7 +16,7 @@ use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Between the name of a parameter and the name of its state in a checkpoint.
+/// StepHooks the name of a parameter and the name of its state in a checkpoint.
 const SEPARATOR: &str = "//";
 
 /// Element types that an optimizer's state can have: those a component can name.
@@ -192,8 +192,8 @@ impl OptimizerHost {
         Ok(all)
     }
 
-    /// Puts back what [`state`](Self::state) gave, after `step` updates. What shape a state has is the optimizer's
-    /// affair: rows and columns of a factored moment, scalars, counters.
+    /// Puts back what [`state`](Self::state) gave, after `step` updates. The optimizer chooses the shape of its
+    /// state: rows and columns of a factored moment, scalars, counters.
     ///
     /// # Errors
     /// State of a parameter that this run does not train, of a type that no component has, or not finite.

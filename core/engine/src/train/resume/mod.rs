@@ -1,4 +1,4 @@
-//! Going on from a checkpoint: which one, whether it is whole, and whether this run is the one that it was made in.
+//! Resuming from a checkpoint: which one, whether it is whole, and whether this run is the one that wrote it.
 
 mod newest;
 
@@ -19,7 +19,7 @@ use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint to go on from.
+/// A checkpoint to resume from.
 #[derive(Debug, Clone)]
 pub struct Resume {
     /// Its folder.
@@ -32,7 +32,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// The checkpoint that a configuration goes on from: it is there, and whole.
+    /// The checkpoint that a configuration resumes from; it exists and is whole.
     ///
     /// # Errors
     /// None there, one that lacks a file or was changed, or flags that mean nothing together.
@@ -149,7 +149,7 @@ impl Resume {
         };
         parts
             .examples
-            .go_on(&state)
+            .resume(&state)
             .map_err(|error| anyhow!("{error:#} ({})", self.of_data(parts.args)))?;
         self.restore_optimizer(terms, &state, parts)?;
         Ok(Some(TrainerState {

@@ -1,4 +1,4 @@
-//! Answers on the way: to the sample prompts, and to what callbacks ask.
+//! Answers during a run: to the sample prompts, and to prompts of callbacks.
 
 use super::reports::Reports;
 use crate::generate::{Sampling, answer};
@@ -18,7 +18,7 @@ pub struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    /// Answers as a configuration asks for them.
+    /// Answers with the settings of a configuration.
     pub fn new(config: &'a SftConfig, encoder: &'a Encoder) -> Self {
         Self {
             encoder,
@@ -47,7 +47,7 @@ impl<'a> Answers<'a> {
         answers.collect()
     }
 
-    /// Answers what callbacks have asked for. What they ask for when they hear the answers is theirs to ask.
+    /// Answers what callbacks have asked for. Prompts that they ask for while they are told of the answers wait for the next call.
     ///
     /// # Errors
     /// A signal, out of memory, or a callback that failed.

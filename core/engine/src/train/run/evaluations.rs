@@ -1,4 +1,4 @@
-//! Evaluations: loss and metrics over the validation set, and the last line that came of them.
+//! Evaluations: loss and metrics over the validation set, and the numbers of the last one.
 
 use super::answers::Answers;
 use super::learner::Learner;
@@ -22,7 +22,7 @@ pub struct Evaluations<'a> {
 }
 
 impl<'a> Evaluations<'a> {
-    /// On these examples; there may be none.
+    /// Evaluations on these examples, of which there may be none.
     pub fn new(
         examples: &'a [Encoded],
         metrics: Vec<Named<dyn Metric>>,

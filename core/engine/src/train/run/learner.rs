@@ -1,4 +1,4 @@
-//! What learns: the model with its optimizer, by a loss and at the pace of a schedule.
+//! What a run trains, and with what: the model, its loss, its optimizer and the schedule of the learning rate.
 
 use super::progress::Progress;
 use crate::train::batch::MicroBatch;
@@ -8,7 +8,7 @@ use crate::train::examples::Group;
 use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
 use crate::train::settings::Settings;
-use crate::train::step::{Between, Step, StepReport};
+use crate::train::step::{Step, StepHooks, StepReport};
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
 use apus_model::model::{ForwardOptions, GptOss, Neftune};
@@ -25,7 +25,7 @@ pub struct Learner<'a> {
     pub optimizer: OptimizerHost,
     /// The schedule of the learning rate.
     pub schedule: Named<dyn LrSchedule>,
-    /// Whether the first step of this process has looked if a gradient reaches every adapter.
+    /// Whether the first step of this process has checked that a gradient reaches every adapter.
     pub gradient_is_checked: bool,
 }
 
@@ -63,7 +63,7 @@ impl Learner<'_> {
             loss: &self.loss,
             max_grad_norm: settings.max_grad_norm,
         };
-        let mut between = Asked {
+        let mut hooks = RunHooks {
             events,
             progress,
             schedule: &self.schedule,
@@ -82,7 +82,7 @@ impl Learner<'_> {
                 neftune: (settings.neftune_noise_alpha).map(|alpha| Neftune { alpha, seed }),
             }
         };
-        step.make(&mut self.optimizer, batches, options, &mut between)
+        step.make(&mut self.optimizer, batches, options, &mut hooks)
     }
 
     /// Whether what was trained so far is worth saving after an error.
@@ -100,8 +100,8 @@ impl Learner<'_> {
     }
 }
 
-/// The callbacks and the schedule, asked while a step goes on.
-struct Asked<'a> {
+/// The callbacks and the schedule of a run, as they take part in a step.
+struct RunHooks<'a> {
     events: &'a mut Events,
     progress: &'a Progress,
     schedule: &'a Named<dyn LrSchedule>,
@@ -109,7 +109,7 @@ struct Asked<'a> {
     check_gradient: bool,
 }
 
-impl Between for Asked<'_> {
+impl StepHooks for RunHooks<'_> {
     fn micro_batches(&mut self) -> Result<()> {
         self.events.on_substep_end(&self.progress.state)
     }

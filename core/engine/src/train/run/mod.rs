@@ -1,8 +1,8 @@
 //! `apus sft`: the page on which a run can be read from top to bottom.
 //!
-//! A run is set up, looks at the model, makes its steps and does after each what is due (log, evaluate, answer, save), goes
-//! back to the best weights where that was asked for, looks again and says what has become of it. Each of these is a
-//! function here; what it works on is a part of the run with a file of its own beside this one.
+//! A run is set up, takes a snapshot of what the model answers, makes its steps and does after each what is due (log,
+//! evaluate, answer, save), loads the best weights where that was asked for, takes the second snapshot and reports how it
+//! ended. Each of these is a function here; the parts that they work on have a file each beside this one.
 
 mod answers;
 mod checkpoints;
@@ -29,7 +29,7 @@ use apus_sdk::EndState;
 use checkpoints::Checkpoints;
 use evaluations::Evaluations;
 use learner::Learner;
-use outcome::{Look, Outcome};
+use outcome::{Outcome, Snapshot};
 use progress::Progress;
 use reports::Reports;
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ use set_up::{SetUp, Taken, set_up};
 use std::sync::Once;
 use std::time::Instant;
 
-/// How often callbacks may ask for answers to answers before the next step has its turn.
+/// How many rounds of prompts callbacks may ask for before the next step begins, since an answer may lead to a new prompt.
 const ROUNDS: usize = 100;
 
 /// Runs a fine-tuning; returns whether a signal ended it early.
@@ -64,7 +64,7 @@ fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
         mut folder,
     } = taken;
     let run = Run::start(&set_up, components, stream).map_err(|error| set_up.explain(error))?;
-    // Only now: a run that was refused leaves the folder as it was.
+    // The folder is kept only from here on: a run that was refused leaves it as it was.
     folder.keep();
     set_up.write_files()?;
     let (dir, steps) = (folder.path(), run.progress.steps.total);
@@ -74,7 +74,7 @@ fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     Ok(outcome.interrupted)
 }
 
-/// A run. Each part owns one thing; what a callback asks for in any event is seen by [`Run::follow_up`] in the same step.
+/// A run. What a callback asks for in any event is done by [`Run::follow_up`] in the same step.
 struct Run<'a> {
     set_up: &'a SetUp,
     settings: &'a Settings,
@@ -89,7 +89,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Puts the parts together, goes on from a checkpoint where one was given, and starts the trackers.
+    /// Puts the parts together, resumes from a checkpoint where one was given, and starts the trackers.
     fn start(set_up: &'a SetUp, components: Components, stream: Option<Stream>) -> Result<Self> {
         let (settings, model) = (&set_up.settings, &set_up.model);
         let val = set_up.data.val.samples.as_slice();
@@ -129,25 +129,25 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Trains, and says how it ended: after the last step, by a signal, or by an error. Trackers have been told.
+    /// Trains until the last step, a signal or an error, and reports the end to the trackers.
     fn train(mut self) -> Result<Outcome> {
         let mut result = self.make_all_steps().map(Some);
         if result.as_ref().is_err_and(signals::is_interrupted) {
-            result = self.leave().map(|()| None);
+            result = self.save_after_signal().map(|()| None);
         }
         self.reports.close_screen();
         match result {
-            Ok(looks) => Ok(self.finish(looks)),
-            Err(error) => Err(self.crash(error)),
+            Ok(snapshots) => Ok(self.finish(snapshots)),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
-    /// The recipe: steps, and after each what is due. A signal ends it wherever it is.
-    fn make_all_steps(&mut self) -> Result<[Look; 2]> {
+    /// The recipe: steps, and after each what is due. A signal ends it at any point.
+    fn make_all_steps(&mut self) -> Result<[Snapshot; 2]> {
         self.events.on_init_end(&self.progress.state)?;
-        let before = self.look()?;
+        let before = self.snapshot()?;
         self.events.on_train_begin(&self.progress.state)?;
-        self.progress.say_if_nothing_is_left(self.events.stopped());
+        self.progress.report_if_complete(self.events.stopped());
         let mut begun = false;
         while !self.is_over() {
             let step = self.progress.state.global_step;
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         self.checkpoints.load_best(model, state)?;
         self.events.end_training(state)?;
         self.do_late_requests()?;
-        Ok([before, self.look()?])
+        Ok([before, self.snapshot()?])
     }
 
     /// Whether all steps are made, or a callback has ended the run.
@@ -184,14 +184,14 @@ impl<'a> Run<'a> {
         let report = self
             .learner
             .step(&batches, self.settings, progress, events)?;
-        let heard = events.on_optimizer_step(&progress.state);
+        let hook = events.on_optimizer_step(&progress.state);
         self.learner.model.device().synchronize()?;
 
-        // From here on the step is made, whatever callbacks say to it.
+        // From here on the step is made: an error of a callback is returned only after it was counted.
         let samples = groups.iter().map(|group| group.numbers.len()).sum();
         progress.count(&report, (samples, started), self.examples.state());
         self.reports.step(progress.shown(&report, started));
-        heard?;
+        hook?;
         events.on_step_end(&progress.state)
     }
 
@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
                 rounds += 1;
                 self.answer_callbacks()?;
             } else if self.checkpoints.waits_for_a_number(step) {
-                let better = self.judge()?;
+                let better = self.compare_reported_metric()?;
                 due.save |= better && settings.save == Every::Better;
             } else if due.save && !done.save {
                 done.save = true;
@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
             warning!("callbacks ask for more and more answers; the rest waits for the next step");
         }
         if self.is_over() {
-            self.progress.say_who_stopped(self.events.stopped());
+            self.progress.report_who_stopped(self.events.stopped());
             self.complete_checkpoint()?;
         }
         Ok(())
@@ -241,10 +241,10 @@ impl<'a> Run<'a> {
 
     /// What callbacks asked for since the last time.
     fn take_requests(&mut self) -> Due {
-        static SAID: Once = Once::new();
+        static WARNED: Once = Once::new();
         let asked = self.events.take_requests();
         if asked.evaluate && self.evaluations.is_empty() {
-            SAID.call_once(|| {
+            WARNED.call_once(|| {
                 warning!("a callback asks for an evaluation, and there is nothing to evaluate on");
             });
         }
@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Evaluates the weights of this step and logs what comes of it. Whether they are the best so far, as far as
+    /// Evaluates the weights of this step and logs what comes of it. Returns whether they are the best so far, as far as
     /// that is known before callbacks have reported their numbers.
     fn evaluate(&mut self) -> Result<bool> {
         let (progress, events) = (&mut self.progress, &mut self.events);
@@ -281,11 +281,11 @@ impl<'a> Run<'a> {
         Ok(better)
     }
 
-    /// Whether the evaluation of these weights is the best so far, by the number that a callback reported.
-    fn judge(&mut self) -> Result<bool> {
+    /// Takes the best metric from the numbers that callbacks reported. Returns whether these weights are the best so far.
+    fn compare_reported_metric(&mut self) -> Result<bool> {
         let (values, reported) = (self.evaluations.last(), self.events.reported());
         self.checkpoints
-            .judge(&values, reported, &mut self.progress.state)
+            .compare_reported_metric(&values, reported, &mut self.progress.state)
     }
 
     /// Answers the sample prompts.
@@ -295,13 +295,13 @@ impl<'a> Run<'a> {
             .samples(self.learner.model, step, &self.reports)
     }
 
-    /// Answers what callbacks have asked for.
+    /// Answers the prompts of callbacks.
     fn answer_callbacks(&mut self) -> Result<()> {
         let state = &self.progress.state;
         let step = self.checkpoints.weights_step(state);
-        let heard_by = (&mut self.events, state);
+        let listeners = (&mut self.events, state);
         self.answers
-            .of_callbacks(self.learner.model, step, heard_by, &self.reports)
+            .of_callbacks(self.learner.model, step, listeners, &self.reports)
     }
 
     /// Saves a checkpoint.
@@ -311,26 +311,26 @@ impl<'a> Run<'a> {
             .save(&self.learner, progress, events, &self.reports)
     }
 
-    /// Saves the last checkpoint again, where it does not know yet how the run has ended.
+    /// Saves the last checkpoint again, where it was written before it was known how the run ends.
     fn complete_checkpoint(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &self.events);
         self.checkpoints
             .complete(&self.learner, progress, events, &self.reports)
     }
 
-    /// Answers the sample prompts and evaluates, before the first step and after the last.
-    fn look(&self) -> Result<Look> {
+    /// Answers the sample prompts and evaluates: before the first step and after the last.
+    fn snapshot(&self) -> Result<Snapshot> {
         if !self.answers.has_samples() {
-            return Ok(Look::default());
+            return Ok(Snapshot::default());
         }
         let step = self.checkpoints.weights_step(&self.progress.state);
-        Ok(Look {
+        Ok(Snapshot {
             answers: self.answer_samples()?,
             eval_loss: self.evaluations.loss(&self.learner, &self.answers, step)?,
         })
     }
 
-    /// What callbacks ask for when training is over: answers they get, and numbers are logged.
+    /// What callbacks ask for when training is over: prompts are answered and numbers are logged; more comes too late.
     fn do_late_requests(&mut self) -> Result<()> {
         let mut rounds = 0;
         while self.events.has_prompts() && rounds < ROUNDS {
@@ -351,16 +351,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// After a signal: what was trained is saved, and nothing else begins.
-    fn leave(&mut self) -> Result<()> {
+    /// After a signal: saves what was trained, and begins nothing else.
+    fn save_after_signal(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
         self.checkpoints
-            .save_the_rest(&self.learner, progress, events, &self.reports)?;
+            .save_unsaved_steps(&self.learner, progress, events, &self.reports)?;
         self.events.end_training(&self.progress.state)
     }
 
-    /// The end of a run that was not stopped by an error: the last line of the log, and how it ended.
-    fn finish(mut self, looks: Option<[Look; 2]>) -> Outcome {
+    /// Ends a run that was not stopped by an error: writes the last line of the log and describes how it ended.
+    fn finish(mut self, snapshots: Option<[Snapshot; 2]>) -> Outcome {
         let (state, last) = (&self.progress.state, self.checkpoints.last());
         let mut summary = self.progress.summary(last);
         summary.extend(self.set_up.described());
@@ -369,24 +369,24 @@ impl<'a> Run<'a> {
             warnings.iter().for_each(|line| warning!("{line}"));
             summary.insert("train_dataset".to_owned(), report.into());
         }
-        let end = match &looks {
+        let end = match &snapshots {
             Some(_) => EndState::Finished(summary.clone()),
             None => EndState::Interrupted,
         };
         self.reports.finish(state.global_step, &end);
         Outcome {
-            interrupted: looks.is_none(),
+            interrupted: snapshots.is_none(),
             unsaved_best: self.checkpoints.unsaved_best(state),
             weights: self.checkpoints.loaded().or(last).map(Into::into),
             last_checkpoint: last.map(Into::into),
             best_checkpoint: state.best_model_checkpoint.clone(),
             summary,
-            looks,
+            snapshots,
         }
     }
 
-    /// The end of a run by an error: what was trained is saved where it is sound, and the error says where.
-    fn crash(mut self, error: anyhow::Error) -> anyhow::Error {
+    /// Ends a run by an error: saves what was trained where it is sound, and adds to the error where that is.
+    fn fail(mut self, error: anyhow::Error) -> anyhow::Error {
         let error = self.set_up.explain(error);
         let (progress, events) = (&mut self.progress, &self.events);
         let error = self

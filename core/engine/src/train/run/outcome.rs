@@ -1,6 +1,6 @@
-//! How a run has ended, and the last lines on the terminal.
+//! How a run ended, and the last lines on the terminal.
 
-use super::checkpoints::how_to_go_on;
+use super::checkpoints::resume_flags;
 use apus_components::config::SftConfig;
 use apus_sdk::outln;
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The model before or after training, for the comparison at the end.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Look {
+pub struct Snapshot {
     /// Answers to the sample prompts.
     pub answers: Vec<String>,
     /// Loss on the validation set; only where there are prompts as well.
@@ -31,20 +31,20 @@ pub struct Outcome {
     /// The last line of the log.
     pub summary: Map<String, Value>,
     /// The model before the first step and after the last one; none where a signal ended the run.
-    pub looks: Option<[Look; 2]>,
+    pub snapshots: Option<[Snapshot; 2]>,
 }
 
 impl Outcome {
     /// The last lines, which name nothing that is not on the disk.
     pub fn print(&self, config: &SftConfig, run_dir: &Path) {
-        if let Some([before, after]) = &self.looks {
+        if let Some([before, after]) = &self.snapshots {
             let answers = before.answers.iter().zip(&after.answers);
             for (prompt, (before, after)) in config.sample_prompts.iter().zip(answers) {
                 outln!("\n{prompt}\n  before: {before}\n  after:  {after}");
             }
         }
         outln!();
-        if let Some([before, after]) = &self.looks
+        if let Some([before, after]) = &self.snapshots
             && let (Some(first), Some(last)) = (before.eval_loss, after.eval_loss)
         {
             outln!("eval loss: {first:.4} before, {last:.4} after");
@@ -75,7 +75,7 @@ impl Outcome {
             }
         }
         if let (true, Some(last)) = (self.interrupted, &self.last_checkpoint) {
-            outln!("go on:  add {}", how_to_go_on(last, config.save_only_model));
+            outln!("go on:  add {}", resume_flags(last, config.save_only_model));
         }
     }
 }

@@ -158,7 +158,7 @@ impl Progress {
     }
 
     /// Says so if there is no step to make, because all are made or because a callback has `stopped` the run.
-    pub fn say_if_nothing_is_left(&self, stopped: Option<&str>) {
+    pub fn report_if_complete(&self, stopped: Option<&str>) {
         let (step, total) = (self.state.global_step, self.steps.total);
         if let Some(by) = stopped {
             info!(
@@ -174,7 +174,7 @@ impl Progress {
     }
 
     /// Says which callback has `stopped` the run, if one has.
-    pub fn say_who_stopped(&self, stopped: Option<&str>) {
+    pub fn report_who_stopped(&self, stopped: Option<&str>) {
         if let Some(by) = stopped {
             let (step, total) = (self.state.global_step, self.steps.total);
             info!("{by}, ends the run after step {step} of {total}");

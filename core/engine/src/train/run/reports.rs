@@ -1,4 +1,4 @@
-//! Who is told of a run while it goes on: the trackers, and the terminal's bar or panel.
+//! Where a run reports while it trains: to the trackers, and to the bar or panel on the terminal.
 
 use super::progress::Progress;
 use crate::train::about;
@@ -19,7 +19,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Starts the trackers of a run that begins, or goes on, where `progress` stands.
+    /// Starts the trackers of a run, new or resumed, at the step of `progress`.
     pub fn start(
         trackers: Vec<Named<dyn Tracker>>,
         settings: &Settings,

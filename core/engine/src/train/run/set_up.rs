@@ -1,4 +1,4 @@
-//! Set-up: from a configuration to all that a run stands on. What cannot work is refused here, the cheapest first: flags,
+//! Set-up: from a configuration to everything that a run needs. What cannot work is refused here, the cheapest check first: flags,
 //! components, the device, the data, and the weights last.
 
 use crate::out_of_memory;
@@ -32,7 +32,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a run stands on as long as it goes on.
+/// What a run borrows until it ends.
 pub struct SetUp {
     /// The configuration; the date in it is that of the run.
     pub config: SftConfig,
@@ -49,7 +49,7 @@ pub struct SetUp {
     table: ParameterTable,
 }
 
-/// What a run takes over and uses up.
+/// What a run takes ownership of.
 pub struct Taken {
     /// The components of the run, made once.
     pub components: Components,
@@ -74,7 +74,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     hub::prefer(config.use_hf);
     let resume = Resume::open(&config)?;
     if let Some(resume) = &resume {
-        say_which_plugins_differ(&resume.dir);
+        warn_of_other_plugins(&resume.dir);
         resume.keep_date(&mut config);
     }
     let components = parts::components(resolved)?;
@@ -103,7 +103,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     let table = ParameterTable::of(&ready.model);
     info!("{table}");
     let folder = RunFolder::take(&config)?;
-    folder.say_what_is_not_ours(resume.as_ref().map(|resume| resume.dir.as_path()));
+    folder.warn_of_other_runs(resume.as_ref().map(|resume| resume.dir.as_path()));
     let args = args(&config);
     let terms = parts::terms(resolved, &args, &place, &ready)?;
     let (kept_layers, about) = (shape.kept_layers as usize, about::model(&table));
@@ -178,7 +178,7 @@ impl SetUp {
 }
 
 /// A resumed run says which plugins of it are missing or are other builds now.
-fn say_which_plugins_differ(checkpoint: &Path) {
+fn warn_of_other_plugins(checkpoint: &Path) {
     for line in plugin::compare(checkpoint) {
         warning!("{line}");
     }
@@ -225,7 +225,7 @@ fn read_data(
         None => {
             let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
             info!("data\n{}", data.train.report.to_fit(columns));
-            channel_loss::say(config, &data.train.report);
+            channel_loss::report(config, &data.train.report);
         }
     }
     Ok(data)

@@ -1,4 +1,4 @@
-//! The live panel: what it knows, and the thread that draws it at the foot of the terminal.
+//! The live panel: the numbers it shows, and the thread that draws it at the foot of the terminal.
 //!
 //! It is an inline viewport: lines that are written stand above it and stay in the terminal's history. Keys are not
 //! read, so that Ctrl-C and scrolling work as without it.

@@ -1,8 +1,8 @@
-//! The checkpoints of a run: what is on the disk, what a run goes on from, the best among them.
+//! The checkpoints of a run: those on the disk, the one that it resumes from, the best among them.
 
 mod write;
 
-pub use write::how_to_go_on;
+pub use write::resume_flags;
 
 use super::learner::Learner;
 use super::progress::Progress;
@@ -30,24 +30,24 @@ pub struct Checkpoints<'a> {
     trained: &'a TrainedPart,
     best: Best,
     rotation: Rotation,
-    /// The newest.
+    /// The newest checkpoint.
     last: Option<PathBuf>,
-    /// What the newest knows.
+    /// What the newest checkpoint contains.
     saved: Option<Saved>,
-    /// What a run that goes on from one of these has to have in common with this run.
+    /// The terms that a run which resumes from one of these must share.
     terms: Terms,
     /// What the best metric is one of.
     measured: Value,
-    /// Whether one is being written, or could not be.
+    /// Whether a checkpoint is being written, or could not be written.
     saving: bool,
-    /// The best and its step, once it was loaded.
+    /// The best checkpoint and its step, once it was loaded.
     loaded: Option<(u64, PathBuf)>,
 }
 
-/// A checkpoint that is on the disk, and what it knows.
+/// What a checkpoint on the disk contains.
 struct Saved {
     step: u64,
-    /// What callbacks keep, from before they heard of this checkpoint.
+    /// What callbacks keep, from before they were told of this checkpoint.
     kept: Map<String, Value>,
     /// Lines of the log.
     lines: usize,
@@ -105,7 +105,7 @@ impl<'a> Checkpoints<'a> {
         self.last.as_deref()
     }
 
-    /// Goes on from the checkpoint of the settings, if there is one: its weights, and unless they are all that is taken,
+    /// Resumes from the checkpoint of the settings, if there is one: its weights, and unless they are all that is taken,
     /// optimizer, place in the data, counters and what callbacks keep.
     pub fn resume(
         &mut self,
@@ -171,7 +171,7 @@ impl<'a> Checkpoints<'a> {
     ///
     /// # Errors
     /// None has.
-    pub fn judge(
+    pub fn compare_reported_metric(
         &mut self,
         evaluation: &Map<String, Value>,
         reported: &Map<String, Value>,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 impl Checkpoints<'_> {
-    /// Saves a checkpoint and tells of it.
+    /// Saves a checkpoint and reports it.
     pub fn save(
         &mut self,
         learner: &Learner,
@@ -53,7 +53,7 @@ impl Checkpoints<'_> {
     }
 
     /// After a signal: saves what was trained since the newest checkpoint.
-    pub fn save_the_rest(
+    pub fn save_unsaved_steps(
         &mut self,
         learner: &Learner,
         progress: &mut Progress,
@@ -101,7 +101,7 @@ impl Checkpoints<'_> {
             Ok(path) => anyhow!(
                 "{error:#}. The state after step {step} is saved in {}: go on with {}",
                 path.display(),
-                how_to_go_on(&path, self.settings.save_only_model)
+                resume_flags(&path, self.settings.save_only_model)
             ),
             Err(also) => self.with_newest(&anyhow!(
                 "{error:#}. The state after step {step} is not saved: {also:#}"
@@ -115,7 +115,7 @@ impl Checkpoints<'_> {
             Some(path) => anyhow!(
                 "{error:#}. The newest checkpoint is {}: go on with {}",
                 path.display(),
-                how_to_go_on(path, self.settings.save_only_model)
+                resume_flags(path, self.settings.save_only_model)
             ),
             None => anyhow!("{error:#}. There is no checkpoint yet"),
         }
@@ -192,8 +192,8 @@ impl Checkpoints<'_> {
     }
 }
 
-/// The flags that go on from a checkpoint.
-pub fn how_to_go_on(checkpoint: &Path, only_model: bool) -> String {
+/// The flags that resume from a checkpoint.
+pub fn resume_flags(checkpoint: &Path, only_model: bool) -> String {
     let flag = format!("--resume_from_checkpoint {}", checkpoint.display());
     match only_model {
         true => {
