@@ -87,9 +87,6 @@ impl<'a> Examples<'a> {
     }
 
     /// The micro-batches of a step.
-    ///
-    /// # Errors
-    /// A stream that fails.
     pub fn of_step(
         &mut self,
         step: u64,

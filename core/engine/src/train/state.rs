@@ -133,9 +133,6 @@ impl TrainerState {
     }
 
     /// Writes it into a checkpoint.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn write(&self, checkpoint: &Path) -> Result<()> {
         let path = checkpoint.join(Self::FILE);
         std::fs::write(&path, serde_json::to_string_pretty(self)?)

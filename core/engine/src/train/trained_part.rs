@@ -24,9 +24,6 @@ pub struct TrainedPart {
 
 impl TrainedPart {
     /// Writes it into a folder.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn save(&self, model: &GptOss, dir: &Path) -> Result<()> {
         if let Some(peft) = &self.peft {
             return adapter::save(dir, model.params(), peft);
@@ -51,9 +48,6 @@ impl TrainedPart {
     }
 
     /// Reads it from a folder into the model.
-    ///
-    /// # Errors
-    /// Files that are missing or do not fit.
     pub fn load(&self, model: &GptOss, dir: &Path) -> Result<()> {
         if self.peft.is_some() {
             return Adapter::open(dir, model.config())?.load_into(model.params());

@@ -81,9 +81,6 @@ impl Checkpoint {
     }
 
     /// Deletes a checkpoint.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn delete(path: &Path) -> Result<()> {
         let attempt = || -> Result<()> {
             let gone = hidden(path, GONE)?;
@@ -97,9 +94,6 @@ impl Checkpoint {
     }
 
     /// All checkpoints of a run with their steps, earliest first.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
     pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(run).with_context(|| run.display().to_string())? {
@@ -116,9 +110,6 @@ impl Checkpoint {
 
     /// Removes what a killed run has left half written or half deleted in its folder. A checkpoint that was moved
     /// aside for one that never came is put back.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn clean(run: &Path) -> Result<()> {
         for entry in fs::read_dir(run).with_context(|| run.display().to_string())? {
             let path = entry?.path();

@@ -34,9 +34,6 @@ impl Rotation {
     }
 
     /// Deletes the oldest until `limit` are left; the newest and `best` always stay.
-    ///
-    /// # Errors
-    /// A folder cannot be deleted.
     pub fn rotate(&mut self, limit: usize, best: Option<&Path>) -> Result<()> {
         // Whoever deletes one by hand gains room.
         self.made.retain(|path| path.is_dir());

@@ -65,9 +65,6 @@ impl OptimizerHost {
 
     /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it
     /// (`torch.nn.utils.clip_grad_norm_`; 0 or less does not clip). Returns the norm before that.
-    ///
-    /// # Errors
-    /// The device failed.
     pub fn clip(&self, max_norm: f64) -> Result<f64> {
         let _span = profile::whole(OpGroup::Optimizer);
         let grads: Vec<Tensor> = self

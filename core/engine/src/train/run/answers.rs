@@ -36,9 +36,6 @@ impl<'a> Answers<'a> {
     }
 
     /// Answers the sample prompts and shows them to the trackers, under the `step` of the weights that answer.
-    ///
-    /// # Errors
-    /// A signal, or out of memory.
     pub fn samples(&self, model: &GptOss, step: u64, reports: &Reports) -> Result<Vec<String>> {
         let answers = self
             .prompts

@@ -61,9 +61,6 @@ impl<'a> Evaluations<'a> {
     }
 
     /// The loss alone of the weights of this step, from the last evaluation if these weights were evaluated then.
-    ///
-    /// # Errors
-    /// As of an evaluation.
     pub fn loss(&self, learner: &Learner, answers: &Answers, step: u64) -> Result<Option<f64>> {
         if self.is_empty() {
             return Ok(None);

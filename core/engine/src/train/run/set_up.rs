@@ -60,9 +60,6 @@ pub struct Taken {
 }
 
 /// Sets up a run; nothing where a dry run was asked for, which ends here.
-///
-/// # Errors
-/// Whatever keeps a run from starting.
 pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> {
     let mut config = resolved.config.clone();
     config.check(&|flag| resolved.given(flag))?;
@@ -148,9 +145,6 @@ impl SetUp {
     }
 
     /// Writes what a run's folder holds from its beginning on.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn write_files(&self) -> Result<()> {
         let dir = &self.settings.run_dir;
         let args = serde_json::to_string_pretty(&self.settings.config)?;
