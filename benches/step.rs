@@ -4,7 +4,8 @@ use apus_components::registry;
 use apus_components::registry::Named;
 use apus_components::registry::Spec;
 use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step};
-use apus_model::model::{Config, ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
+use apus_model::families::ModelConfig;
+use apus_model::model::{ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
 use apus_model::{adapter, synthetic, weights};
 use apus_sdk::{Loss, Optimizer};
 use candle_core::Device;
@@ -25,14 +26,14 @@ struct Bench {
 
 impl Bench {
     fn new(
-        config: &Config,
+        config: &ModelConfig,
         source: &dyn weights::WeightSource,
         sequences: usize,
         length: usize,
     ) -> Self {
         let options = LoadOptions::frozen(&Device::Cpu);
         let mut model = GptOss::load(config, source, &options, |_| {}).unwrap();
-        let last = config.num_hidden_layers - 1;
+        let last = config.architecture.layers.len() - 1;
         let wanted = adapter::TargetSpec {
             modules: vec!["all-linear".to_owned()],
             parameters: ["gate_up_proj", "down_proj"]
@@ -54,7 +55,7 @@ impl Bench {
             .unwrap();
         let adamw = registry::named::<dyn Optimizer>(&Spec::named("adamw")).unwrap();
         let ids: Vec<u32> = (0..length as u32)
-            .map(|i| i * 37 % config.vocab_size as u32)
+            .map(|i| i * 37 % config.architecture.vocab_size as u32)
             .collect();
         let labels: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
         let rows = (0..sequences).map(|_| (ids.as_slice(), labels.as_slice(), None) as Sequence);
@@ -86,7 +87,7 @@ impl Bench {
 #[divan::bench]
 fn reference_model(bencher: divan::Bencher) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny/model_mxfp4");
-    let config = Config::read(&dir.join("config.json")).unwrap();
+    let config = ModelConfig::read(&dir.join("config.json")).unwrap();
     let source = weights::Directory::open(&dir).unwrap();
     let mut bench = Bench::new(&config, &source, 4, 32);
     bencher.bench_local(|| bench.step());
@@ -97,7 +98,7 @@ fn reference_model(bencher: divan::Bencher) {
 fn quickstart_shape(bencher: divan::Bencher) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-gpt-oss/model/config.json");
-    let config = Config::read(&path).unwrap();
+    let config = ModelConfig::read(&path).unwrap();
     let mut bench = Bench::new(
         &config,
         &synthetic::SyntheticWeights::new(&config, 1),

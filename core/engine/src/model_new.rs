@@ -4,7 +4,7 @@ use crate::export::writer::{Entry, Extra, size, write_model};
 use anyhow::{Context, Result, ensure};
 use apus_components::config::ModelNewConfig;
 use apus_data::hub::Hub;
-use apus_model::model::Config;
+use apus_model::families::ModelConfig;
 use apus_model::ops::fill;
 use apus_model::synthetic::{SyntheticWeights, config, generation, set_format, stream};
 use apus_model::weights::WeightSource;
@@ -59,13 +59,12 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
 }
 
 /// All tensors of a model, in the order of its layers.
-fn entries(config: &Config, source: &SyntheticWeights) -> Vec<Entry> {
-    let (h, f, e) = (
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_local_experts,
-    );
-    let (q, kv) = (config.attention_width(), config.kv_width());
+fn entries(config: &ModelConfig, source: &SyntheticWeights) -> Vec<Entry> {
+    let h = config.architecture.hidden_size;
+    let layer = &config.architecture.layers[0];
+    let f = layer.mlp.intermediate_size();
+    let e = layer.mlp.mixture().map_or(0, |mixture| mixture.experts);
+    let (q, kv) = (layer.attention.width(), layer.attention.kv_width());
     let mut entries = Vec::new();
     let mut push = |name: String, dtype: Dtype, shape: &[usize]| {
         entries.push(Entry {
@@ -77,10 +76,10 @@ fn entries(config: &Config, source: &SyntheticWeights) -> Vec<Entry> {
     push(
         "model.embed_tokens.weight".to_owned(),
         Dtype::BF16,
-        &[config.vocab_size, h],
+        &[config.architecture.vocab_size, h],
     );
-    for layer in 0..config.num_hidden_layers {
-        let path = format!("model.layers.{layer}");
+    for index in 0..config.architecture.layers.len() {
+        let path = format!("model.layers.{index}");
         push(format!("{path}.input_layernorm.weight"), Dtype::BF16, &[h]);
         for (name, outputs, inputs) in [
             ("q_proj", q, h),
@@ -102,7 +101,7 @@ fn entries(config: &Config, source: &SyntheticWeights) -> Vec<Entry> {
         push(
             format!("{path}.self_attn.sinks"),
             Dtype::BF16,
-            &[config.num_attention_heads],
+            &[layer.attention.heads.q],
         );
         push(
             format!("{path}.post_attention_layernorm.weight"),
@@ -138,7 +137,7 @@ fn entries(config: &Config, source: &SyntheticWeights) -> Vec<Entry> {
     push(
         "lm_head.weight".to_owned(),
         Dtype::BF16,
-        &[config.vocab_size, h],
+        &[config.architecture.vocab_size, h],
     );
     entries
 }
@@ -165,7 +164,7 @@ mod tests {
                 output_dir: Some(out.display().to_string()),
             };
             model_new(&options).unwrap();
-            let config = Config::read(&out.join("config.json")).unwrap();
+            let config = ModelConfig::read(&out.join("config.json")).unwrap();
             let source = SyntheticWeights::new(&config, 7);
             let written = Directory::open(&out).unwrap();
             assert_eq!(source.packed, format == "mxfp4");

@@ -7,6 +7,7 @@
 pub mod adapter;
 pub mod cards;
 pub mod device;
+pub mod families;
 pub mod model;
 pub mod ops;
 pub mod profile;

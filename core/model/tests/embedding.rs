@@ -1,6 +1,7 @@
 //! An embedding in host memory.
 
-use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::families::ModelConfig;
+use apus_model::model::{ExpertsDtype, GptOss, LoadOptions, Training};
 use apus_model::synthetic::{self, SyntheticWeights};
 use candle_core::{DType, Device};
 
@@ -23,7 +24,7 @@ fn model(training: Training) -> GptOss {
         "layer_types".to_owned(),
         serde_json::json!(["full_attention"]),
     );
-    let config = Config::parse(raw.into()).unwrap();
+    let config = ModelConfig::parse(raw.into()).unwrap();
     let source = SyntheticWeights::new(&config, 1);
     let options = LoadOptions {
         device: Device::Cpu,

@@ -7,7 +7,9 @@
 //! left out. Layers that keep only their input run forward again, up to the experts' activation; that is counted
 //! separately, because it makes no progress.
 
-use apus_model::model::{Config, DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
+use apus_model::families::{Architecture, LayerSpec};
+use apus_model::model::{DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
+use apus_model::ops::Heads;
 use std::ops::{Add, AddAssign};
 
 /// Numbers of operations by group.
@@ -78,7 +80,7 @@ pub struct Trained {
 #[derive(Debug, Clone)]
 pub struct Work<'a> {
     /// Shape of the model.
-    pub config: &'a Config,
+    pub architecture: &'a Architecture,
     /// What is trained in each layer.
     pub trained: &'a [Trained],
     /// Whether the output head is trained.
@@ -94,13 +96,12 @@ pub struct Work<'a> {
 impl Work<'_> {
     /// Counts the operations of a step.
     pub fn count(&self) -> Count {
-        let c = self.config;
+        let c = self.architecture;
         let mut count = Count::default();
-        for (index, trained) in self.trained.iter().enumerate() {
-            let window = c.sliding[index].then_some(c.sliding_window);
-            let forward = self.layer_forward(trained, window);
-            count.model += forward + self.layer_backward(trained, &forward);
-            if index + self.kept < c.num_hidden_layers {
+        for (index, (layer, trained)) in c.layers.iter().zip(self.trained).enumerate() {
+            let forward = self.layer_forward(layer, trained);
+            count.model += forward + self.layer_backward(layer, trained, &forward);
+            if index + self.kept < c.layers.len() {
                 // gate_up is two of the experts' three matrices of equal size.
                 count.again += Flops {
                     experts: forward.experts / 3 * 2,
@@ -117,50 +118,53 @@ impl Work<'_> {
         self.lengths.iter().sum::<usize>() as u64
     }
 
-    fn layer_forward(&self, trained: &Trained, window: Option<usize>) -> Flops {
-        let (c, tokens) = (self.config, self.tokens());
-        let (linears, experts) = layer_matrices(c);
-        let active = c.num_experts_per_tok as u64;
+    fn layer_forward(&self, layer: &LayerSpec, trained: &Trained) -> Flops {
+        let tokens = self.tokens();
+        let (linears, experts) = layer_matrices(self.architecture.hidden_size, layer);
+        let used = layer.mlp.rows_per_token() as u64;
+        let attention = &layer.attention;
         Flops {
             projections: 2 * linears * tokens,
-            experts: 2 * experts * active * tokens,
-            attention: attention_forward(c, self.lengths, window),
+            experts: 2 * experts * used * tokens,
+            attention: attention_forward(attention.heads, self.lengths, attention.window),
             head: 0,
-            lora: 2 * trained.lora * tokens + 2 * self.active(trained.expert_lora) * tokens,
+            lora: 2 * trained.lora * tokens + 2 * active(layer, trained.expert_lora) * tokens,
         }
     }
 
     /// The gradient of the input costs as much as the forward product, and that of a trained matrix as much again.
-    fn layer_backward(&self, trained: &Trained, forward: &Flops) -> Flops {
+    fn layer_backward(&self, layer: &LayerSpec, trained: &Trained, forward: &Flops) -> Flops {
         let tokens = self.tokens();
         Flops {
             projections: forward.projections + 2 * trained.linears * tokens,
-            experts: forward.experts + 2 * self.active(trained.experts) * tokens,
+            experts: forward.experts + 2 * active(layer, trained.experts) * tokens,
             attention: attention_backward(forward.attention),
             head: 0,
             lora: 2 * forward.lora,
         }
     }
+}
 
-    /// The ratio of the parameters of all experts to those that a token uses.
-    fn active(&self, parameters: u64) -> u64 {
-        let c = self.config;
-        parameters * c.num_experts_per_tok as u64 / c.num_local_experts as u64
+/// How many of the parameters of all experts a token uses.
+fn active(layer: &LayerSpec, parameters: u64) -> u64 {
+    match layer.mlp.mixture() {
+        Some(mixture) => parameters * mixture.experts_per_token as u64 / mixture.experts as u64,
+        None => parameters,
     }
 }
 
 /// Parameters of a layer's linear matrices, router included, and of the matrices of one expert.
-pub fn layer_matrices(c: &Config) -> (u64, u64) {
-    let (h, f) = (c.hidden_size, c.intermediate_size);
-    let heads = 2 * c.num_attention_heads + 2 * c.num_key_value_heads;
-    let linears = h * heads * c.head_dim + h * c.num_local_experts;
-    (linears as u64, (3 * h * f) as u64)
+fn layer_matrices(h: usize, layer: &LayerSpec) -> (u64, u64) {
+    let heads = 2 * (layer.attention.width() + layer.attention.kv_width());
+    let router = layer.mlp.mixture().map_or(0, |mixture| mixture.experts);
+    let expert = 3 * h * layer.mlp.intermediate_size();
+    ((h * (heads + router)) as u64, expert as u64)
 }
 
 /// Operations of attention over sequences of these lengths: scores and weighted sum over visible pairs.
-pub fn attention_forward(c: &Config, lengths: &[usize], window: Option<usize>) -> u64 {
+pub fn attention_forward(heads: Heads, lengths: &[usize], window: Option<usize>) -> u64 {
     let pairs: u64 = lengths.iter().map(|&length| pairs(length, window)).sum();
-    2 * 2 * (c.num_attention_heads * c.head_dim) as u64 * pairs
+    2 * 2 * (heads.q * heads.dim) as u64 * pairs
 }
 
 /// The operations of attention's backward pass from those of its forward pass: five products to two.
@@ -217,7 +221,7 @@ mod tests {
     fn count(lengths: &[usize], targets: usize, kept: usize, trained: Trained) -> Count {
         let config = synthetic::config("gpt-oss-20b").unwrap();
         let work = Work {
-            config: &config,
+            architecture: &config.architecture,
             trained: &[trained; 24],
             head_trained: false,
             kept,

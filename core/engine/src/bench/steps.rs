@@ -93,7 +93,7 @@ impl<'a> Stepper<'a> {
             lengths,
         } = &self.data;
         let lengths = draw(lengths, *batch, *seed, self.made);
-        let vocabulary = self.model.config().vocab_size;
+        let vocabulary = self.model.config().architecture.vocab_size;
         let rows = rows(&lengths, *share, vocabulary, (*seed, self.made));
         self.made += 1;
 

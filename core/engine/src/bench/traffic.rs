@@ -22,16 +22,18 @@ pub struct Traffic {
 impl Traffic {
     /// Counts a step; `width` is the size of an activation in bytes, `packed` whether experts are MXFP4.
     pub fn new(work: &Work, width: u64, packed: bool) -> Self {
-        let c = work.config;
-        let layers = c.num_hidden_layers as u64;
+        let c = work.architecture;
+        let layers = c.layers.len() as u64;
+        let layer = &c.layers[0];
         let again = layers - (work.kept as u64).min(layers);
         let forward = layers + again;
         let tokens = work.lengths.iter().sum::<usize>() as u64;
-        let rows = tokens * c.num_experts_per_tok as u64;
-        let heads = (c.num_attention_heads + 2 * c.num_key_value_heads) as u64;
+        let rows = tokens * layer.mlp.rows_per_token() as u64;
+        let qkv = layer.attention.heads.width() as u64;
         let row = c.hidden_size as u64 * width;
-        let inner = c.intermediate_size as u64 * width;
-        let experts = (3 * c.hidden_size * c.intermediate_size * c.num_local_experts) as u64;
+        let inner = layer.mlp.intermediate_size() as u64 * width;
+        let experts = (3 * c.hidden_size * layer.mlp.intermediate_size()) as u64
+            * layer.mlp.mixture().map_or(0, |m| m.experts) as u64;
         let unpacked = match packed {
             true => experts * PACKED_BITS / 32 / 8 + experts * width,
             false => 0,
@@ -39,7 +41,7 @@ impl Traffic {
         Self {
             // Forward one norm reads a row and writes one, the other reads two and writes two; backward three are read.
             norms: tokens * row * (6 * forward + 8 * layers),
-            rope: 2 * tokens * heads * c.head_dim as u64 * width * (forward + layers),
+            rope: 2 * tokens * qkv * width * (forward + layers),
             activation: rows * inner * (3 * forward + 5 * layers),
             // A layer that runs again needs gate_up alone, two of three matrices.
             dequantise: unpacked * 2 * layers + unpacked / 3 * 2 * again,
@@ -57,7 +59,7 @@ mod tests {
     fn the_20b_with_half_of_its_layers_kept() {
         let config = synthetic::config("gpt-oss-20b").unwrap();
         let work = Work {
-            config: &config,
+            architecture: &config.architecture,
             trained: &[Trained::default(); 24],
             head_trained: false,
             kept: 12,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::ExportConfig;
 use apus_data::hub::Hub;
 use apus_model::adapter::Adapter;
-use apus_model::model::Config;
+use apus_model::families::ModelConfig;
 use apus_model::weights::Directory;
 use apus_sdk::errln;
 use candle_core::DType;
@@ -46,7 +46,7 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
                 adapter.display()
             )
         })?;
-    let mut config = Config::read(&base.join("config.json"))?;
+    let mut config = ModelConfig::read(&base.join("config.json"))?;
     let directory = Directory::open(&base)?;
     let dir = target(options, adapter, "-merged");
     apart(&dir, &base)?;
@@ -96,7 +96,7 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
             }
         }
     }
-    let layers: Vec<usize> = (0..config.num_hidden_layers)
+    let layers: Vec<usize> = (0..config.architecture.layers.len())
         .filter(|&l| dense(l))
         .collect();
     note_dense(&mut config, &layers)?;
@@ -138,8 +138,8 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
 
 /// Names the layers whose experts are written in BF16 in the configuration, so that transformers does not expect packed
 /// ones.
-fn note_dense(config: &mut Config, layers: &[usize]) -> Result<()> {
-    if layers.len() == config.num_hidden_layers {
+fn note_dense(config: &mut ModelConfig, layers: &[usize]) -> Result<()> {
+    if layers.len() == config.architecture.layers.len() {
         config.raw.shift_remove("quantization_config");
         return Ok(());
     }

@@ -5,7 +5,7 @@ use super::writer::{Entry, Extra, size, write_model};
 use super::{apart, bytes, read, target};
 use anyhow::{Result, ensure};
 use apus_components::config::ExportConfig;
-use apus_model::model::Config;
+use apus_model::families::ModelConfig;
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::DType;
 use safetensors::Dtype;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Packs the dense experts of the model in a directory and writes everything else in BF16. The result is named after the
 /// directory.
 pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Result<PathBuf> {
-    let config = Config::read(&model.join("config.json"))?;
+    let config = ModelConfig::read(&model.join("config.json"))?;
     let directory = Directory::open(model)?;
     let dir = target(options, name, "-mxfp4");
     apart(&dir, model)?;

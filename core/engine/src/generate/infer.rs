@@ -170,7 +170,10 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         errln!("note: {line}");
     }
     if let Some(path) = &config.dump_logits {
-        let ids = logits::ids(&config.input_ids, target.place.config.vocab_size)?;
+        let ids = logits::ids(
+            &config.input_ids,
+            target.place.config.architecture.vocab_size,
+        )?;
         return logits::dump(&load(config, &target)?, &ids, Path::new(path));
     }
     let (sampling, note) = defaults::sampling(config, target.place.dir.as_deref())?;
@@ -182,7 +185,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         thinking: config.show_thinking,
         colour: console::colors_enabled(),
     };
-    let positions = target.place.config.max_position_embeddings;
+    let positions = target.place.config.architecture.max_position_embeddings;
     if !config.val_dataset.is_empty() || !config.dataset.is_empty() {
         if !config.val_dataset.is_empty() && !config.dataset.is_empty() {
             errln!("note: the rows of val_dataset are answered, those of dataset are not");

@@ -32,7 +32,7 @@ pub fn generate(
     (sampling, answer): (&Sampling, u64),
     on_token: &mut dyn FnMut(&[u32]),
 ) -> Result<Vec<u32>> {
-    let positions = model.config().max_position_embeddings;
+    let positions = model.config().architecture.max_position_embeddings;
     ensure!(!prompt.is_empty(), "the prompt is empty");
     ensure!(
         prompt.len() <= positions,

@@ -15,7 +15,7 @@ use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
 use apus_data::data::Dataset;
 use apus_data::hub;
-use apus_model::model::Config;
+use apus_model::families::ModelConfig;
 use apus_sdk::outln;
 use console::Term;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     hub::prefer(run.use_hf);
     let model = setup::model_word(run);
     let vocabulary = match model.map(|model| model.join("config.json")) {
-        Some(file) if file.is_file() => Some(Config::read(&file)?.vocab_size),
+        Some(file) if file.is_file() => Some(ModelConfig::read(&file)?.architecture.vocab_size),
         _ => None,
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);

@@ -12,7 +12,7 @@ use apus_data::data::{
     self, Columns, DataCache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
     StreamOptions, read_sets,
 };
-use apus_model::model::Config;
+use apus_model::families::Architecture;
 use apus_sdk::{DatasetFormat, Kind};
 use std::sync::Arc;
 
@@ -205,7 +205,9 @@ fn mix(config: &SftConfig) -> Result<Option<Mix>> {
 }
 
 /// The lengths of a stream's examples for the memory plan. They are unknown, so the plan assumes the longest ones.
-pub fn longest(config: &SftConfig, model: &Config) -> Vec<usize> {
-    let longest = config.max_length.unwrap_or(model.max_position_embeddings);
+pub fn longest(config: &SftConfig, architecture: &Architecture) -> Vec<usize> {
+    let longest = config
+        .max_length
+        .unwrap_or(architecture.max_position_embeddings);
     vec![longest; config.per_device_train_batch_size]
 }

@@ -3,7 +3,8 @@
 use anyhow::{Result, bail, ensure};
 use apus_base::lines::{info, warning};
 use apus_data::hub::Hub;
-use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::families::ModelConfig;
+use apus_model::model::{ExpertsDtype, GptOss, LoadOptions, Training};
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::Instant;
 /// A model that is not loaded yet.
 pub struct ModelPlace {
     /// Its shape.
-    pub config: Config,
+    pub config: ModelConfig,
     /// Its weights.
     pub source: Box<dyn WeightSource>,
     /// Its directory, unless it is synthetic.
@@ -36,7 +37,7 @@ pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     let dir = Hub::from_environment().model(model)?;
     ensure!(dir.is_dir(), "{model}: no such model directory");
     Ok(ModelPlace {
-        config: Config::read(&dir.join("config.json"))?,
+        config: ModelConfig::read(&dir.join("config.json"))?,
         source: Box::new(Directory::open(&dir)?),
         dir: Some(dir),
     })

@@ -8,12 +8,13 @@ use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::config::StepsOrShare;
 use apus_model::adapter::Blueprint;
-use apus_model::model::{Config, ExpertWeight, GptOss, Weight};
+use apus_model::families::Architecture;
+use apus_model::model::{ExpertWeight, GptOss, Weight};
 
 /// What of the model matters for where things are kept.
 pub struct Room<'a> {
     /// Its shape.
-    pub config: &'a Config,
+    pub architecture: &'a Architecture,
     /// Bytes of the embedding, if it can leave the device.
     pub embedding: Option<u64>,
     /// Bytes that are free beside the weights and what is trained, if that is known.
@@ -43,7 +44,7 @@ pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<
         _ => None,
     };
     let room = Room {
-        config: model.config(),
+        architecture: &model.config().architecture,
         embedding,
         free: apus_model::device::usage::free(model.device()),
     };
@@ -72,9 +73,9 @@ pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<
 /// # Errors
 /// A value that is none of those a flag takes.
 pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> {
-    let wanted = kept_layers(config, room.config.num_hidden_layers)?;
+    let wanted = kept_layers(config, room.architecture.layers.len())?;
     shape.kept_layers = wanted.unwrap_or(0) as u64;
-    let fits = |free| MemoryPlan::fits(room.config, &shape, free);
+    let fits = |free| MemoryPlan::fits(room.architecture, &shape, free);
     let offload = match config.offload_embedding.as_str() {
         "true" => true,
         "false" => false,
@@ -88,7 +89,7 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> 
         Some(_) => None,
         None => {
             let free = room.free.unwrap_or(0) + moved;
-            Some(MemoryPlan::layers_that_fit(room.config, &shape, free))
+            Some(MemoryPlan::layers_that_fit(room.architecture, &shape, free))
         }
     };
     if let Some(kept) = auto_layers {

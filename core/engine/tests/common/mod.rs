@@ -4,7 +4,8 @@
 
 use apus_engine::train::{MicroBatch, Sequence};
 use apus_model::adapter::Adapter;
-use apus_model::model::{Config, ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::families::ModelConfig;
+use apus_model::model::{ExpertsDtype, GptOss, LoadOptions, Training};
 use apus_model::ops::SeqLayout;
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
@@ -28,7 +29,7 @@ pub fn load(form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
 /// The reference model on a device.
 pub fn load_on(device: &Device, form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
     let dir = golden(form);
-    let config = Config::read(&dir.join("config.json")).unwrap();
+    let config = ModelConfig::read(&dir.join("config.json")).unwrap();
     let options = LoadOptions {
         experts,
         training,
@@ -142,7 +143,7 @@ impl WeightSource for Merged {
 /// The reference model with an adapter of the goldens merged into its weights.
 pub fn merged(name: &str) -> GptOss {
     let dir = golden("model_bf16");
-    let config = Config::read(&dir.join("config.json")).unwrap();
+    let config = ModelConfig::read(&dir.join("config.json")).unwrap();
     let source = Merged {
         base: Directory::open(&dir).unwrap(),
         adapter: Adapter::open(&golden(name), &config).unwrap(),

@@ -1,10 +1,9 @@
 //! All tensors that a model with its adapter will have, from its shape alone, so that memory can be planned before a weight is read.
 
-use super::inventory::{expert_dims, linear_dims, parameters};
+use super::inventory::{expert_count, expert_dims, linear_dims, parameters};
 use super::targets::expert_matrix;
-use crate::model::{
-    Config, ExpertMatrix, ExpertsDtype, LoadOptions, LoraSettings, Targets, Training,
-};
+use crate::families::ModelConfig;
+use crate::model::{ExpertMatrix, ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
 use crate::weights::WeightSource;
 use anyhow::Result;
 use candle_core::DType;
@@ -50,7 +49,7 @@ impl PlannedTensor {
 impl Blueprint {
     /// Lists the tensors of a model with updates, as it would be loaded from this source.
     pub fn new(
-        config: &Config,
+        config: &ModelConfig,
         source: &dyn WeightSource,
         options: &LoadOptions,
         updates: Option<(&Targets, &LoraSettings)>,
@@ -81,7 +80,7 @@ impl Blueprint {
             }
             for &(layer, matrix) in &targets.experts {
                 let (inputs, outputs) = expert_dims(config, matrix);
-                let rank = settings.rank.saturating_mul(config.num_local_experts);
+                let rank = settings.rank.saturating_mul(expert_count(config));
                 let part = match matrix {
                     ExpertMatrix::GateUp => "gate_up_proj",
                     ExpertMatrix::Down => "down_proj",

@@ -1,9 +1,10 @@
 //! Which tensors an adapter's file has to hold, by its configuration and the shape of the model.
 
 use super::file::{ADDED_WHOLE, PREFIX};
-use super::inventory::{expert_dims, linear_dims, parameters};
+use super::inventory::{expert_count, expert_dims, linear_dims, parameters};
 use super::peft_config::PeftConfig;
-use crate::model::{Config, ExpertMatrix, Targets};
+use crate::families::ModelConfig;
+use crate::model::{ExpertMatrix, Targets};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ const SHOWN: usize = 4;
 ///
 /// # Errors
 /// The rank is too large for the experts.
-pub fn expected(config: &PeftConfig, targets: &Targets, model: &Config) -> Result<Shapes> {
+pub fn expected(config: &PeftConfig, targets: &Targets, model: &ModelConfig) -> Result<Shapes> {
     let r = config.r;
     let mut shapes = Shapes::new();
     for module in &targets.linears {
@@ -30,7 +31,7 @@ pub fn expected(config: &PeftConfig, targets: &Targets, model: &Config) -> Resul
             shapes.insert(name, vec![output]);
         }
     }
-    let ranks = r.checked_mul(model.num_local_experts);
+    let ranks = r.checked_mul(expert_count(model));
     let ranks = ranks.context("the rank is too large for the experts")?;
     for &(layer, matrix) in &targets.experts {
         let [a, b] = expert_keys(targets, layer, matrix);

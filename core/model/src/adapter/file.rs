@@ -3,7 +3,8 @@
 use super::expected::{self, Shapes, expert_module};
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
-use crate::model::{Config, ExpertMatrix, Param, Targets};
+use crate::families::ModelConfig;
+use crate::model::{ExpertMatrix, Param, Targets};
 use crate::ops::reduce;
 use crate::weights::{Shard, apply_umask};
 use anyhow::{Context, Result, bail, ensure};
@@ -103,7 +104,7 @@ impl Adapter {
     /// # Errors
     /// A file is missing or cut, a tensor is missing, superfluous, of another shape or not finite, or the adapter is of
     /// a kind that cannot be used; the error names it.
-    pub fn open(dir: &Path, model: &Config) -> Result<Self> {
+    pub fn open(dir: &Path, model: &ModelConfig) -> Result<Self> {
         ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
         checksums::check(dir, [peft_config::FILE, TENSORS])?;
         let (mut config, mut notes) = PeftConfig::read(dir)?;

@@ -2,7 +2,8 @@
 //!
 //! PEFT chooses its targets among these names, so the resolver must see the same list.
 
-use crate::model::{Config, ExpertMatrix};
+use crate::families::{Architecture, ModelConfig};
+use crate::model::ExpertMatrix;
 
 /// The kinds of modules, as far as adapters treat them differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +34,13 @@ pub struct Module {
 }
 
 /// All modules, parents before children.
-pub fn modules(config: &Config) -> Vec<Module> {
+pub fn modules(config: &ModelConfig) -> Vec<Module> {
     let mut list = Vec::new();
     let mut add = |path: String, kind| list.push(Module { path, kind });
     add("model".into(), ModuleKind::Container);
     add("model.embed_tokens".into(), ModuleKind::Embedding);
     add("model.layers".into(), ModuleKind::Container);
-    for layer in 0..config.num_hidden_layers {
+    for layer in 0..config.architecture.layers.len() {
         let path = format!("model.layers.{layer}");
         add(path.clone(), ModuleKind::Container);
         add(format!("{path}.self_attn"), ModuleKind::Container);
@@ -59,12 +60,8 @@ pub fn modules(config: &Config) -> Vec<Module> {
 }
 
 /// The names of all parameters with their shapes.
-pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let (h, f, e) = (
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_local_experts,
-    );
+pub fn parameters(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (h, (e, f)) = (config.architecture.hidden_size, experts(config));
     let mut list = Vec::new();
     for Module { path, kind } in modules(config) {
         let own: Vec<(&str, Vec<usize>)> = match kind {
@@ -73,7 +70,7 @@ pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
                 vec![("weight", vec![outputs, inputs]), ("bias", vec![outputs])]
             }
             ModuleKind::Head | ModuleKind::Embedding => {
-                vec![("weight", vec![config.vocab_size, h])]
+                vec![("weight", vec![config.architecture.vocab_size, h])]
             }
             ModuleKind::Norm => vec![("weight", vec![h])],
             ModuleKind::Experts => vec![
@@ -83,7 +80,10 @@ pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
                 ("down_proj_bias", vec![e, h]),
             ],
             ModuleKind::Container if path.ends_with(".self_attn") => {
-                vec![("sinks", vec![config.num_attention_heads])]
+                vec![(
+                    "sinks",
+                    vec![config.architecture.layers[0].attention.heads.q],
+                )]
             }
             ModuleKind::Container => Vec::new(),
         };
@@ -95,25 +95,39 @@ pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {
     list
 }
 
+/// The number of experts in a layer, and their inner width.
+fn experts(config: &ModelConfig) -> (usize, usize) {
+    let mlp = &config.architecture.layers[0].mlp;
+    let experts = mlp.mixture().map_or(0, |mixture| mixture.experts);
+    (experts, mlp.intermediate_size())
+}
+
 /// The number of inputs and outputs of a linear module.
-pub fn linear_dims(config: &Config, module: &str) -> (usize, usize) {
-    let (hidden, q, kv) = (
-        config.hidden_size,
-        config.attention_width(),
-        config.kv_width(),
-    );
+pub fn linear_dims(config: &ModelConfig, module: &str) -> (usize, usize) {
+    let Architecture {
+        hidden_size: hidden,
+        vocab_size,
+        ..
+    } = config.architecture;
+    let attention = &config.architecture.layers[0].attention;
+    let (q, kv) = (attention.width(), attention.kv_width());
     match module.rsplit_once('.').map(|(_, name)| name) {
         Some("q_proj") => (hidden, q),
         Some("o_proj") => (q, hidden),
         Some("k_proj" | "v_proj") => (hidden, kv),
-        Some("router") => (hidden, config.num_local_experts),
-        _ => (hidden, config.vocab_size),
+        Some("router") => (hidden, experts(config).0),
+        _ => (hidden, vocab_size),
     }
 }
 
+/// The number of experts in a layer.
+pub fn expert_count(config: &ModelConfig) -> usize {
+    experts(config).0
+}
+
 /// The number of inputs and outputs of an expert matrix.
-pub fn expert_dims(config: &Config, matrix: ExpertMatrix) -> (usize, usize) {
-    let (hidden, inter) = (config.hidden_size, config.intermediate_size);
+pub fn expert_dims(config: &ModelConfig, matrix: ExpertMatrix) -> (usize, usize) {
+    let (hidden, (_, inter)) = (config.architecture.hidden_size, experts(config));
     match matrix {
         ExpertMatrix::GateUp => (hidden, 2 * inter),
         ExpertMatrix::Down => (inter, hidden),

@@ -22,14 +22,14 @@ pub use targets::{TargetSpec, resolve};
 
 #[cfg(test)]
 mod testing {
-    use crate::model::Config;
+    use crate::families::ModelConfig;
     use std::path::{Path, PathBuf};
 
     pub fn goldens() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny")
     }
 
-    pub fn tiny() -> Config {
-        Config::read(&goldens().join("model_mxfp4/config.json")).unwrap()
+    pub fn tiny() -> ModelConfig {
+        ModelConfig::read(&goldens().join("model_mxfp4/config.json")).unwrap()
     }
 }

@@ -4,7 +4,8 @@
 use super::inventory::{Module, ModuleKind, is_suffix, modules};
 use super::peft_config::{PeftConfig, TargetModules};
 use super::targets::{experts, refusal, to_save};
-use crate::model::{Config, Targets};
+use crate::families::ModelConfig;
+use crate::model::Targets;
 use anyhow::{Context, Result, ensure};
 use fancy_regex::Regex;
 
@@ -12,7 +13,7 @@ use fancy_regex::Regex;
 ///
 /// # Errors
 /// An entry matches a module that cannot carry an adapter here, or a pattern is not a regular expression.
-pub fn saved_targets(model: &Config, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
+pub fn saved_targets(model: &ModelConfig, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
     let all = modules(model);
     let mut notes = Vec::new();
     let saved = config.modules_to_save.as_deref().unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Decides which parts of the model an adapter trains (PEFT's matching rules, ms-swift's `all-...` names).
 
 use super::inventory::{Module, ModuleKind, is_suffix, modules, parameters};
-use crate::model::{Config, ExpertMatrix, Targets};
+use crate::families::ModelConfig;
+use crate::model::{ExpertMatrix, Targets};
 use anyhow::{Context, Result, bail, ensure};
 use fancy_regex::Regex;
 
@@ -38,7 +39,7 @@ impl TargetSpec {
 ///
 /// # Errors
 /// An entry matches nothing, or only modules that cannot carry an adapter; the error lists those that can.
-pub fn resolve(config: &Config, wanted: &TargetSpec) -> Result<Targets> {
+pub fn resolve(config: &ModelConfig, wanted: &TargetSpec) -> Result<Targets> {
     let all = modules(config);
     let targets = Targets {
         linears: linears(&all, wanted)?,
@@ -127,7 +128,10 @@ pub(super) fn refusal(kind: ModuleKind) -> &'static str {
 }
 
 /// The layer and matrix of each entry, in the order of the layers.
-pub(super) fn experts(config: &Config, entries: &[String]) -> Result<Vec<(usize, ExpertMatrix)>> {
+pub(super) fn experts(
+    config: &ModelConfig,
+    entries: &[String],
+) -> Result<Vec<(usize, ExpertMatrix)>> {
     let all = parameters(config);
     let mut list = Vec::new();
     for entry in entries {
@@ -139,7 +143,7 @@ pub(super) fn experts(config: &Config, entries: &[String]) -> Result<Vec<(usize,
             !matching.is_empty(),
             "target_parameters entry {entry:?} matches nothing in this model of {} layers; its 3-D parameters are \
              N.mlp.experts.gate_up_proj and N.mlp.experts.down_proj",
-            config.num_hidden_layers
+            config.architecture.layers.len()
         );
         for (name, shape) in matching {
             let Some(found) = expert_matrix(name) else {
@@ -170,7 +174,11 @@ pub(super) fn expert_matrix(name: &str) -> Option<(usize, ExpertMatrix)> {
 
 /// The paths of modules with parameters that end with one of `entries`. Like PEFT, it compares plain text, so that an
 /// entry may begin inside a part of the path.
-pub(super) fn to_save(config: &Config, all: &[Module], entries: &[String]) -> Result<Vec<String>> {
+pub(super) fn to_save(
+    config: &ModelConfig,
+    all: &[Module],
+    entries: &[String],
+) -> Result<Vec<String>> {
     let holders: Vec<String> = parameters(config)
         .into_iter()
         .filter_map(|(name, _)| name.rsplit_once('.').map(|(module, _)| module.to_owned()))

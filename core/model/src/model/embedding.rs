@@ -53,7 +53,7 @@ impl GptOss {
         rows.with_context(|| {
             format!(
                 "a token id is beyond the vocabulary of {}",
-                self.config.vocab_size
+                self.config.architecture.vocab_size
             )
         })
     }

@@ -1,7 +1,6 @@
 //! The whole model: embedding, layers and head. Forward goes layer by layer, backward in reverse.
 
 use super::attention::{BatchLayout, DecodeLayout, LayerKvCache};
-use super::config::Config;
 use super::experts::{ExpertLinear, ExpertWeight};
 use super::head::Head;
 use super::layer::{DecoderLayer, Kept};
@@ -9,6 +8,7 @@ use super::linear::Linear;
 use super::neftune::Neftune;
 use super::param::{Param, Weight};
 use super::yarn::Angles;
+use crate::families::{MlpSpec, ModelConfig};
 use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// A gpt-oss model.
 pub struct GptOss {
-    pub(super) config: Config,
+    pub(super) config: ModelConfig,
     pub(super) embed: Weight,
     pub(super) layers: Vec<DecoderLayer>,
     pub(super) head: Head,
@@ -84,7 +84,7 @@ impl Pass {
 
 impl GptOss {
     /// Its configuration.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -168,7 +168,14 @@ impl GptOss {
         let count = self.layers.len();
         let mut kept = Vec::new();
         let mut probabilities = Vec::new();
-        let mut chosen = vec![0usize; self.config.num_local_experts];
+        let mlps = self
+            .config
+            .architecture
+            .layers
+            .iter()
+            .map(|layer| &layer.mlp);
+        let mixture = mlps.filter_map(MlpSpec::mixture).next();
+        let mut chosen = vec![0usize; mixture.map_or(0, |mixture| mixture.experts)];
         for (index, layer) in self.layers.iter().enumerate() {
             let seed = layer_seed(options, index);
             let (y, tape) = layer

@@ -1,7 +1,6 @@
 //! Builds a model from a source of weights.
 
 use super::attention::Attention;
-use super::config::Config;
 use super::experts::{ExpertLinear, ExpertWeight};
 use super::fused_linear::FusedLinear;
 use super::gpt_oss::GptOss;
@@ -12,9 +11,10 @@ use super::moe::Moe;
 use super::norm::Norm;
 use super::param::{self, Param, Weight};
 use super::yarn::Angles;
-use crate::ops::{Heads, mxfp4};
+use crate::families::{Architecture, LayerSpec, MixtureSpec, MlpSpec, ModelConfig};
+use crate::ops::mxfp4;
 use crate::weights::WeightSource;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl LoadOptions {
 }
 
 struct Loader<'a> {
-    config: &'a Config,
+    architecture: &'a Architecture,
     source: &'a dyn WeightSource,
     options: &'a LoadOptions,
     params: Vec<Arc<Param>>,
@@ -129,11 +129,11 @@ impl Loader<'_> {
     }
 
     fn norm(&mut self, name: String) -> Result<Norm> {
-        let weight = self.weight(&name, ".weight", &[self.config.hidden_size])?;
+        let weight = self.weight(&name, ".weight", &[self.architecture.hidden_size])?;
         Ok(Norm {
             name,
             weight,
-            eps: self.config.rms_norm_eps,
+            eps: self.architecture.rms_norm_eps,
         })
     }
 
@@ -141,10 +141,8 @@ impl Loader<'_> {
         &mut self,
         module: &str,
         part: &str,
-        inputs: usize,
-        outputs: usize,
+        [experts, inputs, outputs]: [usize; 3],
     ) -> Result<ExpertLinear> {
-        let experts = self.config.num_local_experts;
         let name = format!("{module}.{part}");
         let bias = self.weight(module, &format!(".{part}_bias"), &[experts, outputs])?;
         let matrix = self.matrix(module, &name, [experts, inputs, outputs])?;
@@ -225,22 +223,28 @@ impl Loader<'_> {
     }
 
     fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
-        let c = self.config;
-        let (h, f) = (c.hidden_size, c.intermediate_size);
+        let h = self.architecture.hidden_size;
+        let LayerSpec {
+            attention: spec,
+            mlp,
+        } = &self.architecture.layers[index];
+        let MlpSpec::Mixture(mixture) = mlp else {
+            bail!("a layer without experts cannot be loaded yet")
+        };
+        let MixtureSpec {
+            experts: e,
+            intermediate_size: f,
+            ..
+        } = *mixture;
         let path = format!("model.layers.{index}");
         let attention = format!("{path}.self_attn");
-        let heads = Heads {
-            q: c.num_attention_heads,
-            kv: c.num_key_value_heads,
-            dim: c.head_dim,
-        };
         let mut projection = |name: &str, inputs: usize, outputs: usize| {
             self.linear(format!("{attention}.{name}"), inputs, outputs, true)
         };
-        let mut q_proj = projection("q_proj", h, c.attention_width())?;
-        let mut k_proj = projection("k_proj", h, c.kv_width())?;
-        let mut v_proj = projection("v_proj", h, c.kv_width())?;
-        let mut o_proj = projection("o_proj", c.attention_width(), h)?;
+        let mut q_proj = projection("q_proj", h, spec.width())?;
+        let mut k_proj = projection("k_proj", h, spec.kv_width())?;
+        let mut v_proj = projection("v_proj", h, spec.kv_width())?;
+        let mut o_proj = projection("o_proj", spec.width(), h)?;
         let experts = format!("{path}.mlp.experts");
         let router = format!("{path}.mlp.router");
         Ok(DecoderLayer {
@@ -252,17 +256,17 @@ impl Loader<'_> {
                 k_proj,
                 v_proj,
                 o_proj,
-                sinks: self.weight(&attention, ".sinks", &[heads.q])?,
-                heads,
-                window: c.sliding[index].then_some(c.sliding_window),
+                sinks: self.weight(&attention, ".sinks", &[spec.heads.q])?,
+                heads: spec.heads,
+                window: spec.window,
             },
             post_norm: self.norm(format!("{path}.post_attention_layernorm"))?,
             moe: Moe {
-                router: self.linear(router, h, c.num_local_experts, true)?,
-                gate_up: self.experts(&experts, "gate_up_proj", h, 2 * f)?,
-                down: self.experts(&experts, "down_proj", f, h)?,
-                k: c.num_experts_per_tok,
-                limit: c.swiglu_limit as f32,
+                router: self.linear(router, h, e, true)?,
+                gate_up: self.experts(&experts, "gate_up_proj", [e, h, 2 * f])?,
+                down: self.experts(&experts, "down_proj", [e, f, h])?,
+                k: mixture.experts_per_token,
+                activation: mixture.activation,
             },
         })
     }
@@ -274,21 +278,25 @@ impl GptOss {
     /// # Errors
     /// A tensor is missing or has another shape; the error names it and its layer.
     pub fn load(
-        config: &Config,
+        config: &ModelConfig,
         source: &dyn WeightSource,
         options: &LoadOptions,
         mut progress: impl FnMut(usize),
     ) -> Result<Self> {
         let mut loader = Loader {
-            config,
+            architecture: &config.architecture,
             source,
             options,
             params: Vec::new(),
         };
-        let (h, v) = (config.hidden_size, config.vocab_size);
+        let Architecture {
+            hidden_size: h,
+            vocab_size: v,
+            ..
+        } = config.architecture;
         let embed = loader.weight("model.embed_tokens", ".weight", &[v, h])?;
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
+        let mut layers = Vec::with_capacity(config.architecture.layers.len());
+        for index in 0..config.architecture.layers.len() {
             layers.push(
                 loader
                     .layer(index)
@@ -305,7 +313,7 @@ impl GptOss {
             embed,
             layers,
             head,
-            angles: Angles::new(config, &options.device),
+            angles: Angles::new(&config.architecture, &options.device),
             device: options.device.clone(),
             dtype: options.dtype,
             params: loader.params,

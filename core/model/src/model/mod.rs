@@ -1,7 +1,6 @@
 //! gpt-oss: its configuration, weights, layers with explicit forward and backward passes, and low-rank updates.
 
 mod attention;
-pub mod config;
 mod embedding;
 mod experts;
 mod fused_linear;
@@ -18,7 +17,6 @@ mod param;
 pub mod yarn;
 
 pub use attention::LayerKvCache;
-pub use config::Config;
 pub use experts::{ExpertLinear, ExpertLora, ExpertWeight};
 pub use gpt_oss::{ForwardOptions, GptOss, KvCache, Pass};
 pub use head::Head;

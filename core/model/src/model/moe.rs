@@ -5,7 +5,7 @@ use super::linear::{Linear, Tape as LinearTape};
 use crate::ops::lora::PackTape;
 use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
-use crate::ops::swiglu::{self, RoutingWeights};
+use crate::ops::swiglu::{self, Activation, RoutingWeights};
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 
@@ -20,8 +20,8 @@ pub struct Moe {
     pub down: ExpertLinear,
     /// The number of experts that a token uses.
     pub k: usize,
-    /// The bound in the activation.
-    pub limit: f32,
+    /// The activation of the experts.
+    pub activation: Activation,
 }
 
 /// What [`Moe::backward`] needs. Gathered rows and the activation are computed again there.
@@ -77,7 +77,7 @@ impl Moe {
             .gate_up
             .forward(&rows, gate_up_lora.as_ref(), &plan.groups)?;
         drop(rows);
-        let h = swiglu::forward(&gate_up, self.limit)?;
+        let h = swiglu::forward(&gate_up, self.activation)?;
         let down_lora = self.down.lora_tape(&h, &plan.groups)?;
         let tape = Tape {
             x: x.clone(),
@@ -111,7 +111,7 @@ impl Moe {
             rows: permute::gather(dout, &plan)?,
             weights: Some(by_row),
         };
-        let h = || swiglu::forward(&gate_up, self.limit);
+        let h = || swiglu::forward(&gate_up, self.activation);
         let dh = self.down.backward(h, down_lora.as_ref(), dy, groups)?;
         let bias = self.down.bias.get(dout.dtype())?;
         let routing = RoutingWeights {
@@ -119,7 +119,7 @@ impl Moe {
             plan: &plan,
             by_bias: &dout.matmul(&bias.t()?)?,
         };
-        let (dgate_up, dweights) = swiglu::backward(gate_up, self.limit, &dh, routing)?;
+        let (dgate_up, dweights) = swiglu::backward(gate_up, self.activation, &dh, routing)?;
         drop(dh);
         let dy = OutputGrad {
             rows: dgate_up,

@@ -1,6 +1,6 @@
 //! Computes the angles of the rotary embedding with YaRN, as `_compute_yarn_parameters` of `transformers` does.
 
-use super::config::{Config, Rope, Yarn};
+use crate::families::{Architecture, Rope, Yarn};
 use crate::ops::rope::RopeTable;
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
@@ -17,12 +17,13 @@ pub struct Angles {
 
 impl Angles {
     /// Prepares the angles of a model.
-    pub fn new(config: &Config, device: &Device) -> Self {
-        let (frequencies, factor) = frequencies(&config.rope, config.head_dim);
+    pub fn new(architecture: &Architecture, device: &Device) -> Self {
+        let dim = architecture.layers[0].attention.heads.dim;
+        let (frequencies, factor) = frequencies(&architecture.rope, dim);
         Self {
             frequencies,
             factor,
-            limit: config.max_position_embeddings,
+            limit: architecture.max_position_embeddings,
             device: device.clone(),
             table: Mutex::new(None),
         }

@@ -1,5 +1,4 @@
-//! The clamped gated unit of gpt-oss (`transformers.GptOssExperts`): with `g` and `u` interleaved,
-//! `gate = min(g, limit)`, `up = clamp(u, -limit, limit)`, `y = (up + 1) * gate * sigmoid(1.702 gate)`.
+//! SwiGLU on interleaved gates and values, plain or clamped, as one operation with the experts' weighted sum that follows it.
 //! As in torch, a value on a bound passes its gradient, one beyond it none.
 
 use super::host;
@@ -10,22 +9,33 @@ use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// The factor inside the sigmoid.
-pub const ALPHA: f32 = 1.702;
+/// What an MLP with a gate computes between its matrices, from a gate `g` and a value `u`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// `u g sigmoid(g)` (Shazeer, <https://arxiv.org/abs/2002.05202>).
+    Swiglu,
+    /// `(u' + 1) g' sigmoid(alpha g')` with `g' = min(g, limit)` and `u' = clamp(u, -limit, limit)`.
+    ClampedSwiglu {
+        /// The factor inside the sigmoid.
+        alpha: f32,
+        /// The bound.
+        limit: f32,
+    },
+}
 
 /// Takes `gate_up` `[N, 2 F]`, interleaved, to `[N, F]`.
-pub fn forward(gate_up: &Tensor, limit: f32) -> Result<Tensor> {
+pub fn forward(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Activation);
     let (n, f2) = gate_up.dims2()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device() {
-        return super::cuda::swiglu::forward(gate_up, limit, cuda);
+        return super::cuda::swiglu::forward(gate_up, activation, cuda);
     }
     host::with(gate_up, |gate_up: &[f32]| {
         let mut y = vec![0f32; n * f2 / 2];
         y.par_chunks_mut((f2 / 2).max(1))
             .zip(gate_up.par_chunks(f2))
-            .for_each(|(y, pairs)| forward_row(y, pairs, limit));
+            .for_each(|(y, pairs)| activation.forward_row(y, pairs));
         Ok(host::f32s(y, (n, f2 / 2)))
     })
 }
@@ -48,14 +58,14 @@ pub struct RoutingWeights<'a> {
 /// `y = h W + b`, `<dout, y> = <dout W^T, h> + <dout, b> = <dh, h> + by_bias`, and `y` need not be kept.
 pub fn backward(
     gate_up: Tensor,
-    limit: f32,
+    activation: Activation,
     dh: &Tensor,
     routing: RoutingWeights,
 ) -> Result<(Tensor, Tensor)> {
     let _span = profile::span(OpGroup::Activation);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = gate_up.device().clone() {
-        return super::cuda::swiglu::backward(gate_up, limit, dh, routing, &cuda);
+        return super::cuda::swiglu::backward(gate_up, activation, dh, routing, &cuda);
     }
     let (n, f2) = gate_up.dims2()?;
     let RoutingWeights {
@@ -75,12 +85,12 @@ pub fn backward(
             .zip(rows.zip(&order))
             .for_each(|((out, dot), ((pairs, dh), &pair))| {
                 let mut h = vec![0f32; dh.len()];
-                forward_row(&mut h, pairs, limit);
+                activation.forward_row(&mut h, pairs);
                 *dot = h.iter().zip(dh).map(|(h, d)| h * d).sum();
                 h.iter_mut()
                     .zip(dh)
                     .for_each(|(h, d)| *h = weights[pair as usize] * d);
-                backward_row(out, pairs, &h, limit);
+                activation.backward_row(out, pairs, &h);
             });
         Ok((host::f32s(out, (n, f2)), dots))
     })?;
@@ -90,22 +100,59 @@ pub fn backward(
     Ok((out, host::f32s(dweights, weights.shape())))
 }
 
-simd! {
-    fn forward_row(y: &mut [f32], pairs: &[f32], limit: f32) {
-        for (y, pair) in y.iter_mut().zip(pairs.as_chunks::<2>().0) {
-            let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
-            *y = (up + 1.0) * gate * sigmoid(ALPHA * gate);
+impl Activation {
+    fn forward_row(self, y: &mut [f32], pairs: &[f32]) {
+        match self {
+            Self::Swiglu => swiglu_row(y, pairs),
+            Self::ClampedSwiglu { alpha, limit } => clamped_row(y, pairs, alpha, limit),
+        }
+    }
+
+    /// The gradients by the pairs from those by the activation.
+    fn backward_row(self, out: &mut [f32], pairs: &[f32], dy: &[f32]) {
+        match self {
+            Self::Swiglu => swiglu_row_backward(out, pairs, dy),
+            Self::ClampedSwiglu { alpha, limit } => {
+                clamped_row_backward(out, pairs, dy, alpha, limit);
+            }
         }
     }
 }
 
 simd! {
-    fn backward_row(out: &mut [f32], pairs: &[f32], dy: &[f32], limit: f32) {
+    fn swiglu_row(y: &mut [f32], pairs: &[f32]) {
+        for (y, [gate, up]) in y.iter_mut().zip(pairs.as_chunks::<2>().0) {
+            *y = up * gate * sigmoid(*gate);
+        }
+    }
+}
+
+simd! {
+    fn swiglu_row_backward(out: &mut [f32], pairs: &[f32], dy: &[f32]) {
+        let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0);
+        for ((out, [gate, up]), d) in pairs.zip(dy) {
+            let s = sigmoid(*gate);
+            *out = [d * up * s * (1.0 + gate * (1.0 - s)), d * gate * s];
+        }
+    }
+}
+
+simd! {
+    fn clamped_row(y: &mut [f32], pairs: &[f32], alpha: f32, limit: f32) {
+        for (y, pair) in y.iter_mut().zip(pairs.as_chunks::<2>().0) {
+            let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
+            *y = (up + 1.0) * gate * sigmoid(alpha * gate);
+        }
+    }
+}
+
+simd! {
+    fn clamped_row_backward(out: &mut [f32], pairs: &[f32], dy: &[f32], alpha: f32, limit: f32) {
         let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0);
         for ((out, pair), d) in pairs.zip(dy) {
             let (gate, up) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
-            let s = sigmoid(ALPHA * gate);
-            let slope = s * (1.0 + ALPHA * gate * (1.0 - s));
+            let s = sigmoid(alpha * gate);
+            let slope = s * (1.0 + alpha * gate * (1.0 - s));
             let by_gate = d * (up + 1.0) * slope;
             let by_up = d * gate * s;
             *out = [
@@ -126,22 +173,30 @@ mod tests {
     use super::*;
     use crate::ops::testing::{close, finite_differences, random, values};
 
+    fn clamped(limit: f32) -> Activation {
+        let alpha = 1.702;
+        Activation::ClampedSwiglu { alpha, limit }
+    }
+
     #[test]
     fn forward_by_the_formula() {
         let x = (random(1, &[5, 14]) * 3.0).unwrap();
-        let expected: Vec<f64> = values(&x)
-            .chunks(2)
-            .map(|p| {
-                let (g, u) = (p[0].min(2.0), p[1].clamp(-2.0, 2.0));
-                (u + 1.0) * g / (1.0 + (-1.702 * g).exp())
-            })
-            .collect();
-        close(&forward(&x, 2.0).unwrap(), &expected, 1e-6);
+        let expected = |formula: fn(f64, f64) -> f64| -> Vec<f64> {
+            let values = values(&x);
+            values.chunks(2).map(|p| formula(p[0], p[1])).collect()
+        };
+        let by_hand = expected(|g, u| {
+            let (g, u) = (g.min(2.0), u.clamp(-2.0, 2.0));
+            (u + 1.0) * g / (1.0 + (-1.702 * g).exp())
+        });
+        close(&forward(&x, clamped(2.0)).unwrap(), &by_hand, 1e-6);
+        let by_hand = expected(|g, u| u * g / (1.0 + (-g).exp()));
+        close(&forward(&x, Activation::Swiglu).unwrap(), &by_hand, 1e-6);
     }
 
     #[test]
     fn gradient_inside_and_outside_the_clamps() {
-        let (x, dy) = (random(1, &[5, 14]), random(2, &[5, 7]));
+        let x = random(1, &[5, 14]);
         // A limit away from every value, so that no difference straddles it.
         let near = |limit: f64| values(&x).iter().all(|v| (v.abs() - limit).abs() > 0.03);
         let limit = (50..90)
@@ -149,12 +204,22 @@ mod tests {
             .find(|&l| near(l))
             .unwrap() as f32;
         assert!(values(&x).iter().any(|&v| v.abs() > f64::from(limit)));
+        gradients(&x, clamped(limit));
+    }
+
+    #[test]
+    fn gradient_without_clamps() {
+        gradients(&random(1, &[5, 14]), Activation::Swiglu);
+    }
+
+    fn gradients(x: &Tensor, activation: Activation) {
+        let dy = random(2, &[5, 7]);
         // Five rows: experts 0 to 4 of one token, as k = 5 choices.
         let ids = Tensor::new(&[[3u32, 0, 4, 1, 2]], x.device()).unwrap();
         let plan = RoutePlan::new(&ids, 5).unwrap();
         let (weights, by_bias) = (random(3, &[1, 5]), random(4, &[1, 5]));
         let sum = |x: &Tensor, weights: &Tensor| {
-            let h = (forward(x, limit).unwrap() * &dy).unwrap();
+            let h = (forward(x, activation).unwrap() * &dy).unwrap();
             let rows = h.sum(1).unwrap();
             let inverse = plan.inverse.to_vec1::<u32>().unwrap();
             let (rows, bias) = (values(&rows), values(&by_bias));
@@ -170,8 +235,8 @@ mod tests {
             plan: &plan,
             by_bias: &by_bias,
         };
-        let (dx, dw) = backward(x.clone(), limit, &dy, routing).unwrap();
-        finite_differences(&x, &dx, |x| sum(x, &weights));
-        finite_differences(&weights, &dw, |w| sum(&x, w));
+        let (dx, dw) = backward(x.clone(), activation, &dy, routing).unwrap();
+        finite_differences(x, &dx, |x| sum(x, &weights));
+        finite_differences(&weights, &dw, |w| sum(x, w));
     }
 }

@@ -7,7 +7,7 @@
 //! nearest to that deviation. So the residual stream starts at rms 1 and stays below 4 to the last layer,
 //! and router logits have deviation 1, which gives every expert its share of tokens.
 
-use crate::model::Config;
+use crate::families::ModelConfig;
 use crate::ops::fill;
 use crate::weights::WeightSource;
 use anyhow::{Context, Result, bail, ensure};
@@ -23,12 +23,12 @@ const NIBBLE_STD: f64 = 2.926;
 ///
 /// # Errors
 /// The name is another one, the file is no gpt-oss configuration, or a change is not of a number in it.
-pub fn config(arch: &str) -> Result<Config> {
+pub fn config(arch: &str) -> Result<ModelConfig> {
     let (name, changes) = arch.split_once('?').unwrap_or((arch, ""));
     let mut config = match name {
-        "gpt-oss-20b" => Config::parse(published(24, 32)),
-        "gpt-oss-120b" => Config::parse(published(36, 128)),
-        path if path.ends_with(".json") => Config::read(Path::new(path)),
+        "gpt-oss-20b" => ModelConfig::parse(published(24, 32)),
+        "gpt-oss-120b" => ModelConfig::parse(published(36, 128)),
+        path if path.ends_with(".json") => ModelConfig::read(Path::new(path)),
         other => bail!("{other:?} is not gpt-oss-20b, gpt-oss-120b or the path of a config.json"),
     }?;
     if changes.is_empty() {
@@ -54,11 +54,11 @@ pub fn config(arch: &str) -> Result<Config> {
             config.raw.shift_remove("layer_types");
         }
     }
-    Config::parse(Value::Object(config.raw)).with_context(|| arch.to_owned())
+    ModelConfig::parse(Value::Object(config.raw)).with_context(|| arch.to_owned())
 }
 
 /// Makes the experts of a configuration packed (`mxfp4`) or dense (`bf16`).
-pub fn set_format(config: &mut Config, format: &str) -> Result<()> {
+pub fn set_format(config: &mut ModelConfig, format: &str) -> Result<()> {
     let packed = config.raw.contains_key("quantization_config");
     match (format, packed) {
         ("mxfp4", false) => {
@@ -77,10 +77,10 @@ pub fn set_format(config: &mut Config, format: &str) -> Result<()> {
 }
 
 /// generation_config.json with the special tokens of a configuration, in the style of the published models.
-pub fn generation(config: &Config) -> Value {
+pub fn generation(config: &ModelConfig) -> Value {
     let id = |key: &str| config.raw.get(key).and_then(Value::as_u64);
     let mut raw = Map::new();
-    if config.vocab_size == 201_088 {
+    if config.architecture.vocab_size == 201_088 {
         raw.insert("bos_token_id".to_owned(), 199_998.into());
     }
     raw.insert("do_sample".to_owned(), true.into());
@@ -161,9 +161,9 @@ pub struct SyntheticWeights {
 
 impl SyntheticWeights {
     /// For a model of this shape; experts are MXFP4 if its configuration says so.
-    pub fn new(config: &Config, seed: u64) -> Self {
+    pub fn new(config: &ModelConfig, seed: u64) -> Self {
         Self {
-            layers: config.num_hidden_layers,
+            layers: config.architecture.layers.len(),
             seed,
             packed: config.raw.contains_key("quantization_config"),
         }
@@ -249,12 +249,10 @@ mod tests {
     #[test]
     fn published_shapes_count_their_parameters() {
         let config = config("gpt-oss-20b").unwrap();
-        let (h, f, e) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_local_experts,
-        );
-        let experts = config.num_hidden_layers * e * 3 * h * f;
+        let c = config.architecture;
+        let mixture = c.layers[0].mlp.mixture().unwrap();
+        let matrices = 3 * c.hidden_size * mixture.intermediate_size;
+        let experts = c.layers.len() * mixture.experts * matrices;
         assert_eq!(experts, 19_110_297_600);
         assert!(super::config("gpt-oss-7b").is_err());
     }
@@ -262,7 +260,9 @@ mod tests {
     #[test]
     fn changes_behind_a_question_mark() {
         let small = config("gpt-oss-20b?format=bf16&num_hidden_layers=3").unwrap();
-        assert_eq!(small.sliding, [true, false, true]);
+        let layers = small.architecture.layers.iter();
+        let sliding: Vec<bool> = layers.map(|l| l.attention.window.is_some()).collect();
+        assert_eq!(sliding, [true, false, true]);
         assert!(!SyntheticWeights::new(&small, 1).packed);
         for (arch, problem) in [
             ("gpt-oss-20b?layers=3", "num_hidden_layers=4"),
@@ -291,7 +291,7 @@ mod tests {
         ] {
             raw.insert(key.to_owned(), value.into());
         }
-        let config = Config::parse(Value::Object(raw)).unwrap();
+        let config = ModelConfig::parse(Value::Object(raw)).unwrap();
         let options = LoadOptions::frozen(&Device::Cpu);
         let model = GptOss::load(
             &config,

@@ -1,6 +1,6 @@
 //! Routing, moving rows, and linear layers per expert, with experts that have no rows.
 
-use crate::support::{Both, CHAINED, Card, EXACT, Limit, ROUNDED, agree, card, same};
+use crate::support::{Both, CHAINED, CLAMPED, Card, EXACT, Limit, ROUNDED, agree, card, same};
 use apus_model::ops::grouped::{self, Addends, LowRankTerm};
 use apus_model::ops::lora::{self, Factors, Pack, Pair};
 use apus_model::ops::router::{self, RoutePlan};
@@ -96,13 +96,13 @@ fn back_through_the_activation_and_the_weights() {
             by_bias: &by_bias.cpu,
         };
         let (expected, expected_w) =
-            swiglu::backward(gate_up.cpu.clone(), 7.0, &dh.cpu, routing).unwrap();
+            swiglu::backward(gate_up.cpu.clone(), CLAMPED, &dh.cpu, routing).unwrap();
         let routing = RoutingWeights {
             weights: &w.gpu,
             plan: &gpu,
             by_bias: &by_bias.gpu,
         };
-        let (found, found_w) = swiglu::backward(gate_up.gpu, 7.0, &dh.gpu, routing).unwrap();
+        let (found, found_w) = swiglu::backward(gate_up.gpu, CLAMPED, &dh.gpu, routing).unwrap();
         agree("swiglu gradient", &found, &expected, ROUNDED);
         agree("gradient by the weights", &found_w, &expected_w, EXACT);
     }

@@ -1,8 +1,15 @@
 //! The card, inputs on both devices, and comparisons.
 
 use apus_model::ops::fill;
+use apus_model::ops::swiglu::Activation;
 use candle_core::{DType, Device, Tensor};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The activation that has kernels.
+pub const CLAMPED: Activation = Activation::ClampedSwiglu {
+    alpha: 1.702,
+    limit: 7.0,
+};
 
 static CARD: Mutex<Option<Device>> = Mutex::new(None);
 

@@ -7,7 +7,7 @@ use apus_model::model::yarn::Angles;
 use apus_model::ops::attention::{self, Saved};
 use apus_model::ops::lora::Pair;
 use apus_model::ops::{
-    Heads, SeqLayout, adamw, cross_entropy, linear, lora, philox, rms_norm, rope, swiglu,
+    SeqLayout, adamw, cross_entropy, linear, lora, philox, rms_norm, rope, swiglu,
 };
 use apus_sdk::AdamW;
 use candle_core::{DType, Tensor};
@@ -30,8 +30,8 @@ pub fn time(ops: &mut Ops) -> Result<()> {
 fn norms(ops: &mut Ops) -> Result<()> {
     let (t, h, eps) = (
         ops.tokens(),
-        ops.config.hidden_size,
-        ops.config.rms_norm_eps,
+        ops.architecture.hidden_size,
+        ops.architecture.rms_norm_eps,
     );
     let (x, dy, w) = (
         ops.random(&[t, h])?,
@@ -48,15 +48,11 @@ fn norms(ops: &mut Ops) -> Result<()> {
 }
 
 fn attentions(ops: &mut Ops) -> Result<()> {
-    let c = ops.config;
-    let heads = Heads {
-        q: c.num_attention_heads,
-        kv: c.num_key_value_heads,
-        dim: c.head_dim,
-    };
+    let layers = &ops.architecture.layers;
+    let heads = layers[0].attention.heads;
     let t = ops.tokens();
     let seqs = SeqLayout::new(&ops.lengths, ops.device)?;
-    let table = Angles::new(c, ops.device).table(seqs.max_len)?;
+    let table = Angles::new(ops.architecture, ops.device).table(seqs.max_len)?;
     let qkv = ops.random(&[t, heads.width()])?;
     let dout = ops.random(&[t, heads.q * heads.dim])?;
     let sinks = ops.random(&[heads.q])?;
@@ -64,8 +60,10 @@ fn attentions(ops: &mut Ops) -> Result<()> {
     ops.time("rope", Work::Bytes(bytes), || {
         rope::apply(&qkv, &table, &seqs.positions, heads, false)
     })?;
-    for (kind, window) in [("full", None), ("sliding", Some(c.sliding_window))] {
-        let flops = count::attention_forward(c, &ops.lengths, window);
+    let sliding = layers.iter().find_map(|layer| layer.attention.window);
+    let kinds = sliding.map(|window| ("sliding", Some(window)));
+    for (kind, window) in [("full", None)].into_iter().chain(kinds) {
+        let flops = count::attention_forward(heads, &ops.lengths, window);
         let name = |direction: &str| format!("attention, {kind}, {direction}");
         ops.time(name("forward"), Work::Flops(flops), || {
             attention::forward(&qkv, &sinks, &seqs, heads, window)
@@ -82,12 +80,8 @@ fn attentions(ops: &mut Ops) -> Result<()> {
 
 /// The projection of queries, and an update of it.
 fn projections(ops: &mut Ops) -> Result<()> {
-    let c = ops.config;
-    let (t, i, o) = (
-        ops.tokens(),
-        c.hidden_size,
-        c.num_attention_heads * c.head_dim,
-    );
+    let (t, i) = (ops.tokens(), ops.architecture.hidden_size);
+    let o = ops.architecture.layers[0].attention.width();
     let (x, dy, w, bias) = (
         ops.random(&[t, i])?,
         ops.random(&[t, o])?,
@@ -119,18 +113,18 @@ fn projections(ops: &mut Ops) -> Result<()> {
 }
 
 fn activations(ops: &mut Ops) -> Result<()> {
-    let c = ops.config;
-    let (n, f) = (ops.tokens() * c.num_experts_per_tok, c.intermediate_size);
+    let mlp = &ops.architecture.layers[0].mlp;
+    let (n, f) = (ops.tokens() * mlp.rows_per_token(), mlp.intermediate_size());
     let gate_up = ops.random(&[n, 2 * f])?;
-    let (bytes, limit) = (n * f * ops.width(), c.swiglu_limit as f32);
+    let bytes = n * f * ops.width();
     ops.time("swiglu forward", Work::Bytes(3 * bytes), || {
-        swiglu::forward(&gate_up, limit)
+        swiglu::forward(&gate_up, mlp.activation())
     })
 }
 
 /// Cross entropy of a chunk as the head cuts them.
 fn head(ops: &mut Ops) -> Result<()> {
-    let v = ops.config.vocab_size;
+    let v = ops.architecture.vocab_size;
     let n = ops.tokens().min((LOGITS / v).max(1));
     let logits = ops.random(&[n, v])?;
     let label = |at: usize| philox::block(ops.seed, 1, at as u64)[0] % v as u32;

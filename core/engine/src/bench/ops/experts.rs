@@ -2,6 +2,7 @@
 
 use super::{Ops, Work};
 use anyhow::Result;
+use apus_model::families::MixtureSpec;
 use apus_model::ops::grouped::{self, Addends};
 use apus_model::ops::lora::{Factors, Pack};
 use apus_model::ops::router::{self, RoutePlan};
@@ -10,13 +11,13 @@ use apus_model::ops::{fill, mxfp4, permute};
 use candle_core::{DType, Tensor};
 
 /// Times them.
-pub fn time(ops: &mut Ops) -> Result<()> {
-    let even = routing(ops)?;
-    let c = ops.config;
-    let (e, h, f) = (c.num_local_experts, c.hidden_size, c.intermediate_size);
+pub fn time(ops: &mut Ops, mixture: &MixtureSpec) -> Result<()> {
+    let even = routing(ops, mixture)?;
+    let h = ops.architecture.hidden_size;
+    let (e, f) = (mixture.experts, mixture.intermediate_size);
     let gate_up = dequantise(ops, [e, 2 * f, h])?;
     products(ops, "gate_up", &gate_up, &even)?;
-    let uneven = plan(&uneven_logits(ops)?, ops)?;
+    let uneven = plan(&uneven_logits(ops, e)?, mixture)?;
     products(ops, "gate_up", &gate_up, &uneven)?;
     drop(gate_up);
     let down = fill::normal(
@@ -27,43 +28,36 @@ pub fn time(ops: &mut Ops) -> Result<()> {
         ops.device,
     )?;
     products(ops, "down", &down.transpose(1, 2)?, &even)?;
-    updates(ops, &even)
+    updates(ops, mixture, &even)
 }
 
 /// Router logits by which every expert gets its share.
-fn even_logits(ops: &Ops) -> Result<Tensor> {
-    ops.random_as(&[ops.tokens(), ops.config.num_local_experts], DType::F32)
+fn even_logits(ops: &Ops, experts: usize) -> Result<Tensor> {
+    ops.random_as(&[ops.tokens(), experts], DType::F32)
 }
 
 /// Router logits by which an expert gets fewer tokens than the one before it.
-fn uneven_logits(ops: &Ops) -> Result<Tensor> {
-    let bias: Vec<f32> = (1..=ops.config.num_local_experts)
-        .map(|expert| -(expert as f32).ln())
-        .collect();
+fn uneven_logits(ops: &Ops, experts: usize) -> Result<Tensor> {
+    let bias: Vec<f32> = (1..=experts).map(|expert| -(expert as f32).ln()).collect();
     let bias = Tensor::new(bias.as_slice(), ops.device)?;
-    Ok(even_logits(ops)?.broadcast_add(&bias)?)
+    Ok(even_logits(ops, experts)?.broadcast_add(&bias)?)
 }
 
-fn plan(logits: &Tensor, ops: &Ops) -> Result<RoutePlan> {
-    let ids = router::top_k(logits, ops.config.num_experts_per_tok)?;
-    RoutePlan::new(&ids, ops.config.num_local_experts)
+fn plan(logits: &Tensor, mixture: &MixtureSpec) -> Result<RoutePlan> {
+    let ids = router::top_k(logits, mixture.experts_per_token)?;
+    RoutePlan::new(&ids, mixture.experts)
 }
 
 /// The router and the ways to the experts and back.
-fn routing(ops: &mut Ops) -> Result<RoutePlan> {
-    let c = ops.config;
-    let (t, k, e, h) = (
-        ops.tokens(),
-        c.num_experts_per_tok,
-        c.num_local_experts,
-        c.hidden_size,
-    );
-    let logits = even_logits(ops)?;
+fn routing(ops: &mut Ops, mixture: &MixtureSpec) -> Result<RoutePlan> {
+    let (t, h) = (ops.tokens(), ops.architecture.hidden_size);
+    let (k, e) = (mixture.experts_per_token, mixture.experts);
+    let logits = even_logits(ops, e)?;
     let chosen = 4 * t * (e + k);
     ops.time("router top_k", Work::Bytes(chosen), || {
         router::top_k(&logits, k)
     })?;
-    let even = plan(&logits, ops)?;
+    let even = plan(&logits, mixture)?;
     ops.time("router plan", Work::Bytes(3 * 4 * t * k), || {
         RoutePlan::new(&even.ids, e)
     })?;
@@ -82,17 +76,15 @@ fn routing(ops: &mut Ops) -> Result<RoutePlan> {
     ops.time("combine", both, || {
         permute::combine(&rows, &weights, &even, None)
     })?;
-    back(ops, &even, &weights)?;
+    back(ops, mixture, &even, &weights)?;
     Ok(even)
 }
 
 /// Back through the activation and the weighted sum.
-fn back(ops: &mut Ops, plan: &RoutePlan, weights: &Tensor) -> Result<()> {
-    let c = ops.config;
-    let (n, f) = (plan.rows(), c.intermediate_size);
+fn back(ops: &mut Ops, mixture: &MixtureSpec, plan: &RoutePlan, weights: &Tensor) -> Result<()> {
+    let (n, f) = (plan.rows(), mixture.intermediate_size);
     let (gate_up, dh) = (ops.random(&[n, 2 * f])?, ops.random(&[n, f])?);
-    let by_bias = ops.random(&[ops.tokens(), c.num_local_experts])?;
-    let limit = c.swiglu_limit as f32;
+    let by_bias = ops.random(&[ops.tokens(), mixture.experts])?;
     let work = Work::Bytes(5 * n * f * ops.width());
     ops.time("swiglu backward", work, || {
         let routing = RoutingWeights {
@@ -100,7 +92,7 @@ fn back(ops: &mut Ops, plan: &RoutePlan, weights: &Tensor) -> Result<()> {
             plan,
             by_bias: &by_bias,
         };
-        swiglu::backward(gate_up.clone(), limit, &dh, routing)
+        swiglu::backward(gate_up.clone(), mixture.activation, &dh, routing)
     })
 }
 
@@ -146,9 +138,9 @@ fn products(ops: &mut Ops, name: &str, w: &Tensor, plan: &RoutePlan) -> Result<(
 }
 
 /// Low-rank updates of every expert's gate_up.
-fn updates(ops: &mut Ops, plan: &RoutePlan) -> Result<()> {
-    let c = ops.config;
-    let (e, i, o) = (c.num_local_experts, c.hidden_size, 2 * c.intermediate_size);
+fn updates(ops: &mut Ops, mixture: &MixtureSpec, plan: &RoutePlan) -> Result<()> {
+    let i = ops.architecture.hidden_size;
+    let (e, o) = (mixture.experts, 2 * mixture.intermediate_size);
     let n = plan.rows();
     let factors = Factors {
         a: ops.random_as(&[e * ops.rank, i], DType::F32)?,

@@ -14,7 +14,7 @@ use crate::setup;
 use anyhow::Result;
 use apus_components::config::BenchConfig;
 use apus_components::config::Lengths;
-use apus_model::model::Config;
+use apus_model::families::{Architecture, MlpSpec};
 use apus_model::ops::fill;
 use apus_sdk::{errln, outln};
 use candle_core::{DType, Device, Tensor};
@@ -32,7 +32,7 @@ enum Work {
 /// Operations timed so far, and what they are run on.
 struct Ops<'a> {
     device: &'a Device,
-    config: &'a Config,
+    architecture: &'a Architecture,
     /// Lengths of the sequences.
     lengths: Vec<usize>,
     rank: usize,
@@ -59,7 +59,7 @@ pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) 
     };
     let mut ops = Ops {
         device,
-        config: &place.config,
+        architecture: &place.config.architecture,
         lengths,
         rank: config.lora_rank,
         seed: config.seed,
@@ -76,7 +76,10 @@ pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) 
         side = ops.limits.side
     );
     dense::time(&mut ops)?;
-    experts::time(&mut ops)?;
+    let mlps = ops.architecture.layers.iter().map(|layer| &layer.mlp);
+    if let Some(mixture) = mlps.filter_map(MlpSpec::mixture).next() {
+        experts::time(&mut ops, mixture)?;
+    }
     outln!("{}", ops.table());
     Ok(ops.json(config))
 }

@@ -7,7 +7,7 @@
 mod sizes;
 
 use apus_base::memory::gib;
-use apus_model::model::config::Config;
+use apus_model::families::Architecture;
 use comfy_table::{Table, presets};
 use sizes::Sizes;
 
@@ -41,8 +41,8 @@ pub struct Shape {
 
 impl MemoryPlan {
     /// Works it out for a model of this shape.
-    pub fn new(config: &Config, shape: &Shape) -> Self {
-        let sizes = Sizes::new(config, shape);
+    pub fn new(architecture: &Architecture, shape: &Shape) -> Self {
+        let sizes = Sizes::new(architecture, shape);
         let kept = shape.kept_layers * sizes.tape();
         // A layer that kept only its input has a tape again while it goes back.
         let again = match shape.kept_layers {
@@ -69,7 +69,7 @@ impl MemoryPlan {
             ),
             (
                 "inputs of layers",
-                config.num_hidden_layers as u64 * sizes.x(),
+                architecture.layers.len() as u64 * sizes.x(),
             ),
             ("tapes of layers that keep them", kept),
         ];
@@ -79,22 +79,22 @@ impl MemoryPlan {
 
     /// The most layers that can keep their tape in `free` bytes beside the weights, which are there
     /// already; a twentieth is left over.
-    pub fn layers_that_fit(config: &Config, shape: &Shape, free: u64) -> usize {
+    pub fn layers_that_fit(architecture: &Architecture, shape: &Shape, free: u64) -> usize {
         let with = |kept_layers: usize| Shape {
             kept_layers: kept_layers as u64,
             ..*shape
         };
-        (0..=config.num_hidden_layers)
+        (0..=architecture.layers.len())
             .rev()
-            .find(|&kept| Self::fits(config, &with(kept), free))
+            .find(|&kept| Self::fits(architecture, &with(kept), free))
             .unwrap_or(0)
     }
 
     /// Whether a run fits in `free` bytes beside the weights and what is trained, which are there already; a twentieth
     /// is left over.
-    pub fn fits(config: &Config, shape: &Shape, free: u64) -> bool {
+    pub fn fits(architecture: &Architecture, shape: &Shape, free: u64) -> bool {
         let there = shape.weight_bytes + shape.trainable * 4;
-        Self::new(config, shape).total() - there <= free / 20 * 19
+        Self::new(architecture, shape).total() - there <= free / 20 * 19
     }
 
     /// All together, in bytes.
@@ -143,7 +143,7 @@ mod tests {
 
     fn planned(shape: &Shape) -> f64 {
         let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
-        MemoryPlan::new(&config, shape).total() as f64 / GIB
+        MemoryPlan::new(&config.architecture, shape).total() as f64 / GIB
     }
 
     /// `apus bench` on an H100: tokens of the micro-batch, weights, layers kept, parameters of adapters, GiB.
@@ -178,7 +178,9 @@ mod tests {
     #[test]
     fn more_memory_keeps_more_layers() {
         let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
-        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape(16_384, DENSE), gib << 30);
+        let fit = |gib: u64| {
+            MemoryPlan::layers_that_fit(&config.architecture, &shape(16_384, DENSE), gib << 30)
+        };
         assert_eq!((fit(1), fit(1000)), (0, 24));
         assert!(fit(20) < fit(40) && fit(40) <= 24);
     }

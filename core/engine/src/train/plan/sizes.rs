@@ -3,7 +3,7 @@
 
 use super::Shape;
 use crate::train::loss::chunk_rows;
-use apus_model::model::config::Config;
+use apus_model::families::Architecture;
 
 /// Widths of a model's tensors and numbers of rows of a micro-batch.
 pub struct Sizes {
@@ -30,21 +30,23 @@ const F32: u64 = 4;
 
 impl Sizes {
     /// For a model and a micro-batch.
-    pub fn new(config: &Config, shape: &Shape) -> Self {
+    pub fn new(architecture: &Architecture, shape: &Shape) -> Self {
+        let layer = &architecture.layers[0];
+        let heads = layer.attention.heads;
         Self {
             tokens: shape.tokens,
-            rows: shape.tokens * config.num_experts_per_tok as u64,
-            hidden: config.hidden_size as u64,
-            inter: config.intermediate_size as u64,
-            heads: config.num_attention_heads as u64,
-            head_dim: config.head_dim as u64,
-            kv_heads: config.num_key_value_heads as u64,
-            experts: config.num_local_experts as u64,
-            vocab: config.vocab_size as u64,
+            rows: shape.tokens * layer.mlp.rows_per_token() as u64,
+            hidden: architecture.hidden_size as u64,
+            inter: layer.mlp.intermediate_size() as u64,
+            heads: heads.q as u64,
+            head_dim: heads.dim as u64,
+            kv_heads: heads.kv as u64,
+            experts: layer.mlp.mixture().map_or(0, |m| m.experts) as u64,
+            vocab: architecture.vocab_size as u64,
             c: shape.compute_bytes,
             made_anew: shape.experts_made_anew,
             expert_adapters: shape.expert_adapters,
-            packs: 2 * shape.trainable * shape.compute_bytes / config.num_hidden_layers as u64,
+            packs: 2 * shape.trainable * shape.compute_bytes / architecture.layers.len() as u64,
         }
     }
 

@@ -86,7 +86,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
         check_channels(&config, &components, &data)?;
     }
     let lengths = match &data.stream {
-        Some(_) => setup::longest(&config, &place.config),
+        Some(_) => setup::longest(&config, &place.config.architecture),
         None => lengths(&data.train.samples, data.train.packs.as_deref()),
     };
     if config.dry_run {
@@ -213,7 +213,7 @@ fn read_data(
     encoder: &Arc<Encoder>,
     place: &ModelPlace,
 ) -> Result<setup::Data> {
-    let data = setup::data(config, encoder, Some(place.config.vocab_size))?;
+    let data = setup::data(config, encoder, Some(place.config.architecture.vocab_size))?;
     match &data.stream {
         Some(_) => info!("data: read as training goes on, reported at the end"),
         None => {

@@ -5,7 +5,8 @@ mod names;
 
 use super::fields;
 use super::targets::TargetSpec;
-use crate::model::{Config, Init, LoraSettings, Targets};
+use crate::families::ModelConfig;
+use crate::model::{Init, LoraSettings, Targets};
 use anyhow::{Context, Result, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_sdk::small_file::{self, Limit};
@@ -60,7 +61,7 @@ pub struct PeftConfig {
 impl PeftConfig {
     /// The configuration of a new adapter, with target names as PEFT would write them.
     pub fn new(
-        config: &Config,
+        config: &ModelConfig,
         wanted: &TargetSpec,
         targets: &Targets,
         settings: &LoraSettings,
@@ -278,7 +279,7 @@ mod tests {
         }
     }
 
-    fn written(config: &Config, wanted: &TargetSpec, settings: &LoraSettings) -> PeftConfig {
+    fn written(config: &ModelConfig, wanted: &TargetSpec, settings: &LoraSettings) -> PeftConfig {
         let targets = resolve(config, wanted).unwrap();
         let base = Some("openai/gpt-oss-tiny-golden".to_owned());
         PeftConfig::new(config, wanted, &targets, settings, base)
@@ -375,8 +376,8 @@ mod tests {
     #[test]
     fn many_names_become_their_ends() {
         let mut config = tiny();
-        config.num_hidden_layers = 24;
-        config.sliding = vec![true; 24];
+        let first = config.architecture.layers[0].clone();
+        config.architecture.layers = vec![first; 24];
         let names = |wanted: &[&str]| {
             let wanted = TargetSpec::from_names(wanted.iter().map(|w| (*w).to_owned()).collect());
             written(&config, &wanted, &settings()).target_modules

@@ -2,14 +2,19 @@
 
 use super::TargetModules;
 use crate::adapter::inventory::{is_suffix, modules};
-use crate::model::{Config, Targets};
+use crate::families::ModelConfig;
+use crate::model::Targets;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// From this number of names on, PEFT writes their shortest unambiguous ends.
 const CONDENSE_FROM: usize = 20;
 
 /// PEFT knows no `all-norm`: such entries are written as the modules they stand for.
-pub(super) fn saved_names(config: &Config, wanted: &[String], targets: &Targets) -> Vec<String> {
+pub(super) fn saved_names(
+    config: &ModelConfig,
+    wanted: &[String],
+    targets: &Targets,
+) -> Vec<String> {
     let special = wanted.iter().any(|w| w.starts_with("all-"));
     match special {
         true => match condensed(
@@ -24,7 +29,7 @@ pub(super) fn saved_names(config: &Config, wanted: &[String], targets: &Targets)
 }
 
 /// PEFT's `_find_minimal_target_modules`: many names become the shortest ends that match no other module.
-pub(super) fn condensed(config: &Config, targets: TargetModules) -> TargetModules {
+pub(super) fn condensed(config: &ModelConfig, targets: TargetModules) -> TargetModules {
     let TargetModules::Names(names) = &targets else {
         return targets;
     };

@@ -1,13 +1,27 @@
 //! See [`crate::ops::swiglu`].
 
 use super::launch::{Arg, Grid, b16, empty, f32, int, launch, long, u32};
-use crate::ops::swiglu::RoutingWeights;
-use anyhow::{Result, ensure};
+use crate::ops::swiglu::{Activation, RoutingWeights};
+use anyhow::{Result, bail, ensure};
 use apus_kernels::SWIGLU;
 use candle_core::{CudaDevice, DType, Tensor};
 
+/// The factor inside the sigmoid that the kernels are compiled for.
+const ALPHA: f32 = 1.702;
+
+/// The limit of an activation that has kernels.
+pub fn limit(activation: Activation) -> Result<f32> {
+    match activation {
+        Activation::ClampedSwiglu { alpha, limit } if alpha == ALPHA => Ok(limit),
+        other => bail!(
+            "experts with the activation {other:?} have no CUDA kernel; there is one for ClampedSwiglu with alpha {ALPHA}"
+        ),
+    }
+}
+
 /// The activation.
-pub fn forward(gate_up: &Tensor, limit: f32, cuda: &CudaDevice) -> Result<Tensor> {
+pub fn forward(gate_up: &Tensor, activation: Activation, cuda: &CudaDevice) -> Result<Tensor> {
+    let limit = limit(activation)?;
     let (n, f2) = gate_up.dims2()?;
     let (gate_up, count) = (gate_up.contiguous()?, n * f2 / 2);
     let h = empty((n, f2 / 2), DType::BF16, cuda)?;
@@ -25,11 +39,12 @@ pub fn forward(gate_up: &Tensor, limit: f32, cuda: &CudaDevice) -> Result<Tensor
 /// Gradients by `gate_up`, in its memory, and by the weights.
 pub fn backward(
     gate_up: Tensor,
-    limit: f32,
+    activation: Activation,
     dh: &Tensor,
     routing: RoutingWeights,
     cuda: &CudaDevice,
 ) -> Result<(Tensor, Tensor)> {
+    let limit = limit(activation)?;
     let ((n, f), (t, k)) = (dh.dims2()?, routing.weights.dims2()?);
     let (_, experts) = routing.by_bias.dims2()?;
     ensure!(

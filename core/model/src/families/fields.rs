@@ -1,16 +1,34 @@
-//! Reads the fields of `config.json`, each with the values that it may have.
+//! Reads the fields of `config.json` that families share, each with the values that it may have.
 
-use super::{MOST_PARTS, MOST_POSITIONS, Rope, Yarn};
-use crate::ops::swiglu;
+use super::{Rope, Yarn};
+use crate::ops::Heads;
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::within;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
+
+/// Bounds far above those of any existing model, so that products of sizes cannot overflow before anything is allocated.
+pub const MOST_LAYERS: usize = 1 << 12;
+/// The greatest width of a vector.
+pub const MOST_WIDTH: usize = 1 << 20;
+/// The greatest number of heads or of experts.
+pub const MOST_PARTS: usize = 1 << 16;
+/// The greatest length of a sequence.
+pub const MOST_POSITIONS: usize = 1 << 30;
 
 /// The fields of the file, or of an object in it; `prefix` is the path of that object, for messages.
 pub struct Fields<'a> {
     map: &'a Map<String, Value>,
     prefix: String,
+}
+
+/// What transformers takes for a family where config.json does not say it.
+#[derive(Debug, Clone, Default)]
+pub struct UnsetRope {
+    /// YaRN, if there are no settings of the rotary embedding.
+    pub yarn: Option<Yarn>,
+    /// The field of config.json with the length of sequences in the original training.
+    pub original: Option<&'static str>,
 }
 
 impl<'a> Fields<'a> {
@@ -22,8 +40,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    /// A field, if it is there and not null.
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether a field is there, even if it is null.
+    pub fn contains(&self, name: &str) -> bool {
+        self.map.contains_key(name)
     }
 
     /// Reads a size from 1 to `most`.
@@ -55,29 +79,19 @@ impl<'a> Fields<'a> {
         Ok(self.given(name, &bounds)?.unwrap_or(default))
     }
 
-    /// Reads `num_experts_per_tok`, which the authors of gpt-oss write under two names.
-    pub fn experts_per_token(&self) -> Result<usize> {
-        let names = ["num_experts_per_tok", "experts_per_token"];
-        let sizes = names.map(|name| match self.map.contains_key(name) {
-            true => self.size(name, MOST_PARTS).map(Some),
-            false => Ok(None),
-        });
-        let [first, second] = sizes;
-        match (first?, second?) {
-            (Some(a), Some(b)) if a != b => {
-                bail!(
-                    "num_experts_per_tok is {a} and experts_per_token {b}, which is the same field"
-                )
-            }
-            (Some(size), _) | (None, Some(size)) => Ok(size),
-            (None, None) => bail!("num_experts_per_tok is missing"),
-        }
+    /// Reads the number and size of heads.
+    pub fn heads(&self) -> Result<Heads> {
+        Ok(Heads {
+            q: self.size("num_attention_heads", MOST_PARTS)?,
+            kv: self.size("num_key_value_heads", MOST_PARTS)?,
+            dim: self.size("head_dim", MOST_PARTS)?,
+        })
     }
 
-    /// Reads for each layer whether it has a sliding window.
-    pub fn layer_types(&self, layers: usize) -> Result<Vec<bool>> {
+    /// Reads for each layer whether it has a sliding window, if the field is there.
+    pub fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let Some(types) = self.get("layer_types") else {
-            return Ok((0..layers).map(|layer| layer % 2 == 0).collect());
+            return Ok(None);
         };
         let types = types.as_array().context("layer_types is not a list")?;
         ensure!(
@@ -85,24 +99,21 @@ impl<'a> Fields<'a> {
             "layer_types has {} entries for {layers} layers",
             types.len()
         );
-        types
-            .iter()
-            .map(|kind| match kind.as_str() {
-                Some("sliding_attention") => Ok(true),
-                Some("full_attention") => Ok(false),
-                _ => {
-                    bail!("layer_types holds {kind}, expected sliding_attention or full_attention")
-                }
-            })
-            .collect()
+        let sliding = types.iter().map(|kind| match kind.as_str() {
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => bail!("layer_types holds {kind}, expected sliding_attention or full_attention"),
+        });
+        sliding.collect::<Result<_>>().map(Some)
     }
 
     /// Reads the settings of the rotary embedding.
-    pub fn rope(&self) -> Result<Rope> {
+    pub fn rope(&self, unset: &UnsetRope) -> Result<Rope> {
         const THETA: RangeInclusive<f64> = 1.001..=1e12;
         let names = ["rope_parameters", "rope_scaling"];
         let Some(name) = names.into_iter().find(|name| self.get(name).is_some()) else {
-            if let Some(name) = names.into_iter().find(|name| self.map.contains_key(*name)) {
+            let null = names.into_iter().find(|name| self.contains(name));
+            if let (Some(name), Some(_)) = (null, &unset.yarn) {
                 bail!(
                     "{name} is null, which is read in two ways; write rope_type yarn or default into it"
                 );
@@ -110,14 +121,7 @@ impl<'a> Fields<'a> {
             let theta = self.given("rope_theta", &THETA)?;
             return Ok(Rope {
                 theta: theta.context("rope_theta is missing")?,
-                // As transformers for gpt-oss.
-                yarn: Some(Yarn {
-                    factor: 32.0,
-                    beta_fast: 32.0,
-                    beta_slow: 1.0,
-                    original: 4096.0,
-                    truncate: false,
-                }),
+                yarn: unset.yarn.clone(),
             });
         };
         let map = self.map[name].as_object();
@@ -135,7 +139,7 @@ impl<'a> Fields<'a> {
         let kind = inner.get("rope_type").or_else(|| inner.get("type"));
         let yarn = match kind.map(|kind| kind.as_str()) {
             None | Some(Some("default")) => None,
-            Some(Some("yarn")) => Some(inner.yarn(self)?),
+            Some(Some("yarn")) => Some(inner.yarn(self, unset)?),
             Some(_) => bail!(
                 "{name}.rope_type is {}, expected yarn or default",
                 kind.unwrap_or(&Value::Null)
@@ -144,14 +148,17 @@ impl<'a> Fields<'a> {
         Ok(Rope { theta, yarn })
     }
 
-    fn yarn(&self, outer: &Self) -> Result<Yarn> {
+    fn yarn(&self, outer: &Self, unset: &UnsetRope) -> Result<Yarn> {
         const ROTATIONS: RangeInclusive<f64> = 1e-6..=1e6;
         let lengths = 1.0..=MOST_POSITIONS as f64;
         let prefix = &self.prefix;
         let factor = self.given("factor", &(1.0..=1e6))?;
         let original = match self.given("original_max_position_embeddings", &lengths)? {
             Some(original) => Some(original),
-            None => outer.given("initial_context_length", &lengths)?,
+            None => match unset.original {
+                Some(name) => outer.given(name, &lengths)?,
+                None => None,
+            },
         };
         let yarn = Yarn {
             factor: factor.with_context(|| format!("{prefix}factor is missing"))?,
@@ -198,55 +205,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks fields that must have one value, since Apus computes no other.
-    pub fn check_fixed(&self) -> Result<()> {
-        let alpha = f64::from(swiglu::ALPHA);
-        if let Some(found) = self.get("swiglu_alpha") {
-            let close = |found: f64| (found - alpha).abs() < 1e-6;
-            ensure!(
-                found.as_f64().is_some_and(close),
-                "swiglu_alpha is {found}, expected {alpha:.3}"
-            );
-        }
-        for (name, expected, why) in [
-            (
-                "attention_bias",
-                json!(true),
-                "gpt-oss has biases in its attention",
-            ),
-            (
-                "attention_dropout",
-                json!(0.0),
-                "attention has no dropout here",
-            ),
-            ("hidden_act", json!("silu"), "there is no other activation"),
-            (
-                "partial_rotary_factor",
-                json!(1.0),
-                "all dimensions are rotated",
-            ),
-            (
-                "tie_word_embeddings",
-                json!(false),
-                "gpt-oss has an output head of its own",
-            ),
-        ] {
-            let Some(found) = self.get(name) else {
-                continue;
-            };
-            let same = match (found.as_f64(), expected.as_f64()) {
-                (Some(found), Some(expected)) => found == expected,
-                _ => *found == expected,
-            };
-            ensure!(same, "{name} is {found}, expected {expected}: {why}");
-        }
-        if let Some(quantization) = self.get("quantization_config") {
-            let method = quantization.get("quant_method").and_then(Value::as_str);
-            ensure!(
-                method == Some("mxfp4"),
-                "quantization_config is {quantization}, expected quant_method mxfp4, or none at all for BF16 weights"
-            );
-        }
+    /// Checks that a field that may be left out has this value where it is set, since no other is computed; `why` says so.
+    pub fn fixed(&self, name: &str, expected: &Value, why: &str) -> Result<()> {
+        let Some(found) = self.get(name) else {
+            return Ok(());
+        };
+        let same = match (found.as_f64(), expected.as_f64()) {
+            (Some(found), Some(expected)) => found == expected,
+            _ => found == expected,
+        };
+        ensure!(same, "{name} is {found}, expected {expected}: {why}");
         Ok(())
     }
 }
