@@ -116,6 +116,38 @@ fn state_of_other_shapes_than_the_parameters_resumes() {
     );
 }
 
+/// Adafactor of rank 8 on the attention of the published model, with copies of its state and of the 3,981,312 values, so
+/// that a step can be taken back.
+#[test]
+fn the_memory_plan_asks_the_optimizer() {
+    let home = tempfile::tempdir().unwrap();
+    let plan = |flags: &str| {
+        let said = works(&format!(
+            "sft --device cpu --model synthetic:gpt-oss-20b --tokenizer {GOLDENS}/model_bf16 --dry_run true \
+             --dataset {GOLDENS}/chat_train.jsonl --output_dir {} {flags}",
+            home.path().join("out").display()
+        ));
+        let line = said.lines().find(|line| line.contains("optimizer state"));
+        line.unwrap()
+            .trim()
+            .rsplit("  ")
+            .next()
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    assert_eq!(plan(""), mib(2 * 4 * 3_981_312));
+    assert_eq!(plan("--optimizer sgd"), "0.0 MiB");
+    assert_eq!(plan("--optimizer lion"), mib(4 * 3_981_312));
+    let sides = 2 * (2880 + 4096) + 2 * (2880 + 512) + 4 * (8 + 8);
+    let flags = format!(
+        "--plugin {} --optimizer adafactor",
+        library("adafactor").display()
+    );
+    assert_eq!(plan(&flags), mib(2 * 4 * 24 * sides + 4 * 3_981_312));
+}
+
 /// The tutorial's command, with every component from a library, trains to the same bits.
 #[test]
 fn built_ins_loaded_instead_of_linked_in() {

@@ -22,6 +22,7 @@ use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result};
 use apus_components::config::{BenchConfig, Lengths, Resolved};
+use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::{ExpertWeight, GptOss};
 use apus_model::profile::{Profile, Recording};
@@ -40,7 +41,7 @@ const PROFILED: usize = 2;
 /// Runs the measurement of a configuration and prints the figures.
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
-    apus_components::registry::load(&config.plugins)?;
+    registry::load(&config.plugins)?;
     apus_data::hub::prefer(config.use_hf);
     let device = apus_model::device::open(&config.device)?;
     let earlier = config.against.as_deref();
@@ -70,8 +71,10 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     let lengths = Lengths::parse(&config.seq)?;
     let place = setup::find_model(&sft.model, sft.seed)?;
     let mut ready = parts::model(&sft, &place, device)?;
+    let (optimizer, _) = parts::optimizer(&sft, &|_| None)?;
     let shape = fit(
         &sft,
+        registry::named(&optimizer)?,
         &mut ready.model,
         &vec![lengths.longest(); config.batch],
     )?;

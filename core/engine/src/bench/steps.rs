@@ -1,13 +1,13 @@
 //! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
-use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport};
+use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, parts};
 use anyhow::Result;
 use apus_components::config::Lengths;
 use apus_components::config::SftConfig;
 use apus_components::registry::{self, Named};
 use apus_model::model::{ForwardOptions, GptOss};
-use apus_sdk::{Kind, Loss, TokenRow};
+use apus_sdk::{Loss, TokenRow};
 use std::time::Instant;
 
 /// The figures of a step.
@@ -60,8 +60,7 @@ impl<'a> Stepper<'a> {
     /// # Errors
     /// A component that there is not, or options that do not fit.
     pub fn new(config: &SftConfig, model: &'a GptOss, kept: usize, data: Data) -> Result<Self> {
-        let options = |name: &str| registry::options(Kind::Optimizer, name);
-        let (spec, _) = config.optimizer_spec(&|_| None, &options)?;
+        let (spec, _) = parts::optimizer(config, &|_| None)?;
         Ok(Self {
             model,
             loss: registry::named(&config.loss_type)?,

@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
 use apus_base::memory::gib;
 use apus_components::config::SftConfig;
+use apus_components::registry::Named;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
 use apus_model::adapter::ParameterTable;
-use apus_sdk::outln;
+use apus_sdk::{Optimizer, outln};
 use candle_core::Device;
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ pub fn dry_run(
     place: &ModelPlace,
     device: &Device,
     encoder: &Encoder,
+    optimizer: Named<dyn Optimizer>,
     (data, lengths): (&mut setup::Data, &[usize]),
 ) -> Result<()> {
     let blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
@@ -39,7 +41,7 @@ pub fn dry_run(
         serde_json::to_string_pretty(&Value::Object(args(config)))?
     );
 
-    let shape = planned_shape(config, &blueprint, lengths)?;
+    let shape = planned_shape(config, optimizer, &blueprint, lengths)?;
     let there = shape.weight_bytes + shape.trainable * 4;
     let free = apus_model::device::usage::free(device);
     let room = Room {

@@ -1,5 +1,6 @@
 //! What a run keeps where, so that it fits: the embedding, and the tapes of layers.
 
+use super::optimizer::footprint::{self, Trained};
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::steps::{RunLength, Steps};
@@ -7,9 +8,11 @@ use anyhow::{Result, bail};
 use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::config::StepsOrShare;
+use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
 use apus_model::families::Architecture;
 use apus_model::model::{ExpertWeight, GptOss, Weight};
+use apus_sdk::Optimizer;
 
 /// What of the model matters for where things are kept.
 pub struct Room<'a> {
@@ -33,10 +36,16 @@ pub struct Fit {
 }
 
 /// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
+/// `optimizer` is another instance than the one that trains.
 ///
 /// # Errors
 /// A value that is none of those a flag takes, or an embedding that is trained and asked to leave the device.
-pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<Shape> {
+pub fn fit(
+    config: &SftConfig,
+    optimizer: Named<dyn Optimizer>,
+    model: &mut GptOss,
+    lengths: &[usize],
+) -> Result<Shape> {
     let embedding = match model.embedding() {
         Weight::Frozen(rows) if !model.device().is_cpu() => {
             Some((rows.elem_count() * rows.dtype().size_in_bytes()) as u64)
@@ -52,7 +61,11 @@ pub fn fit(config: &SftConfig, model: &mut GptOss, lengths: &[usize]) -> Result<
         mut shape,
         offloaded,
         auto_layers,
-    } = decide(config, &room, shape(model, largest_batch(config, lengths)?))?;
+    } = decide(
+        config,
+        &room,
+        shape(model, optimizer, largest_batch(config, lengths)?),
+    )?;
     if offloaded.is_some() || config.offload_embedding == "true" {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
@@ -119,8 +132,13 @@ fn kept_layers(config: &SftConfig, layers: usize) -> Result<Option<usize>> {
 }
 
 /// What the memory plan depends on, no layer keeping its tape.
-fn shape(model: &GptOss, tokens: usize) -> Shape {
+fn shape(model: &GptOss, optimizer: Named<dyn Optimizer>, tokens: usize) -> Shape {
     let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
+    let trained = model.params().iter().map(|param| Trained {
+        name: param.name().to_owned(),
+        shape: param.value().dims().to_vec(),
+    });
+    let trained: Vec<Trained> = trained.collect();
     let mut experts = model
         .layers()
         .iter()
@@ -130,7 +148,7 @@ fn shape(model: &GptOss, tokens: usize) -> Shape {
         compute_bytes: model.dtype().size_in_bytes() as u64,
         weight_bytes: model.weight_bytes(),
         trainable: trainable as u64,
-        optimizer_copies: 2,
+        optimizer_bytes: optimizer_bytes(optimizer, &trained, trainable as u64),
         kept_layers: 0,
         experts_made_anew: experts.clone().any(|linear| match &linear.matrix {
             ExpertWeight::Packed { .. } => true,
@@ -143,18 +161,37 @@ fn shape(model: &GptOss, tokens: usize) -> Shape {
 /// [`shape`] of a model that is not loaded.
 pub fn planned_shape(
     config: &SftConfig,
+    optimizer: Named<dyn Optimizer>,
     blueprint: &Blueprint,
     lengths: &[usize],
 ) -> Result<Shape> {
+    let trained = blueprint.trained_tensors().map(|(name, shape)| Trained {
+        name: name.clone(),
+        shape: shape.clone(),
+    });
+    let trained: Vec<Trained> = trained.collect();
     Ok(Shape {
         tokens: largest_batch(config, lengths)? as u64,
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
-        optimizer_copies: 2,
+        optimizer_bytes: optimizer_bytes(optimizer, &trained, blueprint.trainable()),
         kept_layers: 0,
         experts_made_anew: blueprint.experts_made_anew(),
         expert_adapters: blueprint.expert_adapters(),
+    })
+}
+
+/// The bytes that an optimizer keeps for these parameters. Where it cannot be asked, they are taken to be two f32 tensors
+/// for each.
+fn optimizer_bytes(optimizer: Named<dyn Optimizer>, trained: &[Trained], numbers: u64) -> u64 {
+    let label = optimizer.label.clone();
+    footprint::bytes(optimizer, trained).unwrap_or_else(|error| {
+        info!(
+            "note: {label} makes no step over small parameters, so the memory plan takes its state to be 8 bytes for \
+             each trained number: {error:#}"
+        );
+        numbers.saturating_mul(8)
     })
 }
 

@@ -1,9 +1,10 @@
 //! All tensors that a model with its adapter will have, from its shape alone, so that memory can be planned before a weight is read.
 
-use super::inventory::{expert_count, expert_dims, linear_dims, parameters};
+use super::inventory::parameters;
 use super::targets::expert_matrix;
+use super::updates::{self, Update};
 use crate::families::ModelConfig;
-use crate::model::{ExpertMatrix, ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
+use crate::model::{ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
 use crate::weights::WeightSource;
 use anyhow::Result;
 use candle_core::DType;
@@ -12,8 +13,8 @@ use candle_core::DType;
 pub struct Blueprint {
     /// The tensors of the model itself.
     pub weights: Vec<PlannedTensor>,
-    /// The low-rank updates: for each, its module and number of parameters.
-    pub adapters: Vec<(String, usize)>,
+    /// The low-rank updates.
+    pub updates: Vec<Update>,
     /// The rank of the updates.
     pub rank: usize,
     /// The compute type.
@@ -54,6 +55,7 @@ impl Blueprint {
         options: &LoadOptions,
         updates: Option<(&Targets, &LoraSettings)>,
     ) -> Self {
+        let rank = updates.map_or(0, |(_, settings)| settings.rank);
         let weights = parameters(config).into_iter().map(|(name, shape)| {
             let mut planned = PlannedTensor {
                 name,
@@ -70,29 +72,13 @@ impl Blueprint {
                 && is_packed(source, &planned.name);
             planned
         });
-        let mut adapters = Vec::new();
-        if let Some((targets, settings)) = updates {
-            for module in &targets.linears {
-                let (inputs, outputs) = linear_dims(config, module);
-                let magnitude = if settings.use_dora { outputs } else { 0 };
-                let count = settings.rank.saturating_mul(inputs + outputs);
-                adapters.push((module.clone(), count.saturating_add(magnitude)));
-            }
-            for &(layer, matrix) in &targets.experts {
-                let (inputs, outputs) = expert_dims(config, matrix);
-                let rank = settings.rank.saturating_mul(expert_count(config));
-                let part = match matrix {
-                    ExpertMatrix::GateUp => "gate_up_proj",
-                    ExpertMatrix::Down => "down_proj",
-                };
-                let module = format!("model.layers.{layer}.mlp.experts.{part}");
-                adapters.push((module, rank.saturating_mul(inputs + outputs)));
-            }
-        }
+        let updates = updates.map(|(targets, settings)| {
+            updates::updates(config, targets, settings.rank, settings.use_dora)
+        });
         Self {
             weights: weights.collect(),
-            adapters,
-            rank: updates.map_or(0, |(_, settings)| settings.rank),
+            rank,
+            updates: updates.unwrap_or_default(),
             compute: options.dtype,
         }
     }
@@ -132,8 +118,16 @@ impl Blueprint {
     pub fn trainable(&self) -> u64 {
         let trained = self.weights.iter().filter(|planned| planned.trained);
         let trained: u64 = trained.map(|planned| planned.elements() as u64).sum();
-        let adapters = self.adapters.iter().map(|(_, count)| *count as u64);
-        adapters.fold(trained, u64::saturating_add)
+        let updates = self.updates.iter().map(Update::elements);
+        updates.fold(trained, u64::saturating_add)
+    }
+
+    /// Names and shapes of all tensors that are trained.
+    pub fn trained_tensors(&self) -> impl Iterator<Item = (&String, &Vec<usize>)> {
+        let weights = self.weights.iter().filter(|planned| planned.trained);
+        let weights = weights.map(|planned| (&planned.name, &planned.shape));
+        let updates = self.updates.iter().flat_map(|update| &update.tensors);
+        weights.chain(updates.map(|(name, shape)| (name, shape)))
     }
 
     /// Whether matrices of experts are unpacked or converted for each use.
@@ -146,8 +140,8 @@ impl Blueprint {
 
     /// Whether experts carry updates.
     pub fn expert_adapters(&self) -> bool {
-        let mut adapters = self.adapters.iter();
-        adapters.any(|(module, _)| module.contains(".experts."))
+        let mut updates = self.updates.iter();
+        updates.any(|update| expert_matrix(&update.target).is_some())
     }
 
     fn bytes(&self, planned: &PlannedTensor) -> u64 {

@@ -1,11 +1,12 @@
 //! Which tensors an adapter's file has to hold, by its configuration and the shape of the model.
 
 use super::file::{ADDED_WHOLE, PREFIX};
-use super::inventory::{expert_count, expert_dims, linear_dims, parameters};
+use super::inventory::parameters;
 use super::peft_config::PeftConfig;
+use super::updates::{expert_module, updates};
 use crate::families::ModelConfig;
 use crate::model::{ExpertMatrix, Targets};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -16,36 +17,16 @@ pub type Shapes = BTreeMap<String, Vec<usize>>;
 const SHOWN: usize = 4;
 
 /// The tensors of these targets, in the layout of current PEFT.
-///
-/// # Errors
-/// The rank is too large for the experts.
-pub fn expected(config: &PeftConfig, targets: &Targets, model: &ModelConfig) -> Result<Shapes> {
-    let r = config.r;
-    let mut shapes = Shapes::new();
-    for module in &targets.linears {
-        let (input, output) = linear_dims(model, module);
-        shapes.insert(format!("{PREFIX}{module}.lora_A.weight"), vec![r, input]);
-        shapes.insert(format!("{PREFIX}{module}.lora_B.weight"), vec![output, r]);
-        if config.use_dora {
-            let name = format!("{PREFIX}{module}.lora_magnitude_vector");
-            shapes.insert(name, vec![output]);
-        }
-    }
-    let ranks = r.checked_mul(expert_count(model));
-    let ranks = ranks.context("the rank is too large for the experts")?;
-    for &(layer, matrix) in &targets.experts {
-        let [a, b] = expert_keys(targets, layer, matrix);
-        let (input, output) = expert_dims(model, matrix);
-        shapes.insert(a, vec![ranks, input]);
-        shapes.insert(b, vec![output, ranks]);
-    }
+pub fn expected(config: &PeftConfig, targets: &Targets, model: &ModelConfig) -> Shapes {
+    let updates = updates(model, targets, config.r, config.use_dora);
+    let mut shapes: Shapes = updates.into_iter().flat_map(|u| u.tensors).collect();
     for (name, shape) in parameters(model) {
         let module = name.rsplit_once('.').map(|(module, _)| module);
         if module.is_some_and(|m| targets.modules_to_save.iter().any(|saved| saved == m)) {
             shapes.insert(format!("{PREFIX}{name}"), shape);
         }
     }
-    Ok(shapes)
+    shapes
 }
 
 /// Modules that the file holds whole although the configuration does not name them: PEFT saves embedding and head by
@@ -107,18 +88,6 @@ pub fn some(names: &[&String]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
-}
-
-/// The module under which PEFT saves an expert matrix: where both are targets, `gate_up_proj` is the inner one.
-pub fn expert_module(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> String {
-    let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
-        .iter()
-        .all(|m| targets.experts.contains(&(layer, *m)));
-    let inner = match both && matrix == ExpertMatrix::GateUp {
-        true => ".base_layer",
-        false => "",
-    };
-    format!("model.layers.{layer}.mlp.experts{inner}")
 }
 
 /// The keys of A and B of an expert matrix.

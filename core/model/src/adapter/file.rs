@@ -1,8 +1,9 @@
 //! A PEFT adapter on disk: `adapter_config.json` and `adapter_model.safetensors`.
 
-use super::expected::{self, Shapes, expert_module};
+use super::expected::{self, Shapes};
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
+use super::updates::expert_module;
 use crate::families::ModelConfig;
 use crate::model::{ExpertMatrix, Param, Targets};
 use crate::ops::reduce;
@@ -119,7 +120,7 @@ impl Adapter {
         for (key, stored) in &keys {
             shapes.insert(key.clone(), file.tensor(stored)?.shape().to_vec());
         }
-        let mut expected = expected::expected(&config, &targets, model).with_context(place)?;
+        let mut expected = expected::expected(&config, &targets, model);
         let whole = expected::added_whole(&shapes, &expected);
         if !whole.is_empty() {
             let modules = whole.join(" and ");
@@ -127,7 +128,7 @@ impl Adapter {
                 "{modules}: stored whole beside the adapter, and used"
             ));
             targets.modules_to_save.extend(whole);
-            expected = expected::expected(&config, &targets, model)?;
+            expected = expected::expected(&config, &targets, model);
         }
         let swapped = expected::swapped(&mut shapes, &expected, &targets);
         expected::compare(&shapes, &expected, config.r).with_context(place)?;

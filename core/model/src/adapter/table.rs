@@ -97,13 +97,14 @@ impl ParameterTable {
             let trained = if planned.trained { count } else { 0 };
             table.add(part, count, stored, &computed, trained);
         }
-        for (module, count) in &blueprint.adapters {
-            let name = match module.split_once(".mlp.") {
+        for update in &blueprint.updates {
+            let (target, count) = (&update.target, update.elements() as usize);
+            let name = match target.split_once(".mlp.") {
                 Some((_, experts)) => experts,
-                None => module.rsplit('.').next().unwrap_or_default(),
+                None => target.rsplit('.').next().unwrap_or_default(),
             };
             let part = format!("LoRA on {name}, rank {}", blueprint.rank);
-            table.add(&part, *count, "f32", computed, *count);
+            table.add(&part, count, "f32", computed, count);
         }
         table.sorted()
     }

@@ -1,5 +1,6 @@
 //! The host of an optimizer component: gradients, clipping, learning rates, state.
 
+pub mod footprint;
 mod slot;
 #[cfg(test)]
 mod tests;

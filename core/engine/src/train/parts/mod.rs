@@ -15,7 +15,7 @@ use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_base::lines::{info, warning};
-use apus_components::config::{Resolved, SftConfig, StepsOrShare};
+use apus_components::config::{Origin, Resolved, SftConfig, StepsOrShare};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, TargetSpec};
@@ -129,7 +129,7 @@ pub struct Components {
 /// An unknown name, or options that do not fit.
 pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     let config = &resolved.config;
-    let (optimizer, lines) = optimizer(resolved)?;
+    let (optimizer, lines) = optimizer(config, &|flag| resolved.origin(flag))?;
     for line in lines {
         info!("note: {line}");
     }
@@ -162,11 +162,25 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     })
 }
 
-/// The optimizer with its options, and what is to be said about them.
-fn optimizer(resolved: &Resolved<SftConfig>) -> Result<(Spec, Vec<String>)> {
+/// The optimizer with its options, and what is to be said about them; `origin` says where a flag was given.
+///
+/// # Errors
+/// An optimizer that there is not, or a flag that it has no option for.
+pub fn optimizer(
+    config: &SftConfig,
+    origin: &dyn Fn(&str) -> Option<Origin>,
+) -> Result<(Spec, Vec<String>)> {
     let options = |name: &str| registry::options(Kind::Optimizer, name);
-    let origin = |flag: &str| resolved.origin(flag);
-    resolved.config.optimizer_spec(&origin, &options)
+    config.optimizer_spec(origin, &options)
+}
+
+/// Another instance of a run's optimizer, to find out how much memory its state will take.
+///
+/// # Errors
+/// An optimizer that there is not, or options that do not fit.
+pub fn trial_optimizer(resolved: &Resolved<SftConfig>) -> Result<Named<dyn Optimizer>> {
+    let (spec, _) = optimizer(&resolved.config, &|flag| resolved.origin(flag))?;
+    registry::named(&spec)
 }
 
 fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {

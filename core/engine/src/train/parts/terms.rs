@@ -39,7 +39,7 @@ pub fn terms(
     terms.put("train_dataloader_shuffle", config.train_dataloader_shuffle);
     terms.put("group_by_length", config.group_by_length);
     terms.put("data_seed", config.data_seed);
-    let (optimizer, _) = optimizer(resolved)?;
+    let (optimizer, _) = optimizer(&resolved.config, &|flag| resolved.origin(flag))?;
     terms.put("optimizer", serde_json::to_value(optimizer)?);
     terms.put(
         "lr_scheduler",

@@ -29,8 +29,8 @@ pub struct Shape {
     pub weight_bytes: u64,
     /// Trainable parameters.
     pub trainable: u64,
-    /// f32 tensors that the optimizer keeps for each parameter (2 for adamw).
-    pub optimizer_copies: u64,
+    /// Bytes that the optimizer keeps from step to step.
+    pub optimizer_bytes: u64,
     /// Layers that keep their tape.
     pub kept_layers: u64,
     /// Whether matrices of experts are unpacked or converted for each use.
@@ -63,10 +63,7 @@ impl MemoryPlan {
         let mut parts = vec![
             ("weights", shape.weight_bytes),
             ("trained parameters and gradients", shape.trainable * 8),
-            (
-                "optimizer state",
-                shape.trainable * 4 * shape.optimizer_copies,
-            ),
+            ("optimizer state", shape.optimizer_bytes),
             (
                 "inputs of layers",
                 architecture.layers.len() as u64 * sizes.x(),
@@ -134,7 +131,7 @@ mod tests {
             compute_bytes: 2,
             weight_bytes: (weights * GIB) as u64,
             trainable: 3_981_312,
-            optimizer_copies: 2,
+            optimizer_bytes: 2 * 4 * 3_981_312,
             kept_layers: 0,
             experts_made_anew: weights == PACKED,
             expert_adapters: false,
@@ -163,6 +160,7 @@ mod tests {
             let planned = planned(&Shape {
                 kept_layers,
                 trainable,
+                optimizer_bytes: 2 * 4 * trainable,
                 expert_adapters: trainable == EXPERTS,
                 ..shape(tokens, weights)
             });

@@ -89,14 +89,16 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
         Some(_) => setup::longest(&config, &place.config.architecture),
         None => lengths(&data.train.samples, data.train.packs.as_deref()),
     };
+    let optimizer = parts::trial_optimizer(resolved)?;
     if config.dry_run {
-        dry_run(&config, &place, &device, &encoder, (&mut data, &lengths))?;
+        let data = (&mut data, lengths.as_slice());
+        dry_run(&config, &place, &device, &encoder, optimizer, data)?;
         return Ok(None);
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(&config));
     let mut ready = parts::model(&config, &place, &device).map_err(explain)?;
-    let shape = fit(&config, &mut ready.model, &lengths).map_err(explain)?;
+    let shape = fit(&config, optimizer, &mut ready.model, &lengths).map_err(explain)?;
     let table = ParameterTable::of(&ready.model);
     info!("{table}");
     let folder = RunFolder::take(&config)?;
