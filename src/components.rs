@@ -1,7 +1,6 @@
 //! `apus components [KIND]`, and the part of `--help` that lists components.
 
 use crate::{Ended, Failure};
-use apus_components::config::FLAGS;
 use apus_components::plugin::PluginSpec;
 use apus_components::registry::{self, Entry};
 use apus_sdk::{Kind, OptionDoc, out};
@@ -114,26 +113,36 @@ fn row(option: &OptionDoc) -> [String; 4] {
 
 /// What `--help` says after the flags: every component with its options.
 pub fn help() -> String {
-    let flag = |kind| match kind {
-        Kind::DatasetFormat => "dataset_format",
-        Kind::LossScale => "loss_scale",
-        Kind::Loss => "loss_type",
-        Kind::Optimizer => "optimizer",
-        Kind::LrSchedule => "lr_scheduler",
-        Kind::Callback => "callbacks",
-        Kind::Metric => "metrics",
-        Kind::Tracker => "trackers",
-    };
     let mut text = "Components: what the flags of these names take. Options are set by \
                     --FLAG.OPTION VALUE (--FLAG.NAME.OPTION VALUE where there are several), or in a \
                     configuration by { name = \"...\", OPTION = VALUE }.\n"
         .to_owned();
     for &kind in Kind::ALL {
-        debug_assert!(FLAGS.iter().any(|known| known.name == flag(kind)));
         let _ = match section(kind) {
-            Ok(section) => write!(text, "\n--{}: {section}", flag(kind)),
+            Ok(section) => write!(text, "\n--{}: {section}", kind.flag()),
             Err(error) => write!(text, "\n{error:#}"),
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_components::config::{Command, FLAGS, ValueKind};
+
+    #[test]
+    fn every_kind_has_its_flag() {
+        for kind in Kind::ALL {
+            let flag = FLAGS.iter().find(|flag| {
+                flag.name == kind.flag()
+                    && flag.belongs_to(Command::Sft)
+                    && matches!(
+                        flag.kind,
+                        ValueKind::Component | ValueKind::Components | ValueKind::Chain
+                    )
+            });
+            assert!(flag.is_some(), "{kind}: --{} of apus sft", kind.flag());
+        }
+    }
 }

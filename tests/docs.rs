@@ -4,6 +4,7 @@ use apus_components::config::{
     Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
     ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments,
 };
+use apus_sdk::Kind;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -33,6 +34,64 @@ fn every_argument_of_ms_swift_is_answered_in_the_page() {
         assert_eq!(row, expected);
     }
     assert_eq!(rows.len(), expected.len());
+}
+
+/// The pages that go through the kinds of component have all of them, in their order.
+#[test]
+fn every_kind_is_in_the_pages() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let words: Vec<String> = names.iter().map(|name| name.replace(' ', "-")).collect();
+    let options: String = names
+        .iter()
+        .map(|name| format!("        - {name}\n"))
+        .collect();
+    let keys = |page: &str| {
+        let (_, table) = page
+            .split_once("| kind | key and flag |")
+            .unwrap_or_default();
+        let rows = table.lines().skip(2).zip(Kind::ALL);
+        let right =
+            |(row, kind): (&str, &Kind)| row.starts_with(&format!("| {kind} | `{}`", kind.flag()));
+        let count = rows.clone().filter(|&pair| right(pair)).count();
+        let rest = table.lines().nth(2 + count).unwrap_or_default();
+        count == Kind::ALL.len() && rest.is_empty()
+    };
+    let check = |file: &str, found: &dyn Fn(&str) -> bool, what: &str| {
+        let page = fs::read_to_string(root.join(file)).unwrap();
+        assert!(
+            found(&page),
+            "{file}: {what} is not the list of kinds, {names:?}"
+        );
+    };
+    let list = format!("`{}`", words.join("`, `"));
+    let guide = "docs/plugin-guide.md";
+    check(
+        guide,
+        &|page| page.contains(&format!("`--kind` is one of {list}.")),
+        "the sentence about --kind",
+    );
+    check(guide, &keys, "the table of keys and flags");
+    let sections: String = names.iter().map(|name| format!("### {name}\n")).collect();
+    let headings = |page: &str| {
+        let (_, section) = page.split_once("kinds\n").unwrap_or_default();
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let headings = section.lines().filter(|line| line.starts_with("### "));
+        let headings: String = headings.map(|line| line.to_lowercase() + "\n").collect();
+        headings == sections
+    };
+    check(guide, &headings, "the headings of the section about kinds");
+    check(
+        "docs/dev/glossary.md",
+        &|page| page.contains(&format!("can be: {} |", names.join(", "))),
+        "the row `kind`",
+    );
+    let issue = ".github/ISSUE_TEMPLATE/plugin.yml";
+    check(
+        issue,
+        &|page| page.contains(&format!("options:\n{options}        - another one")),
+        "the options of `kind`",
+    );
 }
 
 /// Links between the pages lead to files.

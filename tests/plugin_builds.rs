@@ -1,5 +1,5 @@
-//! What needs a compiler to show: a plugin of another minor version of the SDK, in both directions; one
-//! that was stripped; one that depends on a library that is gone; one that aborts on a panic; and the
+//! What needs a compiler to show: a plugin of another minor version of the SDK, in both directions, and a kind of
+//! component that only the newer version has; one that was stripped; one that depends on a library that is gone; one that aborts on a panic; and the
 //! crates that `apus plugin new` writes.
 //!
 //! Crates are built in a workspace of their own under the target folder, from what cargo has already
@@ -7,6 +7,7 @@
 
 mod common;
 
+use apus_sdk::Kind;
 use common::{apus, text};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,76 @@ fn edit(file: &Path, from: &str, to: &str) {
     fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-/// A workspace with the SDK as it is, or as a next minor version with tables that have grown; the focal
+/// The block of code for this file in the how-to of a new kind.
+fn how_to(file: &str) -> String {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/dev/how-to/component-kind.md"));
+    let page = page.unwrap();
+    let (_, after) = page.split_once(&format!("`{file}`")).expect(file);
+    let (_, code) = after.split_once("```rust\n").expect(file);
+    let (code, _) = code.split_once("   ```").expect(file);
+    let lines = code
+        .lines()
+        .map(|line| line.strip_prefix("   ").unwrap_or(line));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Adds the kind of the how-to to an SDK, and a plugin with a component of it.
+fn add_kind(dir: &Path) {
+    let sdk = dir.join("sdk/src");
+    for file in ["reward.rs", "abi/reward.rs"] {
+        fs::write(sdk.join(file), how_to(&format!("sdk/src/{file}"))).unwrap();
+    }
+    let lib = sdk.join("lib.rs");
+    edit(&lib, "mod schedule;", "mod reward;\nmod schedule;");
+    edit(
+        &lib,
+        "pub use schedule::",
+        "pub use reward::Reward;\npub use schedule::",
+    );
+    edit(
+        &sdk.join("abi/mod.rs"),
+        "mod root;",
+        "mod reward;\nmod root;",
+    );
+    let last =
+        "                decides: \"where numbers, text and logs of a run go\",\n            }\n";
+    let row = how_to("sdk/src/kinds.rs");
+    edit(&sdk.join("kinds.rs"), last, &format!("{last}{row}"));
+
+    let plugin = dir.join("reward");
+    fs::create_dir_all(plugin.join("src")).unwrap();
+    fs::write(
+        plugin.join("Cargo.toml"),
+        "[package]\nname = \"reward\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
+         [lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\napus-sdk.workspace = true\n",
+    )
+    .unwrap();
+    let template = how_to("src/plugin/templates/reward/lib.rs");
+    let source = template.replace("{{component}}", "length");
+    fs::write(plugin.join("src/lib.rs"), source).unwrap();
+    edit(
+        &dir.join("Cargo.toml"),
+        "\"host\"]",
+        "\"host\", \"reward\"]",
+    );
+    // The host asks a plugin for a component of the new kind when it is given its name.
+    edit(
+        &dir.join("host/src/main.rs"),
+        "use apus_sdk::{Loss,",
+        "use apus_sdk::{Loss, Reward,",
+    );
+    edit(
+        &dir.join("host/src/main.rs"),
+        "let made = library",
+        "if let Some(name) = std::env::args().nth(2) {\n\
+             let made = library.make::<dyn Reward>(&name, &Options::new(), abi::Origin::new(\"it\"));\n\
+             return println!(\"{:?}\", made.and_then(|reward| reward.reward(\"Who?\", \"A cat.\")));\n\
+         }\n\
+         let made = library",
+    );
+}
+
+/// A workspace with the SDK as it is, or as a next minor version with tables that have grown and one more kind; the focal
 /// loss as a plugin; and a host that loads a plugin and runs it.
 fn workspace(name: &str, next: bool) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -96,6 +166,7 @@ fn workspace(name: &str, next: bool) -> PathBuf {
     )
     .unwrap();
     if next {
+        add_kind(&dir);
         let sdk = dir.join("sdk");
         edit(
             &sdk.join("Cargo.toml"),
@@ -180,7 +251,7 @@ fn plugins_built_otherwise() {
     fs::copy(library("debug"), &older).unwrap();
 
     let next = workspace("sdk_next", true);
-    built(&cargo(&next, &["build", "-p", "focal-loss", "-p", "host"]));
+    built(&cargo(&next, &["build", "--workspace"]));
     let newer = home.path().join("newer.so");
     fs::copy(library("debug"), &newer).unwrap();
     let host = target().join("debug/host");
@@ -196,6 +267,35 @@ fn plugins_built_otherwise() {
     assert!(new.contains("host 1.1.0 plugin 1.1.0"), "{new}");
     let values = |said: &str| said.split_once('[').map(|(_, values)| values.to_owned());
     assert_eq!(values(&old), values(&new));
+
+    // A component of a kind that came with the next version: the plugin that has one gives it, the one of the version
+    // before cannot, and this host does not know the kind.
+    let reward = target().join("debug/libreward.so");
+    let ask = |plugin: &Path| {
+        let output = Command::new(&host).arg(plugin).arg("length").output();
+        let output = output.unwrap();
+        built(&output);
+        text(&output)
+    };
+    assert_eq!(ask(&reward).trim(), format!("Ok({})", 1.0 / 19.0));
+    let said = ask(&older);
+    assert!(
+        said.contains(
+            "built with apus-sdk 1.0.0, which has no kind of component \\\"reward\\\" yet"
+        ),
+        "{said}"
+    );
+    assert!(
+        ask(&newer).contains("there is no reward length"),
+        "{}",
+        ask(&newer)
+    );
+    let file = reward.display().to_string();
+    let said = text(&apus(&["plugin", "check", &file], &[]));
+    assert!(
+        said.contains("it has a reward, a kind of component that this Apus, with apus-sdk 1.0.0, does not know"),
+        "{said}"
+    );
 
     // A plugin of the next version here: it works, and what this host lacks is said.
     built(&train(&newer, &home.path().join("a"), &[]));
@@ -258,16 +358,8 @@ fn plugins_built_otherwise() {
     );
 
     // What `apus plugin new` writes is whole: its tests pass, its library passes the check.
-    for kind in [
-        "dataset-format",
-        "loss-scale",
-        "loss",
-        "optimizer",
-        "schedule",
-        "callback",
-        "metric",
-        "tracker",
-    ] {
+    for kind in Kind::ALL {
+        let kind = kind.name().replace(' ', "-");
         let name = format!("new-{kind}");
         let dir = home.path().join(&name);
         let made = apus(
@@ -276,7 +368,7 @@ fn plugins_built_otherwise() {
                 "new",
                 &name,
                 "--kind",
-                kind,
+                &kind,
                 "--dir",
                 &dir.display().to_string(),
             ],

@@ -215,7 +215,7 @@ pub struct RunState {
     pub loss: Option<f64>,
     /// The gradient norm of the last step, before clipping.
     pub grad_norm: Option<f64>,
-    /// By which number the best weights are known, as the log names it: `eval_loss`, or another.
+    /// The number by which weights are compared, as the log names it: `eval_loss`, or another.
     pub metric_for_best_model: String,
     /// The best value of `metric_for_best_model` so far.
     pub best_metric: Option<f64>,

@@ -2,7 +2,7 @@
 //! twice is an error.
 //!
 //! A [`Value`] holds integers of 64 bits, and `serde_json` makes a float of a longer one. Python, which most
-//! data was made with and will be served with, has no such limit. So [`read`] keeps a longer integer as an
+//! data is made and served with, has no such limit. So [`read`] keeps a longer integer as an
 //! object of one key, [`text`] writes its digits again, and [`digits`] says which value is one. Such an object
 //! comes from [`read`] and [`whole`] alone: text that has the key is refused.
 
@@ -71,7 +71,7 @@ pub fn digits(value: &Value) -> Option<&str> {
     is_whole(text).then_some(text)
 }
 
-/// The value of a whole number in decimal digits, however many; `None` if the text is none.
+/// The value of a whole number in decimal digits, however many; `None` if the text is not a whole number.
 pub fn whole(text: &str) -> Option<Value> {
     if !is_whole(text) {
         return None;

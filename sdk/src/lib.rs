@@ -26,16 +26,7 @@
 //! assert_eq!(found.doc, "Does not train answers that begin with an apology.");
 //! ```
 //!
-//! | kind | trait | decides |
-//! |---|---|---|
-//! | dataset format | [`DatasetFormat`] | which rows it recognises; a row to conversations |
-//! | loss scale | [`LossScale`] | text of a turn to segments with weights |
-//! | loss | [`Loss`] | supervised tokens to a loss per token |
-//! | optimizer | [`Optimizer`] | one update of the trainable parameters |
-//! | schedule | [`LrSchedule`] | the learning-rate factor at a step |
-//! | callback | [`Callback`] | reactions to training events |
-//! | metric | [`Metric`] | evaluation metrics |
-//! | tracker | [`Tracker`] | where numbers, text and logs of a run go |
+//! [`Kind`] is the list of the kinds, with the trait of each and what it decides.
 //!
 //! A component never sees the engine's tensor library: [`Tensor`] is an opaque handle whose
 //! operations the host carries out on whatever device the run uses. [`testing`] runs a component in
@@ -52,9 +43,10 @@ extern crate self as apus_sdk;
 pub mod abi;
 mod callback;
 mod conversation;
+mod dataset_format;
 mod error;
-mod format;
 pub mod json;
+mod kinds;
 pub mod lines;
 mod loss;
 mod loss_scale;
@@ -70,14 +62,15 @@ mod tracker;
 
 pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
+pub use dataset_format::{Converted, DatasetFormat, Row, Unread};
 pub use error::{Error, Result};
-pub use format::{Converted, DatasetFormat, Row, Unread};
+pub use kinds::{Kind, Make};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric};
 pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
 pub use options::{Describe, Limited, OptionDoc, Options, within};
-pub use registry::{Component, Kind, Make, components};
+pub use registry::{Component, components};
 pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, Level, RunInfo, Tracker, log_path};

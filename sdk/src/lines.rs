@@ -1,7 +1,7 @@
-//! Lines for people, written so that nothing fails by it.
+//! Lines for people; a line that cannot be written fails nothing.
 //!
 //! `println!` and `eprintln!` panic when they cannot write: behind `| head`, on a terminal that was closed, on a full
-//! disk. A run must not end because nobody reads along, so everything here writes in one piece and lets go of
+//! disk. A run must not end because nobody reads its output, so everything here writes in one piece and drops
 //! what cannot be written.
 
 use std::fmt::Arguments;
@@ -30,8 +30,8 @@ pub fn write_err(text: Arguments<'_>) {
     let _ = stderr().write_all(text.to_string().as_bytes());
 }
 
-/// Why something is missing from standard output, for a command whose result stands there. That its reader
-/// left is no failure.
+/// Why something is missing from standard output, for a command that writes its result there. It is no failure that
+/// the reader of the output has ended.
 pub fn output_failed() -> Option<Error> {
     let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner).take();
     failed.filter(|error| error.kind() != ErrorKind::BrokenPipe)

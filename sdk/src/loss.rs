@@ -72,7 +72,7 @@ impl<'a> LossChunk<'a> {
         self.ops
     }
 
-    /// The logits `[n, vocabulary]` in f32. Differentiable, and as large as it sounds.
+    /// The logits `[n, vocabulary]` in f32. They are differentiable, and take `n * vocabulary` numbers of memory.
     ///
     /// # Errors
     /// Out of memory.
@@ -89,7 +89,7 @@ impl<'a> LossChunk<'a> {
     }
 }
 
-/// What the host provides behind a [`LossChunk`].
+/// The operations of the host for a [`LossChunk`].
 pub trait ChunkOps {
     /// See [`LossChunk::logits`].
     ///

@@ -32,7 +32,7 @@ pub trait Describe {
     /// Checks the values that were given.
     ///
     /// # Errors
-    /// One that cannot be meant; the error names the option, what was found and what was expected.
+    /// A value that no option of this meaning can have; the error names the option, the value and what was expected.
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -134,7 +134,7 @@ impl<T: Limited> Limited for Option<T> {
 /// Checks a number against its limits; one that is not finite is never within them.
 ///
 /// # Errors
-/// It is not; the error names it, and what was expected.
+/// The number is not within them; the error names it, and what was expected.
 pub fn within(name: &str, value: &impl Limited, range: &impl RangeBounds<f64>) -> Result<()> {
     match value.number() {
         Some(number) if !number.is_finite() || !range.contains(&number) => Err(Error::new(
@@ -196,7 +196,7 @@ fn for_people(rust: &str) -> String {
     }
 }
 
-/// Finds a component's options: through [`Describe`] if it has it, else the names that serde knows.
+/// Finds a component's options: through [`Describe`] if the type implements it, otherwise from the names that serde knows.
 #[doc(hidden)]
 pub struct Probe<T>(PhantomData<T>);
 

@@ -1,10 +1,6 @@
 //! How a component becomes known: one registration line, collected by `inventory`.
 
-use crate::{
-    Callback, DatasetFormat, Loss, LossScale, LrSchedule, Metric, Optimizer, OptionDoc, Options,
-    Result, Tracker,
-};
-use std::fmt;
+use crate::{Kind, Make, OptionDoc};
 
 /// One registered component.
 pub struct Component {
@@ -34,61 +30,6 @@ inventory::collect!(Component);
 /// All components linked into this binary, in no particular order.
 pub fn components() -> impl Iterator<Item = &'static Component> {
     inventory::iter::<Component>()
-}
-
-macro_rules! kinds {
-    ($($kind:ident = $name:literal),*) => {
-        /// The kinds of component.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Kind {
-            $(#[doc = concat!("[`", stringify!($kind), "`](trait@crate::", stringify!($kind), ")")] $kind),*
-        }
-
-        impl Kind {
-            /// Every kind.
-            pub const ALL: &[Kind] = &[$(Kind::$kind),*];
-
-            /// Its name in messages: `loss scale`.
-            pub fn name(self) -> &'static str {
-                match self { $(Kind::$kind => $name),* }
-            }
-
-            /// The kind of this name; dashes and underscores stand for spaces.
-            pub fn from_name(name: &str) -> Option<Self> {
-                let name = name.to_ascii_lowercase().replace(['-', '_'], " ");
-                Self::ALL.iter().copied().find(|kind| kind.name() == name)
-            }
-        }
-
-        /// Makes a component from its options.
-        pub enum Make {
-            $(#[doc = concat!("Makes a [`", stringify!($kind), "`](trait@crate::", stringify!($kind), ").")]
-            $kind(fn(&Options) -> Result<Box<dyn $kind>>)),*
-        }
-
-        impl Make {
-            /// The kind of what it makes.
-            pub fn kind(&self) -> Kind {
-                match self { $(Make::$kind(_) => Kind::$kind),* }
-            }
-        }
-    };
-}
-kinds!(
-    DatasetFormat = "dataset format",
-    LossScale = "loss scale",
-    Loss = "loss",
-    Optimizer = "optimizer",
-    LrSchedule = "schedule",
-    Callback = "callback",
-    Metric = "metric",
-    Tracker = "tracker"
-);
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// Registers a component: kind, name, type.

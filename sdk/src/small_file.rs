@@ -1,7 +1,6 @@
-//! Files that are read whole: no larger than such a file can be meant to be.
+//! Files that are read whole, up to a size that no such file exceeds.
 //!
-//! What is named by mistake, a device or a file of weights, then fills no memory, and what a download brings cannot
-//! either.
+//! So a device or a file of weights that is named by mistake does not fill the memory, and neither does a download.
 
 use crate::{Error, Result};
 use std::fs::File;
@@ -11,7 +10,7 @@ use std::path::Path;
 /// Which files are read, and how much of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// More bytes than this are refused.
+    /// A file with more bytes than this is refused.
     pub bytes: u64,
     /// Whether a pipe or a device is read too. Opening a pipe waits for its other end, so that it has to be meant, as
     /// `<(..)` on a command line is.

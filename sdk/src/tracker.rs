@@ -128,13 +128,13 @@ pub trait Tracker: Send {
     }
 }
 
-/// How grave a line is.
+/// How serious a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// What happens.
+    /// Progress and results.
     Info,
-    /// Something that was mended or left out.
+    /// Something that was corrected or left out.
     Warning,
     /// What stopped the run.
     Error,
@@ -154,7 +154,7 @@ pub struct RunInfo {
     pub max_steps: u64,
     /// Updates already made, when the run continues from a checkpoint.
     pub resumed_at: u64,
-    /// Whether the terminal is one, and lines may be drawn over.
+    /// Whether the output is a terminal, on which lines may be drawn over.
     pub interactive: bool,
     /// Eight characters, a-z and 0-9, made once: a run that continues from a checkpoint has the same.
     pub id: String,

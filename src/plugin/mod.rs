@@ -20,21 +20,41 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("new")
                 .about("Writes a crate with one component, a test and a README")
-                .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the crate"))
+                .arg(
+                    Arg::new("name")
+                        .value_name("NAME")
+                        .required(true)
+                        .help("Name of the crate"),
+                )
                 .arg(
                     Arg::new("kind")
                         .long("kind")
                         .value_name("KIND")
                         .required(true)
-                        .help("Kind of its component: dataset-format, loss-scale, loss, optimizer, schedule, callback, metric, tracker"),
+                        .help(format!("Kind of its component: {}", words().join(", "))),
                 )
-                .arg(Arg::new("dir").long("dir").value_name("DIR").help("Folder to make [./NAME]"))
-                .arg(Arg::new("sdk").long("sdk").value_name("DIR").help("Folder of the crate apus-sdk to build against")),
+                .arg(
+                    Arg::new("dir")
+                        .long("dir")
+                        .value_name("DIR")
+                        .help("Folder to make [./NAME]"),
+                )
+                .arg(
+                    Arg::new("sdk")
+                        .long("sdk")
+                        .value_name("DIR")
+                        .help("Folder of the crate apus-sdk to build against"),
+                ),
         )
         .subcommand(
             Command::new("check")
                 .about("Loads plugins and exercises each of their components")
-                .arg(Arg::new("files").value_name("FILE").num_args(1..).required(true))
+                .arg(
+                    Arg::new("files")
+                        .value_name("FILE")
+                        .num_args(1..)
+                        .required(true),
+                )
                 .arg(
                     Arg::new("device")
                         .long("device")
@@ -48,6 +68,12 @@ pub fn command() -> Command {
                 .about("Lists plugins with version, hash and components")
                 .arg(plugins_argument()),
         )
+}
+
+/// The kinds as one types them.
+fn words() -> Vec<String> {
+    let kinds = Kind::ALL.iter();
+    kinds.map(|kind| kind.name().replace(' ', "-")).collect()
 }
 
 /// Runs the command.

@@ -111,26 +111,23 @@ fn dependency(given: Option<&Path>, checkout: &Path) -> Result<String> {
     Ok(format!("{{ path = {} }}", serde_json::to_string(text)?))
 }
 
-/// A kind's library, and the flag that names a component of it.
-fn template(kind: Kind) -> (&'static str, &'static str) {
-    match kind {
-        Kind::DatasetFormat => (
-            include_str!("templates/dataset_format/lib.rs"),
-            "dataset_format",
-        ),
-        Kind::LossScale => (include_str!("templates/loss_scale/lib.rs"), "loss_scale"),
-        Kind::Loss => (include_str!("templates/loss/lib.rs"), "loss_type"),
-        Kind::Optimizer => (include_str!("templates/optimizer/lib.rs"), "optimizer"),
-        Kind::LrSchedule => (include_str!("templates/schedule/lib.rs"), "lr_scheduler"),
-        Kind::Callback => (include_str!("templates/callback/lib.rs"), "callbacks"),
-        Kind::Metric => (include_str!("templates/metric/lib.rs"), "metrics"),
-        Kind::Tracker => (include_str!("templates/tracker/lib.rs"), "trackers"),
-    }
+macro_rules! template {
+    ($($Trait:ident { file: $file:ident, $($columns:tt)* })*) => {
+        /// The library with a component of this kind.
+        fn template(kind: Kind) -> &'static str {
+            match kind {
+                $(Kind::$Trait => {
+                    include_str!(concat!("templates/", stringify!($file), "/lib.rs"))
+                })*
+            }
+        }
+    };
 }
+apus_sdk::kinds!(template);
 
 /// The files of the crate by their paths in it.
 fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
-    let (lib, flag) = template(kind);
+    let (lib, flag) = (template(kind), kind.flag());
     let component = component(name);
     let library = format!("{DLL_PREFIX}{component}{DLL_SUFFIX}");
     let kind = match kind.name() {
@@ -208,9 +205,9 @@ mod tests {
                 assert!(cargo.contains(part), "{kind}: {part}");
             }
             assert_eq!(read(".gitignore"), "/target\n");
-            let (_, flag) = template(kind);
             let command = format!(
-                "apus sft --plugin target/release/{DLL_PREFIX}my_part{DLL_SUFFIX} --{flag} my_part"
+                "apus sft --plugin target/release/{DLL_PREFIX}my_part{DLL_SUFFIX} --{} my_part",
+                kind.flag()
             );
             assert!(read("README.md").contains(&command), "{kind}");
         }

@@ -1,4 +1,4 @@
-//! What a plugin says of itself, as JSON.
+//! The description that a plugin gives of itself, as JSON.
 
 use crate::{Component, OptionDoc, components};
 use serde::{Deserialize, Serialize};

@@ -4,10 +4,7 @@ use super::describe::describe;
 use super::guard::{guard, quieten};
 use super::object::{Crosses, Object, to_json};
 use super::root::{PluginRoot, PluginRootRef};
-use crate::{
-    Callback, DatasetFormat, Error, Loss, LossScale, LrSchedule, Metric, Optimizer, Tracker,
-};
-use crate::{Wire, components};
+use crate::{Error, Wire, components};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString};
 use std::sync::OnceLock;
@@ -77,24 +74,28 @@ const LINE: &str = concat!("apus-sdk ", env!("CARGO_PKG_VERSION"), "\0");
 
 static NAME: OnceLock<(&str, &str)> = OnceLock::new();
 
+macro_rules! root_module {
+    ($($Trait:ident {
+        file: $file:ident,
+        table: $table:ident,
+        $(#[$in_root:meta])?
+        make: $make:ident,
+        $($texts:tt)*
+    })*) => {
+        PluginRoot {
+            describe: description,
+            $($make: make::<dyn crate::$Trait>,)*
+        }
+    };
+}
+
 /// The root module of the library of this crate.
 pub fn root(name: &'static str, version: &'static str) -> PluginRootRef {
     static ROOT: OnceLock<PluginRootRef> = OnceLock::new();
     *ROOT.get_or_init(|| {
         NAME.get_or_init(|| (name, version));
         quieten();
-        PluginRoot {
-            describe: description,
-            make_format: make::<dyn DatasetFormat>,
-            make_loss_scale: make::<dyn LossScale>,
-            make_loss: make::<dyn Loss>,
-            make_optimizer: make::<dyn Optimizer>,
-            make_schedule: make::<dyn LrSchedule>,
-            make_callback: make::<dyn Callback>,
-            make_metric: make::<dyn Metric>,
-            make_tracker: make::<dyn Tracker>,
-        }
-        .leak_into_prefix()
+        crate::kinds!(root_module).leak_into_prefix()
     })
 }
 

@@ -9,19 +9,19 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How the message of a panic begins; part of the boundary.
+/// The beginning of the message of a panic; part of the boundary.
 pub(crate) const PANICKED: &str = "panicked";
 
 thread_local! {
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Remembers where a panic arose in place of printing it; the host reports it. Once a library.
+/// Keeps the location of a panic for the host to report, and does not print the panic. Called once in a library.
 pub(super) fn quieten() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let place = info.location().map(ToString::to_string);
-        PLACE.with(|slot| *slot.borrow_mut() = place);
+        let location = info.location().map(ToString::to_string);
+        LOCATION.with(|slot| *slot.borrow_mut() = location);
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             loud(info);
         }
@@ -38,7 +38,7 @@ pub(crate) fn guard<T>(act: impl FnOnce() -> Result<T>) -> Wire<T> {
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> String {
-    let said = match (
+    let message = match (
         payload.downcast_ref::<&str>(),
         payload.downcast_ref::<String>(),
     ) {
@@ -48,9 +48,9 @@ fn panicked(payload: Box<dyn Any + Send>) -> String {
     };
     // Dropping a payload could panic once more.
     std::mem::forget(payload);
-    match PLACE.with(|slot| slot.borrow_mut().take()) {
-        Some(place) => format!("{PANICKED} at {place}: {said}"),
-        None => format!("{PANICKED}: {said}"),
+    match LOCATION.with(|slot| slot.borrow_mut().take()) {
+        Some(location) => format!("{PANICKED} at {location}: {message}"),
+        None => format!("{PANICKED}: {message}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Losses across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component};
+use super::object::{Imported, component, crosses_by};
 use crate::{ChunkOps, Error, Loss, LossChunk, Result, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
@@ -41,10 +41,7 @@ pub struct ChunkTable {
     pub cross_entropy: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
 }
 
-pub(super) fn table() -> LossTableRef {
-    static TABLE: OnceLock<LossTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| LossTable { per_token }.leak_into_prefix())
-}
+crosses_by!(LossTable { per_token } as LossTableRef for dyn Loss);
 
 unsafe extern "C" fn per_token(this: *const (), chunk: WireChunk<'_>) -> Wire<Tensor> {
     guard(|| {

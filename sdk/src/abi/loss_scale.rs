@@ -1,12 +1,10 @@
 //! Loss scales across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component};
+use super::object::{Imported, component, crosses_by};
 use crate::{Base, Field, LossScale, Result, Segment, Turn, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RStr, RString, RVec};
-use std::sync::OnceLock;
 
 /// A loss scale's functions.
 #[repr(C)]
@@ -40,10 +38,7 @@ pub struct WireSegment {
     weight: f64,
 }
 
-pub(super) fn table() -> LossScaleTableRef {
-    static TABLE: OnceLock<LossScaleTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| LossScaleTable { base, segments }.leak_into_prefix())
-}
+crosses_by!(LossScaleTable { base, segments } as LossScaleTableRef for dyn LossScale);
 
 unsafe extern "C" fn base(this: *const ()) -> Wire<u32> {
     guard(|| {

@@ -1,12 +1,10 @@
 //! Metrics across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component_mut};
+use super::object::{Imported, component_mut, crosses_by};
 use crate::{Decoder, Error, EvalBatch, Metric, Result, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RResult, RSlice, RString, RVec};
-use std::sync::OnceLock;
 
 /// A metric's functions.
 #[repr(C)]
@@ -42,10 +40,7 @@ pub struct Named {
     value: f64,
 }
 
-pub(super) fn table() -> MetricTableRef {
-    static TABLE: OnceLock<MetricTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| MetricTable { update, compute }.leak_into_prefix())
-}
+crosses_by!(MetricTable { update, compute } as MetricTableRef for dyn Metric);
 
 /// The plugin's side of the decoder.
 impl Decoder for WireBatch<'_> {

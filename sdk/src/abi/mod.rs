@@ -10,9 +10,9 @@
 //! into the plugin.
 
 mod callback;
+mod dataset_format;
 mod describe;
 mod export;
-mod format;
 pub(crate) mod guard;
 mod loss;
 mod loss_scale;

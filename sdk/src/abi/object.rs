@@ -91,7 +91,7 @@ pub(super) struct Imported<T> {
     pub(super) origin: Origin,
 }
 
-/// A kind of component: how it is made, linked in or through a plugin.
+/// A kind of component as a type, `dyn Loss`: how one is made, linked in or through a plugin.
 pub trait Crosses: 'static {
     /// Refers to the table of its functions.
     type Table: Copy + 'static;
@@ -105,52 +105,75 @@ pub trait Crosses: 'static {
     /// Packs one for its way to the host.
     fn export(component: Box<Self>) -> Object<Self::Table>;
 
-    /// Lets a plugin make one.
+    /// The function of a plugin that makes one; `None` if the plugin was built with an SDK that does not have this kind.
     #[doc(hidden)]
-    fn ask(root: PluginRootRef, name: RStr<'_>, options: RStr<'_>) -> Wire<Object<Self::Table>>;
+    fn maker(root: PluginRootRef) -> Option<Maker<Self::Table>>;
 
     /// The host's component on top of a plugin's.
     fn import(object: Object<Self::Table>, origin: Origin) -> Box<Self>;
 }
 
+/// Makes a component out of its name and its options as JSON. Both texts have to outlive the call.
+#[doc(hidden)]
+pub type Maker<T> = unsafe extern "C" fn(RStr<'_>, RStr<'_>) -> Wire<Object<T>>;
+
 macro_rules! crosses {
-    ($($kind:ident, $table:ty, $make:ident, $export:expr, $import:expr;)*) => {$(
-        impl Crosses for dyn crate::$kind {
-            type Table = $table;
-            const KIND: Kind = Kind::$kind;
+    ($($Trait:ident {
+        file: $file:ident,
+        table: $table:ident,
+        $(#[$in_root:meta])?
+        make: $make:ident,
+        $($texts:tt)*
+    })*) => {$(
+        impl Crosses for dyn crate::$Trait {
+            type Table = super::$file::$table;
+            const KIND: Kind = Kind::$Trait;
 
             fn make(make: &Make, options: &Options) -> Option<Result<Box<Self>>> {
                 match make {
-                    Make::$kind(make) => Some(make(options)),
+                    Make::$Trait(make) => Some(make(options)),
                     _ => None,
                 }
             }
 
-            fn export(component: Box<Self>) -> Object<$table> {
-                ($export)(component)
+            fn export(component: Box<Self>) -> Object<Self::Table> {
+                super::$file::export(component)
             }
 
-            fn ask(root: PluginRootRef, name: RStr<'_>, options: RStr<'_>) -> Wire<Object<$table>> {
-                // SAFETY: both texts outlive the call.
-                unsafe { root.$make()(name, options) }
+            fn maker(root: PluginRootRef) -> Option<Maker<Self::Table>> {
+                // Every plugin has the fields of SDK 1.0, so that they are no options.
+                root.$make().into()
             }
 
-            fn import(object: Object<$table>, origin: Origin) -> Box<Self> {
-                ($import)(object, origin)
+            fn import(object: Object<Self::Table>, origin: Origin) -> Box<Self> {
+                super::$file::import(object, origin)
             }
         }
     )*};
 }
-crosses! {
-    DatasetFormat, super::format::FormatTableRef, make_format, |component| Object::new(component, super::format::table()), |object, origin| Box::new(Imported { object, origin });
-    LossScale, super::loss_scale::LossScaleTableRef, make_loss_scale, |component| Object::new(component, super::loss_scale::table()), |object, origin| Box::new(Imported { object, origin });
-    Loss, super::loss::LossTableRef, make_loss, |component| Object::new(component, super::loss::table()), |object, origin| Box::new(Imported { object, origin });
-    Optimizer, super::optimizer::OptimizerTableRef, make_optimizer, |component| Object::new(component, super::optimizer::table()), |object, origin| Box::new(Imported { object, origin });
-    LrSchedule, super::schedule::ScheduleTableRef, make_schedule, |component| Object::new(component, super::schedule::table()), |object, origin| Box::new(Imported { object, origin });
-    Callback, super::callback::CallbackTableRef, make_callback, super::callback::export, super::callback::import;
-    Metric, super::metric::MetricTableRef, make_metric, |component| Object::new(component, super::metric::table()), |object, origin| Box::new(Imported { object, origin });
-    Tracker, super::tracker::TrackerTableRef, make_tracker, |component| Object::new(component, super::tracker::table()), |object, origin| Box::new(Imported { object, origin });
+crate::kinds!(crosses);
+
+/// `export` and `import` of a kind whose components cross as they are, with a table of these functions.
+macro_rules! crosses_by {
+    ($Table:ident { $($function:ident),* $(,)? } as $TableRef:ident for dyn $Trait:ident) => {
+        pub(super) fn export(component: Box<dyn $Trait>) -> $crate::abi::Object<$TableRef> {
+            static TABLE: std::sync::OnceLock<$TableRef> = std::sync::OnceLock::new();
+            let table = || {
+                let table = $Table { $($function),* };
+                abi_stable::prefix_type::PrefixTypeTrait::leak_into_prefix(table)
+            };
+            $crate::abi::Object::new(component, *TABLE.get_or_init(table))
+        }
+
+        pub(super) fn import(
+            object: $crate::abi::Object<$TableRef>,
+            origin: $crate::abi::Origin,
+        ) -> Box<dyn $Trait> {
+            Box::new($crate::abi::object::Imported { object, origin })
+        }
+    };
 }
+pub(super) use crosses_by;
 
 /// The component behind an object's pointer.
 ///

@@ -34,7 +34,7 @@ pub enum OpenError {
         /// Where the two differ.
         what: String,
     },
-    /// It failed while it introduced itself; its message.
+    /// It failed while it described itself; its message.
     Start(String),
 }
 
@@ -70,11 +70,11 @@ pub fn open(path: &Path) -> std::result::Result<Library, OpenError> {
         other => differs("unknown", &other.to_string()),
     })?;
     let sdk = header.version_strings().version.as_str();
-    let theirs = header
+    let of_plugin = header
         .layout()
         .ok_or_else(|| differs(sdk, "it hides the layout of its types"))?;
-    if let Err(error) = check_layout_compatibility(layout(), theirs)
-        && check_layout_compatibility(theirs, layout()).is_err()
+    if let Err(error) = check_layout_compatibility(layout(), of_plugin)
+        && check_layout_compatibility(of_plugin, layout()).is_err()
     {
         return Err(differs(sdk, &error.to_string()));
     }
@@ -95,7 +95,7 @@ pub fn open(path: &Path) -> std::result::Result<Library, OpenError> {
 }
 
 impl Library {
-    /// What it says of itself.
+    /// The description that the library gives of itself.
     pub fn description(&self) -> &Description {
         &self.description
     }
@@ -103,15 +103,25 @@ impl Library {
     /// Makes one of its components. `origin` is named in its errors.
     ///
     /// # Errors
-    /// Options that do not fit.
+    /// Options that do not fit; a kind that the plugin's SDK does not have.
     pub fn make<K: Crosses + ?Sized>(
         &self,
         name: &str,
         options: &Options,
         origin: Origin,
     ) -> Result<Box<K>> {
+        let Some(make) = K::maker(self.root) else {
+            return Err(Error::new(format!(
+                "the plugin was built with apus-sdk {}, which has no kind of component {:?} yet; \
+                 build it again with apus-sdk {}",
+                self.description.sdk,
+                K::KIND.name(),
+                super::SDK_VERSION
+            )));
+        };
         let json = serde_json::to_string(options)?;
-        match K::ask(self.root, name.into(), json.as_str().into()) {
+        // SAFETY: both texts outlive the call.
+        match unsafe { make(name.into(), json.as_str().into()) } {
             RResult::ROk(object) => Ok(K::import(object, origin)),
             RResult::RErr(message) => Err(Error::new(message)),
         }
@@ -125,7 +135,7 @@ fn differs(sdk: &str, report: &str) -> OpenError {
     }
 }
 
-/// The errors of a layout report, which is thousands of characters long, in a line.
+/// The errors of a layout report in one line; the report is thousands of characters long.
 fn short(report: &str) -> String {
     let mut found: Vec<String> = Vec::new();
     let mut lines = report.lines().map(str::trim);
@@ -158,9 +168,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         source = error.source();
     }

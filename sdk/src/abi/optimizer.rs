@@ -4,12 +4,10 @@
 //! step fails it is lost: the host keeps copies of what it wants to go on with.
 
 use super::guard::guard;
-use super::object::{Imported, component_mut};
+use super::object::{Imported, component_mut, crosses_by};
 use crate::{Optimizer, Param, Result, State, StepInfo, Tensor, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString, RVec};
-use std::sync::OnceLock;
 
 /// An optimizer's functions.
 #[repr(C)]
@@ -41,10 +39,7 @@ pub struct Kept {
     tensor: Tensor,
 }
 
-pub(super) fn table() -> OptimizerTableRef {
-    static TABLE: OnceLock<OptimizerTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| OptimizerTable { step }.leak_into_prefix())
-}
+crosses_by!(OptimizerTable { step } as OptimizerTableRef for dyn Optimizer);
 
 fn pack(state: &mut State) -> RVec<Kept> {
     let kept = state.take().into_iter().map(|(name, tensor)| Kept {

@@ -1,11 +1,9 @@
 //! Schedules across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component};
+use super::object::{Imported, component, crosses_by};
 use crate::{LrSchedule, Progress, Result, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
-use std::sync::OnceLock;
 
 /// A schedule's functions.
 #[repr(C)]
@@ -17,10 +15,7 @@ pub struct ScheduleTable {
     pub factor: unsafe extern "C" fn(*const (), u64, u64, u64, f64) -> Wire<f64>,
 }
 
-pub(super) fn table() -> ScheduleTableRef {
-    static TABLE: OnceLock<ScheduleTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| ScheduleTable { factor }.leak_into_prefix())
-}
+crosses_by!(ScheduleTable { factor } as ScheduleTableRef for dyn LrSchedule);
 
 unsafe extern "C" fn factor(
     this: *const (),

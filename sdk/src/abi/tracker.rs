@@ -1,14 +1,12 @@
 //! Trackers across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component_mut, to_json};
+use super::object::{Imported, component_mut, crosses_by, to_json};
 use crate::{EndState, Level, Result, RunInfo, Tracker, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RSlice, RStr};
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::OnceLock;
 
 /// A tracker's functions; run, values, level and end are JSON. Those after `on_terminal` came
 /// later: a plugin may lack them.
@@ -29,23 +27,7 @@ pub struct TrackerTable {
     pub saved: unsafe extern "C" fn(*mut (), u64, RStr<'_>) -> Wire<()>,
 }
 
-pub(super) fn table() -> TrackerTableRef {
-    static TABLE: OnceLock<TrackerTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| {
-        TrackerTable {
-            start,
-            log,
-            text,
-            finish,
-            on_terminal,
-            image,
-            line,
-            system,
-            saved,
-        }
-        .leak_into_prefix()
-    })
-}
+crosses_by!(TrackerTable { start, log, text, finish, on_terminal, image, line, system, saved } as TrackerTableRef for dyn Tracker);
 
 /// The tracker behind the host's pointer.
 unsafe fn tracker<'a>(this: *mut ()) -> &'a mut dyn Tracker {

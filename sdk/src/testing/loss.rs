@@ -126,7 +126,7 @@ impl Chunk {
 
     fn run(&self, loss: &dyn Loss, logits: Vec<f64>) -> Result<Vec<f64>> {
         let n = self.labels.len();
-        let ops = Given {
+        let ops = ChunkTensors {
             logits: floats(logits, &[n, self.vocabulary])?,
             labels: tensor(&self.labels, &[n]),
         };
@@ -150,13 +150,13 @@ impl Chunk {
     }
 }
 
-/// What stands behind a chunk.
-struct Given {
+/// The logits and labels of a chunk.
+struct ChunkTensors {
     logits: Tensor,
     labels: Tensor,
 }
 
-impl ChunkOps for Given {
+impl ChunkOps for ChunkTensors {
     fn logits(&self) -> Result<Tensor> {
         Ok(self.logits.clone())
     }
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Made of whatever the function does to the logits.
+    /// A loss that the function computes from the logits.
     struct Of(fn(&Tensor) -> Result<Tensor>);
     impl Loss for Of {
         fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {

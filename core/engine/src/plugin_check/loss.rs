@@ -1,7 +1,7 @@
 //! Losses: shape, finite values, gradients against finite differences, chunks that do not depend on
 //! each other.
 
-use super::{Finding, Findings, push};
+use super::{Checked, Finding, Findings, push};
 use crate::host::chunk_loss;
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
@@ -14,7 +14,8 @@ const VOCABULARY: usize = 11;
 const LABELS: [u32; TOKENS] = [0, 10, 3, 3, 7, 1];
 const WEIGHTS: [f32; TOKENS] = [1.0, 2.0, 0.5, 1.0, 0.25, 1.0];
 
-pub(super) fn check(loss: &Named<dyn Loss>, device: &Device, findings: &mut Findings) {
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
+    let (loss, device) = (&checked.make::<dyn Loss>()?, checked.device);
     push(findings, "one finite loss a token", values(loss, device));
     let before = findings.len();
     push(
@@ -29,6 +30,7 @@ pub(super) fn check(loss: &Named<dyn Loss>, device: &Device, findings: &mut Find
     }
     push(findings, "extreme logits", extreme(loss, device));
     push(findings, "token by token", alone(loss, device));
+    Ok(())
 }
 
 fn logits(device: &Device) -> Result<Tensor> {

@@ -4,16 +4,21 @@
 //! to keep: shapes, finite numbers, gradients that fit the values, state that survives, errors instead
 //! of panics.
 
-mod data;
+mod callback;
+mod dataset_format;
 mod loss;
+mod loss_scale;
+mod metric;
 mod optimizer;
-mod run;
+mod schedule;
+mod tracker;
 
 use anyhow::Result;
-use apus_components::registry::Spec;
-use apus_components::registry::{self, Entry};
+use apus_components::registry::{self, Entry, Named, Spec};
+use apus_sdk::abi::Crosses;
 use apus_sdk::{Kind, Options};
 use candle_core::Device;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// What one check found.
@@ -56,6 +61,19 @@ fn push(findings: &mut Findings, check: &str, result: Result<String>) {
     });
 }
 
+/// The component that is checked, and the device that it computes on.
+struct Checked<'a> {
+    spec: Spec,
+    device: &'a Device,
+}
+
+impl Checked<'_> {
+    /// Makes it as a run does.
+    fn make<K: Crosses + ?Sized>(&self) -> Result<Named<K>> {
+        registry::named(&self.spec)
+    }
+}
+
 /// Exercises a component on a device.
 pub fn check(entry: &Entry, device: &Device) -> Vec<Finding> {
     let mut findings = Findings::new();
@@ -64,22 +82,30 @@ pub fn check(entry: &Entry, device: &Device) -> Vec<Finding> {
         return vec![Finding::Bad(format!("unknown kind {}", entry.doc.kind))];
     };
     describe(entry, &mut findings);
-    refuses_strangers(kind, &spec, &mut findings);
-    let result = match kind {
-        Kind::DatasetFormat => registry::named(&spec).map(|c| data::format(&c, &mut findings)),
-        Kind::LossScale => registry::named(&spec).map(|c| data::loss_scale(&c, &mut findings)),
-        Kind::Loss => registry::named(&spec).map(|c| loss::check(&c, device, &mut findings)),
-        Kind::Optimizer => optimizer::check(&spec, device, &mut findings),
-        Kind::LrSchedule => registry::named(&spec).map(|c| run::schedule(&c, &mut findings)),
-        Kind::Callback => run::callback(&spec, &mut findings),
-        Kind::Metric => registry::named(&spec).map(|c| data::metric(c, &mut findings)),
-        Kind::Tracker => registry::named(&spec).map(|c| run::tracker(c, &mut findings)),
-    };
-    if let Err(error) = result {
+    refuses_unknown_options(kind, &spec, &mut findings);
+    if let Err(error) = exercise(kind, &Checked { spec, device }, &mut findings) {
         findings.push(Finding::Bad(format!("cannot be made: {error:#}")));
     }
     findings
 }
+
+macro_rules! by_kind {
+    ($($Trait:ident { file: $file:ident, $($columns:tt)* })*) => {
+        /// What is checked of a kind stands in a module of its own.
+        fn exercise(kind: Kind, checked: &Checked, findings: &mut Findings) -> Result<()> {
+            match kind {
+                $(Kind::$Trait => $file::check(checked, findings),)*
+            }
+        }
+
+        fn can_be_made(kind: Kind, spec: &Spec) -> bool {
+            match kind {
+                $(Kind::$Trait => registry::build::<dyn apus_sdk::$Trait>(spec).is_ok(),)*
+            }
+        }
+    };
+}
+apus_sdk::kinds!(by_kind);
 
 /// Without a line of documentation, lists show nothing.
 fn describe(entry: &Entry, findings: &mut Findings) {
@@ -102,26 +128,24 @@ fn describe(entry: &Entry, findings: &mut Findings) {
 }
 
 /// A misspelt option must be an error, not ignored.
-fn refuses_strangers(kind: Kind, spec: &Spec, findings: &mut Findings) {
+fn refuses_unknown_options(kind: Kind, spec: &Spec, findings: &mut Findings) {
     let mut options = Options::new();
     options.insert("no_such_option".to_owned(), 1.into());
-    let strange = Spec {
+    let unknown = Spec {
         name: spec.name.clone(),
         options,
     };
-    let made = match kind {
-        Kind::DatasetFormat => registry::build::<dyn apus_sdk::DatasetFormat>(&strange).is_ok(),
-        Kind::LossScale => registry::build::<dyn apus_sdk::LossScale>(&strange).is_ok(),
-        Kind::Loss => registry::build::<dyn apus_sdk::Loss>(&strange).is_ok(),
-        Kind::Optimizer => registry::build::<dyn apus_sdk::Optimizer>(&strange).is_ok(),
-        Kind::LrSchedule => registry::build::<dyn apus_sdk::LrSchedule>(&strange).is_ok(),
-        Kind::Callback => registry::build::<dyn apus_sdk::Callback>(&strange).is_ok(),
-        Kind::Metric => registry::build::<dyn apus_sdk::Metric>(&strange).is_ok(),
-        Kind::Tracker => registry::build::<dyn apus_sdk::Tracker>(&strange).is_ok(),
-    };
-    if made {
+    if can_be_made(kind, &unknown) {
         let note = "takes an option that it does not have, so a misspelt one is ignored: use options!, \
                     or #[serde(deny_unknown_fields)]";
         findings.push(Finding::Note(note.to_owned()));
+    }
+}
+
+/// The map of a JSON object.
+fn map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
     }
 }

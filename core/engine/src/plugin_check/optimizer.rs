@@ -1,27 +1,25 @@
 //! Optimizers: a quadratic goes down, and a run that goes on from a checkpoint goes on exactly.
 
-use super::{Findings, push};
+use super::{Checked, Findings, push};
 use crate::train::OptimizerHost;
 use anyhow::{Result, ensure};
-use apus_components::registry;
-use apus_components::registry::Spec;
 use apus_model::model::Param;
 use apus_model::ops::fill;
 use apus_sdk::Optimizer;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 const STEPS: usize = 40;
 const LR: f64 = 0.02;
 
-pub(super) fn check(spec: &Spec, device: &Device, findings: &mut Findings) -> Result<()> {
-    registry::build::<dyn Optimizer>(spec)?;
-    push(findings, "a quadratic goes down", descends(spec, device));
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
+    checked.make::<dyn Optimizer>()?;
+    push(findings, "a quadratic goes down", descends(checked));
     push(
         findings,
         "goes on exactly from a checkpoint",
-        resumes(spec, device),
+        resumes(checked),
     );
-    push(findings, "zero gradients", idles(spec, device));
+    push(findings, "zero gradients", idles(checked));
     Ok(())
 }
 
@@ -32,7 +30,8 @@ struct Bowl {
 }
 
 impl Bowl {
-    fn new(spec: &Spec, device: &Device) -> Result<Self> {
+    fn new(checked: &Checked) -> Result<Self> {
+        let device = checked.device;
         let shapes: [&[usize]; 3] = [&[4, 6], &[6, 4], &[5]];
         let (mut params, mut targets) = (Vec::new(), Vec::new());
         for (i, shape) in shapes.into_iter().enumerate() {
@@ -46,7 +45,7 @@ impl Bowl {
             params.push(Param::new(name[i], &value, i < 2)?);
         }
         Ok(Self {
-            host: OptimizerHost::new(registry::named(spec)?, params, None),
+            host: OptimizerHost::new(checked.make()?, params, None),
             targets,
         })
     }
@@ -73,8 +72,8 @@ impl Bowl {
     }
 }
 
-fn descends(spec: &Spec, device: &Device) -> Result<String> {
-    let mut bowl = Bowl::new(spec, device)?;
+fn descends(checked: &Checked) -> Result<String> {
+    let mut bowl = Bowl::new(checked)?;
     let values = (0..=STEPS)
         .map(|_| bowl.step())
         .collect::<Result<Vec<_>>>()?;
@@ -88,9 +87,9 @@ fn descends(spec: &Spec, device: &Device) -> Result<String> {
     ))
 }
 
-fn resumes(spec: &Spec, device: &Device) -> Result<String> {
-    let mut whole = Bowl::new(spec, device)?;
-    let mut halves = Bowl::new(spec, device)?;
+fn resumes(checked: &Checked) -> Result<String> {
+    let mut whole = Bowl::new(checked)?;
+    let mut halves = Bowl::new(checked)?;
     for _ in 0..3 {
         whole.step()?;
         halves.step()?;
@@ -104,13 +103,13 @@ fn resumes(spec: &Spec, device: &Device) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("optimizer.safetensors");
     candle_core::safetensors::save(&state.into_iter().collect(), &file)?;
-    let state = candle_core::safetensors::load(&file, device)?;
+    let state = candle_core::safetensors::load(&file, checked.device)?;
     let state = state.into_iter().collect();
-    let mut resumed = Bowl::new(spec, device)?;
+    let mut resumed = Bowl::new(checked)?;
     for (param, value) in resumed.host.params().zip(values) {
         param.set(&value)?;
     }
-    resumed.host.restore(3, state, device)?;
+    resumed.host.restore(3, state, checked.device)?;
     for _ in 0..3 {
         whole.step()?;
         resumed.step()?;
@@ -124,8 +123,8 @@ fn resumes(spec: &Spec, device: &Device) -> Result<String> {
 }
 
 /// Gradients are zero where nothing reached a parameter; values must stay finite.
-fn idles(spec: &Spec, device: &Device) -> Result<String> {
-    let mut bowl = Bowl::new(spec, device)?;
+fn idles(checked: &Checked) -> Result<String> {
+    let mut bowl = Bowl::new(checked)?;
     for _ in 0..3 {
         bowl.host.step(LR)?;
     }

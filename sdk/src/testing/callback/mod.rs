@@ -16,7 +16,7 @@ pub struct Run {
     answer: Box<dyn Fn(&str) -> String>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Played {
     /// Steps made.
@@ -76,7 +76,7 @@ mod tests {
     use crate::{Control, RunState};
     use std::path::Path;
 
-    /// Writes events down by their names.
+    /// Records the names of events.
     #[derive(Default)]
     struct Notes(Vec<String>);
 

@@ -1,12 +1,10 @@
 //! Dataset formats across the boundary: a row goes out as JSON text, its samples come back as such.
 
 use super::guard::guard;
-use super::object::{Imported, component, to_json};
+use super::object::{Imported, component, crosses_by, to_json};
 use crate::{Converted, DatasetFormat, Result, Row, Sample, Wire};
 use abi_stable::StableAbi;
-use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString};
-use std::sync::OnceLock;
 
 /// A dataset format's functions.
 #[repr(C)]
@@ -20,10 +18,7 @@ pub struct FormatTable {
     pub convert: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RString>,
 }
 
-pub(super) fn table() -> FormatTableRef {
-    static TABLE: OnceLock<FormatTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| FormatTable { rank, convert }.leak_into_prefix())
-}
+crosses_by!(FormatTable { rank, convert } as FormatTableRef for dyn DatasetFormat);
 
 unsafe extern "C" fn rank(this: *const (), columns: RSlice<'_, RStr<'_>>) -> Wire<ROption<i32>> {
     guard(|| {

@@ -5,12 +5,12 @@ use crate::{Result, Sample};
 /// One row of a dataset: column names to JSON values, in the order of the file.
 pub type Row = serde_json::Map<String, serde_json::Value>;
 
-/// What became of a row.
+/// The result of converting a row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Converted {
     /// Its examples.
     pub samples: Vec<Sample>,
-    /// What of it was not read; `None` where the format does not say, so that all of it counts as used.
+    /// The keys of it that were not read; `None` if the format does not tell, and then the whole row counts as used.
     pub unread: Option<Vec<Unread>>,
 }
 

@@ -1,0 +1,97 @@
+//! Callbacks: every event of a run, and state that comes back from a checkpoint as it went in.
+
+use super::{Checked, Findings, map, push};
+use crate::train::Events;
+use anyhow::{Context, Result, ensure};
+use apus_sdk::RunState;
+use serde_json::json;
+use std::path::Path;
+
+/// Plays a run of six steps in two epochs, with evaluations and saves, in the trainer's order.
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
+    let folder = tempfile::tempdir().context("a folder for the run")?;
+    let mut events = Events::new(vec![checked.make()?]);
+    push(
+        findings,
+        "every event of a run",
+        play(&mut events, folder.path()),
+    );
+    let kept = (|| -> Result<String> {
+        let kept = events.save_state()?;
+        let mut again = Events::new(vec![checked.make()?]);
+        again.load_state(kept.clone())?;
+        ensure!(
+            again.save_state()? == kept,
+            "what load_state was given is not what save_state gives then"
+        );
+        Ok(match kept.values().next() {
+            Some(kept) => kept.to_string(),
+            None => "nothing is kept".to_owned(),
+        })
+    })();
+    push(findings, "state for checkpoints", kept);
+    Ok(())
+}
+
+fn play(events: &mut Events, folder: &Path) -> Result<String> {
+    const STEPS: u64 = 6;
+    let mut state = RunState {
+        max_steps: STEPS,
+        num_train_epochs: 2.0,
+        output_dir: folder.to_owned(),
+        ..RunState::default()
+    };
+    let mut asked = Vec::new();
+    events.on_init_end(&state)?;
+    events.on_train_begin(&state)?;
+    for step in 0..STEPS {
+        if step % 3 == 0 {
+            events.on_epoch_begin(&state)?;
+        }
+        events.on_step_begin(&state)?;
+        events.on_substep_end(&state)?;
+        events.on_pre_optimizer_step(&state)?;
+        events.on_optimizer_step(&state)?;
+        let loss = 2.0 / (step + 1) as f64;
+        state.global_step = step + 1;
+        state.epoch = (step + 1) as f64 / 3.0;
+        (state.loss, state.grad_norm, state.learning_rate) = (Some(loss), Some(0.5), 1e-4);
+        events.on_step_end(&state)?;
+        if step % 3 == 2 {
+            events.on_epoch_end(&state)?;
+        }
+        let mut values = map(json!({"loss": loss, "learning_rate": 1e-4, "epoch": state.epoch}));
+        events.on_log(&mut values, &state)?;
+        state.log_history.push(values);
+        if step % 2 == 1 {
+            events.on_prediction_step(&state)?;
+            let metrics = map(json!({"eval_loss": loss, "eval_token_acc": 0.5}));
+            state.best_metric = Some(loss);
+            state.best_model_checkpoint = Some(folder.join(format!("checkpoint-{}", step + 1)));
+            events.on_evaluate(&metrics, &state)?;
+            state.log_history.push(metrics);
+            events.on_save(&folder.join(format!("checkpoint-{}", step + 1)), &state)?;
+        }
+        let control = std::mem::take(&mut events.control);
+        for prompt in &control.generate {
+            events.on_generate(prompt, "an answer", &state)?;
+        }
+        for (what, is) in [
+            ("save", control.should_save),
+            ("evaluate", control.should_evaluate),
+            ("log", control.should_log),
+            ("stop", control.should_training_stop),
+            ("another learning rate", control.lr_factor.is_some()),
+            ("answers", !control.generate.is_empty()),
+        ] {
+            if is && !asked.contains(&what) {
+                asked.push(what);
+            }
+        }
+    }
+    events.on_train_end(&state)?;
+    Ok(match asked.is_empty() {
+        true => "it asked for nothing".to_owned(),
+        false => format!("it asked to {}", asked.join(", ")),
+    })
+}

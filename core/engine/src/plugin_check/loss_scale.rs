@@ -1,0 +1,63 @@
+//! Loss scales: segments join back to the text, and which weights there are.
+
+use super::{Checked, Finding, Findings};
+use anyhow::Result;
+use apus_sdk::{Base, Field, LossScale, Turn};
+
+/// Texts with what loss scales look for.
+const TEXTS: [&str; 8] = [
+    "",
+    "Plain text.",
+    "I'm sorry, but I can't help with that.",
+    "<think>\n\n</think>\n\nhi",
+    "Thought: t\nAction: a\nAction Input: {}\nObservation: o\nFinal Answer: z",
+    "Look:\n```rust\nfn main() {}\n```\nDone.",
+    "pre<tool_call>\n{\"a\":1}\n</tool_call>mid",
+    "Ünïcödé 喵 \u{1f431}\u{200d}\u{1f4bb} and a very long tail ... ... ...",
+];
+
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
+    let made = checked.make::<dyn LossScale>()?;
+    let scale = made.component.as_ref();
+    match scale.try_base() {
+        Ok(Some(base)) => {
+            let base = match base {
+                Base::Default => "every assistant turn",
+                Base::LastRound => "the last round",
+                Base::All => "everything",
+            };
+            findings.push(Finding::Good(format!("a base strategy: trains {base}")));
+        }
+        Ok(None) => {}
+        Err(error) => findings.push(Finding::Bad(error.to_string())),
+    }
+    let mut weights: Vec<f64> = Vec::new();
+    for text in TEXTS {
+        for (field, query) in [(Field::Content, Some("What?")), (Field::Thinking, None)] {
+            let turn = Turn {
+                role: "assistant",
+                field,
+                query,
+                is_last: true,
+            };
+            match apus_data::chat::scale::segments(scale, text, &turn) {
+                Ok(segments) => weights.extend(segments.iter().map(|segment| segment.weight)),
+                Err(error) => findings.push(Finding::Bad(format!("{text:?}: {error:#}"))),
+            }
+        }
+    }
+    weights.sort_by(f64::total_cmp);
+    weights.dedup();
+    let list: Vec<String> = weights.iter().map(f64::to_string).collect();
+    findings.push(Finding::Good(format!(
+        "segments join back to {} texts; weights seen, all honoured as they are: {}",
+        2 * TEXTS.len(),
+        list.join(", ")
+    )));
+    if weights == [1.0] && !matches!(scale.try_base(), Ok(Some(_))) {
+        let note = "none of the sample texts gets another weight than 1; a run says so if no text of its \
+                    data does";
+        findings.push(Finding::Note(note.to_owned()));
+    }
+    Ok(())
+}
