@@ -4,7 +4,7 @@
 //! As in ms-swift, instruction and input are joined by a line break if both have text.
 
 use super::{
-    keys::{At, first, noting},
+    keys::{KeyPath, first, noting},
     query_response::{answer, response, rounds},
     row::{columns, text},
 };
@@ -41,7 +41,7 @@ impl DatasetFormat for Alpaca {
 }
 
 impl Alpaca {
-    fn read(&self, row: &mut Row, at: &At) -> Result<Vec<Sample>> {
+    fn read(&self, row: &mut Row, at: &KeyPath) -> Result<Vec<Sample>> {
         if !row.contains_key("instruction") && !row.contains_key("input") {
             return Err(Error::new(format!(
                 "no column `instruction`, found {}",

@@ -2,7 +2,7 @@
 //! which harmony can hold them: each before its result.
 
 use super::{
-    keys::{At, has_value, take, take_id, take_if},
+    keys::{KeyPath, has_value, take, take_id, take_if},
     row::{columns, entries, kind},
 };
 use apus_sdk::{Error, Message, Result, ToolCall};
@@ -71,7 +71,7 @@ impl Linked {
 ///
 /// # Errors
 /// A call that is none, or without a name; two calls in the two forms that are not the same.
-pub fn of_message(fields: &mut Map<String, Value>, at: &At) -> Result<Vec<Call>> {
+pub fn of_message(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<Vec<Call>> {
     let name = "tool_calls";
     let mut calls = read_all(take(fields, &[name]), &at.key(name))?;
     let name = "function_call";
@@ -124,7 +124,7 @@ pub fn by_recipient(function: &str, content: Value) -> Result<Call> {
 ///
 /// # Errors
 /// A call that is none, or without a name.
-fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
+fn read_all(value: Option<Value>, at: &KeyPath) -> Result<Vec<Call>> {
     match value {
         None => Ok(Vec::new()),
         Some(Value::Array(calls)) => {
@@ -148,7 +148,7 @@ fn read_all(value: Option<Value>, at: &At) -> Result<Vec<Call>> {
 }
 
 /// One call: `{"id": .., "function": {"name": .., "arguments": ..}}`, or the function alone.
-pub fn read(value: Value, at: &At) -> Result<Call> {
+pub fn read(value: Value, at: &KeyPath) -> Result<Call> {
     let Value::Object(mut fields) = value else {
         return Err(no_object(&value));
     };
@@ -199,7 +199,7 @@ fn named(fields: &mut Map<String, Value>) -> Result<ToolCall> {
 ///
 /// # Errors
 /// Text that is not JSON, or as [`read_all`].
-pub fn read_content(content: Value, at: &At) -> Result<Call> {
+pub fn read_content(content: Value, at: &KeyPath) -> Result<Call> {
     let value = match &content {
         Value::String(text) => super::literal::read(text).map_err(|error| {
             Error::new(format!(

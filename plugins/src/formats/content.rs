@@ -3,7 +3,7 @@
 
 use super::{
     calls,
-    keys::{At, take, take_id, take_if, take_text},
+    keys::{KeyPath, take, take_id, take_if, take_text},
     row::{entries, kind},
 };
 use apus_sdk::{Error, Result, ToolCall};
@@ -49,7 +49,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A block that is not text, or a value that is neither text nor blocks where text is needed.
-pub fn read(value: Value, is_tool: bool, at: &At) -> Result<Content> {
+pub fn read(value: Value, is_tool: bool, at: &KeyPath) -> Result<Content> {
     let value = match value {
         Value::Array(blocks) if !is_tool => Value::Array(entries(blocks)?),
         value => value,
@@ -82,7 +82,7 @@ fn is_block(value: &Value, is_tool: bool) -> bool {
     name.is_some_and(|name| !is_tool || name == "text")
 }
 
-fn join(blocks: Vec<Value>, at: &At) -> Result<Content> {
+fn join(blocks: Vec<Value>, at: &KeyPath) -> Result<Content> {
     let mut found = Content::default();
     let mut text = None::<String>;
     for (i, block) in blocks.into_iter().enumerate() {

@@ -6,7 +6,7 @@
 
 use super::{
     calls::FUNCTIONS,
-    keys::{At, take},
+    keys::{KeyPath, take},
 };
 use apus_sdk::{Error, Result};
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ pub enum Header {
 ///
 /// # Errors
 /// A mark of what is trained inside of it.
-pub fn unfold_author(fields: &mut Map<String, Value>, at: &At) -> Result<()> {
+pub fn unfold_author(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<()> {
     let Some(Value::Object(author)) = fields.get_mut("author") else {
         return Ok(());
     };
@@ -123,7 +123,7 @@ mod tests {
         let Value::Object(mut fields) = value else {
             panic!("an object")
         };
-        let unfold = |_: &mut _, at: &At| unfold_author(&mut fields, at).map(|()| Vec::new());
+        let unfold = |_: &mut _, at: &KeyPath| unfold_author(&mut fields, at).map(|()| Vec::new());
         noting(Map::new(), &[], unfold).unwrap();
         fields
     }

@@ -1,7 +1,7 @@
 //! The closed world of a row: each of its keys that has a value is read, known to change nothing, a mark of
 //! what is trained, or noted.
 //!
-//! Whoever reads a key takes it out of its object, and gives [`At::note_rest`] what is left of the object in
+//! Whoever reads a key takes it out of its object, and gives [`KeyPath::note_rest`] what is left of the object in
 //! the end. So the name of a key that is read stands where it is read, and in no list beside it.
 
 use super::marks;
@@ -36,15 +36,15 @@ const OF_ROWS: &[&str] = &[
     "metadata",
 ];
 
-/// Where in a row a reader is, and what was not read up to there.
-pub struct At<'a> {
-    parent: Option<&'a At<'a>>,
-    step: Step<'a>,
+/// The path of keys and items to a value of a row, with the notes on what of the row is not read.
+pub struct KeyPath<'a> {
+    parent: Option<&'a KeyPath<'a>>,
+    part: PathPart<'a>,
     unread: &'a RefCell<Vec<Unread>>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathPart<'a> {
     Row,
     Key(&'a str),
     Item(usize),
@@ -54,12 +54,12 @@ enum Step<'a> {
 pub fn noting(
     mut row: Row,
     harmless: &[&str],
-    read: impl FnOnce(&mut Row, &At) -> Result<Vec<Sample>>,
+    read: impl FnOnce(&mut Row, &KeyPath) -> Result<Vec<Sample>>,
 ) -> Result<Converted> {
     let unread = RefCell::default();
-    let at = At {
+    let at = KeyPath {
         parent: None,
-        step: Step::Row,
+        part: PathPart::Row,
         unread: &unread,
     };
     let samples = read(&mut row, &at)?;
@@ -70,21 +70,21 @@ pub fn noting(
     })
 }
 
-impl<'a> At<'a> {
+impl<'a> KeyPath<'a> {
     /// The value of a key of this object.
-    pub fn key(&'a self, name: &'a str) -> At<'a> {
-        self.step(Step::Key(name))
+    pub fn key(&'a self, name: &'a str) -> KeyPath<'a> {
+        self.child(PathPart::Key(name))
     }
 
     /// An item of this list, from 0.
-    pub fn item(&'a self, index: usize) -> At<'a> {
-        self.step(Step::Item(index))
+    pub fn item(&'a self, index: usize) -> KeyPath<'a> {
+        self.child(PathPart::Item(index))
     }
 
-    fn step(&'a self, step: Step<'a>) -> At<'a> {
-        At {
+    fn child(&'a self, part: PathPart<'a>) -> KeyPath<'a> {
+        KeyPath {
             parent: Some(self),
-            step,
+            part,
             unread: self.unread,
         }
     }
@@ -120,12 +120,12 @@ impl<'a> At<'a> {
     }
 
     fn path(&self) -> String {
-        let before = self.parent.map(At::path).unwrap_or_default();
-        match self.step {
-            Step::Row => before,
-            Step::Key(name) if before.is_empty() => name.to_owned(),
-            Step::Key(name) => format!("{before}.{name}"),
-            Step::Item(index) => format!("{before}[{index}]"),
+        let before = self.parent.map(KeyPath::path).unwrap_or_default();
+        match self.part {
+            PathPart::Row => before,
+            PathPart::Key(name) if before.is_empty() => name.to_owned(),
+            PathPart::Key(name) => format!("{before}.{name}"),
+            PathPart::Item(index) => format!("{before}[{index}]"),
         }
     }
 }

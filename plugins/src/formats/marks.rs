@@ -1,5 +1,5 @@
 //! Marks of what is trained, on a message or on the row: `loss`, `train`, `weight` and their like, as the
-//! datasets of several trainers have them. They are obeyed, and two that say opposite things are an error.
+//! datasets of several trainers have them. They are obeyed; two that contradict each other are an error.
 
 use super::{keys::take, row::kind};
 use apus_sdk::{Error, Message, Result, Row};
@@ -16,26 +16,26 @@ pub const NAMES: [&str; 7] = [
     "loss_scale",
 ];
 
-/// What a mark says.
+/// The value that a mark gives.
 #[derive(Debug, Clone, PartialEq)]
-struct Said<T> {
-    what: T,
+struct Marked<T> {
+    value: T,
     /// The mark as it stands in the row, for errors: `weight: 0`.
     mark: String,
 }
 
-/// What the marks of a message say together.
+/// The marks of a message, taken together.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Marks {
-    trained: Option<Said<bool>>,
-    weight: Option<Said<f64>>,
+    trained: Option<Marked<bool>>,
+    weight: Option<Marked<f64>>,
 }
 
 impl Marks {
     /// Takes the marks of a message.
     ///
     /// # Errors
-    /// A mark that is none, or two that contradict each other.
+    /// A value that a mark cannot have, or two marks that contradict each other.
     pub fn take(fields: &mut Map<String, Value>) -> Result<Self> {
         let mut marks = Self::default();
         for name in NAMES {
@@ -51,28 +51,28 @@ impl Marks {
         let mark = format!("{place}: {value}");
         let (trained, weight) = read(name, value)?;
         self.merge(Self {
-            trained: trained.map(|what| Said {
-                what,
+            trained: trained.map(|value| Marked {
+                value,
                 mark: mark.clone(),
             }),
-            weight: weight.map(|what| Said { what, mark }),
+            weight: weight.map(|value| Marked { value, mark }),
         })
     }
 
-    /// Adds what other marks say of the same message.
+    /// Adds other marks of the same message.
     fn merge(&mut self, other: Self) -> Result<()> {
         merge(&mut self.trained, other.trained)?;
         merge(&mut self.weight, other.weight)
     }
 
-    /// Whether they have their message trained; `None` where they do not say.
+    /// Whether they have their message trained; `None` if no mark decides it.
     pub fn trained(&self) -> Option<bool> {
-        self.trained.as_ref().map(|said| said.what)
+        self.trained.as_ref().map(|marked| marked.value)
     }
 
     /// The weight that they give.
     pub fn weight(&self) -> Option<f64> {
-        self.weight.as_ref().map(|said| said.what)
+        self.weight.as_ref().map(|marked| marked.value)
     }
 
     /// Writes them into a message. Returns a mark that cannot be obeyed: as in ms-swift, one that would
@@ -80,22 +80,22 @@ impl Marks {
     pub fn write(&self, message: &mut Message) -> Option<&str> {
         message.loss_scale = self.weight();
         match &self.trained {
-            Some(said) if said.what && message.role != "assistant" => Some(&said.mark),
-            said => {
-                message.loss = said.as_ref().map(|said| said.what);
+            Some(marked) if marked.value && message.role != "assistant" => Some(&marked.mark),
+            marked => {
+                message.loss = marked.as_ref().map(|marked| marked.value);
                 None
             }
         }
     }
 }
 
-/// Keeps what either of two marks says.
+/// Keeps the value of whichever of two marks is given.
 ///
 /// # Errors
 /// They contradict each other.
-fn merge<T: PartialEq>(own: &mut Option<Said<T>>, other: Option<Said<T>>) -> Result<()> {
+fn merge<T: PartialEq>(own: &mut Option<Marked<T>>, other: Option<Marked<T>>) -> Result<()> {
     match (&*own, other) {
-        (Some(one), Some(two)) if one.what != two.what => Err(Error::new(format!(
+        (Some(one), Some(two)) if one.value != two.value => Err(Error::new(format!(
             "`{}` and `{}` contradict each other; leave one of them out",
             one.mark, two.mark
         ))),
@@ -109,17 +109,17 @@ fn merge<T: PartialEq>(own: &mut Option<Said<T>>, other: Option<Said<T>>) -> Res
 
 /// Whether a mark has its message trained, and with which weight.
 fn read(name: &str, value: &Value) -> Result<(Option<bool>, Option<f64>)> {
-    let said = match value {
+    let folded = match value {
         Value::String(text) => Value::String(text.trim().to_ascii_lowercase()),
         other => other.clone(),
     };
-    // Tables without types have all in text.
-    let flag = match &said {
+    // Tables without types write every value as text.
+    let flag = match &folded {
         Value::Bool(flag) => Some(*flag),
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    let number = match &said {
+    let number = match &folded {
         Value::String(text) => text.parse::<f64>().ok(),
         other => other.as_f64(),
     };
@@ -208,8 +208,8 @@ impl RowMarks {
                 marks.add(name, &format!("{name}[{index}]"), value)?;
             }
         }
-        let no = self.all.trained.clone().filter(|said| !said.what);
-        merge(&mut marks.trained, no)?;
+        let untrained = self.all.trained.clone().filter(|marked| !marked.value);
+        merge(&mut marks.trained, untrained)?;
         if marks.weight.is_none() && marks.trained() != Some(false) {
             marks.weight.clone_from(&self.all.weight);
         }
@@ -301,7 +301,7 @@ mod tests {
         ] {
             assert!(both(fields).contains("contradict"));
         }
-        for (fields, said) in [
+        for (fields, expected) in [
             (
                 json!({"weight": 1, "loss": true, "loss_mask": 1}),
                 (Some(true), None),
@@ -315,7 +315,7 @@ mod tests {
                 (Some(true), Some(0.5)),
             ),
         ] {
-            assert_eq!(marks(fields), Ok(said));
+            assert_eq!(marks(fields), Ok(expected));
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     calls::{self, Linked},
     content::{self, Content},
     header::{self, Header},
-    keys::{At, take, take_id, take_text},
+    keys::{KeyPath, take, take_id, take_text},
     marks::{Marks, RowMarks},
     pairs, reasoning,
     row::{columns, kind},
@@ -31,16 +31,16 @@ const HARMLESS: &[&str] = &[
     "usage",
 ];
 
-/// What a list of messages holds.
+/// A list of messages, as it was read.
 #[derive(Debug, Default)]
-pub struct Talk {
+pub struct MessageList {
     /// The messages.
     pub messages: Vec<Message>,
-    /// What some of them said of the conversation.
+    /// What some of them set for the whole conversation.
     pub setting: Setting,
 }
 
-impl From<Vec<Message>> for Talk {
+impl From<Vec<Message>> for MessageList {
     fn from(messages: Vec<Message>) -> Self {
         Self {
             messages,
@@ -54,12 +54,12 @@ impl From<Vec<Message>> for Talk {
 ///
 /// # Errors
 /// The number of the message (from 1), what was found and what was expected.
-pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Talk> {
+pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &KeyPath) -> Result<MessageList> {
     let Some(first) = items.first() else {
         return Err("the list of messages is empty".into());
     };
     if pairs::is_pair(first) {
-        return pairs::read_all(items, marks, at).map(Talk::from);
+        return pairs::read_all(items, marks, at).map(MessageList::from);
     }
     marks.fit(items.len(), "messages")?;
     let mut reader = Reader::default();
@@ -68,7 +68,7 @@ pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Talk> {
         let marks = |own| marks.of(i, own);
         reader.read(item, marks, &at.item(i)).map_err(number)?;
     }
-    Ok(Talk {
+    Ok(MessageList {
         messages: calls::one_by_one(reader.messages)?,
         setting: reader.setting,
     })
@@ -86,7 +86,7 @@ impl Reader {
         &mut self,
         item: Value,
         marks: impl FnOnce(Marks) -> Result<Marks>,
-        at: &At,
+        at: &KeyPath,
     ) -> Result<()> {
         let Value::Object(mut fields) = item else {
             return Err(Error::new(format!(
@@ -119,7 +119,7 @@ impl Reader {
                 }
             });
         }
-        let (mut found, ids) = match role {
+        let (mut entry, ids) = match role {
             "assistant" => assistant(&name, value, &mut fields, at)?,
             _ => others(&name, role, value, &mut fields, at)?,
         };
@@ -127,7 +127,7 @@ impl Reader {
             "tool" => take_text(&mut fields, "name"),
             _ => None,
         };
-        for result in std::mem::take(&mut found.results) {
+        for result in std::mem::take(&mut entry.results) {
             let mut message = Message {
                 role: "tool".to_owned(),
                 content: result.value,
@@ -139,11 +139,11 @@ impl Reader {
                 ..Linked::new(message)
             });
         }
-        for mut message in found.earlier {
+        for mut message in entry.earlier {
             write(&marks, &mut message, at);
             self.messages.push(Linked::new(message));
         }
-        if let Some(mut message) = found.message {
+        if let Some(mut message) = entry.message {
             write(&marks, &mut message, at);
             self.messages.push(Linked {
                 message,
@@ -155,8 +155,8 @@ impl Reader {
     }
 }
 
-/// What was found in an entry.
-struct Found {
+/// What an entry of the list becomes.
+struct Entry {
     /// Results of tools, which are messages of their own before it.
     results: Vec<content::Outcome>,
     /// Messages of the same turn before its own, where reasoning stands between texts.
@@ -174,8 +174,8 @@ fn others(
     role: &str,
     value: Option<Value>,
     fields: &mut Map<String, Value>,
-    at: &At,
-) -> Result<(Found, Ids)> {
+    at: &KeyPath,
+) -> Result<(Entry, Ids)> {
     header::read(fields, role)?;
     let calls = calls::of_message(fields, at)?;
     let is_tool = role == "tool";
@@ -210,12 +210,12 @@ fn others(
             "reasoning between texts of `{role}`, and only the assistant reasons; leave it out"
         )));
     }
-    let found = Found {
+    let entry = Entry {
         results: found.results,
         earlier: Vec::new(),
         message,
     };
-    Ok((found, ids))
+    Ok((entry, ids))
 }
 
 /// A message of the assistant, and the ids of its calls.
@@ -223,8 +223,8 @@ fn assistant(
     name: &str,
     value: Option<Value>,
     fields: &mut Map<String, Value>,
-    at: &At,
-) -> Result<(Found, Ids)> {
+    at: &KeyPath,
+) -> Result<(Entry, Ids)> {
     let mut header = header::read(fields, "assistant")?;
     let mut calls = calls::of_message(fields, at)?;
     let mut thinking = reasoning::of_message(fields, at)?;
@@ -288,12 +288,12 @@ fn assistant(
         thinking: earlier.thinking,
         ..Message::new("assistant", earlier.text)
     });
-    let found = Found {
+    let entry = Entry {
         earlier: earlier.collect(),
         message: (!is_empty || message.thinking.is_some()).then_some(message),
         results: found.results,
     };
-    Ok((found, ids))
+    Ok((entry, ids))
 }
 
 /// Adds the reasoning of the content to that of the message's keys.
@@ -319,7 +319,7 @@ fn no_content(fields: &Map<String, Value>) -> Error {
 }
 
 /// Writes marks into a message, and notes one that cannot be obeyed.
-pub fn write(marks: &Marks, message: &mut Message, at: &At) {
+pub fn write(marks: &Marks, message: &mut Message, at: &KeyPath) {
     if let Some(mark) = marks.write(message) {
         at.note(&format!("{mark} ({})", message.role), false);
     }

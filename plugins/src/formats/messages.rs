@@ -6,7 +6,7 @@
 //! of openai-harmony's JSON, ShareGPT's pairs, and marks of what is trained ([`marks`](super::marks)).
 
 use super::{
-    keys::{At, first, noting},
+    keys::{KeyPath, first, noting},
     marks::RowMarks,
     message,
     row::{columns, conversation, list},
@@ -31,7 +31,7 @@ impl Messages {
         }
     }
 
-    fn read(&self, row: &mut Row, at: &At) -> Result<Vec<Sample>> {
+    fn read(&self, row: &mut Row, at: &KeyPath) -> Result<Vec<Sample>> {
         messages(row, self.columns(), self.auto_column_mapping, at)
     }
 }
@@ -40,15 +40,20 @@ impl Messages {
 ///
 /// # Errors
 /// No such column, or what is wrong with a message or with another column.
-pub fn messages(row: &mut Row, names: &[&'static str], auto: bool, at: &At) -> Result<Vec<Sample>> {
+pub fn messages(
+    row: &mut Row,
+    names: &[&'static str],
+    auto: bool,
+    at: &KeyPath,
+) -> Result<Vec<Sample>> {
     let Some((name, value)) = first(row, names) else {
         return Err(missing(row, names));
     };
     let in_column = |error| Error::new(format!("column `{name}`: {error}"));
     let marks = RowMarks::take(row)?;
     let items = list(name, value)?;
-    let talk = message::read_all(items, &marks, &at.key(name)).map_err(in_column)?;
-    conversation(row, talk, auto, at)
+    let list = message::read_all(items, &marks, &at.key(name)).map_err(in_column)?;
+    conversation(row, list, auto, at)
 }
 
 impl DatasetFormat for Messages {

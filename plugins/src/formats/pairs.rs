@@ -1,7 +1,7 @@
 //! ShareGPT's older form, one entry a round: `[{"human": "..", "assistant": ".."}, ..]`.
 
 use super::{
-    keys::{At, take},
+    keys::{KeyPath, take},
     marks::{Marks, RowMarks},
     message::write,
     reasoning,
@@ -24,7 +24,7 @@ pub fn is_pair(item: &Value) -> bool {
 ///
 /// # Errors
 /// A round without one of its two texts, by its number (from 1), or a mark that is none.
-pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &At) -> Result<Vec<Message>> {
+pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &KeyPath) -> Result<Vec<Message>> {
     marks.fit(items.len(), "pairs")?;
     let mut messages = Vec::with_capacity(2 * items.len());
     for (i, item) in items.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 //! an answer to nothing: all of it is trained.
 
 use super::{
-    keys::{At, has_value, noting, take},
+    keys::{KeyPath, has_value, noting, take},
     marks::{Marks, RowMarks},
     message::write,
     reasoning,
@@ -80,7 +80,7 @@ impl DatasetFormat for QueryResponse {
 ///
 /// # Errors
 /// Anything else, or several columns that could be meant.
-pub fn response(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
+pub fn response(row: &mut Row, auto: bool, at: &KeyPath) -> Result<Option<String>> {
     match pick(row, &RESPONSE, auto)? {
         None => Ok(None),
         Some((name, value)) => answer(&name, value, at).map(Some),
@@ -88,7 +88,7 @@ pub fn response(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
 }
 
 /// What a column of answers holds: text, or the first of a list.
-pub fn answer(name: &str, value: Value, at: &At) -> Result<String> {
+pub fn answer(name: &str, value: Value, at: &KeyPath) -> Result<String> {
     match value {
         Value::String(text) => Ok(text),
         Value::Array(mut answers) => match answers.first_mut().map(Value::take) {
@@ -119,7 +119,7 @@ pub fn rounds(
     query: Option<String>,
     response: Option<String>,
     auto: bool,
-    at: &At,
+    at: &KeyPath,
 ) -> Result<Vec<Sample>> {
     let marks = RowMarks::take(row)?;
     let mut messages = Vec::new();

@@ -2,7 +2,7 @@
 //! a message, or as a column beside an answer.
 
 use super::{
-    keys::{At, has_value, take as take_key},
+    keys::{KeyPath, has_value, take as take_key},
     row::kind,
 };
 use apus_sdk::{Error, Result, Row};
@@ -25,12 +25,12 @@ const HARMLESS: &[&str] = &["type", "signature", "format", "index", "id"];
 ///
 /// # Errors
 /// A value that is no text, or two different texts.
-pub fn of_message(fields: &mut Map<String, Value>, at: &At) -> Result<Option<String>> {
+pub fn of_message(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<Option<String>> {
     take(fields, &NAMES, is_flag, at)
 }
 
 /// Takes the reasoning of a row's answer. A switch (`on`, `true`) is no reasoning and stays.
-pub fn of_row(row: &mut Row, auto: bool, at: &At) -> Result<Option<String>> {
+pub fn of_row(row: &mut Row, auto: bool, at: &KeyPath) -> Result<Option<String>> {
     let names = if auto { &NAMES[..] } else { &NAMES[..1] };
     let words = ["on", "off", "true", "false", "yes", "no"];
     let is_word = |text: &str| words.iter().any(|word| text.eq_ignore_ascii_case(word));
@@ -47,7 +47,7 @@ fn take(
     fields: &mut Map<String, Value>,
     names: &[&str],
     is_switch: impl Fn(&Value) -> bool,
-    at: &At,
+    at: &KeyPath,
 ) -> Result<Option<String>> {
     let is_one = |name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     let mut found = None::<(&str, String)>;
@@ -107,7 +107,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(name: &str, parts: Vec<Value>, at: &At) -> Result<Self> {
+    fn read(name: &str, parts: Vec<Value>, at: &KeyPath) -> Result<Self> {
         let mut all = Self::default();
         let mut last_index = None;
         for (i, part) in parts

@@ -1,6 +1,6 @@
 //! What the formats share: columns of a row that mean the same in each of them.
 
-use super::{keys::At, message::Talk};
+use super::{keys::KeyPath, message::MessageList};
 use apus_sdk::{Conversation, Error, Message, Result, Row, Sample, json};
 use serde_json::{Map, Value};
 
@@ -164,12 +164,17 @@ fn refuse_media(row: &Row) -> Result<()> {
 ///
 /// # Errors
 /// A column of the wrong type, two that say different things, or media.
-pub fn conversation(row: &mut Row, talk: Talk, auto: bool, at: &At) -> Result<Vec<Sample>> {
+pub fn conversation(
+    row: &mut Row,
+    list: MessageList,
+    auto: bool,
+    at: &KeyPath,
+) -> Result<Vec<Sample>> {
     refuse_media(row)?;
-    let Talk {
+    let MessageList {
         mut messages,
         setting,
-    } = talk;
+    } = list;
     let has_system = messages
         .first()
         .is_some_and(|m| m.role == "system" || m.role == "developer");

@@ -3,7 +3,7 @@
 //! openai-harmony's JSON.
 
 use super::{
-    keys::{At, first, has_value, take},
+    keys::{KeyPath, first, has_value, take},
     row::{self, kind, list},
     tools::tool,
 };
@@ -26,7 +26,7 @@ pub enum Typed {
     Read(Option<String>),
 }
 
-/// The setting, and where each part of it was said.
+/// The setting, and where in the row each part of it stands.
 #[derive(Debug, Default)]
 pub struct Setting {
     tools: Option<(String, Vec<Value>)>,
@@ -43,7 +43,7 @@ impl Setting {
         mut self,
         row: &mut Row,
         auto: bool,
-        at: &At,
+        at: &KeyPath,
     ) -> Result<(Vec<Value>, Map<String, Value>)> {
         let names = if auto { &TOOLS[..] } else { &TOOLS[..1] };
         while let Some((name, value)) = first(row, names) {
@@ -104,7 +104,7 @@ impl Setting {
     }
 
     /// Adds tool definitions. Where they stand twice they have to be the same.
-    fn tools(&mut self, place: &str, tools: Vec<Value>, at: &At) -> Result<()> {
+    fn tools(&mut self, place: &str, tools: Vec<Value>, at: &KeyPath) -> Result<()> {
         let tools = tools.into_iter().enumerate();
         let tools = tools.map(|(i, value)| {
             let number = |error| Error::new(format!("{place}, entry {}: {error}", i + 1));
@@ -127,7 +127,7 @@ impl Setting {
     ///
     /// # Errors
     /// What the renderers cannot write.
-    pub fn typed(&mut self, content: Value, at: &At) -> Result<Typed> {
+    pub fn typed(&mut self, content: Value, at: &KeyPath) -> Result<Typed> {
         let kind = |block: &Value| block.get("type").and_then(Value::as_str).map(str::to_owned);
         let is_typed = |block: &Value| {
             kind(block).is_some_and(|kind| kind == "system_content" || kind == "developer_content")
@@ -205,7 +205,7 @@ impl Setting {
     fn developer_content(
         &mut self,
         fields: &mut Map<String, Value>,
-        at: &At,
+        at: &KeyPath,
     ) -> Result<Option<String>> {
         let instructions = match take(fields, &["instructions"]) {
             None => None,

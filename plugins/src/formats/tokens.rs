@@ -6,7 +6,7 @@
 //! there are none. What `attention_mask` gives 0 is padding, which is cut off: there is none here.
 
 use super::{
-    keys::{At, noting, take},
+    keys::{KeyPath, noting, take},
     marks::{Marks, RowMarks},
     row::{columns, kind, text},
 };
@@ -44,7 +44,7 @@ impl DatasetFormat for Tokens {
     }
 }
 
-fn read(row: &mut Row, _: &At) -> Result<Vec<Sample>> {
+fn read(row: &mut Row, _: &KeyPath) -> Result<Vec<Sample>> {
     let found = columns(row);
     let missing = || {
         Error::new(format!(

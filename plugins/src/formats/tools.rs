@@ -5,7 +5,7 @@
 //! "day": null}}`. In a schema null means nothing, but under the keys whose values are data.
 
 use super::{
-    keys::{At, take, take_if},
+    keys::{KeyPath, take, take_if},
     literal,
     row::{columns, kind},
 };
@@ -49,7 +49,7 @@ const SCHEMA: [&str; 19] = [
 ///
 /// # Errors
 /// A definition that is none.
-pub fn tool(item: Value, at: &At) -> Result<Value> {
+pub fn tool(item: Value, at: &KeyPath) -> Result<Value> {
     let Value::Object(mut fields) = item else {
         return Err(no_tool(&item));
     };
@@ -76,7 +76,7 @@ fn no_tool(found: &Value) -> Error {
 }
 
 /// What chat templates write of a function; Anthropic's API has another name for its parameters.
-fn function_of(fields: &mut Map<String, Value>, at: &At) -> Result<Map<String, Value>> {
+fn function_of(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<Map<String, Value>> {
     let names = [
         &["name"][..],
         &["description"],

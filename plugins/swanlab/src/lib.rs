@@ -23,12 +23,12 @@ mod record;
 mod remote;
 mod retry;
 mod run;
-mod say;
 mod secret;
 mod session;
 mod settings;
 mod store;
 mod sync;
+mod terminal;
 mod upload;
 mod values;
 

@@ -33,7 +33,7 @@ pub struct Link {
     /// Things that the server did not take.
     pub refused: u32,
     refused_in_a_row: u32,
-    /// What the server said about the first of them.
+    /// The answer of the server to the first of them.
     pub complaint: Option<String>,
     /// What was sent, in records.
     pub records: usize,

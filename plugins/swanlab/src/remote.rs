@@ -40,7 +40,7 @@ pub struct Remote {
     pub page: String,
     /// Whether the server had it already.
     pub known: bool,
-    /// When it was made, as far as the server said it.
+    /// When it was made, if the server tells.
     created: Option<String>,
     /// Whether columns go to the newer address.
     pub new_columns: bool,

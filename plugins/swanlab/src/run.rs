@@ -6,10 +6,10 @@ use super::machine;
 use super::notify::{Facts, Notification};
 use super::part;
 use super::record::{Timestamp, kind, number, save, state};
-use super::say::Voice;
 use super::secret::Secret;
 use super::settings::{Env, Mode, Settings};
 use super::store::Store;
+use super::terminal::Terminal;
 use super::upload::{Task, Uploader};
 use super::values;
 use apus_sdk::{EndState, Error, Result, RunInfo};
@@ -27,10 +27,10 @@ pub struct Run {
     store: Store,
     uploader: Option<Uploader>,
     notification: Option<Notification>,
-    voice: Voice,
+    terminal: Terminal,
     /// Keeps others away from the folder, if no thread does.
     lock: Option<Lock>,
-    /// Whether it was said that the file cannot be written.
+    /// Whether a warning has told that the file cannot be written.
     stuck: bool,
 }
 
@@ -41,24 +41,24 @@ impl Run {
         let given = [&options.token, &options.secret, &options.webhook_url];
         let mut secrets: Vec<Secret> = given.into_iter().flatten().cloned().collect();
         secrets.extend(settings.account.key.clone());
-        let voice = Voice {
+        let terminal = Terminal {
             interactive: run.interactive,
             secrets,
         };
         for note in &settings.notes {
-            voice.note(note);
+            terminal.note(note);
         }
         if settings.mode == Mode::Disabled {
             return Ok(None);
         }
         if options.token.is_some() {
-            voice.warn(
+            terminal.warn(
                 "the key stands in a command or a file, where others may see it; SWANLAB_API_KEY, ~/.swanlab/.netrc \
                  or `apus swanlab login` keep it to yourself",
             );
         }
         let notification = Notification::new(options).unwrap_or_else(|error| {
-            voice.warn(&format!(
+            terminal.warn(&format!(
                 "{error}; nobody will be told when the run is over"
             ));
             None
@@ -66,9 +66,9 @@ impl Run {
         let log_dir = &settings.log_dir;
         let store = Store::create(log_dir, settings.start.clone(), settings.section_rule);
         let mut store = store.map_err(|e| Error::new(format!("{}: {e}", log_dir.display())))?;
-        let config = voice.hide(values::yaml(&values::config(run)));
+        let config = terminal.hide(values::yaml(&values::config(run)));
         store.save(number::CONFIG, save::CONFIG, "config.yaml", config);
-        let machine = voice.hide(machine::metadata(run, store.dir()).to_string());
+        let machine = terminal.hide(machine::metadata(run, store.dir()).to_string());
         let name = "swanlab-metadata.json";
         store.save(number::METADATA, save::METADATA, name, machine);
         store.flush()?;
@@ -78,7 +78,7 @@ impl Run {
             settings,
             store,
             notification,
-            voice,
+            terminal,
             stuck: false,
         };
         if begun.settings.mode == Mode::Cloud {
@@ -91,7 +91,7 @@ impl Run {
     fn connect(&mut self, run: &RunInfo) {
         let account = self.settings.account.clone();
         if account.key.is_none() {
-            self.voice.warn(&format!(
+            self.terminal.warn(&format!(
                 "there is no key for {}, so the run goes to {} only. `apus swanlab login` stores one, SWANLAB_API_KEY \
                  gives one",
                 account.api_host,
@@ -113,12 +113,12 @@ impl Run {
             dir: self.store.dir().to_owned(),
             _lock: lock,
             interval: self.settings.interval,
-            voice: self.voice.clone(),
+            terminal: self.terminal.clone(),
         };
         match Uploader::start(task, self.store.end()) {
             Ok(uploader) => self.uploader = Some(uploader),
             Err(error) => self
-                .voice
+                .terminal
                 .warn(&format!("nothing is sent: no thread: {error}")),
         }
     }
@@ -128,7 +128,7 @@ impl Run {
         if let Err(error) = self.store.flush() {
             if !self.stuck {
                 let dir = self.store.dir().display();
-                self.voice
+                self.terminal
                     .warn(&format!("{dir}: {error}; what is logged now is lost"));
             }
             self.stuck = true;
@@ -159,7 +159,7 @@ impl Run {
 
     /// A text.
     pub fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
-        let text = self.voice.hide(text.to_owned()).into_bytes();
+        let text = self.terminal.hide(text.to_owned()).into_bytes();
         self.store.media(&values::key(name), step, kind::TEXT, text);
         self.ship()
     }
@@ -173,7 +173,7 @@ impl Run {
 
     /// A line of the terminal.
     pub fn line(&mut self, error: bool, line: &str) -> Result<()> {
-        let line = values::line(&self.voice.hide(line.to_owned()));
+        let line = values::line(&self.terminal.hide(line.to_owned()));
         self.store.line(error, line);
         self.ship()
     }
@@ -190,7 +190,7 @@ impl Run {
         let (how, error) = match end {
             EndState::Finished(_) => (state::FINISHED, String::new()),
             EndState::Interrupted => (state::ABORTED, "interrupted".to_owned()),
-            EndState::Crashed(error) => (state::CRASHED, self.voice.hide(error.clone())),
+            EndState::Crashed(error) => (state::CRASHED, self.terminal.hide(error.clone())),
         };
         let written = self.store.finish(how, error);
         let told = self.tell(end);
@@ -199,13 +199,13 @@ impl Run {
             match uploader.finish(self.store.end(), self.settings.finish_timeout) {
                 Some(Ok(())) => {}
                 Some(Err(failure)) => {
-                    self.voice
+                    self.terminal
                         .warn(&format!("not everything was sent: {failure}"));
                     say_sync = true;
                 }
                 None => {
                     let seconds = self.settings.finish_timeout.as_secs_f64();
-                    self.voice.warn(&format!(
+                    self.terminal.warn(&format!(
                         "not everything could be sent within {seconds} s (finish_timeout)"
                     ));
                     say_sync = true;
@@ -215,7 +215,7 @@ impl Run {
             say_sync = true;
         }
         if say_sync {
-            self.voice.note(&format!(
+            self.terminal.note(&format!(
                 "the run is kept whole; send it with: apus swanlab sync {}",
                 self.store.dir().display()
             ));
@@ -236,7 +236,7 @@ impl Run {
             page: self.uploader.as_ref().and_then(Uploader::page),
         };
         let end = match end {
-            EndState::Crashed(error) => EndState::Crashed(self.voice.hide(error.clone())),
+            EndState::Crashed(error) => EndState::Crashed(self.terminal.hide(error.clone())),
             end => end.clone(),
         };
         let tell = move || notification.send(&facts, &end);
@@ -252,10 +252,10 @@ impl Run {
             std::thread::sleep(Duration::from_millis(10));
         }
         if !told.is_finished() {
-            self.voice
+            self.terminal
                 .warn("the notification is not through yet and left alone");
         } else if let Ok(Err(error)) = told.join() {
-            self.voice
+            self.terminal
                 .warn(&format!("the notification was not sent: {error}"));
         }
     }

@@ -102,7 +102,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Resolves them for a run. What does not fit is said in the notes and left out: a name that a server
+    /// Resolves them for a run. What does not fit is named in the notes and left out: a name that a server
     /// would refuse must not stop a training.
     pub fn resolve(options: &Swanlab, run: &RunInfo, env: Env) -> Self {
         let mut notes = Vec::new();

@@ -6,8 +6,8 @@ use super::lock::Lock;
 use super::part::Part;
 use super::record::state;
 use super::retry::{Patience, pause};
-use super::say::Voice;
 use super::settings::Account;
+use super::terminal::Terminal;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How long the thread sleeps at most, so that the server hears of the run in time.
 const REST: Duration = Duration::from_secs(60);
 
-/// How long a server may be away before anything is said about it.
+/// How long a server may be away before a warning tells it.
 const MOMENT: Duration = Duration::from_secs(5);
 /// After so long it is asked less often.
 const LONG: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ struct State {
     written: u64,
     /// The file is whole, and this is how long there is time.
     until: Option<Instant>,
-    /// The run's page, when the server has said it.
+    /// The run's page, once the server has given it.
     page: Option<String>,
     /// How the sending ended.
     end: Option<Result<(), Failure>>,
@@ -70,7 +70,7 @@ pub struct Task {
     /// Time between two shipments.
     pub interval: Duration,
     /// Speaks to the user.
-    pub voice: Voice,
+    pub terminal: Terminal,
 }
 
 impl Uploader {
@@ -134,7 +134,7 @@ impl<'a> Sender<'a> {
     fn run(&self) -> Result<(), Failure> {
         let mut waits = Waits {
             shared: self.shared,
-            voice: &self.task.voice,
+            terminal: &self.task.terminal,
             away: None,
         };
         let end = self.send(&mut waits);
@@ -143,7 +143,7 @@ impl<'a> Sender<'a> {
         if let Err(failure) = &end
             && !ending
         {
-            self.task.voice.warn(&format!(
+            self.task.terminal.warn(&format!(
                 "nothing more is sent: {failure}. Training goes on, and its data is kept in {}",
                 self.task.dir.display()
             ));
@@ -156,7 +156,7 @@ impl<'a> Sender<'a> {
         let odd = |error| Failure::Odd(format!("{}: {error}", task.dir.display()));
         let mut part = Part::open(&task.dir).map_err(odd)?;
         let mut link = Link::open(&task.account, &part.start, waits)?;
-        task.voice.note(&format!("run at {}", link.page()));
+        task.terminal.note(&format!("run at {}", link.page()));
         self.shared.state().page = Some(link.page().to_owned());
         for (dir, _) in &task.earlier {
             // One that cannot be read must not stop the run that goes on.
@@ -178,7 +178,7 @@ impl<'a> Sender<'a> {
                 };
                 link.finish(&mut part, how, waits)?;
                 if let Some(complaint) = &link.complaint {
-                    self.task.voice.warn(&format!(
+                    self.task.terminal.warn(&format!(
                         "{} shipments were not taken: {complaint}",
                         link.refused
                     ));
@@ -208,20 +208,20 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// A run waits for its server as long as it goes on; what takes longer than a moment is said once.
+/// A run waits for its server as long as it goes on; a wait that takes longer than a moment is told once.
 struct Waits<'a> {
     shared: &'a Shared,
-    voice: &'a Voice,
-    /// Since when the server is away, and whether that was said.
+    terminal: &'a Terminal,
+    /// Since when the server is away, and whether a warning has told it.
     away: Option<(Instant, bool)>,
 }
 
 impl Patience for Waits<'_> {
     fn again(&mut self, failure: &Failure, tried: u32) -> bool {
-        let (since, said) = self.away.get_or_insert_with(|| (Instant::now(), false));
-        if since.elapsed() >= MOMENT && !*said {
-            *said = true;
-            self.voice.warn(&format!(
+        let (since, is_told) = self.away.get_or_insert_with(|| (Instant::now(), false));
+        if since.elapsed() >= MOMENT && !*is_told {
+            *is_told = true;
+            self.terminal.warn(&format!(
                 "{failure}. Training goes on; what it logs is kept and sent when the server answers"
             ));
         }
@@ -251,7 +251,7 @@ impl Patience for Waits<'_> {
     fn fine(&mut self) {
         if let Some((since, true)) = self.away.take() {
             let seconds = since.elapsed().as_secs();
-            self.voice
+            self.terminal
                 .note(&format!("the server answers again, after {seconds} s"));
         }
     }

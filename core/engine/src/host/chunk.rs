@@ -13,7 +13,7 @@ use apus_sdk::{ChunkOps, Loss, LossChunk};
 use candle_core::{D, DType, Tensor, Var};
 use std::cell::RefCell;
 
-/// What came out of a chunk.
+/// The result of a chunk.
 pub struct ChunkLoss {
     /// Loss of each token before weights, `[n]` f32.
     pub per_token: Tensor,
@@ -84,7 +84,7 @@ pub fn chunk_loss(
     })
 }
 
-/// Gradients by what was handed out to a loss.
+/// Gradients by the tensors that a loss was given.
 struct Gradients {
     /// By the cross entropy of each token.
     fused: Option<Tensor>,

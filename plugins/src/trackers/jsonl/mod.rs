@@ -1,6 +1,6 @@
 //! The files that a run leaves for people and programs: `logging.jsonl` with ms-swift's keys, one line per log and
-//! a summary; `samples.jsonl` with answers to prompts; `system.jsonl` with the machine's numbers; `run.log` with what
-//! was said; and `run.json`, which says what the run is and how it stands.
+//! a summary; `samples.jsonl` with answers to prompts; `system.jsonl` with the machine's numbers; `run.log` with the
+//! lines for people; and `run.json`, which says what the run is and how it stands.
 //!
 //! A disk that is full for a while does not end them: what could not be written is kept and tried again, with each
 //! report and for some seconds at the end.
@@ -40,9 +40,9 @@ struct Run {
     samples: Lines,
     system: Lines,
     lines: Lines,
-    /// Whether the last try failed, which was said then.
+    /// Whether the last try failed, which a warning has told.
     failing: bool,
-    /// Whether there may be a progress bar, whose line has to be cleared before something is said.
+    /// Whether there may be a progress bar, whose line has to be cleared before a line is written.
     interactive: bool,
 }
 
@@ -83,7 +83,7 @@ impl Run {
         };
         // It is there from the start on, empty.
         let made = new.logging.write();
-        new.said(made.map_err(|error| (new.logging.path().to_owned(), error.into())));
+        new.report(made.map_err(|error| (new.logging.path().to_owned(), error.into())));
         new.write();
         Ok(new)
     }
@@ -102,7 +102,7 @@ impl Run {
     /// Writes what waits, as far as the disk lets it; says so when it begins and when it ceases to fail.
     fn write(&mut self) {
         let written = self.try_write();
-        self.said(written);
+        self.report(written);
     }
 
     fn try_write(&mut self) -> std::result::Result<(), (PathBuf, Error)> {
@@ -133,10 +133,11 @@ impl Run {
         ]
     }
 
-    fn said(&mut self, written: std::result::Result<(), (PathBuf, Error)>) {
+    /// Warns when writing begins to fail, and says when it works again.
+    fn report(&mut self, written: std::result::Result<(), (PathBuf, Error)>) {
         match (written, self.failing) {
             (Err((path, error)), false) => {
-                self.say(&format!(
+                self.print(&format!(
                     "warning: {}: {error}; what is to be written is kept and tried again",
                     path.display()
                 ));
@@ -149,15 +150,15 @@ impl Run {
                     lost => format!("{lost} lines are lost, which there was no room to keep"),
                 };
                 let dir = self.dir.display();
-                self.say(&format!("note: {dir}: what had to wait is written, {lost}"));
+                self.print(&format!("note: {dir}: what had to wait is written, {lost}"));
                 self.failing = false;
             }
             _ => {}
         }
     }
 
-    /// On standard error: `run.log` is what may not be written.
-    fn say(&self, text: &str) {
+    /// Writes a line to standard error: `run.log` may be the file that cannot be written.
+    fn print(&self, text: &str) {
         let clear = if self.interactive { "\r\u{1b}[2K" } else { "" };
         // A closed terminal is nobody's fault.
         let _ = std::io::stderr().write_all(format!("{clear}{text}\n").as_bytes());
@@ -191,11 +192,11 @@ impl Run {
                     )));
                 }
                 Err(failed) => {
-                    self.said(Err(failed));
+                    self.report(Err(failed));
                     std::thread::sleep(AGAIN);
                 }
                 Ok(()) => {
-                    self.said(Ok(()));
+                    self.report(Ok(()));
                     return Ok(());
                 }
             }

@@ -1,6 +1,6 @@
 //! New tensors, other element types, elements to the host's memory.
 
-use super::{exactly, size, sizes, theirs};
+use super::{candle_dtype, exactly, size, sizes};
 use anyhow::{Result, bail, ensure};
 use apus_model::ops::fill;
 use apus_sdk::Op;
@@ -11,7 +11,7 @@ pub(super) fn convert(op: Op, x: &Tensor, ints: &[i64]) -> Result<Tensor> {
         Op::Detach => Ok(x.detach()),
         Op::Cast => {
             let [dtype] = exactly(ints)?;
-            let dtype = theirs(dtype)?;
+            let dtype = candle_dtype(dtype)?;
             match (x.dtype(), dtype) {
                 (from, DType::U8) if from != DType::U8 => Ok(x.ne(0f64)?),
                 _ => Ok(x.to_dtype(dtype)?),
@@ -25,7 +25,7 @@ pub(super) fn run(op: Op, beside: &Tensor, ints: &[i64], floats: &[f64]) -> Resu
     let device = beside.device();
     match (op, ints) {
         (Op::Full, [dtype, shape @ ..]) => {
-            let ([value], dtype) = (exactly(floats)?, theirs(*dtype)?);
+            let ([value], dtype) = (exactly(floats)?, candle_dtype(*dtype)?);
             let shape = sizes(shape)?;
             if value == 0.0 {
                 return Ok(Tensor::zeros(shape, dtype, device)?);
@@ -40,7 +40,7 @@ pub(super) fn run(op: Op, beside: &Tensor, ints: &[i64], floats: &[f64]) -> Resu
         (Op::Arange, &[dtype, len]) => {
             let [start, step] = exactly(floats)?;
             let values: Vec<f64> = (0..size(len)?).map(|i| start + step * i as f64).collect();
-            let dtype = theirs(dtype)?;
+            let dtype = candle_dtype(dtype)?;
             // Not by way of f32, which holds no large whole number exactly.
             Ok(match dtype {
                 DType::U32 => Tensor::new(whole::<u32>(&values)?, device)?,

@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 /// A component's handle on this tensor.
 pub fn wrap(tensor: Tensor) -> apus_sdk::Tensor {
     // SAFETY: the handle is made here for this table, and belongs to nobody else.
-    unsafe { apus_sdk::Tensor::from_raw(give(tensor), host()) }
+    unsafe { apus_sdk::Tensor::from_raw(into_handle(tensor), host()) }
 }
 
 /// The tensor behind a handle.
@@ -37,8 +37,8 @@ pub fn unwrap(tensor: &apus_sdk::Tensor) -> Result<&Tensor> {
         made_by.same(host()),
         "this tensor was not made by this host"
     );
-    // SAFETY: this host's handles are what `give` makes, and this one lives as long as `tensor`.
-    Ok(unsafe { behind(handle) })
+    // SAFETY: this host's handles are what `into_handle` makes, and this one lives as long as `tensor`.
+    Ok(unsafe { tensor_of(handle) })
 }
 
 fn host() -> TensorHostRef {
@@ -60,15 +60,16 @@ fn host() -> TensorHostRef {
     })
 }
 
-fn give(tensor: Tensor) -> Handle {
+/// A handle that owns this tensor.
+fn into_handle(tensor: Tensor) -> Handle {
     Handle(Box::into_raw(Box::new(tensor)).cast())
 }
 
-/// The tensor behind a handle.
+/// The tensor of a handle.
 ///
 /// # Safety
-/// The handle came from [`give`] and is not released while the reference lives.
-unsafe fn behind<'a>(handle: Handle) -> &'a Tensor {
+/// The handle came from [`into_handle`] and is not released while the reference lives.
+unsafe fn tensor_of<'a>(handle: Handle) -> &'a Tensor {
     // SAFETY: by the contract above.
     unsafe { &*handle.0.cast::<Tensor>() }
 }
@@ -84,27 +85,27 @@ fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Wire<T> {
 
 unsafe extern "C" fn retain(handle: Handle) -> Handle {
     // SAFETY: callers give handles of this host only, here and below.
-    give(unsafe { behind(handle) }.clone())
+    into_handle(unsafe { tensor_of(handle) }.clone())
 }
 
 unsafe extern "C" fn release(handle: Handle) {
-    // SAFETY: the handle came from `give` and is released once.
+    // SAFETY: the handle came from `into_handle` and is released once.
     drop(unsafe { Box::from_raw(handle.0.cast::<Tensor>()) });
 }
 
 unsafe extern "C" fn shape(handle: Handle) -> RSlice<'static, usize> {
     // SAFETY: see `retain`; the caller uses the slice no longer than the handle.
-    RSlice::from_slice(unsafe { behind(handle) }.dims())
+    RSlice::from_slice(unsafe { tensor_of(handle) }.dims())
 }
 
 unsafe extern "C" fn dtype(handle: Handle) -> u32 {
     // SAFETY: see `retain`.
-    ours(unsafe { behind(handle) }.dtype()) as u32
+    sdk_dtype(unsafe { tensor_of(handle) }.dtype()) as u32
 }
 
 unsafe extern "C" fn device(handle: Handle) -> RString {
     // SAFETY: see `retain`.
-    apus_model::device::name(unsafe { behind(handle) }.device()).into()
+    apus_model::device::name(unsafe { tensor_of(handle) }.device()).into()
 }
 
 unsafe extern "C" fn call(
@@ -123,7 +124,7 @@ unsafe extern "C" fn call(
         })?;
         // SAFETY: see `retain`.
         let arguments = unsafe { Arguments::new(&tensors, &ints, &floats) };
-        Ok(give(
+        Ok(into_handle(
             arguments.run(op).with_context(|| arguments.describe(op))?,
         ))
     })
@@ -155,20 +156,20 @@ unsafe extern "C" fn upload(
     bytes: RSlice<'_, u8>,
 ) -> Wire<Handle> {
     guarded(|| {
-        let dtype = theirs(i64::from(dtype))?;
+        let dtype = candle_dtype(i64::from(dtype))?;
         // SAFETY: see `retain`.
-        let device = unsafe { behind(beside) }.device();
+        let device = unsafe { tensor_of(beside) }.device();
         let made = Tensor::from_raw_buffer(bytes.as_slice(), dtype, shape.as_slice(), device)?;
-        Ok(give(made))
+        Ok(into_handle(made))
     })
 }
 
 unsafe extern "C" fn download(handle: Handle, mut out: RSliceMut<'_, u8>) -> Wire<()> {
     // SAFETY: see `retain`.
-    guarded(|| create::download(unsafe { behind(handle) }, out.as_mut_slice()))
+    guarded(|| create::download(unsafe { tensor_of(handle) }, out.as_mut_slice()))
 }
 
-/// What an operation works on.
+/// The arguments of an operation.
 struct Arguments<'a> {
     tensors: &'a [Handle],
     ints: &'a [i64],
@@ -177,7 +178,7 @@ struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     /// # Safety
-    /// The handles came from [`give`] and stay for `'a`.
+    /// The handles came from [`into_handle`] and stay for `'a`.
     unsafe fn new(
         tensors: &'a RSlice<'_, Handle>,
         ints: &'a RSlice<'_, i64>,
@@ -206,7 +207,9 @@ impl<'a> Arguments<'a> {
     /// The tensors.
     fn all(&self) -> impl Iterator<Item = &'a Tensor> {
         // SAFETY: by the contract of `new`.
-        self.tensors.iter().map(|&handle| unsafe { behind(handle) })
+        self.tensors
+            .iter()
+            .map(|&handle| unsafe { tensor_of(handle) })
     }
 
     /// Exactly `N` tensors.
@@ -226,7 +229,7 @@ impl<'a> Arguments<'a> {
     fn describe(&self, op: impl std::fmt::Debug) -> String {
         let shapes = self
             .all()
-            .map(|t| format!("{:?}{:?}", ours(t.dtype()), t.dims()));
+            .map(|t| format!("{:?}{:?}", sdk_dtype(t.dtype()), t.dims()));
         format!("{op:?} of {}", shapes.collect::<Vec<_>>().join(", "))
     }
 }
@@ -250,8 +253,8 @@ fn exactly<T: Copy, const N: usize>(values: &[T]) -> Result<[T; N]> {
     }
 }
 
-/// The SDK's element type.
-fn ours(dtype: candle_core::DType) -> DType {
+/// The SDK's element type for one of candle's.
+fn sdk_dtype(dtype: candle_core::DType) -> DType {
     match dtype {
         candle_core::DType::BF16 => DType::BF16,
         candle_core::DType::I64 => DType::I64,
@@ -261,8 +264,8 @@ fn ours(dtype: candle_core::DType) -> DType {
     }
 }
 
-/// candle's element type of a number.
-fn theirs(code: i64) -> Result<candle_core::DType> {
+/// candle's element type for the SDK's number of one.
+fn candle_dtype(code: i64) -> Result<candle_core::DType> {
     let dtype = u32::try_from(code).ok().and_then(DType::from_code);
     Ok(
         match dtype.with_context(|| format!("unknown element type {code}"))? {

@@ -1,26 +1,26 @@
-//! What the tracker says to the user, from whichever thread.
+//! Notes and warnings of the tracker on the terminal, from any of its threads.
 
 use super::secret::Secret;
 use std::io::Write;
 
-/// Speaks on standard error; no secret gets out through it.
+/// Writes notes and warnings to standard error, without the secrets.
 #[derive(Debug, Clone, Default)]
-pub struct Voice {
+pub struct Terminal {
     /// Whether there may be a progress bar, whose line has to be cleared first.
     pub interactive: bool,
-    /// What must not be said.
+    /// Texts that must not be shown.
     pub secrets: Vec<Secret>,
 }
 
-impl Voice {
-    /// Something good to know.
+impl Terminal {
+    /// Writes a note.
     pub fn note(&self, text: &str) {
-        self.say("note", text);
+        self.write("note", text);
     }
 
-    /// Something that went wrong.
+    /// Writes a warning.
     pub fn warn(&self, text: &str) {
-        self.say("warning", text);
+        self.write("warning", text);
     }
 
     /// A text without the secrets.
@@ -29,11 +29,11 @@ impl Voice {
         self.secrets.iter().fold(text, hide)
     }
 
-    fn say(&self, how: &str, text: &str) {
+    fn write(&self, level: &str, text: &str) {
         let text = self.hide(text.to_owned());
         let clear = if self.interactive { "\r\u{1b}[2K" } else { "" };
         // One write, so that lines of other threads do not get into it. A closed terminal is nobody's fault.
-        let line = format!("{clear}{how}: swanlab: {text}\n");
+        let line = format!("{clear}{level}: swanlab: {text}\n");
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
