@@ -118,7 +118,7 @@ fn help(words: &[String]) -> String {
             .strip_prefix("--")
             .unwrap_or_default()
             .replace('-', "_");
-        flags.is_some_and(|flag| flag.name == name || flag.aliases.contains(&name.as_str()))
+        flags.is_some_and(|flag| flag.is_called(&name))
     };
     let files = words
         .iter()

@@ -2,14 +2,13 @@
 
 use apus_components::config::{
     Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
-    ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments,
+    ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments, values,
 };
 use apus_sdk::Kind;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-
-const PAGE: &str = include_str!("../docs/from-ms-swift.md");
+use std::sync::{Mutex, PoisonError};
 
 #[test]
 fn every_flag_is_in_the_page_as_it_is() {
@@ -24,16 +23,39 @@ fn every_flag_is_in_the_page_as_it_is() {
 /// The table of what ms-swift has and Apus has not.
 #[test]
 fn every_argument_of_ms_swift_is_answered_in_the_page() {
-    let (_, section) = PAGE
-        .split_once("### Arguments of ms-swift that are not flags here\n")
-        .expect("the heading");
+    let rows: Vec<String> = ms_swift_arguments().map(answer).collect();
+    compare_rows("Arguments of ms-swift that are not flags here", &rows);
+}
+
+/// Compares the rows of the table below a heading of the page. With `APUS_WRITE_DOCS` set, writes them.
+fn compare_rows(heading: &str, expected: &[String]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/from-ms-swift.md");
+    // One test at a time, as each of them may write the page.
+    static PAGE: Mutex<()> = Mutex::new(());
+    let _alone = PAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let page = fs::read_to_string(&path).unwrap();
+    let heading = format!("### {heading}\n");
+    let (before, section) = page.split_once(&heading).expect("the heading");
     let section = section.split("\n### ").next().unwrap_or_default();
-    let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
-    let expected: Vec<String> = ms_swift_arguments().map(answer).collect();
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(row, expected);
+    let at = section.find("\n| `").expect("a row") + 1;
+    let is_row = |line: &&str| line.starts_with("| `");
+    let rows: Vec<&str> = section[at..].lines().take_while(is_row).collect();
+    if rows == expected {
+        return;
     }
-    assert_eq!(rows.len(), expected.len());
+    if std::env::var_os("APUS_WRITE_DOCS").is_some() {
+        let begin = before.len() + heading.len() + at;
+        let end = begin + rows.join("\n").len();
+        let written = [&page[..begin], &expected.join("\n"), &page[end..]].concat();
+        return fs::write(&path, written).unwrap();
+    }
+    let differs = expected.iter().zip(&rows).find(|(a, b)| a != *b);
+    panic!(
+        "docs/from-ms-swift.md, {heading}{} rows, expected {}; first difference: {differs:#?}\n\
+         APUS_WRITE_DOCS=1 cargo test --test docs writes the tables as the code has them",
+        rows.len(),
+        expected.len()
+    );
 }
 
 /// The pages that go through the kinds of component have all of them, in their order.
@@ -154,29 +176,18 @@ fn answer(arguments: &MsSwiftArguments) -> String {
     format!("| {} | {commands} | {answer} |", quoted(arguments.names))
 }
 
-/// Each row of a command's table begins as its flag says, in the order of the flags.
+/// Each row of a command's table is as its flag says, in the order of the flags.
 fn compare<T: Config>(title: &str) {
-    let heading = format!("### `{title}`\n");
-    let (_, section) = PAGE.split_once(&heading).expect("the command's heading");
-    let section = section.split("\n### ").next().unwrap_or_default();
-    let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
-    let defaults = serde_json::to_value(T::default()).unwrap();
-    let mine = |flag: &&Flag| flag.belongs_to(T::COMMAND);
-    let expected: Vec<String> = FLAGS
-        .iter()
-        .filter(mine)
-        .map(|flag| row(flag, &defaults[flag.name]))
-        .collect();
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert!(
-            row.starts_with(expected),
-            "{title}: {row}\nexpected: {expected}"
-        );
-    }
-    assert_eq!(rows.len(), expected.len(), "{title}");
+    let defaults = values(&T::default());
+    let row = |flag: &Flag| {
+        let place = flag.place(T::COMMAND)?;
+        Some(row(flag, &defaults[flag.name], place))
+    };
+    let rows: Vec<String> = FLAGS.iter().filter_map(row).collect();
+    compare_rows(&format!("`{title}`"), &rows);
 }
 
-fn row(flag: &Flag, default: &Value) -> String {
+fn row(flag: &Flag, default: &Value, place: &str) -> String {
     let mut text = format!("| `{}`", flag.name);
     let aliases: Vec<String> = flag.aliases.iter().map(|a| format!("`{a}`")).collect();
     if !aliases.is_empty() {
@@ -184,8 +195,8 @@ fn row(flag: &Flag, default: &Value) -> String {
     }
     let default = shown(default);
     match default.is_empty() {
-        true => text + " |  | ",
-        false => format!("{text} | `{default}` | "),
+        true => text + &format!(" |  | {place} |"),
+        false => text + &format!(" | `{default}` | {place} |"),
     }
 }
 

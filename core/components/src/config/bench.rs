@@ -1,75 +1,8 @@
 //! The configuration of a measurement.
 
-use super::Lengths;
 use super::flag::Command;
-use super::sft::SftConfig;
-use crate::plugin::PluginSpec;
-use crate::registry::Spec;
+use super::{BenchConfig, Lengths, SftConfig};
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
-
-/// Flags of `apus bench`; each field is the flag of its name. Those of `apus sft` mean the same here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct BenchConfig {
-    pub model: String,
-    pub use_hf: Option<bool>,
-    pub experts_dtype: String,
-    pub device: String,
-    pub plugins: Vec<PluginSpec>,
-    pub train_type: String,
-    pub lora_rank: usize,
-    pub lora_alpha: f64,
-    pub target_modules: Vec<String>,
-    pub target_parameters: Vec<String>,
-    pub gradient_checkpointing: bool,
-    pub gradient_checkpointing_skip_layers: String,
-    pub loss_type: Spec,
-    pub seed: u64,
-    pub learning_rate: Option<f64>,
-    pub optimizer: Option<Spec>,
-    pub max_grad_norm: f64,
-    pub batch: usize,
-    pub seq: String,
-    pub steps: usize,
-    pub trained_share: f64,
-    pub ops: bool,
-    pub json: Option<String>,
-    pub against: Option<String>,
-}
-
-impl Default for BenchConfig {
-    fn default() -> Self {
-        let sft = SftConfig::default();
-        Self {
-            model: "synthetic:gpt-oss-20b".to_owned(),
-            use_hf: None,
-            experts_dtype: sft.experts_dtype,
-            device: sft.device,
-            plugins: sft.plugins,
-            train_type: sft.train_type,
-            lora_rank: sft.lora_rank,
-            lora_alpha: sft.lora_alpha,
-            target_modules: sft.target_modules,
-            target_parameters: sft.target_parameters,
-            gradient_checkpointing: sft.gradient_checkpointing,
-            gradient_checkpointing_skip_layers: sft.gradient_checkpointing_skip_layers,
-            loss_type: sft.loss_type,
-            seed: sft.seed,
-            learning_rate: sft.learning_rate,
-            optimizer: sft.optimizer,
-            max_grad_norm: sft.max_grad_norm,
-            batch: 4,
-            seq: "4096".to_owned(),
-            steps: 12,
-            trained_share: 1.0,
-            ops: false,
-            json: None,
-            against: None,
-        }
-    }
-}
 
 impl super::Config for BenchConfig {
     const COMMAND: Command = Command::Bench;

@@ -1,8 +1,7 @@
 //! Whether the values of a fine-tuning run fit together.
 
-use super::StepsOrShare;
-use super::sft::SftConfig;
 use super::shorthand::SHORTHANDS;
+use super::{SftConfig, StepsOrShare};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 

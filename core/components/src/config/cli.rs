@@ -78,7 +78,7 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
                 .collect::<Vec<_>>(),
         )
         .value_name(value)
-        .help_heading(flag.group)
+        .help_heading(flag.group.heading())
         .action(ArgAction::Append)
         .allow_negative_numbers(true)
         .help(format!("{}{}", flag.help, shown(default)));

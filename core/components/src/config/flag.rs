@@ -1,5 +1,6 @@
 //! The description of a flag.
 
+use super::bounds::Range;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::ffi::OsStr;
@@ -51,6 +52,76 @@ pub enum ValueKind {
     Plugins,
 }
 
+/// The headings of the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Group {
+    Model,
+    Plugins,
+    Data,
+    Chat,
+    Adapter,
+    Training,
+    Optimizer,
+    Saving,
+    Logging,
+    Generation,
+    Output,
+    Looking,
+    Measuring,
+}
+
+impl Group {
+    /// As the help has it.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Model => "Model",
+            Self::Plugins => "Plugins",
+            Self::Data => "Data",
+            Self::Chat => "Chat template",
+            Self::Adapter => "Adapter",
+            Self::Training => "Training",
+            Self::Optimizer => "Optimizer and schedule",
+            Self::Saving => "Evaluation and saving",
+            Self::Logging => "Logging",
+            Self::Generation => "Generation",
+            Self::Output => "Output",
+            Self::Looking => "Looking",
+            Self::Measuring => "Measuring",
+        }
+    }
+}
+
+/// What else is known of a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It changes how a row of the training data is prepared: it is part of the key of prepared data, and a run that
+    /// resumes from a checkpoint must have the same value.
+    Rows,
+    /// It changes which examples a run trains on and in which order, but not how one is prepared. A run that resumes
+    /// from a checkpoint must have the same value.
+    Examples,
+    /// It changes what a run learns from its examples. A run that resumes from a checkpoint must have the same value,
+    /// or name the flag in `resume_changes`.
+    Learning,
+    /// The help of `apus data` shows it, although its group is not about data.
+    ShownForData,
+    /// It is about the rows that `apus infer` answers, and has no effect in a conversation at the terminal.
+    OfQuestions,
+}
+
+/// A command that takes a flag.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// The command.
+    pub command: Command,
+    /// What `docs/from-ms-swift.md` says of it beside ms-swift's flag.
+    pub place: &'static str,
+}
+
+/// The place of a flag that means the same as in `apus sft`.
+pub(super) const AS_SFT: &str = "as in `apus sft`";
+
 /// A flag: `--name value`, and the key `name` in a configuration file.
 #[derive(Debug, Clone, Copy)]
 pub struct Flag {
@@ -61,11 +132,19 @@ pub struct Flag {
     /// How its value is read.
     pub kind: ValueKind,
     /// Heading in the help.
-    pub group: &'static str,
+    pub group: Group,
     /// Commands that take it.
-    pub commands: &'static [Command],
+    pub uses: &'static [Use],
     /// Its help, one line.
     pub help: &'static str,
+    /// What else is known of it.
+    pub marks: &'static [Mark],
+    /// Flags of the file that it replaces if it is given on the command line.
+    pub over: &'static [&'static str],
+    /// The term of a checkpoint that it belongs to, where that has another name.
+    pub term: Option<&'static str>,
+    /// Between which numbers it lies, if it is a number.
+    pub(super) bounds: Option<Range>,
 }
 
 impl Flag {
@@ -119,7 +198,44 @@ impl Flag {
 
     /// Whether the flag is listed for this command itself.
     pub fn belongs_to(&self, command: Command) -> bool {
-        self.commands.contains(&command)
+        self.place(command).is_some()
+    }
+
+    /// Its place beside ms-swift's flag, if the flag is listed for this command.
+    pub fn place(&self, command: Command) -> Option<&'static str> {
+        let used = self.uses.iter().find(|used| used.command == command);
+        used.map(|used| used.place)
+    }
+
+    /// Whether it has this name or other spelling.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.contains(&name)
+    }
+
+    /// Whether the flag is marked so.
+    pub fn has(&self, mark: Mark) -> bool {
+        self.marks.contains(&mark)
+    }
+
+    /// Whether the flag is about data. The help of `apus data` shows these flags.
+    pub(super) fn is_about_data(&self) -> bool {
+        use Group::{Chat, Data, Looking, Plugins};
+        matches!(self.group, Plugins | Data | Chat | Looking) || self.has(Mark::ShownForData)
+    }
+
+    /// Whether the flag changes how a row is prepared. Flags that only select rows do not count.
+    pub fn shapes_rows(&self) -> bool {
+        self.belongs_to(Command::Sft) && self.has(Mark::Rows)
+    }
+
+    /// Whether the flag changes the examples that a run trains on.
+    pub fn shapes_data(&self) -> bool {
+        self.belongs_to(Command::Sft) && (self.has(Mark::Rows) || self.has(Mark::Examples))
+    }
+
+    /// Whether the flag changes what a run learns. A run that resumes from a checkpoint must have the same value.
+    pub fn is_about_learning(&self) -> bool {
+        self.belongs_to(Command::Sft) && self.has(Mark::Learning)
     }
 }
 

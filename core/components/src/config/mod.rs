@@ -1,7 +1,7 @@
 //! Configuration of the commands.
 //!
-//! One table of flags is the source of parsing, help and documentation. Flags override the values of a TOML file, and
-//! the result is a typed structure for each command.
+//! One table of flags (`table`) is the source of the typed configurations, parsing, help and documentation. Flags
+//! override the values of a TOML file.
 
 mod bench;
 mod bounds;
@@ -9,6 +9,8 @@ mod check;
 mod cli;
 mod coerce;
 mod data;
+mod declare;
+mod defaults;
 mod file;
 mod flag;
 mod flags;
@@ -21,12 +23,13 @@ mod shorthand;
 mod steps_or_share;
 mod suggestion;
 mod swanlab;
+mod table;
 mod tools;
+mod value;
 
-pub use bench::BenchConfig;
 pub use cli::{command, help};
-pub use data::DataConfig;
-pub use flag::{Command, Flag, ValueKind};
+pub use defaults::TRACKERS;
+pub use flag::{Command, Flag, Group, Mark, Use, ValueKind};
 pub use flags::FLAGS;
 
 pub use lengths::Lengths;
@@ -34,16 +37,17 @@ pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
 pub use resolve::{
     ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
 };
-pub use sft::SftConfig;
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
 pub use suggestion::with_suggestion;
-pub use tools::{ExportConfig, InferConfig, ModelNewConfig};
+pub use table::{BenchConfig, DataConfig, ExportConfig, InferConfig, ModelNewConfig, SftConfig};
+pub use value::{FlagValue, ScaleChain};
 
 use anyhow::{Context, Result, ensure};
 use apus_sdk::small_file::{self, Limit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The typed configuration of a command.
@@ -54,6 +58,14 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// Makes the values independent of what may change while the command runs, such as the working folder.
     fn resolve_values(&mut self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The values of a configuration by flag.
+pub fn values<T: Serialize>(config: &T) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(values)) => values,
+        _ => Map::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Flags that are shorthands for an optimizer or a schedule, or for their options.
 
+use super::SftConfig;
 use super::resolve::Origin;
-use super::sft::SftConfig;
 use crate::registry::Spec;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};

@@ -22,6 +22,11 @@ impl Spec {
             options: Map::new(),
         }
     }
+
+    /// Components without options.
+    pub fn all_named(names: &[&str]) -> Vec<Self> {
+        names.iter().map(|name| Self::named(*name)).collect()
+    }
 }
 
 #[derive(Deserialize)]

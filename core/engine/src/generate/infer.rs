@@ -10,7 +10,7 @@ use crate::setup::{
     ChatOptions, ModelPlace, base_of, encoder, find_model, load as load_model, load_options,
 };
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::InferConfig;
+use apus_components::config::{FLAGS, InferConfig, Mark, values};
 use apus_components::plugin;
 use apus_components::registry;
 use apus_data::chat::{EncodeOptions, Encoder, RenderOptions};
@@ -18,7 +18,6 @@ use apus_data::hub;
 use apus_model::adapter::Adapter;
 use apus_model::model::{GptOss, Training};
 use apus_sdk::errln;
-use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -95,19 +94,12 @@ fn load(config: &InferConfig, target: &InferTarget) -> Result<GptOss> {
         Training::Adapters(saved),
     )?;
     let mut model = load_model(&target.place, &options)
-        .map_err(|error| explain(error, &device, &settings_of(config)))?;
+        .map_err(|error| explain(error, &device, &values(config)))?;
     if let Some(adapter) = adapter {
         model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
         adapter.load_into(model.params())?;
     }
     Ok(model)
-}
-
-fn settings_of(config: &InferConfig) -> Map<String, Value> {
-    match serde_json::to_value(config) {
-        Ok(Value::Object(settings)) => settings,
-        _ => Map::new(),
-    }
 }
 
 fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
@@ -140,18 +132,12 @@ fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
 
 /// Given flags that have no effect in a conversation at the terminal, because they are about the rows of a dataset.
 fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
-    let about_rows = [
-        ("columns", !config.columns.is_null()),
-        ("dataset_format", config.dataset_format.is_some()),
-        (
-            "disable_auto_column_mapping",
-            config.disable_auto_column_mapping,
-        ),
-        ("strict", config.strict),
-        ("val_dataset_sample", config.val_dataset_sample.is_some()),
-    ];
-    let given = about_rows.into_iter().filter(|(_, given)| *given);
-    given.map(|(name, _)| name).collect()
+    let (now, unset) = (values(config), values(&InferConfig::default()));
+    let flags = FLAGS.iter().filter(|flag| flag.has(Mark::OfQuestions));
+    let names = flags.map(|flag| flag.name);
+    names
+        .filter(|&name| now.get(name) != unset.get(name))
+        .collect()
 }
 
 /// Runs `apus infer`.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::{info, warning};
-use apus_components::config::{FLAGS, SftConfig};
+use apus_components::config::{FLAGS, SftConfig, values};
 use apus_components::registry::Spec;
 use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
@@ -175,7 +175,7 @@ fn data_cache(
     encoder: &Encoder,
     vocabulary: Option<usize>,
 ) -> Result<DataCache> {
-    let options = serde_json::to_value(config)?;
+    let options = values(config);
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));
     let mut settings = Fingerprint::new();

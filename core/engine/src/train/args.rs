@@ -1,15 +1,13 @@
 //! `args.json`: the resolved configuration, as a run keeps it and shows it to trackers.
 
 use crate::setup::lasting;
-use apus_components::config::SftConfig;
+use apus_components::config::{SftConfig, values};
 use apus_components::{plugin, secrets};
 use serde_json::{Map, Value, json};
 
 /// The resolved configuration as args.json holds it.
 pub fn args(config: &SftConfig) -> Map<String, Value> {
-    let Ok(Value::Object(mut args)) = serde_json::to_value(config) else {
-        return Map::new();
-    };
+    let mut args = values(config);
     args.insert(
         "gradient_accumulation_steps".to_owned(),
         json!(config.accumulation()),

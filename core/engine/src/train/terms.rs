@@ -46,19 +46,6 @@ const NAMED: &[(&str, About)] = &[
     ("lorap_lr_ratio", About::Learning),
 ];
 
-/// Flags that a term stands for under another name.
-const SPELLED: &[(&str, &str)] = &[
-    ("num_train_epochs", "max_steps"),
-    ("warmup_ratio", "warmup_steps"),
-    ("optim", "optimizer"),
-    ("weight_decay", "optimizer"),
-    ("adam_beta1", "optimizer"),
-    ("adam_beta2", "optimizer"),
-    ("adam_epsilon", "optimizer"),
-    ("lr_scheduler_type", "lr_scheduler"),
-    ("lr_scheduler_kwargs", "lr_scheduler"),
-];
-
 /// A term whose values differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
@@ -263,8 +250,8 @@ fn shown(value: &Value) -> String {
 
 /// The term that a flag sets.
 fn term_of(flag: &str) -> &str {
-    let spelled = SPELLED.iter().find(|(name, _)| *name == flag);
-    spelled.map_or(flag, |(_, term)| term)
+    let mut known = FLAGS.iter().filter(|known| known.name == flag);
+    known.find_map(|known| known.term).unwrap_or(flag)
 }
 
 fn about(term: &str) -> Option<About> {

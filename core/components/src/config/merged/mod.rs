@@ -14,22 +14,6 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Groups of flags: one that is given on the command line replaces the others that the file gives.
-const RIVALS: &[(&str, &[&str])] = &[
-    ("optimizer", &["optim"]),
-    ("optim", &["optimizer"]),
-    (
-        "lr_scheduler",
-        &["lr_scheduler_type", "lr_scheduler_kwargs"],
-    ),
-    ("lr_scheduler_type", &["lr_scheduler"]),
-    ("lr_scheduler_kwargs", &["lr_scheduler"]),
-    ("warmup_ratio", &["warmup_steps"]),
-    ("warmup_steps", &["warmup_ratio"]),
-    ("target_modules", &["target_regex"]),
-    ("num_train_epochs", &["max_steps"]),
-];
-
 /// Values by flag, and where they were written.
 pub(super) struct MergedValues {
     command: Command,
@@ -61,7 +45,7 @@ impl MergedValues {
 
     fn flag(&self, name: &str) -> Result<&'static Flag> {
         let mine = || FLAGS.iter().filter(|flag| flag.accepted_by(self.command));
-        if let Some(flag) = mine().find(|flag| flag.name == name || flag.aliases.contains(&name)) {
+        if let Some(flag) = mine().find(|flag| flag.is_called(name)) {
             return Ok(flag);
         }
         let known: Vec<&str> = mine()
@@ -128,10 +112,9 @@ impl MergedValues {
         options: &ComponentOptions,
     ) -> Result<()> {
         let line: BTreeSet<&str> = flags.iter().map(|(flag, _)| flag.name).collect();
-        for (flag, rivals) in RIVALS {
-            let rivals = rivals.iter().filter(|rival| !line.contains(**rival));
-            if line.contains(flag) {
-                rivals.for_each(|rival| self.drop_overridden(rival, flag));
+        for (flag, _) in &flags {
+            for other in flag.over.iter().filter(|other| !line.contains(**other)) {
+                self.drop_overridden(other, flag.name);
             }
         }
         let value = |name| flags.iter().find(|(flag, _)| flag.name == name);

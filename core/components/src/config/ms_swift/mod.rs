@@ -80,7 +80,7 @@ pub(super) fn of(
 ) -> impl Iterator<Item = (&'static str, &'static MsSwiftArguments)> {
     let is_flag = move |name: &str| {
         let mut mine = FLAGS.iter().filter(|flag| flag.accepted_by(command));
-        mine.any(|flag| flag.name == name || flag.aliases.contains(&name))
+        mine.any(|flag| flag.is_called(name))
     };
     ms_swift_arguments()
         .filter(move |arguments| arguments.accepted_by(command))

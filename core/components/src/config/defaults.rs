@@ -1,0 +1,19 @@
+//! The components of a run of which nothing is said: the only names of components in `core`.
+
+/// The loss, `loss_type`.
+pub(super) const LOSS: &str = "cross_entropy";
+
+/// The loss scales, `loss_scale`.
+pub(super) const LOSS_SCALE: &[&str] = &["default"];
+
+/// The optimizer by its name in transformers, `optim`.
+pub(super) const OPTIM: &str = "adamw_torch";
+
+/// The schedule, `lr_scheduler_type`.
+pub(super) const LR_SCHEDULER: &str = "cosine";
+
+/// The metrics of an evaluation, `metrics`.
+pub(super) const METRICS: &[&str] = &["token_acc"];
+
+/// The trackers that every run has, whatever `report_to` and `trackers` name beside them.
+pub const TRACKERS: &[&str] = &["console", "jsonl"];

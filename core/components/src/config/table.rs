@@ -1,0 +1,520 @@
+//! The table of all flags, in the order of the help. What a row is made of, `declare` says.
+
+use super::StepsOrShare;
+use super::bounds::{ANY, COUNT, SHARE, above, between, from, share_above};
+use super::declare::{config, flags, given_or, type_given_or};
+use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
+use super::flag::{AS_SFT, Command, Flag, Group, Mark, Use};
+use super::value::{FlagValue, ScaleChain};
+use super::values;
+use crate::plugin::PluginSpec;
+use crate::registry::Spec;
+use apus_base::limits::MAX_RANK;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+flags! {
+    Model {
+        /// Model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder
+        model | model_id_or_path: String = String::new(), marks ShownForData
+            => sft "same: a directory or an id; also `synthetic:gpt-oss-20b`",
+               infer(Option<String> = None) "same: a directory or an id; also `synthetic:gpt-oss-20b`, or the folder of an adapter",
+               export(Option<String> = None) "same: the base of an adapter that does not name it, or is not where it says; with `quantize`, what is packed",
+               bench(String = "synthetic:gpt-oss-20b".to_owned());
+        /// Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it
+        use_hf: Option<bool> = None
+            => sft "different default: Hugging Face, where ms-swift asks ModelScope",
+               infer "different default: Hugging Face, where ms-swift asks ModelScope",
+               export "different default: Hugging Face, where ms-swift asks ModelScope",
+               bench;
+        /// Adapter folder to start from, to answer with, or to merge
+        adapters | adapter | ckpt_dir: Vec<String> = Vec::new()
+            => sft "same; one folder, no id",
+               infer "one folder, where ms-swift takes several and ids",
+               export "one folder, where ms-swift takes ids too";
+        /// Directory or id with tokenizer.json, for a model that has none
+        tokenizer: Option<String> = None, marks Examples | ShownForData
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+        /// Compute type: float32 on the CPU, bfloat16 on CUDA
+        torch_dtype | dtype: Option<String> = None
+            => sft "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error",
+               infer "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error";
+        /// How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16
+        experts_dtype: String = "mxfp4".to_owned()
+            => sft "only in Apus", infer "only in Apus", bench;
+        /// Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)
+        offload_embedding: String = "auto".to_owned()
+            => sft "only in Apus";
+        /// auto, cpu, cuda or cuda:N
+        device: String = "auto".to_owned()
+            => sft "only in Apus; `CUDA_VISIBLE_DEVICES` works as ever",
+               infer "only in Apus; `CUDA_VISIBLE_DEVICES` works as ever",
+               bench;
+    }
+    Plugins {
+        /// Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too
+        plugins | plugin | external_plugins | custom_register_path: Vec<PluginSpec> = Vec::new()
+            => sft "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               infer "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               export "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               bench;
+    }
+    Data {
+        /// Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, patterns, or ids such as owner/name:subset; #N after one for N rows
+        dataset: Vec<String> = Vec::new(), marks Examples
+            => sft "same; json, jsonl, csv, txt (also .gz, .zst) and parquet files, folders, patterns such as `data/*.jsonl`, which ms-swift has not, or ids; `#N` after one for N rows",
+               infer "different: its rows are answered if there is no `val_dataset`. ms-swift answers the part that `split_dataset_ratio` takes of it, and without that talks on the terminal";
+        /// Evaluation data; for infer, the questions to answer
+        val_dataset: Vec<String> = Vec::new(), marks Examples
+            => sft "same", infer "same; `#N` takes the first N rows";
+        /// Mix the datasets by chance: the probability of each
+        interleave_prob: Vec<f64> = Vec::new(), marks Rows, bounds between(0.0, 1.0)
+            => sft "same, for `dataset` alone. What `split_dataset_ratio` takes off is evaluated whole; ms-swift mixes that too and so leaves rows of it out";
+        /// Where mixing ends: first_exhausted, or all_exhausted
+        stopping_strategy: String = "first_exhausted".to_owned(), marks Rows
+            => sft "same";
+        /// New names of columns: {"text1": "query"}, or a JSON file
+        columns: Value = Value::Null, marks Rows | OfQuestions
+            => sft "same; that several columns would get one name, or that no row has a column, is said", infer "same";
+        /// Take columns by their own names alone: query and response, not prompt and answer
+        disable_auto_column_mapping: bool = false, marks Rows | OfQuestions
+            => sft "same: `system`, `query`, `response` and `messages` count by these names alone. `conversations` is the own column of the format sharegpt and stays; ms-swift finds nothing in it then",
+               infer "same: `system`, `query`, `response` and `messages` count by these names alone. `conversations` is the own column of the format sharegpt and stays; ms-swift finds nothing in it then";
+        /// Read the training data as training goes on, for data larger than memory; needs max_steps
+        streaming: bool = false, marks Rows
+            => sft r#"same; see "Streaming" above"#;
+        /// Rows among which streaming shuffles
+        shuffle_buffer_size: usize = 1000, marks Rows, bounds between(0.0, (1u64 << 32) as f64)
+            => sft "same";
+        /// Share of the training data set aside for evaluation
+        split_dataset_ratio: f64 = 0.0, marks Examples, bounds SHARE
+            => sft "same";
+        /// Format of the rows, if it is not to be recognised
+        dataset_format: Option<Spec> = None, marks Rows | OfQuestions
+            => sft "only in Apus; without it, rows are recognised by their columns as in ms-swift",
+               infer "only in Apus; without it, rows are recognised by their columns as in ms-swift";
+        /// Shuffle rows before sampling and splitting
+        dataset_shuffle: bool = true, marks Examples
+            => sft "same";
+        /// Take the training examples in a new order each epoch
+        train_dataloader_shuffle: bool = true, marks Examples
+            => sft "same";
+        /// Leave out the last micro-batch of an epoch where it is not full
+        dataloader_drop_last: bool = false, marks Examples
+            => sft r#"same for training; see "Evaluation" above. A stream has no last micro-batch"#;
+        /// Seed of sampling, splitting and the order of the data
+        data_seed: u64 = 42, marks Examples, bounds ANY
+            => sft "same";
+        /// Stop at the first row that cannot be used, instead of leaving it out, or of which something is not used
+        strict: bool = false, marks Rows | OfQuestions
+            => sft "same, and what is not used of a row is an error",
+               infer "stop at the first row that cannot be answered. Without it such a row (ms-swift leaves it out) has `response` null and the reason as `error` in its line, the others are answered, and the exit code is 1";
+        /// Train rows with an answer without any text too, instead of leaving them out
+        keep_empty_answers: bool = false, marks Rows
+            => sft "only in Apus; ms-swift trains an answer without any text";
+        /// Keep prepared data under APUS_CACHE (or the platform's cache folder) and use it again for the same rows and settings
+        load_from_cache_file: bool = false
+            => sft r#"same default as since ms-swift 3.9; the key is the content, not a path: see "Data, looked at""#;
+        /// Longest example in tokens
+        max_length: Option<usize> = None, marks Rows, bounds COUNT
+            => sft "same",
+               infer "same: a longer question is not answered; without it, as many tokens as the model has positions";
+        /// Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise
+        truncation_strategy: String = "delete".to_owned(), marks Rows
+            => sft "same for `delete`, `left`, `right`; `split` works for every sample, not for pretraining only, and says how many parts it keeps and what of them is not trained; `raise` is an error";
+        /// Pack examples into rows of max_length, each row one example of a micro-batch; attention stays inside each conversation
+        packing: bool = false, marks Examples
+            => sft "same meaning, and allowed for gpt-oss: attention stays inside each conversation; best-fit decreasing over the whole set; needs `max_length`";
+        /// Take examples of similar length together
+        group_by_length: bool = false, marks Examples
+            => sft "same, as in transformers";
+        /// What is trained and how much: default, last_round, all, ignore_empty_think, ..., or a JSON file in ms-swift's format; chained with +
+        loss_scale: ScaleChain = ScaleChain::of(LOSS_SCALE), marks Rows
+            => sft r#"same names; see "Loss scales" above"#;
+        /// Report the loss of each group of rows by itself, as loss_NAME and eval_loss_NAME; a row names its group in its column channel
+        enable_channel_loss: bool = false, marks Rows
+            => sft r#"same; see "Loss by channel" above"#;
+    }
+    Chat {
+        /// Instructions for every conversation that has none, or a text file with them, such as system.txt
+        system: Option<String> = None, marks Rows
+            => sft r#"different: it is honoured (ms-swift ignores it for gpt-oss); also a file, `x.txt`, and `\n` for a new line, as there"#,
+               infer "different: it is honoured (ms-swift ignores it for gpt-oss); as in the run that made the weights; also a file, `x.txt`";
+        /// low, medium or high
+        reasoning_effort: Option<String> = None, marks Rows
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+        /// First line of the system message
+        model_identity: Option<String> = None, marks Rows
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+        /// Date in the system message, YYYY-MM-DD; today if not given
+        current_date: Option<String> = None, marks Rows
+            => sft "only in Apus; today if not given, as in ms-swift",
+               infer "only in Apus; as in the run that made the weights, where it was given, else today, as in ms-swift";
+        /// auto (the model's template if it has one; native for what gpt-oss' own has no place for), jinja, native (what gpt-oss' template writes) or harmony (what openai-harmony writes, for vLLM and other servers built on it)
+        template_backend: String = "auto".to_owned(), marks Rows
+            => sft "different: chooses between the model's Jinja template, `native` (the same text without it) and `harmony` (what openai-harmony and vLLM send): see [Which prompts](gpt-oss-20b.md#which-prompts)",
+               infer(Option<String> = None) "different: as for `sft`; as in the run that made the weights";
+        /// Move <think>...</think> at the start of an answer to the analysis channel
+        think_to_analysis: bool = true, marks Rows
+            => sft "only in Apus",
+               infer(Option<bool> = None) "only in Apus; as in the run that made the weights, else `true`";
+        /// Keep the reasoning of earlier turns, which the model's template leaves out
+        keep_thinking | preserve_thinking: bool = false, marks Rows
+            => sft "ms-swift's `preserve_thinking`; it never drops what was written by hand",
+               infer(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights";
+        /// Header tokens that are trained: channel (what the model writes itself), full, or none
+        train_header: String = "channel".to_owned(), marks Rows
+            => sft "only in Apus; ms-swift trains what stands in the content";
+        /// What is trained where an earlier answer ends: return (the label is <|return|>), end or none
+        train_stop: String = "return".to_owned(), marks Rows
+            => sft "only in Apus; `none` is what ms-swift does";
+    }
+    Adapter {
+        /// lora or full
+        train_type | tuner_type | sft_type: String = "lora".to_owned()
+            => sft "same", bench;
+        /// Rank
+        lora_rank: usize = 8, bounds between(1.0, MAX_RANK as f64)
+            => sft "same", bench;
+        /// Scale: the update is alpha / rank * B A
+        lora_alpha: f64 = 32.0, bounds ANY
+            => sft "same", bench;
+        /// Probability of dropping an input of A
+        lora_dropout: f64 = 0.0, bounds SHARE
+            => sft "different default: ms-swift 0.05, which PEFT refuses together with `target_parameters`";
+        /// Linear layers to adapt: all-linear, names, or a pattern
+        target_modules: Vec<String> = vec!["all-linear".to_owned()], over target_regex
+            => sft "same; an error if nothing matches", bench;
+        /// Pattern for whole module paths, in place of target_modules
+        target_regex: Option<String> = None
+            => sft "same; an error if nothing matches";
+        /// Expert parameters to adapt, such as 7.mlp.experts.gate_up_proj
+        target_parameters: Vec<String> = Vec::new()
+            => sft "same meaning as in PEFT; an error if nothing matches", bench;
+        /// Modules trained whole: names, all-embedding, all-norm
+        modules_to_save: Vec<String> = Vec::new()
+            => sft "same";
+        /// Scale by alpha / sqrt(rank)
+        use_rslora: bool = false
+            => sft "same";
+        /// Learn magnitudes by themselves (DoRA)
+        use_dora: bool = false
+            => sft "same; not with `target_parameters`, as in PEFT";
+        /// Learning rate of B over that of A (LoRA+)
+        lorap_lr_ratio: Option<f64> = None, bounds above(0.0)
+            => sft "same; a flag of its own, not `--optimizer lorap`";
+        /// How A starts: true (kaiming uniform) or gaussian
+        init_weights | init_lora_weights: String = "true".to_owned()
+            => sft "same for `true` and `gaussian`; others are errors";
+    }
+    Training {
+        /// Passes over the data
+        num_train_epochs: f64 = 3.0, marks Learning, over max_steps, term max_steps, bounds above(0.0)
+            => sft "same";
+        /// Optimizer steps, in place of epochs; -1 for none
+        max_steps: i64 = -1, marks Learning, bounds from(-1.0)
+            => sft "same";
+        /// Examples in a micro-batch
+        per_device_train_batch_size: usize = 1, bounds COUNT
+            => sft "same";
+        /// Examples in a batch of an evaluation
+        per_device_eval_batch_size: usize = 1, bounds COUNT
+            => sft "same";
+        /// Micro-batches in a step; 16 examples in all if not given
+        gradient_accumulation_steps: Option<usize> = None, bounds COUNT
+            => sft "same: 16 examples in all";
+        /// Keep only the inputs of layers and compute the rest again
+        gradient_checkpointing | activation_checkpointing: bool = true
+            => sft "same", bench;
+        /// Layers that keep everything all the same: a number, or auto
+        gradient_checkpointing_skip_layers: String = "0".to_owned()
+            => sft "only in Apus", bench;
+        /// The loss
+        loss_type | loss: Spec = Spec::named(LOSS), marks Learning
+            => sft "same meaning; `cross_entropy` or `dft`, or a component; ms-swift leaves it empty", bench;
+        /// Weight of the router's load-balancing loss
+        router_aux_loss_coef: f64 = 0.0, marks Learning, bounds from(0.0)
+            => sft "same for one micro-batch a step. With accumulation, each micro-batch's auxiliary loss counts by its share of the trained tokens; ms-swift does so only where a loss scale has weights, and else adds it whole, so that it counts `gradient_accumulation_steps` times";
+        /// NEFTune: uniform noise up to alpha / sqrt(tokens * width) on the embeddings of a sequence while training
+        neftune_noise_alpha: Option<f64> = None, marks Learning, bounds from(0.0)
+            => sft "same, as transformers: uniform noise up to alpha / sqrt(L d) on the embeddings in training. L counts the sequence's own tokens, as there is no padding";
+        /// Seed of adapters and dropout
+        seed: u64 = 42, marks Learning, bounds ANY
+            => sft "same", bench;
+        /// Repeat bit for bit on the same machine, or refuse to run
+        deterministic | full_determinism: bool = false
+            => sft "same meaning; what cannot be repeated is an error";
+        /// Callbacks
+        callbacks: Vec<Spec> = Vec::new()
+            => sft "same meaning; names of components";
+        /// Stop after this many saves without a better metric
+        early_stop_interval: Option<u64> = None, bounds from(1.0)
+            => sft "same; an error where nothing is evaluated, or with `save_strategy best`, which it would never stop";
+        /// Checkpoint to go on from exactly, or true for the newest whole one in output_dir
+        resume_from_checkpoint: Option<String> = None
+            => sft "same; bit for bit on the CPU; also `true` for the newest whole one in `output_dir`, as in transformers";
+        /// Take the weights of that checkpoint alone: data, optimizer and schedule start anew
+        resume_only_model: bool = false
+            => sft "same with `ignore_data_skip true`, which is not needed: data, optimizer and schedule start anew";
+        /// As resume_only_model always has it: start with the first example again
+        ignore_data_skip: Option<bool> = None
+            => sft "`true` goes with `resume_only_model`, where it changes nothing, and `false` without it; the other two are errors";
+        /// Flags whose values differ from the checkpoint's on purpose, such as learning_rate or num_train_epochs
+        resume_changes: Vec<String> = Vec::new()
+            => sft "only in Apus: flags whose new values are meant";
+        /// Show the configuration, a memory plan and one example, and stop
+        dry_run: bool = false
+            => sft "only in Apus; reads no weights, so that it needs no memory for them";
+    }
+    Optimizer {
+        /// Learning rate; 1e-4 for lora, 1e-5 for full if not given
+        learning_rate: Option<f64> = None, marks Learning, bounds from(0.0)
+            => sft "same: 1e-4, for `full` 1e-5", bench;
+        /// adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer
+        optim: String = OPTIM.to_owned(), marks Learning, over optimizer, term optimizer
+            => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd` and `lion_32bit`, with `adam_beta1` and `adam_beta2`; optimizers with a state of 8 bits, such as `adamw_8bit`, and others are an error that says so";
+        /// The optimizer
+        optimizer: Option<Spec> = None, marks Learning, over optim
+            => sft "different: a component with options, not a Python function", bench;
+        /// Weight decay
+        weight_decay: f64 = 0.1, marks Learning, term optimizer, bounds from(0.0)
+            => sft "same";
+        /// Decay of AdamW's first moment
+        adam_beta1: f64 = 0.9, marks Learning, term optimizer, bounds SHARE
+            => sft "same";
+        /// Decay of AdamW's second moment
+        adam_beta2: f64 = 0.95, marks Learning, term optimizer, bounds SHARE
+            => sft "same";
+        /// AdamW's epsilon
+        adam_epsilon: f64 = 1e-8, marks Learning, term optimizer, bounds above(0.0)
+            => sft "same";
+        /// Bound of the gradient norm; 0 does not clip
+        max_grad_norm: f64 = 1.0, marks Learning, bounds ANY
+            => sft "same", bench;
+        /// constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau
+        lr_scheduler_type: String = LR_SCHEDULER.to_owned(), marks Learning, over lr_scheduler, term lr_scheduler
+            => sft "same names and formulas, `cosine_warmup_with_min_lr` among them; `greedy` is an error. `reduce_lr_on_plateau` is a callback too (`apus components`), which resumes; without `mode` it goes by `greater_is_better`, not by `min`";
+        /// Options of the schedule, as JSON
+        lr_scheduler_kwargs: Map<String, Value> = Map::new(), marks Learning, over lr_scheduler, term lr_scheduler
+            => sft "same";
+        /// The schedule with its options
+        lr_scheduler | lr_schedule: Option<Spec> = None, marks Learning, over lr_scheduler_type | lr_scheduler_kwargs
+            => sft "only in Apus; the component that `lr_scheduler_type` is short for";
+        /// Share of steps over which the learning rate rises
+        warmup_ratio: f64 = 0.0, marks Learning, over warmup_steps, term warmup_steps, bounds SHARE
+            => sft "same";
+        /// Steps over which the learning rate rises; below 1 a share of all steps
+        warmup_steps: Option<StepsOrShare> = None, marks Learning, over warmup_ratio, bounds from(0.0)
+            => sft "same; below 1 a share of all steps, as since transformers 5";
+    }
+    Saving {
+        /// steps, epoch or no; as save_strategy if not given
+        eval_strategy | evaluation_strategy: Option<String> = None
+            => sft "same: as `save_strategy`; `steps` with `save_strategy best`";
+        /// Steps between evaluations, below 1 a share of all steps; as save_steps if not given
+        eval_steps: Option<StepsOrShare> = None, bounds above(0.0)
+            => sft "same: as `save_steps`; below 1 a share of all steps, rounded up";
+        /// Evaluation metrics
+        metrics | eval_metric | metric: Vec<Spec> = Spec::all_named(METRICS)
+            => sft "different: components; ms-swift always logs token_acc and has `acc`, `nlg`";
+        /// steps, epoch, best (after each evaluation that is the best so far) or no
+        save_strategy: String = "steps".to_owned()
+            => sft "same; `best` as in transformers since 4.46";
+        /// Steps between checkpoints; below 1 a share of all steps
+        save_steps: StepsOrShare = StepsOrShare::Steps(500), bounds above(0.0)
+            => sft "same; below 1 a share of all steps, rounded up";
+        /// Checkpoints to keep; the best and the last always stay
+        save_total_limit: Option<usize> = None, bounds from(1.0)
+            => sft "same; the best and the last are always kept";
+        /// Leave the optimizer's state out of checkpoints
+        save_only_model: bool = false
+            => sft "same";
+        /// loss, or a metric
+        metric_for_best_model: String = "loss".to_owned()
+            => sft r#"same; see "The best checkpoint" above"#;
+        /// Whether more of that metric is better; by its name if not given
+        greater_is_better: Option<bool> = None
+            => sft "same: true unless the name ends with loss, or is the loss of a channel; here `perplexity` is better when less, too";
+        /// Go back to the best checkpoint at the end
+        load_best_model_at_end: bool = false
+            => sft r#"same, `save_steps` a multiple of `eval_steps` and both numbers of steps or both shares; "try it" and the answers at the end are the best checkpoint's"#;
+    }
+    Logging {
+        /// Steps between log lines; below 1 a share of all steps
+        logging_steps: StepsOrShare = StepsOrShare::Steps(5), bounds above(0.0)
+            => sft "same; below 1 a share of all steps, rounded up";
+        /// Log the first step too
+        logging_first_step: bool = true
+            => sft "same";
+        /// Where numbers go beside the terminal and logging.jsonl
+        report_to: Vec<String> = Vec::new()
+            => sft "different default: ms-swift `tensorboard`; `swanlab` too, natively; `wandb`, `mlflow` are answered in a line; the terminal and logging.jsonl are always on";
+        /// Trackers with their options, beside report_to
+        trackers: Vec<Spec> = Vec::new()
+            => sft "only in Apus";
+        /// Seconds that the end of a run waits for its trackers
+        tracker_timeout: f64 = 30.0, bounds from(0.0)
+            => sft "seconds that the end of a run waits for its trackers";
+        /// Name of the run; its folder if not given
+        run_name: Option<String> = None
+            => sft "same";
+        /// Draw images/*.png of every number at each save and at the end, and write report.html
+        plot: bool = true
+            => sft "only in Apus: `images/*.png` at each save and at the end, as ms-swift draws them, and report.html";
+        /// Draw a live panel with the loss curve on the terminal, in place of the progress bar
+        tui: bool = false
+            => sft "only in Apus: a live panel on the terminal";
+        /// Prompts to answer before training, at each evaluation and after training
+        sample_prompts: Vec<String> = Vec::new()
+            => sft "only in Apus";
+        /// SwanLab: key of the account; better kept in SWANLAB_API_KEY or by apus swanlab login
+        swanlab_token: Option<String> = None
+            => sft "same; out of args.json and logs; see [SwanLab](swanlab.md)";
+        /// SwanLab: project; ms-swift if not given
+        swanlab_project: Option<String> = None
+            => sft "same: `ms-swift`";
+        /// SwanLab: workspace; the account's own if not given
+        swanlab_workspace: Option<String> = None
+            => sft "same";
+        /// SwanLab: name of the experiment; the run's name if not given
+        swanlab_exp_name: Option<String> = None
+            => sft "different default: the run's name, where ms-swift takes output_dir";
+        /// SwanLab: cloud; offline or local for the run's file alone; disabled
+        swanlab_mode: Option<String> = None
+            => sft "same for `cloud`; `local` and `offline` write the run's file alone; also `disabled`";
+        /// SwanLab: who is told that the run is over: dingtalk, lark, wxwork, slack, discord or email
+        swanlab_notification_method: Option<String> = None
+            => sft "same";
+        /// SwanLab: address that the message is posted to
+        swanlab_webhook_url: Option<String> = None
+            => sft "same";
+        /// SwanLab: signs messages to dingtalk and lark; for email, the sender's password
+        swanlab_secret: Option<String> = None
+            => sft "same";
+        /// SwanLab: address that the email comes from
+        swanlab_sender_email: Option<String> = None
+            => sft "same";
+        /// SwanLab: address that the email goes to
+        swanlab_receiver_email: Option<String> = None
+            => sft "same";
+        /// SwanLab: server that sends the email
+        swanlab_smtp_server: Option<String> = None
+            => sft "same";
+        /// SwanLab: its port; 465 for TLS from the start, others (587 if not given) for STARTTLS
+        swanlab_smtp_port: Option<u16> = None, bounds between(1.0, 65_535.0)
+            => sft "same; 587 if not given, which ms-swift does not allow";
+        /// SwanLab: language of the message, zh or en
+        swanlab_email_language: Option<String> = None
+            => sft "same: `zh`; also for the other methods";
+    }
+    Generation {
+        /// Most tokens in an answer
+        max_new_tokens: usize = 128, bounds from(1.0)
+            => sft "only in Apus for `sft`: length of the answers to `sample_prompts`",
+               infer(usize = 2048) "different default: ms-swift has no bound";
+        /// 0 takes the most probable token
+        temperature: f64 = 0.0, bounds from(0.0)
+            => sft "only in Apus for `sft`: for `sample_prompts`",
+               infer(Option<f64> = None) "same: as generation_config.json says; 0 if that does not set `do_sample`. Below 0 is an error";
+        /// Sample among the most probable tokens that make up this probability
+        top_p: Option<f64> = None, bounds share_above(0.0)
+            => infer "same; above 1, or 0 and less, is an error";
+        /// Sample among this many of the most probable tokens; 0 for all; as generation_config.json says if not given, else 50
+        top_k: Option<i64> = None, bounds from(-1.0)
+            => infer "same: as generation_config.json says, else 50 where tokens are sampled. 0 and -1 take all tokens; ms-swift then goes back to the model's own";
+        /// Divide the logits of tokens that the prompt or the answer holds already; 1 changes nothing; as generation_config.json says if not given
+        repetition_penalty: Option<f64> = None, bounds above(0.0)
+            => infer "same: as generation_config.json says; tokens of the prompt count too, and it also changes which token is the most probable one. 0 and less is an error";
+        /// Seed of sampling; each answer draws numbers of its own
+        seed: u64 = 42, bounds ANY
+            => infer "different: each row draws random numbers of its own, whatever else is answered in the run";
+        /// Print an answer as it comes
+        stream: Option<bool> = None
+            => infer "same: on at the terminal";
+        /// Print the analysis channel too
+        show_thinking: bool = true
+            => infer "only in Apus";
+        /// File for the answers, jsonl; what it holds already stays
+        result_path: Option<String> = None
+            => infer "same: what the file holds already stays, and a conversation on the terminal is written too. Without it, answers to a dataset are in `infer_result/` beside the weights that a run made, else in `result/<model>`";
+        /// Answer this many rows of val_dataset, the first ones
+        val_dataset_sample: Option<usize> = None, marks OfQuestions, bounds from(0.0)
+            => infer "different: the first N rows; ms-swift draws N with `data_seed`, and takes rows again where there are fewer";
+        /// Token ids whose logits go to dump_logits
+        input_ids: Vec<String> = Vec::new()
+            => infer "only in Apus";
+        /// Write the logits of input_ids to this safetensors file and stop
+        dump_logits: Option<String> = None
+            => infer "only in Apus";
+    }
+    Output {
+        /// Folder for runs; each gets its own v{N}-{time} inside
+        output_dir: String = "output".to_owned()
+            => sft "different default: ms-swift `output/<model>`; made absolute at the start, as there";
+        /// Make a folder of its own for the run
+        add_version: bool = true
+            => sft "same";
+        /// Folder to write
+        output_dir | out: Option<String> = None
+            => export "same: the adapter's folder with `-merged` behind it, or the model's with `-mxfp4`",
+               model_new "only in Apus";
+        /// Merge the adapter into the model
+        merge_lora: bool = false
+            => export "same weights; experts that no adapter touches stay in MXFP4 bit for bit, where ms-swift writes all in BF16. The run's args.json goes along, as there";
+        /// mxfp4: pack BF16 experts
+        quantize: Option<String> = None
+            => export "different: `mxfp4` only, in place of `quant_method`";
+        /// Size of a file of weights, such as 5GB
+        max_shard_size: String = "5GB".to_owned()
+            => export "same: `GB` is 10^9 bytes, `GiB` 2^30";
+        /// Replace the output folder if it is there
+        exist_ok: bool = false
+            => export "same; a folder that holds anything but a model is not replaced";
+        /// gpt-oss-20b, gpt-oss-120b, or a config.json
+        arch: String = "gpt-oss-20b".to_owned()
+            => model_new "only in Apus";
+        /// Experts as mxfp4 or bf16
+        format: String = "mxfp4".to_owned()
+            => model_new "only in Apus";
+        /// Seed of the weights
+        seed: u64 = 42, bounds ANY
+            => model_new "only in Apus";
+        /// Directory or id whose tokenizer files are copied along
+        tokenizer: Option<String> = None
+            => model_new "only in Apus";
+    }
+    Looking {
+        /// Examples to print, drawn with data_seed, and the longest one
+        samples: usize = 3, bounds from(0.0)
+            => data "only in Apus";
+        /// Write a page with the table, lengths and examples to this file
+        html: Option<String> = None
+            => data "only in Apus";
+        /// Write every prepared example to this jsonl file, which can be trained as it is
+        out: Option<String> = None
+            => data "only in Apus";
+    }
+    Measuring {
+        /// Sequences in a step
+        batch: usize = 4, bounds COUNT
+            => bench "only in Apus";
+        /// Tokens in a sequence: a number, or a range such as 64:4096 from which lengths are drawn, short ones as often as long ones
+        seq: String = "4096".to_owned()
+            => bench "only in Apus";
+        /// Steps to time, of which the first two are reported apart
+        steps: usize = 12, bounds from(1.0)
+            => bench "only in Apus";
+        /// Share of tokens that are trained
+        trained_share: f64 = 1.0, bounds share_above(0.0)
+            => bench "only in Apus";
+        /// Time each operation alone, at the model's sizes, in place of training
+        ops: bool = false
+            => bench "only in Apus";
+        /// Write the figures to this file too
+        json: Option<String> = None
+            => bench "only in Apus";
+        /// Show the figures beside those that an earlier measurement wrote to this file with --json
+        against: Option<String> = None
+            => bench "only in Apus";
+    }
+}
