@@ -36,6 +36,7 @@ fn thousand_conversations(bencher: divan::Bencher, loss_scale: &str) {
     let scales: Vec<Spec> = loss_scale.split('+').map(Spec::named).collect();
     let encoder = encoder(ChatOptions {
         dir: &dir,
+        model_dir: None,
         backend: "native",
         loss_scale: &scales,
         encode: EncodeOptions::default(),

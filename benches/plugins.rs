@@ -34,6 +34,7 @@ fn ten_thousand_conversations(bencher: divan::Bencher, way: &str) {
     let scales = ["default", "ignore_empty_think"].map(|name| Spec::named(format!("{way}{name}")));
     let encoder = encoder(ChatOptions {
         dir: &dir,
+        model_dir: None,
         backend: "native",
         loss_scale: &scales,
         encode: EncodeOptions::default(),

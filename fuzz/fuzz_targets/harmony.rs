@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use apus_data::invariants;
+use apus_data::chat::dialect::harmony::invariants;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| invariants::harmony_text(text));
+fuzz_target!(|text: &str| invariants::text(text));

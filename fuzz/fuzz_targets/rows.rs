@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use apus_data::chat::dialect::harmony::{self, Harmony};
 use apus_data::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, Tokenizer};
 use apus_components::registry::Spec;
 use apus_data::{invariants}; use apus_components::{registry};
@@ -19,7 +20,7 @@ static FORMATS: LazyLock<Vec<Box<dyn DatasetFormat>>> = LazyLock::new(|| {
 
 static ENCODERS: LazyLock<[Encoder; 2]> = LazyLock::new(|| {
     apus_plugins::link();
-    [ChatTemplate::native(), ChatTemplate::harmony()].map(encoder)
+    [Harmony::native(), Harmony::openai()].map(encoder)
 });
 
 fn encoder(template: ChatTemplate) -> Encoder {
@@ -40,7 +41,9 @@ fn encoder(template: ChatTemplate) -> Encoder {
 fuzz_target!(|text: &str| {
     for format in FORMATS.iter() {
         for encoder in ENCODERS.iter() {
-            invariants::row(text, format.as_ref(), encoder);
+            for (sample, encoded) in invariants::row(text, format.as_ref(), encoder) {
+                harmony::invariants::sample(&sample, &encoded, encoder);
+            }
         }
     }
 });

@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use apus_data::chat::{Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Tokenizer};
+use apus_data::chat::dialect::harmony::{self, Harmony};
+use apus_data::chat::{Chain, EncodeOptions, Encoder, RenderOptions, Tokenizer};
 use apus_components::registry::Spec;
 use apus_data::invariants::{Turn, spelled_alike};
 use apus_components::registry;
@@ -30,7 +31,7 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
         Encoder::new(Arc::clone(&tokenizer), template, Chain::default(), options).unwrap()
     };
     let each = [true, false].map(|keep_thinking| {
-        [ChatTemplate::native(), ChatTemplate::harmony()]
+        [Harmony::native(), Harmony::openai()]
             .map(|template| encoder(template, keep_thinking))
     });
     each.into_iter().flatten().collect()
@@ -39,7 +40,8 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
 fuzz_target!(|input: (String, String, Option<String>)| {
     let (thinking, text, argument) = input;
     let turn = Turn::new(&thinking, &text, argument.as_deref());
+    let more = harmony::invariants::in_channels(&turn.thinking, &turn.text, turn.arguments.as_ref());
     for encoder in ENCODERS.iter() {
-        spelled_alike(&turn, MESSAGES.as_ref(), encoder);
+        spelled_alike(&turn, more.clone(), MESSAGES.as_ref(), encoder);
     }
 });

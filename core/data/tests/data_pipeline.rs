@@ -3,7 +3,7 @@
 mod data_common;
 
 use apus_data::{
-    chat::{ChatTemplate, EncodeOptions, Encoder},
+    chat::{Dialect, EncodeOptions, Encoder, dialect::harmony::Harmony},
     data::{
         Dataset, Formats, PrepareOptions, Record, SourceOptions, Truncation, converted, prepare,
         read_sets,
@@ -27,7 +27,7 @@ fn encoder(scales: &str) -> Encoder {
     let options = EncodeOptions::default();
     Encoder::new(
         tiny_tokenizer(),
-        ChatTemplate::native(),
+        Harmony::native(),
         chain("", scales),
         options,
     )
@@ -375,7 +375,7 @@ fn what_is_not_used_is_named_once() {
           messages[].mood (2 rows, first in line 1)"
         ]
     );
-    assert_eq!(found.report.notes(), [""; 0]);
+    assert_eq!(found.report.notes(Harmony.row_notes()), [""; 0]);
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn a_format_that_does_not_say_what_it_uses_is_named() {
     };
     let found = prepare(&records, &formats, &encoder("default"), &strict, &|_| {}).unwrap();
     assert_eq!(found.samples.len(), 3);
-    let notes = found.report.notes().join("\n");
+    let notes = found.report.notes(Harmony.row_notes()).join("\n");
     assert!(
         notes.contains("u.json: the format silent does not say which columns it uses"),
         "{notes}"

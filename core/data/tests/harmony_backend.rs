@@ -2,6 +2,7 @@
 
 mod data_common;
 
+use apus_data::chat::dialect::harmony::Harmony;
 use apus_data::chat::preview::{MarkStyle, marked};
 use apus_data::chat::{
     ChatTemplate, EncodeOptions, Encoder, RenderOptions, RowNotes, TrainHeader, TrainStop,
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 
 fn encoder(scales: &str, keep_thinking: bool) -> Encoder {
     let options = EncodeOptions {
-        train_header: TrainHeader::Channel,
-        train_stop: TrainStop::Return,
+        train_header: TrainHeader::AfterPrompt,
+        train_stop: TrainStop::AsGenerated,
         render: RenderOptions {
             date: Some("2025-08-05".to_owned()),
             keep_thinking,
@@ -21,7 +22,7 @@ fn encoder(scales: &str, keep_thinking: bool) -> Encoder {
         },
         ..EncodeOptions::default()
     };
-    let template = ChatTemplate::harmony();
+    let template = Harmony::openai();
     Encoder::new(tiny_tokenizer(), template, chain("", scales), options).unwrap()
 }
 
@@ -145,6 +146,6 @@ fn rows_with_tools_are_counted_where_servers_prompt_otherwise() {
         let encoder = Encoder::new(tiny_tokenizer(), template, chain("", "default"), options);
         encoder.unwrap().encode_with_notes(&sample).unwrap().1.tools
     };
-    assert_eq!(tools(ChatTemplate::native()), 1);
-    assert_eq!(tools(ChatTemplate::harmony()), 0);
+    assert_eq!(tools(Harmony::native()), 1);
+    assert_eq!(tools(Harmony::openai()), 0);
 }

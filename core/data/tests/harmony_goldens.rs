@@ -2,7 +2,8 @@
 
 mod data_common;
 
-use apus_data::chat::{ChatTemplate, RenderOptions, Rendered};
+use apus_data::chat::dialect::harmony::Harmony;
+use apus_data::chat::{ChatTemplate, Dialect, RenderOptions, Rendered};
 use apus_sdk::{Conversation, Message};
 use data_common::{conversation, golden, jinja, lines, tiny_tokenizer, tokenizer};
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ fn options(row: &Map<String, Value>) -> RenderOptions {
 }
 
 fn renderers() -> Vec<ChatTemplate> {
-    [Some(ChatTemplate::native()), jinja()]
+    [Some(Harmony::native()), jinja()]
         .into_iter()
         .flatten()
         .collect()
@@ -58,7 +59,9 @@ fn reference_conversations() {
         assert_eq!(tokenizer.decode(&tokens.ids, true), text);
     }
     let call = tokenizer.id("<|call|>").unwrap();
-    assert!(tokenizer.is_special(call) && tokenizer.stop_ids().contains(&call));
+    assert!(
+        tokenizer.is_special(call) && tokenizer.stop_ids(Harmony.stop_tokens()).contains(&call)
+    );
 }
 
 #[test]
@@ -110,9 +113,10 @@ fn tiny_conversations() {
     assert_eq!(tokenizer.bos(), Some(740));
     assert_eq!(tokenizer.pad(), Some(741));
     assert_eq!(tokenizer.eos(), [742, 741]);
-    assert_eq!(tokenizer.stop_ids(), [742, 741, 748]);
-    let loaded = ChatTemplate::load(&golden("tiny/model_bf16"), Default::default()).unwrap();
-    assert!(loaded.is_built_in() && !loaded.is_harmony());
+    assert_eq!(tokenizer.stop_ids(Harmony.stop_tokens()), [742, 741, 748]);
+    let loaded =
+        ChatTemplate::load(&golden("tiny/model_bf16"), &Harmony, Default::default()).unwrap();
+    assert!(loaded.is_built_in() && loaded.writes_as_template());
 }
 
 fn schemas() -> Vec<Value> {
@@ -176,7 +180,7 @@ fn tools_are_written_alike_by_both_renderers() {
                 .render(&conversation, &options, tokenizer.control())
                 .unwrap()
         };
-        assert_eq!(render(&ChatTemplate::native()), render(&template));
+        assert_eq!(render(&Harmony::native()), render(&template));
     }
 }
 
@@ -211,7 +215,7 @@ fn odd_conversations_are_written_alike_by_both_renderers() {
             let render = |template: &ChatTemplate| {
                 template.render(&conversation, &options, tokenizer.control())
             };
-            match (render(&ChatTemplate::native()), render(&template)) {
+            match (render(&Harmony::native()), render(&template)) {
                 (Ok(native), Ok(jinja)) => assert_eq!(native, jinja),
                 (Err(_), Err(_)) => {}
                 (native, jinja) => panic!("{messages}: {native:?} against {jinja:?}"),
@@ -224,7 +228,7 @@ fn odd_conversations_are_written_alike_by_both_renderers() {
 #[test]
 fn conversations_of_openai_harmony() {
     let tokenizer = tokenizer();
-    let renderer = ChatTemplate::harmony();
+    let renderer = Harmony::openai();
     let mut rows = lines("harmony/openai_harmony.jsonl");
     rows.extend(lines("harmony/openai_harmony_more.jsonl"));
     assert_eq!(rows.len(), 25 + 73);

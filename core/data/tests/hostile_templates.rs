@@ -3,6 +3,7 @@
 
 mod data_common;
 
+use apus_data::chat::dialect::harmony::Harmony;
 use apus_data::chat::jinja::OverBudget;
 use apus_data::chat::{ChatTemplate, RenderOptions};
 use apus_sdk::{Conversation, Message};
@@ -101,7 +102,8 @@ struct Ended {
 /// The child: renders a conversation of one question, on a thread with no more stack than rayon gives.
 fn render(source: &'static str) -> String {
     let run = move || {
-        let template = ChatTemplate::jinja(source.to_owned(), "hostile.jinja", &Value::Null)?;
+        let template =
+            ChatTemplate::jinja(&Harmony, source.to_owned(), "hostile.jinja", &Value::Null)?;
         let conversation = Conversation {
             messages: vec![
                 Message::new("user", "hi"),
@@ -208,7 +210,8 @@ fn long_conversations_stay_within_the_budget() {
         {% set ns = namespace(answers=false) %}{% for later in messages[loop.index:] %}\
         {% if later.role == 'assistant' and 'tool_calls' not in later %}{% set ns.answers = true %}{% endif %}\
         {% endfor %}{{ m | tojson | length }}<|end|>{% endfor %}";
-    let template = ChatTemplate::jinja(source.to_owned(), "honest.jinja", &Value::Null).unwrap();
+    let template =
+        ChatTemplate::jinja(&Harmony, source.to_owned(), "honest.jinja", &Value::Null).unwrap();
     let tokenizer = tiny_tokenizer();
     for (count, length) in [(600, 10), (20, 200_000), (2, 2_000_000)] {
         let text = "an apple ".repeat(length / 9);

@@ -3,6 +3,7 @@
 
 mod data_common;
 
+use apus_data::chat::dialect::harmony::{self, Harmony};
 use apus_data::chat::{
     Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, TrainHeader, TrainStop,
 };
@@ -260,7 +261,13 @@ const TEMPLATE: &str = "<|start|>system<|message|>{{ model_identity|default('I')
     {%- endfor -%}{%- if add_generation_prompt -%}<|start|>assistant{%- endif -%}";
 
 fn jinja() -> ChatTemplate {
-    ChatTemplate::jinja(TEMPLATE.to_owned(), "a test's template", &Value::Null).unwrap()
+    ChatTemplate::jinja(
+        &Harmony,
+        TEMPLATE.to_owned(),
+        "a test's template",
+        &Value::Null,
+    )
+    .unwrap()
 }
 
 fn encoder(
@@ -271,7 +278,7 @@ fn encoder(
 ) -> Encoder {
     let options = EncodeOptions {
         train_header,
-        train_stop: TrainStop::Return,
+        train_stop: TrainStop::AsGenerated,
         render: RenderOptions {
             date: Some("2025-08-05".to_owned()),
             keep_thinking,
@@ -283,9 +290,9 @@ fn encoder(
 }
 
 static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
-    let (native, harmony) = (ChatTemplate::native, ChatTemplate::harmony);
+    let (native, openai) = (Harmony::native, Harmony::openai);
     vec![
-        encoder(native(), "default", TrainHeader::Channel, false),
+        encoder(native(), "default", TrainHeader::AfterPrompt, false),
         encoder(
             native(),
             "react+ignore_empty_think",
@@ -294,24 +301,24 @@ static ENCODERS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
         ),
         encoder(native(), "last_round+hermes", TrainHeader::Full, false),
         encoder(
-            harmony(),
+            openai(),
             "all+ignore_think_prefix",
-            TrainHeader::Channel,
+            TrainHeader::AfterPrompt,
             true,
         ),
-        encoder(harmony(), "default", TrainHeader::Channel, false),
-        encoder(jinja(), "default", TrainHeader::Channel, false),
+        encoder(openai(), "default", TrainHeader::AfterPrompt, false),
+        encoder(jinja(), "default", TrainHeader::AfterPrompt, false),
     ]
 });
 /// Encoders whose scales do not look at how reasoning is spelled.
 static PLAIN: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
-    let (native, harmony) = (ChatTemplate::native, ChatTemplate::harmony);
+    let (native, openai) = (Harmony::native, Harmony::openai);
     vec![
-        encoder(native(), "default", TrainHeader::Channel, false),
+        encoder(native(), "default", TrainHeader::AfterPrompt, false),
         encoder(native(), "last_round+hermes", TrainHeader::None, true),
         encoder(native(), "all", TrainHeader::Full, true),
-        encoder(harmony(), "default", TrainHeader::Channel, false),
-        encoder(harmony(), "default", TrainHeader::Full, true),
+        encoder(openai(), "default", TrainHeader::AfterPrompt, false),
+        encoder(openai(), "default", TrainHeader::Full, true),
     ]
 });
 static ALL: LazyLock<Vec<Box<dyn DatasetFormat>>> =
@@ -327,13 +334,20 @@ static SCALES: LazyLock<Vec<String>> = LazyLock::new(|| {
     invariants::scales()
 });
 
+/// What holds for any row, and for any conversation in harmony.
+fn row_in_harmony(row: &str, format: &dyn DatasetFormat, encoder: &Encoder) {
+    for (sample, encoded) in invariants::row(row, format, encoder) {
+        harmony::invariants::sample(&sample, &encoded, encoder);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_row_in_any_format(row in row(), which in 0..6usize) {
         for format in ALL.iter() {
-            invariants::row(&row, format.as_ref(), &ENCODERS[which]);
+            row_in_harmony(&row, format.as_ref(), &ENCODERS[which]);
         }
     }
 
@@ -347,12 +361,13 @@ proptest! {
     #[test]
     fn any_turn_in_all_of_its_spellings(thinking in text(), text in text(), argument in option::of(text()), which in 0..5usize) {
         let turn = invariants::Turn::new(&thinking, &text, argument.as_deref());
-        invariants::spelled_alike(&turn, ALL[0].as_ref(), &PLAIN[which]);
+        let more = harmony::invariants::in_channels(&turn.thinking, &turn.text, turn.arguments.as_ref());
+        invariants::spelled_alike(&turn, more, ALL[0].as_ref(), &PLAIN[which]);
     }
 
     #[test]
     fn any_text_as_harmony(text in text()) {
-        invariants::harmony_text(&text);
+        harmony::invariants::text(&text);
     }
 }
 
@@ -457,7 +472,7 @@ fn a_typed_control_token_is_text_or_refused() {
                 .iter()
                 .flat_map(|f| ENCODERS.iter().map(move |e| (f, e)))
             {
-                invariants::row(&row.to_string(), format.as_ref(), encoder);
+                row_in_harmony(&row.to_string(), format.as_ref(), encoder);
             }
         }
     }

@@ -2,7 +2,8 @@
 
 mod data_common;
 
-use apus_data::chat::{ChatTemplate, EncodeOptions, Encoder};
+use apus_data::chat::dialect::harmony::Harmony;
+use apus_data::chat::{EncodeOptions, Encoder};
 use apus_data::data::{
     Formats, Mix, PrepareOptions, StoppingStrategy, Stream, StreamOptions, Truncation,
 };
@@ -36,7 +37,7 @@ fn open(options: StreamOptions) -> anyhow::Result<(Stream, Arc<Mutex<Vec<String>
     let formats = Formats::new(known.into(), None).unwrap();
     let encoder = Encoder::new(
         tiny_tokenizer(),
-        ChatTemplate::native(),
+        Harmony::native(),
         chain("", "default"),
         EncodeOptions::default(),
     );

@@ -4,8 +4,9 @@
 
 mod data_common;
 
+use apus_data::chat::dialect::harmony::Harmony;
 use apus_data::chat::template::Renderer;
-use apus_data::chat::{ChatTemplate, EncodeOptions, Encoder, RenderOptions, RowNotes};
+use apus_data::chat::{ChatTemplate, Dialect, EncodeOptions, Encoder, RenderOptions, RowNotes};
 use apus_sdk::{Conversation, Message, Sample, ToolCall};
 use data_common::{chain, conversation, jinja, template_of_gpt_oss, tiny_tokenizer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -166,7 +167,7 @@ fn any_conversation() -> impl Strategy<Value = Conversation> {
 fn what_the_template_accepts_the_native_renderer_writes_alike() {
     use proptest::test_runner::{Config, TestCaseError, TestRunner};
     let Some(template) = jinja() else { return };
-    let (jinja, native) = (encoder(template), encoder(ChatTemplate::native()));
+    let (jinja, native) = (encoder(template), encoder(Harmony::native()));
     let accepted = std::cell::Cell::new(0);
     let mut runner = TestRunner::new(Config {
         cases: 2000,
@@ -211,10 +212,10 @@ fn auto_writes_natively_what_the_template_has_no_place_for() {
     let load = |source: &str, renderer| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("chat_template.jinja"), source).unwrap();
-        encoder(ChatTemplate::load(dir.path(), renderer).unwrap())
+        encoder(ChatTemplate::load(dir.path(), &Harmony, renderer).unwrap())
     };
     let auto = load(&source, Renderer::Auto);
-    let native = encoder(ChatTemplate::native());
+    let native = encoder(Harmony::native());
     let refusing = [
         load(&source, Renderer::Jinja),
         load(&format!("{source}{{# mine #}}"), Renderer::Auto),
@@ -238,7 +239,7 @@ fn auto_writes_natively_what_the_template_has_no_place_for() {
         let (encoded, notes) = auto.encode_with_notes(&sample).unwrap();
         assert_eq!(encoded, native.encode(&sample).unwrap());
         assert_eq!(notes.natively, 1);
-        let note = notes.notes().join("\n");
+        let note = notes.notes(Harmony.row_notes()).join("\n");
         assert!(
             note.starts_with("1 row: the model's template has no place"),
             "{note}"

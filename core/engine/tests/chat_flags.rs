@@ -30,6 +30,7 @@ fn switches_and_a_table_of_weights_from_the_command_line() {
                 env!("CARGO_MANIFEST_DIR"),
                 "/../../tests/goldens/tiny/model_bf16"
             )),
+            model_dir: None,
             backend: &config.template_backend,
             loss_scale: &config.loss_scale,
             encode: setup::encode_options(&config)?,

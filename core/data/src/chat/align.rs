@@ -1,13 +1,14 @@
 //! Carries the weights of a conversation's texts over to its rendered form.
 //!
-//! Harmony delimits its messages, so the rendered text is read back into messages and each is matched
-//! with the message of the conversation that it came from, whichever renderer made it.
+//! The dialect finds the texts of the messages in it, and each is matched with the message of the conversation that it came
+//! from, whichever renderer made it.
 
 use super::{
     assistant_texts::{self, AssistantText},
+    dialect::{Author, Dialect, FramedText, TextEnd},
     frame::{TrainHeader, TrainStop},
-    harmony::{self, END, Span},
     rendered::Rendered,
+    template::is_system,
     turns::PreparedConversation,
     weighted::Weighted,
 };
@@ -20,8 +21,9 @@ use std::{collections::VecDeque, ops::Range};
 pub struct Aligned {
     /// A weight for each byte; bytes of weight 0 are not trained.
     pub weights: Vec<f32>,
-    /// The offsets of each `<|end|>` in whose place the model has to write `<|return|>`, in order.
-    pub returns: Vec<usize>,
+    /// Where the model has to write another control token than the one that is rendered: the offset of that one, and the
+    /// token, in order.
+    pub replaced: Vec<(usize, &'static str)>,
     /// The number of texts of reasoning that the renderer left out.
     pub left_out: usize,
 }
@@ -29,52 +31,41 @@ pub struct Aligned {
 /// Computes a weight for each byte of the rendered text.
 ///
 /// # Errors
-/// The rendered text is not harmony, or does not hold the texts of the conversation unchanged.
+/// The rendered text is not of the dialect, or does not hold the texts of the conversation unchanged.
 pub fn align(
     rendered: &Rendered,
     prepared: &PreparedConversation,
+    dialect: &dyn Dialect,
     base: Base,
     (header, stop): (TrainHeader, TrainStop),
 ) -> Result<Aligned> {
-    let spans = harmony::parse_rendered(rendered);
-    let spans = spans.context("the chat template's text is not harmony")?;
+    let texts = dialect.texts(rendered);
+    let texts =
+        texts.with_context(|| format!("the chat template's text is not {}", dialect.name()))?;
     // If everything is trained, the labels are the text as it is rendered.
     let (weight, header, stop) = match base {
-        Base::All => (1.0, TrainHeader::Full, TrainStop::End),
+        Base::All => (1.0, TrainHeader::Full, TrainStop::AsRendered),
         _ => (0.0, header, stop),
     };
     let mut aligner = Aligner {
         rendered: &rendered.text,
         aligned: Aligned {
             weights: vec![weight; rendered.text.len()],
-            returns: Vec::new(),
+            replaced: Vec::new(),
             left_out: 0,
         },
         prepared,
         texts: assistant_texts::all(prepared),
         next: 0,
-        continues: 0.0,
+        same_turn: 0.0,
         header,
         stop,
     };
-    for (i, span) in spans.iter().enumerate() {
-        let goes_on = spans.get(i + 1).is_some_and(is_assistant);
-        aligner.align_span(span, goes_on)?;
+    for framed in &texts {
+        aligner.align_text(framed)?;
     }
     aligner.leave_out(usize::MAX)?;
     Ok(aligner.aligned)
-}
-
-fn is_assistant(span: &Span) -> bool {
-    span.header.role == "assistant"
-}
-
-/// Whether a turn ends with a message like this one. Reasoning and commentary do not end it.
-fn is_answer(span: &Span) -> bool {
-    !matches!(
-        span.header.channel.as_deref(),
-        Some("analysis" | "commentary")
-    )
 }
 
 struct Aligner<'a> {
@@ -83,37 +74,39 @@ struct Aligner<'a> {
     prepared: &'a PreparedConversation,
     /// The texts of the assistant that were not found yet, in order.
     texts: VecDeque<AssistantText<'a>>,
-    /// The message that the next span belongs to, or one before it.
+    /// The message that the next text belongs to, or one before it.
     next: usize,
-    /// The weight of the closing token of the previous message, if both messages are in one turn of the assistant.
-    continues: f32,
+    /// The weight of the stop of the previous message, if the next one is of the same turn of the assistant.
+    same_turn: f32,
     header: TrainHeader,
     stop: TrainStop,
 }
 
 impl<'a> Aligner<'a> {
-    /// Writes the weights of a message; `goes_on` says that the next message is the assistant's, too.
-    fn align_span(&mut self, span: &Span, goes_on: bool) -> Result<()> {
-        let role = span.header.role.as_str();
-        let continues = std::mem::take(&mut self.continues);
-        match role {
-            "system" => Ok(()),
-            "assistant" => self.assistant(span, continues, goes_on),
-            "developer" => match self.prepared.conversation.messages.first() {
-                Some(first) if first.role == "system" || first.role == "developer" => {
+    /// Writes the weights of a text.
+    fn align_text(&mut self, framed: &FramedText) -> Result<()> {
+        let same_turn = std::mem::take(&mut self.same_turn);
+        match framed.author {
+            Author::Renderer => Ok(()),
+            Author::Assistant => self.assistant(framed, same_turn),
+            Author::Instructions => match self.prepared.conversation.messages.first() {
+                Some(first) if is_system(first) => {
                     self.next = 1;
-                    self.prompt(span, 0)
+                    self.prompt(framed, 0)
                 }
                 _ => Ok(()),
             },
-            _ => {
-                let wanted = if role == "user" { "user" } else { "tool" };
-                let index = self.find(wanted)?;
-                self.leave_out(index)?;
-                self.next = index + 1;
-                self.prompt(span, index)
-            }
+            Author::User => self.next_prompt(framed, "user"),
+            Author::Tool => self.next_prompt(framed, "tool"),
         }
+    }
+
+    /// Writes the weights of a text that is that of the next message with this role.
+    fn next_prompt(&mut self, framed: &FramedText, role: &str) -> Result<()> {
+        let index = self.find(role)?;
+        self.leave_out(index)?;
+        self.next = index + 1;
+        self.prompt(framed, index)
     }
 
     fn find(&self, role: &str) -> Result<usize> {
@@ -125,71 +118,70 @@ impl<'a> Aligner<'a> {
             .with_context(|| format!("the chat template rendered a {role} message too many"))
     }
 
-    fn prompt(&mut self, span: &Span, index: usize) -> Result<()> {
+    fn prompt(&mut self, framed: &FramedText, index: usize) -> Result<()> {
         let prepared = self.prepared;
         let Some(content) = &prepared.parts[index].content else {
             return Ok(());
         };
         if !content.is_trained() {
-            self.fill(span.opening.start..span.closing.end, 0.0);
+            self.fill(framed.opening.start..framed.stop.end, 0.0);
             return Ok(());
         }
         if prepared.conversation.messages[index].role == "tool" {
             // The renderers write results in two ways, as JSON or as plain text, so a result has one weight.
-            self.fill(span.body.clone(), content.open);
+            self.fill(framed.body.clone(), content.open);
         } else if !content.text.is_empty() {
-            self.body(span, content, index)?;
+            self.body(framed, content, index)?;
         }
         if self.header == TrainHeader::Full {
-            self.fill(span.opening.start..span.head.end, content.open);
+            self.fill(framed.opening.start..framed.header.end, content.open);
         }
-        self.fill(span.closing.clone(), content.close);
+        self.fill(framed.stop.clone(), content.close);
         Ok(())
     }
 
-    fn assistant(&mut self, span: &Span, continues: f32, goes_on: bool) -> Result<()> {
-        let AssistantText { message, part, .. } = self.text(span)?;
+    fn assistant(&mut self, framed: &FramedText, same_turn: f32) -> Result<()> {
+        let AssistantText { message, part, .. } = self.text(framed)?;
         if !part.is_trained() {
-            self.fill(span.opening.start..span.closing.end, 0.0);
+            self.fill(framed.opening.start..framed.stop.end, 0.0);
             return Ok(());
         }
-        self.body(span, part, message)?;
+        self.body(framed, part, message)?;
         match self.header {
             TrainHeader::None => {}
-            TrainHeader::Channel => {
-                self.fill(span.head.clone(), part.open);
-                self.fill(span.opening.clone(), continues);
+            TrainHeader::AfterPrompt => {
+                self.fill(framed.header.clone(), part.open);
+                self.fill(framed.opening.clone(), same_turn);
             }
-            TrainHeader::Full => self.fill(span.opening.start..span.head.end, part.open),
+            TrainHeader::Full => self.fill(framed.opening.start..framed.header.end, part.open),
         }
-        self.fill(span.closing.clone(), part.close);
-        if &self.rendered[span.closing.clone()] == END {
-            if goes_on {
-                self.continues = part.close;
-            } else if is_answer(span) {
-                self.answer_ends(span, part.close);
-            }
+        self.fill(framed.stop.clone(), part.close);
+        match framed.end {
+            TextEnd::Plain => {}
+            TextEnd::SameTurn => self.same_turn = part.close,
+            TextEnd::NextTurn(token) => self.answer_ends(framed, token, part.close),
         }
         Ok(())
     }
 
-    /// An earlier answer ends with `<|end|>`, but what the model has to write there is `<|return|>`:
-    /// the template writes `<|end|>` only because the conversation goes on.
-    fn answer_ends(&mut self, span: &Span, weight: f32) {
+    /// Where an earlier answer ends, what is rendered is not what the model has to write.
+    fn answer_ends(&mut self, framed: &FramedText, token: &'static str, weight: f32) {
         match self.stop {
-            TrainStop::End => {}
-            TrainStop::None => self.fill(span.closing.clone(), 0.0),
-            TrainStop::Return if weight > 0.0 => self.aligned.returns.push(span.closing.start),
-            TrainStop::Return => {}
+            TrainStop::AsRendered => {}
+            TrainStop::None => self.fill(framed.stop.clone(), 0.0),
+            TrainStop::AsGenerated if weight > 0.0 => {
+                self.aligned.replaced.push((framed.stop.start, token));
+            }
+            TrainStop::AsGenerated => {}
         }
     }
 
-    /// Finds the text that a span of the assistant holds, past reasoning that the renderer left out.
-    fn text(&mut self, span: &Span) -> Result<AssistantText<'a>> {
-        let body = &self.rendered[span.body.clone()];
+    /// Finds the text of the assistant that is rendered here, past reasoning that the renderer left out.
+    fn text(&mut self, framed: &FramedText) -> Result<AssistantText<'a>> {
+        let body = &self.rendered[framed.body.clone()];
         while let Some(text) = self.texts.pop_front() {
             self.next = text.message;
-            if text.is_in(span, body) {
+            if text.is_in(framed.kind, body) {
                 return Ok(text);
             }
             self.left_out(&text)?;
@@ -219,8 +211,8 @@ impl<'a> Aligner<'a> {
         Ok(())
     }
 
-    fn body(&mut self, span: &Span, part: &Weighted, index: usize) -> Result<()> {
-        let body = &self.rendered[span.body.clone()];
+    fn body(&mut self, framed: &FramedText, part: &Weighted, index: usize) -> Result<()> {
+        let body = &self.rendered[framed.body.clone()];
         let Some(at) = body.find(&part.text) else {
             bail!(
                 "message {}: the chat template changed the text, so its weights have no place; \
@@ -230,7 +222,7 @@ impl<'a> Aligner<'a> {
                 shorten(body)
             );
         };
-        let from = span.body.start + at;
+        let from = framed.body.start + at;
         self.aligned.weights[from..from + part.weights.len()].copy_from_slice(&part.weights);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Lists the texts of the assistant's messages in the order in which renderers write them.
 
-use super::{harmony::Span, turns::PreparedConversation, weighted::Weighted};
+use super::{dialect::TextKind, turns::PreparedConversation, weighted::Weighted};
 use std::collections::VecDeque;
 
 /// One text of the assistant.
@@ -11,16 +11,7 @@ pub struct AssistantText<'a> {
     /// The text with its weights.
     pub part: &'a Weighted,
     kind: TextKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TextKind {
-    Analysis,
-    /// A text before a call in the same message, whose channel the renderer chooses.
-    BeforeCall,
-    /// An answer, or commentary.
-    Text,
-    Call,
+    may_be_reasoning: bool,
 }
 
 /// All texts of the assistant.
@@ -31,53 +22,49 @@ pub fn all(prepared: &PreparedConversation) -> VecDeque<AssistantText<'_>> {
         if own.role != "assistant" {
             continue;
         }
-        let content = match (&own.channel, &parts.call) {
-            (None, Some(_)) => TextKind::BeforeCall,
-            _ => TextKind::Text,
-        };
-        let all = [
-            (TextKind::Analysis, &parts.thinking),
-            (content, &parts.content),
-            (TextKind::Call, &parts.call),
-        ];
-        let filled = |kind, part: &Weighted| {
-            kind == TextKind::Call || parts.call.is_none() || !part.text.is_empty()
-        };
-        texts.extend(all.into_iter().filter_map(|(kind, part)| {
-            let part = part.as_ref().filter(|part| filled(kind, part))?;
-            Some(AssistantText {
-                message,
-                part,
-                kind,
-            })
-        }));
+        let thinking = parts
+            .thinking
+            .iter()
+            .map(|part| (TextKind::Reasoning, part));
+        let content = parts.content.iter().map(|part| (TextKind::Text, part));
+        let calls = parts.calls.iter().map(|part| (TextKind::Call, part));
+        for (kind, part) in thinking.chain(content).chain(calls) {
+            // Beside a call, an empty text is not written.
+            if kind == TextKind::Call || parts.calls.is_empty() || !part.text.is_empty() {
+                texts.push_back(AssistantText {
+                    message,
+                    part,
+                    kind,
+                    may_be_reasoning: kind == TextKind::Text && parts.content_may_be_reasoning,
+                });
+            }
+        }
     }
     texts
 }
 
 impl AssistantText<'_> {
-    /// Whether a span holds this text.
-    pub fn is_in(&self, span: &Span, body: &str) -> bool {
-        let analysis = span.header.channel.as_deref() == Some("analysis");
-        match (self.kind, &span.header.recipient) {
-            (TextKind::Call, recipient) => recipient.is_some(),
-            (_, Some(_)) => false,
-            (TextKind::Analysis, None) => analysis && body.contains(&self.part.text),
-            (TextKind::BeforeCall, None) => true,
-            (TextKind::Text, None) => !analysis,
+    /// Whether a rendered text of this kind holds this text.
+    pub fn is_in(&self, kind: TextKind, body: &str) -> bool {
+        match (self.kind, kind) {
+            (TextKind::Call, TextKind::Call) => true,
+            (TextKind::Call, _) | (_, TextKind::Call) => false,
+            _ if self.may_be_reasoning => true,
+            (TextKind::Reasoning, TextKind::Reasoning) => body.contains(&self.part.text),
+            (own, kind) => own == kind,
         }
     }
 
     /// Whether it is rendered as reasoning, which templates leave out of earlier turns.
     pub fn is_reasoning(&self) -> bool {
-        matches!(self.kind, TextKind::Analysis | TextKind::BeforeCall)
+        self.kind == TextKind::Reasoning || self.may_be_reasoning
     }
 
     /// A word for it, for messages.
     pub fn noun(&self) -> &'static str {
         match self.kind {
-            TextKind::Analysis => "reasoning",
-            TextKind::BeforeCall | TextKind::Text => "text",
+            TextKind::Reasoning => "reasoning",
+            TextKind::Text => "text",
             TextKind::Call => "call",
         }
     }

@@ -1,7 +1,7 @@
 //! Applies loss scales to structured calls of tools.
 //!
 //! ms-swift writes such a call into the assistant's text in the syntax of an agent template, and its scales look for that
-//! syntax. Harmony has another one. So a chain of scales is given a call in the syntax that the chain is made for, and
+//! syntax. Models may have another one. So a chain of scales is given a call in the syntax that the chain is made for, and
 //! the weights of name and arguments there are the weights of the call.
 
 use super::{json::dumps, scale::Chain, weighted::Weighted};

@@ -1,6 +1,6 @@
 //! Control tokens: the special tokens of a tokenizer, which only a renderer may write.
 //!
-//! A person who types `<|end|>` has written seven characters, not the end of a message. So a control token is an id that a
+//! A person who types the letters of a control token has written these letters, not the end of a message. So a control token is an id that a
 //! renderer wrote, whatever a text looks like. Added tokens that tokenizer.json does not call special are words of the
 //! vocabulary, in every text.
 

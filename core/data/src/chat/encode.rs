@@ -2,8 +2,8 @@
 
 use super::{
     align::{Aligned, align},
+    dialect::Dialect,
     frame::{TrainHeader, TrainStop},
-    harmony::RETURN,
     notes::RowNotes,
     rendered::Rendered,
     scale::Chain,
@@ -23,7 +23,7 @@ pub const IGNORED: i64 = -100;
 /// How samples are encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodeOptions {
-    /// Whether a leading `<think>..</think>` is taken out of the content and rendered as analysis.
+    /// Whether a leading `<think>..</think>` is taken out of the content and rendered as reasoning.
     pub think_to_analysis: bool,
     /// Which tokens of headers are trained.
     pub train_header: TrainHeader,
@@ -143,6 +143,11 @@ impl Encoder {
         &self.template
     }
 
+    /// The dialect of the conversations.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.template.dialect()
+    }
+
     /// The loss scales.
     pub fn scales(&self) -> &Chain {
         &self.scales
@@ -200,15 +205,15 @@ impl Encoder {
         purpose: Purpose,
     ) -> Result<PreparedConversation> {
         let think = self.options.think_to_analysis;
+        let prepare = |conversation: &Conversation| {
+            prepare(conversation, &self.scales, self.dialect(), think, purpose)
+        };
         match self.options.render.messages(conversation) {
-            Cow::Borrowed(_) => prepare(conversation, &self.scales, think, purpose),
-            Cow::Owned(messages) => {
-                let with_system = Conversation {
-                    messages,
-                    ..conversation.clone()
-                };
-                prepare(&with_system, &self.scales, think, purpose)
-            }
+            Cow::Borrowed(_) => prepare(conversation),
+            Cow::Owned(messages) => prepare(&Conversation {
+                messages,
+                ..conversation.clone()
+            }),
         }
     }
 
@@ -222,16 +227,18 @@ impl Encoder {
         let options = self.options.render.of(conversation)?;
         let rendered = self.render(&prepared.conversation, &options)?;
         let switches = (self.options.train_header, self.options.train_stop);
-        let aligned = align(&rendered, &prepared, self.scales.base(), switches)?;
+        let base = self.scales.base();
+        let aligned = align(&rendered, &prepared, self.dialect(), base, switches)?;
         let control = self.tokenizer.control();
         let natively = self
             .template
             .is_written_natively(&prepared.conversation, &options, control);
+        let as_template = self.template.writes_as_template();
         let notes = RowNotes {
             moved: prepared.moved_thinking.into(),
-            left_out: (aligned.left_out > 0 && !self.template.is_harmony()).into(),
-            dropped: (aligned.left_out > 0 && self.template.is_harmony()).into(),
-            tools: (!conversation.tools.is_empty() && !self.template.is_harmony()).into(),
+            left_out: (aligned.left_out > 0 && as_template).into(),
+            dropped: (aligned.left_out > 0 && !as_template).into(),
+            tools: (!conversation.tools.is_empty() && as_template).into(),
             natively: natively.into(),
         };
         let tokens = self.tokenizer.encode(&rendered)?;
@@ -247,7 +254,7 @@ impl Encoder {
 
     /// A token takes the greatest weight of its bytes.
     fn labels(&self, tokens: &Tokens, aligned: &Aligned) -> Result<(Vec<i64>, Vec<f32>)> {
-        let mut returns = aligned.returns.iter().peekable();
+        let mut replaced = aligned.replaced.iter().peekable();
         let mut labels = Vec::with_capacity(tokens.ids.len());
         let mut weights = Vec::with_capacity(tokens.ids.len());
         let mut from = 0;
@@ -256,11 +263,9 @@ impl Encoder {
             let weight = covered.iter().copied().fold(0.0, f32::max);
             labels.push(if weight == 0.0 {
                 IGNORED
-            } else if returns.next_if(|at| **at == from).is_some() {
-                let stop = self.tokenizer.id(RETURN);
-                let missing =
-                    || format!("the tokenizer has no {RETURN}; choose another train_stop");
-                stop.with_context(missing)?.into()
+            } else if let Some((_, token)) = replaced.next_if(|(at, _)| *at == from) {
+                let missing = || format!("the tokenizer has no {token}; choose another train_stop");
+                self.tokenizer.id(token).with_context(missing)?.into()
             } else {
                 i64::from(*id)
             });

@@ -8,12 +8,11 @@ use std::str::FromStr;
 pub enum TrainHeader {
     /// No token of the header, only the body and the token that ends it.
     None,
-    /// What the model has to write itself: everything after the `<|start|>assistant` that a prompt
-    /// ends with (channel, recipient), and `<|start|>assistant` too between the messages of one
-    /// turn.
+    /// What the model has to write itself: everything after the opening that a prompt ends with, and the opening too
+    /// between the messages of one turn.
     #[default]
-    Channel,
-    /// The whole header, with `<|start|>assistant`.
+    AfterPrompt,
+    /// The whole header, with the opening.
     Full,
 }
 
@@ -23,23 +22,22 @@ impl FromStr for TrainHeader {
     fn from_str(name: &str) -> Result<Self> {
         Ok(match name {
             "none" => Self::None,
-            "channel" => Self::Channel,
+            "channel" => Self::AfterPrompt,
             "full" => Self::Full,
             _ => bail!("train_header is {name:?}, expected none, channel or full"),
         })
     }
 }
 
-/// What is trained where an earlier answer ends. The text holds `<|end|>` there, because the
-/// conversation goes on; a model that answers has to write `<|return|>`. The token ids stay as
-/// rendered in any case.
+/// What is trained where an earlier answer ends and the dialect ends it with another token there, because the conversation
+/// goes on, than a model that answers has to write. The token ids stay as rendered in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrainStop {
-    /// The label is `<|return|>`.
+    /// The label is the token that the model has to write.
     #[default]
-    Return,
-    /// The label is `<|end|>`, the token that is there.
-    End,
+    AsGenerated,
+    /// The label is the token that is there.
+    AsRendered,
     /// The token is not trained.
     None,
 }
@@ -49,8 +47,8 @@ impl FromStr for TrainStop {
 
     fn from_str(name: &str) -> Result<Self> {
         Ok(match name {
-            "return" => Self::Return,
-            "end" => Self::End,
+            "return" => Self::AsGenerated,
+            "end" => Self::AsRendered,
             "none" => Self::None,
             _ => bail!("train_stop is {name:?}, expected return, end or none"),
         })

@@ -43,15 +43,20 @@ const MEMORY: u64 = 1 << 30;
 /// A template used up its budget. This is a mistake of the template, not of the row.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0} used up its budget of steps and memory, which is far more than a chat template needs: it may be \
-     broken or hostile; use another one, or --template_backend native or harmony, which need none"
+    "{name} used up its budget of steps and memory, which is far more than a chat template needs: it may be \
+     broken or hostile; use another one{otherwise}"
 )]
-pub struct OverBudget(String);
+pub struct OverBudget {
+    name: String,
+    otherwise: String,
+}
 
 /// A compiled template.
 pub struct Jinja {
     environment: Environment<'static>,
     name: String,
+    /// What else can be used, for the end of a message.
+    otherwise: String,
     /// Whether it used up its budget once; it is not rendered again.
     over: AtomicBool,
     /// The variables that it reads.
@@ -59,8 +64,8 @@ pub struct Jinja {
 }
 
 impl Jinja {
-    /// Compiles a template; `name` is what errors call it.
-    pub fn new(source: String, name: &str) -> Result<Self> {
+    /// Compiles a template; `name` is what errors call it, and `otherwise` says what else than a template can be used.
+    pub fn new(source: String, name: &str, otherwise: String) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -83,6 +88,7 @@ impl Jinja {
         Ok(Self {
             environment,
             name: name.to_owned(),
+            otherwise,
             over: AtomicBool::new(false),
             variables,
         })
@@ -112,7 +118,7 @@ impl Jinja {
             Ok(out)
         };
         if self.over.load(Ordering::Relaxed) {
-            return Err(OverBudget(self.name.clone()).into());
+            return Err(self.over_budget());
         }
         let context = minijinja::context! {
             strftime_now => Value::from_function(strftime_now),
@@ -143,7 +149,8 @@ impl Jinja {
 
     fn over_budget(&self) -> anyhow::Error {
         self.over.store(true, Ordering::Relaxed);
-        OverBudget(self.name.clone()).into()
+        let (name, otherwise) = (self.name.clone(), self.otherwise.clone());
+        OverBudget { name, otherwise }.into()
     }
 }
 
@@ -329,7 +336,7 @@ mod tests {
             panic!("variables are an object")
         };
         let date = NaiveDate::from_ymd_opt(2025, 8, 5).unwrap();
-        Jinja::new(source.to_owned(), "a test's template")?.render(&variables, date)
+        Jinja::new(source.to_owned(), "a test's template", String::new())?.render(&variables, date)
     }
 
     #[test]
@@ -370,7 +377,7 @@ mod tests {
     fn variables_that_are_looked_at_are_known() {
         let source = "{%- macro head() %}{% if effort is not defined %}{% set effort = 'low' %}{% endif %}{{ effort }}\
                       {% endmacro %}{% set own = 1 %}{{ head() }}{{ own }}{% for m in messages %}{{ m.role }}{% endfor %}";
-        let jinja = Jinja::new(source.to_owned(), NAME).unwrap();
+        let jinja = Jinja::new(source.to_owned(), NAME, String::new()).unwrap();
         assert!(jinja.reads("effort") && jinja.reads("messages"));
         assert!(!jinja.reads("own") && !jinja.reads("enable_thinking"));
     }
@@ -379,6 +386,6 @@ mod tests {
     fn errors_carry_the_message_and_the_line() {
         let error = render("\n{{ raise_exception('no ' + x) }}", json!({"x": "way"})).unwrap_err();
         assert_eq!(format!("{error:#}"), "chat template, line 2: no way");
-        assert!(Jinja::new("{% if %}".to_owned(), "t").is_err());
+        assert!(Jinja::new("{% if %}".to_owned(), "t", String::new()).is_err());
     }
 }

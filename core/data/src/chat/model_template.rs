@@ -3,19 +3,15 @@
 
 use super::{
     control::TokenSet,
+    dialect::Dialect,
     jinja::{Jinja, OverBudget},
     template::RenderOptions,
-    turns::COMMENTARY,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use apus_base::checksums::hex;
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-
-/// SHA-256 of chat_template.jinja of openai/gpt-oss-20b and -120b, revision of 2025-08-08, which the native renderer
-/// follows.
-const GPT_OSS: &str = "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146";
 
 /// Variables that every template is given, whatever a conversation says.
 const GIVEN: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
@@ -23,14 +19,20 @@ const GIVEN: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftim
 /// A model's own template.
 pub struct ModelTemplate {
     jinja: Jinja,
-    is_of_gpt_oss: bool,
+    dialect: &'static dyn Dialect,
+    sha256: String,
     /// Names of special tokens, which transformers gives to templates.
     tokens: Map<String, Value>,
 }
 
 impl ModelTemplate {
     /// Compiles a template; `name` is for errors, and `config` is tokenizer_config.json.
-    pub fn new(source: String, name: &str, config: &Value) -> Result<Self> {
+    pub fn new(
+        dialect: &'static dyn Dialect,
+        source: String,
+        name: &str,
+        config: &Value,
+    ) -> Result<Self> {
         let mut tokens = Map::new();
         for (key, value) in config.as_object().into_iter().flatten() {
             let text = value.as_str().or_else(|| value.get("content")?.as_str());
@@ -39,15 +41,16 @@ impl ModelTemplate {
             }
         }
         Ok(Self {
-            is_of_gpt_oss: hex(&Sha256::digest(&source)) == GPT_OSS,
-            jinja: Jinja::new(source, name)?,
+            sha256: hex(&Sha256::digest(&source)),
+            jinja: Jinja::new(source, name, dialect.advise(", or ", ", which need none"))?,
+            dialect,
             tokens,
         })
     }
 
-    /// Whether it is the template of gpt-oss itself, byte for byte.
-    pub fn is_of_gpt_oss(&self) -> bool {
-        self.is_of_gpt_oss
+    /// SHA-256 of its source.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// Whether the template reads a conversation's variable of this name.
@@ -66,7 +69,7 @@ impl ModelTemplate {
         control: &TokenSet,
     ) -> Result<()> {
         let messages = options.messages(conversation);
-        has_place(messages.iter().enumerate(), conversation, options, control)
+        self.holds(messages.iter().enumerate(), conversation, options, control)
     }
 
     /// The text of a conversation.
@@ -79,18 +82,24 @@ impl ModelTemplate {
         options: &RenderOptions,
         control: &TokenSet,
     ) -> Result<String> {
-        ensure!(
-            !options.keep_thinking,
-            "keep_thinking needs a built-in renderer (native or harmony): the model's template leaves \
-             the reasoning of earlier turns out"
-        );
+        if options.keep_thinking {
+            let built_in = match self.dialect.renderer_names() {
+                names if names.is_empty() => format!("{} has none", self.dialect.name()),
+                names => names,
+            };
+            bail!(
+                "keep_thinking needs a built-in renderer ({built_in}): the model's template leaves \
+                 the reasoning of earlier turns out"
+            );
+        }
         let messages = options.messages(conversation);
-        has_place(written(&messages, options), conversation, options, control)?;
+        self.holds(written(&messages, options), conversation, options, control)?;
         let mut variables = options.variables(conversation).0;
         for (name, token) in &self.tokens {
             variables.entry(name).or_insert_with(|| token.clone());
         }
-        let messages = written(&messages, options).map(|(_, message)| fields(message));
+        let key = self.dialect.reasoning_key();
+        let messages = written(&messages, options).map(|(_, message)| fields(message, key));
         variables.insert("messages".to_owned(), messages.collect());
         let tools = match conversation.tools.as_slice() {
             [] => Value::Null,
@@ -109,26 +118,52 @@ impl ModelTemplate {
             rendered => rendered,
         }
     }
-}
 
-fn has_place<'a>(
-    messages: impl Iterator<Item = (usize, &'a Message)>,
-    conversation: &Conversation,
-    options: &RenderOptions,
-    control: &TokenSet,
-) -> Result<()> {
-    for (name, value) in &options.variables(conversation).0 {
-        refuse_typed(value, control).with_context(|| format!("`{name}`"))?;
+    fn holds<'a>(
+        &self,
+        messages: impl Iterator<Item = (usize, &'a Message)>,
+        conversation: &Conversation,
+        options: &RenderOptions,
+        control: &TokenSet,
+    ) -> Result<()> {
+        for (name, value) in &options.variables(conversation).0 {
+            self.refuse_typed(value, control)
+                .with_context(|| format!("`{name}`"))?;
+        }
+        let key = self.dialect.reasoning_key();
+        for (i, message) in messages {
+            self.fits(message)
+                .and_then(|()| self.refuse_typed(&fields(message, key), control))
+                .with_context(|| format!("message {} ({})", i + 1, message.role))?;
+        }
+        let mut tools = conversation.tools.iter();
+        tools
+            .try_for_each(|tool| self.refuse_typed(tool, control))
+            .context("`tools`")
     }
-    for (i, message) in messages {
-        fits(message)
-            .and_then(|()| refuse_typed(&fields(message), control))
-            .with_context(|| format!("message {} ({})", i + 1, message.role))?;
+
+    /// Refuses text in which a control token was typed, since a template's output is text alone.
+    fn refuse_typed(&self, value: &Value, control: &TokenSet) -> Result<()> {
+        let Some(token) = typed(value, control) else {
+            return Ok(());
+        };
+        let advice = self.dialect.advise("; ", " writes it as text");
+        bail!(
+            "the text holds {token}, a control token, and the model's chat template cannot tell what was \
+             typed from what it writes itself{advice}"
+        )
     }
-    let mut tools = conversation.tools.iter();
-    tools
-        .try_for_each(|tool| refuse_typed(tool, control))
-        .context("`tools`")
+
+    /// Templates have no place for some of what a conversation can hold, and would write it as something else.
+    fn fits(&self, message: &Message) -> Result<()> {
+        let found = match self.dialect.without_place(message) {
+            Some(found) => found,
+            None if only_reasons(message) => "reasoning without an answer or a call after it",
+            None => return Ok(()),
+        };
+        let advice = self.dialect.advise("; ", " writes it");
+        bail!("{found}, for which the model's template has no place{advice}")
+    }
 }
 
 /// The messages that a template is given, with their indices. In a prompt, an answer that was cut off inside its
@@ -156,25 +191,15 @@ fn describe(tools: &mut Value) -> bool {
     described.count() > 0
 }
 
-/// Refuses text in which a control token was typed, since a template's output is text alone.
-fn refuse_typed(value: &Value, control: &TokenSet) -> Result<()> {
-    let text = |text: &str| match control.first(text) {
-        None => Ok(()),
-        Some(token) => bail!(
-            "the text holds {token}, a control token, and the model's chat template cannot tell what was \
-             typed from what it writes itself; --template_backend native or harmony writes it as text"
-        ),
-    };
+/// The first control token that was typed in a value.
+fn typed<'a>(value: &'a Value, control: &TokenSet) -> Option<&'a str> {
     match value {
-        Value::String(found) => text(found),
-        Value::Array(items) => items
+        Value::String(text) => control.first(text),
+        Value::Array(items) => items.iter().find_map(|item| typed(item, control)),
+        Value::Object(fields) => fields
             .iter()
-            .try_for_each(|item| refuse_typed(item, control)),
-        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-            text(key)?;
-            refuse_typed(value, control)
-        }),
-        _ => Ok(()),
+            .find_map(|(key, value)| control.first(key).or_else(|| typed(value, control))),
+        _ => None,
     }
 }
 
@@ -182,29 +207,15 @@ fn only_reasons(message: &Message) -> bool {
     message.thinking.is_some() && message.content.is_null() && message.tool_calls.is_empty()
 }
 
-/// Templates have no place for some of what harmony can hold, and would write it as something else.
-fn fits(message: &Message) -> Result<()> {
-    let found = if message.channel.as_deref() == Some(COMMENTARY) {
-        "commentary"
-    } else if only_reasons(message) {
-        "reasoning without an answer or a call after it"
-    } else {
-        return Ok(());
-    };
-    bail!(
-        "{found}, for which the model's template has no place; --template_backend native or harmony writes it"
-    )
-}
-
-/// A message as templates expect it: keys that have no value are left out.
-fn fields(message: &Message) -> Value {
+/// A message as templates expect it, with its reasoning under `reasoning_key`: keys that have no value are left out.
+fn fields(message: &Message, reasoning_key: &str) -> Value {
     let mut fields = Map::new();
     fields.insert("role".to_owned(), Value::from(message.role.as_str()));
     if !message.content.is_null() || message.role == "tool" {
         fields.insert("content".to_owned(), message.content.clone());
     }
     if let Some(thinking) = &message.thinking {
-        fields.insert("thinking".to_owned(), Value::from(thinking.as_str()));
+        fields.insert(reasoning_key.to_owned(), Value::from(thinking.as_str()));
     }
     if !message.tool_calls.is_empty() {
         let calls = message.tool_calls.iter().map(|call| {

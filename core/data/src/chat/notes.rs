@@ -6,16 +6,29 @@ use std::ops::AddAssign;
 /// The number of rows that were changed in ways that cannot be seen in the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RowNotes {
-    /// Rows in which a `<think>` block was moved to the analysis channel.
+    /// Rows in which a `<think>` block was taken out of an answer.
     pub moved: usize,
-    /// Rows in which the reasoning of earlier turns was left out.
+    /// Rows in which the reasoning of earlier turns was left out, as the model's template does.
     pub left_out: usize,
-    /// Rows in which reasoning was left out as openai-harmony leaves it out.
+    /// Rows in which a built-in renderer left reasoning out by a rule of its own.
     pub dropped: usize,
     /// Rows with tools, written as the model's chat template writes them.
     pub tools: usize,
-    /// Rows that the native renderer wrote in place of the model's chat template.
+    /// Rows that a built-in renderer wrote in place of the model's chat template.
     pub natively: usize,
+}
+
+/// What a dialect says of changed rows. Each text stands after the number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowNoteTexts {
+    /// Said of [`RowNotes::moved`].
+    pub moved: &'static str,
+    /// Said of [`RowNotes::dropped`].
+    pub dropped: &'static str,
+    /// Said of [`RowNotes::natively`].
+    pub natively: &'static str,
+    /// A warning of [`RowNotes::tools`], if servers may prompt the model otherwise.
+    pub tools: Option<&'static str>,
 }
 
 impl AddAssign for RowNotes {
@@ -30,63 +43,69 @@ impl AddAssign for RowNotes {
 
 impl RowNotes {
     /// A line for each thing that was done to reasoning, or by another renderer.
-    pub fn notes(self) -> Vec<String> {
-        let said = |rows: usize, what: &str| {
-            (rows > 0).then(|| format!("{rows} {}: {what}", if rows == 1 { "row" } else { "rows" }))
-        };
-        let moved = "<think>..</think> before an answer was moved to the analysis channel \
-                     (--think_to_analysis false leaves it where it is)";
+    pub fn notes(self, texts: &RowNoteTexts) -> Vec<String> {
         let left_out = "reasoning in earlier turns was left out, as the model's template does \
                         (--keep_thinking true keeps it)";
-        let dropped = "reasoning before the first final answer was left out, as openai-harmony does; it is \
-                       not trained (--keep_thinking true keeps all reasoning)";
-        let natively = "the model's template has no place for text that looks like a control token, or for words \
-                        beside reasoning before a call, so the renderer native wrote them, which writes the \
-                        same as the template otherwise (--template_backend jinja refuses such rows)";
         let notes = [
-            said(self.moved, moved),
-            said(self.left_out, left_out),
-            said(self.dropped, dropped),
-            said(self.natively, natively),
+            (self.moved, texts.moved),
+            (self.left_out, left_out),
+            (self.dropped, texts.dropped),
+            (self.natively, texts.natively),
         ];
-        notes.into_iter().flatten().collect()
+        let changed = notes.into_iter().filter(|(rows, _)| *rows > 0);
+        changed
+            .map(|(rows, text)| format!("{}: {text}", counted(rows)))
+            .collect()
     }
 
     /// A line that should not go unnoticed.
-    pub fn warning(self) -> Option<String> {
-        (self.tools > 0).then(|| {
-            format!(
-                "{} with tools: definitions and results are written as the model's chat template writes \
-                 them. Servers built on openai-harmony, vLLM among them, send other tokens: for those, \
-                 train with --template_backend harmony (docs/gpt-oss-20b.md)",
-                match self.tools {
-                    1 => "1 row".to_owned(),
-                    rows => format!("{rows} rows"),
-                }
-            )
-        })
+    pub fn warning(self, texts: &RowNoteTexts) -> Option<String> {
+        let text = texts.tools.filter(|_| self.tools > 0)?;
+        Some(format!("{} with tools: {text}", counted(self.tools)))
     }
+}
+
+/// `1 row`, `2 rows`.
+fn counted(rows: usize) -> String {
+    format!("{rows} {}", if rows == 1 { "row" } else { "rows" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TEXTS: RowNoteTexts = RowNoteTexts {
+        moved: "m",
+        dropped: "d",
+        natively: "n",
+        tools: Some("t"),
+    };
+
     #[test]
-    fn tools_are_warned_of() {
-        assert_eq!(RowNotes::default().warning(), None);
+    fn each_change_is_noted() {
+        assert_eq!(RowNotes::default().notes(&TEXTS), [""; 0]);
+        let all = RowNotes {
+            moved: 1,
+            natively: 2,
+            ..RowNotes::default()
+        };
+        assert_eq!(all.notes(&TEXTS), ["1 row: m", "2 rows: n"]);
+    }
+
+    #[test]
+    fn tools_are_warned_of_where_the_dialect_does() {
+        assert_eq!(RowNotes::default().warning(&TEXTS), None);
         let mut all = RowNotes {
             tools: 1,
             ..RowNotes::default()
         };
-        assert!(
-            all.warning()
-                .is_some_and(|line| line.starts_with("1 row with tools"))
-        );
+        assert_eq!(all.warning(&TEXTS).as_deref(), Some("1 row with tools: t"));
         all += all;
-        assert!(
-            all.warning()
-                .is_some_and(|line| line.starts_with("2 rows with tools"))
-        );
+        assert_eq!(all.warning(&TEXTS).as_deref(), Some("2 rows with tools: t"));
+        let silent = RowNoteTexts {
+            tools: None,
+            ..TEXTS
+        };
+        assert_eq!(all.warning(&silent), None);
     }
 }

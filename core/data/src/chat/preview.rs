@@ -32,7 +32,7 @@ pub struct PreviewPiece {
     pub ids: Vec<u32>,
     /// The weight of the last of them.
     pub weight: f32,
-    /// The token that is trained in place of the one in the text: `<|return|>` at an earlier answer's `<|end|>`.
+    /// The token that is trained in place of the one in the text, where an earlier answer ends.
     pub other: Option<u32>,
 }
 
@@ -91,7 +91,7 @@ pub fn weight_runs(encoded: &Encoded, tokenizer: &Tokenizer) -> Vec<WeightRun> {
 }
 
 /// The text of a sample with tokens of weight above 0 marked. If another token is trained than the one in the text, it
-/// follows: `[[<|end|>]](<|return|>)`. Control characters of the
+/// follows: `[[A]](B)`. Control characters of the
 /// data are shown as symbols, since a terminal would obey them.
 pub fn marked(encoded: &Encoded, tokenizer: &Tokenizer, marks: MarkStyle) -> String {
     let mut out = String::new();

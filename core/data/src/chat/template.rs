@@ -1,8 +1,8 @@
-//! Renders conversations as text, with the model's template or with one of the built-in renderers.
+//! Renders conversations as text, with the model's template or with one of the dialect's built-in renderers.
 
 use super::{
     control::TokenSet,
-    harmony::{self, native, openai},
+    dialect::{BuiltInRenderer, Dialect},
     jinja,
     model_template::ModelTemplate,
     rendered::Rendered,
@@ -19,17 +19,15 @@ const DATE: &str = "current_date";
 
 /// Which renderer to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Renderer {
-    /// The model's template if it has one, else [`Renderer::Native`], which also writes the conversations that the
-    /// template of gpt-oss has no place for.
+pub enum Renderer<'a> {
+    /// The model's template if it has one, else the dialect's first built-in renderer. A built-in renderer that writes the
+    /// same as the model's template also writes the conversations that the template has no place for.
     #[default]
     Auto,
     /// The model's template; an error if there is none.
     Jinja,
-    /// The built-in renderer that writes what the template of gpt-oss does.
-    Native,
-    /// The built-in renderer that writes what openai-harmony does.
-    Harmony,
+    /// The built-in renderer of this name.
+    BuiltIn(&'a str),
 }
 
 /// What is rendered that a conversation does not say itself.
@@ -141,15 +139,15 @@ pub(crate) fn is_system(message: &Message) -> bool {
 
 /// A renderer of conversations.
 pub struct ChatTemplate {
+    dialect: &'static dyn Dialect,
     engine: Engine,
 }
 
 enum Engine {
     Jinja(Box<ModelTemplate>),
-    /// The template of gpt-oss, and for conversations that it cannot hold the native renderer, which writes the same.
-    JinjaThenNative(Box<ModelTemplate>),
-    Native,
-    OpenAi,
+    /// A published template, and for conversations that it cannot hold the built-in renderer that writes the same.
+    JinjaThenBuiltIn(Box<ModelTemplate>, &'static BuiltInRenderer),
+    BuiltIn(&'static BuiltInRenderer),
 }
 
 impl ChatTemplate {
@@ -157,13 +155,14 @@ impl ChatTemplate {
     /// tokenizer_config.json; a built-in renderer if neither is there, or if it is asked for.
     ///
     /// # Errors
-    /// The template does not compile, tokenizer_config.json is malformed, or `renderer` asks for a template and there is
-    /// none.
-    pub fn load(dir: &Path, renderer: Renderer) -> Result<Self> {
-        match renderer {
-            Renderer::Native => return Ok(Self::native()),
-            Renderer::Harmony => return Ok(Self::harmony()),
-            Renderer::Auto | Renderer::Jinja => {}
+    /// The template does not compile, tokenizer_config.json is malformed, `renderer` asks for a template and there is
+    /// none, or it names a renderer that the dialect does not have.
+    pub fn load(dir: &Path, dialect: &'static dyn Dialect, renderer: Renderer) -> Result<Self> {
+        if let Renderer::BuiltIn(name) = renderer {
+            return dialect
+                .renderer(name)
+                .map(|renderer| Self::built_in(dialect, renderer))
+                .with_context(|| unknown(name, dialect));
         }
         let config_path = dir.join("tokenizer_config.json");
         let config = match small_file::text_if_there(&config_path, Limit::STORED)? {
@@ -180,84 +179,91 @@ impl ChatTemplate {
                 (config_path, source.with_context(of)?)
             }
         };
-        match source {
-            None if renderer == Renderer::Jinja => bail!(
+        match (source, dialect.renderers().first()) {
+            (None, Some(first)) if renderer == Renderer::Auto => Ok(Self::built_in(dialect, first)),
+            (None, _) => bail!(
                 "no chat template in {}: expected chat_template.jinja, or `chat_template` in \
                  tokenizer_config.json",
                 dir.display()
             ),
-            None => Ok(Self::native()),
-            Some(source) => {
-                let template = ModelTemplate::new(source, &from.display().to_string(), &config)?;
-                let template = Box::new(template);
+            (Some(source), _) => {
+                let name = from.display().to_string();
+                let template = Box::new(ModelTemplate::new(dialect, source, &name, &config)?);
+                let writes_alike = |known: &&BuiltInRenderer| {
+                    renderer == Renderer::Auto && known.writes_as == Some(template.sha256())
+                };
                 Ok(Self {
-                    engine: match renderer == Renderer::Auto && template.is_of_gpt_oss() {
-                        true => Engine::JinjaThenNative(template),
-                        false => Engine::Jinja(template),
+                    dialect,
+                    engine: match dialect.renderers().iter().find(writes_alike) {
+                        Some(built_in) => Engine::JinjaThenBuiltIn(template, built_in),
+                        None => Engine::Jinja(template),
                     },
                 })
             }
         }
     }
 
-    /// The built-in renderer that writes what the template of gpt-oss does.
-    pub fn native() -> Self {
+    /// A built-in renderer of a dialect.
+    pub fn built_in(dialect: &'static dyn Dialect, renderer: &'static BuiltInRenderer) -> Self {
         Self {
-            engine: Engine::Native,
-        }
-    }
-
-    /// The built-in renderer that writes what openai-harmony does.
-    pub fn harmony() -> Self {
-        Self {
-            engine: Engine::OpenAi,
+            dialect,
+            engine: Engine::BuiltIn(renderer),
         }
     }
 
     /// Compiles a template; `name` is for errors, and `config` is tokenizer_config.json.
-    pub fn jinja(source: String, name: &str, config: &Value) -> Result<Self> {
-        let template = ModelTemplate::new(source, name, config)?;
+    pub fn jinja(
+        dialect: &'static dyn Dialect,
+        source: String,
+        name: &str,
+        config: &Value,
+    ) -> Result<Self> {
+        let template = ModelTemplate::new(dialect, source, name, config)?;
         Ok(Self {
+            dialect,
             engine: Engine::Jinja(Box::new(template)),
         })
     }
 
-    /// Whether a built-in renderer writes all conversations.
-    pub fn is_built_in(&self) -> bool {
-        matches!(self.engine, Engine::Native | Engine::OpenAi)
+    /// The dialect of the conversations.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.dialect
     }
 
-    /// Whether the native renderer writes this conversation because the model's template cannot hold something in it.
+    /// Whether a built-in renderer writes all conversations.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.engine, Engine::BuiltIn(_))
+    }
+
+    /// Whether a built-in renderer writes this conversation because the model's template cannot hold something in it.
     pub fn is_written_natively(
         &self,
         conversation: &Conversation,
         options: &RenderOptions,
         control: &TokenSet,
     ) -> bool {
-        match &self.engine {
-            Engine::JinjaThenNative(template) => {
-                template.has_place(conversation, options, control).is_err()
-            }
-            _ => false,
-        }
+        self.stand_in(conversation, options, control).is_some()
     }
 
-    /// Whether prompts are the same as those of servers that are built on openai-harmony.
-    pub fn is_harmony(&self) -> bool {
-        matches!(self.engine, Engine::OpenAi)
+    /// Whether conversations are written as the model's template writes them.
+    pub fn writes_as_template(&self) -> bool {
+        match self.engine {
+            Engine::BuiltIn(renderer) => renderer.writes_as.is_some(),
+            Engine::Jinja(_) | Engine::JinjaThenBuiltIn(..) => true,
+        }
     }
 
     /// Whether a conversation's variable of this name is read.
     pub fn reads(&self, name: &str) -> bool {
         let reads = match &self.engine {
-            Engine::Native | Engine::OpenAi => harmony::VARIABLES.contains(&name),
-            Engine::Jinja(template) | Engine::JinjaThenNative(template) => template.reads(name),
+            Engine::BuiltIn(renderer) => renderer.variables.contains(&name),
+            Engine::Jinja(template) | Engine::JinjaThenBuiltIn(template, _) => template.reads(name),
         };
         reads || name == DATE
     }
 
     /// The text of a conversation, and which of it are control tokens: exactly as transformers'
-    /// `apply_chat_template` gives it, or as openai-harmony does. `control` are the control tokens of the
+    /// `apply_chat_template` gives it, or as a built-in renderer does. `control` are the control tokens of the
     /// tokenizer.
     ///
     /// # Errors
@@ -269,18 +275,42 @@ impl ChatTemplate {
         options: &RenderOptions,
         control: &TokenSet,
     ) -> Result<Rendered> {
+        if let Some(renderer) = self.stand_in(conversation, options, control) {
+            return (renderer.render)(conversation, options);
+        }
         match &self.engine {
-            Engine::Native => native::render(conversation, options),
-            Engine::OpenAi => openai::render(conversation, options),
-            Engine::JinjaThenNative(_)
-                if self.is_written_natively(conversation, options, control) =>
-            {
-                native::render(conversation, options)
-            }
-            Engine::Jinja(template) | Engine::JinjaThenNative(template) => {
+            Engine::BuiltIn(renderer) => (renderer.render)(conversation, options),
+            Engine::Jinja(template) | Engine::JinjaThenBuiltIn(template, _) => {
                 let text = template.render(conversation, options, control)?;
                 Ok(Rendered::read(text, control))
             }
         }
     }
+
+    /// The built-in renderer that writes a conversation which the model's template has no place for.
+    fn stand_in(
+        &self,
+        conversation: &Conversation,
+        options: &RenderOptions,
+        control: &TokenSet,
+    ) -> Option<&'static BuiltInRenderer> {
+        match &self.engine {
+            Engine::JinjaThenBuiltIn(template, renderer) => {
+                let has_place = template.has_place(conversation, options, control);
+                has_place.is_err().then_some(*renderer)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Says which renderers there are in place of an unknown one.
+fn unknown(name: &str, dialect: &dyn Dialect) -> String {
+    let built_in = dialect.renderers().iter().map(|known| known.name);
+    let mut known: Vec<&str> = ["auto", "jinja"].into_iter().chain(built_in).collect();
+    let last = known.pop().unwrap_or_default();
+    format!(
+        "template_backend is {name:?}, expected {} or {last}",
+        known.join(", ")
+    )
 }

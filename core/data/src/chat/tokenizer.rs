@@ -21,7 +21,7 @@ const LIMIT: Limit = Limit::of(512 << 20);
 /// A byte-level tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// The fast way, for tokenizers that are made as gpt-oss' is.
+    /// The fast way, for tokenizers that split texts as it does.
     word_tokenizer: Option<WordTokenizer>,
     /// The bytes of all tokens, one after another.
     bytes: Vec<u8>,
@@ -70,7 +70,7 @@ impl Tokenizer {
             .map_err(|error| anyhow!("malformed tokenizer.json: {error}"))?;
         ensure!(
             matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))),
-            "expected a byte-level BPE tokenizer (a decoder of type ByteLevel), as gpt-oss has"
+            "expected a byte-level BPE tokenizer (a decoder of type ByteLevel)"
         );
         inner.with_padding(None);
         inner
@@ -233,11 +233,11 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// The ids at which generation of an answer stops: [`eos`](Self::eos), and harmony's
-    /// `<|return|>` and `<|call|>` if the tokenizer has them.
-    pub fn stop_ids(&self) -> Vec<u32> {
+    /// The ids at which generation of an answer stops: [`eos`](Self::eos), and those of these tokens that the tokenizer
+    /// has.
+    pub fn stop_ids(&self, tokens: &[&str]) -> Vec<u32> {
         let mut ids = self.eos.clone();
-        ids.extend(["<|return|>", "<|call|>"].iter().filter_map(|t| self.id(t)));
+        ids.extend(tokens.iter().filter_map(|token| self.id(token)));
         dedup(&mut ids);
         ids
     }

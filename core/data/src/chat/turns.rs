@@ -1,20 +1,20 @@
-//! Prepares conversations for rendering: every byte of a text gets a weight, reasoning is taken out of the content of an
-//! assistant's message, and the messages of one turn are joined (`chat::join`).
+//! Prepares conversations for rendering: every byte of a text gets a weight, an answer is split into the messages that it
+//! is, and the messages of one turn are joined ([`join`](super::join)).
 //!
 //! Loss scales get the content as it is in the dataset, and a structured call as text (`chat::call`). Later steps
-//! ([`split`](super::split), joining, rendering) keep the weights with the text.
+//! (splitting, joining, rendering) keep the weights with the text. How an answer is split and a turn is joined is up to the
+//! [`Dialect`].
 
 use super::{
-    answer::answer, join::Joiner, json::dumps, scale::Chain, template::is_system,
-    weighted::Weighted,
+    dialect::Dialect,
+    join::Joiner,
+    scale::Chain,
+    template::is_system,
+    weigh,
+    weighted::{Parts, WeightedMessage},
 };
-use anyhow::{Context, Result, anyhow, ensure};
-use apus_sdk::{Base, Conversation, Field, Message, Turn};
-
-/// Harmony's channel of answers.
-pub const FINAL: &str = "final";
-/// Harmony's channel of words to the user before a call or an answer.
-pub const COMMENTARY: &str = "commentary";
+use anyhow::{Context, Result, anyhow};
+use apus_sdk::{Conversation, Field, Message, Turn};
 
 /// What a conversation is prepared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +23,6 @@ pub enum Purpose {
     Training,
     /// The model continues it. An answer that was cut off inside its reasoning is a turn, too.
     Prompt,
-}
-
-/// The weighted texts of one message.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Parts {
-    /// The reasoning.
-    pub thinking: Option<Weighted>,
-    /// The content; for a tool's result, its JSON text.
-    pub content: Option<Weighted>,
-    /// The arguments of the call, as JSON text.
-    pub call: Option<Weighted>,
 }
 
 /// A conversation as the template gets it, with the weights of its texts.
@@ -54,13 +43,14 @@ pub struct PreparedConversation {
 pub fn prepare(
     conversation: &Conversation,
     chain: &Chain,
+    dialect: &dyn Dialect,
     think_to_analysis: bool,
     purpose: Purpose,
 ) -> Result<PreparedConversation> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
     let last_prompt = messages.iter().rposition(prompts);
-    let mut joiner = Joiner::new(purpose);
+    let mut joiner = Joiner::new(dialect, purpose);
     let mut moved_thinking = false;
     let mut query: Option<String> = None;
     for (i, message) in messages.iter().enumerate() {
@@ -70,10 +60,12 @@ pub fn prepare(
             query: query.as_deref().filter(|_| message.role == "assistant"),
             is_last: last_prompt.is_none_or(|last| i > last),
         };
-        let entries = if message.role == "assistant" {
-            answer(message, &turn, chain, think_to_analysis).map(|(entries, moved)| {
-                moved_thinking |= moved;
-                entries
+        let written = if message.role == "assistant" {
+            let split = weigh::answer(i + 1, message, &turn, chain)
+                .and_then(|answer| dialect.split(answer, think_to_analysis));
+            split.map(|split| {
+                moved_thinking |= split.moved_thinking;
+                split.messages
             })
         } else if !is_system(message) && !prompts(message) {
             Err(anyhow!(
@@ -85,17 +77,18 @@ pub fn prepare(
                 message.role
             ))
         } else {
-            prompt(message, &turn, chain).map(|parts| vec![(message.clone(), parts)])
+            weigh::prompt(i + 1, message, &turn, chain).map(|prompt| vec![prompt])
         };
-        let entries = entries.with_context(|| format!("message {} ({})", i + 1, message.role))?;
-        for (message, parts) in entries {
-            joiner.push(i + 1, message, parts)?;
+        let written = written.with_context(|| format!("message {} ({})", i + 1, message.role))?;
+        for message in written {
+            joiner.push(message)?;
         }
         if prompts(message) {
             query = joiner.last_text().map(str::to_owned);
         }
     }
-    let (messages, parts) = joiner.finish()?;
+    let split = |weighted: WeightedMessage| (weighted.message, weighted.parts);
+    let (messages, parts) = joiner.finish()?.into_iter().map(split).unzip();
     Ok(PreparedConversation {
         conversation: Conversation {
             messages,
@@ -106,159 +99,25 @@ pub fn prepare(
     })
 }
 
-/// The weight of a message by the base strategy and the message's own marks; `None` leaves it to
-/// the loss scales.
-pub(super) fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32>> {
-    let is_assistant = message.role == "assistant";
-    let active = message.loss.unwrap_or(match base {
-        Base::All => true,
-        Base::Default => is_assistant,
-        Base::LastRound => is_assistant && turn.is_last,
-    });
-    if !active {
-        return Ok(Some(0.0));
-    }
-    let Some(weight) = message.loss_scale else {
-        return Ok(None);
-    };
-    ensure!(
-        weight >= 0.0 && (weight as f32).is_finite(),
-        "`loss_scale` is {weight}, expected a number from 0 to {:e}",
-        f32::MAX
-    );
-    Ok(Some(weight as f32))
-}
-
-/// Gives a text the weights that the marks of its message or the loss scales say.
-pub(super) fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
-    Ok(match fixed_weight(message, turn, chain.base())? {
-        Some(weight) => Weighted::uniform(text, weight),
-        None => Weighted::from_segments(text, &chain.fold(text, turn)?),
-    })
-}
-
-fn prompt(message: &Message, turn: &Turn, chain: &Chain) -> Result<Parts> {
-    let content = if message.role == "tool" {
-        let text = dumps(&message.content);
-        let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
-        Weighted::uniform(&text, weight)
-    } else {
-        let text = message.text();
-        let text =
-            text.with_context(|| format!("content must be text, found {}", message.content))?;
-        weigh(text, message, turn, chain)?
-    };
-    Ok(Parts {
-        content: Some(content),
-        ..Parts::default()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use crate::chat::dialect::harmony::Harmony;
 
     fn prepare_one(message: Message) -> Result<(Message, Parts)> {
         let conversation = Conversation {
             messages: vec![Message::new("user", "q"), message],
             ..Conversation::default()
         };
-        let mut prepared = prepare(&conversation, &Chain::default(), true, Purpose::Training)?;
+        let mut prepared = prepare(
+            &conversation,
+            &Chain::default(),
+            &Harmony,
+            true,
+            Purpose::Training,
+        )?;
         let parts = prepared.parts.pop().unwrap();
         Ok((prepared.conversation.messages.pop().unwrap(), parts))
-    }
-
-    fn split_of(content: &str) -> (Option<String>, Option<String>) {
-        let (message, _) = prepare_one(Message::new("assistant", content)).unwrap();
-        (message.thinking.clone(), message.text().map(str::to_owned))
-    }
-
-    fn pair(thinking: Option<&str>, content: &str) -> (Option<String>, Option<String>) {
-        (thinking.map(str::to_owned), Some(content.to_owned()))
-    }
-
-    #[test]
-    fn a_think_block_becomes_the_analysis() {
-        assert_eq!(
-            split_of("<think>\nxxx</think>\n\na b "),
-            pair(Some("xxx"), "a b ")
-        );
-        assert_eq!(split_of("<think>\n\n</think>\n\nhi"), pair(None, "hi"));
-        assert_eq!(
-            split_of("hi <think>x</think>"),
-            pair(None, "hi <think>x</think>")
-        );
-        assert_eq!(split_of("<think>open"), pair(None, "<think>open"));
-    }
-
-    #[test]
-    fn markers_written_by_hand_are_read() {
-        let both =
-            "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>final<|message|>c";
-        assert_eq!(split_of(both), pair(Some("t"), "c"));
-        assert_eq!(
-            split_of(&format!("{both}<|return|>\n")),
-            pair(Some("t"), "c")
-        );
-        assert_eq!(
-            split_of(&format!("<|start|>assistant{both}")),
-            pair(Some("t"), "c")
-        );
-        assert_eq!(
-            split_of("<|channel|>final<|message|> c\n"),
-            pair(None, " c\n")
-        );
-    }
-
-    #[test]
-    fn reasoning_that_is_there_twice_counts_once() {
-        let both = |content: &str| {
-            prepare_one(Message {
-                thinking: Some("r".to_owned()),
-                ..Message::new("assistant", content)
-            })
-        };
-        let (same, _) = both("<think>\nr\n</think>\n\na").unwrap();
-        assert_eq!(
-            (same.thinking.as_deref(), same.text()),
-            (Some("r"), Some("a"))
-        );
-        let bad = format!("{:#}", both("<think>s</think>a").unwrap_err());
-        assert!(bad.contains("other reasoning besides"), "{bad}");
-        let by_hand =
-            "<|channel|>analysis<|message|>s<|end|><|start|>assistant<|channel|>final<|message|>a";
-        let bad = format!("{:#}", both(by_hand).unwrap_err());
-        assert!(bad.contains("leave one of them out"), "{bad}");
-    }
-
-    #[test]
-    fn a_call_written_by_hand() {
-        let text = "<|channel|>analysis<|message|>t<|end|><|start|>assistant to=functions.f\
-                    <|channel|>commentary json<|message|>{\"x\":1}<|call|>";
-        let (message, parts) = prepare_one(Message::new("assistant", text)).unwrap();
-        assert_eq!(message.thinking.as_deref(), Some("t"));
-        assert!(message.content.is_null());
-        assert_eq!(message.tool_calls[0].name, "f");
-        assert_eq!(message.tool_calls[0].arguments["x"], 1);
-        assert_eq!(parts.call.unwrap().text, "{\"x\": 1}");
-        let call = text.split_once("assistant").unwrap().1;
-        for spelled in [
-            call,
-            call.trim_start(),
-            &format!("\n<|start|>assistant{call}"),
-        ] {
-            let (message, _) = prepare_one(Message::new("assistant", spelled)).unwrap();
-            assert_eq!(message.tool_calls[0].name, "f", "{spelled}");
-        }
-        for none in ["", " ", "null"] {
-            let text = text.replace("{\"x\":1}", none);
-            let (message, _) = prepare_one(Message::new("assistant", text)).unwrap();
-            assert_eq!(message.tool_calls[0].arguments, serde_json::json!({}));
-        }
-        let broken = text.replace("{\"x\":1}", "{x}");
-        let bad = prepare_one(Message::new("assistant", broken)).unwrap_err();
-        assert!(format!("{bad:#}").contains("must be JSON"), "{bad:#}");
     }
 
     #[test]
@@ -277,7 +136,14 @@ mod tests {
             ],
             ..Conversation::default()
         };
-        let prepared = prepare(&conversation, &Chain::default(), true, Purpose::Training).unwrap();
+        let prepared = prepare(
+            &conversation,
+            &Chain::default(),
+            &Harmony,
+            true,
+            Purpose::Training,
+        )
+        .unwrap();
         let messages = &prepared.conversation.messages;
         let texts: Vec<_> = messages.iter().map(|m| m.text().unwrap()).collect();
         assert_eq!(texts, ["ab", "cde"]);
@@ -285,37 +151,6 @@ mod tests {
         assert_eq!(answer.weights, [0.0, 2.0, 0.0]);
         assert_eq!((answer.open, answer.close), (0.0, 0.0));
         assert!(answer.is_trained());
-    }
-
-    #[test]
-    fn what_the_template_would_lose_is_refused() {
-        let error = |message| format!("{:#}", prepare_one(message).unwrap_err());
-        let bad = error(Message::new("system", "late"));
-        assert!(
-            bad.contains("message 2 (system)") && bad.contains("drop"),
-            "{bad}"
-        );
-        let python = "<|start|>assistant to=python<|channel|>commentary json<|message|>{}<|call|>";
-        let bad = error(Message::new("assistant", python));
-        assert!(bad.contains("a call to `python`"), "{bad}");
-        let on =
-            "<|channel|>final<|message|>x<|end|><|start|>assistant<|channel|>analysis<|message|>y";
-        let bad = error(Message::new("assistant", on));
-        assert!(bad.contains("goes on after its final answer"), "{bad}");
-        let bad = error(Message {
-            channel: Some("analysis".to_owned()),
-            ..Message::new("assistant", "x")
-        });
-        assert!(bad.contains("channel `analysis`"), "{bad}");
-        let call = apus_sdk::ToolCall {
-            name: "f".to_owned(),
-            arguments: Value::Null,
-        };
-        let bad = error(Message {
-            tool_calls: vec![call.clone(), call],
-            ..Message::new("assistant", "")
-        });
-        assert!(bad.contains("2 tool calls"), "{bad}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! A text with a weight for each of its bytes, and for the tokens around it.
+//! A text with a weight for each of its bytes, and for the tokens around it; a message whose texts have weights.
 
-use apus_sdk::Segment;
+use apus_sdk::{Message, Segment};
+use serde_json::Value;
 use std::ops::Range;
 
 /// A text with a weight for each byte.
@@ -76,4 +77,61 @@ impl Weighted {
     pub fn is_trained(&self) -> bool {
         self.open > 0.0 || self.close > 0.0 || self.weights.iter().any(|weight| *weight > 0.0)
     }
+}
+
+/// The weighted texts of one message.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parts {
+    /// The reasoning.
+    pub thinking: Option<Weighted>,
+    /// The content; for a tool's result, its JSON text.
+    pub content: Option<Weighted>,
+    /// Whether a renderer may write the content as reasoning, which is left out of earlier turns.
+    pub content_may_be_reasoning: bool,
+    /// The arguments of each call, as JSON text.
+    pub calls: Vec<Weighted>,
+}
+
+/// A message of a conversation with its weighted texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedMessage {
+    /// Its number in the dataset (from 1), for messages.
+    pub number: usize,
+    /// The message.
+    pub message: Message,
+    /// Its texts.
+    pub parts: Parts,
+}
+
+impl WeightedMessage {
+    /// Whether the content is there and not empty.
+    pub fn has_content(&self) -> bool {
+        is_filled(&self.parts.content)
+    }
+
+    /// Whether reasoning is there and not empty.
+    pub fn has_thinking(&self) -> bool {
+        is_filled(&self.parts.thinking)
+    }
+
+    /// Appends the content of the next message; an empty one changes neither text nor weights.
+    pub fn append_content(&mut self, next: &Self) {
+        let Some(text) = &next.parts.content else {
+            return;
+        };
+        match &mut self.parts.content {
+            Some(content) if text.text.is_empty() && !content.text.is_empty() => return,
+            Some(content) if !content.text.is_empty() => content.append(text.clone()),
+            content => {
+                *content = Some(text.clone());
+                self.message.channel.clone_from(&next.message.channel);
+            }
+        }
+        let text = self.parts.content.as_ref().map(|c| c.text.as_str());
+        self.message.content = text.map_or(Value::Null, Value::from);
+    }
+}
+
+fn is_filled(part: &Option<Weighted>) -> bool {
+    part.as_ref().is_some_and(|part| !part.text.is_empty())
 }

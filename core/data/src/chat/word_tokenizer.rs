@@ -19,7 +19,7 @@ use std::{
 };
 use tokenizers::{Model, Tokenizer};
 
-/// The end of the regular expression of gpt-oss and similar tokenizers: the last character of white space before a word
+/// The end of the regular expression of the tokenizers that this is made for: the last character of white space before a word
 /// belongs to the word.
 const SPACE: &str = r"\s+(?!\S)|\s+";
 /// The number of words that a thread caches.

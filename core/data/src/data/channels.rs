@@ -1,5 +1,5 @@
-//! The groups of rows whose losses are reported by themselves. A row names its group in its column `channel`; a message's
-//! `channel` is harmony's, and something else.
+//! The groups of rows whose losses are reported by themselves. A row names its group in its column `channel`; the `channel`
+//! of a message is something else.
 
 use crate::chat::Encoded;
 use anyhow::{Result, bail};

@@ -1,7 +1,7 @@
 //! What became of the rows of each file. Nothing is dropped without a line here.
 
 use super::{channels::Channels, unused::Unused};
-use crate::chat::{Encoded, RowNotes};
+use crate::chat::{Encoded, RowNoteTexts, RowNotes};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -286,8 +286,8 @@ impl Report {
     }
 
     /// What is to be known beside it: what was done to rows, and which formats do not say what they use.
-    pub fn notes(&self) -> Vec<String> {
-        [self.row_notes.notes(), self.unsaid()].concat()
+    pub fn notes(&self, texts: &RowNoteTexts) -> Vec<String> {
+        [self.row_notes.notes(texts), self.unsaid()].concat()
     }
 
     /// A line for each file whose format does not say what it uses.

@@ -106,6 +106,7 @@ fn without_indices(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::dialect::harmony::Harmony;
 
     #[test]
     fn names_are_counted_and_bounded() {
@@ -152,7 +153,7 @@ mod tests {
             ..apus_sdk::Conversation::default()
         });
         assert_eq!(
-            names(&unread, &[sample], &ChatTemplate::native()),
+            names(&unread, &[sample], &Harmony::native()),
             [
                 "chat_template_kwargs.enable_thinking",
                 "messages[].b",

@@ -30,7 +30,6 @@ impl Turn {
     pub fn spellings(&self) -> Vec<Vec<Value>> {
         let mut all = self.in_one();
         all.extend(self.in_several());
-        all.extend(self.in_channels());
         all
     }
 
@@ -106,42 +105,19 @@ impl Turn {
         }
         vec![thoughts, texts]
     }
-
-    /// As openai-harmony's JSON has it. Words before a call name a channel there, which they do elsewhere
-    /// only where reasoning stands before them.
-    fn in_channels(&self) -> Vec<Vec<Value>> {
-        let message = |channel: &str, text: &str| {
-            json!({"role": "assistant", "name": null, "channel": channel,
-                "content": [{"type": "text", "text": text}]})
-        };
-        let mut messages = Vec::new();
-        if !self.thinking.is_empty() {
-            messages.push(message("analysis", &self.thinking));
-        }
-        let Some(arguments) = &self.arguments else {
-            messages.push(message("final", &self.text));
-            return vec![messages];
-        };
-        if !self.text.is_empty() {
-            if self.thinking.is_empty() {
-                return Vec::new();
-            }
-            messages.push(message("commentary", &self.text));
-        }
-        let mut call = message("commentary", &arguments.to_string());
-        call["recipient"] = "functions.f".into();
-        call["content_type"] = "<|constrain|>json".into();
-        messages.push(call);
-        vec![messages]
-    }
 }
 
 /// Every spelling of a turn is refused, or all of them give the same ids, labels and weights, whatever
-/// stands around the turn.
+/// stands around the turn. `more` are spellings that only one dialect has.
 ///
 /// # Panics
 /// They do not.
-pub fn spelled_alike(turn: &Turn, format: &dyn DatasetFormat, encoder: &Encoder) {
+pub fn spelled_alike(
+    turn: &Turn,
+    more: Vec<Vec<Value>>,
+    format: &dyn DatasetFormat,
+    encoder: &Encoder,
+) {
     let around = [
         json!({"role": "user", "content": "q"}),
         json!({"role": "tool", "content": "r"}),
@@ -160,7 +136,8 @@ pub fn spelled_alike(turn: &Turn, format: &dyn DatasetFormat, encoder: &Encoder)
         let encoded = samples.iter().map(|sample| encoder.encode(sample).ok());
         encoded.collect::<Vec<_>>()
     };
-    let spellings = turn.spellings();
+    let mut spellings = turn.spellings();
+    spellings.extend(more);
     let mut all = spellings.iter().map(|messages| encode(messages));
     let first = all.next();
     for (messages, encoded) in spellings.iter().skip(1).zip(all) {

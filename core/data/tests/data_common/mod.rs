@@ -3,6 +3,7 @@
 
 use apus_components::registry;
 use apus_components::registry::Spec;
+use apus_data::chat::dialect::harmony::Harmony;
 use apus_data::chat::{Chain, ChatTemplate, Tokenizer};
 use apus_sdk::{Conversation, DatasetFormat, LossScale, Sample};
 use serde_json::{Map, Value};
@@ -65,7 +66,7 @@ pub fn template_of_gpt_oss() -> Option<String> {
 /// The model's own template.
 pub fn jinja() -> Option<ChatTemplate> {
     let source = template_of_gpt_oss()?;
-    Some(ChatTemplate::jinja(source, "chat_template.jinja", &Value::Null).unwrap())
+    Some(ChatTemplate::jinja(&Harmony, source, "chat_template.jinja", &Value::Null).unwrap())
 }
 
 /// A built-in format, linked in or (with a prefix) loaded.

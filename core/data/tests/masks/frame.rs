@@ -26,8 +26,8 @@ fn every_answer_with_its_stop_token() {
 
 #[test]
 fn the_stop_token_of_an_earlier_answer_is_a_choice() {
-    let stop = |stop| marks_as(&two_turns(), "default", (TrainHeader::Channel, stop));
-    let end = stop(TrainStop::End);
+    let stop = |stop| marks_as(&two_turns(), "default", (TrainHeader::AfterPrompt, stop));
+    let end = stop(TrainStop::AsRendered);
     assert!(
         end.contains("final<|message|>b<|end|>]]<|start|>user"),
         "{end}"
@@ -37,26 +37,33 @@ fn the_stop_token_of_an_earlier_answer_is_a_choice() {
         none.contains("final<|message|>b]]<|end|><|start|>user"),
         "{none}"
     );
-    let header = (TrainHeader::None, TrainStop::Return);
+    let header = (TrainHeader::None, TrainStop::AsGenerated);
     let bare = marks_as(&two_turns(), "default", header);
     assert!(
         bare.contains("<|message|>[[b]][[<|end|>]](<|return|>)"),
         "{bare}"
     );
-    for stop in [TrainStop::Return, TrainStop::End, TrainStop::None] {
+    for stop in [
+        TrainStop::AsGenerated,
+        TrainStop::AsRendered,
+        TrainStop::None,
+    ] {
         let encode = |template| {
-            let encoder =
-                encoder_with(template, chain("", "default"), (TrainHeader::Channel, stop));
+            let encoder = encoder_with(
+                template,
+                chain("", "default"),
+                (TrainHeader::AfterPrompt, stop),
+            );
             encoder.encode(&sample(&two_turns())).unwrap()
         };
-        let rendered = encode(ChatTemplate::native());
+        let rendered = encode(Harmony::native());
         let relabelled = rendered.input_ids.iter().zip(&rendered.labels);
         let relabelled =
             relabelled.filter(|(id, label)| **label >= 0 && **label != i64::from(**id));
-        let expected = usize::from(stop == TrainStop::Return);
+        let expected = usize::from(stop == TrainStop::AsGenerated);
         assert_eq!(relabelled.count(), expected, "{stop:?}");
     }
-    assert_eq!("end".parse::<TrainStop>().unwrap(), TrainStop::End);
+    assert_eq!("end".parse::<TrainStop>().unwrap(), TrainStop::AsRendered);
     assert!("stop".parse::<TrainStop>().is_err() && "some".parse::<TrainHeader>().is_err());
 }
 
@@ -69,9 +76,9 @@ fn the_last_round_and_everything() {
     );
     assert!(last.ends_with("d<|return|>]]"), "{last}");
     let encoder = encoder(
-        ChatTemplate::native(),
+        Harmony::native(),
         chain("", "all"),
-        TrainHeader::Channel,
+        TrainHeader::AfterPrompt,
     );
     let all = encoder.encode(&sample(&two_turns())).unwrap();
     assert!(all.weights.iter().all(|weight| *weight == 1.0));

@@ -6,9 +6,9 @@ use apus_sdk::TokenRow;
 #[test]
 fn rows_that_cannot_be_trained() {
     let encoder = encoder(
-        ChatTemplate::native(),
+        Harmony::native(),
         chain("", "default"),
-        TrainHeader::Channel,
+        TrainHeader::AfterPrompt,
     );
     let error = |sample: &Sample| encoder.encode(sample).unwrap_err().to_string();
     let user = sample(&json!({"messages": [{"role": "user", "content": "a"}]}));

@@ -56,7 +56,7 @@ fn scales_see_structured_calls() {
     let scale: Box<dyn LossScale> = apus_components::registry::build(&spec).unwrap();
     let chain = Chain::new(vec![("mine.json".to_owned(), scale)]).unwrap();
     assert_eq!(chain.unmatched(), ["mine.json"]);
-    let encoder = encoder(ChatTemplate::native(), chain, TrainHeader::Channel);
+    let encoder = encoder(Harmony::native(), chain, TrainHeader::AfterPrompt);
     let encoded = encoder.encode(&sample(&plain)).unwrap();
     let found = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
     assert!(
@@ -115,7 +115,7 @@ fn a_token_takes_the_greatest_weight_of_its_bytes() {
         }
     }
     let scales = Chain::new(vec![("halves".to_owned(), Box::new(Halves))]).unwrap();
-    let encoder = encoder(ChatTemplate::native(), scales, TrainHeader::None);
+    let encoder = encoder(Harmony::native(), scales, TrainHeader::None);
     let row = json!({"messages": [{"role": "user", "content": "a"},
         {"role": "assistant", "content": "the capital of the island"}]});
     let encoded = encoder.encode(&sample(&row)).unwrap();

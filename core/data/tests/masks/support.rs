@@ -1,8 +1,10 @@
 //! Rows through the encoder, as text in which brackets stand around what is trained.
 
 pub use crate::data_common::{chain, jinja, tiny_tokenizer};
+pub use apus_data::chat::dialect::harmony::Harmony;
 pub use apus_data::chat::{
-    Chain, ChatTemplate, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader, TrainStop,
+    Chain, ChatTemplate, Dialect, EncodeOptions, Encoded, Encoder, RenderOptions, TrainHeader,
+    TrainStop,
     preview::{MarkStyle, marked},
 };
 pub use apus_sdk::Sample;
@@ -11,7 +13,7 @@ pub use serde_json::{Value, json};
 use crate::data_common::conversation;
 
 pub fn encoder(template: ChatTemplate, scales: Chain, header: TrainHeader) -> Encoder {
-    encoder_with(template, scales, (header, TrainStop::Return))
+    encoder_with(template, scales, (header, TrainStop::AsGenerated))
 }
 
 pub fn encoder_with(
@@ -37,11 +39,11 @@ pub fn sample(row: &Value) -> Sample {
 
 /// The marked text after the system message, the same from both renderers.
 pub fn marks_with(row: &Value, scales: &str, header: TrainHeader) -> String {
-    marks_as(row, scales, (header, TrainStop::Return))
+    marks_as(row, scales, (header, TrainStop::AsGenerated))
 }
 
 pub fn marks_as(row: &Value, scales: &str, switches: (TrainHeader, TrainStop)) -> String {
-    let mut texts: Vec<String> = [Some(ChatTemplate::native()), jinja()]
+    let mut texts: Vec<String> = [Some(Harmony::native()), jinja()]
         .into_iter()
         .flatten()
         .map(|template| marks_by(&encoder_with(template, chain("", scales), switches), row))
@@ -60,7 +62,7 @@ fn marks_by(encoder: &Encoder, row: &Value) -> String {
 }
 
 pub fn marks(row: &Value, scales: &str) -> String {
-    marks_with(row, scales, TrainHeader::Channel)
+    marks_with(row, scales, TrainHeader::AfterPrompt)
 }
 
 /// `<|return|>` of the tiny model.
@@ -92,6 +94,6 @@ pub fn two_turns() -> Value {
 /// The marked text after the system message, by the renderer that has a place for all of harmony.
 pub fn native_marks(row: &Value, scales: &str) -> String {
     let scales = chain("", scales);
-    let encoder = encoder(ChatTemplate::native(), scales, TrainHeader::Channel);
+    let encoder = encoder(Harmony::native(), scales, TrainHeader::AfterPrompt);
     marks_by(&encoder, row)
 }

@@ -32,7 +32,7 @@ fn a_turn_of_several_messages_ends_once() {
         )
     );
     if let Some(template) = jinja() {
-        let encoder = encoder(template, chain("", "default"), TrainHeader::Channel);
+        let encoder = encoder(template, chain("", "default"), TrainHeader::AfterPrompt);
         let bad = format!("{:#}", encoder.encode(&sample(&reasoned)).unwrap_err());
         assert!(
             bad.contains("message 2 (assistant): commentary") && bad.contains("native"),
@@ -88,14 +88,14 @@ fn reasoning_of_earlier_turns() {
         };
         let encoder = Encoder::new(
             tiny_tokenizer(),
-            ChatTemplate::native(),
+            Harmony::native(),
             chain("", "default"),
             options,
         );
         let encoder = encoder.unwrap();
         let (encoded, reasoning) = encoder.encode_with_notes(&sample(&row)).unwrap();
         let text = marked(&encoded, encoder.tokenizer(), MarkStyle::Brackets);
-        (text, reasoning.notes().join("\n"))
+        (text, reasoning.notes(Harmony.row_notes()).join("\n"))
     };
     let (kept, notes) = encode(true);
     assert!(

@@ -2,10 +2,10 @@
 
 use super::dataset::fits;
 use super::results::{Results, response};
-use super::view::{View, ViewOptions};
 use super::{Counts, Sampling, respond};
 use anyhow::Result;
 use apus_data::chat::Encoder;
+use apus_data::chat::dialect::ViewOptions;
 use apus_model::model::GptOss;
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, json};
@@ -97,7 +97,7 @@ pub(super) fn chat(
             Input::Text(text) => text,
         };
         conversation.messages.push(Message::new("user", text));
-        let mut view = View::new(options.view_options);
+        let mut view = encoder.dialect().view(options.view_options);
         let mut failed = None;
         let mut show = |text: String| {
             if failed.is_none() {
@@ -200,7 +200,8 @@ fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apus_data::chat::harmony::{marked, parse_completion};
+    use apus_data::chat::dialect::Dialect;
+    use apus_data::chat::dialect::harmony::{Harmony, marked};
     use apus_data::chat::{Chain, ChatTemplate, EncodeOptions, Tokenizer};
     use std::path::Path;
     use std::sync::Arc;
@@ -213,13 +214,9 @@ mod tests {
         let tiny =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny/model_bf16");
         let tokenizer = Arc::new(Tokenizer::load(&tiny).unwrap());
-        let jinja = ChatTemplate::jinja(TEMPLATE.to_owned(), "t", &serde_json::Value::Null);
-        [
-            ChatTemplate::native(),
-            ChatTemplate::harmony(),
-            jinja.unwrap(),
-        ]
-        .map(|template| {
+        let jinja =
+            ChatTemplate::jinja(&Harmony, TEMPLATE.to_owned(), "t", &serde_json::Value::Null);
+        [Harmony::native(), Harmony::openai(), jinja.unwrap()].map(|template| {
             let options = EncodeOptions::default();
             Encoder::new(Arc::clone(&tokenizer), template, Chain::default(), options).unwrap()
         })
@@ -229,7 +226,7 @@ mod tests {
     fn next_prompt(encoder: &Encoder, written: &str) -> (String, bool) {
         let mut conversation = Conversation::default();
         conversation.messages.push(Message::new("user", "one?"));
-        let answer = parse_completion(&marked(written)).message();
+        let answer = Harmony.answer(&marked(written));
         conversation.messages.push(answer);
         let kept = keep(&mut conversation, encoder).is_ok();
         conversation.messages.push(Message::new("user", "two?"));

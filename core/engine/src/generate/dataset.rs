@@ -2,13 +2,13 @@
 //! not stop the others.
 
 use super::results::{Results, response};
-use super::view::{View, ViewOptions};
 use super::{Answer, Counts, Sampling, respond};
 use crate::out_of_memory::is as is_out_of_memory;
 use crate::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::InferConfig;
-use apus_data::chat::{Encoder, turns::COMMENTARY};
+use apus_data::chat::Encoder;
+use apus_data::chat::dialect::{Dialect, ViewOptions};
 use apus_data::data::unused::{self, Unused};
 use apus_data::data::{self, SourceOptions, read_sets};
 use apus_model::model::GptOss;
@@ -119,7 +119,7 @@ impl Questions {
             let others = others(record, unread.as_deref());
             for sample in samples {
                 let asked = sample.and_then(|sample| {
-                    let question = question(sample, place.clone())?;
+                    let question = question(sample, place.clone(), encoder.dialect())?;
                     fits(&question.conversation, encoder, most)
                         .with_context(|| question.place.clone())?;
                     Ok(question)
@@ -248,7 +248,7 @@ fn answer(
     sampling: (&Sampling, u64),
     view_options: Option<ViewOptions>,
 ) -> Result<Answer> {
-    let mut view = view_options.map(View::new);
+    let mut view = view_options.map(|options| encoder.dialect().view(options));
     let conversation = &question.conversation;
     let answer = respond(model, encoder, conversation, sampling, &mut |text| {
         if let Some(view) = &mut view {
@@ -295,14 +295,14 @@ pub(super) fn fits(
 }
 
 /// Makes a question of a row: the answer in the dataset, which may be several messages, is taken off its end.
-fn question(sample: Sample, place: String) -> Result<Question> {
+fn question(sample: Sample, place: String, dialect: &dyn Dialect) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
         bail!("{place}: a row of token ids cannot be answered; infer needs conversations");
     };
     let messages = &mut conversation.messages;
     let before = messages.iter().rposition(|m| m.role != "assistant");
     let answer = messages.split_off(before.map_or(0, |last| last + 1));
-    let labels = label(answer);
+    let labels = label(answer, dialect);
     ensure!(
         conversation
             .messages
@@ -318,11 +318,10 @@ fn question(sample: Sample, place: String) -> Result<Question> {
 }
 
 /// The final answer of a turn: its text without reasoning and without comments between calls.
-fn label(answer: Vec<Message>) -> Option<Value> {
-    let says = |message: &&Message| message.channel.as_deref() != Some(COMMENTARY);
+fn label(answer: Vec<Message>, dialect: &dyn Dialect) -> Option<Value> {
     let texts: Vec<&str> = answer
         .iter()
-        .filter(says)
+        .filter(|message| dialect.is_final(message))
         .filter_map(Message::text)
         .collect();
     match texts.is_empty() {
@@ -334,6 +333,7 @@ fn label(answer: Vec<Message>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_data::chat::dialect::harmony::Harmony;
     use serde_json::json;
 
     #[test]
@@ -367,7 +367,10 @@ mod tests {
         conversation.messages = messages
             .map(|(i, &role)| Message::new(role, i.to_string()))
             .collect();
-        let ask = |conversation| question(Sample::Conversation(conversation), "d:1".to_owned());
+        let ask = |conversation| {
+            let sample = Sample::Conversation(conversation);
+            question(sample, "d:1".to_owned(), &Harmony)
+        };
         let found = ask(conversation.clone()).unwrap();
         assert_eq!(found.labels, Some(json!("4")));
         assert_eq!(found.conversation.messages.len(), 4);
@@ -375,7 +378,7 @@ mod tests {
         let answer = spread.messages.pop().unwrap();
         for (content, channel) in [
             (Value::Null, None),
-            (json!("P"), Some(COMMENTARY)),
+            (json!("P"), Some("commentary")),
             (json!("4"), None),
         ] {
             spread.messages.push(Message {

@@ -2,7 +2,6 @@
 
 use super::chat::{SessionOptions, chat};
 use super::results::Results;
-use super::view::ViewOptions;
 use super::{dataset, defaults, logits};
 use crate::out_of_memory::explain;
 use crate::setup::RunArgs;
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::{FLAGS, InferConfig, Mark, values};
 use apus_components::plugin;
 use apus_components::registry;
+use apus_data::chat::dialect::ViewOptions;
 use apus_data::chat::{EncodeOptions, Encoder, RenderOptions};
 use apus_data::hub;
 use apus_model::adapter::Adapter;
@@ -112,6 +112,7 @@ fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
     let backend = given(&config.template_backend, "template_backend");
     encoder(ChatOptions {
         dir: &dir,
+        model_dir: target.place.dir.as_deref(),
         backend: backend.as_deref().unwrap_or("auto"),
         loss_scale: &[],
         encode: EncodeOptions {

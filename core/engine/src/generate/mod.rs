@@ -8,7 +8,6 @@ mod logits;
 mod results;
 mod sample;
 mod tokens;
-mod view;
 
 pub use infer::infer;
 pub use sample::Sampling;
@@ -16,7 +15,6 @@ pub use tokens::generate;
 
 use anyhow::Result;
 use apus_data::chat::Encoder;
-use apus_data::chat::harmony::parse_completion;
 use apus_model::model::GptOss;
 use apus_sdk::{Conversation, Message};
 use sha2::{Digest, Sha256};
@@ -75,7 +73,7 @@ pub fn respond(
 ) -> Result<Answer> {
     let (_, prompt) = encoder.prompt(conversation)?;
     let tokenizer = encoder.tokenizer();
-    let stop = tokenizer.stop_ids();
+    let stop = tokenizer.stop_ids(encoder.dialect().stop_tokens());
     let mut shown = Streamed::default();
     let ids = generate(model, &prompt, &stop, (sampling, number), &mut |ids| {
         let bytes = tokenizer.decode_bytes(ids, true);
@@ -85,7 +83,7 @@ pub fn respond(
     let has_ended = ids.last().is_some_and(|last| stop.contains(last));
     Ok(Answer {
         is_cut_off: !has_ended && ids.len() == sampling.max_new_tokens,
-        message: parse_completion(&completion).message(),
+        message: encoder.dialect().answer(&completion),
         text: completion.text,
         counts: Counts {
             samples: 1,

@@ -1,15 +1,18 @@
 //! From a configuration to how conversations become tokens.
 
+use super::run_args::json_object;
 use anyhow::{Result, bail};
 use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::registry;
 use apus_components::registry::Spec;
 use apus_data::chat::{
-    Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
+    Chain, ChatTemplate, Dialect, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
+    dialect,
 };
 use apus_data::hub::Hub;
 use apus_sdk::LossScale;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +20,9 @@ use std::sync::Arc;
 pub struct ChatOptions<'a> {
     /// The directory of the tokenizer, or its id on a hub.
     pub dir: &'a Path,
-    /// `auto`, `jinja`, `native` or `harmony`.
+    /// The directory of the model, if it has one; its family chooses the dialect.
+    pub model_dir: Option<&'a Path>,
+    /// `auto`, `jinja` or the name of a built-in renderer of the dialect.
     pub backend: &'a str,
     /// The chain of loss scales.
     pub loss_scale: &'a [Spec],
@@ -30,23 +35,22 @@ pub struct ChatOptions<'a> {
 /// # Errors
 /// No tokenizer, a broken template, an unknown loss scale.
 pub fn encoder(options: ChatOptions) -> Result<Encoder> {
+    let dir = Hub::from_environment().tokenizer(options.dir)?;
+    let dialect = dialect_of(options.model_dir, &dir)?;
     let keep_thinking = options.encode.render.keep_thinking;
-    let renderer = match options.backend {
+    let renderer = match (options.backend, dialect.renderers().first()) {
         // These two write the same text but for what the model's template cannot do.
-        "auto" if keep_thinking => Renderer::Native,
-        "auto" => Renderer::Auto,
-        "jinja" if keep_thinking => bail!(
+        ("auto", Some(built_in)) if keep_thinking => Renderer::BuiltIn(built_in.name),
+        ("auto", _) => Renderer::Auto,
+        ("jinja", _) if keep_thinking => bail!(
             "keep_thinking and template_backend jinja exclude each other: the model's template leaves \
              the reasoning of earlier turns out"
         ),
-        "jinja" => Renderer::Jinja,
-        "native" => Renderer::Native,
-        "harmony" => Renderer::Harmony,
-        other => bail!("template_backend is {other:?}, expected auto, jinja, native or harmony"),
+        ("jinja", _) => Renderer::Jinja,
+        (name, _) => Renderer::BuiltIn(name),
     };
-    let dir = Hub::from_environment().tokenizer(options.dir)?;
     let tokenizer = Tokenizer::load(&dir)?;
-    let template = ChatTemplate::load(&dir, renderer)?;
+    let template = ChatTemplate::load(&dir, dialect, renderer)?;
     let scales = options
         .loss_scale
         .iter()
@@ -55,6 +59,17 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     let chain = Chain::new(scales)?;
     let encoder = Encoder::new(Arc::new(tokenizer), template, chain, options.encode)?;
     Ok(encoder.of_folder(dir))
+}
+
+/// The dialect of a model's family, which config.json names: that of the model, or else the one beside the tokenizer.
+fn dialect_of(model_dir: Option<&Path>, tokenizer_dir: &Path) -> Result<&'static dyn Dialect> {
+    for dir in model_dir.into_iter().chain([tokenizer_dir]) {
+        let config = json_object(&dir.join("config.json"))?;
+        if let Some(model_type) = config.get("model_type").and_then(Value::as_str) {
+            return Ok(dialect::of(Some(model_type)));
+        }
+    }
+    Ok(dialect::of(None))
 }
 
 /// The directory of a run's tokenizer and chat template: `--tokenizer`, or the model's directory.
@@ -83,36 +98,30 @@ pub fn model_word(config: &SftConfig) -> Option<&Path> {
 /// # Errors
 /// As of [`encoder`], or no tokenizer.
 pub fn run_encoder(config: &SftConfig, model_dir: Option<&Path>) -> Result<Encoder> {
-    encoder(ChatOptions {
+    let encoder = encoder(ChatOptions {
         dir: &chat_dir(config, model_dir)?,
+        model_dir,
         backend: &config.template_backend,
         loss_scale: &config.loss_scale,
         encode: encode_options(config)?,
-    })
+    })?;
+    if let Some(note) = encoder.dialect().remark(&encoder.options().render) {
+        info!("note: {note}");
+    }
+    Ok(encoder)
 }
 
 /// The name of a loss scale in messages: its own name, or the file that it reads.
 fn scale_name(spec: &Spec) -> String {
-    let path = spec.options.get("path").and_then(serde_json::Value::as_str);
+    let path = spec.options.get("path").and_then(Value::as_str);
     path.unwrap_or(&spec.name).to_owned()
 }
-
-/// The reasoning efforts that the model was trained with.
-const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 
 /// The encoder's options in a configuration.
 ///
 /// # Errors
 /// An unknown value of a flag.
 pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
-    if let Some(effort) = &config.reasoning_effort
-        && !EFFORTS.contains(&effort.as_str())
-    {
-        info!(
-            "note: reasoning_effort {effort}: gpt-oss knows {}",
-            EFFORTS.join(", ")
-        );
-    }
     Ok(EncodeOptions {
         think_to_analysis: config.think_to_analysis,
         train_header: config.train_header.parse()?,

@@ -138,11 +138,16 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     }
     let mut of_rows = train.report.row_notes;
     of_rows += val.report.row_notes;
-    let notes = [of_rows.notes(), train.report.unsaid(), val.report.unsaid()];
+    let texts = encoder.dialect().row_notes();
+    let notes = [
+        of_rows.notes(texts),
+        train.report.unsaid(),
+        val.report.unsaid(),
+    ];
     for note in notes.concat() {
         info!("data: {note}");
     }
-    if let Some(line) = of_rows.warning() {
+    if let Some(line) = of_rows.warning(texts) {
         warning!("{line}");
     }
     let stream = StreamOptions {

@@ -23,7 +23,7 @@ pub struct ModelPlace {
 /// Finds a model: a directory, an id of a hub, or `synthetic:ARCH`.
 ///
 /// # Errors
-/// No such directory or id, or not a gpt-oss model.
+/// No such directory or id, or not a model of a family that is known.
 pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
     if let Some(arch) = model.strip_prefix("synthetic:") {
         let config = apus_model::synthetic::config(arch)?;

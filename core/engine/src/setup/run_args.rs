@@ -1,7 +1,7 @@
 //! Reads the conversation settings of the run that made an adapter or a model from the args.json beside its weights, so
 //! that the model is prompted in the way it was trained.
 //!
-//! Only files that Apus wrote are read. The args.json of ms-swift has the same keys with other meanings: its gpt-oss
+//! Only files that Apus wrote are read. The args.json of ms-swift has the same keys with other meanings: its
 //! template never renders the `system` of the file, and its `template_backend` is another choice.
 
 use anyhow::{Context, Result};

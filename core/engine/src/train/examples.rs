@@ -241,10 +241,11 @@ impl<'a> Examples<'a> {
             Source::Memory { .. } => None,
             Source::Stream { stream, .. } => {
                 let report = stream.report();
-                let notes = report.notes().into_iter();
+                let texts = stream.row_note_texts();
+                let notes = report.notes(texts).into_iter();
                 let table = notes.fold(report.to_string(), |table, note| table + "\n" + &note);
                 let mut warnings = report.warnings();
-                warnings.extend(report.row_notes.warning());
+                warnings.extend(report.row_notes.warning(texts));
                 Some((table, warnings))
             }
         }

@@ -21,7 +21,7 @@ use super::{
     report::{Packing, Report},
     source,
 };
-use crate::chat::{Encoded, Encoder};
+use crate::chat::{Encoded, Encoder, RowNoteTexts};
 use anyhow::{Context, Result, ensure};
 use apus_base::checksums;
 use packing::Packer;
@@ -176,6 +176,11 @@ impl Stream {
             packing: self.packed.as_ref().or(now).cloned(),
             ..self.tally.report(&self.plan.encoder)
         }
+    }
+
+    /// What the dialect of the conversations says of changed rows.
+    pub fn row_note_texts(&self) -> &'static RowNoteTexts {
+        self.plan.encoder.dialect().row_notes()
     }
 
     /// Waits for the next batch of rows.

@@ -4,10 +4,10 @@
 //! reasoning is kept: that of the last answer, and that before a tool call to which no later answer
 //! belongs. With `keep_thinking` all of it is kept. What the template cannot hold is written as
 //! harmony has it: a text that is named commentary, and reasoning and commentary in messages of their own
-//! ([`turns`](crate::chat::turns)).
+//! ([`turn`](super::turn)).
 
 use super::{
-    CALL, END, RETURN,
+    ANALYSIS, CALL, COMMENTARY, END, FINAL, RETURN,
     frame::{FrameHeader, message as block, prompt},
     system::system,
     tools,
@@ -16,11 +16,14 @@ use crate::chat::{
     json::dumps,
     rendered::Rendered,
     template::{RenderOptions, is_system},
-    turns::COMMENTARY,
 };
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use serde_json::Value;
+
+/// SHA-256 of chat_template.jinja of openai/gpt-oss-20b and -120b, revision of 2025-08-08, which this renderer follows.
+pub const PUBLISHED_TEMPLATE: &str =
+    "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146";
 
 /// Renders a conversation.
 ///
@@ -142,7 +145,7 @@ fn assistant<'a>(
             (content, thinking) => content.or(thinking),
         };
         if let Some(analysis) = analysis.filter(|_| !position.answered || position.keep_thinking) {
-            block(out, &FrameHeader::assistant("analysis"), analysis, END);
+            block(out, &FrameHeader::assistant(ANALYSIS), analysis, END);
         }
         if let Some(content) = content.filter(|_| is_commentary(message)) {
             block(out, &FrameHeader::assistant(COMMENTARY), content, END);
@@ -159,7 +162,7 @@ fn assistant<'a>(
     if is_open(message) {
         let keep = position.in_last_turn || !position.answered || position.keep_thinking;
         if let Some(thinking) = thinking.filter(|_| keep) {
-            block(out, &FrameHeader::assistant("analysis"), thinking, END);
+            block(out, &FrameHeader::assistant(ANALYSIS), thinking, END);
         }
         if let Some(content) = message.text() {
             block(out, &FrameHeader::assistant(COMMENTARY), content, END);
@@ -167,12 +170,12 @@ fn assistant<'a>(
         return Ok(());
     }
     if let Some(thinking) = thinking.filter(|_| position.is_last || position.keep_thinking) {
-        block(out, &FrameHeader::assistant("analysis"), thinking, END);
+        block(out, &FrameHeader::assistant(ANALYSIS), thinking, END);
     }
     let end = if position.is_last { RETURN } else { END };
     block(
         out,
-        &FrameHeader::assistant("final"),
+        &FrameHeader::assistant(FINAL),
         text(message, "content")?,
         end,
     );

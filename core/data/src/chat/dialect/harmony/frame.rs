@@ -1,6 +1,6 @@
 //! Writes one message in its frame, which both renderers do alike.
 
-use super::{CHANNEL, FUNCTIONS, MESSAGE, START};
+use super::{CHANNEL, COMMENTARY, FUNCTIONS, MESSAGE, START};
 use crate::chat::rendered::Rendered;
 
 /// The header of a message that is written, between `<|start|>` and `<|message|>`; [`super::Header`] is one that was read.
@@ -38,7 +38,7 @@ impl<'a> FrameHeader<'a> {
         Self {
             recipient: Some(format!("{FUNCTIONS}{name}")),
             content_type: Some("json"),
-            ..Self::assistant("commentary")
+            ..Self::assistant(COMMENTARY)
         }
     }
 
@@ -47,7 +47,7 @@ impl<'a> FrameHeader<'a> {
         Self {
             author: format!("{FUNCTIONS}{name}"),
             recipient: Some("assistant".to_owned()),
-            channel: Some("commentary"),
+            channel: Some(COMMENTARY),
             content_type: None,
         }
     }

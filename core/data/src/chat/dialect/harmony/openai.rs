@@ -1,30 +1,26 @@
 //! Writes harmony as OpenAI's library openai-harmony 0.0.8 does, which servers built on it use.
 //!
 //! It differs from the model's chat template: instructions end without a blank line, results of tools stand as
-//! they are, tool definitions are laid out otherwise (`harmony::schema`), reasoning and preamble
+//! they are, tool definitions are laid out otherwise ([`schema`](super::schema)), reasoning and preamble
 //! of a call both have their place, and analysis is dropped by another rule: that before the first
 //! final message, where the last message of the assistant is a final one.
 
 use super::{
-    CALL, END, RETURN,
+    ANALYSIS, CALL, COMMENTARY, END, FINAL, RETURN,
     frame::{self, FrameHeader},
     native::{is_open, text},
     schema,
-    system::system,
+    system::{EFFORTS, system},
 };
 use crate::chat::{
     json::dumps,
     rendered::Rendered,
     template::{RenderOptions, is_system},
-    turns::COMMENTARY,
 };
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Conversation, Message};
 use serde_json::Value;
 use std::borrow::Cow;
-
-/// The efforts that the library knows.
-const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 
 /// One of harmony's messages.
 struct Entry<'a> {
@@ -57,20 +53,20 @@ pub fn render(conversation: &Conversation, options: &RenderOptions) -> Result<Re
     let messages = options.messages(conversation);
     ensure!(!messages.is_empty(), "the conversation has no messages");
     let entries = entries(&messages, conversation, options)?;
-    let is_final = |entry: &&Entry| entry.is("final");
+    let is_final = |entry: &&Entry| entry.is(FINAL);
     let last_answers = entries.iter().rev().find(|e| e.head.author == "assistant");
     let drops = !options.keep_thinking && last_answers.as_ref().is_some_and(is_final);
-    let first_final = entries.iter().position(|entry| entry.is("final"));
+    let first_final = entries.iter().position(|entry| entry.is(FINAL));
 
     let mut out = Rendered::default();
     for (i, entry) in entries.iter().enumerate() {
-        if drops && entry.is("analysis") && first_final.is_some_and(|first| i < first) {
+        if drops && entry.is(ANALYSIS) && first_final.is_some_and(|first| i < first) {
             continue;
         }
         let trains = i + 1 == entries.len() && !options.add_generation_prompt;
         let end = match entry {
             _ if entry.calls() => CALL,
-            _ if trains && entry.is("final") => RETURN,
+            _ if trains && entry.is(FINAL) => RETURN,
             _ => END,
         };
         frame::message(&mut out, &entry.head, &entry.body, end);
@@ -141,7 +137,7 @@ fn assistant<'a>(
 ) -> Result<()> {
     let filled = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
     if let Some(thinking) = filled(message.thinking.as_deref()) {
-        entries.push(Entry::new(FrameHeader::assistant("analysis"), thinking));
+        entries.push(Entry::new(FrameHeader::assistant(ANALYSIS), thinking));
     }
     if is_open(message) {
         if let Some(commentary) = message.text() {
@@ -151,7 +147,7 @@ fn assistant<'a>(
     }
     if message.tool_calls.is_empty() {
         let answer = text(message, "content")?;
-        entries.push(Entry::new(FrameHeader::assistant("final"), answer));
+        entries.push(Entry::new(FrameHeader::assistant(FINAL), answer));
         *last_call = None;
         return Ok(());
     }

@@ -1,6 +1,9 @@
 //! Reads what a model generated as a message: reasoning, answer and calls of tools.
 
-use super::{CALL, CHANNEL, CONSTRAIN, END, FUNCTIONS, MESSAGE, RETURN, START, parse::Header};
+use super::{
+    ANALYSIS, CALL, CHANNEL, COMMENTARY, CONSTRAIN, END, FINAL, FUNCTIONS, MESSAGE, RETURN, START,
+    parse::Header,
+};
 use crate::chat::rendered::Rendered;
 use apus_sdk::{Message, ToolCall, json};
 use serde_json::Value;
@@ -60,13 +63,13 @@ impl Completion {
             self.parts.iter().find(plain).map(|part| part.text.clone())
         };
         let content = self
-            .channel("final")
-            .or_else(|| self.channel("commentary"))
+            .channel(FINAL)
+            .or_else(|| self.channel(COMMENTARY))
             .or_else(unnamed);
         Message {
             role: "assistant".to_owned(),
             content: content.map_or(Value::Null, Value::from),
-            thinking: self.channel("analysis"),
+            thinking: self.channel(ANALYSIS),
             tool_calls: self.tool_calls(),
             ..Message::default()
         }
@@ -123,8 +126,8 @@ fn part(completion: &Rendered, range: Range<usize>, role: &str) -> Option<Comple
 
 #[cfg(test)]
 mod tests {
+    use super::super::marked;
     use super::*;
-    use crate::chat::harmony::marked;
     use serde_json::json;
 
     fn parse_completion(text: &str) -> Completion {

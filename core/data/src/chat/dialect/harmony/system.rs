@@ -9,6 +9,8 @@ const EFFORT: &str = "medium";
 const OF_EFFORT: &str = "reasoning_effort";
 const OF_IDENTITY: &str = "model_identity";
 const OF_TOOLS: &str = "builtin_tools";
+/// The reasoning efforts that the models were trained with, and that openai-harmony knows.
+pub const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 /// The variables of a conversation that the system message uses.
 pub const VARIABLES: [&str; 3] = [OF_EFFORT, OF_IDENTITY, OF_TOOLS];
 
@@ -31,4 +33,17 @@ pub fn system(variables: &Variables, has_tools: bool, options: &RenderOptions) -
         body.push_str("\nCalls to these tools must go to the commentary channel: 'functions'.");
     }
     Ok(body)
+}
+
+/// A note on a reasoning effort that the models were not trained with.
+pub fn remark(options: &RenderOptions) -> Option<String> {
+    let effort = options.reasoning_effort.as_deref()?;
+    let known = EFFORTS.contains(&effort);
+    let note = || {
+        format!(
+            "reasoning_effort {effort}: gpt-oss knows {}",
+            EFFORTS.join(", ")
+        )
+    };
+    (!known).then(note)
 }

@@ -1,6 +1,7 @@
 //! Filters an answer for display while it is generated: headers are left out, and reasoning is dimmed or hidden.
 
-use apus_data::chat::harmony::{CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
+use super::{ANALYSIS, CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
+use crate::chat::dialect::{AnswerView, ViewOptions};
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
@@ -8,15 +9,6 @@ const PLAIN: &str = "\x1b[0m";
 const ROLE: &str = "assistant";
 /// The text before the recipient of a call.
 const TO: &str = " to=";
-
-/// How answers are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ViewOptions {
-    /// Whether the analysis channel is shown.
-    pub thinking: bool,
-    /// Whether escape sequences may be written.
-    pub colour: bool,
-}
 
 /// The part of a completion that the text is in.
 #[derive(Debug, PartialEq)]
@@ -34,19 +26,8 @@ pub struct View {
     shown: bool,
 }
 
-impl View {
-    /// A view at the beginning of an answer.
-    pub fn new(options: ViewOptions) -> Self {
-        let position = Position::Header(String::new());
-        Self {
-            options,
-            position,
-            shown: false,
-        }
-    }
-
-    /// The text to print for newly generated text.
-    pub fn next(&mut self, mut text: &str) -> String {
+impl AnswerView for View {
+    fn next(&mut self, mut text: &str) -> String {
         let mut out = String::new();
         while let Some((at, marker)) = first_marker(text) {
             self.text(&text[..at], &mut out);
@@ -57,9 +38,7 @@ impl View {
         out
     }
 
-    /// The text to print at the end of the answer: held text that never became a message, and the escape sequence that
-    /// ends dimming. An incomplete header prints nothing.
-    pub fn end(&mut self) -> String {
+    fn end(&mut self) -> String {
         let mut out = String::new();
         match std::mem::replace(&mut self.position, Position::Body) {
             Position::Header(held) if is_header(&held) => {}
@@ -68,6 +47,18 @@ impl View {
             Position::Body => {}
         }
         out
+    }
+}
+
+impl View {
+    /// A view at the beginning of an answer.
+    pub fn new(options: ViewOptions) -> Self {
+        let position = Position::Header(String::new());
+        Self {
+            options,
+            position,
+            shown: false,
+        }
     }
 
     fn text(&mut self, text: &str, out: &mut String) {
@@ -110,7 +101,7 @@ impl View {
     }
 
     fn open(&mut self, header: &Header, out: &mut String) {
-        let analysis = header.channel.as_deref() == Some("analysis") && header.recipient.is_none();
+        let analysis = header.channel.as_deref() == Some(ANALYSIS) && header.recipient.is_none();
         let visible = !analysis || self.options.thinking;
         if visible && self.shown {
             out.push('\n');

@@ -1,0 +1,144 @@
+//! OpenAI's harmony format, written and read: `<|start|>header<|message|>body<|end|>`. gpt-oss speaks it.
+//!
+//! Two renderers write it, because two are in use and differ: `native` as the chat template of
+//! openai/gpt-oss does, `openai` as OpenAI's library openai-harmony.
+
+mod answer;
+mod by_hand;
+mod completion;
+mod frame;
+pub mod invariants;
+mod native;
+mod openai;
+mod parse;
+mod row_notes;
+mod schema;
+mod system;
+mod texts;
+mod tools;
+mod turn;
+mod view;
+
+use super::{AnswerView, BuiltInRenderer, Dialect, FramedText, SplitAnswer, ViewOptions};
+use crate::chat::{
+    notes::RowNoteTexts,
+    rendered::Rendered,
+    template::{ChatTemplate, RenderOptions},
+    turns::Purpose,
+    weighted::WeightedMessage,
+};
+use anyhow::Result;
+use apus_sdk::Message;
+pub use completion::{Completion, CompletionPart, parse_completion};
+pub use parse::{Header, Span, marked, parse, parse_rendered};
+
+/// Opens a message.
+pub const START: &str = "<|start|>";
+/// Separates header and body.
+pub const MESSAGE: &str = "<|message|>";
+/// Names the channel inside a header.
+pub const CHANNEL: &str = "<|channel|>";
+/// Names the type of the body inside a header.
+pub const CONSTRAIN: &str = "<|constrain|>";
+/// Ends a message.
+pub const END: &str = "<|end|>";
+/// Ends a message and the generation.
+pub const RETURN: &str = "<|return|>";
+/// Ends a call of a tool and the generation.
+pub const CALL: &str = "<|call|>";
+/// What names of tools that are functions begin with.
+pub const FUNCTIONS: &str = "functions.";
+/// Opens an assistant's message; a prompt ends with it.
+pub const ASSISTANT: &str = "<|start|>assistant";
+/// The channel of reasoning.
+pub const ANALYSIS: &str = "analysis";
+/// The channel of words to the user before a call or an answer, and of calls.
+pub const COMMENTARY: &str = "commentary";
+/// The channel of answers.
+pub const FINAL: &str = "final";
+
+const RENDERERS: [BuiltInRenderer; 2] = [
+    BuiltInRenderer {
+        name: "native",
+        writes_as: Some(native::PUBLISHED_TEMPLATE),
+        variables: &system::VARIABLES,
+        render: native::render,
+    },
+    BuiltInRenderer {
+        name: "harmony",
+        writes_as: None,
+        variables: &system::VARIABLES,
+        render: openai::render,
+    },
+];
+
+/// The dialect of gpt-oss.
+#[derive(Debug, Clone, Copy)]
+pub struct Harmony;
+
+impl Harmony {
+    /// The renderer that writes what the template of gpt-oss does.
+    pub fn native() -> ChatTemplate {
+        ChatTemplate::built_in(&Self, &RENDERERS[0])
+    }
+
+    /// The renderer that writes what openai-harmony does.
+    pub fn openai() -> ChatTemplate {
+        ChatTemplate::built_in(&Self, &RENDERERS[1])
+    }
+}
+
+impl Dialect for Harmony {
+    fn name(&self) -> &'static str {
+        "harmony"
+    }
+
+    fn split(&self, answer: WeightedMessage, think_to_analysis: bool) -> Result<SplitAnswer> {
+        answer::split(answer, think_to_analysis)
+    }
+
+    fn join(&self, turn: Vec<WeightedMessage>, purpose: Purpose) -> Result<Vec<WeightedMessage>> {
+        turn::join(turn, purpose)
+    }
+
+    fn renderers(&self) -> &'static [BuiltInRenderer] {
+        &RENDERERS
+    }
+
+    fn reasoning_key(&self) -> &'static str {
+        "thinking"
+    }
+
+    fn without_place(&self, message: &Message) -> Option<&'static str> {
+        let is_commentary = message.channel.as_deref() == Some(COMMENTARY);
+        is_commentary.then_some("commentary")
+    }
+
+    fn remark(&self, options: &RenderOptions) -> Option<String> {
+        system::remark(options)
+    }
+
+    fn row_notes(&self) -> &'static RowNoteTexts {
+        &row_notes::TEXTS
+    }
+
+    fn texts(&self, rendered: &Rendered) -> Result<Vec<FramedText>> {
+        texts::texts(rendered)
+    }
+
+    fn stop_tokens(&self) -> &'static [&'static str] {
+        &[RETURN, CALL]
+    }
+
+    fn answer(&self, generated: &Rendered) -> Message {
+        parse_completion(generated).message()
+    }
+
+    fn is_final(&self, message: &Message) -> bool {
+        message.channel.as_deref() != Some(COMMENTARY)
+    }
+
+    fn view(&self, options: ViewOptions) -> Box<dyn AnswerView> {
+        Box::new(view::View::new(options))
+    }
+}
