@@ -17,7 +17,7 @@ use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// StepHooks the name of a parameter and the name of its state in a checkpoint.
+/// Between the name of a parameter and the name of its state in a checkpoint.
 const SEPARATOR: &str = "//";
 
 /// Element types that an optimizer's state can have: those a component can name.
