@@ -143,15 +143,9 @@ fn modules_use_those_above_them() {
         let src = Path::new(ROOT).join(folder).join("src");
         let present: BTreeSet<String> = fs::read_dir(&src)
             .unwrap()
-            .map(|entry| {
-                entry
-                    .unwrap()
-                    .path()
-                    .file_stem()
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
-            })
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == "rs"))
+            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
             .filter(|name| name != "lib")
             .collect();
         let listed: BTreeSet<String> = order.iter().map(|&name| name.to_owned()).collect();

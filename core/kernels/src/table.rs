@@ -1,228 +1,253 @@
-//! The modules and, in each one's documentation, its kernels: arguments in order, what they compute, launch geometry.
+//! Every kernel, declared once: its parameters as in the source, what it computes, its grid. `declare.rs` says how to read a
+//! declaration; the build script reads the same table for the modules that it compiles.
 
-use crate::Module;
+kernels! {
+    /// RMS norm, f32 inside, the weight multiplied before the cast.
+    module RMS_NORM = "rms_norm";
+    {
+        /// With `delta`, `sum = x + delta` is written and normed.
+        rms_norm_forward(
+            y: Out<bf16>, sum: OutOrNull<bf16>, x: In<bf16>, delta: InOrNull<bf16>, w: In<bf16>, rows: i32, width: i32, eps: f32,
+        ) => Grid::rows(rows);
+        /// The gradient by `x`, plus `add`.
+        rms_norm_backward(
+            dx: Out<bf16>, x: In<bf16>, w: In<bf16>, dy: In<bf16>, add: InOrNull<bf16>, rows: i32, width: i32, eps: f32,
+        ) => Grid::rows(rows);
+        /// The first step of the gradient by the weight: `rstd` `[rows]`.
+        rms_norm_rstd(rstd: Out<f32>, x: In<bf16>, rows: i32, width: i32, eps: f32) => Grid::rows(rows);
+        /// The second: `partial` `[B, width]` with `B = ceil(rows / rows_per_block)`, of which [`sum_rows`] makes the sum.
+        rms_norm_weight_grad(
+            partial: Out<f32>, x: In<bf16>, dy: In<bf16>, rstd: In<f32>, rows: i32, width: i32, rows_per_block: i32,
+        ) => Grid::new([width.div_ceil(256), rows.div_ceil(rows_per_block), 1], 256);
+    }
 
-macro_rules! module {
-    ($name:literal) => {
-        Module {
-            name: concat!("apus_", $name),
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
-        }
-    };
-}
+    /// Rotary embedding of packed qkv rows, half-split.
+    module ROPE = "rope";
+    {
+        /// `x` and `y` `[T, (Q + 2 KV) D]`, which may be the same tensor; v is copied. `cos` and `sin` are `[positions, D / 2]`, D is
+        /// a multiple of 16. `transpose` is 0 or 1.
+        rope_apply(
+            y: Out<bf16>, x: In<bf16>, cos: In<f32>, sin: In<f32>, positions: In<u32>,
+            tokens: i64, q_heads: i32, kv_heads: i32, dim: i32, transpose: i32,
+        ) => Grid::each(tokens * (q_heads + 2 * kv_heads) * dim / 16, 256, 256);
+    }
 
-/// RMS norm, f32 inside, the weight multiplied before the cast. Row geometry unless said otherwise.
-/// - `rms_norm_forward(bf16* y, bf16* sum, bf16* x, bf16* delta or null, bf16* w, i32 rows, i32 width, f32 eps)`: with delta, sum = x + delta is normed
-/// - `rms_norm_backward(bf16* dx, bf16* x, bf16* w, bf16* dy, bf16* add or null, i32 rows, i32 width, f32 eps)`
-/// - `rms_norm_rstd(f32* rstd [rows], bf16* x, i32 rows, i32 width, f32 eps)`: first step of the weight gradient
-/// - `rms_norm_weight_grad(f32* partial [B, width], bf16* x, bf16* dy, f32* rstd, i32 rows, i32 width, i32 rows_per_block)`:
-///   `grid = (ceil(width/256), B)`, `B = ceil(rows/rows_per_block)`, `block = 256`; finish with `sum_rows` of [`REDUCE`]
-pub const RMS_NORM: Module = module!("rms_norm");
+    /// Attention with sinks for head dim 16: causal inside each sequence, grouped heads, optional window, flash style on tensor cores.
+    ///
+    /// `q`, `k`, `v` point at head 0 of row 0 and have row strides (packed qkv: `qkv`, `qkv + Q*D`, `qkv + (Q+KV)*D`, all strides
+    /// `(Q+2*KV)*D`); strides are multiples of 8, pointers 16-byte aligned. `cu` are the sequence offsets `[n + 1]`. `window` 0 means
+    /// none, else a query sees `window` keys, itself included. `scale` is `1 / sqrt(D)`. `lse` and `delta` are `[Q, T]`, natural
+    /// logarithm, the sink included. `tiles` is the sum over sequences of `ceil(len / tile)`, with [`crate::attention_tile`].
+    module ATTENTION_D16 = "attention_d16" from "attention" with "HEAD_DIM=16";
+    /// The same for head dim 32.
+    module ATTENTION_D32 = "attention_d32" from "attention" with "HEAD_DIM=32";
+    /// The same for head dim 64.
+    module ATTENTION_D64 = "attention_d64" from "attention" with "HEAD_DIM=64";
+    /// The same for head dim 128.
+    module ATTENTION_D128 = "attention_d128" from "attention" with "HEAD_DIM=128";
+    /// The large kernels for head dim 64 on compute capability 9.0 and no other.
+    module ATTENTION_D64_HOPPER = "attention_d64_hopper" from "attention_hopper" with "HEAD_DIM=64" with "HOPPER" only "90a";
+    {
+        /// The last query of a sequence stands at its last key, so with a cache k may be longer than q (`cu_k` counts keys). Without
+        /// `cu_q` and `cu_k`, and n = 1, there is one sequence of `total_q` queries and `total_k` keys.
+        attention_forward(
+            out: Out<bf16>, lse: OutOrNull<f32>, q: In<bf16>, k: In<bf16>, v: In<bf16>, sinks: In<bf16>, cu_q: InOrNull<u32>, cu_k: InOrNull<u32>,
+            n: i32, total_q: i32, total_k: i32, q_stride: i32, kv_stride: i32, out_stride: i32, q_heads: i32, kv_heads: i32, window: i32, scale: f32,
+        ) with (version: LargeAttention, tiles: usize) in version.module => Grid::new([q_heads, tiles, 1], version.threads);
+        /// `stride` is that of q, k, v, dk and dv.
+        attention_backward_kv(
+            dk: Out<bf16>, dv: Out<bf16>, q: In<bf16>, k: In<bf16>, v: In<bf16>, dout: In<bf16>, lse: In<f32>, delta: In<f32>, cu: In<u32>,
+            n: i32, tokens: i32, stride: i32, dout_stride: i32, q_heads: i32, kv_heads: i32, window: i32, scale: f32,
+        ) with (version: LargeAttention, tiles: usize) in version.module => Grid::new([kv_heads, tiles, 1], version.threads);
+        /// `stride` is that of q, k, v and dq.
+        attention_backward_q(
+            dq: Out<bf16>, q: In<bf16>, k: In<bf16>, v: In<bf16>, dout: In<bf16>, lse: In<f32>, delta: In<f32>, cu: In<u32>,
+            n: i32, tokens: i32, stride: i32, dout_stride: i32, q_heads: i32, kv_heads: i32, window: i32, scale: f32,
+        ) with (version: LargeAttention, tiles: usize) in version.module => Grid::new([q_heads, tiles, 1], version.threads);
+    }
 
-/// Rotary embedding of packed qkv rows, half-split; cos and sin `[max_pos, D/2]`. D a multiple of 16.
-/// - `rope_apply(bf16* y, bf16* x, f32* cos, f32* sin, u32* positions [T], i64 tokens, i32 q_heads, i32 kv_heads, i32 dim, i32 transpose)`:
-///   x and y `[T, (Q+2*KV)*D]`, may be the same tensor; v is copied. `grid = ceil(T*(Q+2*KV)*D/16 / 256)`, `block = 256`
-pub const ROPE: Module = module!("rope");
+    in ATTENTION_D16; in ATTENTION_D32; in ATTENTION_D64; in ATTENTION_D128;
+    {
+        /// The row sums of `out * dout`, both `[T, Q D]`.
+        attention_delta(delta: Out<f32>, out: In<bf16>, dout: In<bf16>, tokens: i32, q_heads: i32)
+            with (version: Attention) in version.module => Grid::each(tokens * q_heads, 128, 128);
+        /// `dsinks` `[Q]`.
+        attention_sink_grad(dsinks: Out<f32>, lse: In<f32>, delta: In<f32>, sinks: In<bf16>, tokens: i32)
+            with (version: Attention, q_heads: usize) in version.module => Grid::new([q_heads, 1, 1], 256);
+        /// For few queries (1 to 8) against a long cache: query i stands at position `k_len - q_len + i`. `partial` is
+        /// `[q_len Q, splits, D + 2]`; `splits = clamp(ceil(seen / 256), 1, 64)`, where `seen` are the keys in the window.
+        attention_decode(
+            partial: Out<f32>, q: In<bf16>, k: In<bf16>, v: In<bf16>, q_len: i32, k_len: i32, q_stride: i32, kv_stride: i32,
+            q_heads: i32, kv_heads: i32, window: i32, scale: f32, splits: i32,
+        ) with (version: Attention) in version.module => Grid::new([q_heads, splits, q_len], 128);
+        /// `out` `[q_len, Q D]` of the partial results.
+        attention_decode_combine(out: Out<bf16>, partial: In<f32>, sinks: In<bf16>, q_heads: i32, splits: i32)
+            with (version: Attention, q_len: usize, dim: u32) in version.module => Grid::new([q_len * q_heads, 1, 1], dim);
+    }
 
-/// Attention with sinks for head dim 16; the documentation of [`ATTENTION_D64`] holds for it.
-pub const ATTENTION_D16: Module = module!("attention_d16");
-/// Attention with sinks for head dim 32; the documentation of [`ATTENTION_D64`] holds for it.
-pub const ATTENTION_D32: Module = module!("attention_d32");
-/// Attention with sinks: causal inside each sequence, grouped heads, optional window, flash style on tensor cores.
-///
-/// Common arguments: `q`, `k`, `v` point at head 0 of row 0 and have row strides (packed qkv: `qkv`, `qkv + Q*D`,
-/// `qkv + (Q+KV)*D`, all strides `(Q+2*KV)*D`); strides are multiples of 8, pointers 16-byte aligned. `cu` are the
-/// sequence offsets `[n+1]`. `window` 0 means none, else a query sees `window` keys, itself included. `scale` is
-/// `1/sqrt(D)`. `lse` and `delta` are `[Q, T]`, natural logarithm, the sink included.
-/// [`attention_tile`] gives the rows of a tile; `tiles = sum over sequences of ceil(len / tile)`, `block = 128`. On Hopper the three
-/// large kernels have faster versions: ask [`attention_large`] for module and block.
-/// - `attention_forward(bf16* out, f32* lse, bf16* q, bf16* k, bf16* v, bf16* sinks [Q], u32* cu_q, u32* cu_k, i32 n, i32 total_q,
-///   i32 total_k, i32 q_stride, i32 kv_stride, i32 out_stride, i32 q_heads, i32 kv_heads, i32 window, f32 scale)`: `grid = (Q, tiles of q)`.
-///   The last query of a sequence stands at its last key, so with a cache k may be longer than q (`cu_k` counts
-///   keys). `cu_q = cu_k = null` (0) with n = 1 means one sequence of total_q queries and total_k keys. `lse` may be null.
-/// - `attention_delta(f32* delta, bf16* out, bf16* dout, i32 tokens, i32 q_heads)`: row sums of out*dout, both `[T, Q*D]`;
-///   `grid = ceil(T*Q/128)`, `block = 128`
-/// - `attention_backward_kv(bf16* dk, bf16* dv, bf16* q, bf16* k, bf16* v, bf16* dout, f32* lse, f32* delta, u32* cu, i32 n, i32 tokens,
-///   i32 stride, i32 dout_stride, i32 q_heads, i32 kv_heads, i32 window, f32 scale)`: `grid = (KV, tiles)`; stride is that of q, k, v, dk, dv
-/// - `attention_backward_q(bf16* dq, bf16* q, ... the same arguments)`: `grid = (Q, tiles)`; dq has `stride` too
-/// - `attention_sink_grad(f32* dsinks [Q], f32* lse, f32* delta, bf16* sinks, i32 tokens)`: `grid = Q`, `block = 256`
-/// - `attention_decode(f32* partial [Tq*Q, splits, D+2], bf16* q, bf16* k, bf16* v, i32 q_len, i32 k_len, i32 q_stride, i32 kv_stride,
-///   i32 q_heads, i32 kv_heads, i32 window, f32 scale, i32 splits)`: for few queries (1 to 8) against a long cache, query i at
-///   position k_len-q_len+i; `grid = (Q, splits, Tq)`, `block = 128`; `splits = clamp(ceil(seen/256), 1, 64)`, seen = keys in the window
-/// - `attention_decode_combine(bf16* out [Tq, Q*D], f32* partial, bf16* sinks, i32 q_heads, i32 splits)`: `grid = Tq*Q`, `block = D`
-pub const ATTENTION_D64: Module = module!("attention_d64");
-/// Attention with sinks for head dim 128; the documentation of [`ATTENTION_D64`] holds for it.
-pub const ATTENTION_D128: Module = module!("attention_d128");
+    /// Routing of tokens to experts.
+    module ROUTER = "router";
+    {
+        /// `ids` `[T, K]` of `logits` `[T, E]`: descending, ties to the lower index, NaN last.
+        router_top_k(ids: Out<u32>, logits: In<f32>, tokens: i32, experts: i32, k: i32) => Grid::rows(tokens);
+        /// `weights` `[T, K]`, the softmax over the kept.
+        router_weights(weights: Out<f32>, logits: In<f32>, ids: In<u32>, tokens: i32, experts: i32, k: i32) => Grid::each(tokens, 128, 128);
+        /// `dlogits` `[T, E]`, every element.
+        router_weights_backward(
+            dlogits: Out<f32>, weights: In<f32>, ids: In<u32>, dweights: In<f32>, tokens: i32, experts: i32, k: i32,
+        ) => Grid::rows(tokens);
+    }
 
-/// `attention_forward`, `attention_backward_kv` and `attention_backward_q` of [`ATTENTION_D64`] for compute capability 9.0
-/// and no other: the same arguments and grids, `block = 256`. [`attention_large`] says when to take them.
-pub const ATTENTION_D64_HOPPER: Module = module!("attention_d64_hopper");
+    /// Pairs (token, choice) sorted by expert, stable; at most [`crate::MOST_ROUTED_EXPERTS`] experts.
+    module ROUTE = "route";
+    {
+        /// `counts` `[blocks, E]` of `ids` `[pairs]`, `blocks = ceil(pairs / 1024)`.
+        route_count(counts: Out<u32>, ids: In<u32>, pairs: i32, experts: i32) => Grid::each(pairs, PAIRS_PER_BLOCK, PAIRS_PER_BLOCK as u32);
+        /// `offsets` `[E + 1]`; the counts become first rows in place.
+        route_scan(offsets: Out<u32>, counts: Out<u32>, blocks: i32, experts: i32) => Grid::new([1, 1, 1], MOST_ROUTED_EXPERTS as u32);
+        /// `order` and `inverse` `[pairs]`; `first` are the first rows.
+        route_scatter(order: Out<u32>, inverse: Out<u32>, ids: In<u32>, first: In<u32>, pairs: i32, experts: i32)
+            => Grid::each(pairs, PAIRS_PER_BLOCK, PAIRS_PER_BLOCK as u32);
+    }
 
-/// The attention module of a head dim, if there is one.
-pub fn attention(head_dim: usize) -> Option<&'static Module> {
-    match head_dim {
-        16 => Some(&ATTENTION_D16),
-        32 => Some(&ATTENTION_D32),
-        64 => Some(&ATTENTION_D64),
-        128 => Some(&ATTENTION_D128),
-        _ => None,
+    /// Rows moved between token order and expert order. `order` `[N]` is the source row `t K + j` of each sorted row, `inverse` `[N]` the
+    /// sorted row of (t, j).
+    module PERMUTE = "permute";
+    {
+        /// `y` `[N, H]` of `x` `[T, H]`.
+        permute_gather(y: Out<bf16>, x: In<bf16>, inverse: In<u32>, tokens: i64, width: i32, k: i32) => Grid::rows(tokens);
+        /// `dx` `[T, H]` of `dy` `[N, H]`, plus `add`.
+        permute_gather_backward(
+            dx: Out<bf16>, add: InOrNull<bf16>, dy: In<bf16>, inverse: In<u32>, tokens: i64, width: i32, k: i32,
+        ) => Grid::rows(tokens);
+        /// `out` `[T, H]` of `y` `[N, H]` and `weights` `[T, K]`, plus the residual.
+        permute_combine(
+            out: Out<bf16>, residual: InOrNull<bf16>, y: In<bf16>, weights: In<f32>, inverse: In<u32>, tokens: i64, width: i32, k: i32,
+        ) => Grid::rows(tokens);
+    }
+
+    /// Biases of linear layers and of experts' layers (rows sorted by expert, `offsets` `[E + 1]`).
+    module BIAS = "bias";
+    {
+        /// `y` `[rows, width]` in place.
+        add_bias(y: Out<bf16>, bias: In<bf16>, rows: i64, width: i32) => Grid::rows(rows);
+        /// `y` `[N, width]` in place, `bias` `[E, width]`.
+        grouped_add_bias(y: Out<bf16>, bias: In<bf16>, offsets: In<u32>, rows: i64, width: i32, experts: i32) => Grid::rows(rows);
+        /// `out` `[width]` of `x` `[rows, width]`.
+        column_sum(out: Out<f32>, x: In<bf16>, rows: i64, width: i32) => Grid::each(width, 64, 256);
+        /// `db` `[E, width]` of `dy` `[N, width]`.
+        grouped_bias_grad(db: Out<f32>, dy: In<bf16>, offsets: In<u32>, width: i32)
+            with (experts: usize) => Grid::new([width.div_ceil(64), experts, 1], 256);
+    }
+
+    /// Products of rows in groups with bf16 matrices, all groups in one launch, for compute capability 9.0 and no other; their sizes are
+    /// read on the device. `offsets` `[G + 1]` are the first rows of the groups and the end; a group may be empty.
+    ///
+    /// `n` (O), `k` (I) and `low` (P) are multiples of 8, G is at most [`crate::MOST_PRODUCT_GROUPS`]. The maps are of the matrices, those of
+    /// all groups one below the other, in boxes of 64 columns and 64 rows (for b and b_low of `product_nt`
+    /// [`crate::PRODUCT_COLUMNS_A_TILE`] rows); without a low-rank part (`low` 0) a_low and b_low may be any.
+    module PRODUCT_HOPPER = "product_hopper" only "90a";
+    {
+        /// `out = x w^T + bias (+ x_low w_low^T)`, x `[N, I]`, w `[G, O, I]`, bias `[G, O]`, x_low `[N, P]`, w_low `[G, O, P]`.
+        product_nt(
+            out: Out<bf16>, bias: InOrNull<bf16>, offsets: In<u32>, groups: i32, n: i32, k: i32, low: i32,
+            a: TensorMap, b: TensorMap, a_low: TensorMap, b_low: TensorMap, out_map: TensorMap,
+        ) with (processors: usize) => Grid::new([processors, 1, 1], 384).with_shared(PRODUCT_SHARED_BYTES);
+        /// `out = x w + bias (+ x_low w_low)`, w `[G, I, O]`, w_low `[G, P, O]`.
+        product_nn(
+            out: Out<bf16>, bias: InOrNull<bf16>, offsets: In<u32>, groups: i32, n: i32, k: i32, low: i32,
+            a: TensorMap, b: TensorMap, a_low: TensorMap, b_low: TensorMap, out_map: TensorMap,
+        ) with (processors: usize) => Grid::new([processors, 1, 1], 384).with_shared(PRODUCT_SHARED_BYTES);
+    }
+
+    /// Low-rank updates of rows in groups. `eights` is the rank in eights, rounded up, and `P = 8 eights`. K and W are multiples of 8.
+    module LORA = "lora";
+    {
+        /// `z = x a^T`: z `[N, P]`, x `[N, K]`, a `[G, P, K]`; without offsets there is one group.
+        lora_down[eights: 1 2 3 4 5 6 7 8](
+            z: Out<bf16>, x: In<bf16>, a: In<bf16>, offsets: InOrNull<u32>, groups: i32, rows: i32, k: i32,
+        ) => Grid::new([rows.div_ceil(DOWN_ROWS) + groups, 1, 1], 256);
+        /// `out[g, i, r] = scale * sum over rows of g of x[row, i] z[row, r]`, i below W, r below rank, at the strides; x `[N, W]`,
+        /// z `[N, P]`. Split s sums its share of the rows into `out + s * split_stride`.
+        lora_gradient[eights: 1 2 3 4 5 6 7 8](
+            out: Out<f32>, x: In<bf16>, z: In<bf16>, offsets: In<u32>, width: i32, rank: i32,
+            group_stride: i64, i_stride: i64, r_stride: i64, split_stride: i64, scale: f32,
+        ) with (groups: usize, splits: usize) => Grid::new([width.div_ceil(64), groups, splits], 256);
+        /// Rows `first..first + rows` of `out` `[G, pitch, K]` from `a` `[G, rank, K]`, zero from `rank` on.
+        lora_pack_a(out: Out<bf16>, a: In<f32>, groups: i32, rank: i32, rows: i32, k: i32, pitch: i32, first: i32)
+            => Grid::each(groups * rows * k, 256, 256);
+        /// `scale * b`, b `[W, rank, G]`, to columns `first..first + rank` of outputs `at..at + W` of `wide` `[G, all, pitch]` and `tall`
+        /// `[G, pitch, all]`, zeros to the other columns of these outputs.
+        lora_pack_b(
+            wide: Out<bf16>, tall: Out<bf16>, b: InOrNull<f32>, scale: f32, groups: i32, rank: i32, width: i32, pitch: i32, first: i32, all: i32, at: i32,
+        ) => Grid::each(groups * width * pitch, 256, 256);
+    }
+
+    /// Clamped swiglu of gpt-oss on interleaved (gate, up) pairs, alpha 1.702.
+    module SWIGLU = "swiglu";
+    {
+        /// `h` `[N, F]` of `gate_up` `[N, 2 F]`; `count = N F`.
+        swiglu_forward(h: Out<bf16>, gate_up: In<bf16>, count: i64, limit: f32) => Grid::elements(count);
+        /// Through the weighted sum of experts too: `dgate_up` may be `gate_up`; `dh` `[N, F]`; `dweights`, `weights` and `ids` `[T, K]`;
+        /// `order` `[N]`; `by_bias` `[T, E]`.
+        swiglu_backward(
+            dgate_up: Out<bf16>, dweights: Out<f32>, gate_up: In<bf16>, dh: In<bf16>, weights: In<f32>, order: In<u32>, ids: In<u32>, by_bias: In<bf16>,
+            rows: i64, width: i32, k: i32, experts: i32, limit: f32,
+        ) => Grid::rows(rows);
+    }
+
+    /// MXFP4 to bf16, exact.
+    module MXFP4 = "mxfp4";
+    {
+        /// `out` `[n, O, I]` of `blocks` `[E, O, I / 32, 16]` and `scales` `[E, O, I / 32]`; `experts` `[n]` chooses, null means all;
+        /// `per_expert = O I`. A listed expert not below E reads out of bounds: check on the host.
+        mxfp4_dequantize(out: Out<bf16>, blocks: In<u8>, scales: In<u8>, experts: InOrNull<u32>, per_expert: i64, n: i32)
+            => Grid::new([per_expert.div_ceil(8192), n, 1], 256);
+    }
+
+    /// Cross entropy over the vocabulary; a label not below V gives NaN.
+    module CROSS_ENTROPY = "cross_entropy";
+    {
+        /// `loss`, `lse` and `best` `[n]` of `logits` `[n, V]`; best is the place of the greatest logit, the lowest of equal ones.
+        cross_entropy_forward<T>(loss: Out<f32>, lse: Out<f32>, best: Out<u32>, logits: In<T>, labels: In<u32>, vocab: i32)
+            with (rows: usize) => Grid::new([rows, 1, 1], 512);
+        /// `dlogits` may be `logits`.
+        cross_entropy_backward<T>(dlogits: Out<T>, logits: In<T>, lse: In<f32>, labels: In<u32>, dloss: In<f32>, vocab: i32)
+            with (rows: usize) => Grid::new([rows, vocab.div_ceil(8192), 1], 256);
+    }
+
+    /// Counter-based random numbers, Philox4x32-10; the rule is in `philox.cuh`. `first` (a multiple of 4; of 16 for bytes) is the index
+    /// of element 0 in the stream.
+    module RANDOM = "random";
+    {
+        /// `y` may be `x`.
+        dropout<T>(y: Out<T>, x: In<T>, count: i64, seed: u64, threshold: u32, scale: f32) => Grid::elements(count);
+        /// Normal values.
+        fill_normal<T>(y: Out<T>, count: i64, seed: u64, stream: u64, first: u64, mean: f32, std: f32) => Grid::elements(count);
+        /// Bytes in `low..low + span`.
+        fill_bytes(y: Out<u8>, count: i64, seed: u64, stream: u64, first: u64, low: u32, span: u32) => Grid::elements(count);
+    }
+
+    /// AdamW in torch's order, f32, in place.
+    module ADAMW = "adamw";
+    {
+        /// `g *= grad_scale` (in a register); `p *= decay` (`1 - lr wd`); `m += (g - m) (1 - beta1)`; `v = v beta2 + g g (1 - beta2)`;
+        /// `p -= step_size m / (sqrt(v) / sqrt_bc2 + eps)` (`step_size = lr / bc1`).
+        adamw_step(
+            p: Out<f32>, g: In<f32>, m: Out<f32>, v: Out<f32>, count: i64,
+            grad_scale: f32, decay: f32, beta1: f32, beta2: f32, step_size: f32, sqrt_bc2: f32, eps: f32,
+        ) => Grid::elements(count);
+    }
+
+    /// Deterministic sums.
+    module REDUCE = "reduce";
+    {
+        /// Block b writes `partial[b]`. Any number of blocks will do; `min(ceil(count / 2048), 1024)` is good. Give each tensor its own
+        /// stretch of one buffer, then sum all at once with [`sum_f64`].
+        square_sum_f32(partial: Out<f64>, x: In<f32>, count: i64) with (blocks: usize) => Grid::new([blocks, 1, 1], 256);
+        /// `out` `[1]`.
+        sum_f64(out: Out<f64>, x: In<f64>, count: i64) => Grid::new([1, 1, 1], 256);
+        /// `out` `[width]` of `x` `[rows, width]`.
+        sum_rows(out: Out<f32>, x: In<f32>, rows: i32, width: i32) => Grid::each(width, 256, 256);
     }
 }
-
-/// Module and block size for `attention_forward`, `attention_backward_kv` or `attention_backward_q` on a card of compute
-/// capability `capability` (major, minor): the fastest measured. `windowed` tells whether there is a sliding window.
-pub fn attention_large(
-    kernel: &str,
-    head_dim: usize,
-    capability: (i32, i32),
-    windowed: bool,
-) -> Option<(&'static Module, u32)> {
-    let faster = !windowed || kernel == "attention_forward";
-    let hopper = head_dim == 64 && capability == (9, 0) && faster;
-    if hopper {
-        Some((&ATTENTION_D64_HOPPER, 256))
-    } else {
-        Some((attention(head_dim)?, 128))
-    }
-}
-
-/// Rows (of queries, or of keys in `attention_backward_kv`) that one block of the attention kernels covers.
-pub const fn attention_tile(head_dim: usize) -> usize {
-    if head_dim <= 64 { 128 } else { 64 }
-}
-
-/// Routing of tokens to experts.
-/// - `router_top_k(u32* ids [T,K], f32* logits [T,E], i32 tokens, i32 experts, i32 k)`: descending, ties to the lower index, NaN last;
-///   row geometry over T
-/// - `router_weights(f32* weights [T,K], f32* logits, u32* ids, i32 tokens, i32 experts, i32 k)`: softmax over the kept; `grid = ceil(T/128)`, `block = 128`
-/// - `router_weights_backward(f32* dlogits [T,E], f32* weights, u32* ids, f32* dweights [T,K], i32 tokens, i32 experts, i32 k)`: writes every
-///   element; row geometry over T
-pub const ROUTER: Module = module!("router");
-
-/// Rows moved between token order and expert order. `order [N]` is the source row t*K+j of each sorted row,
-/// `inverse [N]` the sorted row of (t, j). Row geometry over the tokens.
-/// - `permute_gather(bf16* y [N,H], bf16* x [T,H], u32* inverse, i64 tokens, i32 width, i32 k)`
-/// - `permute_gather_backward(bf16* dx [T,H], bf16* add [T,H] or null, bf16* dy [N,H], u32* inverse, i64 tokens, i32 width, i32 k)`
-/// - `permute_combine(bf16* out [T,H], bf16* residual [T,H] or null, bf16* y [N,H], f32* weights [T,K], u32* inverse, i64 tokens, i32 width, i32 k)`
-pub const PERMUTE: Module = module!("permute");
-
-/// Biases of linear layers and of experts' layers (rows sorted by expert, `offsets [E+1]`).
-/// - `add_bias(bf16* y [rows,width] in place, bf16* bias [width], i64 rows, i32 width)`: row geometry
-/// - `grouped_add_bias(bf16* y [N,width] in place, bf16* bias [E,width], u32* offsets, i64 rows N, i32 width, i32 experts)`: row geometry
-/// - `column_sum(f32* out [width], bf16* x [rows,width], i64 rows, i32 width)`: `grid = ceil(width/64)`, `block = 256`
-/// - `grouped_bias_grad(f32* db [E,width], bf16* dy [N,width], u32* offsets, i32 width)`: `grid = (ceil(width/64), E)`, `block = 256`
-pub const BIAS: Module = module!("bias");
-
-/// Products of rows in groups with bf16 matrices, all groups in one launch, for compute capability 9.0 and no other; their sizes are read on
-/// the device. `offsets [G+1]` are the first rows of the groups and the end; a group may be empty.
-/// - `product_nt(bf16* out [N,O], bf16* bias [G,O] or null, u32* offsets, i32 groups, i32 n (O), i32 k (I), i32 low (P), map a, map b, map a_low,
-///   map b_low, map out)`: out = x w^T + bias (+ x_low w_low^T if P is not 0), x `[N,I]`, w `[G,O,I]`, x_low `[N,P]`, w_low `[G,O,P]`
-/// - `product_nn(...)`: out = x w + bias (+ x_low w_low), w `[G,I,O]`, w_low `[G,P,O]`
-///
-/// I, O and P are multiples of 8, G is at most [`product_hopper::MOST_GROUPS`]. Maps are `CUtensorMap`s of the matrices, those of all groups one below the other,
-/// with the 128-byte swizzle and zeros out of bounds, in boxes of 64 columns and 64 rows (for b and b_low of `product_nt`
-/// [`product_hopper::COLUMNS_A_TILE`] rows); without a low-rank part a_low and b_low may be any. `grid` = the multiprocessors, `block` and dynamic shared memory as in [`product_hopper`].
-pub const PRODUCT_HOPPER: Module = module!("product_hopper");
-
-/// Launch geometry of [`PRODUCT_HOPPER`].
-pub mod product_hopper {
-    /// Threads of a block.
-    pub const THREADS: u32 = 384;
-    /// Most groups.
-    pub const MOST_GROUPS: usize = 128;
-    /// Columns of the result that a block works on at a time.
-    pub const COLUMNS_A_TILE: usize = 192;
-    /// Three stages of both operands, a buffer of results for each of two warpgroups, alignment.
-    pub const SHARED_BYTES: u32 = 3 * (256 + 192) * 128 + 2 * 64 * 192 * 2 + 1024;
-}
-
-/// Low-rank updates of rows in groups. NT of the kernels' names is 1 to 8: the rank in eights, rounded up, P = 8 NT.
-/// - `lora_down_NT(bf16* z [N,P], bf16* x [N,K], bf16* a [G,P,K], u32* offsets or null for one group, i32 groups, i32 rows N, i32 k)`: z = x a^T;
-///   `grid = ceil(N/32) + G`, `block = 256`
-/// - `lora_gradient_NT(f32* out, bf16* x [N,W], bf16* z [N,P], u32* offsets, i32 width, i32 rank, i64 group_stride, i64 i_stride, i64 r_stride, i64 split_stride,
-///   f32 scale)`: out[g,i,r] = scale * sum over rows of g of x[row,i] z[row,r], i < W, r < rank, at the strides; `grid = (ceil(W/64), G, splits)`,
-///   `block = 256`; split s sums its share of the rows into out + s*split_stride
-/// - `lora_pack_a(bf16* out [G,P,K], f32* a [G,rank,K], i32 groups, i32 rank, i32 rows, i32 k, i32 pitch (P), i32 first)`: rows first..first+rows of out, zero from
-///   `rank` on; `grid = ceil(G*rows*K/256)`, `block = 256`
-/// - `lora_pack_b(bf16* wide [G,all,P], bf16* tall [G,P,all], f32* b [W,rank,G], f32 scale, i32 groups, i32 rank, i32 width (W), i32 pitch (P), i32 first, i32 all,
-///   i32 at)`: scale*b in columns first..first+rank of outputs at..at+W, zeros in the others of these outputs; `grid = ceil(G*W*P/256)`, `block = 256`
-///
-/// K and W are multiples of 8.
-pub const LORA: Module = module!("lora");
-
-/// Pairs (token, choice) sorted by expert, stable.
-/// - `route_count(u32* counts [blocks,E], u32* ids [pairs], i32 pairs, i32 experts)`: `grid = blocks = ceil(pairs/1024)`, `block = 1024`
-/// - `route_scan(u32* offsets [E+1], u32* counts in place, i32 blocks, i32 experts)`: `grid = 1`, `block = 256`; counts become first rows
-/// - `route_scatter(u32* order [pairs], u32* inverse [pairs], u32* ids, u32* counts, i32 pairs, i32 experts)`: `grid = blocks`, `block = 1024`
-pub const ROUTE: Module = module!("route");
-
-/// Launch geometry of [`ROUTE`].
-pub mod route {
-    /// Most experts.
-    pub const MOST_EXPERTS: usize = 256;
-    /// Pairs that a block takes.
-    pub const PAIRS_PER_BLOCK: usize = 1024;
-}
-
-/// Clamped swiglu of gpt-oss on interleaved (gate, up) pairs, alpha 1.702. `count = N*F`, the outputs of forward; element geometry.
-/// - `swiglu_forward(bf16* h [N,F], bf16* gate_up [N,2F], i64 count, f32 limit)`
-/// - `swiglu_backward(bf16* dgate_up [N,2F], f32* dweights [T,K], bf16* gate_up, bf16* dh [N,F], f32* weights [T,K], u32* order [N], u32* ids [T,K],
-///   bf16* by_bias [T,E], i64 rows N, i32 width F, i32 k, i32 experts, f32 limit)`: through the weighted sum of experts too; dgate_up may be gate_up; row
-///   geometry over N
-pub const SWIGLU: Module = module!("swiglu");
-
-/// MXFP4 to bf16, exact.
-/// - `mxfp4_dequantize(bf16* out [n,O,I], u8* blocks [E,O,I/32,16], u8* scales [E,O,I/32], u32* experts [n] or null for all, i64 per_expert (O*I), i32 n)`:
-///   `grid = (ceil(per_expert/8192), n)`, `block = 256`; a listed expert not below E reads out of bounds: check on the host
-pub const MXFP4: Module = module!("mxfp4");
-
-/// Cross entropy over the vocabulary; a label not below V gives NaN.
-/// - `cross_entropy_forward_{bf16,f32}(f32* loss [n], f32* lse [n], u32* best [n], x* logits [n,V], u32* labels [n], i32 vocab)`: `grid = n`,
-///   `block = 512`; best is the place of the greatest logit, the lowest of equal ones
-/// - `cross_entropy_backward_{bf16,f32}(x* dlogits, x* logits, f32* lse, u32* labels, f32* dloss [n], i32 vocab)`: `grid = (n, ceil(V/8192))`,
-///   `block = 256`; dlogits may be logits
-pub const CROSS_ENTROPY: Module = module!("cross_entropy");
-
-/// Counter-based random numbers, Philox4x32-10; the rule is in `philox.cuh`.
-/// - `dropout_{bf16,f32}(x* y, x* x, i64 count, u64 seed, u32 threshold, f32 scale)`: element geometry; y may be x
-/// - `fill_normal_{bf16,f32}(x* y, i64 count, u64 seed, u64 stream, u64 first, f32 mean, f32 std)`: element geometry
-/// - `fill_bytes(u8* y, i64 count, u64 seed, u64 stream, u64 first, u32 low, u32 span)`: element geometry
-///
-/// `first` (a multiple of 4; of 16 for bytes) is the index of element 0 in the stream.
-pub const RANDOM: Module = module!("random");
-
-/// One AdamW update in torch's order, f32, in place; element geometry.
-/// - `adamw_step(f32* p, f32* g, f32* m, f32* v, i64 count, f32 grad_scale, f32 decay, f32 beta1, f32 beta2, f32 step_size, f32 sqrt_bc2, f32 eps)`:
-///   g *= grad_scale (in a register); p *= decay (1 - lr*wd); m += (g-m)*(1-beta1); v = v*beta2 + g*g*(1-beta2);
-///   p -= step_size (lr/bc1) * m / (sqrt(v)/sqrt_bc2 + eps)
-pub const ADAMW: Module = module!("adamw");
-
-/// Deterministic sums.
-/// - `square_sum_f32(f64* partial [blocks], f32* x, i64 count)`: `grid = blocks` (any number; `min(ceil(count/2048), 1024)` is good), `block = 256`;
-///   block b writes `partial[b]`. Give each tensor its own stretch of one buffer, then sum all at once:
-/// - `sum_f64(f64* out [1], f64* x, i64 count)`: `grid = 1`, `block = 256`
-/// - `sum_rows(f32* out [width], f32* x [rows,width], i32 rows, i32 width)`: `grid = ceil(width/256)`, `block = 256`
-pub const REDUCE: Module = module!("reduce");
-
-/// Every module, for tests that load them all.
-pub const MODULES: [&Module; 19] = [
-    &RMS_NORM,
-    &ROPE,
-    &ATTENTION_D16,
-    &ATTENTION_D32,
-    &ATTENTION_D64,
-    &ATTENTION_D128,
-    &ATTENTION_D64_HOPPER,
-    &ROUTER,
-    &PERMUTE,
-    &BIAS,
-    &SWIGLU,
-    &PRODUCT_HOPPER,
-    &LORA,
-    &ROUTE,
-    &MXFP4,
-    &CROSS_ENTROPY,
-    &RANDOM,
-    &ADAMW,
-    &REDUCE,
-];

@@ -13,10 +13,9 @@ import cupy, numpy as np, torch
 
 import attention_check, random_check
 from harness import Harness
+from signatures import MODULES
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = "rms_norm rope router permute bias swiglu mxfp4 cross_entropy random adamw reduce".split()
-ATTENTION = {f"attention_d{d}": d for d in (16, 32, 64, 128)}
 
 
 def compile_kernels(out):
@@ -24,13 +23,12 @@ def compile_kernels(out):
     card = f"{major}{minor}"
 
     def one(job):
-        name, args = job
-        code = card + "a" if "-DHOPPER" in args else card
-        subprocess.run(["nvcc", "-fatbin", "-O3", "-std=c++17", "-gencode", f"arch=compute_{code},code=sm_{code}", *args,
+        name, module = job
+        code = module["only"] or card
+        defines = [f"-D{define}" for define in module["defines"]]
+        subprocess.run(["nvcc", "-fatbin", "-O3", "-std=c++17", "-gencode", f"arch=compute_{code},code=sm_{code}", *defines, module["source"],
                         "-o", f"{out}/{name}.fatbin"], cwd=f"{HERE}/../src", check=True)
-    jobs = [(n, [f"-DHEAD_DIM={d}", "attention.cu"]) for n, d in ATTENTION.items()] + [(n, [f"{n}.cu"]) for n in MODULES]
-    if card == "90":
-        jobs.append(("attention_d64_hopper", ["-DHEAD_DIM=64", "-DHOPPER", "attention_hopper.cu"]))
+    jobs = [(name, module) for name, module in MODULES.items() if module["only"] in (None, card + "a")]
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, jobs))
 

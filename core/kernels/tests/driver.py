@@ -1,7 +1,9 @@
 """Launches kernels through the CUDA driver, for what cupy has no arguments for: tensor maps and large shared memory."""
-import ctypes
+import ctypes, os
 
 import torch
+
+import signatures
 
 cuda = ctypes.CDLL("libcuda.so.1")
 
@@ -45,6 +47,7 @@ class Driver:
         return self.functions[path, name]
 
     def launch(self, path, name, grid, block, args, shared=0):
+        signatures.check(os.path.splitext(os.path.basename(path))[0], name, args)
         values = []
         for a in args:
             if a is None:

@@ -1,8 +1,9 @@
-"""Loads the fatbins, launches kernels as core/kernels/src/table.rs documents, compares and times."""
+"""Loads the fatbins, launches kernels as kernels.json declares them, compares and times."""
 import traceback
 
 import cupy, numpy as np, torch
 
+import signatures
 from driver import milliseconds
 
 
@@ -18,6 +19,7 @@ class Harness:
         return self.modules[module].get_function(name)
 
     def launch(self, module, name, grid, block, *args):
+        signatures.check(module, name, args)
         pointers = [np.uint64(a.data_ptr()) if isinstance(a, torch.Tensor) else np.uint64(0) if a is None else a for a in args]
         self.kernel(module, name)(tuple(grid) + (1,) * (3 - len(grid)), (block, 1, 1), tuple(pointers))
 

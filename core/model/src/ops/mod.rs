@@ -1,4 +1,7 @@
-//! Fused operations, one in each file, with explicit forward and backward passes.
+//! Fused operations with explicit forward and backward passes.
+//!
+//! An operation that has kernels is a folder: `mod` says what is computed, checks shapes and chooses the device, `cpu` is the
+//! formula written out, `cuda` launches kernels. What they share is in `host` and in `cuda`.
 //!
 //! An operation is a pair of free functions on plain tensors: nothing here is recorded by candle's
 //! autograd, which would allocate a buffer of zeros per edge, compute gradients of frozen weights,

@@ -1,17 +1,13 @@
-//! Attention over a cache of keys and values, for generation: forward only, one sequence.
+//! Attention over a cache of keys and values on the CPU: one task for each query and head.
 
 use super::super::simd::{axpy, dot, exp_in_place, max};
 use super::super::{Heads, host};
 use super::cpu::first_key;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Attends with queries `[Tq, Q D]`, the last of which is at the end of the cache, to keys and values `[Tk, KV D]` each;
-/// returns `[Tq, Q D]`.
-///
-/// # Errors
-/// Shapes do not fit, or there are more queries than keys.
+/// Attends with queries `[Tq, Q D]` to keys and values `[Tk, KV D]`.
 pub fn cached(
     q: &Tensor,
     keys: &Tensor,
@@ -21,19 +17,6 @@ pub fn cached(
     window: Option<usize>,
 ) -> Result<Tensor> {
     let ((tq, width), (tk, kv_width)) = (q.dims2()?, keys.dims2()?);
-    ensure!(
-        width == heads.q * heads.dim
-            && kv_width == heads.kv * heads.dim
-            && values.dims() == keys.dims()
-            && tq <= tk,
-        "attention: queries {:?} and a cache of {:?} do not fit {heads:?}",
-        q.dims(),
-        keys.dims()
-    );
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = q.device() {
-        return super::super::cuda::attention::cached(q, keys, values, sinks, heads, window, cuda);
-    }
     let (group, dim) = (heads.q / heads.kv, heads.dim);
     let scale = 1.0 / (dim as f32).sqrt();
     host::with2(q, sinks, |q, sinks| {

@@ -8,6 +8,8 @@
 
 mod cached;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +17,6 @@ use super::{Heads, SeqLayout};
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
-
-pub use cached::cached;
 
 /// Takes `qkv` `[T, (Q + 2 KV) D]` and `sinks` `[Q]` to the output `[T, Q D]` and the logarithm of the sum of
 /// exponentials, the sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, its own included.
@@ -31,7 +31,7 @@ pub fn forward(
     let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        return super::cuda::attention::forward(qkv, sinks, seqs, heads, window, cuda);
+        return cuda::forward(qkv, sinks, seqs, heads, window, cuda);
     }
     cpu::forward(qkv, sinks, seqs, heads, window)
 }
@@ -59,9 +59,7 @@ pub fn backward(
     let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        return super::cuda::attention::backward(
-            qkv, sinks, seqs, heads, window, saved, dout, cuda,
-        );
+        return cuda::backward(qkv, sinks, seqs, heads, window, saved, dout, cuda);
     }
     cpu::backward(qkv, sinks, seqs, heads, window, saved, dout)
 }
@@ -80,4 +78,34 @@ fn check(qkv: &Tensor, sinks: &Tensor, seqs: &SeqLayout, heads: Heads) -> Result
         seqs.tokens()
     );
     Ok(())
+}
+
+/// Attends over a cache of keys and values, for generation: forward only, one sequence. Queries `[Tq, Q D]`, the last of which is at the end of the cache, to keys and values `[Tk, KV D]` each;
+/// returns `[Tq, Q D]`.
+///
+/// # Errors
+/// Shapes do not fit, or there are more queries than keys.
+pub fn cached(
+    q: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    sinks: &Tensor,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let ((tq, width), (tk, kv_width)) = (q.dims2()?, keys.dims2()?);
+    ensure!(
+        width == heads.q * heads.dim
+            && kv_width == heads.kv * heads.dim
+            && values.dims() == keys.dims()
+            && tq <= tk,
+        "attention: queries {:?} and a cache of {:?} do not fit {heads:?}",
+        q.dims(),
+        keys.dims()
+    );
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = q.device() {
+        return cuda::cached(q, keys, values, sinks, heads, window, cuda);
+    }
+    cached::cached(q, keys, values, sinks, heads, window)
 }

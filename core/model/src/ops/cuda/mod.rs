@@ -1,25 +1,12 @@
-//! The CUDA side of the operations, one file each. All `unsafe` code is in `launch`, `tensor_map`, `gemm` and `upload`.
+//! What operations share on CUDA. Kernels are launched by the launchers of `apus_kernels`; the only other `unsafe` code is
+//! in `tensors`, `gemm` and `upload`.
 
 mod card;
-mod functions;
 mod gemm;
-mod launch;
-mod tensor_map;
+mod tensors;
 
-pub mod adamw;
-pub mod attention;
-pub mod cross_entropy;
-pub mod dropout;
-pub mod fill;
-pub mod grouped;
-pub mod linear;
-pub mod lora;
-pub mod mxfp4;
-pub mod permute;
-pub mod product;
-pub mod reduce;
-pub mod rms_norm;
-pub mod rope;
-pub mod router;
-pub mod swiglu;
 pub mod upload;
+
+pub use card::capability;
+pub use gemm::{Operand, gemm};
+pub use tensors::{empty, input, optional_input, output, pointer};

@@ -2,7 +2,7 @@
 //! its own on one thread; here all cores read the file into pinned buffers, several parts at once, and while one is
 //! filled, the card copies the others.
 
-use super::launch::{empty, pointer};
+use super::{empty, pointer};
 use anyhow::{Result, bail};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,

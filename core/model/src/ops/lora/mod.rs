@@ -4,6 +4,9 @@
 //! A and B are f32; the products are taken in the type of `x`. This file has the update of one matrix by itself, which
 //! dropout and DoRA need; [`pack`] has updates that are summed together with the product of the matrix itself.
 
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
 pub mod pack;
 
 pub use pack::{Factors, Pack, PackTape, PackedRange, Strides};

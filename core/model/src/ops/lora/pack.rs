@@ -4,10 +4,13 @@
 //! gives `x A^T` of all of them, and one [`grouped::LowRankTerm`] of the wide product applies all. Rows may be in groups,
 //! each with its own factors (experts).
 
+use super::cpu;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use crate::ops::grouped::{self, Addends, LowRankTerm};
 use crate::ops::groups::Groups;
 use crate::profile::{self, OpGroup};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 /// A and B of one module in PEFT's layouts, f32: `a` `[G R, I]`, the rows of a group together; `b` `[O, R G]`, the
@@ -102,67 +105,11 @@ impl Pack {
         let Some(Factors { a, .. }) = found else {
             anyhow::bail!("a pack of updates without any");
         };
-        let inputs = a.dim(1)?;
-        #[cfg(feature = "cuda")]
-        if let candle_core::Device::Cuda(cuda) = a.device() {
-            use crate::ops::cuda::lora;
-            let pitch = ranks.next_multiple_of(8);
-            if dtype == DType::BF16
-                && lora::fits(pitch, inputs)
-                && ranges.iter().all(|range| range.outputs % 8 == 0)
-            {
-                let [a, b_all, b_transposed] =
-                    lora::empty_factors([groups, pitch, inputs, outputs], cuda)?;
-                let last = ranges.iter().rposition(|range| range.rank > 0);
-                for (index, (range, (_, factors))) in ranges.iter_mut().zip(modules).enumerate() {
-                    if Some(index) == last {
-                        range.a_rows = pitch - range.first_rank;
-                    }
-                    if let Some(factors) = factors {
-                        lora::pack_a(&a, &factors.a, *range, cuda)?;
-                    }
-                    let b = factors.as_ref().map(|factors| &factors.b);
-                    lora::pack_b([&b_all, &b_transposed], b, scale, *range, cuda)?;
-                }
-                return Ok(Self {
-                    a,
-                    b: b_all,
-                    b_transposed,
-                    ranges,
-                    scale,
-                });
-            }
-        }
-        let (mut rows, mut columns) = (Vec::new(), Vec::new());
-        for (range, (width, factors)) in ranges.iter().zip(modules) {
-            let Some(Factors { a, b }) = factors else {
-                columns.push(Tensor::zeros(
-                    (groups, *width, ranks),
-                    DType::F32,
-                    a.device(),
-                )?);
-                continue;
-            };
-            ensure!(
-                b.dims() == [*width, range.rank * groups],
-                "lora: A {:?} and B {:?} do not fit",
-                a.dims(),
-                b.dims()
-            );
-            rows.push(a.reshape((groups, range.rank, inputs))?);
-            let wide = b
-                .reshape((*width, range.rank, groups))?
-                .permute((2, 0, 1))?
-                .contiguous()?;
-            let wide = (wide * scale)?;
-            let behind = ranks - range.first_rank - range.rank;
-            columns.push(wide.pad_with_zeros(2, range.first_rank, behind)?);
-        }
-        let b_all = Tensor::cat(&columns, 1)?.to_dtype(dtype)?;
+        let [a, b, b_transposed] = pack(a, modules, &mut ranges, groups, scale, dtype)?;
         Ok(Self {
-            a: Tensor::cat(&rows, 1)?.to_dtype(dtype)?,
-            b_transposed: b_all.transpose(1, 2)?.contiguous()?,
-            b: b_all,
+            a,
+            b,
+            b_transposed,
             ranges,
             scale,
         })
@@ -255,14 +202,14 @@ impl Pack {
         let (rank, inputs, count) = (self.rank(), x.dim(1)?, groups.count());
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(cuda) = x.device()
-            && crate::ops::cuda::lora::fits(dxa.dim(1)?, inputs)
+            && cuda::fits(dxa.dim(1)?, inputs)
         {
             let strides = Strides {
                 group: rank * inputs,
                 column: 1,
                 rank: inputs,
             };
-            let sum = crate::ops::cuda::lora::gradient(x, dxa, groups, rank, strides, 1.0, cuda)?;
+            let sum = cuda::gradient(x, dxa, groups, rank, strides, 1.0, cuda)?;
             return Ok(sum.reshape((count, rank, inputs))?);
         }
         let all = grouped::weight_grad(dxa, x, groups)?;
@@ -274,7 +221,7 @@ impl Pack {
         let rank = self.rank();
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(cuda) = dy.device()
-            && crate::ops::cuda::lora::fits(xa.dim(1)?, dy.dim(1)?)
+            && cuda::fits(xa.dim(1)?, dy.dim(1)?)
         {
             let (outputs, count) = (dy.dim(1)?, groups.count());
             let strides = Strides {
@@ -283,7 +230,7 @@ impl Pack {
                 rank: count,
             };
             let scale = self.scale;
-            let sum = crate::ops::cuda::lora::gradient(dy, xa, groups, rank, strides, scale, cuda)?;
+            let sum = cuda::gradient(dy, xa, groups, rank, strides, scale, cuda)?;
             return Ok(sum.reshape((outputs, rank, count))?);
         }
         let all = (grouped::weight_grad(xa, dy, groups)? * self.scale)?;
@@ -291,14 +238,34 @@ impl Pack {
     }
 }
 
+/// Packs the factors of modules, `a` being one of them: A `[G, P, I]`, B `[G, O, P]` and its transpose.
+fn pack(
+    a: &Tensor,
+    modules: &[(usize, Option<Factors>)],
+    ranges: &mut [PackedRange],
+    groups: usize,
+    scale: f64,
+    dtype: DType,
+) -> Result<[Tensor; 3]> {
+    let inputs = a.dim(1)?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(cuda) = a.device()
+        && dtype == DType::BF16
+        && cuda::packs(ranges, inputs)
+    {
+        return cuda::pack(modules, ranges, [groups, inputs], scale, cuda);
+    }
+    cpu::pack(modules, ranges, a.device(), [groups, inputs], scale, dtype)
+}
+
 /// Multiplies rows `[N, K]` by the transpose of their group's `[P, K]`.
 fn down(x: &Tensor, a: &Tensor, groups: &Groups) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = x.device()
         && x.dtype() == DType::BF16
-        && crate::ops::cuda::lora::fits(a.dim(1)?, a.dim(2)?)
+        && cuda::fits(a.dim(1)?, a.dim(2)?)
     {
-        return crate::ops::cuda::lora::down(x, a, groups, cuda);
+        return cuda::down(x, a, groups, cuda);
     }
     grouped::matmul(x, &a.transpose(1, 2)?, groups, &Addends::default())
 }

@@ -1,0 +1,48 @@
+//! Sums over whole tensors in a fixed order.
+
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+/// Sums the squares of all elements of f32 tensors of one device, in f64.
+pub fn square_sum(tensors: &[Tensor]) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if let Some(candle_core::Device::Cuda(cuda)) = tensors.first().map(Tensor::device) {
+        return cuda::square_sum(tensors, cuda);
+    }
+    cpu::square_sum(tensors)
+}
+
+/// Whether all elements of f32 tensors of one device are finite. Squares of f32 do not overflow in f64, so their sum is
+/// finite exactly if all of them are.
+pub fn finite(tensors: &[Tensor]) -> Result<bool> {
+    Ok(square_sum(tensors)?.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{dot, random};
+
+    #[test]
+    fn over_several_tensors() {
+        let (a, b) = (random(1, &[300, 70]), random(2, &[5]));
+        let expected = dot(&a, &a) + dot(&b, &b);
+        let found = square_sum(&[a, b]).unwrap();
+        assert!((found - expected).abs() < 1e-9 * expected);
+    }
+
+    #[test]
+    fn one_element_that_is_not_finite() {
+        let large = (random(1, &[300, 70]).ones_like().unwrap() * f64::from(f32::MAX)).unwrap();
+        assert!(finite(&[large.clone(), random(2, &[5])]).unwrap());
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let bad = Tensor::new(&[0.0, bad], large.device()).unwrap();
+            assert!(!finite(&[large.clone(), bad]).unwrap());
+        }
+        assert!(finite(&[]).unwrap());
+    }
+}
