@@ -9,7 +9,7 @@
 //! | [`Kind`] and [`Make`], a variant for each row | here |
 //! | the fields of the root module, whose functions make components of a plugin | `abi/root.rs` |
 //! | those functions, on the plugin's side | `abi/export.rs` |
-//! | `Crosses` for `dyn Trait`: how a component goes to the host, and what a plugin without the kind is | `abi/object.rs` |
+//! | `Crosses` for `dyn Trait`: how a component gets from a plugin to the host | `abi/object.rs` |
 //! | the template of `apus plugin new`, `templates/FILE/lib.rs` | `src/plugin/new.rs` of Apus |
 //! | which module of `apus plugin check` exercises it, `FILE::check` | `core/engine/src/plugin_check/mod.rs` of Apus |
 //!

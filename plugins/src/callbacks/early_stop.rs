@@ -1,7 +1,7 @@
 //! Stops a run that no longer gets better, as ms-swift's `early_stop` callback (4.x).
 //!
-//! Its counters go into checkpoints. A checkpoint is written before `on_save`, so it does not know of
-//! itself yet: a resumed run counts the save that it goes on from when it begins. One that was stopped by that
+//! Its counters go into checkpoints. A checkpoint is written before `on_save`, so it does not count
+//! itself yet: a resumed run counts the save that it resumes from when it begins. One that was stopped by that
 //! save stops there again, unless its interval is a longer one now.
 
 use apus_sdk::{Callback, Control, Error, Result, RunState, register};
@@ -24,7 +24,7 @@ apus_sdk::options! {
 }
 
 impl EarlyStop {
-    /// Takes in a save; whether there were enough of them.
+    /// Counts a save; true if the run should stop.
     fn count(&mut self, state: &RunState) -> bool {
         let Some(now) = state.best_metric else {
             return false;

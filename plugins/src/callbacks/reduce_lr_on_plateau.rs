@@ -1,8 +1,8 @@
 //! Lowers the learning rate when evaluations no longer get better, as `torch.optim.lr_scheduler.ReduceLROnPlateau`,
 //! which `transformers` steps at each evaluation with `metric_for_best_model`.
 //!
-//! It is a callback, since it follows what the run finds out, and a schedule of the same name, the constant one that
-//! it acts on: whoever asks for the schedule gets both.
+//! It is a callback, since it reacts to evaluations, and a schedule of the same name, the constant one that
+//! it lowers: a configuration that names the schedule gets both.
 
 use apus_sdk::{Callback, Control, Error, LrSchedule, Progress, Result, RunState, register};
 use serde_json::{Map, Value, json};

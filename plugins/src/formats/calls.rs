@@ -8,10 +8,10 @@ use super::{
 use apus_sdk::{Error, Message, Result, ToolCall};
 use serde_json::{Map, Value};
 
-/// What names of tools that are functions begin with in harmony.
+/// The prefix of the names of functions in harmony.
 pub const FUNCTIONS: &str = "functions.";
 
-/// Which call of a message it is.
+/// The index of a call in its message.
 const HARMLESS: &[&str] = &["id", "index", "call_id"];
 
 /// A call, and the id by which results name it.
@@ -44,7 +44,7 @@ impl Linked {
         }
     }
 
-    /// Whether this result says by its author that it is of a call of this function.
+    /// Whether the author of this result names this function.
     fn is_of(&self, function: &str) -> bool {
         self.function
             .as_deref()
@@ -70,7 +70,7 @@ impl Linked {
 /// The calls of a message: `tool_calls`, or `function_call` of OpenAI's older form.
 ///
 /// # Errors
-/// A call that is none, or without a name; two calls in the two forms that are not the same.
+/// A value that is not a call, or has no name; two calls in the two forms that are not the same.
 pub fn of_message(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<Vec<Call>> {
     let name = "tool_calls";
     let mut calls = read_all(take(fields, &[name]), &at.key(name))?;
@@ -123,7 +123,7 @@ pub fn by_recipient(function: &str, content: Value) -> Result<Call> {
 /// `tool_calls` of an OpenAI message. Where a table has a column for the older form, it is empty here.
 ///
 /// # Errors
-/// A call that is none, or without a name.
+/// A value that is not a call, or has no name.
 fn read_all(value: Option<Value>, at: &KeyPath) -> Result<Vec<Call>> {
     match value {
         None => Ok(Vec::new()),

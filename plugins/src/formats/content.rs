@@ -9,17 +9,17 @@ use super::{
 use apus_sdk::{Error, Result, ToolCall};
 use serde_json::Value;
 
-/// What an API needs of a block, and what it says about its text.
+/// Keys of a block that only an API needs, and those that describe its text.
 const HARMLESS: &[&str] = &["id", "index", "signature", "cache_control", "annotations"];
 
-/// What a message's content holds.
+/// The content of a message, by parts.
 #[derive(Debug, Default, PartialEq)]
 pub struct Content {
     /// The content; `Null` where there is none.
     pub value: Value,
     /// The reasoning of `thinking` blocks.
     pub thinking: Option<String>,
-    /// What was reasoned and said before that reasoning, in its order.
+    /// Texts with their reasoning that stand before that reasoning, in order.
     pub earlier: Vec<Earlier>,
     /// The calls of `tool_use` blocks.
     pub calls: Vec<calls::Call>,
@@ -36,7 +36,7 @@ pub struct Earlier {
     pub text: String,
 }
 
-/// What a tool gave back.
+/// The result of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The call that it answers, if the dataset says so.

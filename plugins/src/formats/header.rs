@@ -1,4 +1,4 @@
-//! What harmony writes into a message's header, as openai-harmony's JSON has it: `channel`, `recipient`,
+//! The header of a message in harmony, by the keys of openai-harmony's JSON: `channel`, `recipient`,
 //! `content_type`, and for the result of a tool the name of its author.
 //!
 //! The renderers write a type of content for calls alone, so that of any other message is left unread, and is named
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// What a message of the assistant is by its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
-    /// None is given, or it says no more than the rest of the message.
+    /// No header is given, or it adds nothing to the rest of the message.
     Plain,
     /// Reasoning.
     Analysis,
@@ -47,7 +47,7 @@ pub fn unfold_author(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<()
 /// Takes the header of a message of this role.
 ///
 /// # Errors
-/// What no message can have, or only one of a built-in tool, which cannot be trained.
+/// A header that no message can have, or only one of a built-in tool, which cannot be trained.
 pub fn read(fields: &mut Map<String, Value>, role: &str) -> Result<Header> {
     let mut text = |name: &str| match take(fields, &[name]) {
         None => Ok(None),
@@ -96,7 +96,7 @@ pub fn read(fields: &mut Map<String, Value>, role: &str) -> Result<Header> {
     Ok(Header::Call(function.to_owned()))
 }
 
-/// Messages of all others have one place each, and the renderers write it.
+/// A message of any other role has one possible header, which the renderers write.
 fn of_others(role: &str, channel: Option<&str>, recipient: Option<&str>) -> Result<Header> {
     let places = match role {
         "tool" => (Some("commentary"), Some("assistant")),

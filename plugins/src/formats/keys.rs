@@ -1,8 +1,8 @@
 //! The closed world of a row: each of its keys that has a value is read, known to change nothing, a mark of
 //! what is trained, or noted.
 //!
-//! Whoever reads a key takes it out of its object, and gives [`KeyPath::note_rest`] what is left of the object in
-//! the end. So the name of a key that is read stands where it is read, and in no list beside it.
+//! The code that reads a key takes it out of its object, and in the end gives the rest of the object to
+//! [`KeyPath::note_rest`]. So the name of a key stands where it is read, and in no list beside it.
 
 use super::marks;
 use apus_sdk::{Converted, Error, Result, Row, Sample, Unread};
@@ -89,7 +89,7 @@ impl<'a> KeyPath<'a> {
         }
     }
 
-    /// Notes what was not taken out of the object at this place, but for what has no value. `harmless` are
+    /// Notes the keys that were not taken out of this object and have a value. `harmless` are
     /// names that are known here and change nothing.
     ///
     /// # Errors
@@ -108,12 +108,12 @@ impl<'a> KeyPath<'a> {
         Ok(())
     }
 
-    /// Notes one key of the object at this place.
+    /// Notes one key of this object.
     pub fn note(&self, name: &str, harmless: bool) {
         self.key(name).note_all(harmless);
     }
 
-    /// Notes all that stands at this place.
+    /// Notes this value as a whole.
     pub fn note_all(&self, harmless: bool) {
         let path = self.path();
         self.unread.borrow_mut().push(Unread { path, harmless });
@@ -130,8 +130,8 @@ impl<'a> KeyPath<'a> {
     }
 }
 
-/// Whether there is anything in it that could be lost: null, empty text and what holds no more than these
-/// is how tables write that there is nothing.
+/// Whether a value holds anything that could be lost. Null, empty text and lists or objects of these are how tables
+/// write that there is nothing.
 pub fn has_value(value: &Value) -> bool {
     match value {
         Value::Null => false,

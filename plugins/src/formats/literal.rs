@@ -1,4 +1,4 @@
-//! Lists stored as text: JSON, or what Python's `str` makes of a list, as ms-swift reads it
+//! Lists stored as text: JSON, or the text of a list in Python (`str`), as ms-swift reads it
 //! (`ast.literal_eval`): `[{'role': 'user', 'content': "it's"}, ('a', None)]`.
 
 use apus_sdk::json;
@@ -9,10 +9,10 @@ use std::str::Chars;
 /// How deep lists may lie in each other.
 const DEPTH: usize = 64;
 
-/// The value that a text stands for.
+/// Parses a text as a value.
 ///
 /// # Errors
-/// What was found where the text stops being a value, and at which character.
+/// The text is not a value; the error says what was found, and at which character.
 pub fn read(text: &str) -> Result<Value, String> {
     let no_json = match json::read(text) {
         Ok(value) => return Ok(value),

@@ -1,6 +1,6 @@
 //! Lists of messages: role and content under any of their usual names, harmony's own JSON, or ShareGPT's
-//! pairs. Messages stay as many as they are; that several are one turn is the engine's to know, which weighs
-//! each text by the marks of its own message first.
+//! pairs. Messages are not merged here: the engine joins those of one turn, after it has weighed
+//! each text by the marks of its own message.
 
 use super::{
     calls::{self, Linked},
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 const ROLE: [&str; 2] = ["role", "from"];
 const CONTENT: [&str; 2] = ["content", "value"];
-/// Who or what a message comes from.
+/// Keys that tell where a message comes from, and change nothing.
 const HARMLESS: &[&str] = &[
     "name",
     "id",
@@ -329,7 +329,7 @@ fn is_call(name: &str) -> bool {
     matches!(plain(name).as_str(), "tool_call" | "function_call")
 }
 
-/// A dash is as good as an underscore.
+/// The name with underscores for dashes.
 fn plain(name: &str) -> String {
     name.replace('-', "_")
 }

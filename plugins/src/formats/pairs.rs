@@ -20,10 +20,10 @@ pub fn is_pair(item: &Value) -> bool {
     (any(&USER) || any(&ASSISTANT)) && !any(&["role", "from", "content", "value"])
 }
 
-/// Reads the rounds. What a round or the row marks is the round's answer.
+/// Reads the rounds. The marks of a round, or of the row, apply to the round's answer.
 ///
 /// # Errors
-/// A round without one of its two texts, by its number (from 1), or a mark that is none.
+/// A round without one of its two texts, by its number (from 1), or a value that a mark cannot have.
 pub fn read_all(items: Vec<Value>, marks: &RowMarks, at: &KeyPath) -> Result<Vec<Message>> {
     marks.fit(items.len(), "pairs")?;
     let mut messages = Vec::with_capacity(2 * items.len());

@@ -1,6 +1,6 @@
 //! One question and one answer a row, under any of their usual names (ms-swift's
-//! `ResponsePreprocessor`), with earlier rounds in `history`. A row with no more than a `text` is
-//! an answer to nothing: all of it is trained.
+//! `ResponsePreprocessor`), with earlier rounds in `history`. A row with nothing but a `text` is
+//! an answer without a question: all of it is trained.
 
 use super::{
     keys::{KeyPath, has_value, noting, take},
@@ -87,7 +87,7 @@ pub fn response(row: &mut Row, auto: bool, at: &KeyPath) -> Result<Option<String
     }
 }
 
-/// What a column of answers holds: text, or the first of a list.
+/// The answer in a column: text, or the first of a list.
 pub fn answer(name: &str, value: Value, at: &KeyPath) -> Result<String> {
     match value {
         Value::String(text) => Ok(text),

@@ -18,7 +18,7 @@ pub const NAMES: [&str; 6] = [
     "reasoning_details",
 ];
 
-/// What a part of `reasoning_details` says of its text.
+/// Keys of a part of `reasoning_details` that describe its text.
 const HARMLESS: &[&str] = &["type", "signature", "format", "index", "id"];
 
 /// Takes the reasoning out of a message. Under several names it has to be the same.
@@ -38,7 +38,7 @@ pub fn of_row(row: &mut Row, auto: bool, at: &KeyPath) -> Result<Option<String>>
     take(row, names, is_switch, at)
 }
 
-/// Whether it says no more than that there is reasoning, or that there is none.
+/// Whether the value only tells whether there is reasoning.
 fn is_flag(value: &Value) -> bool {
     value.is_boolean() || value.is_number()
 }
@@ -159,7 +159,7 @@ mod tests {
         taken_of(value, true).map(|(text, _)| text)
     }
 
-    /// What was taken, and what is left.
+    /// The reasoning that was taken, and the rest of the row.
     fn taken_of(value: Value, auto: bool) -> Result<(Option<String>, Value)> {
         let Value::Object(row) = value else {
             panic!("an object")

@@ -1,4 +1,4 @@
-//! What the formats share: columns of a row that mean the same in each of them.
+//! Columns that mean the same in each of the formats.
 
 use super::{keys::KeyPath, message::MessageList};
 use apus_sdk::{Conversation, Error, Message, Result, Row, Sample, json};
@@ -28,7 +28,7 @@ pub fn columns(row: &Map<String, Value>) -> String {
     }
 }
 
-/// What kind of JSON value this is, for messages.
+/// The type of a JSON value, for messages.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -42,7 +42,7 @@ pub fn kind(value: &Value) -> &'static str {
 }
 
 /// Takes the column that holds what `names[0]` means: that name itself, else with `auto` any of its names,
-/// in any case; of several others none is better than the rest.
+/// in any case; several of the other names are an error.
 ///
 /// # Errors
 /// Several columns that could be meant.
@@ -120,7 +120,7 @@ pub fn list(name: &str, value: Value) -> Result<Vec<Value>> {
 /// The entries of a list, those that are the text of an object or a list read.
 ///
 /// # Errors
-/// Text that begins as one and is none, with its number.
+/// Text that begins as one and is not one, with its number.
 pub fn entries(mut items: Vec<Value>) -> Result<Vec<Value>> {
     for (i, item) in items.iter_mut().enumerate() {
         let Value::String(text) = &item else {
@@ -140,7 +140,7 @@ pub fn entries(mut items: Vec<Value>) -> Result<Vec<Value>> {
 
 const MEDIA: [&str; 3] = ["images", "videos", "audios"];
 
-/// Media would be left out in silence, and the text speaks of them.
+/// Media would be left out in silence, although the text refers to them.
 fn refuse_media(row: &Row) -> Result<()> {
     let filled = |value: &Value| match value {
         Value::Null => false,

@@ -1,5 +1,5 @@
-//! What a conversation says beside its messages: the tools, how much the model shall think, who it is told
-//! it is and on which day. Columns of the row say it, or the typed system and developer messages of
+//! The settings of a conversation beside its messages: tools, reasoning effort, the identity of the model and the
+//! date. They stand in columns of the row, or in the typed system and developer messages of
 //! openai-harmony's JSON.
 
 use super::{
@@ -13,16 +13,17 @@ use serde_json::{Map, Value, json};
 /// The columns that hold the tools.
 const TOOLS: [&str; 4] = ["tools", "functions", "tool_defs", "tool_definitions"];
 const EFFORTS: [&str; 3] = ["low", "medium", "high"];
-/// What the renderers say in any case.
+/// The knowledge cutoff that the renderers always write.
 const CUTOFF: &str = "2024-06";
+/// The channels that the renderers always write.
 const CHANNELS: [&str; 3] = ["analysis", "commentary", "final"];
 
 /// The content of a message of the system or the developer.
 #[derive(Debug, PartialEq)]
 pub enum Typed {
-    /// It is of no type of openai-harmony's.
+    /// It has no type of openai-harmony's.
     Other(Value),
-    /// It is, and was read; the instructions in it.
+    /// It has one, and was read; the instructions in it.
     Read(Option<String>),
 }
 
@@ -38,7 +39,7 @@ impl Setting {
     /// Tool definitions and variables of the template, with those of the row's columns.
     ///
     /// # Errors
-    /// A column that is none, or two places that say different things.
+    /// A column of the wrong type, or two places that contradict each other.
     pub fn with_columns(
         mut self,
         row: &mut Row,
@@ -66,7 +67,7 @@ impl Setting {
         };
         // Tables have a null where a row has no such variable.
         for (name, value) in kwargs.into_iter().filter(|(_, value)| !value.is_null()) {
-            self.say(&name, value, place)?;
+            self.set(&name, value, place)?;
         }
         if let Some(value) = take(row, &["reasoning_effort"]) {
             self.effort(value, "column `reasoning_effort`")?;
@@ -74,7 +75,7 @@ impl Setting {
         Ok((self.tools.unwrap_or_default().1, self.kwargs))
     }
 
-    fn say(&mut self, name: &str, value: Value, place: &str) -> Result<()> {
+    fn set(&mut self, name: &str, value: Value, place: &str) -> Result<()> {
         match self.kwargs.get(name) {
             Some(old) if *old != value => {
                 let other = self.places.iter().find(|(known, _)| known == name);
@@ -94,7 +95,7 @@ impl Setting {
     fn effort(&mut self, value: Value, place: &str) -> Result<()> {
         let known = value.as_str().map(str::to_ascii_lowercase);
         match known.filter(|effort| EFFORTS.contains(&effort.as_str())) {
-            Some(effort) => self.say("reasoning_effort", effort.into(), place),
+            Some(effort) => self.set("reasoning_effort", effort.into(), place),
             None if !has_value(&value) => Ok(()),
             None => Err(Error::new(format!(
                 "{place} must be {}, found {value}",
@@ -126,7 +127,7 @@ impl Setting {
     /// Reads a content of openai-harmony's types.
     ///
     /// # Errors
-    /// What the renderers cannot write.
+    /// A setting that the renderers cannot write.
     pub fn typed(&mut self, content: Value, at: &KeyPath) -> Result<Typed> {
         let kind = |block: &Value| block.get("type").and_then(Value::as_str).map(str::to_owned);
         let is_typed = |block: &Value| {
@@ -167,13 +168,13 @@ impl Setting {
     fn system_content(&mut self, fields: &mut Map<String, Value>) -> Result<()> {
         let place = "the system message";
         if let Some(identity) = take(fields, &["model_identity"]) {
-            self.say("model_identity", identity, place)?;
+            self.set("model_identity", identity, place)?;
         }
         if let Some(effort) = take(fields, &["reasoning_effort"]) {
             self.effort(effort, "`reasoning_effort` of the system message")?;
         }
         if let Some(date) = take(fields, &["conversation_start_date"]) {
-            self.say("current_date", date, place)?;
+            self.set("current_date", date, place)?;
         }
         match take(fields, &["knowledge_cutoff"]) {
             None => {}

@@ -1,7 +1,7 @@
 //! ShareGPT's pairs: `{"conversation": [{"human": "..", "assistant": ".."}, ..]}`.
 //!
 //! The other form, `{"conversations": [{"from": "human", "value": ".."}, ..]}`, is one of
-//! `messages` too; both formats read both, and this one names a file for what it is.
+//! `messages` too; both formats read both forms, and this one lets a configuration name ShareGPT.
 
 use super::{keys::noting, messages::messages};
 use apus_sdk::{Converted, DatasetFormat, Result, Row, Sample, options, register};

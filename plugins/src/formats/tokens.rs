@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::ops::Range;
 
 const MASKS: [&str; 3] = ["loss_mask", "completion_mask", "assistant_masks"];
-/// What tokenizers write beside ids, and the text that they come from.
+/// Columns that tokenizers write beside ids, and the text that the ids come from.
 const HARMLESS: &[&str] = &["text", "segments", "length", "special_tokens_mask"];
 
 #[derive(Deserialize)]

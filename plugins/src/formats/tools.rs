@@ -48,7 +48,7 @@ const SCHEMA: [&str; 19] = [
 /// A definition in OpenAI's form; a bare function is wrapped.
 ///
 /// # Errors
-/// A definition that is none.
+/// A value that is not a definition.
 pub fn tool(item: Value, at: &KeyPath) -> Result<Value> {
     let Value::Object(mut fields) = item else {
         return Err(no_tool(&item));
@@ -75,7 +75,7 @@ fn no_tool(found: &Value) -> Error {
     ))
 }
 
-/// What chat templates write of a function; Anthropic's API has another name for its parameters.
+/// The keys of a function that chat templates write; Anthropic's API has another name for its parameters.
 fn function_of(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<Map<String, Value>> {
     let names = [
         &["name"][..],

@@ -10,7 +10,7 @@ use apus_sdk::{Result, Segment};
 use regex::Regex;
 
 /// A loss scale that is a table and nothing else: its documentation, its name, its type, the table. The table is made when it is first
-/// asked for, and an error in it is the error of whoever asks.
+/// asked for, and an error in it is returned to the caller.
 macro_rules! table_scale {
     ($(#[doc = $doc:literal])* $name:literal, $scale:ident, $table:expr) => {
         #[derive(serde::Deserialize)]

@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// The most records and bytes of a batch: what the sender keeps in memory.
+/// The most records and bytes of a batch, which the sender keeps in memory.
 const RECORDS: usize = 5000;
 const BYTES: usize = 4 << 20;
 
-/// What the server has, so that nothing is sent twice.
+/// The last entries that the server has, so that nothing is sent twice.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Keys that were announced.
@@ -35,7 +35,7 @@ impl Known {
         system.map(|(_, step)| step + 1).max().unwrap_or(0)
     }
 
-    /// Whether this is later than all that the server has of the key; it has it from here on.
+    /// Whether this step is later than all that the server has of the key; from now on it counts as sent.
     fn takes(&mut self, key: &str, step: i64) -> bool {
         match self.steps.get_mut(key) {
             Some(last) if step <= *last => false,
@@ -74,9 +74,9 @@ pub struct Line {
 pub struct Blob {
     /// `media/text/001-9b533848.txt`
     pub path: String,
-    /// Its type.
+    /// Its media type.
     pub mime: &'static str,
-    /// What it holds.
+    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -100,7 +100,7 @@ impl Reference {
 /// Records of a piece of a file.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// About the whole run.
+    /// Records about the whole run.
     pub profile: Vec<Value>,
     /// Keys that are new.
     pub columns: Vec<Value>,
@@ -110,7 +110,7 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// Files.
     pub blobs: Vec<Blob>,
-    /// What refers to them.
+    /// The records that refer to them.
     pub references: Vec<Reference>,
     /// How the run ended.
     pub finish: Option<Finish>,
@@ -121,7 +121,7 @@ pub struct Batch {
     /// Those of them that the server has already.
     pub skipped: usize,
     /// Configurations that could not be understood.
-    pub odd: usize,
+    pub unreadable: usize,
 }
 
 /// How a file's own numbering fits into the run's.
@@ -146,7 +146,7 @@ impl Batch {
         let mut bytes = 0;
         while batch.records < RECORDS && bytes < BYTES && reader.at() < limit {
             let next = reader.next();
-            let next = next.map_err(|e| Failure::Odd(format!("the run's file: {e}")))?;
+            let next = next.map_err(|e| Failure::Invalid(format!("the run's file: {e}")))?;
             let Some(record) = next else { break };
             bytes += record.len();
             batch.records += 1;
@@ -190,7 +190,7 @@ impl Batch {
 
     fn save(&mut self, save: Save) {
         let Some(payload) = save.payload else {
-            self.odd += 1;
+            self.unreadable += 1;
             return;
         };
         let text = String::from_utf8_lossy(&payload);
@@ -204,7 +204,7 @@ impl Batch {
         };
         match entry {
             Some(entry) => self.profile.push(entry),
-            None => self.odd += 1,
+            None => self.unreadable += 1,
         }
     }
 
@@ -237,7 +237,7 @@ impl Batch {
         self.numbers.push(Number {
             key: scalar.key,
             index,
-            // What is no number of JSON is this word, whichever it was.
+            // JSON has no NaN and no infinity; the server takes this word for each of them.
             data: match number.is_finite() {
                 true => number.into(),
                 false => "nan".into(),
@@ -257,9 +257,9 @@ impl Batch {
         let folder = match media.kind {
             kind::IMAGE => "image",
             kind::TEXT => "text",
-            // Not written by this tracker.
+            // This tracker does not write such a record.
             _ => {
-                self.odd += 1;
+                self.unreadable += 1;
                 return;
             }
         };
@@ -272,7 +272,7 @@ impl Batch {
         };
         for item in media.value.unwrap_or_default().items {
             let Some(bytes) = item.payload else {
-                self.odd += 1;
+                self.unreadable += 1;
                 continue;
             };
             let path = format!("media/{folder}/{}", item.filename);

@@ -64,11 +64,11 @@ pub struct Reader {
     damaged: u64,
 }
 
-/// What stands at a place of the file.
+/// The result of reading at a position of the file.
 enum Piece {
     /// Bytes of a record and where they end.
     Good(u8, Vec<u8>, u64),
-    /// Nothing that can be read; the next block may be good.
+    /// The block is damaged; the next one may be readable.
     Bad,
     /// The file ends here, for now.
     End,

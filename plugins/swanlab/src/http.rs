@@ -1,4 +1,4 @@
-//! Requests and what may become of them: what is worth another try, and what is not.
+//! Requests, and which failures are worth another try.
 
 use super::secret::Secret;
 use reqwest::blocking::{Client, RequestBuilder};
@@ -9,9 +9,9 @@ use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long a server may keep silent.
+/// How long a server may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long the way to it may take.
+/// How long connecting to it may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest answer: the server's are a few hundred bytes each.
 const MOST_ANSWER: u64 = 4 << 20;
@@ -19,36 +19,36 @@ const MOST_ANSWER: u64 = 4 << 20;
 /// Why there is no good answer.
 #[derive(Debug, Clone)]
 pub enum Failure {
-    /// Nobody answers, or not to the end, or somebody else than the server does.
+    /// There is no answer, or a part of one, or an answer that is not the server's.
     Unreachable(String),
-    /// The store that files go to does not take one.
+    /// The object store does not take a file.
     Store(String),
-    /// An answer that is none, with what the server says.
+    /// The server answers with an error.
     Refused {
         /// The status.
         status: u16,
-        /// The server's words.
-        says: String,
-        /// After how many seconds it wants to be asked again.
+        /// The message of the server.
+        message: String,
+        /// After how many seconds the request may be sent again (`Retry-After`).
         after: Option<u64>,
     },
-    /// The key is not (or no longer) good.
+    /// The key is not valid, or no longer.
     Key(String),
     /// An answer that makes no sense, or a file that cannot be read.
-    Odd(String),
+    Invalid(String),
 }
 
 impl Failure {
-    /// Whether it may be good another time.
-    pub fn passes(&self) -> bool {
+    /// Whether the same request may succeed later.
+    pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Store(_) => true,
             Self::Refused { status, .. } => matches!(status, 401 | 408 | 425 | 429 | 500..),
-            Self::Key(_) | Self::Odd(_) => false,
+            Self::Key(_) | Self::Invalid(_) => false,
         }
     }
 
-    /// Whether it is what was sent that the server does not take.
+    /// Whether the server refuses the content of the request.
     pub fn is_about_content(&self) -> bool {
         matches!(
             self,
@@ -70,16 +70,16 @@ impl Failure {
             Self::Unreachable(text) => Self::Unreachable(secret.hidden_in(&text)),
             Self::Refused {
                 status,
-                says,
+                message,
                 after,
             } => Self::Refused {
                 status,
-                says: secret.hidden_in(&says),
+                message: secret.hidden_in(&message),
                 after,
             },
             Self::Store(text) => Self::Store(secret.hidden_in(&text)),
             Self::Key(text) => Self::Key(secret.hidden_in(&text)),
-            Self::Odd(text) => Self::Odd(secret.hidden_in(&text)),
+            Self::Invalid(text) => Self::Invalid(secret.hidden_in(&text)),
         }
     }
 }
@@ -87,20 +87,20 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(text) | Self::Store(text) | Self::Key(text) | Self::Odd(text) => {
+            Self::Unreachable(text) | Self::Store(text) | Self::Key(text) | Self::Invalid(text) => {
                 f.write_str(text)
             }
-            Self::Refused { says, .. } => f.write_str(says),
+            Self::Refused { message, .. } => f.write_str(message),
         }
     }
 }
 
-/// A good answer.
+/// An answer to a request that succeeded.
 #[derive(Debug)]
 pub struct Reply {
     /// 200, 201, ...
     pub status: u16,
-    /// What it holds; null if it is no JSON.
+    /// Its JSON; null if it is not JSON.
     pub body: Value,
 }
 
@@ -124,7 +124,7 @@ impl Reply {
 /// The client of a run.
 pub fn client() -> Result<Client, Failure> {
     static PROVIDER: OnceLock<()> = OnceLock::new();
-    // An error means that there is one already, which serves as well.
+    // An error means that a provider is installed already, which serves as well.
     PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let client = Client::builder()
         .user_agent(concat!("apus/", env!("CARGO_PKG_VERSION")))
@@ -132,7 +132,7 @@ pub fn client() -> Result<Client, Failure> {
         .timeout(SILENCE)
         .redirect(reqwest::redirect::Policy::limited(3))
         .build();
-    client.map_err(|error| Failure::Odd(chain(error)))
+    client.map_err(|error| Failure::Invalid(chain(error)))
 }
 
 /// Sends a request; `what` is named in errors in place of the address, which may hold a signature.
@@ -162,16 +162,16 @@ pub fn send(request: RequestBuilder, what: &str) -> Result<Reply, Failure> {
         let status = status.as_u16();
         return Ok(Reply { status, body });
     }
-    let mut says = format!("{what}: the server answered {status}");
-    if let Some(message) = body.get("message").and_then(Value::as_str) {
-        says += &format!(": {}", message.chars().take(300).collect::<String>());
+    let mut message = format!("{what}: the server answered {status}");
+    if let Some(detail) = body.get("message").and_then(Value::as_str) {
+        message += &format!(": {}", detail.chars().take(300).collect::<String>());
     }
     if let Some(trace) = trace {
-        says += &format!(" (traceid {trace})");
+        message += &format!(" (traceid {trace})");
     }
     Err(Failure::Refused {
         status: status.as_u16(),
-        says,
+        message,
         after: after.and_then(|after| after.parse().ok()),
     })
 }
@@ -204,16 +204,16 @@ mod tests {
     fn what_is_worth_another_try() {
         let status = |status| Failure::Refused {
             status,
-            says: String::new(),
+            message: String::new(),
             after: None,
         };
         for code in [401, 408, 429, 500, 502, 503, 504] {
-            assert!(status(code).passes(), "{code}");
+            assert!(status(code).is_temporary(), "{code}");
         }
         for code in [400, 403, 404, 413, 422] {
-            assert!(!status(code).passes(), "{code}");
+            assert!(!status(code).is_temporary(), "{code}");
         }
-        assert!(Failure::Unreachable(String::new()).passes());
-        assert!(!Failure::Key(String::new()).passes());
+        assert!(Failure::Unreachable(String::new()).is_temporary());
+        assert!(!Failure::Key(String::new()).is_temporary());
     }
 }

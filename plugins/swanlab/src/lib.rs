@@ -2,8 +2,8 @@
 //!
 //! Everything that a run reports is written to the run's file first (`store`, in the format that `swanlab sync`
 //! reads), and that is all the tracker's calls do. A thread (`upload`) reads the file and sends it; it alone waits for
-//! the network. So a server that is slow, away or of another mind costs the run nothing, memory stays small however
-//! long it is away, and what was not sent is on disk for `apus swanlab sync`.
+//! the network. So a server that is slow, unreachable or refuses a request costs the run nothing, memory stays small however
+//! long it is unreachable, and what was not sent is on disk for `apus swanlab sync`.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]

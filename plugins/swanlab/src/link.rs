@@ -12,15 +12,15 @@ use super::settings::Account;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// How often the server is told that the run is still there.
+/// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(600);
 /// Columns in one request.
 const COLUMNS: usize = 3000;
 /// Files in one request for addresses.
 const FILES: usize = 100;
-/// How often a file is offered to the store.
+/// How often sending a file to the object store is tried.
 const STORE_TRIES: u32 = 3;
-/// After so many things in a row that the server does not take, no more are offered.
+/// After so many items in a row that the server refuses, no more are sent.
 const REFUSALS: u32 = 20;
 
 /// A run's connection.
@@ -30,19 +30,19 @@ pub struct Link {
     known: Known,
     host: String,
     beat: Instant,
-    /// Things that the server did not take.
+    /// Items that the server refused.
     pub refused: u32,
     refused_in_a_row: u32,
     /// The answer of the server to the first of them.
     pub complaint: Option<String>,
-    /// What was sent, in records.
+    /// The number of records that were sent.
     pub records: usize,
-    /// What the server had already.
+    /// The number of records that the server had already.
     pub skipped: usize,
 }
 
 impl Link {
-    /// Logs in, finds or makes the experiment and asks what it holds.
+    /// Logs in, finds or makes the experiment, and asks which entries it has.
     pub fn open(
         account: &Account,
         start: &Start,
@@ -96,7 +96,7 @@ impl Link {
         Ok(())
     }
 
-    /// Says that the run is still there, if it is time to.
+    /// Sends a heartbeat if one is due.
     pub fn keep_alive(&mut self, patience: &mut dyn Patience) -> Result<(), Failure> {
         if self.beat.elapsed() < HEARTBEAT {
             return Ok(());
@@ -104,7 +104,7 @@ impl Link {
         persist(patience, || self.heartbeat())
     }
 
-    /// Goes to where the sending of a file has to go on.
+    /// Moves the reader to the first record of a file that is not sent yet.
     pub fn take_up(&mut self, part: &mut Part) {
         let experiment = &self.remote.experiment_id;
         if let Some(known) = Progress::read(&part.dir, &self.host, experiment) {
@@ -129,7 +129,7 @@ impl Link {
             samples,
             ..Progress::default()
         };
-        // Whoever comes later has to number in the same way.
+        // A later process has to number in the same way.
         self.note(part);
     }
 
@@ -149,7 +149,7 @@ impl Link {
         self.skipped += batch.skipped;
         for body in std::mem::take(&mut batch.profile) {
             let sent = persist(patience, || self.remote.profile(&mut self.session, &body));
-            self.passed(sent)?;
+            self.count_refusal(sent)?;
         }
         let columns = std::mem::take(&mut batch.columns);
         for some in columns.chunks(COLUMNS) {
@@ -167,7 +167,7 @@ impl Link {
             if sent.is_err() {
                 references.retain(|reference| !some.iter().any(|blob| reference.names(&blob.path)));
             }
-            self.passed(sent)?;
+            self.count_refusal(sent)?;
         }
         self.metrics("media", &references, patience)?;
         self.records += batch.records - batch.skipped;
@@ -178,7 +178,7 @@ impl Link {
         Ok(batch)
     }
 
-    /// Puts files where the server says. A store that cannot be reached holds nothing else up for long.
+    /// Uploads files to the addresses that the server gives. An object store that cannot be reached delays nothing else for long.
     fn upload(&mut self, blobs: &[Blob], patience: &mut dyn Patience) -> Result<(), Failure> {
         let paths: Vec<&str> = blobs.iter().map(|blob| blob.path.as_str()).collect();
         let mut tries = 0;
@@ -189,9 +189,9 @@ impl Link {
                 .try_for_each(|(blob, url)| self.session.put_bytes(&url, blob.mime, &blob.bytes));
             tries += 1;
             match put {
-                Err(Failure::Store(says)) if tries == STORE_TRIES => Err(Failure::Refused {
+                Err(Failure::Store(message)) if tries == STORE_TRIES => Err(Failure::Refused {
                     status: 400,
-                    says,
+                    message,
                     after: None,
                 }),
                 put => put,
@@ -210,7 +210,7 @@ impl Link {
         })
     }
 
-    /// Sends things together; where the server does not take them, in halves, so that one that is wrong does not cost
+    /// Sends items in one request; if the server refuses it, in halves, so that one wrong item does not cost
     /// the others.
     fn pieces<T>(
         &mut self,
@@ -228,14 +228,14 @@ impl Link {
                     let (first, second) = some.split_at(some.len() / 2);
                     waiting.extend([second, first]);
                 }
-                sent => self.passed(sent)?,
+                sent => self.count_refusal(sent)?,
             }
         }
         Ok(())
     }
 
-    /// Goes on after something that the server does not take, unless it takes nothing at all.
-    fn passed(&mut self, sent: Result<(), Failure>) -> Result<(), Failure> {
+    /// Counts an item that the server refuses; an error if it refuses everything.
+    fn count_refusal(&mut self, sent: Result<(), Failure>) -> Result<(), Failure> {
         match sent {
             Ok(()) => self.refused_in_a_row = 0,
             Err(failure) if failure.is_about_content() && self.refused_in_a_row < REFUSALS => {
@@ -260,13 +260,13 @@ impl Link {
         Ok(())
     }
 
-    /// There is nothing more to say about this file.
+    /// Notes that all of this file is sent.
     pub fn leave(&self, part: &mut Part) {
         part.progress.finished = true;
         self.note(part);
     }
 
-    /// Keeps how far the sending is. Without that note nothing is lost: the server is asked what it has.
+    /// Notes on disk how far the sending is. If the note is missing, the server is asked which entries it has.
     fn note(&self, part: &Part) {
         let _ = part.progress.write(&part.dir);
     }

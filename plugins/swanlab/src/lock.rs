@@ -1,15 +1,15 @@
-//! Who works on a run's folder: one run or one command at a time.
+//! The lock of a run's folder: one run or one command works on it at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 
-/// The folder is taken as long as this lives, and no longer than its process does.
+/// Holds the lock of a folder until it is dropped or its process ends.
 pub struct Lock {
     _file: Option<File>,
 }
 
 impl Lock {
-    /// Takes a folder; `None` if somebody else has it. Where the file system knows no locks, everybody may.
+    /// Locks a folder; `None` if another process has locked it. On a file system without locks it always succeeds.
     pub fn take(dir: &Path) -> Option<Self> {
         let dir = dir.join("debug");
         let _ = fs::create_dir_all(&dir);

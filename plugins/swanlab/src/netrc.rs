@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What the file holds.
+/// The entry of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The server.
@@ -82,7 +82,7 @@ pub fn write(path: &Path, entry: &Entry) -> io::Result<()> {
     options.create(true).truncate(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // One that was left behind may have other rights.
+    // A temporary file that was left behind may have other permissions.
     let _ = fs::remove_file(&new);
     let mut file = options.open(&new)?;
     file.write_all(text.as_bytes())?;

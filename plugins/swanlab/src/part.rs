@@ -21,7 +21,7 @@ pub struct Part {
     pub progress: Progress,
 }
 
-fn odd(message: String) -> io::Error {
+fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
@@ -40,8 +40,8 @@ pub fn file(dir: &Path) -> io::Result<PathBuf> {
     }
     match (found.pop(), found.len()) {
         (Some(file), 0) => Ok(file),
-        (None, _) => Err(odd("holds no run-ID.swanlab".to_owned())),
-        (Some(_), more) => Err(odd(format!(
+        (None, _) => Err(invalid("holds no run-ID.swanlab".to_owned())),
+        (Some(_), more) => Err(invalid(format!(
             "holds {} run-ID.swanlab, expected one",
             more + 1
         ))),
@@ -66,8 +66,8 @@ impl Part {
                 start,
                 progress: Progress::default(),
             }),
-            _ => Err(odd(
-                "the file does not begin with the start of a run".to_owned()
+            _ => Err(invalid(
+                "the file does not begin with the start of a run".to_owned(),
             )),
         }
     }

@@ -3,7 +3,7 @@
 use prost::{Message, Oneof};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Numbers of records that are there once; others count from 1.
+/// Numbers of records that a file has once; others count from 1.
 pub mod number {
     /// The first record.
     pub const START: i64 = -1;
@@ -11,31 +11,31 @@ pub mod number {
     pub const FINISH: i64 = -2;
     /// The configuration.
     pub const CONFIG: i64 = -3;
-    /// What machine and command it was.
+    /// The machine and the command.
     pub const METADATA: i64 = -4;
 }
 
-/// What becomes of a run id that the server has already.
+/// What to do with a run id that the server has already.
 pub mod resume {
-    /// It is a new run.
+    /// Begin a new run.
     pub const NEVER: i32 = 0;
-    /// It is continued.
+    /// Continue that run.
     pub const ALLOW: i32 = 1;
-    /// It has to be there.
+    /// Continue that run; an error if the server does not have it.
     pub const MUST: i32 = 2;
 }
 
 /// How a run ended.
 pub mod state {
-    /// As it should.
+    /// It finished.
     pub const FINISHED: i32 = 1;
-    /// By an error.
+    /// It ended with an error.
     pub const CRASHED: i32 = 2;
-    /// By its user.
+    /// Its user stopped it.
     pub const ABORTED: i32 = 3;
 }
 
-/// What a key holds.
+/// The type of the values of a key.
 pub mod kind {
     /// Numbers.
     pub const SCALAR: i32 = 1;
@@ -45,7 +45,7 @@ pub mod kind {
     pub const TEXT: i32 = 4;
 }
 
-/// Whose a column is.
+/// Whether a column is of the run or of the machine.
 pub mod class {
     /// The run's.
     pub const CUSTOM: i32 = 1;
@@ -53,7 +53,7 @@ pub mod class {
     pub const SYSTEM: i32 = 2;
 }
 
-/// What a [`Save`] holds.
+/// The content of a [`Save`].
 pub mod save {
     /// The configuration.
     pub const CONFIG: i32 = 1;
@@ -68,16 +68,16 @@ pub mod save {
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Timestamp {
-    /// Since 1970.
+    /// Seconds since 1970.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// The rest.
+    /// Nanoseconds of the current second.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
 
 impl Timestamp {
-    /// This moment, to the microsecond.
+    /// The current time, to the microsecond.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.unwrap_or(Duration::ZERO);
@@ -104,12 +104,12 @@ pub struct Record {
     /// When it was written.
     #[prost(message, optional, tag = "2")]
     pub timestamp: Option<Timestamp>,
-    /// What it says.
+    /// Its content.
     #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 16, 20")]
     pub body: Option<Body>,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Body {
     /// The run begins.
@@ -130,7 +130,7 @@ pub enum Body {
     /// A line of the terminal.
     #[prost(message, tag = "16")]
     Log(Log),
-    /// Something about the whole run.
+    /// A text about the whole run.
     #[prost(message, tag = "20")]
     Save(Save),
 }

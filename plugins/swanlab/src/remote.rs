@@ -1,4 +1,4 @@
-//! The run on the server: its project and experiment are found or made, and told how it ends.
+//! The run on the server: its project and experiment are found or made, and its end is reported.
 
 use super::http::{Failure, Reply};
 use super::record::{Start, Timestamp, resume, state};
@@ -14,14 +14,14 @@ const COLORS: [&str; 16] = [
     "#892d58", "#40877c", "#d0703c", "#d47694", "#e3b292", "#b15fbb", "#905f4a", "#989fa3",
 ];
 
-/// What does not stand for itself in an address (RFC 3986, 2.3).
+/// The characters that have to be escaped in an address (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// A part of an address; a `/` in it does not part it.
+/// A segment of the path of an address; a `/` in it is escaped.
 fn escaped(part: &str) -> String {
     utf8_percent_encode(part, RESERVED).to_string()
 }
@@ -46,7 +46,7 @@ pub struct Remote {
     pub new_columns: bool,
 }
 
-/// What the server has of a run.
+/// The last entries of a run on the server.
 #[derive(Debug, Default)]
 pub struct Summary {
     /// The last step of each key.
@@ -86,7 +86,7 @@ impl Remote {
             session
                 .call(&Method::GET, &run, None::<&()>)
                 .map_err(|failure| match failure.is(404) {
-                    true => Failure::Odd(format!(
+                    true => Failure::Invalid(format!(
                         "SWANLAB_RESUME is must, and there is no run {} in {place}",
                         start.id
                     )),
@@ -117,7 +117,7 @@ impl Remote {
         format!("{}/runs/{}", self.project, escaped(&self.experiment_id))
     }
 
-    /// What the server has of a run that it knew.
+    /// The last entries of a run that the server had already.
     pub fn summary(&self, session: &mut Session) -> Result<Summary, Failure> {
         let created = match &self.created {
             Some(time) => Some(time.clone()),
@@ -151,7 +151,7 @@ impl Remote {
         })
     }
 
-    /// Says that the run is still there.
+    /// Sends a heartbeat.
     pub fn heartbeat(&self, session: &mut Session) -> Result<(), Failure> {
         let path = format!(
             "/house/experiments/{}/heartbeat",
@@ -161,7 +161,7 @@ impl Remote {
         session.call(&Method::POST, &path, Some(&body)).map(drop)
     }
 
-    /// Configuration, machine and the like.
+    /// Sends configuration, machine and the like.
     pub fn profile(&self, session: &mut Session, body: &Value) -> Result<(), Failure> {
         let path = format!("{}/profile", self.run());
         session.call(&Method::PUT, &path, Some(body)).map(drop)
@@ -183,7 +183,7 @@ impl Remote {
         reply.map(drop)
     }
 
-    /// Numbers, lines, or what refers to media.
+    /// Sends numbers, lines, or references to media.
     pub fn metrics<T: Serialize>(
         &self,
         session: &mut Session,
@@ -209,7 +209,7 @@ impl Remote {
             .map(drop)
     }
 
-    /// Addresses to which files may be put.
+    /// Addresses for the upload of files.
     ///
     /// # Errors
     /// The server does not answer, refuses, or gives too few.
@@ -225,7 +225,7 @@ impl Remote {
             .collect();
         match urls.len() == paths.len() {
             true => Ok(urls),
-            false => Err(Failure::Odd(format!(
+            false => Err(Failure::Invalid(format!(
                 "the server gave {} addresses for {} files",
                 urls.len(),
                 paths.len()
@@ -233,7 +233,7 @@ impl Remote {
         }
     }
 
-    /// Says how the run ended.
+    /// Reports how the run ended.
     pub fn finish(&self, session: &mut Session, how: i32) -> Result<(), Failure> {
         let word = match how {
             state::CRASHED => "CRASHED",
@@ -262,7 +262,7 @@ fn project(session: &mut Session, workspace: &str, start: &Start) -> Result<Repl
     let all = format!("/projects/{}", escaped(workspace));
     match session.call(&Method::POST, &all, Some(&body)) {
         Err(failure) if failure.is(404) => {
-            // An old server.
+            // An old server has another answer.
             let body =
                 json!({"name": start.project, "visibility": visibility, "username": workspace});
             match session.call(&Method::POST, "/project", Some(&body)) {

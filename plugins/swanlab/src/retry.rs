@@ -1,18 +1,18 @@
-//! Trying again: how long to wait is the affair of who waits, a run that goes on or a command that somebody looks at.
+//! Retries: how long to wait is decided by the caller, which is a run or a command that a person watches.
 
 use super::http::Failure;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Who waits.
+/// How a caller waits between tries.
 pub trait Patience {
     /// Waits after a failure that may pass, the `tried`-th in a row (from 0); false gives up.
     fn again(&mut self, failure: &Failure, tried: u32) -> bool;
 
-    /// Something went well.
+    /// A try succeeded.
     fn fine(&mut self) {}
 }
 
-/// Does something until it is done, it fails for good, or patience ends.
+/// Tries an action until it succeeds, fails for good, or the caller gives up.
 pub fn persist<T>(
     patience: &mut dyn Patience,
     mut act: impl FnMut() -> Result<T, Failure>,
@@ -24,14 +24,14 @@ pub fn persist<T>(
                 patience.fine();
                 return Ok(done);
             }
-            Err(failure) if failure.passes() && patience.again(&failure, tried) => tried += 1,
+            Err(failure) if failure.is_temporary() && patience.again(&failure, tried) => tried += 1,
             Err(failure) => return Err(failure),
         }
     }
 }
 
-/// The pause before another try: 1, 2, 4, 8, then 10 seconds, give or take a fifth; what the server asks for instead, up
-/// to a minute.
+/// The pause before another try: 1, 2, 4, 8, then 10 seconds, give or take a fifth; the time that the server asks for goes before,
+/// up to a minute.
 pub fn pause(failure: &Failure, tried: u32) -> Duration {
     if let Failure::Refused {
         after: Some(seconds),
@@ -62,7 +62,7 @@ mod tests {
     fn status(status: u16, after: Option<u64>) -> Failure {
         Failure::Refused {
             status,
-            says: String::new(),
+            message: String::new(),
             after,
         }
     }

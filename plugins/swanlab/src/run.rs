@@ -1,4 +1,4 @@
-//! A run that is going on: what it reports goes to the file, and the thread that sends it is woken.
+//! A run in progress: each report is written to the file, and the thread that sends it is woken.
 
 use super::Swanlab;
 use super::lock::Lock;
@@ -18,24 +18,24 @@ use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The thread that tells somebody that the run is over.
+/// The thread that sends the notification of the end.
 type Told = JoinHandle<std::result::Result<(), String>>;
 
-/// A run that is going on.
+/// A run in progress.
 pub struct Run {
     settings: Settings,
     store: Store,
     uploader: Option<Uploader>,
     notification: Option<Notification>,
     terminal: Terminal,
-    /// Keeps others away from the folder, if no thread does.
+    /// The lock of the folder, if no thread holds it.
     lock: Option<Lock>,
     /// Whether a warning has told that the file cannot be written.
     stuck: bool,
 }
 
 impl Run {
-    /// Makes the file and starts the thread; `None` where nothing is wished.
+    /// Makes the file and starts the thread; `None` if the mode is disabled.
     pub fn begin(options: &Swanlab, run: &RunInfo, env: Env) -> Result<Option<Self>> {
         let settings = Settings::resolve(options, run, env);
         let given = [&options.token, &options.secret, &options.webhook_url];
@@ -123,7 +123,7 @@ impl Run {
         }
     }
 
-    /// Writes what was added and wakes the thread. A disk that is full for a while costs what was logged meanwhile.
+    /// Writes the records that were added and wakes the thread. While the disk is full, records are lost.
     fn ship(&mut self) -> Result<()> {
         if let Err(error) = self.store.flush() {
             if !self.stuck {
@@ -141,7 +141,7 @@ impl Run {
         Ok(())
     }
 
-    /// Numbers of a step. JSON has no word for a number that is none, and null stands for it.
+    /// Numbers of a step. JSON has no NaN; null stands for it.
     pub fn log(&mut self, step: u64, values: &Map<String, Value>) -> Result<()> {
         let now = Timestamp::now();
         for (name, value) in values {
@@ -184,7 +184,7 @@ impl Run {
         self.ship()
     }
 
-    /// Ends the file, waits for the thread as long as was allowed, and tells who wanted to know.
+    /// Ends the file, waits for the thread up to the time limit, and sends the notification.
     pub fn finish(mut self, end: &EndState) -> Result<()> {
         let until = Instant::now() + self.settings.finish_timeout;
         let (how, error) = match end {
@@ -224,7 +224,7 @@ impl Run {
         Ok(written?)
     }
 
-    /// Starts to tell who wanted to know.
+    /// Starts sending the notification.
     fn tell(&mut self, end: &EndState) -> Option<Told> {
         let notification = self.notification.take()?;
         let start = &self.settings.start;

@@ -1,9 +1,9 @@
-//! A key or a password, which nothing shows by accident.
+//! A key or a password, which is not shown by accident.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// Neither printed nor written: `{:?}` and serialisation leave it out.
+/// A text that is neither printed nor written: `{:?}` and serialisation leave it out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -13,7 +13,7 @@ impl Secret {
         &self.0
     }
 
-    /// A text of somebody else with the secret taken out of it.
+    /// Another text, with the secret taken out of it.
     pub(super) fn hidden_in(&self, text: &str) -> String {
         match self.0.len() {
             0..4 => text.to_owned(),

@@ -16,12 +16,12 @@ const SDK: &str = "0.10.3";
 /// How long opening a session may take.
 const LOGIN: Duration = Duration::from_secs(10);
 
-/// Who is logged in.
+/// The account that is logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The account, which is also its workspace.
     pub username: String,
-    /// The person.
+    /// The name of the user.
     pub name: String,
 }
 
@@ -56,7 +56,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Who is logged in.
+    /// The account that is logged in.
     pub fn user(&self) -> &User {
         &self.user
     }
@@ -73,16 +73,18 @@ impl Session {
             match failure {
                 Failure::Refused {
                     status: 401 | 403,
-                    says,
+                    message,
                     ..
                 } => Failure::Key(format!(
-                    "{says}. The key is wrong or not good for {}",
+                    "{message}. The key is wrong or not good for {}",
                     self.base.trim_end_matches("/api")
                 )),
                 Failure::Refused {
-                    status: 404, says, ..
-                } => Failure::Odd(format!(
-                    "{says}. Is {} a SwanLab server?",
+                    status: 404,
+                    message,
+                    ..
+                } => Failure::Invalid(format!(
+                    "{message}. Is {} a SwanLab server?",
                     self.base.trim_end_matches("/api")
                 )),
                 other => other,
@@ -108,7 +110,7 @@ impl Session {
         Ok(())
     }
 
-    /// Asks for a path under `/api`; a lost session is opened again once.
+    /// Requests a path under `/api`; a lost session is opened again once.
     pub fn call<B: Serialize + ?Sized>(
         &mut self,
         method: &Method,
@@ -140,7 +142,8 @@ impl Session {
             .header("X-SwanLab-SDK-Version", SDK)
             .header(reqwest::header::CONTENT_TYPE, "application/json");
         if let Some(body) = body {
-            let json = serde_json::to_vec(body).map_err(|error| Failure::Odd(error.to_string()))?;
+            let json =
+                serde_json::to_vec(body).map_err(|error| Failure::Invalid(error.to_string()))?;
             request = request.body(json);
         }
         let place = path.split('?').next().unwrap_or(path);

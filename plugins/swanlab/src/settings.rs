@@ -1,5 +1,5 @@
-//! What a run is told about SwanLab: options first, then the environment that SwanLab's own tools read, then the
-//! `.netrc` files.
+//! The settings of SwanLab for a run: from the options, then from the environment that SwanLab's own tools read, then
+//! from the `.netrc` files.
 
 use super::Swanlab;
 use super::netrc::{self, Entry};
@@ -12,24 +12,24 @@ use std::time::Duration;
 
 /// SwanLab's own server.
 pub const API_HOST: &str = "https://api.swanlab.cn";
-/// Its pages.
+/// The address of its pages.
 pub const WEB_HOST: &str = "https://swanlab.cn";
 
 /// Where the run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// To the file and to the server.
+    /// The run is written to the file and sent to the server.
     Cloud,
-    /// To the file.
+    /// The run is written to the file alone.
     Offline,
-    /// Nowhere.
+    /// The run is not written.
     Disabled,
 }
 
 /// Environment variables.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The variables of this process; one that is empty counts as none, quotes around a value are none of it.
+/// The variables of this process; an empty one counts as not set, and quotes around a value are removed.
 pub fn process_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
     let value = value.trim();
@@ -80,7 +80,7 @@ impl Account {
     }
 }
 
-/// Everything, resolved.
+/// All settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the run goes.
@@ -93,11 +93,11 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// Which keys go to one section of the page.
     pub section_rule: i64,
-    /// How long the end waits.
+    /// How long the end of a run waits for the server.
     pub finish_timeout: Duration,
-    /// Between two shipments.
+    /// Time between two shipments.
     pub interval: Duration,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
@@ -223,7 +223,7 @@ fn fresh_id(run: &RunInfo) -> String {
     hash.chars().take(8).collect()
 }
 
-/// A name with only what is allowed in it.
+/// A name with only the characters that are allowed in it.
 fn fitting(name: &str, extra: &str, most: usize, what: &str, notes: &mut Vec<String>) -> String {
     let good = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
     let fits: String = name

@@ -1,7 +1,7 @@
-//! The run's file: everything goes here first, and what is sent is read from here.
+//! The run's file: everything is written here first, and the sender reads it from here.
 //!
-//! `swanlog/run-{time}-{id}/run-{id}.swanlab`, in the format that `swanlab sync` reads. What one call of
-//! the tracker gives is written in one go, so that a run that is killed loses nothing that was logged.
+//! `swanlog/run-{time}-{id}/run-{id}.swanlab`, in the format that `swanlab sync` reads. The records of one
+//! call of the tracker are written at once, so that a run that is killed loses nothing that was logged.
 
 use super::framing::{HEADER, frame};
 use super::record::{
@@ -15,16 +15,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The file of a run that is going on.
+/// The file of a run in progress.
 pub struct Store {
     /// Its folder.
     dir: PathBuf,
     file: File,
-    /// Where the file ends, with what was not written yet.
+    /// The end of the file, with the bytes that are not written yet.
     end: u64,
-    /// What was not written yet.
+    /// The bytes that are not written yet.
     buffer: Vec<u8>,
-    /// Where that begins.
+    /// The position in the file at which they begin.
     written: u64,
     /// A record on its way into the buffer.
     record: Vec<u8>,
@@ -101,15 +101,15 @@ impl Store {
         self.put(num, body);
     }
 
-    /// Writes what was added. If that fails, the file stays as it was before: what was added is lost, and what comes later
-    /// is not.
+    /// Writes the records that were added. If that fails, the file stays as it was: these records are lost, and later ones
+    /// are not.
     pub fn flush(&mut self) -> io::Result<()> {
         let done = self.file.write_all(&self.buffer);
         self.buffer.clear();
         match done {
             Ok(()) => self.written = self.end,
             Err(_) => {
-                // What may have been written in part.
+                // Removes a record that may have been written in part.
                 let _ = self.file.set_len(self.written);
                 self.end = self.written;
             }
@@ -117,7 +117,7 @@ impl Store {
         done
     }
 
-    /// Something about the whole run; `num` and `kind` belong together.
+    /// A text about the whole run; `num` and `kind` belong together.
     pub fn save(&mut self, num: i64, kind: i32, name: &str, payload: String) {
         self.put(
             num,

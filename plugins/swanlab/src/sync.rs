@@ -1,4 +1,4 @@
-//! `apus swanlab sync`: sends what a run's file holds and the server has not.
+//! `apus swanlab sync`: sends the records of a run's file that the server does not have.
 
 use super::http::Failure;
 use super::link::Link;
@@ -12,15 +12,15 @@ use super::settings::{Account, process_env};
 use apus_sdk::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// How often something is tried.
+/// How often a request is tried.
 const TRIES: u32 = 6;
 
-/// What is to be sent, and where.
+/// Which runs are sent, and where.
 #[derive(Debug, Clone, Default)]
 pub struct SyncRequest {
     /// Folders `swanlog/run-...`, or folders that hold such folders.
     pub dirs: Vec<PathBuf>,
-    /// The run that it goes to; the one that the file names if not given.
+    /// The id of the run on the server; the one of the file if not given.
     pub id: Option<String>,
     /// Another server than the one that runs use.
     pub host: Option<String>,
@@ -35,7 +35,7 @@ pub struct SyncRequest {
 /// Sends runs; `say` gets a line about each.
 ///
 /// # Errors
-/// A folder that holds no run, a server that refuses or stays away. What was sent stays sent.
+/// A folder that holds no run, a server that refuses or does not answer. What was sent stays sent.
 pub fn sync(what: &SyncRequest, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut dirs = Vec::new();
     for dir in &what.dirs {
@@ -124,7 +124,7 @@ fn one(what: &SyncRequest, account: &Account, dir: &Path, say: &mut dyn FnMut(&s
     }
     let how = match end {
         Some(finish) => Some(finish.state),
-        // The file ends in the middle: the run was killed, unless somebody else goes on with it.
+        // The file ends in the middle: the run was killed, unless another process is still writing it.
         None if part.progress.finished || link.is_known() => None,
         None => Some(state::CRASHED),
     };
@@ -164,7 +164,7 @@ fn report(dir: &Path, link: &Link, part: &Part, say: &mut dyn FnMut(&str)) {
     say(&line);
 }
 
-/// A command that somebody waits for tries a few times.
+/// A command for which a person waits tries a few times.
 struct Tries<'a> {
     say: &'a mut dyn FnMut(&str),
 }

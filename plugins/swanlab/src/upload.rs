@@ -18,19 +18,19 @@ const REST: Duration = Duration::from_secs(60);
 
 /// How long a server may be away before a warning tells it.
 const MOMENT: Duration = Duration::from_secs(5);
-/// After so long it is asked less often.
+/// A server that does not answer for so long is asked less often.
 const LONG: Duration = Duration::from_secs(300);
 
-/// What run and thread know of each other.
+/// The state that the run and the thread share.
 #[derive(Default)]
 struct State {
-    /// Up to where the file is written.
+    /// The length of the file so far.
     written: u64,
-    /// The file is whole, and this is how long there is time.
+    /// Set once the file is complete: until when it may be sent.
     until: Option<Instant>,
     /// The run's page, once the server has given it.
     page: Option<String>,
-    /// How the sending ended.
+    /// The result of the sending.
     end: Option<Result<(), Failure>>,
 }
 
@@ -52,24 +52,24 @@ impl Shared {
     }
 }
 
-/// The run's side of the thread.
+/// The thread, as the run sees it.
 pub struct Uploader {
     shared: Arc<Shared>,
 }
 
-/// What the thread starts from.
+/// The settings of the thread.
 pub struct Task {
-    /// Where it goes.
+    /// The server.
     pub account: Account,
     /// Folders of earlier files of the run, oldest first.
     pub earlier: Vec<(PathBuf, Lock)>,
     /// The folder of the file that is being written.
     pub dir: PathBuf,
-    /// Keeps others from sending it too.
+    /// The lock that keeps other processes from sending it too.
     pub _lock: Lock,
     /// Time between two shipments.
     pub interval: Duration,
-    /// Speaks to the user.
+    /// Where notes and warnings go.
     pub terminal: Terminal,
 }
 
@@ -78,24 +78,24 @@ impl Uploader {
     pub fn start(task: Task, written: u64) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         shared.state().written = written;
-        let theirs = Arc::clone(&shared);
+        let of_thread = Arc::clone(&shared);
         let work = move || {
-            let end = Sender::new(&task, &theirs).run();
+            let end = Sender::new(&task, &of_thread).run();
             drop(task);
-            theirs.state().end = Some(end);
-            theirs.wake.notify_all();
+            of_thread.state().end = Some(end);
+            of_thread.wake.notify_all();
         };
         Builder::new().name("swanlab".to_owned()).spawn(work)?;
         Ok(Self { shared })
     }
 
-    /// The file is written up to here.
+    /// Tells the thread that the file is written up to here.
     pub fn written(&self, end: u64) {
         self.shared.state().written = end;
         self.shared.wake.notify_all();
     }
 
-    /// The file is whole: waits until it is sent, at most this long. `None` if there was not enough time.
+    /// Tells the thread that the file is complete, and waits until it is sent, at most this long. `None` if there was not enough time.
     pub fn finish(&self, end: u64, most: Duration) -> Option<Result<(), Failure>> {
         let until = Instant::now() + most;
         let mut state = self.shared.state();
@@ -120,7 +120,7 @@ impl Uploader {
     }
 }
 
-/// The thread's side.
+/// The state of the thread.
 struct Sender<'a> {
     task: &'a Task,
     shared: &'a Shared,
@@ -153,13 +153,13 @@ impl<'a> Sender<'a> {
 
     fn send(&self, waits: &mut Waits<'_>) -> Result<(), Failure> {
         let task = self.task;
-        let odd = |error| Failure::Odd(format!("{}: {error}", task.dir.display()));
-        let mut part = Part::open(&task.dir).map_err(odd)?;
+        let invalid = |error| Failure::Invalid(format!("{}: {error}", task.dir.display()));
+        let mut part = Part::open(&task.dir).map_err(invalid)?;
         let mut link = Link::open(&task.account, &part.start, waits)?;
         task.terminal.note(&format!("run at {}", link.page()));
         self.shared.state().page = Some(link.page().to_owned());
         for (dir, _) in &task.earlier {
-            // One that cannot be read must not stop the run that goes on.
+            // An earlier file that cannot be read must not stop the run in progress.
             if let Ok(mut part) = Part::open(dir) {
                 link.take_up(&mut part);
                 while !link.send(&mut part, u64::MAX, waits)?.is_empty() {}
@@ -186,7 +186,7 @@ impl<'a> Sender<'a> {
                 return Ok(());
             }
             if batch.is_empty() && part.reader.at() < limit && self.shared.state().until.is_some() {
-                return Err(odd(std::io::Error::other("the file is damaged")));
+                return Err(invalid(std::io::Error::other("the file is damaged")));
             }
             link.keep_alive(waits)?;
         }
@@ -225,7 +225,7 @@ impl Patience for Waits<'_> {
                 "{failure}. Training goes on; what it logs is kept and sent when the server answers"
             ));
         }
-        // One that has been away for long is asked less often.
+        // A server that has not answered for long is asked less often.
         let most = match since.elapsed() > LONG {
             true => pause(failure, tried).max(Duration::from_secs(30)),
             false => pause(failure, tried),
@@ -237,7 +237,7 @@ impl Patience for Waits<'_> {
             let now = Instant::now();
             match state.until {
                 Some(until) if now >= until => return false,
-                // Told of the end while it waited: asks once more at once.
+                // The run ended during the wait: one more try at once.
                 Some(_) if !ending => return true,
                 _ if now >= wake => return true,
                 until => {

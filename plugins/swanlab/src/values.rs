@@ -1,4 +1,4 @@
-//! From what a run reports to the server's names, limits and forms.
+//! Reported values in the server's names, limits and forms.
 
 use super::record::{Column, YRange, class, kind};
 use apus_sdk::RunInfo;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io;
 
-/// What keys of the machine's numbers begin with.
+/// The prefix of the keys of the machine's numbers.
 pub const SYSTEM: &str = "__swanlab__.";
 /// The longest key.
 const KEY: usize = 512;
@@ -56,7 +56,7 @@ pub fn line(text: &str) -> String {
     while let Some(c) = chars.next() {
         if c == '\u{1b}' {
             if chars.next_if_eq(&'[').is_some() {
-                // Up to the letter that ends the sequence.
+                // A sequence ends with a letter.
                 while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {}
             }
             continue;
@@ -73,13 +73,13 @@ pub fn line(text: &str) -> String {
     plain
 }
 
-/// Numbers of the machine by the server's names; what it has no name for keeps its own.
+/// Numbers of the machine by the server's names; a number for which it has none keeps its own.
 pub fn system(values: &Map<String, Value>) -> Vec<(String, f64)> {
     let numbers = values
         .iter()
         .filter_map(|(name, value)| Some((name, value.as_f64()?)));
     let named = numbers.map(|(name, number)| {
-        let theirs = match name.as_str() {
+        let server_name = match name.as_str() {
             "cpu.threads" => "cpu.thds".to_owned(),
             "mem.process_mib" => "mem.proc".to_owned(),
             "mem.process_pct" => "mem.proc.pct".to_owned(),
@@ -89,12 +89,12 @@ pub fn system(values: &Map<String, Value>) -> Vec<(String, f64)> {
                 .replace(".mem_mib", ".mem.value"),
             name => name.to_owned(),
         };
-        (key(&format!("{SYSTEM}{theirs}")), number)
+        (key(&format!("{SYSTEM}{server_name}")), number)
     });
     named.collect()
 }
 
-/// What the page shows for a number of the machine.
+/// The label and unit that the page shows for a number of the machine.
 pub fn system_column(key: &str) -> Column {
     let name = key.strip_prefix(SYSTEM).unwrap_or(key);
     let card = name
@@ -139,12 +139,12 @@ pub fn system_column(key: &str) -> Column {
 /// The configuration as the server takes it.
 pub fn config(run: &RunInfo) -> Value {
     let mut all = run.config.clone();
-    for (name, theirs) in [
+    for (name, server_name) in [
         ("parameters", "model_num_parameters"),
         ("trainable", "model_num_trainable"),
     ] {
         if let Some(count) = run.model.get(name) {
-            all.insert(theirs.to_owned(), count.clone());
+            all.insert(server_name.to_owned(), count.clone());
         }
     }
     all.insert("UPPERFRAME".to_owned(), "Apus".into());

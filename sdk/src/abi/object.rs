@@ -93,7 +93,7 @@ pub(super) struct Imported<T> {
 
 /// A kind of component as a type, `dyn Loss`: how one is made, linked in or through a plugin.
 pub trait Crosses: 'static {
-    /// Refers to the table of its functions.
+    /// The reference to the table of its functions.
     type Table: Copy + 'static;
 
     /// Its kind.
@@ -105,7 +105,7 @@ pub trait Crosses: 'static {
     /// Packs one for its way to the host.
     fn export(component: Box<Self>) -> Object<Self::Table>;
 
-    /// The function of a plugin that makes one; `None` if the plugin was built with an SDK that does not have this kind.
+    /// The function of a plugin that makes one; `None` if the SDK of the plugin does not have this kind.
     #[doc(hidden)]
     fn maker(root: PluginRootRef) -> Option<Maker<Self::Table>>;
 
@@ -141,7 +141,7 @@ macro_rules! crosses {
             }
 
             fn maker(root: PluginRootRef) -> Option<Maker<Self::Table>> {
-                // Every plugin has the fields of SDK 1.0, so that they are no options.
+                // Every plugin has the functions of SDK 1.0; those that came later are an `Option` here.
                 root.$make().into()
             }
 
@@ -153,7 +153,8 @@ macro_rules! crosses {
 }
 crate::kinds!(crosses);
 
-/// `export` and `import` of a kind whose components cross as they are, with a table of these functions.
+/// Writes `export` and `import` for a kind whose components need no wrapper on either side. The table has these
+/// functions.
 macro_rules! crosses_by {
     ($Table:ident { $($function:ident),* $(,)? } as $TableRef:ident for dyn $Trait:ident) => {
         pub(super) fn export(component: Box<dyn $Trait>) -> $crate::abi::Object<$TableRef> {

@@ -1,4 +1,4 @@
-//! Dataset formats: rows of the usual shapes are read, rows of other shapes are no reason to panic.
+//! Dataset formats: rows of the usual shapes are converted, and rows of other shapes cause no panic.
 
 use super::{Checked, Finding, Findings, push};
 use anyhow::{Result, ensure};

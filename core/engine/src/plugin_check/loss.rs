@@ -1,4 +1,4 @@
-//! Losses: shape, finite values, gradients against finite differences, chunks that do not depend on
+//! Losses: shape, finite values, gradients against finite differences, and chunks that do not depend on
 //! each other.
 
 use super::{Checked, Finding, Findings, push};
@@ -29,7 +29,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
         findings.push(Finding::Note(note.to_owned()));
     }
     push(findings, "extreme logits", extreme(loss, device));
-    push(findings, "token by token", alone(loss, device));
+    push(findings, "token by token", token_by_token(loss, device));
     Ok(())
 }
 
@@ -65,7 +65,7 @@ fn values(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
     Ok(format!("from {low:.4} to {high:.4}"))
 }
 
-/// The weighted sum, in f64.
+/// The weighted sum of the losses, in f64.
 fn total(loss: &Named<dyn Loss>, logits: &Tensor) -> Result<f64> {
     let (values, _) = run(loss, logits, false)?;
     Ok(values
@@ -129,7 +129,7 @@ fn extreme(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
 }
 
 /// A chunk is an arbitrary part of a batch: the loss of a token must not depend on its neighbours.
-fn alone(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+fn token_by_token(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
     let x = logits(device)?;
     let (all, _) = run(loss, &x, false)?;
     let (first, _) = run(loss, &x.narrow(0, 0, 2)?, false)?;

@@ -1,10 +1,10 @@
-//! Loss scales: segments join back to the text, and which weights there are.
+//! Loss scales: segments join back to the text, and all weights are listed.
 
 use super::{Checked, Finding, Findings};
 use anyhow::Result;
 use apus_sdk::{Base, Field, LossScale, Turn};
 
-/// Texts with what loss scales look for.
+/// Texts with the markers that loss scales look for.
 const TEXTS: [&str; 8] = [
     "",
     "Plain text.",

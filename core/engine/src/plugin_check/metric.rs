@@ -1,10 +1,10 @@
-//! Metrics: finite values, and none left over for the next evaluation.
+//! Metrics: values are finite, and each evaluation begins anew.
 
 use super::{Checked, Finding, Findings, push};
 use anyhow::{Result, ensure};
 use apus_sdk::{Decoder, EvalBatch, Metric};
 
-/// Tokens are characters.
+/// A decoder whose tokens are characters.
 struct Characters;
 
 impl Decoder for Characters {

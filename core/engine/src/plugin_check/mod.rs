@@ -1,8 +1,8 @@
 //! `apus plugin check`: exercises a component the way a run would, before a run does.
 //!
-//! What a component does is for its author to judge; checked is what every component of its kind has
-//! to keep: shapes, finite numbers, gradients that fit the values, state that survives, errors instead
-//! of panics.
+//! Whether a component is useful is for its author to judge. The checks are about the contract of its kind: shapes,
+//! finite numbers, gradients that fit the values, state that survives a checkpoint, errors instead of panics. Each
+//! kind has a module with its checks.
 
 mod callback;
 mod dataset_format;
@@ -24,11 +24,11 @@ use std::fmt;
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// As it should be.
+    /// The check passed.
     Good(String),
-    /// Nothing to object to, but worth knowing.
+    /// The check passed, but its author should know something.
     Note(String),
-    /// A run would fail.
+    /// The check failed, and a run would fail.
     Bad(String),
 }
 
@@ -91,13 +91,14 @@ pub fn check(entry: &Entry, device: &Device) -> Vec<Finding> {
 
 macro_rules! by_kind {
     ($($Trait:ident { file: $file:ident, $($columns:tt)* })*) => {
-        /// What is checked of a kind stands in a module of its own.
+        /// Runs the checks of a kind, which are in the module of the kind.
         fn exercise(kind: Kind, checked: &Checked, findings: &mut Findings) -> Result<()> {
             match kind {
                 $(Kind::$Trait => $file::check(checked, findings),)*
             }
         }
 
+        /// Whether a component of a kind can be made with these options.
         fn can_be_made(kind: Kind, spec: &Spec) -> bool {
             match kind {
                 $(Kind::$Trait => registry::build::<dyn apus_sdk::$Trait>(spec).is_ok(),)*
@@ -107,7 +108,7 @@ macro_rules! by_kind {
 }
 apus_sdk::kinds!(by_kind);
 
-/// Without a line of documentation, lists show nothing.
+/// Notes missing documentation, since lists would show nothing.
 fn describe(entry: &Entry, findings: &mut Findings) {
     if entry.doc.doc.is_empty() {
         let note = "no documentation: put a doc comment before it in register!";
@@ -127,7 +128,7 @@ fn describe(entry: &Entry, findings: &mut Findings) {
     }
 }
 
-/// A misspelt option must be an error, not ignored.
+/// Notes a component that ignores unknown options, since a misspelt option must be an error.
 fn refuses_unknown_options(kind: Kind, spec: &Spec, findings: &mut Findings) {
     let mut options = Options::new();
     options.insert("no_such_option".to_owned(), 1.into());

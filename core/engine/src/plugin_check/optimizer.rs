@@ -1,4 +1,4 @@
-//! Optimizers: a quadratic goes down, and a run that goes on from a checkpoint goes on exactly.
+//! Optimizers: they minimise a quadratic, and a resumed run is exactly the one that was not interrupted.
 
 use super::{Checked, Findings, push};
 use crate::train::OptimizerHost;
@@ -19,17 +19,17 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
         "goes on exactly from a checkpoint",
         resumes(checked),
     );
-    push(findings, "zero gradients", idles(checked));
+    push(findings, "zero gradients", zero_gradients(checked));
     Ok(())
 }
 
-/// A small problem: parameters of adapters' shapes, `0.5 * |x - target|^2`.
-struct Bowl {
+/// A quadratic, `0.5 * |x - target|^2`, over parameters with the shapes of adapters.
+struct Quadratic {
     host: OptimizerHost,
     targets: Vec<Tensor>,
 }
 
-impl Bowl {
+impl Quadratic {
     fn new(checked: &Checked) -> Result<Self> {
         let device = checked.device;
         let shapes: [&[usize]; 3] = [&[4, 6], &[6, 4], &[5]];
@@ -50,7 +50,7 @@ impl Bowl {
         })
     }
 
-    /// The value before the step.
+    /// Makes a step; returns the value before it.
     fn step(&mut self) -> Result<f64> {
         let mut value = 0.0;
         for (param, target) in self.host.params().zip(&self.targets) {
@@ -73,9 +73,9 @@ impl Bowl {
 }
 
 fn descends(checked: &Checked) -> Result<String> {
-    let mut bowl = Bowl::new(checked)?;
+    let mut quadratic = Quadratic::new(checked)?;
     let values = (0..=STEPS)
-        .map(|_| bowl.step())
+        .map(|_| quadratic.step())
         .collect::<Result<Vec<_>>>()?;
     let (first, last) = (values[0], values[STEPS]);
     ensure!(
@@ -88,8 +88,8 @@ fn descends(checked: &Checked) -> Result<String> {
 }
 
 fn resumes(checked: &Checked) -> Result<String> {
-    let mut whole = Bowl::new(checked)?;
-    let mut halves = Bowl::new(checked)?;
+    let mut whole = Quadratic::new(checked)?;
+    let mut halves = Quadratic::new(checked)?;
     for _ in 0..3 {
         whole.step()?;
         halves.step()?;
@@ -105,7 +105,7 @@ fn resumes(checked: &Checked) -> Result<String> {
     candle_core::safetensors::save(&state.into_iter().collect(), &file)?;
     let state = candle_core::safetensors::load(&file, checked.device)?;
     let state = state.into_iter().collect();
-    let mut resumed = Bowl::new(checked)?;
+    let mut resumed = Quadratic::new(checked)?;
     for (param, value) in resumed.host.params().zip(values) {
         param.set(&value)?;
     }
@@ -123,12 +123,12 @@ fn resumes(checked: &Checked) -> Result<String> {
 }
 
 /// Gradients are zero where nothing reached a parameter; values must stay finite.
-fn idles(checked: &Checked) -> Result<String> {
-    let mut bowl = Bowl::new(checked)?;
+fn zero_gradients(checked: &Checked) -> Result<String> {
+    let mut quadratic = Quadratic::new(checked)?;
     for _ in 0..3 {
-        bowl.host.step(LR)?;
+        quadratic.host.step(LR)?;
     }
-    let sound = bowl
+    let sound = quadratic
         .values()?
         .iter()
         .flatten()

@@ -1,4 +1,4 @@
-//! Trackers: they are given a whole run.
+//! Trackers: they receive a whole run, with everything that one reports.
 
 use super::{Checked, Finding, Findings, map, push};
 use anyhow::{Context, Result};

@@ -2,7 +2,7 @@
 //!
 //! A line that cannot be written waits, and is tried again with the next one. Of a line that was written in part the
 //! rest follows later, so that the file never holds half a line between two whole ones. Half a line at the end of a
-//! file is what a killed run leaves: it is mended before anything is added.
+//! file is left by a run that was killed: it is ended or removed before anything is added.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -70,12 +70,12 @@ impl Waiting {
     }
 }
 
-/// What the lines of a file are.
+/// The type of the lines of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// JSON: half a line is no line.
+    /// JSON: half a line at the end is removed.
     Json,
-    /// Text: half a line is a line.
+    /// Text: half a line at the end is ended.
     Text,
 }
 
@@ -85,7 +85,7 @@ pub struct Lines {
     path: PathBuf,
     kind: Kind,
     file: Option<File>,
-    /// What is not written yet.
+    /// The lines that are not written yet.
     pub waiting: Waiting,
 }
 

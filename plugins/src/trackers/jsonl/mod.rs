@@ -16,10 +16,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long the end waits for a disk that is full.
+/// How long the end of a run waits for a disk that is full.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time between two tries then.
+/// Time between two tries while it waits.
 const AGAIN: Duration = Duration::from_millis(100);
 
 apus_sdk::options! {
@@ -81,7 +81,7 @@ impl Run {
             failing: false,
             interactive: run.interactive,
         };
-        // It is there from the start on, empty.
+        // The file exists from the start, empty.
         let made = new.logging.write();
         new.report(made.map_err(|error| (new.logging.path().to_owned(), error.into())));
         new.write();
@@ -95,11 +95,11 @@ impl Run {
         let mut text = serde_json::to_string_pretty(&self.about)?;
         text.push('\n');
         let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-        // What was written of it takes room that may be needed.
+        // A part of it that was written takes space that may be needed.
         Ok(written.inspect_err(|_| drop(fs::remove_file(&temporary)))?)
     }
 
-    /// Writes what waits, as far as the disk lets it; says so when it begins and when it ceases to fail.
+    /// Writes the lines that wait, as far as the disk allows, and reports the result.
     fn write(&mut self) {
         let written = self.try_write();
         self.report(written);

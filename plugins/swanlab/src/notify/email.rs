@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long the server may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// From where to where.
+/// The server and the addresses of an email.
 pub struct Mailbox {
     from: Address,
     to: Address,
@@ -21,10 +21,10 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// What the options say.
+    /// Reads the options.
     ///
     /// # Errors
-    /// What is missing or no address.
+    /// An option that is missing or is not an address.
     pub fn new(options: &Swanlab) -> Result<Self, String> {
         let needs = |value: &Option<String>, name: &str| {
             let value = value.clone();

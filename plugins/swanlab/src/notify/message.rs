@@ -1,4 +1,4 @@
-//! What the message says, in SwanLab's own words.
+//! The text of the message, as SwanLab's own tools write it.
 
 use apus_sdk::EndState;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ pub enum Language {
     English,
 }
 
-/// What is known about the run.
+/// The facts about the run that the message names.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Its project.
@@ -21,7 +21,7 @@ pub struct Facts {
     pub workspace: String,
     /// Its name.
     pub name: String,
-    /// What its user says about it.
+    /// Its description by the user.
     pub description: String,
     /// Its page, if the server has it.
     pub page: Option<String>,
@@ -43,7 +43,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    fn says<'b>(&self, chinese: &'b str, english: &'b str) -> &'b str {
+    fn in_language<'b>(&self, chinese: &'b str, english: &'b str) -> &'b str {
         match self.language {
             Language::Chinese => chinese,
             Language::English => english,
@@ -71,19 +71,28 @@ impl<'a> Message<'a> {
     /// The whole message.
     pub(super) fn text(&self) -> String {
         let mut text = self
-            .says("SwanLab 消息通知\n", "SwanLab Message Notification\n")
+            .in_language("SwanLab 消息通知\n", "SwanLab Message Notification\n")
             .to_owned();
         text += self.subject();
         if let EndState::Crashed(error) = self.end {
             let _ = write!(text, ": {}", error.chars().take(1000).collect::<String>());
         }
         let rows = [
-            (self.says("项目", "Project"), self.facts.project.as_str()),
-            (self.says("工作区", "Workspace"), &self.facts.workspace),
-            (self.says("实验名", "Name"), &self.facts.name),
-            (self.says("描述", "Description"), &self.facts.description),
             (
-                self.says("实验链接", "Experiment Link"),
+                self.in_language("项目", "Project"),
+                self.facts.project.as_str(),
+            ),
+            (
+                self.in_language("工作区", "Workspace"),
+                &self.facts.workspace,
+            ),
+            (self.in_language("实验名", "Name"), &self.facts.name),
+            (
+                self.in_language("描述", "Description"),
+                &self.facts.description,
+            ),
+            (
+                self.in_language("实验链接", "Experiment Link"),
                 self.facts.page.as_deref().unwrap_or_default(),
             ),
         ];

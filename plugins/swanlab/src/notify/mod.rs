@@ -1,4 +1,4 @@
-//! A message when the run is over, to where ms-swift's `swanlab_notification_method` says.
+//! A message when the run is over, by the way that ms-swift's `swanlab_notification_method` names.
 
 mod email;
 mod message;
@@ -10,9 +10,9 @@ use apus_sdk::EndState;
 pub use message::Facts;
 use message::{Language, Message};
 
-/// Who is told.
+/// The receiver of the message.
 enum Method {
-    /// A robot of a chat.
+    /// A webhook of a chat.
     Webhook {
         kind: webhook::Kind,
         url: Secret,
@@ -22,17 +22,17 @@ enum Method {
     Email(email::Mailbox),
 }
 
-/// How a run's end is told.
+/// The notification of a run's end.
 pub struct Notification {
     method: Method,
     language: Language,
 }
 
 impl Notification {
-    /// What the options ask for, if they ask for any.
+    /// The notification that the options ask for, if any.
     ///
     /// # Errors
-    /// What is missing or wrong.
+    /// An option that is missing or wrong.
     pub fn new(options: &Swanlab) -> Result<Option<Self>, String> {
         let Some(name) = &options.notification_method else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Robots of chats: a text posted to an address, signed where the chat wants it.
+//! Webhooks of chats: a text is posted to an address, and signed if the chat asks for it.
 
 use super::super::http;
 use super::Secret;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long a chat may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whose robot it is.
+/// The chat of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 钉钉
