@@ -17,7 +17,7 @@ const BYTES: usize = 4 << 20;
 
 /// The last entries that the server has, so that nothing is sent twice.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct OnServer {
     /// Keys that were announced.
     pub columns: HashSet<String>,
     /// The last step of each key.
@@ -28,7 +28,7 @@ pub struct Known {
     pub read: i64,
 }
 
-impl Known {
+impl OnServer {
     /// Samples of the machine that the server has.
     pub fn samples(&self) -> i64 {
         let system = self.steps.iter().filter(|(key, _)| key.starts_with(SYSTEM));
@@ -138,7 +138,7 @@ impl Batch {
     pub fn read(
         reader: &mut Reader,
         limit: u64,
-        known: &mut Known,
+        known: &mut OnServer,
         offsets: Offsets,
         new_columns: bool,
     ) -> Result<Self, Failure> {
@@ -163,7 +163,7 @@ impl Batch {
         self.records == 0
     }
 
-    fn add(&mut self, record: Record, known: &mut Known, offsets: Offsets, new: bool) {
+    fn add(&mut self, record: Record, known: &mut OnServer, offsets: Offsets, new: bool) {
         let time = record.timestamp;
         match record.body {
             Some(Body::Save(save)) => self.save(save),
@@ -208,7 +208,7 @@ impl Batch {
         }
     }
 
-    fn column(&mut self, column: &Column, known: &mut Known, new: bool) {
+    fn column(&mut self, column: &Column, known: &mut OnServer, new: bool) {
         if known.columns.insert(column.key.clone()) {
             self.columns.push(column_body(column, new));
         }
@@ -218,7 +218,7 @@ impl Batch {
         &mut self,
         scalar: Scalar,
         time: Option<Timestamp>,
-        known: &mut Known,
+        known: &mut OnServer,
         offsets: Offsets,
         new: bool,
     ) {
@@ -246,7 +246,7 @@ impl Batch {
         });
     }
 
-    fn media(&mut self, media: Media, time: Option<Timestamp>, known: &mut Known, new: bool) {
+    fn media(&mut self, media: Media, time: Option<Timestamp>, known: &mut OnServer, new: bool) {
         if !known.columns.contains(&media.key) {
             self.column(&guessed(&media.key, media.kind), known, new);
         }
@@ -292,7 +292,7 @@ impl Batch {
         }
     }
 
-    fn line(&mut self, log: Log, time: Option<Timestamp>, known: &mut Known, offsets: Offsets) {
+    fn line(&mut self, log: Log, time: Option<Timestamp>, known: &mut OnServer, offsets: Offsets) {
         let epoch = log.epoch + offsets.lines;
         known.read = known.read.max(epoch);
         if epoch <= known.lines {

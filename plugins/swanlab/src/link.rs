@@ -1,12 +1,12 @@
 //! A run's connection: the session, the experiment, and what the server has of it. Sends the files of the run.
 
-use super::batch::{Batch, Blob, Known, Offsets};
+use super::batch::{Batch, Blob, Offsets, OnServer};
 use super::http::Failure;
 use super::part::Part;
 use super::progress::Progress;
 use super::record::{Start, resume};
 use super::remote::Remote;
-use super::retry::{Patience, persist};
+use super::retry::{Patience, retry};
 use super::session::Session;
 use super::settings::Account;
 use serde::Serialize;
@@ -27,7 +27,7 @@ const REFUSALS: u32 = 20;
 pub struct Link {
     session: Session,
     remote: Remote,
-    known: Known,
+    known: OnServer,
     host: String,
     beat: Instant,
     /// Items that the server refused.
@@ -51,13 +51,13 @@ impl Link {
         let Some(key) = &account.key else {
             return Err(Failure::Key("there is no key".to_owned()));
         };
-        let mut session = persist(patience, || Session::open(account, key))?;
-        let remote = persist(patience, || {
+        let mut session = retry(patience, || Session::open(account, key))?;
+        let remote = retry(patience, || {
             Remote::open(&mut session, start, &account.web_host)
         })?;
-        let mut known = Known::default();
+        let mut known = OnServer::default();
         if remote.known {
-            let summary = persist(patience, || remote.summary(&mut session))?;
+            let summary = retry(patience, || remote.summary(&mut session))?;
             known
                 .columns
                 .extend(summary.steps.iter().map(|(key, _)| key.clone()));
@@ -76,7 +76,7 @@ impl Link {
             records: 0,
             skipped: 0,
         };
-        persist(patience, || link.heartbeat())?;
+        retry(patience, || link.heartbeat())?;
         Ok(link)
     }
 
@@ -101,11 +101,11 @@ impl Link {
         if self.beat.elapsed() < HEARTBEAT {
             return Ok(());
         }
-        persist(patience, || self.heartbeat())
+        retry(patience, || self.heartbeat())
     }
 
     /// Moves the reader to the first record of a file that is not sent yet.
-    pub fn take_up(&mut self, part: &mut Part) {
+    pub fn seek_unsent(&mut self, part: &mut Part) {
         let experiment = &self.remote.experiment_id;
         if let Some(known) = Progress::read(&part.dir, &self.host, experiment) {
             part.reader.seek(known.sent);
@@ -148,7 +148,7 @@ impl Link {
         let mut batch = Batch::read(&mut part.reader, limit, &mut self.known, offsets, new)?;
         self.skipped += batch.skipped;
         for body in std::mem::take(&mut batch.profile) {
-            let sent = persist(patience, || self.remote.profile(&mut self.session, &body));
+            let sent = retry(patience, || self.remote.profile(&mut self.session, &body));
             self.count_refusal(sent)?;
         }
         let columns = std::mem::take(&mut batch.columns);
@@ -182,7 +182,7 @@ impl Link {
     fn upload(&mut self, blobs: &[Blob], patience: &mut dyn Patience) -> Result<(), Failure> {
         let paths: Vec<&str> = blobs.iter().map(|blob| blob.path.as_str()).collect();
         let mut tries = 0;
-        persist(patience, || {
+        retry(patience, || {
             let urls = self.remote.addresses(&mut self.session, &paths)?;
             let mut pairs = blobs.iter().zip(urls);
             let put = pairs
@@ -223,7 +223,7 @@ impl Link {
             if some.is_empty() {
                 continue;
             }
-            match persist(patience, || send(self, some)) {
+            match retry(patience, || send(self, some)) {
                 Err(failure) if failure.is_about_content() && some.len() > 1 => {
                     let (first, second) = some.split_at(some.len() / 2);
                     waiting.extend([second, first]);
@@ -255,13 +255,13 @@ impl Link {
         how: i32,
         patience: &mut dyn Patience,
     ) -> Result<(), Failure> {
-        persist(patience, || self.remote.finish(&mut self.session, how))?;
-        self.leave(part);
+        retry(patience, || self.remote.finish(&mut self.session, how))?;
+        self.save_progress(part);
         Ok(())
     }
 
     /// Notes that all of this file is sent.
-    pub fn leave(&self, part: &mut Part) {
+    pub fn save_progress(&self, part: &mut Part) {
         part.progress.finished = true;
         self.note(part);
     }

@@ -5,15 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a caller waits between tries.
 pub trait Patience {
-    /// Waits after a failure that may pass, the `tried`-th in a row (from 0); false gives up.
+    /// Waits after a temporary failure, the `tried`-th in a row (from 0); false gives up.
     fn again(&mut self, failure: &Failure, tried: u32) -> bool;
 
     /// A try succeeded.
-    fn fine(&mut self) {}
+    fn succeeded(&mut self) {}
 }
 
 /// Tries an action until it succeeds, fails for good, or the caller gives up.
-pub fn persist<T>(
+pub fn retry<T>(
     patience: &mut dyn Patience,
     mut act: impl FnMut() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -21,7 +21,7 @@ pub fn persist<T>(
     loop {
         match act() {
             Ok(done) => {
-                patience.fine();
+                patience.succeeded();
                 return Ok(done);
             }
             Err(failure) if failure.is_temporary() && patience.again(&failure, tried) => tried += 1,
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn what_passes_is_tried_again() {
         let mut left = 3;
-        let done = persist(&mut Times(5, 0), || {
+        let done = retry(&mut Times(5, 0), || {
             left -= 1;
             if left == 0 {
                 Ok(7)
@@ -80,13 +80,13 @@ mod tests {
         });
         assert_eq!(done.unwrap(), 7);
         let mut calls = 0;
-        let failed = persist(&mut Times(2, 0), || {
+        let failed = retry(&mut Times(2, 0), || {
             calls += 1;
             Err::<(), _>(status(503, None))
         });
         assert!(failed.is_err() && calls == 3);
         let mut calls = 0;
-        let failed = persist(&mut Times(2, 0), || {
+        let failed = retry(&mut Times(2, 0), || {
             calls += 1;
             Err::<(), _>(status(404, None))
         });

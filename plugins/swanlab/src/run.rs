@@ -19,7 +19,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The thread that sends the notification of the end.
-type Told = JoinHandle<std::result::Result<(), String>>;
+type NotificationThread = JoinHandle<std::result::Result<(), String>>;
 
 /// A run in progress.
 pub struct Run {
@@ -124,7 +124,7 @@ impl Run {
     }
 
     /// Writes the records that were added and wakes the thread. While the disk is full, records are lost.
-    fn ship(&mut self) -> Result<()> {
+    fn write(&mut self) -> Result<()> {
         if let Err(error) = self.store.flush() {
             if !self.stuck {
                 let dir = self.store.dir().display();
@@ -154,34 +154,34 @@ impl Run {
             };
             self.store.scalar(&values::metric(name), step, number, now);
         }
-        self.ship()
+        self.write()
     }
 
     /// A text.
     pub fn text(&mut self, step: u64, name: &str, text: &str) -> Result<()> {
         let text = self.terminal.hide(text.to_owned()).into_bytes();
         self.store.media(&values::key(name), step, kind::TEXT, text);
-        self.ship()
+        self.write()
     }
 
     /// A picture.
     pub fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
         self.store
             .media(&values::key(name), step, kind::IMAGE, png.to_vec());
-        self.ship()
+        self.write()
     }
 
     /// A line of the terminal.
     pub fn line(&mut self, error: bool, line: &str) -> Result<()> {
         let line = values::line(&self.terminal.hide(line.to_owned()));
         self.store.line(error, line);
-        self.ship()
+        self.write()
     }
 
     /// Numbers of the machine.
     pub fn system(&mut self, values: &Map<String, Value>) -> Result<()> {
         self.store.system(&values::system(values));
-        self.ship()
+        self.write()
     }
 
     /// Ends the file, waits for the thread up to the time limit, and sends the notification.
@@ -193,7 +193,7 @@ impl Run {
             EndState::Crashed(error) => (state::CRASHED, self.terminal.hide(error.clone())),
         };
         let written = self.store.finish(how, error);
-        let told = self.tell(end);
+        let notification = self.notify(end);
         let mut say_sync = false;
         if let Some(uploader) = &self.uploader {
             match uploader.finish(self.store.end(), self.settings.finish_timeout) {
@@ -220,12 +220,12 @@ impl Run {
                 self.store.dir().display()
             ));
         }
-        self.await_told(told, until);
+        self.await_notification(notification, until);
         Ok(written?)
     }
 
     /// Starts sending the notification.
-    fn tell(&mut self, end: &EndState) -> Option<Told> {
+    fn notify(&mut self, end: &EndState) -> Option<NotificationThread> {
         let notification = self.notification.take()?;
         let start = &self.settings.start;
         let facts = Facts {
@@ -246,15 +246,17 @@ impl Run {
             .ok()
     }
 
-    fn await_told(&self, told: Option<Told>, until: Instant) {
-        let Some(told) = told else { return };
-        while !told.is_finished() && Instant::now() < until {
+    fn await_notification(&self, notification: Option<NotificationThread>, until: Instant) {
+        let Some(notification) = notification else {
+            return;
+        };
+        while !notification.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
-        if !told.is_finished() {
+        if !notification.is_finished() {
             self.terminal
                 .warn("the notification is not through yet and left alone");
-        } else if let Ok(Err(error)) = told.join() {
+        } else if let Ok(Err(error)) = notification.join() {
             self.terminal
                 .warn(&format!("the notification was not sent: {error}"));
         }

@@ -111,7 +111,7 @@ fn one(what: &SyncRequest, account: &Account, dir: &Path, say: &mut dyn FnMut(&s
     }
     let mut patience = Tries { say };
     let mut link = Link::open(account, &part.start, &mut patience).map_err(Error::new)?;
-    link.take_up(&mut part);
+    link.seek_unsent(&mut part);
     let mut end = None;
     loop {
         let batch = link

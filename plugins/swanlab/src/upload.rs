@@ -132,12 +132,12 @@ impl<'a> Sender<'a> {
     }
 
     fn run(&self) -> Result<(), Failure> {
-        let mut waits = Waits {
+        let mut patience = UploadPatience {
             shared: self.shared,
             terminal: &self.task.terminal,
             away: None,
         };
-        let end = self.send(&mut waits);
+        let end = self.send(&mut patience);
         // At the end of a run, the run itself says what is left.
         let ending = self.shared.state().until.is_some();
         if let Err(failure) = &end
@@ -151,32 +151,32 @@ impl<'a> Sender<'a> {
         end
     }
 
-    fn send(&self, waits: &mut Waits<'_>) -> Result<(), Failure> {
+    fn send(&self, patience: &mut UploadPatience<'_>) -> Result<(), Failure> {
         let task = self.task;
         let invalid = |error| Failure::Invalid(format!("{}: {error}", task.dir.display()));
         let mut part = Part::open(&task.dir).map_err(invalid)?;
-        let mut link = Link::open(&task.account, &part.start, waits)?;
+        let mut link = Link::open(&task.account, &part.start, patience)?;
         task.terminal.note(&format!("run at {}", link.page()));
         self.shared.state().page = Some(link.page().to_owned());
         for (dir, _) in &task.earlier {
             // An earlier file that cannot be read must not stop the run in progress.
             if let Ok(mut part) = Part::open(dir) {
-                link.take_up(&mut part);
-                while !link.send(&mut part, u64::MAX, waits)?.is_empty() {}
-                link.leave(&mut part);
+                link.seek_unsent(&mut part);
+                while !link.send(&mut part, u64::MAX, patience)?.is_empty() {}
+                link.save_progress(&mut part);
             }
         }
-        link.take_up(&mut part);
+        link.seek_unsent(&mut part);
         loop {
             let limit = self.await_more(part.reader.at());
-            let batch = link.send(&mut part, limit, waits)?;
+            let batch = link.send(&mut part, limit, patience)?;
             if let Some(finish) = batch.finish {
                 let how = if finish.state == 0 {
                     state::FINISHED
                 } else {
                     finish.state
                 };
-                link.finish(&mut part, how, waits)?;
+                link.finish(&mut part, how, patience)?;
                 if let Some(complaint) = &link.complaint {
                     self.task.terminal.warn(&format!(
                         "{} shipments were not taken: {complaint}",
@@ -188,7 +188,7 @@ impl<'a> Sender<'a> {
             if batch.is_empty() && part.reader.at() < limit && self.shared.state().until.is_some() {
                 return Err(invalid(std::io::Error::other("the file is damaged")));
             }
-            link.keep_alive(waits)?;
+            link.keep_alive(patience)?;
         }
     }
 
@@ -209,14 +209,14 @@ impl<'a> Sender<'a> {
 }
 
 /// A run waits for its server as long as it goes on; a wait that takes longer than a moment is told once.
-struct Waits<'a> {
+struct UploadPatience<'a> {
     shared: &'a Shared,
     terminal: &'a Terminal,
     /// Since when the server is away, and whether a warning has told it.
     away: Option<(Instant, bool)>,
 }
 
-impl Patience for Waits<'_> {
+impl Patience for UploadPatience<'_> {
     fn again(&mut self, failure: &Failure, tried: u32) -> bool {
         let (since, is_told) = self.away.get_or_insert_with(|| (Instant::now(), false));
         if since.elapsed() >= MOMENT && !*is_told {
@@ -248,7 +248,7 @@ impl Patience for Waits<'_> {
         }
     }
 
-    fn fine(&mut self) {
+    fn succeeded(&mut self) {
         if let Some((since, true)) = self.away.take() {
             let seconds = since.elapsed().as_secs();
             self.terminal

@@ -1,7 +1,7 @@
 //! The plugin's side of the root module.
 
 use super::describe::describe;
-use super::guard::{guard, quieten};
+use super::guard::{guard, silence_panics};
 use super::object::{Crosses, Object, to_json};
 use super::root::{PluginRoot, PluginRootRef};
 use crate::{Error, Wire, components};
@@ -94,7 +94,7 @@ pub fn root(name: &'static str, version: &'static str) -> PluginRootRef {
     static ROOT: OnceLock<PluginRootRef> = OnceLock::new();
     *ROOT.get_or_init(|| {
         NAME.get_or_init(|| (name, version));
-        quieten();
+        silence_panics();
         crate::kinds!(root_module).leak_into_prefix()
     })
 }

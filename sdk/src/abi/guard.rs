@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Keeps the location of a panic for the host to report, and does not print the panic. Called once in a library.
-pub(super) fn quieten() {
+pub(super) fn silence_panics() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let location = info.location().map(ToString::to_string);
