@@ -4,9 +4,9 @@ use crate::export::writer::{Entry, Extra, size, write_model};
 use anyhow::{Context, Result, ensure};
 use apus_components::config::ModelNewConfig;
 use apus_data::hub::Hub;
-use apus_model::families::ModelConfig;
 use apus_model::ops::fill;
-use apus_model::synthetic::{SyntheticWeights, config, generation, set_format, stream};
+use apus_model::synthetic::{Filling, SyntheticWeights, config, generation, set_format, stream};
+use apus_model::tensors::FileForm;
 use apus_model::weights::WeightSource;
 use candle_core::{DType, Device};
 use safetensors::Dtype;
@@ -24,7 +24,7 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
             .context("--out is missing: the folder to write")?,
     );
     let source = SyntheticWeights::new(&config, options.seed);
-    let entries = entries(&config, &source);
+    let entries = entries(&source);
     let tokenizer = match &options.tokenizer {
         Some(word) => Some(Hub::from_environment().tokenizer(Path::new(word))?),
         None => None,
@@ -42,109 +42,47 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
         copy_from: tokenizer.as_deref(),
         made_by: None,
     };
-    write_model(&dir, &entries, size("5GB")?, false, &extra, |entry| {
-        if entry.dtype == Dtype::U8 {
-            let tensor = source.tensor(&entry.name, &entry.shape, DType::U8, &Device::Cpu)?;
-            return Ok(tensor.flatten_all()?.to_vec1::<u8>()?);
-        }
-        if entry.name.contains("norm") {
-            return Ok([0x80, 0x3f].repeat(entry.elements()));
-        }
-        let key = (options.seed, stream(&entry.name));
-        let std = source.std(&entry.name, &entry.shape);
-        let values = fill::normal_f32(entry.elements(), key.0, key.1, std);
-        Ok(crate::export::writer::bf16_bytes(&values))
-    })?;
+    write_model(
+        &dir,
+        &entries,
+        size("5GB")?,
+        false,
+        &extra,
+        |entry| match source.filling(&entry.name)? {
+            Filling::Bytes | Filling::Byte(_) => {
+                let tensor = source.tensor(&entry.name, &entry.shape, DType::U8, &Device::Cpu)?;
+                Ok(tensor.flatten_all()?.to_vec1::<u8>()?)
+            }
+            Filling::Ones => Ok([0x80, 0x3f].repeat(entry.elements())),
+            Filling::Normal(std) => {
+                let key = (options.seed, stream(&entry.name));
+                let values = fill::normal_f32(entry.elements(), key.0, key.1, std);
+                Ok(crate::export::writer::bf16_bytes(&values))
+            }
+        },
+    )?;
     Ok(dir)
 }
 
-/// All tensors of a model, in the order of its layers.
-fn entries(config: &ModelConfig, source: &SyntheticWeights) -> Vec<Entry> {
-    let h = config.architecture.hidden_size;
-    let layer = &config.architecture.layers[0];
-    let f = layer.mlp.intermediate_size();
-    let e = layer.mlp.mixture().map_or(0, |mixture| mixture.experts);
-    let (q, kv) = (layer.attention.width(), layer.attention.kv_width());
-    let mut entries = Vec::new();
-    let mut push = |name: String, dtype: Dtype, shape: &[usize]| {
-        entries.push(Entry {
-            name,
-            dtype,
-            shape: shape.to_vec(),
-        });
-    };
-    push(
-        "model.embed_tokens.weight".to_owned(),
-        Dtype::BF16,
-        &[config.architecture.vocab_size, h],
-    );
-    for index in 0..config.architecture.layers.len() {
-        let path = format!("model.layers.{index}");
-        push(format!("{path}.input_layernorm.weight"), Dtype::BF16, &[h]);
-        for (name, outputs, inputs) in [
-            ("q_proj", q, h),
-            ("k_proj", kv, h),
-            ("v_proj", kv, h),
-            ("o_proj", h, q),
-        ] {
-            push(
-                format!("{path}.self_attn.{name}.weight"),
-                Dtype::BF16,
-                &[outputs, inputs],
-            );
-            push(
-                format!("{path}.self_attn.{name}.bias"),
-                Dtype::BF16,
-                &[outputs],
-            );
-        }
-        push(
-            format!("{path}.self_attn.sinks"),
-            Dtype::BF16,
-            &[layer.attention.heads.q],
-        );
-        push(
-            format!("{path}.post_attention_layernorm.weight"),
-            Dtype::BF16,
-            &[h],
-        );
-        push(format!("{path}.mlp.router.weight"), Dtype::BF16, &[e, h]);
-        push(format!("{path}.mlp.router.bias"), Dtype::BF16, &[e]);
-        for (name, inputs, outputs) in [("gate_up_proj", h, 2 * f), ("down_proj", f, h)] {
-            push(
-                format!("{path}.mlp.experts.{name}_bias"),
-                Dtype::BF16,
-                &[e, outputs],
-            );
-            let matrix = format!("{path}.mlp.experts.{name}");
-            if source.packed {
-                push(
-                    format!("{matrix}_blocks"),
-                    Dtype::U8,
-                    &[e, outputs, inputs / 32, 16],
-                );
-                push(
-                    format!("{matrix}_scales"),
-                    Dtype::U8,
-                    &[e, outputs, inputs / 32],
-                );
-            } else {
-                push(matrix, Dtype::BF16, &[e, inputs, outputs]);
-            }
-        }
-    }
-    push("model.norm.weight".to_owned(), Dtype::BF16, &[h]);
-    push(
-        "lm_head.weight".to_owned(),
-        Dtype::BF16,
-        &[config.architecture.vocab_size, h],
-    );
-    entries
+/// All tensors of a model's files, in the order of its layers.
+fn entries(source: &SyntheticWeights) -> Vec<Entry> {
+    let tensors = source.list().in_order_of_use().into_iter();
+    let tensors = tensors.flat_map(|spec| spec.in_file(source.packed));
+    let entries = tensors.map(|tensor| Entry {
+        name: tensor.name,
+        dtype: match tensor.form {
+            FileForm::Plain => Dtype::BF16,
+            FileForm::Blocks | FileForm::Scales => Dtype::U8,
+        },
+        shape: tensor.shape,
+    });
+    entries.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_model::families::ModelConfig;
     use apus_model::weights::Directory;
 
     #[test]
@@ -168,7 +106,7 @@ mod tests {
             let source = SyntheticWeights::new(&config, 7);
             let written = Directory::open(&out).unwrap();
             assert_eq!(source.packed, format == "mxfp4");
-            for entry in entries(&config, &source) {
+            for entry in entries(&source) {
                 let dtype = if entry.dtype == Dtype::U8 {
                     DType::U8
                 } else {

@@ -9,8 +9,9 @@ use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, head_loss};
 use apus_model::model::{
-    ExpertMatrix, ExpertsDtype, ForwardOptions, GptOss, Init, LoraSettings, Targets, Training,
+    ExpertsDtype, ForwardOptions, GptOss, Init, LoraSettings, Targets, Training,
 };
+use apus_model::tensors::ExpertMatrix;
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Loss, LrSchedule, Optimizer, Progress};
 use builtins::ways;

@@ -12,4 +12,5 @@ pub mod model;
 pub mod ops;
 pub mod profile;
 pub mod synthetic;
+pub mod tensors;
 pub mod weights;

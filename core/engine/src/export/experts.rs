@@ -1,8 +1,9 @@
 //! Packs and unpacks the matrices of experts, one expert at a time.
 
 use super::float;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use apus_model::ops::mxfp4;
+use apus_model::tensors::TensorSpec;
 use apus_model::weights::Directory;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -10,9 +11,11 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 /// Unpacks experts to `[E, in, out]` in bf16. It works on one expert at a time to bound the memory.
-pub(super) fn unpack(directory: &Directory, name: &str) -> Result<Tensor> {
-    let (blocks, scales) = (format!("{name}_blocks"), format!("{name}_scales"));
-    let (blocks, scales) = (directory.stored(&blocks)?, directory.stored(&scales)?);
+pub(super) fn unpack(directory: &Directory, spec: &TensorSpec) -> Result<Tensor> {
+    let packed = spec.packed();
+    let [blocks, scales] = packed.with_context(|| format!("{} is never packed", spec.name))?;
+    let blocks = directory.stored(&blocks.name)?;
+    let scales = directory.stored(&scales.name)?;
     let &[e, o, g] = scales.shape() else {
         bail!(
             "{}: shape {:?}, expected [experts, outputs, groups]",

@@ -4,11 +4,12 @@ use super::experts::unpack;
 use super::writer::{Entry, Extra, size, write_model};
 use super::{apart, bytes, read, target};
 use crate::setup::base_of;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use apus_components::config::ExportConfig;
 use apus_data::hub::Hub;
 use apus_model::adapter::Adapter;
 use apus_model::families::ModelConfig;
+use apus_model::tensors::{FileForm, TensorSpec};
 use apus_model::weights::Directory;
 use apus_sdk::errln;
 use candle_core::DType;
@@ -17,13 +18,13 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The source of a tensor of the result.
-enum Origin {
+enum Origin<'a> {
     /// The base's tensor, unchanged.
     Same,
     /// The base's tensor, merged.
     Merged,
     /// Packed experts, unpacked and merged.
-    Unpacked,
+    Unpacked(&'a TensorSpec),
 }
 
 /// Writes the merged model. Layers whose experts carry an adapter are written in BF16, all other packed
@@ -54,52 +55,42 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     for note in &merged.notes {
         errln!("note: {note}");
     }
-    let dense = |layer: usize| {
-        ["gate_up_proj", "down_proj"]
-            .iter()
-            .any(|part| merged.touches(&format!("model.layers.{layer}.mlp.experts.{part}")))
-    };
+    let list = config.tensors();
+    let can_be_packed = |spec: &&TensorSpec| spec.packed().is_some();
+    let touched = list.iter().filter(can_be_packed);
+    let touched = touched.filter(|spec| merged.touches(&spec.name));
+    let dense = modules(touched);
     let mut entries = Vec::new();
     let mut origins = Vec::new();
     for name in directory.names() {
         let stored = directory.stored(name)?;
-        let (dtype, shape) = (stored.dtype(), stored.shape().to_vec());
-        let packed = name.strip_suffix("_blocks");
-        let scales = name.ends_with("_scales");
-        let unpack = layer_of(name).is_some_and(dense) && (packed.is_some() || scales);
-        match (unpack, packed) {
-            (true, None) => {}
-            (true, Some(plain)) => {
-                let [e, o, g, _] = shape[..] else {
-                    bail!("{name}: shape {shape:?}")
-                };
-                let shape = vec![e, g * 32, o];
-                entries.push(Entry {
-                    name: plain.to_owned(),
-                    dtype: Dtype::BF16,
-                    shape,
-                });
-                origins.push(Origin::Unpacked);
+        match list.of_file(name) {
+            Some((spec, form)) if form != FileForm::Plain && dense.contains(&spec.module()) => {
+                // The scales go into the same tensor.
+                if form == FileForm::Blocks {
+                    entries.push(Entry {
+                        name: spec.name.clone(),
+                        dtype: Dtype::BF16,
+                        shape: spec.shape.clone(),
+                    });
+                    origins.push(Origin::Unpacked(spec));
+                }
             }
-            (false, _) => {
-                let origin = if merged.touches(name) {
-                    Origin::Merged
-                } else {
-                    Origin::Same
-                };
+            _ => {
                 entries.push(Entry {
                     name: name.to_owned(),
-                    dtype,
-                    shape,
+                    dtype: stored.dtype(),
+                    shape: stored.shape().to_vec(),
                 });
-                origins.push(origin);
+                origins.push(match merged.touches(name) {
+                    true => Origin::Merged,
+                    false => Origin::Same,
+                });
             }
         }
     }
-    let layers: Vec<usize> = (0..config.architecture.layers.len())
-        .filter(|&l| dense(l))
-        .collect();
-    note_dense(&mut config, &layers)?;
+    let all_are_dense = dense.len() == modules(list.iter().filter(can_be_packed)).len();
+    note_dense(&mut config, &dense, all_are_dense)?;
     let extra = Extra {
         config: Value::Object(config.raw.clone()),
         generation: None,
@@ -123,8 +114,8 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
                     let merged = merged.merged_weight(&entry.name, &tensor)?;
                     bytes(&merged.unwrap_or(tensor), dtype)
                 }
-                Origin::Unpacked => {
-                    let dense = unpack(&directory, &entry.name)?;
+                Origin::Unpacked(spec) => {
+                    let dense = unpack(&directory, spec)?;
                     bytes(
                         &merged.merged_weight(&entry.name, &dense)?.unwrap_or(dense),
                         DType::BF16,
@@ -136,10 +127,16 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Names the layers whose experts are written in BF16 in the configuration, so that transformers does not expect packed
-/// ones.
-fn note_dense(config: &mut ModelConfig, layers: &[usize]) -> Result<()> {
-    if layers.len() == config.architecture.layers.len() {
+/// The modules of these tensors, each once.
+fn modules<'a>(tensors: impl Iterator<Item = &'a TensorSpec>) -> Vec<&'a str> {
+    let mut modules: Vec<&str> = tensors.map(TensorSpec::module).collect();
+    modules.dedup();
+    modules
+}
+
+/// Names the modules that are written in BF16 in the configuration, so that transformers does not expect packed ones.
+fn note_dense(config: &mut ModelConfig, dense: &[&str], all_are_dense: bool) -> Result<()> {
+    if all_are_dense {
         config.raw.shift_remove("quantization_config");
         return Ok(());
     }
@@ -154,18 +151,6 @@ fn note_dense(config: &mut ModelConfig, layers: &[usize]) -> Result<()> {
     let list = list
         .as_array_mut()
         .context("modules_to_not_convert is no list")?;
-    list.extend(
-        layers
-            .iter()
-            .map(|layer| json!(format!("model.layers.{layer}.mlp.experts"))),
-    );
+    list.extend(dense.iter().map(|module| json!(module)));
     Ok(())
-}
-
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("model.layers.")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
 }

@@ -3,9 +3,10 @@
 use super::experts::pack;
 use super::writer::{Entry, Extra, size, write_model};
 use super::{apart, bytes, read, target};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use apus_components::config::ExportConfig;
 use apus_model::families::ModelConfig;
+use apus_model::tensors::FileForm;
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::DType;
 use safetensors::Dtype;
@@ -19,53 +20,40 @@ pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Res
     let directory = Directory::open(model)?;
     let dir = target(options, name, "-mxfp4");
     apart(&dir, model)?;
+    let list = config.tensors();
     let mut entries = Vec::new();
+    let mut found = false;
     for name in directory.names() {
         let stored = directory.stored(name)?;
-        let (dtype, shape) = (stored.dtype(), stored.shape().to_vec());
-        let experts =
-            name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj");
-        match (experts, shape.as_slice()) {
-            (true, &[e, i, o]) => {
+        let spec = list.get(name);
+        match spec.and_then(|spec| Some((spec.dims()?, spec.packed()?))) {
+            Some(((inputs, _), packed)) => {
                 ensure!(
-                    i.is_multiple_of(32),
-                    "{name}: {i} inputs are no multiple of 32"
+                    inputs.is_multiple_of(32),
+                    "{name}: {inputs} inputs are no multiple of 32"
                 );
-                let entry = |suffix: &str, shape: Vec<usize>| Entry {
-                    name: format!("{name}{suffix}"),
+                found = true;
+                entries.extend(packed.map(|tensor| Entry {
+                    name: tensor.name,
                     dtype: Dtype::U8,
-                    shape,
-                };
-                entries.push(entry("_blocks", vec![e, o, i / 32, 16]));
-                entries.push(entry("_scales", vec![e, o, i / 32]));
+                    shape: tensor.shape,
+                }));
             }
-            _ => {
-                let dtype = if dtype == Dtype::U8 {
-                    dtype
-                } else {
-                    Dtype::BF16
-                };
-                entries.push(Entry {
-                    name: name.to_owned(),
-                    dtype,
-                    shape,
-                });
-            }
+            None => entries.push(Entry {
+                name: name.to_owned(),
+                dtype: match stored.dtype() {
+                    Dtype::U8 => Dtype::U8,
+                    _ => Dtype::BF16,
+                },
+                shape: stored.shape().to_vec(),
+            }),
         }
     }
-    ensure!(
-        entries
-            .iter()
-            .any(|entry| entry.name.ends_with("_blocks") && !directory.contains(&entry.name)),
-        "{}: has no BF16 experts to pack",
-        model.display()
-    );
+    ensure!(found, "{}: has no BF16 experts to pack", model.display());
     let mut raw = config.raw.clone();
-    let published = apus_model::synthetic::config("gpt-oss-20b")?;
-    raw.insert(
-        "quantization_config".to_owned(),
-        published.raw["quantization_config"].clone(),
-    );
+    let quantization = config.family.quantization;
+    let quantization = quantization.context("config.json has no words for packed weights")?;
+    raw.insert("quantization_config".to_owned(), quantization());
     let key = if raw.contains_key("dtype") {
         "dtype"
     } else {
@@ -86,15 +74,16 @@ pub(super) fn quantize(model: &Path, name: &Path, options: &ExportConfig) -> Res
         options.exist_ok,
         &extra,
         |entry| {
-            if entry.name.ends_with("_scales") && !directory.contains(&entry.name) {
-                return Ok(std::mem::take(&mut scales));
-            }
-            if let Some(plain) = entry.name.strip_suffix("_blocks")
-                && directory.contains(plain)
-            {
-                let (blocks, found) = pack(&directory, plain)?;
-                scales = found;
-                return Ok(blocks);
+            let packed_now = list.of_file(&entry.name);
+            let packed_now = packed_now.filter(|(spec, _)| directory.contains(&spec.name));
+            match packed_now {
+                Some((spec, FileForm::Blocks)) => {
+                    let (blocks, found) = pack(&directory, &spec.name)?;
+                    scales = found;
+                    return Ok(blocks);
+                }
+                Some((_, FileForm::Scales)) => return Ok(std::mem::take(&mut scales)),
+                _ => {}
             }
             if entry.dtype == Dtype::U8 {
                 return directory.stored(&entry.name)?.to_vec();

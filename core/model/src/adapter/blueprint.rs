@@ -1,10 +1,9 @@
 //! All tensors that a model with its adapter will have, from its shape alone, so that memory can be planned before a weight is read.
 
-use super::inventory::parameters;
-use super::targets::expert_matrix;
 use super::updates::{self, Update};
 use crate::families::ModelConfig;
 use crate::model::{ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
+use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::Result;
 use candle_core::DType;
@@ -23,28 +22,12 @@ pub struct Blueprint {
 
 /// A tensor of the model.
 pub struct PlannedTensor {
-    /// Its name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
+    /// What it is.
+    pub spec: TensorSpec,
     /// Whether it is stored in MXFP4.
     pub packed: bool,
     /// Whether it is trained, in f32.
     pub trained: bool,
-}
-
-impl PlannedTensor {
-    /// The number of its elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// The module that it belongs to.
-    fn module(&self) -> &str {
-        self.name
-            .rsplit_once('.')
-            .map_or(self.name.as_str(), |(module, _)| module)
-    }
 }
 
 impl Blueprint {
@@ -55,25 +38,22 @@ impl Blueprint {
         options: &LoadOptions,
         updates: Option<(&Targets, &LoraSettings)>,
     ) -> Self {
+        let list = config.tensors();
         let rank = updates.map_or(0, |(_, settings)| settings.rank);
-        let weights = parameters(config).into_iter().map(|(name, shape)| {
-            let mut planned = PlannedTensor {
-                name,
-                shape,
-                packed: false,
-                trained: false,
-            };
-            planned.trained = match &options.training {
+        let weights = list.iter().map(|spec| {
+            let trained = match &options.training {
                 Training::Full => true,
-                Training::Adapters(modules) => modules.iter().any(|m| m == planned.module()),
+                Training::Adapters(modules) => modules.iter().any(|m| m == spec.module()),
             };
-            planned.packed = options.experts == ExpertsDtype::Mxfp4
-                && !planned.trained
-                && is_packed(source, &planned.name);
-            planned
+            let packed = options.experts == ExpertsDtype::Mxfp4 && source.is_packed(spec);
+            PlannedTensor {
+                spec: spec.clone(),
+                packed: packed && !trained,
+                trained,
+            }
         });
         let updates = updates.map(|(targets, settings)| {
-            updates::updates(config, targets, settings.rank, settings.use_dora)
+            updates::updates(&list, targets, settings.rank, settings.use_dora)
         });
         Self {
             weights: weights.collect(),
@@ -88,14 +68,13 @@ impl Blueprint {
     /// # Errors
     /// A tensor is missing or does not fit; the error names it.
     pub fn check(&self, source: &dyn WeightSource) -> Result<()> {
-        for PlannedTensor { name, shape, .. } in &self.weights {
-            match (is_packed(source, name), shape.as_slice()) {
-                (true, &[e, i, o]) => {
-                    let groups = i / 32;
-                    source.check(&format!("{name}_blocks"), &[e, o, groups, 16], DType::U8)?;
-                    source.check(&format!("{name}_scales"), &[e, o, groups], DType::U8)?;
-                }
-                _ => source.check(name, shape, self.compute)?,
+        for PlannedTensor { spec, .. } in &self.weights {
+            for tensor in spec.in_file(source.is_packed(spec)) {
+                let dtype = match tensor.form {
+                    FileForm::Plain => self.compute,
+                    FileForm::Blocks | FileForm::Scales => DType::U8,
+                };
+                source.check(&tensor.name, &tensor.shape, dtype)?;
             }
         }
         Ok(())
@@ -109,7 +88,7 @@ impl Blueprint {
 
     /// The bytes of the embedding, unless it is trained.
     pub fn embedding_bytes(&self) -> Option<u64> {
-        let is_embedding = |planned: &&PlannedTensor| planned.name == "model.embed_tokens.weight";
+        let is_embedding = |planned: &&PlannedTensor| planned.spec.role == Role::Embedding;
         let embedding = self.weights.iter().find(is_embedding)?;
         (!embedding.trained).then(|| self.bytes(embedding))
     }
@@ -117,7 +96,7 @@ impl Blueprint {
     /// The number of parameters that are trained.
     pub fn trainable(&self) -> u64 {
         let trained = self.weights.iter().filter(|planned| planned.trained);
-        let trained: u64 = trained.map(|planned| planned.elements() as u64).sum();
+        let trained: u64 = trained.map(|planned| planned.spec.elements() as u64).sum();
         let updates = self.updates.iter().map(Update::elements);
         updates.fold(trained, u64::saturating_add)
     }
@@ -125,7 +104,7 @@ impl Blueprint {
     /// Names and shapes of all tensors that are trained.
     pub fn trained_tensors(&self) -> impl Iterator<Item = (&String, &Vec<usize>)> {
         let weights = self.weights.iter().filter(|planned| planned.trained);
-        let weights = weights.map(|planned| (&planned.name, &planned.shape));
+        let weights = weights.map(|planned| (&planned.spec.name, &planned.spec.shape));
         let updates = self.updates.iter().flat_map(|update| &update.tensors);
         weights.chain(updates.map(|(name, shape)| (name, shape)))
     }
@@ -134,26 +113,22 @@ impl Blueprint {
     pub fn experts_made_anew(&self) -> bool {
         let matrices = self.weights.iter();
         matrices
-            .filter(|planned| expert_matrix(&planned.name).is_some())
+            .filter(|planned| planned.spec.expert_matrix().is_some())
             .any(|planned| planned.packed || planned.trained && self.compute != DType::F32)
     }
 
     /// Whether experts carry updates.
     pub fn expert_adapters(&self) -> bool {
         let mut updates = self.updates.iter();
-        updates.any(|update| expert_matrix(&update.target).is_some())
+        updates.any(|update| update.of_experts)
     }
 
     fn bytes(&self, planned: &PlannedTensor) -> u64 {
-        let elements = planned.elements() as u64;
+        let elements = planned.spec.elements() as u64;
         match planned.packed {
             // A block of 32 elements takes 16 bytes, and its scale one byte.
             true => elements / 32 * 17,
             false => elements * self.compute.size_in_bytes() as u64,
         }
     }
-}
-
-fn is_packed(source: &dyn WeightSource, name: &str) -> bool {
-    expert_matrix(name).is_some() && source.contains(&format!("{name}_blocks"))
 }

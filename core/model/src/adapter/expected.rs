@@ -1,11 +1,10 @@
 //! Which tensors an adapter's file has to hold, by its configuration and the shape of the model.
 
-use super::file::{ADDED_WHOLE, PREFIX};
-use super::inventory::parameters;
+use super::file::PREFIX;
 use super::peft_config::PeftConfig;
-use super::updates::{expert_module, updates};
-use crate::families::ModelConfig;
-use crate::model::{ExpertMatrix, Targets};
+use super::updates::{expert_module, pair_keys, updates};
+use crate::model::Targets;
+use crate::tensors::{Role, TensorList, TensorSpec};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -17,27 +16,29 @@ pub type Shapes = BTreeMap<String, Vec<usize>>;
 const SHOWN: usize = 4;
 
 /// The tensors of these targets, in the layout of current PEFT.
-pub fn expected(config: &PeftConfig, targets: &Targets, model: &ModelConfig) -> Shapes {
-    let updates = updates(model, targets, config.r, config.use_dora);
+pub fn expected(config: &PeftConfig, targets: &Targets, list: &TensorList) -> Shapes {
+    let updates = updates(list, targets, config.r, config.use_dora);
     let mut shapes: Shapes = updates.into_iter().flat_map(|u| u.tensors).collect();
-    for (name, shape) in parameters(model) {
-        let module = name.rsplit_once('.').map(|(module, _)| module);
-        if module.is_some_and(|m| targets.modules_to_save.iter().any(|saved| saved == m)) {
-            shapes.insert(format!("{PREFIX}{name}"), shape);
-        }
+    let is_saved = |spec: &&TensorSpec| {
+        let mut saved = targets.modules_to_save.iter();
+        saved.any(|module| module == spec.module())
+    };
+    for spec in list.iter().filter(is_saved) {
+        shapes.insert(format!("{PREFIX}{}", spec.name), spec.shape.clone());
     }
     shapes
 }
 
 /// Modules that the file holds whole although the configuration does not name them: PEFT saves embedding and head by
 /// itself where it thinks that they changed.
-pub fn added_whole(found: &Shapes, expected: &Shapes) -> Vec<String> {
-    let extra = |module: &&&str| {
-        let key = format!("{PREFIX}{module}.weight");
+pub fn added_whole(found: &Shapes, expected: &Shapes, list: &TensorList) -> Vec<String> {
+    let extra = |spec: &&TensorSpec| {
+        let key = format!("{PREFIX}{}", spec.name);
         found.contains_key(&key) && !expected.contains_key(&key)
     };
-    let modules = ADDED_WHOLE.iter().filter(extra);
-    modules.map(|module| (*module).to_owned()).collect()
+    let added = [Role::Embedding, Role::Head].map(|role| list.weight(None, role));
+    let added = added.into_iter().flatten().filter(extra);
+    added.map(|spec| spec.module().to_owned()).collect()
 }
 
 /// Checks that the file holds these tensors, in these shapes, and no others.
@@ -90,21 +91,21 @@ pub fn some(names: &[&String]) -> String {
     }
 }
 
-/// The keys of A and B of an expert matrix.
-fn expert_keys(targets: &Targets, layer: usize, matrix: ExpertMatrix) -> [String; 2] {
-    let module = expert_module(targets, layer, matrix);
-    ["A", "B"].map(|m| format!("{PREFIX}{module}.lora_{m}.weight"))
-}
-
 /// Finds pairs of experts whose inputs and outputs are swapped.
 ///
 /// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is `[r E, out]`
 /// and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file. Returns the keys of all pairs
 /// of experts if they are swapped, and swaps their shapes back in `found`.
-pub fn swapped(found: &mut Shapes, expected: &Shapes, targets: &Targets) -> Vec<[String; 2]> {
+pub fn swapped(
+    found: &mut Shapes,
+    expected: &Shapes,
+    targets: &Targets,
+    list: &TensorList,
+) -> Vec<[String; 2]> {
     let pairs = targets.experts.iter();
     let pairs: Vec<[String; 2]> = pairs
-        .map(|&(layer, matrix)| expert_keys(targets, layer, matrix))
+        .filter_map(|&(layer, matrix)| expert_module(list, targets, layer, matrix))
+        .map(|module| pair_keys(&module))
         .collect();
     // A `[ranks, out]` and B `[in, ranks]`, from A `[ranks, in]` and B `[out, ranks]`.
     let swapped_shapes = |a: &[usize], b: &[usize]| match (a, b) {

@@ -3,10 +3,11 @@
 use super::expected::{self, Shapes};
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
-use super::updates::expert_module;
+use super::updates::{expert_module, magnitude_key, pair_keys};
 use crate::families::ModelConfig;
-use crate::model::{ExpertMatrix, Param, Targets};
+use crate::model::{Param, Targets};
 use crate::ops::reduce;
+use crate::tensors::{ExpertMatrix, TensorList};
 use crate::weights::{Shard, apply_umask};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums;
@@ -21,9 +22,6 @@ const TENSORS: &str = "adapter_model.safetensors";
 
 /// The prefix of every key.
 pub(super) const PREFIX: &str = "base_model.model.";
-
-/// Modules that PEFT saves whole without naming them in the configuration.
-pub(super) const ADDED_WHOLE: [&str; 2] = ["model.embed_tokens", "lm_head"];
 
 /// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
 ///
@@ -89,6 +87,8 @@ pub struct Adapter {
     /// Notes for the user about what may be unexpected.
     pub notes: Vec<String>,
     pub(super) dir: PathBuf,
+    /// The tensors of the model that it is for.
+    pub(super) list: TensorList,
     /// The tensors by their saved keys, f32, on the CPU, in the layout of current PEFT.
     pub(super) tensors: BTreeMap<String, Tensor>,
 }
@@ -109,7 +109,8 @@ impl Adapter {
         ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
         checksums::check(dir, [peft_config::FILE, TENSORS])?;
         let (mut config, mut notes) = PeftConfig::read(dir)?;
-        let (mut targets, more) = saved_targets(model, &config)
+        let list = model.tensors();
+        let (mut targets, more) = saved_targets(&list, &config)
             .with_context(|| dir.join(peft_config::FILE).display().to_string())?;
         notes.extend(more);
         let path = dir.join(TENSORS);
@@ -120,17 +121,17 @@ impl Adapter {
         for (key, stored) in &keys {
             shapes.insert(key.clone(), file.tensor(stored)?.shape().to_vec());
         }
-        let mut expected = expected::expected(&config, &targets, model);
-        let whole = expected::added_whole(&shapes, &expected);
+        let mut expected = expected::expected(&config, &targets, &list);
+        let whole = expected::added_whole(&shapes, &expected, &list);
         if !whole.is_empty() {
             let modules = whole.join(" and ");
             notes.push(format!(
                 "{modules}: stored whole beside the adapter, and used"
             ));
             targets.modules_to_save.extend(whole);
-            expected = expected::expected(&config, &targets, model);
+            expected = expected::expected(&config, &targets, &list);
         }
-        let swapped = expected::swapped(&mut shapes, &expected, &targets);
+        let swapped = expected::swapped(&mut shapes, &expected, &targets, &list);
         expected::compare(&shapes, &expected, config.r).with_context(place)?;
         let mut tensors = BTreeMap::new();
         for (key, stored) in keys {
@@ -153,6 +154,7 @@ impl Adapter {
             targets,
             notes,
             dir: dir.to_owned(),
+            list,
             tensors,
         })
     }
@@ -197,20 +199,16 @@ impl Adapter {
 
     /// The pair of a linear module, by its path.
     pub(super) fn pair(&self, module: &str) -> Option<Pair<'_>> {
-        let of = |m: &str| {
-            self.tensors
-                .get(&format!("{PREFIX}{module}.lora_{m}.weight"))
-        };
+        let [a, b] = pair_keys(module);
         Some(Pair {
-            a: of("A")?,
-            b: of("B")?,
+            a: self.tensors.get(&a)?,
+            b: self.tensors.get(&b)?,
         })
     }
 
     /// DoRA's magnitude of a linear module.
     pub(super) fn magnitude(&self, module: &str) -> Option<&Tensor> {
-        let key = format!("{PREFIX}{module}.lora_magnitude_vector");
-        self.tensors.get(&key)
+        self.tensors.get(&magnitude_key(module))
     }
 
     /// The pair of an expert matrix.
@@ -218,7 +216,7 @@ impl Adapter {
         if !self.targets.experts.contains(&(layer, matrix)) {
             return None;
         }
-        self.pair(&expert_module(&self.targets, layer, matrix))
+        self.pair(&expert_module(&self.list, &self.targets, layer, matrix)?)
     }
 
     /// A module's tensor stored whole, by its name in the model.

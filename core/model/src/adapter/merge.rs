@@ -2,7 +2,7 @@
 //! `merge_and_unload` does.
 
 use super::file::{Adapter, Pair};
-use super::targets::expert_matrix;
+use crate::tensors::TensorSpec;
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
 
@@ -10,15 +10,19 @@ impl Adapter {
     /// Whether merging changes the model's tensor of this name (experts by their BF16 name,
     /// `model.layers.N.mlp.experts.gate_up_proj`).
     pub fn touches(&self, name: &str) -> bool {
-        let matrix = expert_matrix(name);
-        self.saved(name).is_some()
-            || name
-                .strip_suffix(".weight")
-                .is_some_and(|m| self.pair(m).is_some())
-            || matrix.is_some_and(|(layer, matrix)| self.expert_pair(layer, matrix).is_some())
+        let updated = self.list.get(name).and_then(|spec| self.pair_of(spec));
+        self.saved(name).is_some() || updated.is_some()
     }
 
-    /// The merged tensor, in the type of `base` (f32 or bf16) on the CPU, or `None` where nothing changes.
+    /// The pair that updates a tensor.
+    fn pair_of(&self, spec: &TensorSpec) -> Option<Pair<'_>> {
+        match (spec.layer, spec.expert_matrix()) {
+            (Some(layer), Some(matrix)) => self.expert_pair(layer, matrix),
+            _ => self.pair(spec.name.strip_suffix(".weight")?),
+        }
+    }
+
+    /// The merged tensor of this name, in the type of `base` (f32 or bf16) on the CPU, or `None` where nothing changes.
     ///
     /// Linear layers are summed in f32 and rounded once; for expert matrices `[E, in, out]` PEFT rounds the
     /// update to the base's type before it adds it.
@@ -35,18 +39,15 @@ impl Adapter {
                 base.dims()
             );
             saved.to_dtype(base.dtype()).map_err(Into::into)
-        } else if let Some(module) = name.strip_suffix(".weight") {
-            let Some(pair) = self.pair(module) else {
-                return Ok(None);
-            };
-            merge_linear(base, &pair, self.magnitude(module), scale)
-        } else if let Some((layer, matrix)) = expert_matrix(name) {
-            let Some(pair) = self.expert_pair(layer, matrix) else {
-                return Ok(None);
-            };
-            merge_experts(base, &pair, scale)
         } else {
-            return Ok(None);
+            let spec = self.list.get(name);
+            let Some((spec, pair)) = spec.and_then(|spec| Some((spec, self.pair_of(spec)?))) else {
+                return Ok(None);
+            };
+            match spec.expert_matrix() {
+                Some(_) => merge_experts(base, &pair, scale),
+                None => merge_linear(base, &pair, self.magnitude(spec.module()), scale),
+            }
         };
         merged.map(Some).with_context(|| format!("merging {name}"))
     }

@@ -7,7 +7,7 @@ mod blueprint;
 mod expected;
 mod fields;
 mod file;
-mod inventory;
+mod hints;
 mod merge;
 mod peft_config;
 mod saved_targets;

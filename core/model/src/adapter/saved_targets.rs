@@ -1,11 +1,10 @@
 //! Finds in a model the targets that the configuration of a saved adapter names, by PEFT's rules: entries may match
 //! nothing, and layers may be left out.
 
-use super::inventory::{Module, ModuleKind, is_suffix, modules};
 use super::peft_config::{PeftConfig, TargetModules};
-use super::targets::{experts, refusal, to_save};
-use crate::families::ModelConfig;
+use super::targets::{experts, is_suffix, refusal, to_save};
 use crate::model::Targets;
+use crate::tensors::{Module, ModuleKind, TensorList};
 use anyhow::{Context, Result, ensure};
 use fancy_regex::Regex;
 
@@ -13,13 +12,12 @@ use fancy_regex::Regex;
 ///
 /// # Errors
 /// An entry matches a module that cannot carry an adapter here, or a pattern is not a regular expression.
-pub fn saved_targets(model: &ModelConfig, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
-    let all = modules(model);
+pub fn saved_targets(list: &TensorList, config: &PeftConfig) -> Result<(Targets, Vec<String>)> {
     let mut notes = Vec::new();
     let saved = config.modules_to_save.as_deref().unwrap_or_default();
     let mut modules_to_save = Vec::new();
     for entry in saved {
-        match to_save(model, &all, std::slice::from_ref(entry)) {
+        match to_save(list, std::slice::from_ref(entry)) {
             Ok(paths) => modules_to_save.extend(paths),
             Err(_) => notes.push(nothing("modules_to_save", entry)),
         }
@@ -28,8 +26,8 @@ pub fn saved_targets(model: &ModelConfig, config: &PeftConfig) -> Result<(Target
     modules_to_save.dedup();
     let parameters = config.target_parameters.as_deref().unwrap_or_default();
     let targets = Targets {
-        linears: linears(&all, config, &modules_to_save, &mut notes)?,
-        experts: experts(model, parameters)?,
+        linears: linears(list, config, &modules_to_save, &mut notes)?,
+        experts: experts(list, parameters)?,
         modules_to_save,
     };
     Ok((targets, notes))
@@ -40,7 +38,7 @@ fn nothing(key: &str, entry: &str) -> String {
 }
 
 fn linears(
-    all: &[Module],
+    list: &TensorList,
     config: &PeftConfig,
     saved: &[String],
     notes: &mut Vec<String>,
@@ -48,12 +46,14 @@ fn linears(
     let excluded = Rule::new("exclude_modules", config.exclude_modules.as_ref())?;
     let wanted = Rule::new("target_modules", config.target_modules.as_ref())?;
     let in_layers = |path: &str| match &config.layers {
-        Some(layers) => layer_of(path).is_some_and(|layer| layers.contains(&layer)),
+        Some(layers) => list
+            .layer_of(path)
+            .is_some_and(|layer| layers.contains(&layer)),
         None => true,
     };
     let mut found = Vec::new();
     let mut used = vec![false; wanted.entries().len()];
-    for module in all {
+    for module in list.modules() {
         let path = module.path.as_str();
         let entries = wanted.matching(module)?;
         if entries.is_empty() {
@@ -68,19 +68,13 @@ fn linears(
         ensure!(
             module.kind == ModuleKind::Linear,
             "target_modules names {path}, {}",
-            refusal(module.kind)
+            refusal(list, module.kind)
         );
         found.push(path.to_owned());
     }
     let unused = wanted.entries().iter().zip(used).filter(|(_, used)| !used);
     notes.extend(unused.map(|(entry, _)| nothing("target_modules", entry)));
     Ok(found)
-}
-
-/// `N` of `model.layers.N.`.
-fn layer_of(path: &str) -> Option<usize> {
-    let (layer, _) = path.strip_prefix("model.layers.")?.split_once('.')?;
-    layer.parse().ok()
 }
 
 /// The rule by which modules are chosen.
@@ -148,7 +142,7 @@ mod tests {
     }
 
     fn found(config: &PeftConfig) -> (Vec<String>, Vec<String>) {
-        let (targets, notes) = saved_targets(&tiny(), config).unwrap();
+        let (targets, notes) = saved_targets(&tiny().tensors(), config).unwrap();
         (targets.linears, notes)
     }
 
@@ -171,7 +165,7 @@ mod tests {
             modules_to_save: Some(vec!["lm_head".into(), "score".into()]),
             ..config(names(&["q_proj"]))
         };
-        let (targets, notes) = saved_targets(&tiny(), &saved).unwrap();
+        let (targets, notes) = saved_targets(&tiny().tensors(), &saved).unwrap();
         assert_eq!(targets.modules_to_save, ["lm_head"]);
         assert_eq!(notes, [nothing("modules_to_save", "score")]);
     }
@@ -218,7 +212,7 @@ mod tests {
         ] {
             let error = format!(
                 "{:#}",
-                saved_targets(&tiny(), &config(targets)).unwrap_err()
+                saved_targets(&tiny().tensors(), &config(targets)).unwrap_err()
             );
             assert!(error.contains(part), "{error}");
         }

@@ -2,13 +2,14 @@
 
 use super::blueprint::Blueprint;
 use crate::model::{ExpertLinear, ExpertWeight, GptOss, Linear, Param, Weight};
+use crate::tensors::{Part, Role, TensorSpec};
 use candle_core::DType;
 use comfy_table::{CellAlignment, Table, presets};
 use std::fmt;
 use std::sync::Arc;
 
 /// Parts of the model in the order of the table; adapters follow.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 12] = [
     "embed_tokens",
     "self_attn",
     "self_attn biases",
@@ -17,6 +18,8 @@ const PARTS: [&str; 10] = [
     "mlp.router biases",
     "mlp.experts",
     "mlp.experts biases",
+    "mlp",
+    "mlp biases",
     "norms",
     "lm_head",
 ];
@@ -88,7 +91,7 @@ impl ParameterTable {
         let computed = type_name(blueprint.compute);
         let mut table = Self { rows: Vec::new() };
         for planned in &blueprint.weights {
-            let (part, count) = (part_of(&planned.name), planned.elements());
+            let (part, count) = (part_of(&planned.spec), planned.spec.elements());
             let (stored, computed) = match (planned.packed, planned.trained) {
                 (true, _) => ("mxfp4", format!("{computed}, unpacked")),
                 (false, true) => (type_name(DType::F32), computed.to_owned()),
@@ -98,12 +101,8 @@ impl ParameterTable {
             table.add(part, count, stored, &computed, trained);
         }
         for update in &blueprint.updates {
-            let (target, count) = (&update.target, update.elements() as usize);
-            let name = match target.split_once(".mlp.") {
-                Some((_, experts)) => experts,
-                None => target.rsplit('.').next().unwrap_or_default(),
-            };
-            let part = format!("LoRA on {name}, rank {}", blueprint.rank);
+            let count = update.elements() as usize;
+            let part = format!("LoRA on {}, rank {}", update.short_target(), blueprint.rank);
             table.add(&part, count, "f32", computed, count);
         }
         table.sorted()
@@ -249,20 +248,25 @@ impl fmt::Display for ParameterTable {
     }
 }
 
-/// The part that a parameter of the model belongs to.
-fn part_of(name: &str) -> &'static str {
-    let bias = name.ends_with("bias");
-    match name {
-        _ if name.contains("embed_tokens") => "embed_tokens",
-        _ if name.contains("lm_head") => "lm_head",
-        _ if name.contains(".router.") && bias => "mlp.router biases",
-        _ if name.contains(".router.") => "mlp.router",
-        _ if name.contains(".experts.") && bias => "mlp.experts biases",
-        _ if name.contains(".experts.") => "mlp.experts",
-        _ if name.ends_with(".sinks") => "self_attn sinks",
-        _ if name.contains("self_attn") && bias => "self_attn biases",
-        _ if name.contains("self_attn") => "self_attn",
-        _ => "norms",
+/// The part that a tensor of the model belongs to.
+fn part_of(spec: &TensorSpec) -> &'static str {
+    let either = |weights, biases| match spec.part {
+        Part::Weight => weights,
+        Part::Bias => biases,
+    };
+    match spec.role {
+        Role::Embedding => "embed_tokens",
+        Role::Query | Role::Key | Role::Value | Role::Output => {
+            either("self_attn", "self_attn biases")
+        }
+        Role::Sinks => "self_attn sinks",
+        Role::Router => either("mlp.router", "mlp.router biases"),
+        Role::Gate | Role::Up | Role::Down => either("mlp", "mlp biases"),
+        Role::Experts(_) => either("mlp.experts", "mlp.experts biases"),
+        Role::AttentionNorm | Role::QueryNorm | Role::KeyNorm | Role::MlpNorm | Role::FinalNorm => {
+            "norms"
+        }
+        Role::Head => "lm_head",
     }
 }
 

@@ -1,8 +1,9 @@
 //! Decides which parts of the model an adapter trains (PEFT's matching rules, ms-swift's `all-...` names).
 
-use super::inventory::{Module, ModuleKind, is_suffix, modules, parameters};
+use super::hints;
 use crate::families::ModelConfig;
-use crate::model::{ExpertMatrix, Targets};
+use crate::model::Targets;
+use crate::tensors::{ExpertMatrix, Module, ModuleKind, Role, TensorList};
 use anyhow::{Context, Result, bail, ensure};
 use fancy_regex::Regex;
 
@@ -40,29 +41,32 @@ impl TargetSpec {
 /// # Errors
 /// An entry matches nothing, or only modules that cannot carry an adapter; the error lists those that can.
 pub fn resolve(config: &ModelConfig, wanted: &TargetSpec) -> Result<Targets> {
-    let all = modules(config);
+    let list = config.tensors();
     let targets = Targets {
-        linears: linears(&all, wanted)?,
-        experts: experts(config, &wanted.parameters)?,
-        modules_to_save: to_save(config, &all, &wanted.save)?,
+        linears: linears(&list, wanted)?,
+        experts: experts(&list, &wanted.parameters)?,
+        modules_to_save: to_save(&list, &wanted.save)?,
     };
     ensure!(
         targets != Targets::default(),
-        "nothing to train: give --target_modules (all-linear trains the attention), --target_parameters or --modules_to_save"
+        "nothing to train: give --target_modules (all-linear trains {}), --target_parameters or --modules_to_save",
+        hints::all_linear(&list)
     );
-    let matrix_of = |layer: usize| format!("model.layers.{layer}.mlp.experts");
-    let carriers = targets.linears.iter().cloned();
-    let carriers = carriers.chain(targets.experts.iter().map(|(layer, _)| matrix_of(*layer)));
-    for path in carriers {
+    let matrices = targets.experts.iter();
+    let matrices = matrices
+        .filter_map(|&(layer, matrix)| list.weight(Some(layer), Role::Experts(matrix)))
+        .map(|spec| spec.module());
+    for path in targets.linears.iter().map(String::as_str).chain(matrices) {
         ensure!(
-            !targets.modules_to_save.contains(&path),
+            !targets.modules_to_save.iter().any(|saved| saved == path),
             "{path} is both a LoRA target and in modules_to_save; a module trained whole needs no adapter"
         );
     }
     Ok(targets)
 }
 
-fn linears(all: &[Module], wanted: &TargetSpec) -> Result<Vec<String>> {
+fn linears(list: &TensorList, wanted: &TargetSpec) -> Result<Vec<String>> {
+    let all = list.modules();
     let mut chosen = vec![false; all.len()];
     let mut choose = |what: &str, matches: &dyn Fn(&Module) -> Result<bool>| -> Result<()> {
         let mut found = false;
@@ -72,16 +76,15 @@ fn linears(all: &[Module], wanted: &TargetSpec) -> Result<Vec<String>> {
                     module.kind == ModuleKind::Linear,
                     "{what} matches {}, {}",
                     module.path,
-                    refusal(module.kind)
+                    refusal(list, module.kind)
                 );
                 (found, *chosen) = (true, true);
             }
         }
         ensure!(
             found,
-            "{what} matches nothing in this model; its linear layers are q_proj, k_proj, v_proj, o_proj \
-             (model.layers.N.self_attn.q_proj, ...), all of them together all-linear; expert matrices are \
-             reached by --target_parameters (N.mlp.experts.gate_up_proj, N.mlp.experts.down_proj)"
+            "{what} matches nothing in this model; {}",
+            hints::carriers(list)
         );
         Ok(())
     };
@@ -107,83 +110,63 @@ fn linears(all: &[Module], wanted: &TargetSpec) -> Result<Vec<String>> {
     Ok(paths.map(|(module, _)| module.path.clone()).collect())
 }
 
-pub(super) fn refusal(kind: ModuleKind) -> &'static str {
+/// Why a module of this kind carries no adapter.
+pub(super) fn refusal(list: &TensorList, kind: ModuleKind) -> String {
     match kind {
-        ModuleKind::Linear => "a linear layer",
-        ModuleKind::Head => {
-            "the output head, which carries no adapter here; train it whole with --modules_to_save lm_head"
-        }
+        ModuleKind::Linear => "a linear layer".to_owned(),
+        ModuleKind::Head => format!(
+            "the output head, which carries no adapter here; train it whole with --modules_to_save {}",
+            hints::head(list)
+        ),
         ModuleKind::Router => {
             "a router, which PEFT does not wrap either; train it whole with --modules_to_save"
+                .to_owned()
         }
-        ModuleKind::Experts => {
-            "the experts, whose matrices are parameters; use --target_parameters N.mlp.experts.gate_up_proj"
-        }
-        ModuleKind::Norm => "a norm; train it whole with --modules_to_save",
-        ModuleKind::Embedding => "the embedding; train it whole with --modules_to_save",
+        ModuleKind::Experts => format!(
+            "the experts, whose matrices are parameters; use --target_parameters {}",
+            hints::first_expert_parameter(list)
+        ),
+        ModuleKind::Norm => "a norm; train it whole with --modules_to_save".to_owned(),
+        ModuleKind::Embedding => "the embedding; train it whole with --modules_to_save".to_owned(),
         ModuleKind::Container => {
-            "which is a group of modules and no linear layer; name the layers in it"
+            "which is a group of modules and no linear layer; name the layers in it".to_owned()
         }
     }
 }
 
 /// The layer and matrix of each entry, in the order of the layers.
-pub(super) fn experts(
-    config: &ModelConfig,
-    entries: &[String],
-) -> Result<Vec<(usize, ExpertMatrix)>> {
-    let all = parameters(config);
-    let mut list = Vec::new();
+pub(super) fn experts(list: &TensorList, entries: &[String]) -> Result<Vec<(usize, ExpertMatrix)>> {
+    let mut found = Vec::new();
     for entry in entries {
-        let matching: Vec<_> = all
-            .iter()
-            .filter(|(name, _)| is_suffix(name, entry))
-            .collect();
+        let matching = list.iter().filter(|spec| is_suffix(&spec.name, entry));
+        let matching: Vec<_> = matching.collect();
         ensure!(
             !matching.is_empty(),
-            "target_parameters entry {entry:?} matches nothing in this model of {} layers; its 3-D parameters are \
-             N.mlp.experts.gate_up_proj and N.mlp.experts.down_proj",
-            config.architecture.layers.len()
+            "target_parameters entry {entry:?} matches nothing in this model of {} layers; {}",
+            list.layers(),
+            hints::expert_parameters(list)
         );
-        for (name, shape) in matching {
-            let Some(found) = expert_matrix(name) else {
+        for spec in matching {
+            let (Some(layer), Some(matrix)) = (spec.layer, spec.expert_matrix()) else {
                 bail!(
-                    "target_parameters entry {entry:?} matches {name}, which has {} dimension(s); only the 3-D \
-                     expert parameters mlp.experts.gate_up_proj and mlp.experts.down_proj can be targets",
-                    shape.len()
+                    "target_parameters entry {entry:?} matches {}, which has {} dimension(s); {}",
+                    spec.name,
+                    spec.shape.len(),
+                    hints::only_expert_parameters(list)
                 );
             };
-            list.push(found);
+            found.push((layer, matrix));
         }
     }
-    list.sort_unstable();
-    list.dedup();
-    Ok(list)
-}
-
-/// The layer and matrix of `model.layers.N.mlp.experts.gate_up_proj` or `down_proj`.
-pub(super) fn expert_matrix(name: &str) -> Option<(usize, ExpertMatrix)> {
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let matrix = match rest {
-        "mlp.experts.gate_up_proj" => ExpertMatrix::GateUp,
-        "mlp.experts.down_proj" => ExpertMatrix::Down,
-        _ => return None,
-    };
-    Some((layer.parse().ok()?, matrix))
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// The paths of modules with parameters that end with one of `entries`. Like PEFT, it compares plain text, so that an
 /// entry may begin inside a part of the path.
-pub(super) fn to_save(
-    config: &ModelConfig,
-    all: &[Module],
-    entries: &[String],
-) -> Result<Vec<String>> {
-    let holders: Vec<String> = parameters(config)
-        .into_iter()
-        .filter_map(|(name, _)| name.rsplit_once('.').map(|(module, _)| module.to_owned()))
-        .collect();
-    let mut list: Vec<String> = Vec::new();
+pub(super) fn to_save(list: &TensorList, entries: &[String]) -> Result<Vec<String>> {
+    let mut found: Vec<String> = Vec::new();
     for entry in entries {
         let matching = |m: &&Module| match entry.as_str() {
             "all-embedding" => m.kind == ModuleKind::Embedding,
@@ -191,24 +174,30 @@ pub(super) fn to_save(
             "all-router" => m.kind == ModuleKind::Router,
             _ => !entry.is_empty() && m.path.ends_with(entry.as_str()),
         };
-        let before = list.len();
-        for module in all.iter().filter(matching) {
-            let inside = |path: &&String| {
+        let before = found.len();
+        for module in list.modules().iter().filter(matching) {
+            let holders = list.iter().map(|spec| spec.module());
+            let inside = holders.filter(|path| {
                 path.strip_prefix(&module.path)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            list.extend(holders.iter().filter(inside).cloned());
+            });
+            found.extend(inside.map(str::to_owned));
         }
         ensure!(
-            list.len() > before,
-            "modules_to_save entry {entry:?} matches nothing in this model; there are embed_tokens, lm_head, norm, \
-             input_layernorm, post_attention_layernorm, q_proj, k_proj, v_proj, o_proj, router, experts, \
-             all-embedding, all-norm, all-router"
+            found.len() > before,
+            "modules_to_save entry {entry:?} matches nothing in this model; there are {}",
+            hints::modules_to_save(list)
         );
     }
-    list.sort();
-    list.dedup();
-    Ok(list)
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether `path` is `name` or ends with `.name`, PEFT's rule for names in lists.
+pub(super) fn is_suffix(path: &str, name: &str) -> bool {
+    path.strip_suffix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! gpt-oss (<https://arxiv.org/abs/2508.10925>): a mixture of experts in every layer, a sink for every query head, sliding
 //! windows in every other layer, biases everywhere but in the head, YaRN.
 
+use super::decoder;
 use super::fields::{MOST_LAYERS, MOST_PARTS, MOST_POSITIONS, MOST_WIDTH, UnsetRope};
 use super::{Architecture, AttentionSpec, Family, Fields, LayerSpec, MixtureSpec, MlpSpec, Yarn};
 use crate::ops::swiglu::Activation;
+use crate::tensors::{ExpertMatrix, LayerTensors, Role, TensorList};
 use anyhow::{Result, bail, ensure};
 use apus_base::limits::MOST_TOKENS;
 use serde_json::{Value, json};
@@ -12,6 +14,8 @@ use serde_json::{Value, json};
 pub const FAMILY: Family = Family {
     model_type: "gpt_oss",
     architecture,
+    tensors,
+    quantization: Some(quantization),
 };
 
 /// The factor inside the activation's sigmoid.
@@ -62,6 +66,42 @@ fn architecture(fields: &Fields) -> Result<Architecture> {
     };
     check_fixed(fields)?;
     Ok(architecture)
+}
+
+/// Names, shapes and roles of all tensors.
+fn tensors(architecture: &Architecture) -> TensorList {
+    decoder::tensors(architecture, mixture_tensors)
+}
+
+fn mixture_tensors(tensors: &mut LayerTensors, hidden: usize, mlp: &MlpSpec) {
+    let Some(mixture) = mlp.mixture() else {
+        return;
+    };
+    let (experts, inner) = (mixture.experts, mixture.intermediate_size);
+    let bias = mixture.router_bias;
+    tensors.linear(Role::Router, "mlp.router", (hidden, experts), bias);
+    let mut matrix = |matrix, name, dims| {
+        tensors.experts(matrix, name, experts, dims, mixture.bias);
+    };
+    matrix(
+        ExpertMatrix::GateUp,
+        "mlp.experts.gate_up_proj",
+        (hidden, 2 * inner),
+    );
+    matrix(ExpertMatrix::Down, "mlp.experts.down_proj", (inner, hidden));
+}
+
+/// As the published models say it.
+pub fn quantization() -> Value {
+    json!({
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head"
+        ],
+        "quant_method": "mxfp4"
+    })
 }
 
 /// As transformers fills in what the published files leave out.

@@ -1,9 +1,10 @@
 //! The families of models that Apus trains, one a file. A family says by which `model_type` of config.json it is known and
-//! reads that file as an [`Architecture`], which is what everything else asks.
+//! reads that file as an [`Architecture`], which is what everything else asks. It lists the tensors of that architecture, too.
 
 mod architecture;
+pub mod decoder;
 mod fields;
-mod gpt_oss;
+pub mod gpt_oss;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ pub use architecture::{
 };
 pub use fields::Fields;
 
+use crate::tensors::TensorList;
 use anyhow::{Context, Result, bail};
 use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value};
@@ -24,6 +26,10 @@ pub struct Family {
     pub model_type: &'static str,
     /// Reads config.json. A field that is missing, or has a value that is not computed here, is an error that names it.
     pub architecture: fn(&Fields) -> Result<Architecture>,
+    /// Lists the tensors of a model.
+    pub tensors: fn(&Architecture) -> TensorList,
+    /// What config.json says about weights that are packed as MXFP4, if they can be.
+    pub quantization: Option<fn() -> Value>,
 }
 
 /// All families.
@@ -41,6 +47,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The tensors of the model.
+    pub fn tensors(&self) -> TensorList {
+        (self.family.tensors)(&self.architecture)
+    }
+
     /// Reads the file.
     ///
     /// # Errors

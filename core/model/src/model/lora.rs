@@ -5,6 +5,7 @@ use super::gpt_oss::GptOss;
 use super::linear::{Linear, Lora};
 use super::param::Param;
 use crate::ops::fill;
+use crate::tensors::ExpertMatrix;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -18,15 +19,6 @@ pub struct Targets {
     pub experts: Vec<(usize, ExpertMatrix)>,
     /// Paths of modules that are trained whole.
     pub modules_to_save: Vec<String>,
-}
-
-/// Which of the two matrices of an expert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ExpertMatrix {
-    /// `gate_up_proj`.
-    GateUp,
-    /// `down_proj`.
-    Down,
 }
 
 /// How A is initialised; B starts at zero (`init_lora_weights`).

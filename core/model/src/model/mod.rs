@@ -23,6 +23,6 @@ pub use head::Head;
 pub use layer::DecoderLayer;
 pub use linear::{Linear, Lora};
 pub use load::{ExpertsDtype, LoadOptions, Training};
-pub use lora::{ExpertMatrix, Init, LoraSettings, Targets};
+pub use lora::{Init, LoraSettings, Targets};
 pub use neftune::Neftune;
 pub use param::{Param, Weight};

@@ -9,6 +9,7 @@ pub use directory::Directory;
 pub use save::{apply_umask, save};
 pub use shard::{Shard, StoredTensor};
 
+use crate::tensors::TensorSpec;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use std::fmt;
@@ -75,6 +76,12 @@ pub trait WeightSource: Send + Sync {
 
     /// Checks without reading anything that [`tensor`](Self::tensor) would find the tensor.
     fn check(&self, name: &str, shape: &[usize], dtype: DType) -> Result<()>;
+
+    /// Whether it holds a tensor packed.
+    fn is_packed(&self, spec: &TensorSpec) -> bool {
+        let packed = spec.packed();
+        packed.is_some_and(|[blocks, _]| self.contains(&blocks.name))
+    }
 
     /// Ends a load and frees its buffers. Returns what the load took, if files were read.
     fn done(&self) -> Option<Transfer> {

@@ -67,6 +67,7 @@ impl PeftConfig {
         settings: &LoraSettings,
         base_model: Option<String>,
     ) -> Self {
+        let list = &config.tensors();
         let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
         let sorted = |list: &[String]| {
             let set: BTreeSet<String> = list.iter().cloned().collect();
@@ -89,9 +90,9 @@ impl PeftConfig {
             use_rslora: settings.use_rslora,
             use_dora: settings.use_dora,
             init: settings.init,
-            target_modules: target_modules.map(|t| condensed(config, t)),
+            target_modules: target_modules.map(|t| condensed(list, t)),
             target_parameters: some(wanted.parameters.clone()),
-            modules_to_save: some(saved_names(config, &wanted.save, targets)),
+            modules_to_save: some(saved_names(list, &wanted.save, targets)),
             exclude_modules: None,
             layers: None,
         }

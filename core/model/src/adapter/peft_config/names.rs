@@ -1,26 +1,19 @@
 //! Writes the names of targets as PEFT does.
 
 use super::TargetModules;
-use crate::adapter::inventory::{is_suffix, modules};
-use crate::families::ModelConfig;
+use crate::adapter::targets::is_suffix;
 use crate::model::Targets;
+use crate::tensors::TensorList;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// From this number of names on, PEFT writes their shortest unambiguous ends.
 const CONDENSE_FROM: usize = 20;
 
 /// PEFT knows no `all-norm`: such entries are written as the modules they stand for.
-pub(super) fn saved_names(
-    config: &ModelConfig,
-    wanted: &[String],
-    targets: &Targets,
-) -> Vec<String> {
+pub(super) fn saved_names(list: &TensorList, wanted: &[String], targets: &Targets) -> Vec<String> {
     let special = wanted.iter().any(|w| w.starts_with("all-"));
     match special {
-        true => match condensed(
-            config,
-            TargetModules::Names(targets.modules_to_save.clone()),
-        ) {
+        true => match condensed(list, TargetModules::Names(targets.modules_to_save.clone())) {
             TargetModules::Names(names) => names,
             TargetModules::Regex(_) => Vec::new(),
         },
@@ -29,7 +22,7 @@ pub(super) fn saved_names(
 }
 
 /// PEFT's `_find_minimal_target_modules`: many names become the shortest ends that match no other module.
-pub(super) fn condensed(config: &ModelConfig, targets: TargetModules) -> TargetModules {
+pub(super) fn condensed(list: &TensorList, targets: TargetModules) -> TargetModules {
     let TargetModules::Names(names) = &targets else {
         return targets;
     };
@@ -37,7 +30,8 @@ pub(super) fn condensed(config: &ModelConfig, targets: TargetModules) -> TargetM
         return targets;
     }
     let is_target = |path: &str| names.iter().any(|name| is_suffix(path, name));
-    let others: BTreeSet<String> = modules(config)
+    let others: BTreeSet<String> = list
+        .modules()
         .iter()
         .filter(|m| !is_target(&m.path))
         .flat_map(|m| suffixes(&m.path))
