@@ -7,9 +7,10 @@
 //! left out. Layers that keep only their input run forward again, up to the experts' activation; that is counted
 //! separately, because it makes no progress.
 
-use apus_model::families::{Architecture, LayerSpec};
+use apus_model::families::{LayerSpec, ModelConfig};
 use apus_model::model::{DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
 use apus_model::ops::Heads;
+use apus_model::tensors::{ExpertMatrix, Role, TensorList};
 use std::ops::{Add, AddAssign};
 
 /// Numbers of operations by group.
@@ -17,7 +18,7 @@ use std::ops::{Add, AddAssign};
 pub struct Flops {
     /// Products with the matrices of attention and of the router.
     pub projections: u64,
-    /// Products with the experts' matrices.
+    /// Products with the matrices of experts, or of dense MLPs.
     pub experts: u64,
     /// Attention itself.
     pub attention: u64,
@@ -80,7 +81,7 @@ pub struct Trained {
 #[derive(Debug, Clone)]
 pub struct Work<'a> {
     /// Shape of the model.
-    pub architecture: &'a Architecture,
+    pub config: &'a ModelConfig,
     /// What is trained in each layer.
     pub trained: &'a [Trained],
     /// Whether the output head is trained.
@@ -96,15 +97,16 @@ pub struct Work<'a> {
 impl Work<'_> {
     /// Counts the operations of a step.
     pub fn count(&self) -> Count {
-        let c = self.architecture;
+        let c = &self.config.architecture;
         let mut count = Count::default();
-        for (index, (layer, trained)) in c.layers.iter().zip(self.trained).enumerate() {
-            let forward = self.layer_forward(layer, trained);
+        let matrices = layer_matrices(&self.config.tensors());
+        let layers = c.layers.iter().zip(matrices).zip(self.trained);
+        for (index, ((layer, matrices), trained)) in layers.enumerate() {
+            let forward = self.layer_forward(layer, &matrices, trained);
             count.model += forward + self.layer_backward(layer, trained, &forward);
             if index + self.kept < c.layers.len() {
-                // gate_up is two of the experts' three matrices of equal size.
                 count.again += Flops {
-                    experts: forward.experts / 3 * 2,
+                    experts: self.mlp(layer, matrices.gate_up),
                     ..forward
                 };
             }
@@ -118,14 +120,17 @@ impl Work<'_> {
         self.lengths.iter().sum::<usize>() as u64
     }
 
-    fn layer_forward(&self, layer: &LayerSpec, trained: &Trained) -> Flops {
+    /// Products with matrices of an MLP that have this many parameters, of one expert if there are experts.
+    fn mlp(&self, layer: &LayerSpec, parameters: u64) -> u64 {
+        2 * parameters * layer.mlp.rows_per_token() as u64 * self.tokens()
+    }
+
+    fn layer_forward(&self, layer: &LayerSpec, matrices: &Matrices, trained: &Trained) -> Flops {
         let tokens = self.tokens();
-        let (linears, experts) = layer_matrices(self.architecture.hidden_size, layer);
-        let used = layer.mlp.rows_per_token() as u64;
         let attention = &layer.attention;
         Flops {
-            projections: 2 * linears * tokens,
-            experts: 2 * experts * used * tokens,
+            projections: 2 * matrices.linears * tokens,
+            experts: self.mlp(layer, matrices.gate_up + matrices.down),
             attention: attention_forward(attention.heads, self.lengths, attention.window),
             head: 0,
             lora: 2 * trained.lora * tokens + 2 * active(layer, trained.expert_lora) * tokens,
@@ -153,12 +158,33 @@ fn active(layer: &LayerSpec, parameters: u64) -> u64 {
     }
 }
 
-/// Parameters of a layer's linear matrices, router included, and of the matrices of one expert.
-fn layer_matrices(h: usize, layer: &LayerSpec) -> (u64, u64) {
-    let heads = 2 * (layer.attention.width() + layer.attention.kv_width());
-    let router = layer.mlp.mixture().map_or(0, |mixture| mixture.experts);
-    let expert = 3 * h * layer.mlp.intermediate_size();
-    ((h * (heads + router)) as u64, expert as u64)
+/// Parameters of the matrices of a layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Matrices {
+    /// Of attention and of the router.
+    linears: u64,
+    /// Of the MLP that come before its activation, of one expert if there are experts.
+    gate_up: u64,
+    /// Of the MLP that come behind it.
+    down: u64,
+}
+
+/// The matrices of each layer.
+fn layer_matrices(list: &TensorList) -> Vec<Matrices> {
+    let mut layers = vec![Matrices::default(); list.layers()];
+    for spec in list.iter().filter(|spec| spec.dims().is_some()) {
+        let Some(layer) = spec.layer else {
+            continue;
+        };
+        let of_one = (spec.elements() / spec.matrices()) as u64;
+        let found = &mut layers[layer];
+        match spec.role {
+            Role::Gate | Role::Up | Role::Experts(ExpertMatrix::GateUp) => found.gate_up += of_one,
+            Role::Down | Role::Experts(ExpertMatrix::Down) => found.down += of_one,
+            _ => found.linears += of_one,
+        }
+    }
+    layers
 }
 
 /// Operations of attention over sequences of these lengths: scores and weighted sum over visible pairs.
@@ -221,7 +247,7 @@ mod tests {
     fn count(lengths: &[usize], targets: usize, kept: usize, trained: Trained) -> Count {
         let config = synthetic::config("gpt-oss-20b").unwrap();
         let work = Work {
-            architecture: &config.architecture,
+            config: &config,
             trained: &[trained; 24],
             head_trained: false,
             kept,

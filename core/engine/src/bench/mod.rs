@@ -108,7 +108,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
     let trained = count::trained(model);
     let work = |lengths: &[usize], targets: usize| {
         let work = Work {
-            architecture: &model.config().architecture,
+            config: model.config(),
             trained: &trained,
             head_trained: model.head().lm_head.weight.param().is_some(),
             kept,

@@ -2,6 +2,7 @@
 //! output is written once.
 
 use super::count::Work;
+use apus_model::tensors::{ExpertMatrix, Role};
 
 /// Bits of an MXFP4 number with its share of the scale.
 const PACKED_BITS: u64 = 4 * 32 + 8;
@@ -22,30 +23,33 @@ pub struct Traffic {
 impl Traffic {
     /// Counts a step; `width` is the size of an activation in bytes, `packed` whether experts are MXFP4.
     pub fn new(work: &Work, width: u64, packed: bool) -> Self {
-        let c = work.architecture;
-        let layers = c.layers.len() as u64;
-        let layer = &c.layers[0];
-        let again = layers - (work.kept as u64).min(layers);
-        let forward = layers + again;
+        let c = &work.config.architecture;
+        let list = work.config.tensors();
         let tokens = work.lengths.iter().sum::<usize>() as u64;
-        let rows = tokens * layer.mlp.rows_per_token() as u64;
-        let qkv = layer.attention.heads.width() as u64;
         let row = c.hidden_size as u64 * width;
-        let inner = layer.mlp.intermediate_size() as u64 * width;
-        let experts = (3 * c.hidden_size * layer.mlp.intermediate_size()) as u64
-            * layer.mlp.mixture().map_or(0, |m| m.experts) as u64;
-        let unpacked = match packed {
-            true => experts * PACKED_BITS / 32 / 8 + experts * width,
-            false => 0,
-        };
-        Self {
+        let mut found = Self::default();
+        for (index, layer) in c.layers.iter().enumerate() {
+            let again = u64::from(index + work.kept < c.layers.len());
+            let forward = 1 + again;
+            let rows = tokens * layer.mlp.rows_per_token() as u64;
+            let qkv = layer.attention.heads.width() as u64;
+            let inner = layer.mlp.intermediate_size() as u64 * width;
             // Forward one norm reads a row and writes one, the other reads two and writes two; backward three are read.
-            norms: tokens * row * (6 * forward + 8 * layers),
-            rope: 2 * tokens * qkv * width * (forward + layers),
-            activation: rows * inner * (3 * forward + 5 * layers),
-            // A layer that runs again needs gate_up alone, two of three matrices.
-            dequantise: unpacked * 2 * layers + unpacked / 3 * 2 * again,
+            found.norms += tokens * row * (6 * forward + 8);
+            found.rope += 2 * tokens * qkv * width * (forward + 1);
+            found.activation += rows * inner * (3 * forward + 5);
+            if packed {
+                let unpacked = |matrix: ExpertMatrix| {
+                    let spec = list.weight(Some(index), Role::Experts(matrix));
+                    let elements = spec.map_or(0, |spec| spec.elements()) as u64;
+                    elements * PACKED_BITS / 32 / 8 + elements * width
+                };
+                let gate_up = unpacked(ExpertMatrix::GateUp);
+                // A layer that runs again needs gate_up alone.
+                found.dequantise += 2 * (gate_up + unpacked(ExpertMatrix::Down)) + gate_up * again;
+            }
         }
+        found
     }
 }
 
@@ -59,7 +63,7 @@ mod tests {
     fn the_20b_with_half_of_its_layers_kept() {
         let config = synthetic::config("gpt-oss-20b").unwrap();
         let work = Work {
-            architecture: &config.architecture,
+            config: &config,
             trained: &[Trained::default(); 24],
             head_trained: false,
             kept: 12,

@@ -45,12 +45,12 @@ pub fn dry_run(
     let there = shape.weight_bytes + shape.trainable * 4;
     let free = apus_model::device::usage::free(device);
     let room = Room {
-        architecture: &place.config.architecture,
+        config: &place.config,
         embedding: blueprint.embedding_bytes().filter(|_| !device.is_cpu()),
         free: free.map(|free| free.saturating_sub(there)),
     };
     let fit = decide(config, &room, shape)?;
-    let plan = MemoryPlan::new(&place.config.architecture, &fit.shape);
+    let plan = MemoryPlan::new(&place.config, &fit.shape);
     outln!(
         "\nmemory plan for {} tokens in the largest micro-batch\n{}",
         shape.tokens,

@@ -10,14 +10,14 @@ use apus_components::config::SftConfig;
 use apus_components::config::StepsOrShare;
 use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
-use apus_model::families::Architecture;
+use apus_model::families::ModelConfig;
 use apus_model::model::{ExpertWeight, GptOss, Weight};
 use apus_sdk::Optimizer;
 
 /// What of the model matters for where things are kept.
 pub struct Room<'a> {
     /// Its shape.
-    pub architecture: &'a Architecture,
+    pub config: &'a ModelConfig,
     /// Bytes of the embedding, if it can leave the device.
     pub embedding: Option<u64>,
     /// Bytes that are free beside the weights and what is trained, if that is known.
@@ -53,7 +53,7 @@ pub fn fit(
         _ => None,
     };
     let room = Room {
-        architecture: &model.config().architecture,
+        config: model.config(),
         embedding,
         free: apus_model::device::usage::free(model.device()),
     };
@@ -86,9 +86,9 @@ pub fn fit(
 /// # Errors
 /// A value that is none of those a flag takes.
 pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> {
-    let wanted = kept_layers(config, room.architecture.layers.len())?;
+    let wanted = kept_layers(config, room.config.architecture.layers.len())?;
     shape.kept_layers = wanted.unwrap_or(0) as u64;
-    let fits = |free| MemoryPlan::fits(room.architecture, &shape, free);
+    let fits = |free| MemoryPlan::fits(room.config, &shape, free);
     let offload = match config.offload_embedding.as_str() {
         "true" => true,
         "false" => false,
@@ -102,7 +102,7 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> 
         Some(_) => None,
         None => {
             let free = room.free.unwrap_or(0) + moved;
-            Some(MemoryPlan::layers_that_fit(room.architecture, &shape, free))
+            Some(MemoryPlan::layers_that_fit(room.config, &shape, free))
         }
     };
     if let Some(kept) = auto_layers {

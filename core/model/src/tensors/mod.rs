@@ -47,6 +47,14 @@ impl TensorSpec {
         }
     }
 
+    /// The number of matrices in it: one for each expert, or one.
+    pub fn matrices(&self) -> usize {
+        match self.shape.as_slice() {
+            &[experts, _, _] => experts,
+            _ => 1,
+        }
+    }
+
     /// Which matrix of the experts it is, if it is one.
     pub fn expert_matrix(&self) -> Option<ExpertMatrix> {
         match (self.role, self.part) {

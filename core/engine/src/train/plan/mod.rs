@@ -7,7 +7,7 @@
 mod sizes;
 
 use apus_base::memory::gib;
-use apus_model::families::Architecture;
+use apus_model::families::ModelConfig;
 use comfy_table::{Table, presets};
 use sizes::Sizes;
 
@@ -41,33 +41,32 @@ pub struct Shape {
 
 impl MemoryPlan {
     /// Works it out for a model of this shape.
-    pub fn new(architecture: &Architecture, shape: &Shape) -> Self {
-        let sizes = Sizes::new(architecture, shape);
-        let kept = shape.kept_layers * sizes.tape();
+    pub fn new(config: &ModelConfig, shape: &Shape) -> Self {
+        let layers = Sizes::of_layers(config, shape);
+        let first_kept = layers.len().saturating_sub(shape.kept_layers as usize);
+        let kept = layers[first_kept..].iter().map(Sizes::tape).sum();
         // A layer that kept only its input has a tape again while it goes back.
-        let again = match shape.kept_layers {
-            0 => sizes.tape(),
+        let again = |layer: &Sizes| match shape.kept_layers {
+            0 => layer.tape(),
             _ => 0,
         };
+        let greatest = |bytes: &dyn Fn(&Sizes) -> u64| layers.iter().map(bytes).max().unwrap_or(0);
         let moments = [
-            ("at most at once: output head", sizes.head()),
+            ("at most at once: output head", greatest(&Sizes::head)),
             (
                 "at most at once: attention of one layer, backward",
-                sizes.attention_backward(),
+                greatest(&Sizes::attention_backward),
             ),
             (
                 "at most at once: experts of one layer, backward",
-                again + sizes.moe_backward(),
+                greatest(&|layer| again(layer) + layer.moe_backward()),
             ),
         ];
         let mut parts = vec![
             ("weights", shape.weight_bytes),
             ("trained parameters and gradients", shape.trainable * 8),
             ("optimizer state", shape.optimizer_bytes),
-            (
-                "inputs of layers",
-                architecture.layers.len() as u64 * sizes.x(),
-            ),
+            ("inputs of layers", layers.iter().map(Sizes::x).sum()),
             ("tapes of layers that keep them", kept),
         ];
         parts.extend(moments.into_iter().max_by_key(|(_, bytes)| *bytes));
@@ -76,22 +75,22 @@ impl MemoryPlan {
 
     /// The most layers that can keep their tape in `free` bytes beside the weights, which are there
     /// already; a twentieth is left over.
-    pub fn layers_that_fit(architecture: &Architecture, shape: &Shape, free: u64) -> usize {
+    pub fn layers_that_fit(config: &ModelConfig, shape: &Shape, free: u64) -> usize {
         let with = |kept_layers: usize| Shape {
             kept_layers: kept_layers as u64,
             ..*shape
         };
-        (0..=architecture.layers.len())
+        (0..=config.architecture.layers.len())
             .rev()
-            .find(|&kept| Self::fits(architecture, &with(kept), free))
+            .find(|&kept| Self::fits(config, &with(kept), free))
             .unwrap_or(0)
     }
 
     /// Whether a run fits in `free` bytes beside the weights and what is trained, which are there already; a twentieth
     /// is left over.
-    pub fn fits(architecture: &Architecture, shape: &Shape, free: u64) -> bool {
+    pub fn fits(config: &ModelConfig, shape: &Shape, free: u64) -> bool {
         let there = shape.weight_bytes + shape.trainable * 4;
-        Self::new(architecture, shape).total() - there <= free / 20 * 19
+        Self::new(config, shape).total() - there <= free / 20 * 19
     }
 
     /// All together, in bytes.
@@ -140,7 +139,7 @@ mod tests {
 
     fn planned(shape: &Shape) -> f64 {
         let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
-        MemoryPlan::new(&config.architecture, shape).total() as f64 / GIB
+        MemoryPlan::new(&config, shape).total() as f64 / GIB
     }
 
     /// `apus bench` on an H100: tokens of the micro-batch, weights, layers kept, parameters of adapters, GiB.
@@ -176,9 +175,7 @@ mod tests {
     #[test]
     fn more_memory_keeps_more_layers() {
         let config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
-        let fit = |gib: u64| {
-            MemoryPlan::layers_that_fit(&config.architecture, &shape(16_384, DENSE), gib << 30)
-        };
+        let fit = |gib: u64| MemoryPlan::layers_that_fit(&config, &shape(16_384, DENSE), gib << 30);
         assert_eq!((fit(1), fit(1000)), (0, 24));
         assert!(fit(20) < fit(40) && fit(40) <= 24);
     }

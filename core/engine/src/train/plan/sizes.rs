@@ -3,9 +3,10 @@
 
 use super::Shape;
 use crate::train::loss::chunk_rows;
-use apus_model::families::Architecture;
+use apus_model::families::ModelConfig;
+use apus_model::tensors::{ExpertMatrix, Role};
 
-/// Widths of a model's tensors and numbers of rows of a micro-batch.
+/// Widths of a layer's tensors and numbers of rows of a micro-batch.
 pub struct Sizes {
     /// `T`.
     tokens: u64,
@@ -14,9 +15,16 @@ pub struct Sizes {
     hidden: u64,
     inter: u64,
     heads: u64,
-    head_dim: u64,
-    kv_heads: u64,
-    experts: u64,
+    /// `(Q + 2 KV) D`.
+    qkv_width: u64,
+    /// `Q D`.
+    width: u64,
+    /// The number of experts, if there are experts.
+    experts: Option<u64>,
+    /// Elements of the first matrices of all experts.
+    gate_up_matrices: u64,
+    /// Elements of the last matrices of all experts.
+    down_matrices: u64,
     vocab: u64,
     /// Bytes of an activation.
     c: u64,
@@ -29,25 +37,35 @@ pub struct Sizes {
 const F32: u64 = 4;
 
 impl Sizes {
-    /// For a model and a micro-batch.
-    pub fn new(architecture: &Architecture, shape: &Shape) -> Self {
-        let layer = &architecture.layers[0];
-        let heads = layer.attention.heads;
-        Self {
-            tokens: shape.tokens,
-            rows: shape.tokens * layer.mlp.rows_per_token() as u64,
-            hidden: architecture.hidden_size as u64,
-            inter: layer.mlp.intermediate_size() as u64,
-            heads: heads.q as u64,
-            head_dim: heads.dim as u64,
-            kv_heads: heads.kv as u64,
-            experts: layer.mlp.mixture().map_or(0, |m| m.experts) as u64,
-            vocab: architecture.vocab_size as u64,
-            c: shape.compute_bytes,
-            made_anew: shape.experts_made_anew,
-            expert_adapters: shape.expert_adapters,
-            packs: 2 * shape.trainable * shape.compute_bytes / architecture.layers.len() as u64,
-        }
+    /// For each layer of a model and a micro-batch; there is at least one.
+    pub fn of_layers(config: &ModelConfig, shape: &Shape) -> Vec<Self> {
+        let architecture = &config.architecture;
+        let list = config.tensors();
+        let layers = architecture.layers.iter().enumerate();
+        let sizes = layers.map(|(index, layer)| {
+            let matrix = |matrix| {
+                let spec = list.weight(Some(index), Role::Experts(matrix));
+                spec.map_or(0, |spec| spec.elements()) as u64
+            };
+            Self {
+                tokens: shape.tokens,
+                rows: shape.tokens * layer.mlp.rows_per_token() as u64,
+                hidden: architecture.hidden_size as u64,
+                inter: layer.mlp.intermediate_size() as u64,
+                heads: layer.attention.heads.q as u64,
+                qkv_width: layer.attention.heads.width() as u64,
+                width: layer.attention.width() as u64,
+                experts: layer.mlp.mixture().map(|m| m.experts as u64),
+                gate_up_matrices: matrix(ExpertMatrix::GateUp),
+                down_matrices: matrix(ExpertMatrix::Down),
+                vocab: architecture.vocab_size as u64,
+                c: shape.compute_bytes,
+                made_anew: shape.experts_made_anew,
+                expert_adapters: shape.expert_adapters,
+                packs: 2 * shape.trainable * shape.compute_bytes / architecture.layers.len() as u64,
+            }
+        });
+        sizes.collect()
     }
 
     /// `[T, H]`: the input of a layer, a residual, a gradient by either.
@@ -57,12 +75,12 @@ impl Sizes {
 
     /// `[T, (Q + 2 KV) D]`: queries, keys and values.
     fn qkv(&self) -> u64 {
-        self.tokens * (self.heads + 2 * self.kv_heads) * self.head_dim * self.c
+        self.tokens * self.qkv_width * self.c
     }
 
     /// `[T, Q D]`: the output of attention.
     fn out(&self) -> u64 {
-        self.tokens * self.heads * self.head_dim * self.c
+        self.tokens * self.width * self.c
     }
 
     /// `[Q, T]` f32.
@@ -87,13 +105,14 @@ impl Sizes {
 
     /// Logits, weights, and the plan's ids, order and inverse.
     fn routing(&self) -> u64 {
-        F32 * (self.tokens * self.experts + 4 * self.rows)
+        let logits = |experts| F32 * (self.tokens * experts + 4 * self.rows);
+        self.experts.map_or(0, logits)
     }
 
-    /// The matrices `[E, inputs, outputs]` of a layer's experts while they are used, where they are not kept so.
-    fn matrices(&self, inputs: u64, outputs: u64) -> u64 {
+    /// Matrices `[E, inputs, outputs]` of a layer's experts while they are used, where they are not kept so.
+    fn matrices(&self, elements: u64) -> u64 {
         match self.made_anew {
-            true => self.experts * inputs * outputs * self.c,
+            true => elements * self.c,
             false => 0,
         }
     }
@@ -115,8 +134,8 @@ impl Sizes {
     /// down's matrices and `dh`; gate_up's matrices with `dxs` (`dgate_up` takes the place of `gate_up`); `dxs` with the
     /// sum over a token's experts and the router's part. An adapter gathers or makes its rows again before the matrices are there.
     pub fn moe_backward(&self) -> u64 {
-        let down = self.y() + self.matrices(self.inter, self.hidden) + self.h();
-        let gate_up = self.matrices(self.hidden, 2 * self.inter) + self.y();
+        let down = self.y() + self.matrices(self.down_matrices) + self.h();
+        let gate_up = self.matrices(self.gate_up_matrices) + self.y();
         let sums = self.y() + 2 * self.x() + self.routing();
         let adapter = match self.expert_adapters {
             true => self.y() + self.h(),
