@@ -1,5 +1,5 @@
 //! Shared basics of the engine's crates: lines for people, signals, checksums, folders that are replaced at once, the memory of
-//! the process, and work that is abandoned at a limit.
+//! the process, work that is abandoned at a limit, and words of messages.
 
 // `println!` panics when the other end of the pipe is closed; `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -13,3 +13,4 @@ pub mod memory;
 pub mod panics;
 pub mod signals;
 pub mod watchdog;
+pub mod wording;

@@ -1,5 +1,6 @@
 //! Counts changes to rows on their way to tokens, so that they can be reported.
 
+use apus_base::wording::counted;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
@@ -54,20 +55,15 @@ impl RowNotes {
         ];
         let changed = notes.into_iter().filter(|(rows, _)| *rows > 0);
         changed
-            .map(|(rows, text)| format!("{}: {text}", counted(rows)))
+            .map(|(rows, text)| format!("{}: {text}", counted(rows, "row")))
             .collect()
     }
 
     /// A line that should not go unnoticed.
     pub fn warning(self, texts: &RowNoteTexts) -> Option<String> {
         let text = texts.tools.filter(|_| self.tools > 0)?;
-        Some(format!("{} with tools: {text}", counted(self.tools)))
+        Some(format!("{} with tools: {text}", counted(self.tools, "row")))
     }
-}
-
-/// `1 row`, `2 rows`.
-fn counted(rows: usize) -> String {
-    format!("{rows} {}", if rows == 1 { "row" } else { "rows" })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `--columns`: names of a dataset's columns put in place of others before a format is chosen.
+//! Renames the columns of a dataset as `--columns` says, before a format is chosen.
 
 use super::{Record, Report};
 use anyhow::{Context, Result, bail, ensure};
@@ -12,16 +12,16 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Renames columns by ms-swift's `safe_rename_columns`: letter case of the old name does not count;
-/// if several columns of a row would get the same name, none of them does, which is said; a column
-/// that keeps its name is left alone.
+/// Renames columns as ms-swift's `safe_rename_columns` does. The letter case of an old name does not count. If several
+/// columns of a row would get the same name, none of them is renamed, and a warning says so. A column that keeps its name is
+/// left alone.
 #[derive(Debug, Default)]
 pub struct Columns {
     renames: Vec<Rename>,
     clashes: Mutex<Clashes>,
 }
 
-/// Names that several columns of a row would get.
+/// New names that several columns of one row would get.
 #[derive(Debug, Default)]
 struct Clashes {
     seen: BTreeSet<String>,
@@ -36,13 +36,13 @@ struct Rename {
 }
 
 impl Columns {
-    /// From the flag's value: an object of names, or the path of a JSON file that holds one.
+    /// Reads the flag's value: an object of names, or the path of a JSON file that holds one.
     ///
     /// # Errors
-    /// A file that cannot be read, or anything but an object whose values are names.
+    /// The file cannot be read, or the value is not an object whose values are names.
     pub fn new(value: &Value) -> Result<Self> {
         let read;
-        let (map, place) = match value {
+        let (map, origin) = match value {
             Value::Null => return Ok(Self::default()),
             Value::String(path) => {
                 let text = small_file::text(Path::new(path), Limit::WRITTEN)
@@ -54,17 +54,17 @@ impl Columns {
             value => (value, "columns"),
         };
         let Value::Object(map) = map else {
-            bail!("{place}: expected an object such as {{\"text1\": \"query\"}}, found {map}");
+            bail!("{origin}: expected an object such as {{\"text1\": \"query\"}}, found {map}");
         };
         let mut renames = Vec::<Rename>::new();
         for (from, to) in map {
             let Value::String(to) = to else {
-                bail!("{place}: `{from}` must be given a name, found {to}");
+                bail!("{origin}: `{from}` must be given a name, found {to}");
             };
             let from = from.to_lowercase();
             ensure!(
                 renames.iter().all(|rename| rename.from != from),
-                "{place}: `{from}` is given twice (letter case does not count)"
+                "{origin}: `{from}` is given twice (letter case does not count)"
             );
             renames.push(Rename {
                 from,
@@ -83,21 +83,21 @@ impl Columns {
         self.renames.is_empty()
     }
 
-    /// The record with its columns renamed; the text of their values stays as it is.
+    /// Renames the columns of a record; the text of their values stays as it is.
     ///
     /// # Errors
-    /// Text that is not a row, or a new name that another column has already.
+    /// The text is not a row, or another column has a new name already.
     pub fn apply(&self, mut record: Record) -> Result<Record> {
         if !self.is_empty() {
             record.row()?;
-            let new = self.renamed(&record)?;
-            record.text = replaced(&record.text, new);
+            let replacements = self.replacements(&record)?;
+            record.text = replace_names(&record.text, replacements);
         }
         Ok(record)
     }
 
-    /// Where in the text of a row a name stands that another takes the place of.
-    fn renamed(&self, record: &Record) -> Result<Vec<(Range<usize>, &str)>> {
+    /// The names in the text of a row that are replaced: the range of each, and the new name.
+    fn replacements(&self, record: &Record) -> Result<Vec<(Range<usize>, &str)>> {
         let keys = keys(&record.text);
         let mut targets: Vec<(&ColumnKey, &str)> = Vec::new();
         for key in &keys {
@@ -122,7 +122,7 @@ impl Columns {
         }
         for (key, to) in &new {
             let taken = keys.iter().any(|other| {
-                other.name == *to && new.iter().all(|(renamed, _)| renamed.at != other.at)
+                other.name == *to && new.iter().all(|(renamed, _)| renamed.range != other.range)
             });
             ensure!(
                 !taken,
@@ -132,7 +132,7 @@ impl Columns {
         }
         Ok(new
             .into_iter()
-            .map(|(key, to)| (key.at.clone(), to))
+            .map(|(key, to)| (key.range.clone(), to))
             .collect())
     }
 
@@ -150,13 +150,13 @@ impl Columns {
         self.clashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Clashes of names that were found since the last call.
-    pub fn clashes(&self) -> Vec<String> {
+    /// Warnings about new names that several columns would get, found since the last call.
+    pub fn clash_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().unreported)
     }
 
-    /// After all rows: the names that none of them has.
-    pub fn absent(&self) -> Vec<String> {
+    /// Warnings about old names that no row has. They hold once all rows are renamed.
+    pub fn absent_warnings(&self) -> Vec<String> {
         let absent = self
             .renames
             .iter()
@@ -166,29 +166,29 @@ impl Columns {
             .collect()
     }
 
-    /// After all rows: new names that are not used of a file.
-    pub fn idle(&self, report: &Report) -> Vec<String> {
-        let idle = report.sources.iter().flat_map(|source| {
-            let idle = self
+    /// Warnings about new names that the format of a file does not use. They hold once all rows are read.
+    pub fn unused_warnings(&self, report: &Report) -> Vec<String> {
+        let warnings = report.sources.iter().flat_map(|source| {
+            let unused = self
                 .renames
                 .iter()
                 .filter(|rename| source.unused.has(&rename.to));
-            idle.map(|Rename { from, to, .. }| {
+            unused.map(|Rename { from, to, .. }| {
                 format!(
                     "columns: the new name `{to}` of `{from}` is none that the format {} uses ({})",
                     source.format, source.source
                 )
             })
         });
-        idle.collect()
+        warnings.collect()
     }
 }
 
 /// A column's name in the text of a row.
 struct ColumnKey {
     name: String,
-    /// Where it stands, in its quotes.
-    at: Range<usize>,
+    /// Its range in the text, with its quotes.
+    range: Range<usize>,
 }
 
 /// The columns of a row, given as valid JSON text.
@@ -210,7 +210,7 @@ fn keys(text: &str) -> Vec<ColumnKey> {
                 if let (true, Ok(name)) = (is_key, serde_json::from_str(&text[start..at])) {
                     found.push(ColumnKey {
                         name,
-                        at: start..at,
+                        range: start..at,
                     });
                 }
             }
@@ -220,14 +220,14 @@ fn keys(text: &str) -> Vec<ColumnKey> {
     found
 }
 
-/// The text with names, in the order in which they stand in it, replaced.
-fn replaced(text: &str, names: Vec<(Range<usize>, &str)>) -> String {
+/// Replaces names in a text; they are given in the order of the text.
+fn replace_names(text: &str, names: Vec<(Range<usize>, &str)>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut copied = 0;
-    for (at, name) in names {
-        out.push_str(&text[copied..at.start]);
+    for (range, name) in names {
+        out.push_str(&text[copied..range.start]);
         out.push_str(&Value::from(name).to_string());
-        copied = at.end;
+        copied = range.end;
     }
     out + &text[copied..]
 }
@@ -255,7 +255,10 @@ mod tests {
             renamed(&columns, row).unwrap(),
             r#"{"id":1,"query":"q","response":"r"}"#
         );
-        assert_eq!(columns.absent(), ["columns: no row has a column `no`"]);
+        assert_eq!(
+            columns.absent_warnings(),
+            ["columns: no row has a column `no`"]
+        );
         let swap = Columns::new(&json!({"a": "b", "b": "a"})).unwrap();
         assert_eq!(
             renamed(&swap, json!({"a": 1, "b": 2})).unwrap(),
@@ -282,10 +285,11 @@ mod tests {
         let columns = Columns::new(&json!({"a": "query", "query": "query"})).unwrap();
         let row = json!({"a": 1, "query": 2});
         assert_eq!(renamed(&columns, row.clone()).unwrap(), row.to_string());
-        let said = columns.clashes().join("\n");
+        let warnings = columns.clash_warnings().join("\n");
         assert!(
-            said.contains("a, query would all become `query`") && said.contains("d.jsonl:3"),
-            "{said}"
+            warnings.contains("a, query would all become `query`")
+                && warnings.contains("d.jsonl:3"),
+            "{warnings}"
         );
         assert_eq!(
             renamed(&columns, json!({"a": 1})).unwrap(),

@@ -1,7 +1,7 @@
-//! What is empty in a dataset: answers without any text, and cells of tables without any.
+//! Finds what is empty in a dataset: answers without text, and cells of tables without text.
 //!
-//! Most of them are a failed export or an answer that never came, and a model that is trained on them learns to
-//! say nothing. A table cannot tell an empty text from none, so its empty cells are texts and are counted.
+//! Most of them come from a failed export or an answer that never came, and a model that is trained on them learns to
+//! say nothing. A table cannot tell an empty text from a missing one, so its empty cells are texts and are counted.
 
 use super::file::{Record, is_table};
 use apus_sdk::{Conversation, Message, Row};
@@ -24,7 +24,7 @@ pub fn answer(conversation: &Conversation) -> Option<usize> {
     numbered.find(empty).map(|(i, _)| i + 1)
 }
 
-/// Whether there is nothing in a message but, at most, its reasoning.
+/// Whether a message has no text besides its reasoning.
 fn says_nothing(message: &Message) -> bool {
     if message.content.is_null() {
         return true;
@@ -44,7 +44,7 @@ pub fn has_cells(record: &Record) -> bool {
     record.text.contains(r#":"""#) && is_table(&record.source)
 }
 
-/// The columns whose cell is empty in this row of a table.
+/// The columns of a table whose cells are empty in this row.
 pub fn cells(record: &Record) -> Vec<String> {
     if !has_cells(record) {
         return Vec::new();

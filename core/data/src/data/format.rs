@@ -1,4 +1,4 @@
-//! Which dataset format reads a file.
+//! Chooses the dataset format that reads a file.
 
 use anyhow::{Context, Result, bail};
 use apus_sdk::{DatasetFormat, Row};
@@ -10,10 +10,10 @@ pub struct Formats {
 }
 
 impl Formats {
-    /// Formats by name; `forced` names the one to use for every file in place of a choice.
+    /// Takes formats with their names. If `forced` names one of them, it reads every file.
     ///
     /// # Errors
-    /// A name that is not among them.
+    /// There is no format with the forced name.
     pub fn new(known: Vec<(String, Box<dyn DatasetFormat>)>, forced: Option<&str>) -> Result<Self> {
         let index = |name: &str| {
             let found = known.iter().position(|(known, _)| known == name);
@@ -32,26 +32,26 @@ impl Formats {
         found.map(|(_, format)| format.as_ref())
     }
 
-    /// The format for rows like this one: the forced one, or of those that recognise its columns
-    /// the one of the highest rank.
+    /// Chooses the format for rows like this one: the forced one, or else the one with the highest rank among those that
+    /// recognise its columns.
     ///
     /// # Errors
-    /// Columns that no format recognises, or two formats of the same rank.
+    /// No format recognises the columns, or two formats with the same rank do.
     pub fn choose(&self, row: &Row) -> Result<(&str, &dyn DatasetFormat)> {
         if let Some(index) = self.forced {
             let (name, format) = &self.known[index];
             return Ok((name, format.as_ref()));
         }
         let columns: Vec<&str> = row.keys().map(String::as_str).collect();
-        let mut fitting = Vec::new();
+        let mut recognising = Vec::new();
         for (name, format) in &self.known {
             let rank = format
                 .try_rank(&columns)
                 .map_err(|error| anyhow::anyhow!("dataset format {name}: {error}"))?;
-            fitting.extend(rank.map(|rank| (rank, name, format)));
+            recognising.extend(rank.map(|rank| (rank, name, format)));
         }
-        fitting.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
-        match fitting.as_slice() {
+        recognising.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
+        match recognising.as_slice() {
             [] => {
                 let hint = match columns.as_slice() {
                     [one] if one.contains([';', '\t']) => "; a csv file has commas between columns",

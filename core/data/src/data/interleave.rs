@@ -1,16 +1,16 @@
-//! Rows of several datasets by chance, as Hugging Face's `interleave_datasets` does it.
+//! Draws rows from several datasets at random, as Hugging Face's `interleave_datasets` does.
 
 use super::rng::Shuffle;
 use anyhow::{Result, bail, ensure};
 use std::{iter::Peekable, str::FromStr};
 
-/// `--stopping_strategy`: when the rows end.
+/// When the rows end, as `--stopping_strategy` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoppingStrategy {
-    /// With the last row of the dataset that is exhausted first.
+    /// The rows end with the last row of the dataset that is exhausted first.
     #[default]
     FirstExhausted,
-    /// When each dataset was exhausted once; those that are begin again.
+    /// The rows end when each dataset was exhausted once; an exhausted dataset begins again until then.
     AllExhausted,
 }
 
@@ -38,10 +38,10 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Checks that the probabilities fit these datasets.
+    /// Checks that there is a probability for each of so many datasets.
     ///
     /// # Errors
-    /// Not one for each, one that is not above 0, or a sum that is not 1.
+    /// Their number differs, one is not above 0, or their sum is not 1.
     pub fn check(&self, datasets: usize) -> Result<()> {
         let given = &self.probabilities;
         ensure!(
@@ -68,7 +68,7 @@ pub type RowIter<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 /// Opens a dataset at its first row.
 pub type OpenDataset<T> = Box<dyn Fn() -> Result<RowIter<T>> + Send>;
 
-/// Rows of several datasets by chance.
+/// Rows of several datasets, drawn at random.
 pub struct Interleaved<T> {
     open: Vec<OpenDataset<T>>,
     rows: Vec<Peekable<RowIter<T>>>,
@@ -78,10 +78,10 @@ pub struct Interleaved<T> {
 }
 
 impl<T> Interleaved<T> {
-    /// Mixes datasets, each of which has at least one row.
+    /// Mixes datasets.
     ///
     /// # Errors
-    /// A dataset that cannot be opened or has no row.
+    /// A dataset cannot be opened or has no row.
     pub fn new(open: Vec<OpenDataset<T>>, mix: Mix, random: Shuffle) -> Result<Self> {
         let mut rows = Vec::new();
         for (index, open) in open.iter().enumerate() {
@@ -103,15 +103,17 @@ impl<T> Interleaved<T> {
         })
     }
 
+    /// Draws the dataset of the next row.
     fn choose(&mut self) -> usize {
-        let mut at = self.random.unit();
+        let mut rest = self.random.unit();
         let last = self.mix.probabilities.len() - 1;
-        let mut each = self.mix.probabilities.iter();
-        let found = each.position(|p| {
-            at -= p;
-            at < 0.0
+        let mut probabilities = self.mix.probabilities.iter();
+        let chosen = probabilities.position(|p| {
+            rest -= p;
+            rest < 0.0
         });
-        found.unwrap_or(last)
+        // The sum may fall short of 1 by rounding.
+        chosen.unwrap_or(last)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Dataset files to tokens with labels and weights.
+//! Turns dataset files into tokens with labels and weights.
 //!
 //! Files are read into records with their line numbers ([`mod@file`]), sampled, split and mixed ([`source`],
 //! [`interleave`]), their columns renamed ([`columns`]), turned into samples by a dataset format

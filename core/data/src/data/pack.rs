@@ -1,13 +1,13 @@
-//! Packing: samples put together into rows of `max_length` tokens.
+//! Packs samples into rows of `max_length` tokens.
 //!
 //! A packed row is several sequences of a batch, not one: attention stays inside each sample and its
 //! positions start at 0, so packing changes how many samples a micro-batch holds, and nothing else.
 
 use std::collections::BTreeMap;
 
-/// Rows of samples, by their numbers, none longer than `capacity` unless a single sample is: best-fit
-/// decreasing. The longest sample comes first; each goes into the row that it leaves the least room
-/// in. Samples of equal length keep their order, so the same lengths give the same rows.
+/// Assigns samples to rows by best-fit decreasing and returns the numbers of each row's samples. The longest sample comes
+/// first, and each goes into the row in which it leaves the least room. No row is longer than `capacity` unless it is a single
+/// sample. Samples with equal lengths keep their order, so that the same lengths give the same rows.
 pub fn pack(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&sample| std::cmp::Reverse(lengths[sample]));
@@ -15,9 +15,9 @@ pub fn pack(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
     let mut by_room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for sample in order {
         let length = lengths[sample];
-        let fitting = by_room.range(length..).next().map(|(room, _)| *room);
-        let (row, room) = match fitting {
-            Some(room) => (take(&mut by_room, room), room),
+        let least_room = by_room.range(length..).next().map(|(room, _)| *room);
+        let (row, room) = match least_room {
+            Some(room) => (take_row(&mut by_room, room), room),
             None => {
                 rows.push(Vec::new());
                 (rows.len() - 1, capacity.max(length))
@@ -29,8 +29,8 @@ pub fn pack(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
     rows
 }
 
-/// Takes out a row of this room.
-fn take(by_room: &mut BTreeMap<usize, Vec<usize>>, room: usize) -> usize {
+/// Removes a row with exactly this room and returns it.
+fn take_row(by_room: &mut BTreeMap<usize, Vec<usize>>, room: usize) -> usize {
     let rows = by_room.entry(room).or_default();
     let row = rows.pop().unwrap_or_default();
     if rows.is_empty() {

@@ -1,4 +1,4 @@
-//! Records to encoded samples, on all cores, with a report.
+//! Turns records into encoded samples on all cores, and reports what was dropped and why.
 
 use super::{
     channels, empty,
@@ -32,14 +32,14 @@ const EMPTY_ANSWER: &str = "empty answer; --keep_empty_answers true trains such 
 /// How rows are prepared.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PrepareOptions {
-    /// The most tokens of a sample; `None` is without limit.
+    /// The most tokens of a sample; `None` sets no limit.
     pub max_length: Option<usize>,
-    /// What happens to longer ones.
+    /// What happens to longer samples.
     pub truncation: Truncation,
-    /// Stop at the first row that is bad or too long, in place of dropping it, or of which something is not
-    /// used.
+    /// Whether the first row that is bad or too long, or of which something is not used, stops everything. Otherwise bad
+    /// and long rows are dropped.
     pub strict: bool,
-    /// Threads to work with; `None` is one for each core.
+    /// The number of threads; `None` takes one for each core.
     pub workers: Option<usize>,
     /// The highest token id of the model plus one, to check tokenised rows against.
     pub vocabulary: Option<usize>,
@@ -54,11 +54,11 @@ pub struct PrepareOptions {
 pub struct Dataset {
     /// The samples.
     pub samples: Vec<Encoded>,
-    /// For each sample, the record that it came from.
+    /// For each sample, the index of its record.
     pub records: Vec<usize>,
-    /// For each sample, where that record stands.
+    /// For each sample, the location of its record.
     pub locations: Vec<RowLocation>,
-    /// Packed rows, each the numbers of its samples; `None` if samples are not packed.
+    /// For each packed row, the numbers of its samples; `None` if samples are not packed.
     pub packs: Option<Vec<Vec<usize>>>,
     /// What became of the rows.
     pub report: Report,
@@ -81,16 +81,15 @@ impl Dataset {
 
 /// What became of one record.
 pub(super) struct Outcome {
-    /// Its samples.
+    /// What became of its samples.
     pub result: RowResult,
-    /// What of it was not used; `None` where its format does not say.
+    /// The names of what was not used; `None` if its format does not say.
     pub unused: Option<Vec<String>>,
 }
 
 /// What became of the samples of one record.
 pub(super) enum RowResult {
-    /// Its samples, whole or cut, what was done to them on the way, and the tokens of the longest before it
-    /// was cut.
+    /// The samples, what was done to them on the way, and the length of the longest one before it was cut.
     Samples(Vec<PreparedSample>, RowNotes, usize),
     /// The row is bad.
     Bad(anyhow::Error),
@@ -100,27 +99,27 @@ pub(super) enum RowResult {
 pub(super) enum PreparedSample {
     /// It is kept as it is.
     Whole(Encoded),
-    /// It is kept, and was cut.
+    /// It was cut and is kept.
     Cut(Encoded),
-    /// A part of a sample that was split; the first says what became of the rest.
+    /// It was split, and this part is kept; the first part says what is not trained of the sample.
     Part(Encoded, Option<SplitRemainder>),
-    /// It is not kept, and why; its length.
+    /// It is not kept, for this reason; it has so many tokens.
     Dropped(&'static str, usize),
 }
 
-/// What of a split sample is not trained.
+/// What is not trained of a split sample.
 pub(super) struct SplitRemainder {
-    /// Parts without a trained token, which are not kept.
-    idle: usize,
-    /// Trained tokens with which a part begins: nothing is left to predict them from.
-    first: usize,
+    /// The number of parts without a trained token, which are not kept.
+    untrained_parts: usize,
+    /// The number of tokens that would be trained if no part began with them: nothing is left to predict them from.
+    untrained_firsts: usize,
 }
 
 /// Encodes records. `progress` is called from all threads with the number of records done so far.
 ///
 /// # Errors
-/// Malformed JSON; columns that no format recognises; with `strict` (or the strategy `raise`) the
-/// first bad (or too long) row; nothing left to train on.
+/// A row is malformed JSON, no format recognises its columns, a row is bad or too long where that stops everything (`strict`,
+/// the strategy `raise`), or nothing is left to train on.
 pub fn prepare(
     records: &[Record],
     formats: &Formats,
@@ -130,7 +129,7 @@ pub fn prepare(
 ) -> Result<Dataset> {
     let chosen = choose(records, formats)?;
     let done = AtomicUsize::new(0);
-    let one = |record: &Record| -> Result<Outcome> {
+    let prepare_one = |record: &Record| -> Result<Outcome> {
         let format = chosen
             .get(&record.source)
             .context("a file without a format")?;
@@ -142,13 +141,14 @@ pub fn prepare(
         .num_threads(options.workers.unwrap_or(0))
         .build()
         .context("starting the threads that prepare the dataset")?;
-    let outcomes: Vec<Result<Outcome>> = pool.install(|| records.par_iter().map(one).collect());
+    let outcomes: Vec<Result<Outcome>> =
+        pool.install(|| records.par_iter().map(prepare_one).collect());
 
     let mut dataset = Dataset::default();
     let mut tally = Tally::default();
     for (index, (record, outcome)) in records.iter().zip(outcomes).enumerate() {
         let format = chosen[&record.source].0;
-        for sample in tally.take(record, format, outcome?, options)? {
+        for sample in tally.add(record, format, outcome?, options)? {
             dataset.samples.push(sample);
             dataset.records.push(index);
             dataset.locations.push(record.location());
@@ -161,7 +161,7 @@ pub fn prepare(
     Ok(dataset)
 }
 
-/// The error of a dataset of which nothing is left, with all reasons.
+/// The error of a dataset of which nothing is left, with the reasons.
 pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow::Error {
     let rows = report.total(|source| source.rows);
     let mut message = format!("nothing to train on: none of {rows} rows is left");
@@ -169,9 +169,9 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
         let dropped = source.dropped.get(UNTRAINED)?;
         dropped.first.first()
     });
-    if let Some((_, place)) = untrained {
+    if let Some((_, location)) = untrained {
         message = format!(
-            "{message}. Rows without a trained token, the first of them {place}: either the loss \
+            "{message}. Rows without a trained token, the first of them {location}: either the loss \
              scale weighs everything 0, or every message of the assistant says `loss: false`, or \
              truncation (max_length {}) cuts the answers off",
             options
@@ -190,28 +190,28 @@ pub(super) fn nothing_left(report: &Report, options: &PrepareOptions) -> anyhow:
 pub(super) struct Tally {
     sources: Vec<SourceReport>,
     notes: RowNotes,
-    /// What was dropped and has not been said yet, as far as locations are remembered.
+    /// Warnings about dropped rows and unused names that were not given yet, as far as locations are remembered.
     pub new_warnings: Vec<String>,
 }
 
 impl Tally {
-    /// The samples of a record that are kept.
+    /// Counts what became of a record and returns its samples that are kept.
     ///
     /// # Errors
-    /// A row that is bad or too long, where that stops everything.
-    pub fn take(
+    /// The row is bad or too long, or something of it is not used, where that stops everything.
+    pub fn add(
         &mut self,
         record: &Record,
         format: &str,
         outcome: Outcome,
         options: &PrepareOptions,
     ) -> Result<Vec<Encoded>> {
-        let at = match self
+        let index = match self
             .sources
             .iter()
             .position(|s| *s.source == *record.source)
         {
-            Some(at) => at,
+            Some(index) => index,
             None => {
                 self.sources.push(SourceReport {
                     source: record.source.to_string(),
@@ -221,25 +221,25 @@ impl Tally {
                 self.sources.len() - 1
             }
         };
-        let source = &mut self.sources[at];
+        let source = &mut self.sources[index];
         source.rows += 1;
         for column in empty::cells(record) {
             *source.empty_cells.entry(column).or_default() += 1;
         }
-        let new_warnings = source.unused.count(record.line, outcome.unused.as_deref());
+        let new_names = source.unused.count(record.line, outcome.unused.as_deref());
         if options.strict {
             refuse_unused(record, outcome.unused.as_deref())?;
         }
-        let new_warnings = new_warnings
+        let warnings = new_names
             .into_iter()
             .map(|name| format!("{record}: not used: {name}"));
-        self.new_warnings.extend(new_warnings);
+        self.new_warnings.extend(warnings);
         let samples = match outcome.result {
             RowResult::Bad(error) if options.strict => {
                 return Err(error.context(format!("{record}: bad row (strict)")));
             }
             RowResult::Bad(error) => {
-                self.drop(at, record.line, BAD_ROW, format!("{record}: {error:#}"));
+                self.drop(index, record.line, BAD_ROW, format!("{record}: {error:#}"));
                 return Ok(Vec::new());
             }
             RowResult::Samples(samples, notes, longest) => {
@@ -249,12 +249,12 @@ impl Tally {
             }
         };
         if samples.is_empty() {
-            self.drop(at, record.line, NO_SAMPLE, record.to_string());
+            self.drop(index, record.line, NO_SAMPLE, record.to_string());
         }
         let stop_at_long = options.strict || options.truncation == Truncation::Raise;
         let mut kept = Vec::with_capacity(samples.len());
         for sample in samples {
-            let source = &mut self.sources[at];
+            let source = &mut self.sources[index];
             match sample {
                 PreparedSample::Dropped(TOO_LONG, length) if stop_at_long => bail!(
                     "{record}: {length} tokens, {TOO_LONG} {}; raise it, or let \
@@ -262,11 +262,11 @@ impl Tally {
                     options.max_length.unwrap_or(length)
                 ),
                 PreparedSample::Dropped(EMPTY_ANSWER, _) => {
-                    self.drop(at, record.line, EMPTY_ANSWER, record.to_string());
+                    self.drop(index, record.line, EMPTY_ANSWER, record.to_string());
                 }
                 PreparedSample::Dropped(reason, length) => {
                     self.drop(
-                        at,
+                        index,
                         record.line,
                         reason,
                         format!("{record}: {length} tokens"),
@@ -281,23 +281,23 @@ impl Tally {
                     source.parts += 1;
                     if let Some(split) = split {
                         source.split += 1;
-                        source.idle_parts += split.idle;
-                        source.untrained_firsts += split.first;
+                        source.idle_parts += split.untrained_parts;
+                        source.untrained_firsts += split.untrained_firsts;
                     }
                     kept.push(sample);
                 }
             }
         }
         for sample in &kept {
-            self.sources[at].keep(sample);
+            self.sources[index].keep(sample);
         }
         Ok(kept)
     }
 
-    fn drop(&mut self, at: usize, line: usize, reason: &'static str, detail: String) {
-        let new_warnings = format!("{detail}; left out ({reason})");
-        if self.sources[at].drop_row(reason, line, detail) {
-            self.new_warnings.push(new_warnings);
+    fn drop(&mut self, index: usize, line: usize, reason: &'static str, detail: String) {
+        let warning = format!("{detail}; left out ({reason})");
+        if self.sources[index].drop_row(reason, line, detail) {
+            self.new_warnings.push(warning);
         }
     }
 
@@ -313,7 +313,7 @@ impl Tally {
     }
 }
 
-/// With strict, what a row has has to be used.
+/// Refuses a row of which something is not used, as `strict` demands.
 fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
     match unused.unwrap_or_default() {
         [] => Ok(()),
@@ -324,11 +324,11 @@ fn refuse_unused(record: &Record, unused: Option<&[String]>) -> Result<()> {
     }
 }
 
-/// What each record became, not encoded, or what is wrong with it: for inference. Malformed JSON is its row's error
+/// The samples of each record, not encoded, or the error of its row: for inference. Malformed JSON is an error of its row,
 /// too; the first row of a file that can be read chooses its format.
 ///
 /// # Errors
-/// Columns that no format recognises, or a format that panics.
+/// No format recognises the columns of a file, or a format panics.
 pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Converted>>> {
     let mut chosen = ChosenFormats::new();
     let mut all = Vec::with_capacity(records.len());
@@ -356,7 +356,7 @@ pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Con
 
 type ChosenFormats<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
 
-/// The format of each file, by its first row here.
+/// Chooses the format of each file by its first row among the records.
 fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<'a>> {
     let mut chosen = ChosenFormats::new();
     for record in records {
@@ -369,8 +369,10 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<
     Ok(chosen)
 }
 
-/// The samples of a record, or why its row is bad. The format reads the row's text itself; what is no
-/// row at all stops everything, with file and line, and so does a format that panics.
+/// Converts a record to samples, or says why its row is bad. The format reads the row's text itself.
+///
+/// # Errors
+/// The text is not a row at all, or the format panics: either stops everything.
 fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Converted>> {
     match format.convert_text_noting(&record.text) {
         Ok(converted) => Ok(Ok(converted)),
@@ -382,10 +384,10 @@ fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Convert
     }
 }
 
-/// Formats and encodes a record.
+/// Converts and encodes a record.
 ///
 /// # Errors
-/// What stops everything: text that is no row, a component that failed.
+/// What stops everything: the text is not a row, or a component fails.
 pub(super) fn outcome(
     record: &Record,
     format: &dyn DatasetFormat,
@@ -404,7 +406,10 @@ pub(super) fn outcome(
     })
 }
 
-/// A loss scale or a template that fails stops everything: the row is not to blame.
+/// Encodes the samples of a row.
+///
+/// # Errors
+/// A loss scale or a template fails: this stops everything, since it is not the row's mistake.
 fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<RowResult> {
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut notes, mut longest) = (RowNotes::default(), 0);
@@ -459,11 +464,11 @@ fn encode_one(
                 PreparedSample::Dropped(UNTRAINED, encoded.len())
             }
             Truncated::Parts(parts) => {
-                let (parts, idle): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
-                let left: usize = parts.iter().map(Encoded::targets).sum();
+                let (parts, untrained): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
+                let kept_targets: usize = parts.iter().map(Encoded::targets).sum();
                 let mut split = Some(SplitRemainder {
-                    idle: idle.len(),
-                    first: targets - left,
+                    untrained_parts: untrained.len(),
+                    untrained_firsts: targets - kept_targets,
                 });
                 if parts.is_empty() {
                     prepared.push(PreparedSample::Dropped(UNTRAINED, length));

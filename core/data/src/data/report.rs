@@ -1,39 +1,40 @@
-//! What became of the rows of each file. Nothing is dropped without a line here.
+//! Reports what became of the rows of each file. Nothing is dropped without a line here.
 
 use super::{channels::Channels, unused::Unused};
 use crate::chat::{Encoded, RowNoteTexts, RowNotes};
+use apus_base::wording::{and_more, counted};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-/// How many places are remembered for each reason.
-const PLACES: usize = 10;
+/// The number of locations that are remembered for each reason.
+const LOCATIONS: usize = 10;
 /// The share of dropped rows above which the report warns.
-const MANY: f64 = 0.1;
+const MANY_DROPPED: f64 = 0.1;
 
 /// Rows of a file, and of all files.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// By file, in the order in which they were named.
+    /// The files, in the order in which they were named.
     pub sources: Vec<SourceReport>,
     /// Loss scales that changed no weight in any row.
     pub unmatched_scales: Vec<String>,
-    /// What was done to rows on the way to tokens.
+    /// What was done to rows on their way to tokens.
     pub row_notes: RowNotes,
-    /// How full the packed rows are, where samples are packed.
+    /// How full the packed rows are, if samples are packed.
     pub packing: Option<Packing>,
 }
 
 /// How well samples were packed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Packing {
-    /// Packed rows.
+    /// The number of packed rows.
     pub rows: usize,
-    /// Samples in them.
+    /// The number of samples in them.
     pub samples: usize,
-    /// Tokens in them.
+    /// The number of tokens in them.
     pub tokens: usize,
-    /// The tokens that a row has room for.
+    /// The number of tokens that a row has room for.
     pub max_length: usize,
 }
 
@@ -72,11 +73,11 @@ pub struct SourceReport {
     pub truncated: usize,
     /// Samples that were longer than `max_length` and became several.
     pub split: usize,
-    /// Samples kept that are parts of these.
+    /// Parts of such samples that are kept.
     pub parts: usize,
-    /// Parts of these without a trained token, which are not kept.
+    /// Parts of such samples without a trained token, which are not kept.
     pub idle_parts: usize,
-    /// Tokens that would be trained, were they not the first of a part.
+    /// Tokens that would be trained if no part began with them.
     pub untrained_firsts: usize,
     /// Empty cells of a table, by column.
     pub empty_cells: BTreeMap<String, usize>,
@@ -86,34 +87,34 @@ pub struct SourceReport {
     pub trained: usize,
     /// The sum of their weights.
     pub weighted: f64,
-    /// The tokens of the longest sample, before any was cut or dropped.
+    /// The length of the longest sample, before any was cut or dropped.
     pub longest: usize,
-    /// How its samples belong to channels.
+    /// Which channels its samples belong to.
     pub channels: Channels,
     /// Why rows were dropped.
     pub dropped: BTreeMap<String, Dropped>,
-    /// What its rows hold that is not used.
+    /// What its rows hold and nobody reads.
     pub unused: Unused,
 }
 
 /// Rows dropped for one reason.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Dropped {
-    /// How many.
+    /// Their number.
     pub count: usize,
-    /// The first of them, in the order of the file: the line, and `file:line: what was wrong`.
+    /// The first of them in the order of the file: the line, and `file:line: what was wrong`.
     pub first: Vec<(usize, String)>,
 }
 
 impl SourceReport {
-    /// Counts a dropped row. Returns whether no more rows were dropped before than are remembered.
+    /// Counts a dropped row. Returns whether it is one of the first, whose locations are remembered.
     pub fn drop_row(&mut self, reason: &str, line: usize, detail: String) -> bool {
         let dropped = self.dropped.entry(reason.to_owned()).or_default();
         dropped.count += 1;
-        let at = dropped.first.partition_point(|(known, _)| *known <= line);
-        dropped.first.insert(at, (line, detail));
-        dropped.first.truncate(PLACES);
-        dropped.count <= PLACES
+        let position = dropped.first.partition_point(|(known, _)| *known <= line);
+        dropped.first.insert(position, (line, detail));
+        dropped.first.truncate(LOCATIONS);
+        dropped.count <= LOCATIONS
     }
 
     /// Counts a sample that is kept.
@@ -125,7 +126,7 @@ impl SourceReport {
         self.channels.count(sample);
     }
 
-    /// Its line of the table, under [`Report::COLUMNS`].
+    /// Its row of the table below [`Report::COLUMNS`].
     pub fn cells(&self) -> [String; 10] {
         [
             self.source.clone(),
@@ -141,7 +142,7 @@ impl SourceReport {
         ]
     }
 
-    /// What its line of the table says, in lines of its own.
+    /// The same as lines of text.
     fn lines(&self) -> String {
         let Self {
             source,
@@ -208,14 +209,14 @@ impl SourceReport {
         }
     }
 
-    /// Rows dropped, whatever the reason.
+    /// The number of dropped rows, for any reason.
     pub fn dropped_rows(&self) -> usize {
         self.dropped.values().map(|dropped| dropped.count).sum()
     }
 }
 
 impl Report {
-    /// Headings of the table.
+    /// The headings of the table.
     pub const COLUMNS: [&str; 10] = [
         "dataset",
         "format",
@@ -231,8 +232,9 @@ impl Report {
 
     /// Puts the files into this order.
     pub fn order(&mut self, files: &[Arc<str>]) {
-        let place = |source: &SourceReport| files.iter().position(|file| **file == *source.source);
-        self.sources.sort_by_key(place);
+        let position =
+            |source: &SourceReport| files.iter().position(|file| **file == *source.source);
+        self.sources.sort_by_key(position);
     }
 
     /// The channels of all files.
@@ -244,18 +246,18 @@ impl Report {
         all
     }
 
-    /// One figure over all files.
+    /// The sum of a figure over all files.
     pub fn total(&self, figure: impl Fn(&SourceReport) -> usize) -> usize {
         self.sources.iter().map(figure).sum()
     }
 
-    /// What the person who waits has to know: what was dropped and why, what is not used, idle loss scales. A
-    /// warning may have several lines.
+    /// Warnings: what was dropped and why, what is not used, loss scales that matched nothing. A warning may have several
+    /// lines.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for source in &self.sources {
             let (name, dropped) = (&source.source, source.dropped_rows());
-            if dropped as f64 > MANY * source.rows as f64 {
+            if dropped as f64 > MANY_DROPPED * source.rows as f64 {
                 warnings.push(format!(
                     "{dropped} of {} rows of {name} were dropped ({:.0}%)",
                     source.rows,
@@ -264,11 +266,14 @@ impl Report {
             }
             for (reason, dropped) in &source.dropped {
                 let mut lines = vec![format!("{name}: dropped {} ({reason})", dropped.count)];
-                lines.extend(dropped.first.iter().map(|(_, place)| format!("  {place}")));
-                if dropped.count > dropped.first.len() {
-                    let more = dropped.count - dropped.first.len();
-                    lines.push(format!("  and {more} more"));
-                }
+                lines.extend(
+                    dropped
+                        .first
+                        .iter()
+                        .map(|(_, detail)| format!("  {detail}")),
+                );
+                let more = and_more(dropped.count - dropped.first.len());
+                lines.extend(more.map(|more| format!("  {more}")));
                 warnings.push(lines.join("\n"));
             }
             if let Some(unused) = source.unused.line() {
@@ -285,23 +290,26 @@ impl Report {
         warnings
     }
 
-    /// What is to be known beside it: what was done to rows, and which formats do not say what they use.
+    /// Notes: what was done to rows, and which formats do not say what they use.
     pub fn notes(&self, texts: &RowNoteTexts) -> Vec<String> {
-        [self.row_notes.notes(texts), self.unsaid()].concat()
+        [self.row_notes.notes(texts), self.untold_notes()].concat()
     }
 
-    /// A line for each file whose format does not say what it uses.
-    pub fn unsaid(&self) -> Vec<String> {
-        let unsaid = self.sources.iter().filter(|source| source.unused.unsaid());
+    /// A note for each file whose format does not say what it uses.
+    pub fn untold_notes(&self) -> Vec<String> {
+        let untold = self
+            .sources
+            .iter()
+            .filter(|source| source.unused.is_untold());
         let line = |SourceReport { source, format, .. }: &SourceReport| {
             format!(
                 "{source}: the format {format} does not say which columns it uses, so all count as used"
             )
         };
-        unsaid.map(line).collect()
+        untold.map(line).collect()
     }
 
-    /// As text for a terminal of this many columns: the table, or where it is too wide, lines for each file.
+    /// The report as text for a terminal with this many columns: the table, or lines for each file if it is too wide.
     pub fn to_fit(&self, columns: Option<u16>) -> String {
         let table = self.to_string();
         let width = table.lines().next().map_or(0, |line| line.chars().count());
@@ -312,11 +320,6 @@ impl Report {
         let packing = self.packing.iter().map(Packing::to_string);
         sources.chain(packing).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// `1 row`, `2 rows`.
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Report {
@@ -345,7 +348,7 @@ mod tests {
         let told: Vec<bool> = [30, 7, 12, 7, 99, 1, 2, 3, 4, 5, 6, 8]
             .map(|line| source.drop_row("bad row", line, format!("d.jsonl:{line}: x")))
             .into();
-        assert_eq!(told, [vec![true; PLACES], vec![false; 2]].concat());
+        assert_eq!(told, [vec![true; LOCATIONS], vec![false; 2]].concat());
         let dropped = &source.dropped["bad row"];
         let lines: Vec<usize> = dropped.first.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7, 7, 8, 12]);

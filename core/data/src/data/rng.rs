@@ -1,4 +1,4 @@
-//! Random order that depends on nothing but its seed: ChaCha8 and a Fisher-Yates of our own, so
+//! Random orders that depend on nothing but a seed. The shuffle is a Fisher-Yates of our own on ChaCha8, so
 //! that no version of a library changes the order of a dataset.
 
 use rand_chacha::{
@@ -10,14 +10,14 @@ use rand_chacha::{
 pub struct Shuffle(ChaCha8Rng);
 
 impl Shuffle {
-    /// The source of this seed and stream; streams of one seed are independent.
+    /// Makes the source of a seed and a stream; the streams of one seed are independent.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         Self(rng)
     }
 
-    /// A number below `n`, each with the same probability (Lemire 2019, with rejection).
+    /// Draws a number below `n`, each with the same probability (Lemire 2019, with rejection).
     pub fn below(&mut self, n: u64) -> u64 {
         let reject = n.wrapping_neg() % n;
         loop {
@@ -28,12 +28,12 @@ impl Shuffle {
         }
     }
 
-    /// A number from 0 to below 1.
+    /// Draws a number of 0 or more and below 1.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Brings the items into a random order.
+    /// Puts the items into a random order.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             let j = self.below(i as u64 + 1) as usize;

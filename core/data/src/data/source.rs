@@ -1,5 +1,5 @@
-//! Which rows a run uses: several datasets, `path#N` sampling, the part kept for evaluation, and how
-//! the rest is mixed.
+//! Chooses the rows of a run: reads its datasets, samples `path#N` of them, splits a part off for evaluation, and mixes the
+//! rest.
 
 use super::{
     columns::Columns,
@@ -14,31 +14,33 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Streams of the data seed.
+/// The stream of the data seed that samples training rows; the one that shuffles them follows four later.
 const TRAIN: u64 = 0;
+/// The stream that samples evaluation rows; the one that shuffles them follows four later.
 const VAL: u64 = 1;
+/// The stream that chooses the rows to split off.
 const SPLIT: u64 = 2;
-/// The stream of the data seed that interleaves.
+/// The stream that mixes datasets.
 pub const MIX: u64 = 3;
 
-/// Where rows come from.
+/// Which rows a run uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// What to train on: files, folders, patterns or ids, each with `#N` after it for N rows.
+    /// The training data: files, folders, patterns or ids, each with `#N` after it for N rows.
     pub dataset: Vec<String>,
-    /// What to evaluate on. With any, nothing is split off the training set.
+    /// The evaluation data. If there is any, nothing is split off the training set.
     pub val_dataset: Vec<String>,
-    /// The share of the training rows that is kept for evaluation, 0 to 1.
+    /// The share of the training rows that is split off for evaluation, 0 to 1.
     pub split_dataset_ratio: f64,
-    /// How the training datasets are mixed; one after another if not given.
+    /// How the training datasets are mixed; without it they follow one after another.
     pub mix: Option<Mix>,
     /// New names of columns, as [`Columns::new`] takes them.
     pub columns: Value,
-    /// Whether the training rows are shuffled (and `#N` samples at random).
+    /// Whether the training rows are shuffled, and `#N` samples at random.
     pub dataset_shuffle: bool,
     /// Whether the evaluation rows are shuffled.
     pub val_dataset_shuffle: bool,
-    /// The seed of all of this.
+    /// The seed of everything random here.
     pub data_seed: u64,
 }
 
@@ -60,23 +62,23 @@ impl Default for SourceOptions {
 /// The rows of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sets {
-    /// To train on.
+    /// The rows to train on.
     pub train: Vec<Record>,
-    /// To evaluate on; may be empty.
+    /// The rows to evaluate on; may be empty.
     pub val: Vec<Record>,
     /// Whether `val` was split off the training set.
     pub val_is_split: bool,
-    /// The files that rows came from, in the order in which they were named.
+    /// The files of the rows, in the order in which they were named.
     pub files: Vec<Arc<str>>,
-    /// What has to be said about renamed columns.
+    /// Warnings about renamed columns.
     pub warnings: Vec<String>,
 }
 
-/// Reads, samples, splits, mixes and shuffles.
+/// Reads the rows of a run, then samples, splits, mixes and shuffles them.
 ///
 /// # Errors
-/// A file that cannot be read, a `#N` that is no number, a ratio outside 0 to 1, probabilities or
-/// names of columns that do not fit, or no rows.
+/// A file cannot be read or has no rows, a `#N` is not a number, the ratio is outside 0 to 1, or the probabilities or the
+/// names of columns do not fit.
 pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let ratio = options.split_dataset_ratio;
     ensure!(
@@ -92,7 +94,7 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let mut sets = read_each(&options.dataset, &columns, shuffle, seed, TRAIN)?;
     let val_shuffle = options.val_dataset_shuffle;
     let val = read_each(&options.val_dataset, &columns, val_shuffle, seed, VAL)?;
-    let files = sets.iter().chain(&val).flat_map(|set| sources(set));
+    let files = sets.iter().chain(&val).flat_map(|set| files_of(set));
     let files: Vec<Arc<str>> = files.collect();
     let mut val: Vec<Record> = val.into_iter().flatten().collect();
     let val_is_split = val.is_empty() && ratio > 0.0 && !sets.is_empty();
@@ -119,11 +121,11 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
         val,
         val_is_split,
         files,
-        warnings: [columns.clashes(), columns.absent()].concat(),
+        warnings: [columns.clash_warnings(), columns.absent_warnings()].concat(),
     })
 }
 
-/// The rows of each dataset.
+/// Reads the rows of each dataset.
 fn read_each(
     specs: &[String],
     columns: &Columns,
@@ -152,8 +154,8 @@ fn read_each(
     Ok(sets)
 }
 
-/// The files of rows, in the order of their first rows.
-fn sources(rows: &[Record]) -> Vec<Arc<str>> {
+/// The files of these rows, in the order of their first rows.
+fn files_of(rows: &[Record]) -> Vec<Arc<str>> {
     let mut files: Vec<Arc<str>> = Vec::new();
     for row in rows {
         if files.last() != Some(&row.source) && !files.contains(&row.source) {
@@ -170,14 +172,14 @@ fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>>
         Box::new(move || Ok(Box::new(indices()) as RowIter<_>)) as OpenDataset<(usize, usize)>
     });
     Interleaved::new(open.collect(), mix.clone(), Shuffle::new(seed, MIX))?
-        .map(|place| place.map(|(set, row)| sets[set][row].clone()))
+        .map(|chosen| chosen.map(|(set, row)| sets[set][row].clone()))
         .collect()
 }
 
-/// The files of a name: a file, those of a folder or a pattern, or those of a dataset by its id.
+/// The files that a name stands for: a file, those of a folder or a pattern, or those of a dataset by its id.
 ///
 /// # Errors
-/// Nothing of that name, or a download that failed.
+/// The name stands for nothing, or a download fails.
 pub fn files(name: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in Hub::from_environment().dataset(name)? {
@@ -186,10 +188,10 @@ pub fn files(name: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// `path#N`; a file whose name holds a `#` comes first.
+/// Reads `path#N` as the path and the number of rows. A path that exists is taken whole, even with a `#` in it.
 ///
 /// # Errors
-/// A `#N` that is no number, or none.
+/// What stands after `#` is not a number above 0.
 pub fn parse(spec: &str) -> Result<(&str, Option<usize>)> {
     match spec.rsplit_once('#') {
         Some((path, count)) if !Path::new(spec).exists() => {
@@ -203,8 +205,8 @@ pub fn parse(spec: &str) -> Result<(&str, Option<usize>)> {
     }
 }
 
-/// ms-swift's rule: fewer rows than there are, a random choice (the first ones without shuffling);
-/// more, the whole set as often as it fits, then a random choice for the rest.
+/// Samples `count` rows by ms-swift's rule: if there are more, a random choice of them (without shuffling the first ones);
+/// if there are fewer, all of them as often as they fit, then such a choice for the rest.
 fn sample(rows: usize, count: usize, shuffle: bool, random: &mut Shuffle) -> Vec<usize> {
     let mut picked = Vec::with_capacity(count);
     for _ in 0..count / rows {
@@ -219,8 +221,8 @@ fn sample(rows: usize, count: usize, shuffle: bool, random: &mut Shuffle) -> Vec
     picked
 }
 
-/// Takes `max(1, rows * ratio)` rows for evaluation: at random, or the last ones without shuffling.
-/// Both parts stay in the order of the files.
+/// Splits `max(1, rows * ratio)` rows off for evaluation: at random, or the last ones without shuffling. Both parts stay in
+/// the order of the files.
 fn split(
     rows: Vec<Record>,
     ratio: f64,

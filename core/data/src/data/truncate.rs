@@ -1,10 +1,10 @@
-//! What happens to samples longer than `max_length`.
+//! Drops, cuts or splits samples that are longer than `max_length`.
 
 use crate::chat::encode::{Encoded, IGNORED};
 use anyhow::{Result, bail};
 use std::{ops::Range, str::FromStr};
 
-/// The names that [`Truncation`] reads.
+/// The values of the flag.
 const NAMES: [(&str, Truncation); 5] = [
     ("delete", Truncation::Delete),
     ("left", Truncation::Left),
@@ -13,19 +13,19 @@ const NAMES: [(&str, Truncation); 5] = [
     ("raise", Truncation::Raise),
 ];
 
-/// `--truncation_strategy`.
+/// What happens to a sample that is too long, as `--truncation_strategy` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
-    /// Drop the sample.
+    /// It is dropped.
     #[default]
     Delete,
-    /// Keep its last tokens.
+    /// Its last tokens are kept.
     Left,
-    /// Keep its first tokens.
+    /// Its first tokens are kept.
     Right,
-    /// Make several samples of it, none longer than allowed.
+    /// It becomes several samples, none longer than allowed.
     Split,
-    /// Stop with an error.
+    /// It is an error that stops everything.
     Raise,
 }
 
@@ -52,12 +52,12 @@ pub enum Truncated {
     Cut(Encoded),
     /// It was split into these.
     Parts(Vec<Encoded>),
-    /// It is too long and dropped; its length.
+    /// It is too long and dropped; it has so many tokens.
     Dropped(usize),
 }
 
-/// Applies the strategy. Under [`Truncation::Raise`] too, a sample that is too long is handed back
-/// as dropped: it is the caller who knows its file and line.
+/// Applies the strategy. With [`Truncation::Raise`], too, a long sample is returned as dropped, because the caller knows its
+/// file and line.
 pub fn truncate(sample: Encoded, max_length: Option<usize>, strategy: Truncation) -> Truncated {
     let length = sample.len();
     let Some(max) = max_length.filter(|max| length > *max) else {
@@ -75,7 +75,7 @@ pub fn truncate(sample: Encoded, max_length: Option<usize>, strategy: Truncation
     }
 }
 
-/// Some of a sample's tokens. Nothing stands before the first one any more to predict it from.
+/// A range of a sample's tokens. Its first token is not trained, because nothing before it is left to predict it from.
 fn part(sample: &Encoded, range: Range<usize>) -> Encoded {
     let mut part = Encoded {
         input_ids: sample.input_ids[range.clone()].to_vec(),

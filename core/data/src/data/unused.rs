@@ -1,26 +1,27 @@
-//! What the rows of a file hold that is not used, counted and named. Columns of a table are few, keys of
-//! messages may be anything, so that only so many names are kept.
+//! Counts and names what the rows of a file hold and nobody reads. A table has few columns, but the keys of messages may be
+//! anything, so the number of names is bounded.
 
 use crate::chat::ChatTemplate;
 use apus_sdk::{Sample, Unread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How many names are kept.
-const NAMES: usize = 50;
+/// The most names that are kept for a file.
+const MOST_NAMES: usize = 50;
 
-/// What is not used of a file.
+/// What the rows of a file hold and nobody reads.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unused {
     names: BTreeMap<String, Occurrences>,
-    /// Rows with other names than these.
+    /// The number of times that there were other names.
     more: usize,
     /// Whether the format does not say what it uses.
-    unsaid: bool,
+    #[serde(rename = "unsaid")]
+    is_untold: bool,
 }
 
-/// The rows that have something.
+/// The rows that have an unused name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Occurrences {
     rows: usize,
@@ -29,43 +30,42 @@ struct Occurrences {
 }
 
 impl Unused {
-    /// Counts what is not used of a row; `None` where its format does not say. Returns what is named for the
-    /// first time.
+    /// Counts the unused names of a row; `None` means that its format does not say. Returns the names that are new.
     pub fn count<'a>(&mut self, line: usize, names: Option<&'a [String]>) -> Vec<&'a str> {
-        self.unsaid |= names.is_none();
-        let mut news = Vec::new();
+        self.is_untold |= names.is_none();
+        let mut new_names = Vec::new();
         for name in names.unwrap_or_default() {
-            if let Some(seen) = self.names.get_mut(name) {
-                seen.rows += 1;
-                seen.line = seen.line.min(line);
-            } else if self.names.len() < NAMES {
+            if let Some(known) = self.names.get_mut(name) {
+                known.rows += 1;
+                known.line = known.line.min(line);
+            } else if self.names.len() < MOST_NAMES {
                 self.names
                     .insert(name.clone(), Occurrences { rows: 1, line });
-                news.push(name.as_str());
+                new_names.push(name.as_str());
             } else {
                 self.more += 1;
             }
         }
-        news
+        new_names
     }
 
-    /// Whether this was counted.
+    /// Whether this name was counted.
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
     }
 
     /// Whether the format does not say what it uses, so that all of a row counts as used.
-    pub fn unsaid(&self) -> bool {
-        self.unsaid
+    pub fn is_untold(&self) -> bool {
+        self.is_untold
     }
 
     /// `a (3 rows, first in line 7), b (1 row, line 2)`; `None` if all is used.
     pub fn line(&self) -> Option<String> {
-        let one = |(name, seen): (&String, &Occurrences)| match seen.rows {
-            1 => format!("{name} (1 row, line {})", seen.line),
-            rows => format!("{name} ({rows} rows, first in line {})", seen.line),
+        let named = |(name, found): (&String, &Occurrences)| match found.rows {
+            1 => format!("{name} (1 row, line {})", found.line),
+            rows => format!("{name} ({rows} rows, first in line {})", found.line),
         };
-        let mut parts: Vec<String> = self.names.iter().map(one).collect();
+        let mut parts: Vec<String> = self.names.iter().map(named).collect();
         if self.more > 0 {
             parts.push(format!("other names ({} times)", self.more));
         }
@@ -73,8 +73,8 @@ impl Unused {
     }
 }
 
-/// What a format did not read of a row and that is not known to be harmless, each under one name wherever in a list it
-/// stands, and the variables of its samples that the chat template does not look at.
+/// The names of what nobody reads of a row: what its format did not read and is not known to be harmless, under one name
+/// for all entries of a list, and the variables of its samples that the chat template does not read.
 pub fn names(unread: &[Unread], samples: &[Sample], template: &ChatTemplate) -> Vec<String> {
     let unread = unread.iter().filter(|unread| !unread.harmless);
     let mut names: Vec<String> = unread.map(|unread| without_indices(&unread.path)).collect();
@@ -123,13 +123,13 @@ mod tests {
             unused.line().unwrap(),
             "a (2 rows, first in line 3), b (1 row, line 9)"
         );
-        assert!(unused.has("a") && !unused.has("c") && !unused.unsaid());
+        assert!(unused.has("a") && !unused.has("c") && !unused.is_untold());
         unused.count(1, None);
-        assert!(unused.unsaid());
-        for i in 0..10 * NAMES {
+        assert!(unused.is_untold());
+        for i in 0..10 * MOST_NAMES {
             unused.count(i, Some(&names(&[&format!("key{i}")])));
         }
-        assert_eq!(unused.names.len(), NAMES);
+        assert_eq!(unused.names.len(), MOST_NAMES);
         let said = unused.line().unwrap();
         assert!(said.ends_with(", other names (452 times)"), "{said}");
     }
@@ -166,6 +166,6 @@ mod tests {
     fn nothing_is_said_where_all_is_used() {
         let mut unused = Unused::default();
         unused.count(1, Some(&[]));
-        assert_eq!((unused.line(), unused.unsaid()), (None, false));
+        assert_eq!((unused.line(), unused.is_untold()), (None, false));
     }
 }

@@ -3,6 +3,7 @@
 use super::fetch::{Download, Failure, download};
 use super::http::Http;
 use apus_base::lines::info;
+use apus_base::wording::counted;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,9 +44,9 @@ pub(super) fn download_all(http: &Http, title: &str, files: &[Download]) -> Resu
 
 /// Shows a progress bar on a terminal, and prints a line elsewhere.
 fn progress(title: &str, files: usize, bytes: u64) -> ProgressBar {
-    let noun = if files == 1 { "file" } else { "files" };
     if !std::io::stderr().is_terminal() {
-        info!("downloading {title}: {files} {noun}, {}", HumanBytes(bytes));
+        let files = counted(files, "file");
+        info!("downloading {title}: {files}, {}", HumanBytes(bytes));
         return ProgressBar::hidden();
     }
     let style = "{msg}  {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";

@@ -3,6 +3,7 @@
 use super::id::Subsets;
 use super::readme::{DataFiles, Readme};
 use anyhow::{Result, bail, ensure};
+use apus_base::wording;
 use std::collections::BTreeMap;
 
 /// The files of a tokenizer and its template.
@@ -252,8 +253,7 @@ fn stem(part: &str) -> &str {
 fn some(names: &[String]) -> String {
     match names {
         [] => "nothing".to_owned(),
-        few if few.len() <= 8 => few.join(", "),
-        many => format!("{} and {} more", many[..8].join(", "), many.len() - 8),
+        names => wording::some(names, 8),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What holds for any input at all, however broken. Property tests call these functions with
-//! generated input, fuzz targets (`fuzz/`) with what a fuzzer finds; each panics where something
+//! What holds for any input, however broken. Property tests call these functions with
+//! generated input, and fuzz targets (`fuzz/`) with what a fuzzer finds. A function panics if something
 //! does not hold.
 
 mod closed;
@@ -16,7 +16,7 @@ use serde_json::Value;
 /// The names of the loss scales that can stand anywhere in a chain and need no options.
 ///
 /// # Panics
-/// Two of the same name.
+/// Two loss scales have the same name.
 pub fn scales() -> Vec<String> {
     let known = registry::all(Kind::LossScale).expect("names are unique");
     let names = known.into_iter().map(|entry| entry.name);
@@ -82,11 +82,11 @@ fn fits(encoded: &Encoded, encoder: &Encoder, sample: &Sample) {
     }
 }
 
-/// The control tokens of a conversation's ids are those of its frame: the same ones that it has with every
-/// text in it changed so that it looks like none.
+/// The control tokens of a conversation's ids are those of its frames: they are the same if every text in it is changed so
+/// that it holds no control token.
 ///
 /// # Panics
-/// They are not.
+/// They are not the same.
 fn only_the_frame_is_control(
     ids: &[u32],
     conversation: &Conversation,
@@ -109,17 +109,17 @@ fn only_the_frame_is_control(
     let broken = |text: &str| tokenizer.control().broken(text).into_owned();
     for message in &mut plain.messages {
         message.thinking = message.thinking.as_deref().map(broken);
-        in_texts(&mut message.content, &broken);
+        change_texts(&mut message.content, &broken);
         for call in &mut message.tool_calls {
-            in_texts(&mut call.arguments, &broken);
+            change_texts(&mut call.arguments, &broken);
         }
     }
     plain
         .tools
         .iter_mut()
-        .for_each(|tool| in_texts(tool, &broken));
+        .for_each(|tool| change_texts(tool, &broken));
     let kwargs = plain.template_kwargs.values_mut();
-    kwargs.for_each(|value| in_texts(value, &broken));
+    kwargs.for_each(|value| change_texts(value, &broken));
     let options = RenderOptions {
         add_generation_prompt,
         ..encoder.options().render.clone()
@@ -129,13 +129,14 @@ fn only_the_frame_is_control(
     assert_eq!(control(ids), control(&expected));
 }
 
-fn in_texts(value: &mut Value, change: &impl Fn(&str) -> String) {
+/// Changes every text in a value, keys included.
+fn change_texts(value: &mut Value, change: &impl Fn(&str) -> String) {
     match value {
         Value::String(text) => *text = change(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| in_texts(item, change)),
+        Value::Array(items) => items.iter_mut().for_each(|item| change_texts(item, change)),
         Value::Object(fields) => {
             let changed = std::mem::take(fields).into_iter().map(|(key, mut value)| {
-                in_texts(&mut value, change);
+                change_texts(&mut value, change);
                 (change(&key), value)
             });
             *fields = changed.collect();
@@ -147,7 +148,7 @@ fn in_texts(value: &mut Value, change: &impl Fn(&str) -> String) {
 /// The segments of a chain join back to the text, and the chain is the fold of its links.
 ///
 /// # Panics
-/// They do not, or it is not.
+/// One of the two does not hold.
 pub fn chain_is_a_fold(text: &str, turn: &apus_sdk::Turn, chain: &Chain, links: &[Chain]) {
     let Ok(segments) = chain.fold(text, turn) else {
         return;

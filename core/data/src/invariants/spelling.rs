@@ -1,4 +1,4 @@
-//! One turn of the assistant, spelled in each way that a list of messages has for it.
+//! A turn of the assistant is trained the same in each way in which a list of messages can spell it.
 
 use crate::chat::Encoder;
 use apus_sdk::{DatasetFormat, Sample};
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 /// What the assistant says in one turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
-    /// Its reasoning, or none.
+    /// Its reasoning; may be empty.
     pub thinking: String,
-    /// Its words: those before the call, or the answer.
+    /// Its text: the words before the call, or the answer.
     pub text: String,
-    /// The arguments of the function that it calls, if it calls one.
+    /// The arguments of its call, if it calls a function.
     pub arguments: Option<Value>,
 }
 
 impl Turn {
-    /// A turn with these texts, without what `<think>..</think>` and a content could not hold.
+    /// Makes a turn of these texts, without what `<think>..</think>` and a content cannot hold.
     pub fn new(thinking: &str, text: &str, argument: Option<&str>) -> Self {
         let plain = |text: &str| text.replace('<', "(");
         Self {
@@ -33,14 +33,15 @@ impl Turn {
         all
     }
 
-    /// The reasoning and the words as the text of one message.
-    fn thought(&self) -> String {
+    /// Reasoning and text as the content of one message.
+    fn content_with_thinking(&self) -> String {
         match self.thinking.as_str() {
             "" => self.text.clone(),
             thinking => format!("<think>\n{thinking}\n</think>\n\n{}", self.text),
         }
     }
 
+    /// The spellings as one message.
     fn in_one(&self) -> Vec<Vec<Value>> {
         let with = |more: Value| {
             let mut message = json!({"role": "assistant", "content": self.text});
@@ -67,7 +68,7 @@ impl Turn {
                 vec![with(thinking("thinking"))],
                 vec![with(thinking("thoughts"))],
                 vec![with(json!({"reasoning_details": details}))],
-                vec![with(json!({"content": self.thought()}))],
+                vec![with(json!({"content": self.content_with_thinking()}))],
                 vec![with(json!({"content": blocks}))],
             ];
         };
@@ -76,7 +77,7 @@ impl Turn {
         let calls = json!([{"type": "function", "id": "1", "function": call}]);
         let mut structured = with(thinking("reasoning_content"));
         let mut older = with(thinking("reasoning"));
-        let mut thought = with(json!({"content": self.thought()}));
+        let mut thought = with(json!({"content": self.content_with_thinking()}));
         structured["tool_calls"] = calls.clone();
         older["function_call"] = call;
         thought["tool_calls"] = calls;
@@ -88,13 +89,14 @@ impl Turn {
         ]
     }
 
+    /// The spellings as several messages.
     fn in_several(&self) -> Vec<Vec<Value>> {
         let text = |text: &str| json!({"role": "assistant", "content": text});
         let mut parts = Vec::new();
         if !self.thinking.is_empty() {
             parts.push(json!({"role": "assistant", "content": null, "thinking": self.thinking}));
         }
-        let mut thoughts = vec![text(&self.thought())];
+        let mut thoughts = vec![text(&self.content_with_thinking())];
         let mut texts = parts.clone();
         texts.push(text(&self.text));
         if let Some(arguments) = &self.arguments {
@@ -111,7 +113,7 @@ impl Turn {
 /// stands around the turn. `more` are spellings that only one dialect has.
 ///
 /// # Panics
-/// They do not.
+/// Two spellings differ.
 pub fn spelled_alike(
     turn: &Turn,
     more: Vec<Vec<Value>>,

@@ -130,7 +130,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
     let columns = Columns::new(&config.columns)?;
     for line in of_columns
-        .chain(columns.idle(&train.report))
+        .chain(columns.unused_warnings(&train.report))
         .chain(train.report.warnings())
         .chain(val.report.warnings())
     {
@@ -141,8 +141,8 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     let texts = encoder.dialect().row_notes();
     let notes = [
         of_rows.notes(texts),
-        train.report.unsaid(),
-        val.report.unsaid(),
+        train.report.untold_notes(),
+        val.report.untold_notes(),
     ];
     for note in notes.concat() {
         info!("data: {note}");
@@ -160,8 +160,8 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         prepare: options,
     };
     let open = || {
-        let say = |line: &str| warning!("{line}");
-        let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(say))?;
+        let warn = |line: &str| warning!("{line}");
+        let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(warn))?;
         // What is wrong with the first rows is better known before the model is loaded.
         stream.peek().context("training data")?;
         Ok::<_, anyhow::Error>(stream)

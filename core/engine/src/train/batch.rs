@@ -2,6 +2,7 @@
 
 use super::loss::{LossReport, Supervised, head_loss};
 use anyhow::{Result, anyhow, bail, ensure};
+use apus_base::wording;
 use apus_components::registry::Named;
 use apus_model::model::{ForwardOptions, GptOss};
 use apus_model::ops::SeqLayout;
@@ -95,12 +96,10 @@ impl MicroBatch {
 
     /// For messages: `96 tokens (examples 3, 1, 4)`, of many the first eight and how many more.
     pub fn described(&self) -> String {
-        let shown: Vec<String> = self.examples.iter().take(8).map(usize::to_string).collect();
-        let (tokens, shown) = (self.tokens(), shown.join(", "));
-        match self.examples.len() {
-            0 => format!("{tokens} tokens"),
-            1..=8 => format!("{tokens} tokens (examples {shown})"),
-            many => format!("{tokens} tokens (examples {shown} and {} more)", many - 8),
+        let tokens = self.tokens();
+        match self.examples.as_slice() {
+            [] => format!("{tokens} tokens"),
+            examples => format!("{tokens} tokens (examples {})", wording::some(examples, 8)),
         }
     }
 

@@ -6,6 +6,7 @@ use super::updates::{expert_module, pair_keys, updates};
 use crate::model::Targets;
 use crate::tensors::{Role, TensorList, TensorSpec};
 use anyhow::{Result, ensure};
+use apus_base::wording;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -84,11 +85,7 @@ pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
 
 /// Lists the first names: `a, b, c, d and 8 more`.
 pub fn some(names: &[&String]) -> String {
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    wording::some(names, SHOWN)
 }
 
 /// Finds pairs of experts whose inputs and outputs are swapped.

@@ -1,9 +1,9 @@
-//! What a file is, by its name.
+//! Recognises the type of a file by its name.
 
 use anyhow::{Result, bail};
 use std::path::Path;
 
-/// The types of files, as errors list them.
+/// The endings of known types, for messages.
 pub const KNOWN: &str =
     ".jsonl, .json, .csv, .txt (each also with .gz or .zst behind it) and .parquet";
 
@@ -25,7 +25,7 @@ pub enum FileType {
 /// How the file is compressed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// It is not.
+    /// Not at all.
     Plain,
     /// `.gz`
     Gzip,
@@ -33,7 +33,8 @@ pub enum Compression {
     Zstd,
 }
 
-const KINDS: [(&str, FileType); 5] = [
+/// The ending of each type.
+const ENDINGS: [(&str, FileType); 5] = [
     (".jsonl", FileType::Lines),
     (".json", FileType::Values),
     (".csv", FileType::Table),
@@ -41,10 +42,10 @@ const KINDS: [(&str, FileType); 5] = [
     (".parquet", FileType::Parquet),
 ];
 
-/// Type and compression of a file.
+/// The type and the compression of a file.
 ///
 /// # Errors
-/// A name that ends otherwise.
+/// The name has no known ending.
 pub fn of(path: &Path) -> Result<(FileType, Compression)> {
     let lower = path.to_string_lossy().to_lowercase();
     let (stem, compression) = if let Some(stem) = lower.strip_suffix(".gz") {
@@ -54,7 +55,7 @@ pub fn of(path: &Path) -> Result<(FileType, Compression)> {
     } else {
         (lower.as_str(), Compression::Plain)
     };
-    let found = KINDS.iter().find(|(end, _)| stem.ends_with(end));
+    let found = ENDINGS.iter().find(|(ending, _)| stem.ends_with(ending));
     match found {
         Some((_, FileType::Parquet)) if compression != Compression::Plain => bail!(
             "dataset {}: a parquet file is compressed inside and cannot be read within .gz or .zst; unpack it first",

@@ -1,6 +1,6 @@
-//! Dataset files: one reader for each type, all row by row, so that a file may be larger than memory.
+//! Reads dataset files: there is a reader for each type, and each reads row by row, so that a file may be larger than memory.
 //!
-//! A row keeps its file and line, so that whatever goes wrong with it later can say where it is.
+//! A row keeps its file and line, so that every later error can name them.
 
 mod bytes;
 mod file_type;
@@ -19,13 +19,14 @@ use std::{fs::File, io::BufRead, io::BufReader, path::Path, sync::Arc};
 /// The rows of a file, one after another.
 pub type RecordIter = Box<dyn Iterator<Item = Result<Record>> + Send>;
 
+/// The number of bytes that are read at once.
 const BUFFER: usize = 1 << 20;
 
 /// Opens a file; its rows are read as they are asked for.
 ///
 /// # Errors
-/// A file that is missing, of an unknown type, or broken at its beginning. Rows: not UTF-8, or not
-/// of the file's type, with the line; after such an error the rows end.
+/// The file is missing, of an unknown type, or broken at its beginning. A row is an error with its line if it is not UTF-8 or
+/// not what the type of the file says; the rows end after it.
 pub fn open(path: &Path) -> Result<RecordIter> {
     let name = path.display().to_string();
     let (file_type, compression) = file_type::of(path)?;
@@ -53,10 +54,10 @@ pub fn open(path: &Path) -> Result<RecordIter> {
     }
 }
 
-/// All rows of a file.
+/// Reads all rows of a file.
 ///
 /// # Errors
-/// As [`open`] and its rows; a file without rows.
+/// The errors of [`open`] and of its rows, or the file has no rows.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let records = open(path)?.collect::<Result<Vec<_>>>()?;
     ensure!(

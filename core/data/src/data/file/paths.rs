@@ -1,19 +1,19 @@
-//! What a dataset's name stands for: a file, a folder with all below it, or a pattern.
+//! Finds the files that a dataset's name stands for: a file, those in and below a folder, or those of a pattern.
 
 use super::file_type::{KNOWN, is_known};
 use anyhow::{Context, Result, anyhow, ensure};
 use std::path::{Path, PathBuf};
 
-/// The files of a name, sorted: the file itself, all known files in and below a folder (hidden ones
-/// aside), or all known files that a pattern such as `data/*.jsonl` or `data/**/*.gz` matches.
+/// Returns the files of a name, sorted: the file itself, all files of known types in and below a folder (without hidden
+/// ones), or those that a pattern such as `data/*.jsonl` or `data/**/*.gz` matches.
 ///
 /// # Errors
-/// Nothing of that name, or no known file in it.
+/// The folder or the pattern has no file of a known type, or cannot be read.
 pub fn find(name: &str) -> Result<Vec<PathBuf>> {
     let path = Path::new(name);
     let mut files = Vec::new();
     if path.is_dir() {
-        below(path, &mut files)?;
+        collect(path, &mut files)?;
         ensure!(
             !files.is_empty(),
             "dataset {name}: there is no known file in this folder, expected {KNOWN}"
@@ -38,7 +38,8 @@ pub fn find(name: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the files of known types in and below a folder.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("dataset {}", folder.display()))?;
     for entry in entries {
@@ -47,9 +48,9 @@ fn below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
-        // A link to a folder could lead back here.
+        // Links to folders are not followed, since one could lead back here.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            below(&path, files)?;
+            collect(&path, files)?;
         } else if path.is_file() && is_known(&path) {
             files.push(path);
         }
@@ -57,13 +58,13 @@ fn below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// What to say about a file that cannot be opened.
+/// The error of a file that cannot be opened.
 pub fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
     let name = path.display();
     if error.kind() != std::io::ErrorKind::NotFound {
         return anyhow!("dataset {name}: {error}");
     }
-    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")))
         .into_iter()
@@ -71,7 +72,7 @@ pub fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
     let nearest = entries
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .map(|found| (strsim::jaro_winkler(&found, &wanted), found))
+        .map(|found| (strsim::jaro_winkler(&found, &file_name), found))
         .filter(|(likeness, _)| *likeness > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match (nearest, folder) {

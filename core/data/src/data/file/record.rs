@@ -1,21 +1,21 @@
-//! One row, and where it stands.
+//! A row as text, with its location.
 
 use anyhow::{Result, anyhow};
 use apus_sdk::Row;
 use std::{fmt, sync::Arc};
 
-/// One row as text, and where it stands.
+/// A row as text, with its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The file, as it was named.
     pub source: Arc<str>,
-    /// The line on which the row begins, from 1; of a parquet file, the number of the row.
+    /// The line on which the row begins, from 1; in a parquet file the number of the row.
     pub line: usize,
     /// The row's JSON text.
     pub text: String,
 }
 
-/// Where a row stands.
+/// The location of a row, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowLocation {
     /// The file, as it was named.
@@ -37,7 +37,7 @@ impl fmt::Display for Record {
 }
 
 impl Record {
-    /// Where the row stands.
+    /// The location of the row.
     pub fn location(&self) -> RowLocation {
         RowLocation {
             source: Arc::clone(&self.source),
@@ -45,7 +45,7 @@ impl Record {
         }
     }
 
-    /// The row's text on one line: inside of JSON's texts there are no line breaks.
+    /// The row's text on one line. This keeps its meaning, since a JSON string holds no line breaks.
     pub fn one_line(&self) -> String {
         self.text.replace(['\n', '\r'], " ")
     }
@@ -53,13 +53,13 @@ impl Record {
     /// The row's columns.
     ///
     /// # Errors
-    /// Text that is not a JSON object, with file and line.
+    /// The text is not a JSON object; the error names file and line.
     pub fn row(&self) -> Result<Row> {
         serde_json::from_str(&self.text).map_err(|error| malformed(&self.source, self.line, &error))
     }
 }
 
-/// What is wrong with the JSON text of a row that begins on this line.
+/// Says what is wrong with the JSON text of a row that begins on this line.
 pub fn malformed(source: &str, line: usize, error: &serde_json::Error) -> anyhow::Error {
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or(&message);

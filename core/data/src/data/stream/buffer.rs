@@ -1,18 +1,18 @@
-//! A shuffle of bounded memory: the next row is drawn among the next few.
+//! Shuffles in bounded memory: the next row is drawn from a buffer of rows.
 
 use crate::data::rng::Shuffle;
 use anyhow::Result;
 
-/// Draws from a buffer that is filled up from `rows`.
+/// Draws rows from a buffer that is refilled from `rows`.
 pub struct ShuffleBuffer<T> {
     rows: Box<dyn Iterator<Item = Result<T>> + Send>,
-    kept: Vec<T>,
+    buffer: Vec<T>,
     size: usize,
     random: Shuffle,
 }
 
 impl<T> ShuffleBuffer<T> {
-    /// A buffer of `size` rows.
+    /// Makes a buffer for `size` rows.
     pub fn new(
         rows: Box<dyn Iterator<Item = Result<T>> + Send>,
         size: usize,
@@ -20,7 +20,7 @@ impl<T> ShuffleBuffer<T> {
     ) -> Self {
         Self {
             rows,
-            kept: Vec::new(),
+            buffer: Vec::new(),
             size,
             random,
         }
@@ -31,18 +31,18 @@ impl<T> Iterator for ShuffleBuffer<T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        while self.kept.len() < self.size {
+        while self.buffer.len() < self.size {
             match self.rows.next() {
-                Some(Ok(row)) => self.kept.push(row),
+                Some(Ok(row)) => self.buffer.push(row),
                 Some(Err(error)) => return Some(Err(error)),
                 None => break,
             }
         }
-        if self.kept.is_empty() {
+        if self.buffer.is_empty() {
             return None;
         }
-        let drawn = self.random.below(self.kept.len() as u64) as usize;
-        Some(Ok(self.kept.swap_remove(drawn)))
+        let drawn = self.random.below(self.buffer.len() as u64) as usize;
+        Some(Ok(self.buffer.swap_remove(drawn)))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Data larger than memory: rows are read, shuffled, prepared and handed out one after another.
 //!
 //! A thread reads rows through a shuffle buffer and deals them out in small batches to a few workers,
-//! each of which formats and encodes them; the batches are collected in the same turn. All queues
-//! are short, so memory is bounded whatever the files' size, and the order is a function of the
-//! seed alone. At the end of the data the next pass begins, in another order. An example is a sample, or
-//! on request a packed row of them.
+//! which convert and encode them; the batches are collected in the same turn. All queues
+//! are short, so that memory is bounded for files of any size, and the order is a function of the
+//! seed alone. At the end of the data the next pass begins, in another order. An example is a sample, or a packed row of
+//! samples.
 
 mod buffer;
 mod packing;
@@ -34,21 +34,21 @@ use workers::{PreparedBatch, Workers};
 pub struct StreamOptions {
     /// Files, folders and patterns, each `path` or `path#N` for its first N rows.
     pub dataset: Vec<String>,
-    /// How datasets are mixed; one after another if not given.
+    /// How datasets are mixed; without it they follow one after another.
     pub mix: Option<Mix>,
     /// New names of columns, as [`Columns::new`] takes them.
     pub columns: Value,
-    /// Rows among which the next one is drawn; `None` keeps the order of the files.
+    /// The number of rows among which the next one is drawn; `None` keeps the order of the files.
     pub shuffle_buffer: Option<usize>,
     /// The seed of the order.
     pub data_seed: u64,
-    /// Tokens of the rows that samples are packed into; `None` leaves them by themselves.
+    /// The number of tokens of the rows that samples are packed into; `None` does not pack them.
     pub packing: Option<usize>,
     /// How rows are prepared; [`PrepareOptions::workers`] threads do it.
     pub prepare: PrepareOptions,
 }
 
-/// All that the threads share.
+/// What the threads share.
 struct StreamPlan {
     options: StreamOptions,
     sets: Vec<DatasetEntry>,
@@ -70,27 +70,27 @@ pub struct Stream {
     content: Value,
     workers: Option<Workers>,
     pass: u64,
-    /// Examples of this pass so far.
+    /// The number of examples of this pass so far.
     pass_examples: u64,
     ready: VecDeque<Vec<Encoded>>,
     packer: Option<Packer>,
     tally: Tally,
-    /// Of the first pass.
+    /// How well the first pass was packed.
     packed: Option<Packing>,
-    say: Box<dyn Fn(&str)>,
+    warn: Box<dyn Fn(&str)>,
 }
 
 impl Stream {
-    /// Finds the files; rows are read from the first call of [`Self::next_example`] on. What has to be said
-    /// about rows is said as it is found, and at the end of the data.
+    /// Finds the files; rows are read from the first call of [`Self::next_example`] on. `warn` gets warnings about rows as they
+    /// are found, and at the end of the data.
     ///
     /// # Errors
-    /// Files that are missing or of an unknown type, options that do not fit.
+    /// A file is missing or of an unknown type, or options do not fit.
     pub fn open(
         options: StreamOptions,
         formats: Arc<Formats>,
         encoder: Arc<Encoder>,
-        say: Box<dyn Fn(&str)>,
+        warn: Box<dyn Fn(&str)>,
     ) -> Result<Self> {
         if let Some(mix) = &options.mix {
             mix.check(options.dataset.len())?;
@@ -132,17 +132,17 @@ impl Stream {
             packer,
             tally: Tally::default(),
             packed: None,
-            say,
+            warn,
         })
     }
 
-    /// What the order of examples depends on, as text: two streams of the same text give the same.
+    /// What the order of examples depends on, as text: two streams with the same text give the same examples.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// What the examples come from: names and size of the files, and a hash over what is in them and the order in
-    /// which it is taken, wherever they lie.
+    /// What the examples come from: the names of the files, and a hash over their contents and the order in which rows are
+    /// taken. It does not depend on the folders that they lie in.
     pub fn content(&self) -> &Value {
         &self.content
     }
@@ -150,8 +150,7 @@ impl Stream {
     /// The samples of the next example: one, or those of a packed row.
     ///
     /// # Errors
-    /// What stops a run: a file that cannot be read, text that is no row, with `strict` a bad row; a
-    /// pass that gave nothing to train on.
+    /// A file cannot be read, text is not a row, a row is bad (with `strict`), or a pass gave nothing to train on.
     pub fn next_example(&mut self) -> Result<Vec<Encoded>> {
         loop {
             if let Some(example) = self.ready.pop_front() {
@@ -161,7 +160,7 @@ impl Stream {
         }
     }
 
-    /// The first sample of the example that is next.
+    /// The first sample of the next example, which stays the next one.
     pub fn peek(&mut self) -> Result<&Encoded> {
         let example = self.next_example()?;
         self.ready.push_front(example);
@@ -169,7 +168,7 @@ impl Stream {
         first.context("a sample")
     }
 
-    /// What became of the rows so far; of a second pass nothing is counted.
+    /// What became of the rows so far; only the first pass is counted.
     pub fn report(&self) -> Report {
         let now = self.packer.as_ref().map(|packer| &packer.figures);
         Report {
@@ -195,13 +194,13 @@ impl Stream {
             PreparedBatch::End => return self.end_of_pass(),
         };
         for (read, outcome) in rows {
-            let mut again = Tally::default();
+            let mut uncounted = Tally::default();
             let tally = match pass {
                 0 => &mut self.tally,
-                _ => &mut again,
+                _ => &mut uncounted,
             };
             let options = &self.plan.options.prepare;
-            for sample in tally.take(&read.record, &read.format, outcome, options)? {
+            for sample in tally.add(&read.record, &read.format, outcome, options)? {
                 let examples = match &mut self.packer {
                     Some(packer) => packer.push(sample),
                     None => vec![vec![sample]],
@@ -210,11 +209,11 @@ impl Stream {
                 self.ready.extend(examples);
             }
         }
-        for line in self.plan.columns.clashes() {
-            (self.say)(&line);
+        for line in self.plan.columns.clash_warnings() {
+            (self.warn)(&line);
         }
         for line in self.tally.new_warnings.drain(..) {
-            (self.say)(&line);
+            (self.warn)(&line);
         }
         Ok(())
     }
@@ -231,11 +230,15 @@ impl Stream {
         }
         if self.pass == 0 {
             let columns = &self.plan.columns;
-            for line in columns.absent().iter().chain(&columns.idle(&self.report())) {
-                (self.say)(line);
+            let absent = columns.absent_warnings();
+            for line in absent
+                .iter()
+                .chain(&columns.unused_warnings(&self.report()))
+            {
+                (self.warn)(line);
             }
             let examples = self.pass_examples;
-            (self.say)(&format!(
+            (self.warn)(&format!(
                 "the {examples} examples of the stream are through, and another pass over it begins"
             ));
         }
@@ -276,7 +279,7 @@ fn content(options: &StreamOptions, sets: &[DatasetEntry]) -> Result<Value> {
     Ok(json!({ "stream of": names.join(", "), "sha256": order.hex() }))
 }
 
-/// Says that empty answers are kept, where they are.
+/// A text that says that empty answers are kept, if they are.
 fn empty_answers(prepare: &PrepareOptions) -> &'static str {
     match prepare.keep_empty_answers {
         true => ", empty answers kept",

@@ -1,10 +1,10 @@
-//! Packing of a stream: samples are gathered until a few rows' worth of tokens is there, and packed
-//! together; what is emptiest waits for the next ones.
+//! Packs the samples of a stream: they are gathered until there are tokens for many rows, and packed
+//! together. The emptiest row waits for the next samples.
 
 use crate::chat::Encoded;
 use crate::data::{pack::pack, report::Packing};
 
-/// Rows whose tokens are gathered before any is packed.
+/// The number of rows whose tokens are gathered before any is packed.
 const ROWS: usize = 64;
 
 /// Gathers samples and packs them. Which samples share a row depends on the samples alone.
@@ -17,7 +17,7 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Packs into rows of this many tokens.
+    /// Makes a packer for rows of this many tokens.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
@@ -30,14 +30,14 @@ impl Packer {
         }
     }
 
-    /// Takes a sample; returns rows once enough are gathered.
+    /// Adds a sample, and returns rows once enough samples are gathered.
     pub fn push(&mut self, sample: Encoded) -> Vec<Vec<Encoded>> {
         self.tokens += sample.len();
         self.gathered.push(sample);
         if self.tokens < ROWS * self.capacity {
             return Vec::new();
         }
-        let mut rows = self.rows();
+        let mut rows = self.pack_gathered();
         if rows.len() > 1 {
             let emptiest = (0..rows.len()).min_by_key(|&row| tokens(&rows[row]));
             self.gathered = emptiest.map(|row| rows.remove(row)).unwrap_or_default();
@@ -47,16 +47,16 @@ impl Packer {
         rows
     }
 
-    /// The rows of what is left, at the end of a pass.
+    /// Packs the samples that are left at the end of a pass.
     pub fn finish(&mut self) -> Vec<Vec<Encoded>> {
-        let rows = self.rows();
+        let rows = self.pack_gathered();
         self.count(&rows);
         rows
     }
 
-    /// Packs all that is gathered, in the order of the rows' first samples: best fit alone would bring
-    /// the longest samples first.
-    fn rows(&mut self) -> Vec<Vec<Encoded>> {
+    /// Packs the gathered samples, in the order of the rows' first samples: best fit alone would put the longest samples
+    /// first.
+    fn pack_gathered(&mut self) -> Vec<Vec<Encoded>> {
         let lengths: Vec<usize> = self.gathered.iter().map(Encoded::len).collect();
         let mut packs = pack(&lengths, self.capacity);
         packs.iter_mut().for_each(|pack| pack.sort_unstable());
@@ -65,7 +65,7 @@ impl Packer {
         let mut samples: Vec<_> = self.gathered.drain(..).map(Some).collect();
         let row = |pack: Vec<usize>| {
             pack.into_iter()
-                .filter_map(|at| samples[at].take())
+                .filter_map(|index| samples[index].take())
                 .collect()
         };
         packs.into_iter().map(row).collect()

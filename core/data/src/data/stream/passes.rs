@@ -9,7 +9,7 @@ use crate::data::{
 use anyhow::{Context, Result};
 use std::{path::Path, sync::Arc};
 
-/// Streams of the data seed, two for each pass; those below belong to data in memory.
+/// The first stream of the data seed that is used here, two for each pass. Those below it belong to data in memory.
 const FIRST: u64 = 16;
 
 /// A row that was read, and the format of its file.
@@ -23,22 +23,22 @@ type ReadRowIter = Box<dyn Iterator<Item = Result<ReadRow>> + Send>;
 /// The rows of a pass.
 ///
 /// # Errors
-/// A dataset to be mixed that has no rows.
+/// A dataset that is to be mixed has no rows.
 pub fn rows(plan: &Arc<StreamPlan>, pass: u64) -> Result<ReadRowIter> {
     let options = &plan.options;
-    let random = |which| Shuffle::new(options.data_seed, FIRST + 2 * pass + which);
+    let random = |stream| Shuffle::new(options.data_seed, FIRST + 2 * pass + stream);
     let sets = 0..plan.sets.len();
     let rows: ReadRowIter = match &options.mix {
         Some(mix) => {
             let open = sets.map(|set| {
                 let plan = Arc::clone(plan);
-                Box::new(move || Ok(of_set(&plan, set))) as OpenDataset<ReadRow>
+                Box::new(move || Ok(rows_of_set(&plan, set))) as OpenDataset<ReadRow>
             });
             Box::new(Interleaved::new(open.collect(), mix.clone(), random(0))?)
         }
         None => {
             let plan = Arc::clone(plan);
-            Box::new(sets.flat_map(move |set| of_set(&plan, set)))
+            Box::new(sets.flat_map(move |set| rows_of_set(&plan, set)))
         }
     };
     Ok(match options.shuffle_buffer {
@@ -47,13 +47,13 @@ pub fn rows(plan: &Arc<StreamPlan>, pass: u64) -> Result<ReadRowIter> {
     })
 }
 
-fn of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
+fn rows_of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
     let files = plan.sets[set].files.clone();
     let first = plan.sets[set].first;
     let plan = Arc::clone(plan);
     let rows = files
         .into_iter()
-        .flat_map(move |path| of_file(&plan, &path).unwrap_or_else(failed));
+        .flat_map(move |path| rows_of_file(&plan, &path).unwrap_or_else(failed));
     match first {
         Some(first) => Box::new(rows.take(first)),
         None => Box::new(rows),
@@ -65,7 +65,7 @@ fn failed(error: anyhow::Error) -> ReadRowIter {
 }
 
 /// The rows of a file; its first row chooses the format.
-fn of_file(plan: &Arc<StreamPlan>, path: &Path) -> Result<ReadRowIter> {
+fn rows_of_file(plan: &Arc<StreamPlan>, path: &Path) -> Result<ReadRowIter> {
     let plan = Arc::clone(plan);
     let mut format = None::<Arc<str>>;
     let rows = file::open(path)?.map(move |record| {

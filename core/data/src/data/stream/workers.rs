@@ -1,4 +1,4 @@
-//! The threads of one pass: one that reads, a few that prepare, with short queues between them.
+//! The threads of one pass: one reads, a few prepare, and short queues connect them.
 
 use super::{
     StreamPlan,
@@ -13,46 +13,46 @@ use std::{
     thread,
 };
 
-/// Rows of a batch, if their text is short.
+/// The most rows of a batch.
 const ROWS: usize = 32;
-/// Bytes of text after which a batch is full.
+/// The number of bytes of text at which a batch is full.
 const BYTES: usize = 1 << 18;
-/// Batches that wait before and behind each worker.
-const WAITING: usize = 2;
-/// The most workers, unless a number is given; training needs cores too.
-const WORKERS: usize = 8;
+/// The number of batches that wait before and after each worker.
+const QUEUE: usize = 2;
+/// The most workers, unless a number is given: training needs cores, too.
+const MOST_WORKERS: usize = 8;
 
-/// What goes to a worker.
+/// What the reader sends to a worker.
 enum Work {
     Rows(Vec<ReadRow>),
     Failed(Error),
     End,
 }
 
-/// What comes back.
+/// What a worker sends back.
 pub enum PreparedBatch {
-    /// Rows without their text, and what became of them.
+    /// Rows, without their text, and what became of them.
     Rows(Vec<(ReadRow, Outcome)>),
     /// The pass is over.
     End,
 }
 
-/// The threads; they end when this is dropped.
+/// The threads of a pass; they end when this is dropped.
 pub struct Workers {
     done: Vec<Receiver<Result<PreparedBatch>>>,
     turn: usize,
 }
 
 impl Workers {
-    /// Starts them.
+    /// Starts the threads.
     pub fn start(plan: &Arc<StreamPlan>, pass: u64) -> Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let default = (cores / 2).clamp(1, WORKERS);
+        let default = (cores / 2).clamp(1, MOST_WORKERS);
         let count = plan.options.prepare.workers.unwrap_or(default).max(1);
         let (mut work, mut done) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (to_worker, from_reader) = sync_channel(WAITING);
-            let (to_run, from_worker) = sync_channel(WAITING);
+            let (to_worker, from_reader) = sync_channel(QUEUE);
+            let (to_run, from_worker) = sync_channel(QUEUE);
             let plan = Arc::clone(plan);
             spawn("data-worker", move || prepare(&plan, &from_reader, &to_run))?;
             work.push(to_worker);
@@ -63,10 +63,10 @@ impl Workers {
         Ok(Self { done, turn: 0 })
     }
 
-    /// The next batch, in the order of reading.
+    /// Waits for the next batch in the order of reading.
     ///
     /// # Errors
-    /// What stopped the reader or a worker.
+    /// The reader or a worker failed.
     pub fn next(&mut self) -> Result<PreparedBatch> {
         let from = &self.done[self.turn];
         self.turn = (self.turn + 1) % self.done.len();
@@ -83,7 +83,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Deals batches of rows out in turn, until all are read or nobody listens any more.
+/// Deals batches of rows out to the workers in turn, until all are read or the receivers are gone.
 fn read(plan: &Arc<StreamPlan>, pass: u64, work: &[SyncSender<Work>]) {
     let mut turn = work.iter().cycle();
     let mut send = |item| turn.next().is_some_and(|to| to.send(item).is_ok());
@@ -116,12 +116,12 @@ fn read(plan: &Arc<StreamPlan>, pass: u64, work: &[SyncSender<Work>]) {
     let _ = send(Work::Rows(batch)) && send(Work::End);
 }
 
-/// Prepares batches until the last, or until nobody listens any more.
+/// Prepares batches until the last one, or until the receiver is gone.
 fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<PreparedBatch>>) {
     for item in work {
         let item = match item {
             Work::Rows(rows) => {
-                let rows = rows.into_iter().map(|read| one(plan, read));
+                let rows = rows.into_iter().map(|read| prepare_row(plan, read));
                 rows.collect::<Result<_>>().map(PreparedBatch::Rows)
             }
             Work::Failed(error) => Err(error),
@@ -133,12 +133,12 @@ fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<Pr
     }
 }
 
-fn one(plan: &StreamPlan, mut read: ReadRow) -> Result<(ReadRow, Outcome)> {
+fn prepare_row(plan: &StreamPlan, mut read: ReadRow) -> Result<(ReadRow, Outcome)> {
     read.record = plan.columns.apply(read.record)?;
     let format = plan.formats.named(&read.format);
     let format = format.context("a file without a format")?;
     let outcome = outcome(&read.record, format, &plan.encoder, &plan.options.prepare)?;
-    // Empty cells are counted where rows are.
+    // Whoever counts the row needs its text if it has empty cells.
     if !empty::has_cells(&read.record) {
         read.record.text = String::new();
     }

@@ -57,7 +57,7 @@ pub const COMMENTARY: &str = "commentary";
 /// The channel of answers.
 pub const FINAL: &str = "final";
 
-const RENDERERS: [BuiltInRenderer; 2] = [
+static RENDERERS: [BuiltInRenderer; 2] = [
     BuiltInRenderer {
         name: "native",
         writes_as: Some(native::PUBLISHED_TEMPLATE),

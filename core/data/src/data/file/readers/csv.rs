@@ -1,5 +1,5 @@
-//! Tables: the first line names the columns, every cell is text, and an empty cell is an empty text; the
-//! data report counts those. Names that differ in letter case alone are names of two columns.
+//! Reads tables in CSV: the first line names the columns, and every cell is text. An empty cell is an empty text; the data
+//! report counts those. Names that differ only in letter case belong to two columns.
 
 use super::super::{Record, RecordIter};
 use super::until_error;
@@ -11,21 +11,21 @@ use std::{io::BufRead, sync::Arc};
 /// The records of a table in CSV.
 ///
 /// # Errors
-/// A first line that cannot be read, or that names a column twice.
+/// The first line cannot be read, or names a column twice.
 pub fn csv(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> Result<RecordIter> {
     let mut table = Reader::from_reader(reader);
-    let columns = table.headers().map_err(|error| broken(&source, error))?;
+    let columns = table.headers().map_err(|error| malformed(&source, error))?;
     let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
-    once(&columns, &source)?;
+    refuse_repeated_names(&columns, &source)?;
     let mut rows = table.into_records();
     Ok(until_error(move || {
-        let row = rows.next()?.map_err(|error| broken(&source, error));
+        let row = rows.next()?.map_err(|error| malformed(&source, error));
         Some(row.and_then(|row| record(&columns, &row, &source)))
     }))
 }
 
-/// Of two columns of one name, only one could be read.
-fn once(columns: &[String], source: &str) -> Result<()> {
+/// Refuses two columns with one name, since only one of them could be read.
+fn refuse_repeated_names(columns: &[String], source: &str) -> Result<()> {
     for (second, name) in columns.iter().enumerate() {
         let first = columns.iter().position(|column| column == name);
         let Some(first) = first.filter(|first| *first < second) else {
@@ -51,14 +51,16 @@ fn record(columns: &[String], row: &StringRecord, source: &Arc<str>) -> Result<R
         .collect();
     Ok(Record {
         source: Arc::clone(source),
-        line: row.position().map_or(0, |place| place.line() as usize),
+        line: row
+            .position()
+            .map_or(0, |position| position.line() as usize),
         text: serde_json::to_string(&cells)?,
     })
 }
 
-fn broken(source: &str, error: Error) -> anyhow::Error {
+fn malformed(source: &str, error: Error) -> anyhow::Error {
     match error.position() {
-        Some(place) => anyhow!("{source}:{}: malformed CSV: {error}", place.line()),
+        Some(position) => anyhow!("{source}:{}: malformed CSV: {error}", position.line()),
         None => anyhow!("{source}: malformed CSV: {error}"),
     }
 }

@@ -1,7 +1,7 @@
-//! JSON files: an array of rows, or rows one after another.
+//! Reads JSON files: an array of rows, or rows one after another.
 //!
-//! Only the brackets and texts of a row are followed to find its end, so that no more than one row
-//! is in memory; what is between them is serde's to judge.
+//! The scanner follows only brackets and strings to find the end of a row, so that no more than one row
+//! is in memory. Then serde checks the row.
 
 use super::super::{Record, RecordIter, bytes, record};
 use super::until_error;
@@ -21,18 +21,18 @@ pub fn json(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     until_error(move || file.next().transpose())
 }
 
-/// Where in the file the scanner is.
+/// The position of the scanner in the file.
 #[derive(Clone, Copy, PartialEq)]
 enum ScanState {
-    /// Before anything.
+    /// At the beginning.
     Start,
-    /// Behind `[`.
+    /// After `[`.
     Opened,
-    /// Behind a row of an array.
+    /// After a row of an array.
     InArray,
     /// Among rows one after another.
     Sequence,
-    /// Behind `]`.
+    /// After `]`.
     Closed,
 }
 
@@ -40,16 +40,16 @@ struct Scanner {
     reader: Box<dyn BufRead + Send>,
     source: Arc<str>,
     line: usize,
-    /// Bytes of the line that are behind.
+    /// The number of bytes of the line that were read.
     column: usize,
     state: ScanState,
 }
 
 impl Scanner {
-    /// The next row.
+    /// Reads the next row.
     fn next(&mut self) -> Result<Option<Record>> {
         if self.state == ScanState::Start {
-            self.skip_mark()?;
+            self.skip_byte_order_mark()?;
             self.state = match self.peek()? {
                 Some(b'[') => {
                     self.take(1);
@@ -62,9 +62,15 @@ impl Scanner {
         match (self.state, next) {
             (ScanState::Sequence | ScanState::Closed, None) => Ok(None),
             (ScanState::Closed, Some(_)) => {
-                bail!("{}: text after the end of the array of rows", self.here())
+                bail!(
+                    "{}: text after the end of the array of rows",
+                    self.location()
+                )
             }
-            (_, None) => bail!("{}: the file ends inside its array of rows", self.here()),
+            (_, None) => bail!(
+                "{}: the file ends inside its array of rows",
+                self.location()
+            ),
             (ScanState::Opened | ScanState::InArray, Some(b']')) => {
                 self.take(1);
                 self.state = ScanState::Closed;
@@ -77,7 +83,7 @@ impl Scanner {
             }
             (ScanState::InArray, Some(_)) => bail!(
                 "{}: expected `,` or `]` after a row, found `{}`",
-                self.here(),
+                self.location(),
                 self.glimpse(1)?
             ),
             _ => {
@@ -90,13 +96,13 @@ impl Scanner {
         }
     }
 
-    /// The row that begins here.
+    /// Reads the row that begins here.
     fn row(&mut self) -> Result<Record> {
         let (line, column) = (self.line, self.column);
         if self.peek()? != Some(b'{') {
             bail!(
                 "{}: expected a row, `{{\"column\": ..}}`, found `{}`",
-                self.here(),
+                self.location(),
                 self.glimpse(20)?
             );
         }
@@ -111,7 +117,7 @@ impl Scanner {
         })
     }
 
-    /// The bytes from this bracket to the one that closes it, or to where no bracket fits any more.
+    /// Reads the bytes from this bracket to the one that closes it, or to the first bracket that closes another one.
     fn brackets(&mut self) -> Result<Vec<u8>> {
         let mut row = Vec::new();
         let mut open = Vec::new();
@@ -179,7 +185,7 @@ impl Scanner {
         self.reader.consume(bytes);
     }
 
-    /// The next byte that is no space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Result<Option<u8>> {
         loop {
             let chunk = self.fill()?;
@@ -199,7 +205,7 @@ impl Scanner {
     }
 
     /// Passes over a byte order mark.
-    fn skip_mark(&mut self) -> Result<()> {
+    fn skip_byte_order_mark(&mut self) -> Result<()> {
         if self.fill()?.starts_with("\u{feff}".as_bytes()) {
             self.take("\u{feff}".len());
         }
@@ -213,7 +219,7 @@ impl Scanner {
         Ok(some.chars().take(count).collect())
     }
 
-    fn here(&self) -> String {
+    fn location(&self) -> String {
         format!("{}:{}", self.source, self.line)
     }
 }

@@ -1,11 +1,11 @@
-//! Files whose rows are lines: jsonl, and plain text.
+//! Reads files in which each line is a row: jsonl and plain text.
 
 use super::super::{Record, RecordIter, bytes};
 use super::until_error;
 use anyhow::Result;
 use std::{io::BufRead, sync::Arc};
 
-/// A JSON object on each line.
+/// The rows of a file with a JSON object on each line.
 pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     rows(reader, source, |mut line| {
         line.truncate(line.trim_end().len());
@@ -13,14 +13,14 @@ pub fn jsonl(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     })
 }
 
-/// Each line is a row with the column `text`, as the `text` builder of Hugging Face's datasets has it.
+/// The rows of a text file: each line is a row with the column `text`, as in the `text` builder of Hugging Face's datasets.
 pub fn txt(reader: Box<dyn BufRead + Send>, source: Arc<str>) -> RecordIter {
     rows(reader, source, |line| {
         Ok(format!("{{\"text\":{}}}", serde_json::to_string(&line)?))
     })
 }
 
-/// Lines that are not blank.
+/// The lines that are not blank, each turned into JSON text.
 fn rows(
     mut reader: Box<dyn BufRead + Send>,
     source: Arc<str>,

@@ -1,4 +1,4 @@
-//! A reader for each type of file: from bytes to rows, one at a time.
+//! The readers, one for each type of file. Each turns bytes into rows, one at a time.
 
 mod csv;
 mod json;
@@ -13,15 +13,15 @@ pub use parquet::parquet;
 use super::{Record, RecordIter};
 use anyhow::Result;
 
-/// The records of a reader, which end after the first error.
+/// Makes an iterator that ends after the first error.
 fn until_error(mut next: impl FnMut() -> Option<Result<Record>> + Send + 'static) -> RecordIter {
-    let mut broken = false;
+    let mut has_failed = false;
     Box::new(std::iter::from_fn(move || {
-        if broken {
+        if has_failed {
             return None;
         }
         let row = next();
-        broken = matches!(row, Some(Err(_)));
+        has_failed = matches!(row, Some(Err(_)));
         row
     }))
 }

@@ -1,6 +1,6 @@
-//! Parquet: rows by the row interface, page by page; lists, structures and maps become JSON.
+//! Reads parquet files, row by row and page by page. Lists, structures and maps become JSON.
 //!
-//! The library panics on some broken files; here that is an error like any other.
+//! The library panics on some broken files; such a panic becomes an error.
 
 mod schema;
 mod write;
@@ -19,7 +19,7 @@ use std::{fs::File, sync::Arc};
 /// The records of a parquet file; the line of a record is the number of its row, from 1.
 ///
 /// # Errors
-/// A file that is not parquet, or with two columns of one name.
+/// The file is not parquet, or has two columns with one name.
 pub fn parquet(file: File, source: Arc<str>) -> Result<RecordIter> {
     let open = || {
         let options = ReadOptionsBuilder::new().build();
@@ -46,6 +46,7 @@ pub fn parquet(file: File, source: Arc<str>) -> Result<RecordIter> {
     }))
 }
 
-fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
-    panics::catch(act).map_err(|said| anyhow!("a broken file: {said}"))?
+/// Turns a panic of the library into an error.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    panics::catch(read).map_err(|panic| anyhow!("a broken file: {panic}"))?
 }

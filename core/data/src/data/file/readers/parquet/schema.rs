@@ -1,18 +1,18 @@
-//! What a file's schema says that its values do not.
+//! Finds the values of a parquet file that are JSON text: only the schema says so.
 
 use anyhow::{Result, ensure};
 use parquet::{basic::ConvertedType, schema::types::Type};
 use std::collections::HashSet;
 
-/// Where a value stands: the column, and the names of the structures' fields below it. What lies in a
-/// list or a map has the path of the list or map.
+/// The path of a value: the column, and the names of the structures' fields below it. A value in a list or a map has the path
+/// of the list or map.
 pub type FieldPath = Vec<String>;
 
-/// The places whose texts are JSON by the schema, as Arrow's type `arrow.json` is stored: Hugging Face's
-/// datasets gives it to columns whose values have no one type.
+/// The paths whose texts are JSON by the schema, which is how Arrow's type `arrow.json` is stored: Hugging Face's
+/// datasets gives it to columns whose values have several types.
 ///
 /// # Errors
-/// Two columns, or two fields of a structure, of one name.
+/// Two columns, or two fields of a structure, have the same name.
 pub fn json_texts(schema: &Type) -> Result<HashSet<FieldPath>> {
     let mut found = HashSet::new();
     fields(schema, &mut Vec::new(), &mut found)?;
@@ -81,9 +81,9 @@ mod tests {
     fn texts(schema: &str) -> Result<Vec<String>> {
         let schema = parse_message_type(&format!("message m {{ {schema} }}")).unwrap();
         let found = json_texts(&schema)?;
-        let mut places: Vec<String> = found.into_iter().map(|path| path.join(".")).collect();
-        places.sort();
-        Ok(places)
+        let mut paths: Vec<String> = found.into_iter().map(|path| path.join(".")).collect();
+        paths.sort();
+        Ok(paths)
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! Values of a parquet file as JSON text.
+//! Writes values of a parquet file as JSON text.
 //!
-//! In a structure every field has a path in every row. Where a row of the data that was stored had no such
-//! key, Arrow puts a null there, and what had the key with a null cannot be told from it any more. So a null
-//! in a structure is an absent key; columns and the entries of lists and maps, which do not have to be there,
-//! keep theirs. Bytes without a type are text, as older writers left them; what is not text is refused.
+//! In a structure, every row has every field. If a row of the original data had no such key, Arrow stores a null, which cannot
+//! be told from a key whose value was null. So a null in a structure counts as an absent key; nulls in columns, lists and maps
+//! stay. Bytes without a type are text, as older writers stored it; bytes that are not text are refused.
 
 use super::schema::FieldPath;
 use anyhow::{Result, bail};
@@ -12,13 +11,13 @@ use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
 use std::collections::HashSet;
 
-/// Bytes of which an error shows some.
+/// The number of bytes that an error shows.
 const SHOWN: usize = 8;
 
-/// The JSON text of a row; texts at the places of `json` are JSON themselves and stand in it as they are.
+/// The JSON text of a row. Texts at the paths of `json` are JSON themselves and are written as they are.
 ///
 /// # Errors
-/// Bytes that are no text, with their column.
+/// A value is bytes that are not text; the error names its column.
 pub fn row(row: &Row, json: &HashSet<FieldPath>) -> Result<String> {
     let mut writer = Writer {
         out: String::new(),
@@ -77,7 +76,7 @@ impl Writer<'_> {
             Field::Str(text) => self.text(text),
             Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
                 Ok(text) => self.text(text),
-                Err(_) => bail!(self.no_text(bytes.data())),
+                Err(_) => bail!(self.not_text(bytes.data())),
             },
             Field::Decimal(_)
             | Field::Date(_)
@@ -110,7 +109,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A key of a map that is not text is its JSON text.
+    /// Writes the key of a map. A key that is not text becomes its JSON text.
     fn key(&mut self, key: &Field) -> Result<()> {
         if let Field::Str(text) = key {
             self.text(text);
@@ -129,7 +128,7 @@ impl Writer<'_> {
         self.out.push_str(&number.into().to_string());
     }
 
-    /// JSON has no infinities and nothing that is not a number.
+    /// Writes a number; JSON has no infinities and no NaN, which become null.
     fn float(&mut self, number: f64) {
         match Number::from_f64(number) {
             Some(number) => self.number(number),
@@ -141,12 +140,12 @@ impl Writer<'_> {
         self.out.push_str(&Value::from(text).to_string());
     }
 
-    /// What says that it is JSON and is none stays text: the format says what it wanted.
+    /// Whether a text is JSON by the schema and in fact. Otherwise it stays text, and the format says what it expected.
     fn is_json(&self, text: &str) -> bool {
         self.json.contains(&self.path) && serde_json::from_str::<IgnoredAny>(text).is_ok()
     }
 
-    fn no_text(&self, bytes: &[u8]) -> String {
+    fn not_text(&self, bytes: &[u8]) -> String {
         let some = bytes.iter().take(SHOWN);
         let some: Vec<_> = some.map(|byte| format!("{byte:02x}")).collect();
         format!(
@@ -159,7 +158,7 @@ impl Writer<'_> {
     }
 }
 
-/// A key that this row does not have; pandas writes NaN for it.
+/// Whether the row does not have this key; pandas writes NaN for it.
 fn is_absent(field: &Field) -> bool {
     match field {
         Field::Null => true,
