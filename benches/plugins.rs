@@ -9,7 +9,7 @@ use apus_data::data::{Formats, PrepareOptions, Record, prepare};
 use apus_engine::host::wrap;
 use apus_engine::setup::{ChatOptions, encoder};
 use apus_engine::train::OptimizerHost;
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use candle_core::{Device, Tensor};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;

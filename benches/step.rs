@@ -5,7 +5,8 @@ use apus_components::registry::Named;
 use apus_components::registry::Spec;
 use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step};
 use apus_model::families::ModelConfig;
-use apus_model::model::{ForwardOptions, GptOss, Init, LoadOptions, LoraSettings};
+use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
+use apus_model::nn::ForwardOptions;
 use apus_model::{adapter, synthetic, weights};
 use apus_sdk::{Loss, Optimizer};
 use candle_core::Device;
@@ -18,7 +19,7 @@ fn main() {
 
 /// A model with LoRA on attention and on the experts of its last layer, its optimizer and its loss.
 struct Bench {
-    model: GptOss,
+    model: CausalLm,
     optimizer: OptimizerHost,
     loss: Named<dyn Loss>,
     batch: MicroBatch,
@@ -32,7 +33,7 @@ impl Bench {
         length: usize,
     ) -> Self {
         let options = LoadOptions::frozen(&Device::Cpu);
-        let mut model = GptOss::load(config, source, &options, |_| {}).unwrap();
+        let mut model = CausalLm::load(config, source, &options, |_| {}).unwrap();
         let last = config.architecture.layers.len() - 1;
         let wanted = adapter::TargetSpec {
             modules: vec!["all-linear".to_owned()],

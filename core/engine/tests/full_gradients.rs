@@ -4,14 +4,15 @@
 mod common;
 
 use apus_engine::train::MicroBatch;
-use apus_model::model::{ExpertsDtype, ForwardOptions, GptOss, Neftune, Param, Training};
+use apus_model::model::{CausalLm, ExpertsDtype, Training};
+use apus_model::nn::{ForwardOptions, Neftune, Param};
 use apus_model::ops::cross_entropy;
 use candle_core::{Device, Tensor};
 use common::{load, reference};
 use std::sync::Arc;
 
 /// Mean loss over the targets plus the auxiliary loss; with `backward`, gradients are left in the parameters.
-fn loss(model: &GptOss, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f64 {
+fn loss(model: &CausalLm, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f64 {
     let options = ForwardOptions {
         kept_layers: 2,
         aux_coef,
@@ -20,13 +21,16 @@ fn loss(model: &GptOss, batch: &MicroBatch, aux_coef: f64, backward: bool) -> f6
     loss_with(model, batch, options, backward)
 }
 
-fn loss_with(model: &GptOss, batch: &MicroBatch, options: ForwardOptions, backward: bool) -> f64 {
+fn loss_with(model: &CausalLm, batch: &MicroBatch, options: ForwardOptions, backward: bool) -> f64 {
     let aux_coef = options.aux_coef;
     let options = ForwardOptions {
         training: backward,
         ..options
     };
-    let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
+    let (hidden, pass) = model
+        .decoder()
+        .forward(&batch.ids, &batch.seqs, &options)
+        .unwrap();
     let index = |list: &[u32]| Tensor::new(list, &Device::Cpu).unwrap();
     let (rows, labels) = (
         index(&batch.supervised.rows),
@@ -48,7 +52,7 @@ fn loss_with(model: &GptOss, batch: &MicroBatch, options: ForwardOptions, backwa
         let drows = head.backward(&tape, &dnormed).unwrap();
         let zeros = hidden.zeros_like().unwrap();
         let dhidden = zeros.index_add(&rows, &drows, 0).unwrap();
-        model.backward(pass, dhidden, 1.0).unwrap();
+        model.decoder().backward(pass, dhidden, 1.0).unwrap();
     }
     total
 }

@@ -4,15 +4,19 @@
 mod common;
 
 use apus_engine::generate::{Sampling, generate};
-use apus_model::model::{ExpertsDtype, ForwardOptions, GptOss, Training};
+use apus_model::model::{CausalLm, ExpertsDtype, Training};
+use apus_model::nn::ForwardOptions;
 use candle_core::{DType, Device, Tensor};
 use common::{golden, load, max_gap, merged, reference, tensors, with_adapter};
 
 /// Logits of the reference batch at the rows that the goldens list.
-fn reference_logits(model: &GptOss) -> Tensor {
+fn reference_logits(model: &CausalLm) -> Tensor {
     let batch = reference("batch");
     let options = ForwardOptions::default();
-    let (hidden, _) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
+    let (hidden, _) = model
+        .decoder()
+        .forward(&batch.ids, &batch.seqs, &options)
+        .unwrap();
     let starts: Vec<u32> = batch.seqs.offsets.clone();
     let rows = tensors("lora.safetensors")["logit_rows"]
         .to_dtype(DType::U32)
@@ -32,7 +36,7 @@ fn reference_logits(model: &GptOss) -> Tensor {
 #[test]
 fn logits_unmerged_and_merged() {
     let expected = tensors("lora.safetensors");
-    let check = |model: &GptOss, key: &str| {
+    let check = |model: &CausalLm, key: &str| {
         let gap = max_gap(&reference_logits(model), &expected[key]);
         assert!(gap < 2e-4, "{key}: {gap}");
     };
@@ -56,7 +60,7 @@ fn logits_unmerged_and_merged() {
     check(&model, "b_attn_experts.final_merged_batch_logits");
 }
 
-fn greedy(model: &GptOss, prompt: &[u32], count: usize) -> Vec<u32> {
+fn greedy(model: &CausalLm, prompt: &[u32], count: usize) -> Vec<u32> {
     generate(
         model,
         prompt,
@@ -107,10 +111,13 @@ fn decoding_in_pieces_is_the_forward_pass() {
     let batch = reference("long");
     let ids = batch.ids.to_vec1::<u32>().unwrap();
     let options = ForwardOptions::default();
-    let (whole, _) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
-    let mut cache = model.cache();
+    let (whole, _) = model
+        .decoder()
+        .forward(&batch.ids, &batch.seqs, &options)
+        .unwrap();
+    let mut cache = model.decoder().cache();
     let pieces = [&ids[..13], &ids[13..14], &ids[14..31], &ids[31..]]
-        .map(|piece| model.decode(piece, &mut cache).unwrap());
+        .map(|piece| model.decoder().decode(piece, &mut cache).unwrap());
     assert_eq!(cache.len(), 40);
     let gap = max_gap(&Tensor::cat(&pieces, 0).unwrap(), &whole);
     assert!(gap < 1e-4, "{gap}");

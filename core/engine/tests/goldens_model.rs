@@ -2,7 +2,8 @@
 
 mod common;
 
-use apus_model::model::{ExpertsDtype, ForwardOptions, Training};
+use apus_model::model::{ExpertsDtype, Training};
+use apus_model::nn::ForwardOptions;
 use apus_model::ops::cross_entropy;
 use candle_core::{Device, Tensor};
 use common::{batch, golden, load, max_gap, tensors, unpad};
@@ -21,6 +22,7 @@ fn logits_and_losses_of_both_checkpoint_forms() {
             let rows = unpad(&expected, &format!("{name}.input_ids"), &mask);
             let (ids, seqs) = batch(&rows);
             let (hidden, _) = model
+                .decoder()
                 .forward(&ids, &seqs, &ForwardOptions::default())
                 .unwrap();
             let (normed, _) = model.head().forward(&hidden).unwrap();
@@ -73,7 +75,7 @@ fn auxiliary_loss() {
             aux_coef: 0.9,
             ..Default::default()
         };
-        let (_, pass) = model.forward(&ids, &seqs, &options).unwrap();
+        let (_, pass) = model.decoder().forward(&ids, &seqs, &options).unwrap();
         let wanted = info["loss"][name]["aux_loss"].as_f64().unwrap();
         let found = pass.aux_loss().unwrap();
         assert!(

@@ -8,9 +8,8 @@ mod common;
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, head_loss};
-use apus_model::model::{
-    ExpertsDtype, ForwardOptions, GptOss, Init, LoraSettings, Targets, Training,
-};
+use apus_model::model::{CausalLm, ExpertsDtype, Init, LoraSettings, Targets, Training};
+use apus_model::nn::ForwardOptions;
 use apus_model::tensors::ExpertMatrix;
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Loss, LrSchedule, Optimizer, Progress};
@@ -30,7 +29,7 @@ fn component<K: Crosses + ?Sized>(name: &str, options: Value) -> Named<K> {
     .unwrap()
 }
 
-fn targets(model: &GptOss, experts: &[usize]) -> Targets {
+fn targets(model: &CausalLm, experts: &[usize]) -> Targets {
     Targets {
         linears: model.linears().map(|linear| linear.name.clone()).collect(),
         experts: experts
@@ -51,7 +50,7 @@ const SETTINGS: LoraSettings = LoraSettings {
     seed: 1,
 };
 
-fn adapted(form: &str, adapter: &str, experts: &[usize], settings: &LoraSettings) -> GptOss {
+fn adapted(form: &str, adapter: &str, experts: &[usize], settings: &LoraSettings) -> CausalLm {
     adapted_on(&Device::Cpu, form, adapter, experts, settings)
 }
 
@@ -61,7 +60,7 @@ fn adapted_on(
     adapter: &str,
     experts: &[usize],
     settings: &LoraSettings,
-) -> GptOss {
+) -> CausalLm {
     let training = Training::Adapters(vec![]);
     let mut model = load_on(device, form, ExpertsDtype::Mxfp4, training);
     let targets = targets(&model, experts);
@@ -99,9 +98,10 @@ fn micro_batch_on(device: &Device, ids: &[Vec<i64>], labels: &[Vec<i64>]) -> Mic
 }
 
 /// Rows of the logits on the reference batch, as `logit_rows` lists them.
-fn reference_logits(model: &GptOss) -> Tensor {
+fn reference_logits(model: &CausalLm) -> Tensor {
     let batch = reference_batch();
     let (hidden, _) = model
+        .decoder()
         .forward(&batch.ids, &batch.seqs, &ForwardOptions::default())
         .unwrap();
     let rows = tensors("lora.safetensors")["logit_rows"]
@@ -374,7 +374,10 @@ fn gradients_of_every_weight_by_finite_differences() {
         .train(&model, &loss, batch.targets(), &options)
         .unwrap();
     let value = || -> f64 {
-        let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options).unwrap();
+        let (hidden, pass) = model
+            .decoder()
+            .forward(&batch.ids, &batch.seqs, &options)
+            .unwrap();
         let found = head_loss(model.head(), &loss, hidden, &batch.supervised, None);
         found.unwrap().sum / batch.targets() as f64 + 0.5 * pass.aux_loss().unwrap()
     };

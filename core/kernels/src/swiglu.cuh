@@ -1,4 +1,4 @@
-// gpt-oss's clamped swiglu on interleaved (gate, up): gate = min(g, limit), up = clamp(u, -limit, limit),
+// The clamped swiglu on interleaved (gate, up): gate = min(g, limit), up = clamp(u, -limit, limit),
 // h = (up + 1) * gate * sigmoid(1.702 * gate). Outside the clamps the gradient is 0, at the bound it passes.
 #pragma once
 #include "common.cuh"

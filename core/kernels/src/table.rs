@@ -183,7 +183,7 @@ kernels! {
         ) => Grid::each(groups * width * pitch, 256, 256);
     }
 
-    /// Clamped swiglu of gpt-oss on interleaved (gate, up) pairs, alpha 1.702.
+    /// Clamped swiglu on interleaved (gate, up) pairs, alpha 1.702.
     module SWIGLU = "swiglu";
     {
         /// `h` `[N, F]` of `gate_up` `[N, 2 F]`; `count = N F`.

@@ -9,6 +9,7 @@ pub mod cards;
 pub mod device;
 pub mod families;
 pub mod model;
+pub mod nn;
 pub mod ops;
 pub mod profile;
 pub mod synthetic;

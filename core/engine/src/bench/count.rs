@@ -8,7 +8,8 @@
 //! separately, because it makes no progress.
 
 use apus_model::families::{LayerSpec, ModelConfig};
-use apus_model::model::{DecoderLayer, ExpertLinear, ExpertWeight, GptOss, Linear};
+use apus_model::model::CausalLm;
+use apus_model::nn::{DecoderLayer, ExpertLinear, ExpertWeight, Linear};
 use apus_model::ops::Heads;
 use apus_model::tensors::{ExpertMatrix, Role, TensorList};
 use std::ops::{Add, AddAssign};
@@ -205,18 +206,18 @@ fn pairs(length: usize, window: Option<usize>) -> u64 {
 }
 
 /// What is trained in each layer of a model.
-pub fn trained(model: &GptOss) -> Vec<Trained> {
-    model.layers().iter().map(layer_trained).collect()
+pub fn trained(model: &CausalLm) -> Vec<Trained> {
+    model.decoder().layers.iter().map(layer_trained).collect()
 }
 
 fn layer_trained(layer: &DecoderLayer) -> Trained {
     let mut found = Trained::default();
-    let (a, moe) = (&layer.attention, &layer.moe);
-    for linear in [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &moe.router] {
+    let router = layer.mlp.mixture().map(|mixture| &mixture.router);
+    for linear in layer.linears().chain(router) {
         found.lora += linear_lora(linear);
         found.linears += linear.weight.param().map_or(0, |p| size(&p.value()));
     }
-    for expert in [&moe.gate_up, &moe.down] {
+    for expert in layer.mlp.experts() {
         found.expert_lora += expert_lora(expert);
         if let ExpertWeight::Dense(weight) = &expert.matrix {
             found.experts += weight.param().map_or(0, |p| size(&p.value()));

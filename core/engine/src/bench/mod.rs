@@ -24,7 +24,8 @@ use anyhow::{Context, Result};
 use apus_components::config::{BenchConfig, Lengths, Resolved};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
-use apus_model::model::{ExpertWeight, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ExpertWeight;
 use apus_model::profile::{Profile, Recording};
 use apus_sdk::{errln, out};
 use candle_core::Device;
@@ -130,7 +131,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
             machine: limits::machine(device),
             config,
             experts: experts(model),
-            layers: model.layers().len(),
+            layers: model.decoder().layers.len(),
             kept,
             parameters: table.parameters(),
             trained: table.trainable(),
@@ -158,11 +159,12 @@ fn profiled(stepper: &mut Stepper, device: &Device) -> Result<(Vec<steps::TimedS
 }
 
 /// How experts are kept: packed, or in a type of numbers.
-fn experts(model: &GptOss) -> &'static str {
-    let Some(first) = model.layers().first() else {
+fn experts(model: &CausalLm) -> &'static str {
+    let mut layers = model.decoder().layers.iter();
+    let Some(first) = layers.find_map(|layer| layer.mlp.experts().next()) else {
         return "none";
     };
-    match &first.moe.gate_up.matrix {
+    match &first.matrix {
         ExpertWeight::Packed { .. } => "mxfp4",
         ExpertWeight::Dense(weight) => weight.stored().as_str(),
     }

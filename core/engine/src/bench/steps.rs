@@ -6,7 +6,8 @@ use anyhow::Result;
 use apus_components::config::Lengths;
 use apus_components::config::SftConfig;
 use apus_components::registry::{self, Named};
-use apus_model::model::{ForwardOptions, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ForwardOptions;
 use apus_sdk::{Loss, TokenRow};
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ impl TimedStep {
 
 /// A model in training.
 pub struct Stepper<'a> {
-    model: &'a GptOss,
+    model: &'a CausalLm,
     loss: Named<dyn Loss>,
     optimizer: OptimizerHost,
     learning_rate: f64,
@@ -59,7 +60,7 @@ impl<'a> Stepper<'a> {
     ///
     /// # Errors
     /// A component that there is not, or options that do not fit.
-    pub fn new(config: &SftConfig, model: &'a GptOss, kept: usize, data: Data) -> Result<Self> {
+    pub fn new(config: &SftConfig, model: &'a CausalLm, kept: usize, data: Data) -> Result<Self> {
         let (spec, _) = parts::optimizer(config, &|_| None)?;
         Ok(Self {
             model,

@@ -6,7 +6,7 @@ use super::{Counts, Sampling, respond};
 use anyhow::Result;
 use apus_data::chat::Encoder;
 use apus_data::chat::dialect::ViewOptions;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, json};
 use std::io::{BufRead, Write};
@@ -52,7 +52,7 @@ pub(super) struct SessionOptions {
 
 /// Answers until the input ends. An answer that fails is reported, and the conversation continues without it.
 pub(super) fn chat(
-    model: &GptOss,
+    model: &CausalLm,
     encoder: &Encoder,
     sampling: &Sampling,
     (input, output): (&mut dyn BufRead, &mut dyn Write),

@@ -11,7 +11,7 @@ use apus_data::chat::Encoder;
 use apus_data::chat::dialect::{Dialect, ViewOptions};
 use apus_data::data::unused::{self, Unused};
 use apus_data::data::{self, SourceOptions, read_sets};
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Converted, Message, Sample, Unread, errln, json, out, outln};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -168,7 +168,7 @@ impl Questions {
     /// The file cannot be written, the model failed, or, when all are through, rows without an answer.
     pub fn answer(
         self,
-        model: &GptOss,
+        model: &CausalLm,
         encoder: &Encoder,
         sampling: &Sampling,
         view_options: ViewOptions,
@@ -242,7 +242,7 @@ fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value
 
 /// Answers a question. With view options, the answer is shown while it is generated.
 fn answer(
-    model: &GptOss,
+    model: &CausalLm,
     encoder: &Encoder,
     question: &Question,
     sampling: (&Sampling, u64),

@@ -16,7 +16,7 @@ use apus_data::chat::dialect::ViewOptions;
 use apus_data::chat::{EncodeOptions, Encoder, RenderOptions};
 use apus_data::hub;
 use apus_model::adapter::Adapter;
-use apus_model::model::{GptOss, Training};
+use apus_model::model::{CausalLm, Training};
 use apus_sdk::errln;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ fn find(config: &InferConfig) -> Result<InferTarget> {
 }
 
 /// Loads a model with its adapter, frozen.
-fn load(config: &InferConfig, target: &InferTarget) -> Result<GptOss> {
+fn load(config: &InferConfig, target: &InferTarget) -> Result<CausalLm> {
     let device = apus_model::device::open(&config.device)?;
     let adapter = match &target.adapter {
         Some(dir) => Some(Adapter::open(dir, &target.place.config)?),

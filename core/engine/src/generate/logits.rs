@@ -2,7 +2,8 @@
 //! (`tests/compare_with_transformers.py`).
 
 use anyhow::{Context, Result, ensure};
-use apus_model::model::{ForwardOptions, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ForwardOptions;
 use apus_model::ops::SeqLayout;
 use apus_model::weights;
 use candle_core::{DType, Tensor};
@@ -36,10 +37,12 @@ pub fn ids(words: &[String], vocabulary: usize) -> Result<Vec<u32>> {
 }
 
 /// Writes `logits` `[T, V]` f32 and `input_ids` `[T]` u32 as safetensors.
-pub fn dump(model: &GptOss, ids: &[u32], path: &Path) -> Result<()> {
+pub fn dump(model: &CausalLm, ids: &[u32], path: &Path) -> Result<()> {
     let seqs = SeqLayout::new(&[ids.len()], model.device())?;
     let tokens = Tensor::new(ids, model.device())?;
-    let (hidden, _) = model.forward(&tokens, &seqs, &ForwardOptions::default())?;
+    let (hidden, _) = model
+        .decoder()
+        .forward(&tokens, &seqs, &ForwardOptions::default())?;
     let (normed, _) = model.head().forward(&hidden)?;
     let logits = model.head().logits(&normed)?.to_dtype(DType::F32)?;
     let all = HashMap::from([

@@ -15,7 +15,7 @@ pub use tokens::generate;
 
 use anyhow::Result;
 use apus_data::chat::Encoder;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Message};
 use sha2::{Digest, Sha256};
 
@@ -65,7 +65,7 @@ pub struct Answer {
 /// Generates the model's answer to a conversation. `number` is the number of the answer in the run; each answer has its
 /// own random numbers. `on_text` gets the text, including special tokens, while it is generated.
 pub fn respond(
-    model: &GptOss,
+    model: &CausalLm,
     encoder: &Encoder,
     conversation: &Conversation,
     (sampling, number): (&Sampling, u64),
@@ -96,7 +96,7 @@ pub fn respond(
 /// Generates the answer to one prompt, as text. The random numbers are a function of the prompt, so they are the same each
 /// time that the prompt is answered during training.
 pub fn answer(
-    model: &GptOss,
+    model: &CausalLm,
     encoder: &Encoder,
     prompt: &str,
     sampling: &Sampling,

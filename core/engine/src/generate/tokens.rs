@@ -3,12 +3,12 @@
 use super::Sampling;
 use anyhow::{Result, ensure};
 use apus_base::signals;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_model::ops::reduce;
 use candle_core::{D, DType, Tensor};
 
 /// The logits `[V]` (f32) for the last of the hidden states `[n, H]`.
-fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
+fn last_logits(model: &CausalLm, hidden: &Tensor) -> Result<Tensor> {
     let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
     let (normed, _) = model.head().forward(&last)?;
     let logits = model.head().logits(&normed)?.get(0)?.to_dtype(DType::F32)?;
@@ -26,7 +26,7 @@ fn last_logits(model: &GptOss, hidden: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A signal came, an empty prompt, more tokens than the model allows, logits that are not finite, or out of memory.
 pub fn generate(
-    model: &GptOss,
+    model: &CausalLm,
     prompt: &[u32],
     stop: &[u32],
     (sampling, answer): (&Sampling, u64),
@@ -39,8 +39,8 @@ pub fn generate(
         "the prompt has {} tokens, the model has {positions} positions",
         prompt.len()
     );
-    let mut cache = model.cache();
-    let mut hidden = model.decode(prompt, &mut cache)?;
+    let mut cache = model.decoder().cache();
+    let mut hidden = model.decoder().decode(prompt, &mut cache)?;
     let mut new = Vec::new();
     let mut said = prompt.to_vec();
     let most = sampling.max_new_tokens.min(positions + 1 - prompt.len());
@@ -57,7 +57,7 @@ pub fn generate(
         if stop.contains(&token) || new.len() == most {
             break;
         }
-        hidden = model.decode(&[token], &mut cache)?;
+        hidden = model.decoder().decode(&[token], &mut cache)?;
     }
     Ok(new)
 }

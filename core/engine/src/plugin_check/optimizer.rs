@@ -3,7 +3,7 @@
 use super::{Checked, Findings, push};
 use crate::train::OptimizerHost;
 use anyhow::{Result, ensure};
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use apus_model::ops::fill;
 use apus_sdk::Optimizer;
 use candle_core::{DType, Tensor};

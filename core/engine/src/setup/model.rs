@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use apus_base::lines::{info, warning};
 use apus_data::hub::Hub;
 use apus_model::families::ModelConfig;
-use apus_model::model::{ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::model::{CausalLm, ExpertsDtype, LoadOptions, Training};
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
@@ -81,9 +81,9 @@ pub fn load_options(
 ///
 /// # Errors
 /// Weights that are missing or of the wrong shape.
-pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<GptOss> {
+pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<CausalLm> {
     let started = Instant::now();
-    let model = GptOss::load(&place.config, place.source.as_ref(), options, |_| {})?;
+    let model = CausalLm::load(&place.config, place.source.as_ref(), options, |_| {})?;
     options.device.synchronize()?;
     if let Some(transfer) = place.source.done() {
         info!("{}", transfer.summary(started.elapsed()));

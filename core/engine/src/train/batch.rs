@@ -4,7 +4,8 @@ use super::loss::{LossReport, Supervised, head_loss};
 use anyhow::{Result, anyhow, bail, ensure};
 use apus_base::wording;
 use apus_components::registry::Named;
-use apus_model::model::{ForwardOptions, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ForwardOptions;
 use apus_model::ops::SeqLayout;
 use apus_sdk::{Loss, LossChunk};
 use candle_core::{Device, Tensor};
@@ -122,12 +123,12 @@ impl MicroBatch {
     /// out of memory.
     pub fn train(
         &self,
-        model: &GptOss,
+        model: &CausalLm,
         loss: &Named<dyn Loss>,
         window: usize,
         options: &ForwardOptions,
     ) -> Result<MicroReport> {
-        let (hidden, pass) = model.forward(&self.ids, &self.seqs, options)?;
+        let (hidden, pass) = model.decoder().forward(&self.ids, &self.seqs, options)?;
         let scale = 1.0 / window.max(1) as f64;
         let mut found = head_loss(model.head(), loss, hidden, &self.supervised, Some(scale))?;
         if !found.sum.is_finite() {
@@ -136,7 +137,7 @@ impl MicroBatch {
         let aux = pass.aux_loss();
         if let Some(dhidden) = found.dhidden.take() {
             let share = self.targets() as f64 * scale;
-            model.backward(pass, dhidden, share)?;
+            model.decoder().backward(pass, dhidden, share)?;
         }
         Ok(MicroReport { loss: found, aux })
     }
@@ -144,7 +145,7 @@ impl MicroBatch {
     /// Why the loss is not finite, found by running forward again: a step that goes well keeps nothing for it.
     fn not_finite(
         &self,
-        model: &GptOss,
+        model: &CausalLm,
         loss: &Named<dyn Loss>,
         options: &ForwardOptions,
         sum: f64,
@@ -153,7 +154,7 @@ impl MicroBatch {
             training: false,
             ..options.clone()
         };
-        let (hidden, _) = model.forward(&self.ids, &self.seqs, &options)?;
+        let (hidden, _) = model.decoder().forward(&self.ids, &self.seqs, &options)?;
         let usual = Named::<dyn Loss>::new("cross entropy", Box::new(CrossEntropy));
         let usual = head_loss(model.head(), &usual, hidden, &self.supervised, None)?;
         if usual.sum.is_finite() {
@@ -164,7 +165,10 @@ impl MicroBatch {
                 usual.sum
             ));
         }
-        let place = match model.first_non_finite_layer(&self.ids, &self.seqs)? {
+        let place = match model
+            .decoder()
+            .first_non_finite_layer(&self.ids, &self.seqs)?
+        {
             Some(layer) => format!("the output of layer {layer} is the first that is not finite"),
             None => {
                 "every layer's output is finite, so it arose in the head or the loss".to_owned()

@@ -14,6 +14,7 @@ use apus_components::registry::Named;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
 use apus_model::adapter::ParameterTable;
+use apus_model::model::check_device;
 use apus_sdk::{Optimizer, outln};
 use candle_core::Device;
 use serde_json::Value;
@@ -33,7 +34,8 @@ pub fn dry_run(
 ) -> Result<()> {
     let blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
     let source = place.source.as_ref();
-    let checked = blueprint.check(source);
+    let checked = check_device(&place.config.architecture, device);
+    let checked = checked.and_then(|()| blueprint.check(source));
     checked.with_context(|| Phase::Loading(config.model.clone()))?;
     info!("{}", ParameterTable::planned(&blueprint));
     outln!(

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
 use apus_data::chat::Encoded;
-use apus_model::model::{ForwardOptions, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ForwardOptions;
 use apus_sdk::{Decoder, EvalBatch, Loss, Metric};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -33,7 +34,7 @@ pub struct Evaluation<'a> {
 /// A signal came, or the model, the loss or a metric failed; a loss that is not finite names its batch, a metric's
 /// value that is not finite names the metric.
 pub fn evaluate(
-    model: &GptOss,
+    model: &CausalLm,
     loss: &Named<dyn Loss>,
     metrics: &mut [Named<dyn Metric>],
     on: &Evaluation,
@@ -49,7 +50,7 @@ pub fn evaluate(
     for group in on.examples.chunks(on.batch_size.max(1)) {
         signals::check()?;
         let batch = MicroBatch::new(group.iter().map(Encoded::sequence), model.device())?;
-        let (hidden, pass) = model.forward(&batch.ids, &batch.seqs, &options)?;
+        let (hidden, pass) = model.decoder().forward(&batch.ids, &batch.seqs, &options)?;
         aux += pass.aux_loss().unwrap_or(0.0) * batch.targets() as f64;
         drop(pass);
         let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;

@@ -11,7 +11,8 @@ use apus_components::config::StepsOrShare;
 use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
 use apus_model::families::ModelConfig;
-use apus_model::model::{ExpertWeight, GptOss, Weight};
+use apus_model::model::CausalLm;
+use apus_model::nn::ExpertWeight;
 use apus_sdk::Optimizer;
 
 /// What of the model matters for where things are kept.
@@ -43,18 +44,12 @@ pub struct Fit {
 pub fn fit(
     config: &SftConfig,
     optimizer: Named<dyn Optimizer>,
-    model: &mut GptOss,
+    model: &mut CausalLm,
     lengths: &[usize],
 ) -> Result<Shape> {
-    let embedding = match model.embedding() {
-        Weight::Frozen(rows) if !model.device().is_cpu() => {
-            Some((rows.elem_count() * rows.dtype().size_in_bytes()) as u64)
-        }
-        _ => None,
-    };
     let room = Room {
         config: model.config(),
-        embedding,
+        embedding: model.movable_embedding(),
         free: apus_model::device::usage::free(model.device()),
     };
     let Fit {
@@ -70,12 +65,12 @@ pub fn fit(
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
     }
-    if let Some(bytes) = model.offloaded_bytes() {
+    if let Some(bytes) = model.decoder().embedding.offloaded_bytes() {
         let size = apus_base::memory::gib(bytes);
         info!("offload_embedding: {size} are in host memory, rows are sent as they are looked up");
     }
     if let Some(kept) = auto_layers {
-        let layers = model.layers().len();
+        let layers = model.decoder().layers.len();
         info!("gradient_checkpointing_skip_layers auto: {kept} of {layers} layers");
     }
     Ok(shape)
@@ -132,17 +127,15 @@ fn kept_layers(config: &SftConfig, layers: usize) -> Result<Option<usize>> {
 }
 
 /// What the memory plan depends on, no layer keeping its tape.
-fn shape(model: &GptOss, optimizer: Named<dyn Optimizer>, tokens: usize) -> Shape {
+fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Shape {
     let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
     let trained = model.params().iter().map(|param| Trained {
         name: param.name().to_owned(),
         shape: param.value().dims().to_vec(),
     });
     let trained: Vec<Trained> = trained.collect();
-    let mut experts = model
-        .layers()
-        .iter()
-        .flat_map(|layer| [&layer.moe.gate_up, &layer.moe.down]);
+    let layers = &model.decoder().layers;
+    let experts = || layers.iter().flat_map(|layer| layer.mlp.experts());
     Shape {
         tokens: tokens as u64,
         compute_bytes: model.dtype().size_in_bytes() as u64,
@@ -150,11 +143,11 @@ fn shape(model: &GptOss, optimizer: Named<dyn Optimizer>, tokens: usize) -> Shap
         trainable: trainable as u64,
         optimizer_bytes: optimizer_bytes(optimizer, &trained, trainable as u64),
         kept_layers: 0,
-        experts_made_anew: experts.clone().any(|linear| match &linear.matrix {
+        experts_made_anew: experts().any(|linear| match &linear.matrix {
             ExpertWeight::Packed { .. } => true,
             ExpertWeight::Dense(weight) => weight.stored() != model.dtype(),
         }),
-        expert_adapters: experts.any(|linear| linear.lora.is_some()),
+        expert_adapters: experts().any(|linear| linear.lora.is_some()),
     }
 }
 

@@ -6,7 +6,7 @@
 //! reached is reported as such by its layer.
 
 use anyhow::{Result, bail};
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use crate::host::chunk_loss;
 use anyhow::Result;
 use apus_components::registry::Named;
-use apus_model::model::Head;
+use apus_model::nn::Head;
 use apus_model::profile::{self, OpGroup};
 use apus_sdk::Loss;
 use candle_core::Tensor;

@@ -8,7 +8,8 @@ use super::optimizer::OptimizerHost;
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
-use apus_model::model::{ForwardOptions, GptOss};
+use apus_model::model::CausalLm;
+use apus_model::nn::ForwardOptions;
 use apus_sdk::Loss;
 
 /// What a caller adds to a step: what happens between its micro-batches, and the learning rate of its update.
@@ -38,7 +39,7 @@ impl StepHooks for f64 {
 /// What is the same in every step.
 pub struct Step<'a> {
     /// The model.
-    pub model: &'a GptOss,
+    pub model: &'a CausalLm,
     /// The loss.
     pub loss: &'a Named<dyn Loss>,
     /// The greatest norm of the gradient (`max_grad_norm`); 0 for any.

@@ -4,7 +4,7 @@ use super::checkpoint::weights_file;
 use crate::export::writer::copy_companions;
 use anyhow::{Context, Result};
 use apus_model::adapter::{self, Adapter, PeftConfig};
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_model::weights;
 use candle_core::Device;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ pub struct TrainedPart {
 
 impl TrainedPart {
     /// Writes it into a folder.
-    pub fn save(&self, model: &GptOss, dir: &Path) -> Result<()> {
+    pub fn save(&self, model: &CausalLm, dir: &Path) -> Result<()> {
         if let Some(peft) = &self.peft {
             return adapter::save(dir, model.params(), peft);
         }
@@ -48,7 +48,7 @@ impl TrainedPart {
     }
 
     /// Reads it from a folder into the model.
-    pub fn load(&self, model: &GptOss, dir: &Path) -> Result<()> {
+    pub fn load(&self, model: &CausalLm, dir: &Path) -> Result<()> {
         if self.peft.is_some() {
             return Adapter::open(dir, model.config())?.load_into(model.params());
         }

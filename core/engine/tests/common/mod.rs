@@ -5,7 +5,7 @@
 use apus_engine::train::{MicroBatch, Sequence};
 use apus_model::adapter::Adapter;
 use apus_model::families::ModelConfig;
-use apus_model::model::{ExpertsDtype, GptOss, LoadOptions, Training};
+use apus_model::model::{CausalLm, ExpertsDtype, LoadOptions, Training};
 use apus_model::ops::SeqLayout;
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
@@ -22,12 +22,12 @@ pub fn golden(path: &str) -> PathBuf {
 }
 
 /// The reference model on the CPU.
-pub fn load(form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
+pub fn load(form: &str, experts: ExpertsDtype, training: Training) -> CausalLm {
     load_on(&Device::Cpu, form, experts, training)
 }
 
 /// The reference model on a device.
-pub fn load_on(device: &Device, form: &str, experts: ExpertsDtype, training: Training) -> GptOss {
+pub fn load_on(device: &Device, form: &str, experts: ExpertsDtype, training: Training) -> CausalLm {
     let dir = golden(form);
     let config = ModelConfig::read(&dir.join("config.json")).unwrap();
     let options = LoadOptions {
@@ -35,7 +35,7 @@ pub fn load_on(device: &Device, form: &str, experts: ExpertsDtype, training: Tra
         training,
         ..LoadOptions::frozen(device)
     };
-    GptOss::load(&config, &Directory::open(&dir).unwrap(), &options, |_| {}).unwrap()
+    CausalLm::load(&config, &Directory::open(&dir).unwrap(), &options, |_| {}).unwrap()
 }
 
 /// All tensors of a file.
@@ -104,7 +104,7 @@ pub fn reference(name: &str) -> MicroBatch {
 }
 
 /// The reference model with an adapter of the goldens on it.
-pub fn with_adapter(form: &str, name: &str) -> GptOss {
+pub fn with_adapter(form: &str, name: &str) -> CausalLm {
     let mut model = load(form, ExpertsDtype::Mxfp4, Training::Adapters(vec![]));
     let adapter = Adapter::open(&golden(name), model.config()).unwrap();
     let settings = adapter.config.settings(0);
@@ -141,7 +141,7 @@ impl WeightSource for Merged {
 }
 
 /// The reference model with an adapter of the goldens merged into its weights.
-pub fn merged(name: &str) -> GptOss {
+pub fn merged(name: &str) -> CausalLm {
     let dir = golden("model_bf16");
     let config = ModelConfig::read(&dir.join("config.json")).unwrap();
     let source = Merged {
@@ -149,5 +149,5 @@ pub fn merged(name: &str) -> GptOss {
         adapter: Adapter::open(&golden(name), &config).unwrap(),
     };
     let options = LoadOptions::frozen(&Device::Cpu);
-    GptOss::load(&config, &source, &options, |_| {}).unwrap()
+    CausalLm::load(&config, &source, &options, |_| {}).unwrap()
 }

@@ -160,9 +160,9 @@ mod tests {
         let head = Tensor::ones((768, 64), DType::F32, &Device::Cpu)?;
         let mut params = Vec::new();
         for (name, t) in golden.tensors() {
-            params.push(crate::model::Param::new(name.clone(), t, true)?);
+            params.push(crate::nn::Param::new(name.clone(), t, true)?);
         }
-        params.push(crate::model::Param::new(
+        params.push(crate::nn::Param::new(
             "base_model.model.lm_head.weight",
             &head,
             true,

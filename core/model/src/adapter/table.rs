@@ -1,7 +1,8 @@
 //! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
 
 use super::blueprint::Blueprint;
-use crate::model::{ExpertLinear, ExpertWeight, GptOss, Linear, Param, Weight};
+use crate::model::CausalLm;
+use crate::nn::{DecoderLayer, ExpertLinear, ExpertWeight, Linear, Param, Weight};
 use crate::tensors::{Part, Role, TensorSpec};
 use candle_core::DType;
 use comfy_table::{CellAlignment, Table, presets};
@@ -50,38 +51,43 @@ pub struct ParameterTable {
 
 impl ParameterTable {
     /// The parts of a loaded model.
-    pub fn of(model: &GptOss) -> Self {
+    pub fn of(model: &CausalLm) -> Self {
         let computed = type_name(model.dtype());
         let mut table = Self { rows: Vec::new() };
-        let embed = match model.offloaded_bytes() {
+        let embedding = &model.decoder().embedding;
+        let embed = match embedding.offloaded_bytes() {
             Some(_) => "embed_tokens, in host memory",
             None => "embed_tokens",
         };
-        table.weight(embed, model.embedding(), computed);
-        for layer in model.layers() {
-            let a = &layer.attention;
-            for linear in [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj] {
+        table.weight(embed, &embedding.weight, computed);
+        let layers = &model.decoder().layers;
+        for layer in layers {
+            for linear in layer.attention.linears() {
                 table.linear("self_attn", linear, computed);
             }
-            table.weight("self_attn sinks", &a.sinks, computed);
-        }
-        for layer in model.layers() {
-            let moe = &layer.moe;
-            table.linear("mlp.router", &moe.router, computed);
-        }
-        for layer in model.layers() {
-            for linear in [&layer.moe.gate_up, &layer.moe.down] {
-                table.experts(linear, computed);
+            if let Some(sinks) = &layer.attention.sinks {
+                table.weight("self_attn sinks", sinks, computed);
             }
         }
-        for layer in model.layers() {
-            for norm in [&layer.input_norm, &layer.post_norm] {
-                table.weight("norms", &norm.weight, computed);
+        for layer in layers {
+            for linear in layer.mlp.linears() {
+                table.linear("mlp", linear, computed);
             }
+            if let Some(mixture) = layer.mlp.mixture() {
+                table.linear("mlp.router", &mixture.router, computed);
+            }
+        }
+        for linear in layers.iter().flat_map(|layer| layer.mlp.experts()) {
+            table.experts(linear, computed);
+        }
+        for norm in layers.iter().flat_map(DecoderLayer::norms) {
+            table.weight("norms", &norm.weight, computed);
         }
         let head = model.head();
         table.weight("norms", &head.norm.weight, computed);
-        table.linear("lm_head", &head.lm_head, computed);
+        if !head.tied {
+            table.linear("lm_head", &head.lm_head, computed);
+        }
         table.adapters(model, computed);
         table.sorted()
     }
@@ -150,10 +156,12 @@ impl ParameterTable {
                 self.add("mlp.experts", e * i * o, "mxfp4", &computed, 0);
             }
         }
-        self.weight("mlp.experts biases", &linear.bias, computed);
+        if let Some(bias) = &linear.bias {
+            self.weight("mlp.experts biases", bias, computed);
+        }
     }
 
-    fn adapters(&mut self, model: &GptOss, computed: &str) {
+    fn adapters(&mut self, model: &CausalLm, computed: &str) {
         let mut add = |part: String, params: &[&Arc<Param>]| {
             let count = params.iter().map(|p| p.value().elem_count()).sum();
             self.add(&part, count, "f32", computed, count);
@@ -169,16 +177,15 @@ impl ParameterTable {
                 );
             }
         }
-        for layer in model.layers() {
-            for linear in [&layer.moe.gate_up, &layer.moe.down] {
-                if let Some(lora) = &linear.lora {
-                    let name = linear.name.rsplit('.').next().unwrap_or_default();
-                    let rank = rank(&lora.a, lora.experts);
-                    add(
-                        format!("LoRA on experts.{name}, rank {rank}"),
-                        &[&lora.a, &lora.b],
-                    );
-                }
+        let layers = model.decoder().layers.iter();
+        for linear in layers.flat_map(|layer| layer.mlp.experts()) {
+            if let Some(lora) = &linear.lora {
+                let name = linear.name.rsplit('.').next().unwrap_or_default();
+                let rank = rank(&lora.a, lora.experts);
+                add(
+                    format!("LoRA on experts.{name}, rank {rank}"),
+                    &[&lora.a, &lora.b],
+                );
             }
         }
     }
@@ -303,7 +310,7 @@ mod tests {
     fn counts_and_types() {
         let source = Directory::open(&goldens().join("model_mxfp4")).unwrap();
         let options = LoadOptions::frozen(&Device::Cpu);
-        let mut model = GptOss::load(&tiny(), &source, &options, |_| {}).unwrap();
+        let mut model = CausalLm::load(&tiny(), &source, &options, |_| {}).unwrap();
         assert_eq!(ParameterTable::of(&model).trainable(), 0);
         let wanted = TargetSpec {
             parameters: ["1", "3"]
@@ -399,7 +406,7 @@ mod tests {
                         let updates = targets.as_ref().map(|targets| (targets, &settings));
                         let plan = Blueprint::new(&tiny(), &source, &options, updates);
                         plan.check(&source).unwrap();
-                        let mut model = GptOss::load(&tiny(), &source, &options, |_| {}).unwrap();
+                        let mut model = CausalLm::load(&tiny(), &source, &options, |_| {}).unwrap();
                         if let Some(targets) = &targets {
                             model.add_lora(targets, &settings).unwrap();
                         }

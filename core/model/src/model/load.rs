@@ -1,20 +1,16 @@
 //! Builds a model from a source of weights.
 
-use super::attention::Attention;
-use super::experts::{ExpertLinear, ExpertWeight};
-use super::fused_linear::FusedLinear;
-use super::gpt_oss::GptOss;
-use super::head::Head;
-use super::layer::DecoderLayer;
-use super::linear::Linear;
-use super::moe::Moe;
-use super::norm::Norm;
-use super::param::{self, Param, Weight};
-use super::yarn::Angles;
-use crate::families::{Architecture, LayerSpec, MixtureSpec, MlpSpec, ModelConfig};
+use super::{CausalLm, check_device};
+use crate::families::{
+    Architecture, AttentionSpec, DenseSpec, LayerSpec, MixtureSpec, MlpSpec, ModelConfig,
+};
+use crate::nn::{
+    Angles, Attention, Decoder, DecoderLayer, DenseMlp, Embedding, ExpertLinear, ExpertWeight,
+    Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Weight, decays,
+};
 use crate::ops::mxfp4;
 use crate::weights::WeightSource;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -101,7 +97,7 @@ impl Loader<'_> {
     }
 
     fn register(&mut self, name: String, value: &Tensor) -> Result<Weight> {
-        let decay = param::decays(&name);
+        let decay = decays(&name);
         let param = Param::new(name, value, decay)?;
         self.params.push(param.clone());
         Ok(Weight::Trainable(param))
@@ -128,8 +124,8 @@ impl Loader<'_> {
         })
     }
 
-    fn norm(&mut self, name: String) -> Result<Norm> {
-        let weight = self.weight(&name, ".weight", &[self.architecture.hidden_size])?;
+    fn norm(&mut self, name: String, width: usize) -> Result<Norm> {
+        let weight = self.weight(&name, ".weight", &[width])?;
         Ok(Norm {
             name,
             weight,
@@ -142,9 +138,13 @@ impl Loader<'_> {
         module: &str,
         part: &str,
         [experts, inputs, outputs]: [usize; 3],
+        bias: bool,
     ) -> Result<ExpertLinear> {
         let name = format!("{module}.{part}");
-        let bias = self.weight(module, &format!(".{part}_bias"), &[experts, outputs])?;
+        let bias = match bias {
+            true => Some(self.weight(module, &format!(".{part}_bias"), &[experts, outputs])?),
+            false => None,
+        };
         let matrix = self.matrix(module, &name, [experts, inputs, outputs])?;
         Ok(ExpertLinear {
             name,
@@ -224,65 +224,112 @@ impl Loader<'_> {
 
     fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
         let h = self.architecture.hidden_size;
-        let LayerSpec {
-            attention: spec,
-            mlp,
-        } = &self.architecture.layers[index];
-        let MlpSpec::Mixture(mixture) = mlp else {
-            bail!("a layer without experts cannot be loaded yet")
-        };
-        let MixtureSpec {
-            experts: e,
-            intermediate_size: f,
-            ..
-        } = *mixture;
+        let LayerSpec { attention, mlp } = &self.architecture.layers[index];
         let path = format!("model.layers.{index}");
-        let attention = format!("{path}.self_attn");
-        let mut projection = |name: &str, inputs: usize, outputs: usize| {
-            self.linear(format!("{attention}.{name}"), inputs, outputs, true)
-        };
-        let mut q_proj = projection("q_proj", h, spec.width())?;
-        let mut k_proj = projection("k_proj", h, spec.kv_width())?;
-        let mut v_proj = projection("v_proj", h, spec.kv_width())?;
-        let mut o_proj = projection("o_proj", spec.width(), h)?;
-        let experts = format!("{path}.mlp.experts");
-        let router = format!("{path}.mlp.router");
+        // The order of loading is that of the parameters, which sums over them follow.
+        let projections = self.projections(&format!("{path}.self_attn"), attention)?;
         Ok(DecoderLayer {
-            input_norm: self.norm(format!("{path}.input_layernorm"))?,
-            attention: Attention {
-                qkv: FusedLinear::new(&mut [&mut q_proj, &mut k_proj, &mut v_proj])?,
-                o: FusedLinear::new(&mut [&mut o_proj])?,
-                q_proj,
-                k_proj,
-                v_proj,
-                o_proj,
-                sinks: self.weight(&attention, ".sinks", &[spec.heads.q])?,
-                heads: spec.heads,
-                window: spec.window,
+            input_norm: self.norm(format!("{path}.input_layernorm"), h)?,
+            attention: self.attention(&format!("{path}.self_attn"), attention, projections)?,
+            post_norm: self.norm(format!("{path}.post_attention_layernorm"), h)?,
+            mlp: match mlp {
+                MlpSpec::Dense(dense) => {
+                    Mlp::Dense(Box::new(self.dense_mlp(&format!("{path}.mlp"), dense)?))
+                }
+                MlpSpec::Mixture(mixture) => {
+                    Mlp::Mixture(Box::new(self.mixture(&format!("{path}.mlp"), mixture)?))
+                }
             },
-            post_norm: self.norm(format!("{path}.post_attention_layernorm"))?,
-            moe: Moe {
-                router: self.linear(router, h, e, true)?,
-                gate_up: self.experts(&experts, "gate_up_proj", [e, h, 2 * f])?,
-                down: self.experts(&experts, "down_proj", [e, f, h])?,
-                k: mixture.experts_per_token,
-                activation: mixture.activation,
-            },
+        })
+    }
+
+    fn projections(
+        &mut self,
+        path: &str,
+        spec: &AttentionSpec,
+    ) -> Result<(Projections<3>, Projections<1>)> {
+        let h = self.architecture.hidden_size;
+        let mut projection = |name: &str, inputs: usize, outputs: usize, bias: bool| {
+            self.linear(format!("{path}.{name}"), inputs, outputs, bias)
+        };
+        let qkv = [
+            projection("q_proj", h, spec.width(), spec.qkv_bias)?,
+            projection("k_proj", h, spec.kv_width(), spec.qkv_bias)?,
+            projection("v_proj", h, spec.kv_width(), spec.qkv_bias)?,
+        ];
+        let output = [projection("o_proj", spec.width(), h, spec.output_bias)?];
+        Ok((Projections::new(qkv)?, Projections::new(output)?))
+    }
+
+    fn attention(
+        &mut self,
+        path: &str,
+        spec: &AttentionSpec,
+        (qkv, output): (Projections<3>, Projections<1>),
+    ) -> Result<Attention> {
+        let heads = spec.heads;
+        let qk_norms = match spec.qk_norms {
+            true => Some(QkNorms {
+                q_norm: self.norm(format!("{path}.q_norm"), heads.dim)?,
+                k_norm: self.norm(format!("{path}.k_norm"), heads.dim)?,
+            }),
+            false => None,
+        };
+        let sinks = match spec.sinks {
+            true => Some(self.weight(path, ".sinks", &[heads.q])?),
+            false => None,
+        };
+        Ok(Attention {
+            qkv,
+            output,
+            qk_norms,
+            sinks,
+            heads,
+            window: spec.window,
+        })
+    }
+
+    fn dense_mlp(&mut self, path: &str, spec: &DenseSpec) -> Result<DenseMlp> {
+        let (h, f) = (self.architecture.hidden_size, spec.intermediate_size);
+        let mut projection = |name: &str, inputs: usize, outputs: usize| {
+            self.linear(format!("{path}.{name}"), inputs, outputs, spec.bias)
+        };
+        let gate_up = [projection("gate_proj", h, f)?, projection("up_proj", h, f)?];
+        let down = [projection("down_proj", f, h)?];
+        Ok(DenseMlp {
+            gate_up: Projections::new(gate_up)?,
+            down: Projections::new(down)?,
+            activation: spec.activation,
+        })
+    }
+
+    fn mixture(&mut self, path: &str, spec: &MixtureSpec) -> Result<Mixture> {
+        let h = self.architecture.hidden_size;
+        let (e, f) = (spec.experts, spec.intermediate_size);
+        let experts = format!("{path}.experts");
+        let router = format!("{path}.router");
+        Ok(Mixture {
+            router: self.linear(router, h, e, spec.router_bias)?,
+            gate_up: self.experts(&experts, "gate_up_proj", [e, h, 2 * f], spec.bias)?,
+            down: self.experts(&experts, "down_proj", [e, f, h], spec.bias)?,
+            experts_per_token: spec.experts_per_token,
+            activation: spec.activation,
         })
     }
 }
 
-impl GptOss {
+impl CausalLm {
     /// Loads a model. `progress` is called after each layer.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape; the error names it and its layer.
+    /// A tensor is missing or has another shape, or a layer cannot be computed on the device; the error names it.
     pub fn load(
         config: &ModelConfig,
         source: &dyn WeightSource,
         options: &LoadOptions,
         mut progress: impl FnMut(usize),
     ) -> Result<Self> {
+        check_device(&config.architecture, &options.device)?;
         let mut loader = Loader {
             architecture: &config.architecture,
             source,
@@ -304,18 +351,32 @@ impl GptOss {
             );
             progress(index + 1);
         }
-        let head = Head {
-            norm: loader.norm("model.norm".to_owned())?,
-            lm_head: loader.linear("lm_head".to_owned(), h, v, false)?,
+        let norm = loader.norm("model.norm".to_owned(), h)?;
+        let tied = config.architecture.tie_word_embeddings;
+        let lm_head = match tied {
+            true => Linear {
+                name: "lm_head".to_owned(),
+                weight: embed.clone(),
+                bias: None,
+                lora: None,
+            },
+            false => loader.linear("lm_head".to_owned(), h, v, false)?,
         };
+        let LoadOptions { device, dtype, .. } = options;
         Ok(Self {
             config: config.clone(),
-            embed,
-            layers,
-            head,
-            angles: Angles::new(&config.architecture, &options.device),
-            device: options.device.clone(),
-            dtype: options.dtype,
+            decoder: Decoder {
+                embedding: Embedding::new(embed, device, *dtype),
+                layers,
+                angles: Angles::new(&config.architecture, device),
+                device: device.clone(),
+            },
+            head: Head {
+                norm,
+                lm_head,
+                tied,
+            },
+            dtype: *dtype,
             params: loader.params,
         })
     }

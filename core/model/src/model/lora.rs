@@ -1,12 +1,10 @@
 //! Adds low-rank updates to a model.
 
-use super::experts::{ExpertLinear, ExpertLora};
-use super::gpt_oss::GptOss;
-use super::linear::{Linear, Lora};
-use super::param::Param;
+use super::CausalLm;
+use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Param};
 use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -99,7 +97,7 @@ fn stream(name: &str) -> u64 {
     })
 }
 
-impl GptOss {
+impl CausalLm {
     /// Adds updates to `targets`; their parameters join [`params`](Self::params) under the names that
     /// PEFT saves.
     ///
@@ -137,36 +135,20 @@ impl GptOss {
                 .all(|m| targets.experts.contains(&(layer, *m)));
             // PEFT wraps one parameter around the other: the inner one is gate_up_proj.
             let inner = both && matrix == ExpertMatrix::GateUp;
-            let module = format!(
-                "model.layers.{layer}.mlp.experts{}",
-                if inner { ".base_layer" } else { "" }
-            );
-            let Some(found) = self.layers.get_mut(layer) else {
-                bail!("the model has no layer {layer}");
+            let device = self.device().clone();
+            let expert = self.experts_mut(layer, matrix)?;
+            let module = expert
+                .name
+                .rsplit_once('.')
+                .map_or("", |(module, _)| module);
+            let module = match inner {
+                true => format!("{module}.base_layer"),
+                false => module.to_owned(),
             };
-            let expert = match matrix {
-                ExpertMatrix::GateUp => &mut found.moe.gate_up,
-                ExpertMatrix::Down => &mut found.moe.down,
-            };
-            params.extend(add_expert(expert, &module, settings, &self.device)?);
+            params.extend(add_expert(expert, &module, settings, &device)?);
         }
         self.params.extend(params);
         Ok(())
-    }
-
-    /// All linear modules but the output head.
-    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(|layer| {
-            let a = &layer.attention;
-            [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj]
-        })
-    }
-
-    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.layers.iter_mut().flat_map(|layer| {
-            let a = &mut layer.attention;
-            [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj, &mut a.o_proj]
-        })
     }
 }
 

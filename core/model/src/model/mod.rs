@@ -1,28 +1,11 @@
-//! gpt-oss: its configuration, weights, layers with explicit forward and backward passes, and low-rank updates.
+//! A whole model: loaded from weights, given low-rank updates, trained.
 
-mod attention;
-mod embedding;
-mod experts;
-mod fused_linear;
-mod gpt_oss;
-mod head;
-mod layer;
-mod linear;
+mod causal_lm;
+mod check_device;
 mod load;
 mod lora;
-mod moe;
-mod neftune;
-mod norm;
-mod param;
-pub mod yarn;
 
-pub use attention::LayerKvCache;
-pub use experts::{ExpertLinear, ExpertLora, ExpertWeight};
-pub use gpt_oss::{ForwardOptions, GptOss, KvCache, Pass};
-pub use head::Head;
-pub use layer::DecoderLayer;
-pub use linear::{Linear, Lora};
+pub use causal_lm::CausalLm;
+pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
 pub use lora::{Init, LoraSettings, Targets};
-pub use neftune::Neftune;
-pub use param::{Param, Weight};

@@ -1,7 +1,9 @@
 //! Fused operations with explicit forward and backward passes.
 //!
 //! An operation that has kernels is a folder: `mod` says what is computed, checks shapes and chooses the device, `cpu` is the
-//! formula written out, `cuda` launches kernels. What they share is in `host` and in `cuda`.
+//! formula written out, `cuda` launches kernels. What they share is in `host` and in `cuda`. One without kernels of its own
+//! (`gated`) is composed of tensor operations on every device; what a card has no kernel for is refused by `check_device` before a
+//! model is loaded.
 //!
 //! An operation is a pair of free functions on plain tensors: nothing here is recorded by candle's
 //! autograd, which would allocate a buffer of zeros per edge, compute gradients of frozen weights,
@@ -22,6 +24,7 @@ pub mod cross_entropy;
 pub(crate) mod cuda;
 pub mod dropout;
 pub mod fill;
+pub mod gated;
 pub mod grouped;
 pub mod groups;
 mod host;
@@ -41,7 +44,7 @@ mod small_matmul;
 pub mod swiglu;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use groups::Groups;
 pub use rope::Heads;

@@ -134,7 +134,8 @@ impl WeightSource for SyntheticWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ForwardOptions, GptOss, LoadOptions};
+    use crate::model::{CausalLm, LoadOptions};
+    use crate::nn::ForwardOptions;
     use crate::ops::SeqLayout;
     use serde_json::{Value, json};
 
@@ -185,7 +186,7 @@ mod tests {
         }
         let config = ModelConfig::parse(Value::Object(raw)).unwrap();
         let options = LoadOptions::frozen(&Device::Cpu);
-        let model = GptOss::load(
+        let model = CausalLm::load(
             &config,
             &SyntheticWeights::new(&config, 1),
             &options,
@@ -199,7 +200,7 @@ mod tests {
             aux_coef: 1.0,
             ..Default::default()
         };
-        let (hidden, pass) = model.forward(&ids, &seqs, &options).unwrap();
+        let (hidden, pass) = model.decoder().forward(&ids, &seqs, &options).unwrap();
         let rms = |x: &Tensor| {
             let square = x.sqr().unwrap().mean_all().unwrap();
             square.to_scalar::<f32>().unwrap().sqrt()

@@ -19,26 +19,33 @@ const GRADIENT: Limit = Limit {
 const LENGTHS: [usize; 6] = [1, 5, 130, 257, 64, 3];
 
 fn packed(card: &Card, heads: Heads, lengths: &[usize], window: Option<usize>) {
-    let what = format!("attention {heads:?} window {window:?}");
+    for sinks in [true, false] {
+        packed_with(card, heads, lengths, window, sinks);
+    }
+}
+
+fn packed_with(card: &Card, heads: Heads, lengths: &[usize], window: Option<usize>, sunk: bool) {
+    let what = format!("attention {heads:?} window {window:?} sinks {sunk}");
     let t: usize = lengths.iter().sum();
     let cpu = SeqLayout::new(lengths, &Device::Cpu).unwrap();
     let gpu = SeqLayout::new(lengths, &card.device).unwrap();
     let qkv = card.normal(1, &[t, heads.width()], 1.0);
     let sinks = card.normal(2, &[heads.q], 1.0);
+    let (on, off) = (sunk.then_some(&sinks.gpu), sunk.then_some(&sinks.cpu));
     let dout = card.normal(3, &[t, heads.q * heads.dim], 1.0);
-    let (out, lse) = attention::forward(&qkv.gpu, &sinks.gpu, &gpu, heads, window).unwrap();
-    let (cpu_out, cpu_lse) = attention::forward(&qkv.cpu, &sinks.cpu, &cpu, heads, window).unwrap();
+    let (out, lse) = attention::forward(&qkv.gpu, on, &gpu, heads, window).unwrap();
+    let (cpu_out, cpu_lse) = attention::forward(&qkv.cpu, off, &cpu, heads, window).unwrap();
     agree(&what, &out, &cpu_out, CHAINED);
     agree(&format!("{what} lse"), &lse, &cpu_lse, LSE);
     let saved = Saved { out, lse };
     let (dqkv, dsinks) =
-        attention::backward(&qkv.gpu, &sinks.gpu, &gpu, heads, window, &saved, &dout.gpu).unwrap();
+        attention::backward(&qkv.gpu, on, &gpu, heads, window, &saved, &dout.gpu).unwrap();
     let saved = Saved {
         out: cpu_out,
         lse: cpu_lse,
     };
     let (cpu_dqkv, cpu_dsinks) =
-        attention::backward(&qkv.cpu, &sinks.cpu, &cpu, heads, window, &saved, &dout.cpu).unwrap();
+        attention::backward(&qkv.cpu, off, &cpu, heads, window, &saved, &dout.cpu).unwrap();
     let (q, kv) = (heads.q * heads.dim, heads.kv * heads.dim);
     for (part, start, width) in [("dq", 0, q), ("dk", q, kv), ("dv", q + kv, kv)] {
         let (found, expected) = (
@@ -47,7 +54,10 @@ fn packed(card: &Card, heads: Heads, lengths: &[usize], window: Option<usize>) {
         );
         agree(&format!("{what} {part}"), &found, &expected, GRADIENT);
     }
-    agree(&format!("{what} dsinks"), &dsinks, &cpu_dsinks, GRADIENT);
+    assert_eq!((dsinks.is_some(), cpu_dsinks.is_some()), (sunk, sunk));
+    if let (Some(dsinks), Some(cpu_dsinks)) = (dsinks, cpu_dsinks) {
+        agree(&format!("{what} dsinks"), &dsinks, &cpu_dsinks, GRADIENT);
+    }
 }
 
 #[test]
@@ -101,11 +111,11 @@ fn runs_repeat_bit_for_bit() {
     let sinks = card.normal(2, &[heads.q], 1.0).gpu;
     let dout = card.normal(3, &[341, heads.q * heads.dim], 1.0).gpu;
     let run = || {
-        let (out, lse) = attention::forward(&qkv, &sinks, &seqs, heads, Some(64)).unwrap();
+        let (out, lse) = attention::forward(&qkv, Some(&sinks), &seqs, heads, Some(64)).unwrap();
         let saved = Saved { out, lse };
         let (dqkv, dsinks) =
-            attention::backward(&qkv, &sinks, &seqs, heads, Some(64), &saved, &dout).unwrap();
-        [saved.out, saved.lse, dqkv, dsinks]
+            attention::backward(&qkv, Some(&sinks), &seqs, heads, Some(64), &saved, &dout).unwrap();
+        [saved.out, saved.lse, dqkv, dsinks.unwrap()]
     };
     for (first, second) in run().iter().zip(&run()) {
         crate::support::same("attention, second run", second, first);
@@ -125,12 +135,15 @@ fn cache_with_few_and_many_queries() {
             );
             let sinks = card.normal(4, &[heads.q], 1.0);
             for window in [None, Some(3), Some(128)] {
-                let out =
-                    attention::cached(&q.gpu, &k.gpu, &v.gpu, &sinks.gpu, heads, window).unwrap();
-                let expected =
-                    attention::cached(&q.cpu, &k.cpu, &v.cpu, &sinks.cpu, heads, window).unwrap();
-                let what = format!("cached attention {tq} of {tk}, dim {dim}, window {window:?}");
-                agree(&what, &out, &expected, CHAINED);
+                for sunk in [true, false] {
+                    let (on, off) = (sunk.then_some(&sinks.gpu), sunk.then_some(&sinks.cpu));
+                    let out = attention::cached(&q.gpu, &k.gpu, &v.gpu, on, heads, window);
+                    let expected = attention::cached(&q.cpu, &k.cpu, &v.cpu, off, heads, window);
+                    let what = format!(
+                        "cached attention {tq} of {tk}, dim {dim}, window {window:?}, sinks {sunk}"
+                    );
+                    agree(&what, &out.unwrap(), &expected.unwrap(), CHAINED);
+                }
             }
         }
     }

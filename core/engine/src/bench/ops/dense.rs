@@ -3,7 +3,7 @@
 use super::{Ops, Work};
 use crate::bench::count;
 use anyhow::Result;
-use apus_model::model::yarn::Angles;
+use apus_model::nn::Angles;
 use apus_model::ops::attention::{self, Saved};
 use apus_model::ops::lora::Pair;
 use apus_model::ops::{
@@ -66,13 +66,13 @@ fn attentions(ops: &mut Ops) -> Result<()> {
         let flops = count::attention_forward(heads, &ops.lengths, window);
         let name = |direction: &str| format!("attention, {kind}, {direction}");
         ops.time(name("forward"), Work::Flops(flops), || {
-            attention::forward(&qkv, &sinks, &seqs, heads, window)
+            attention::forward(&qkv, Some(&sinks), &seqs, heads, window)
         })?;
-        let (out, lse) = attention::forward(&qkv, &sinks, &seqs, heads, window)?;
+        let (out, lse) = attention::forward(&qkv, Some(&sinks), &seqs, heads, window)?;
         let saved = Saved { out, lse };
         let flops = count::attention_backward(flops);
         ops.time(name("backward"), Work::Flops(flops), || {
-            attention::backward(&qkv, &sinks, &seqs, heads, window, &saved, &dout)
+            attention::backward(&qkv, Some(&sinks), &seqs, heads, window, &saved, &dout)
         })?;
     }
     Ok(())

@@ -8,7 +8,7 @@
 use super::OptimizerHost;
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use apus_model::ops::fill;
 use apus_sdk::Optimizer;
 use candle_core::{DType, Device};

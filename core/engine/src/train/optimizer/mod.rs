@@ -8,7 +8,7 @@ mod tests;
 use crate::host::{unwrap, wrap};
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Named;
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use apus_model::ops::reduce;
 use apus_model::profile::{self, OpGroup};
 use apus_sdk::{Optimizer, StepInfo};

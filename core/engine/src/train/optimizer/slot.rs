@@ -2,7 +2,7 @@
 
 use crate::host::{unwrap, wrap};
 use anyhow::Result;
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use apus_model::ops::copy;
 use apus_sdk::State;
 use candle_core::Tensor;

@@ -19,7 +19,7 @@ use apus_components::config::{Origin, Resolved, SftConfig, StepsOrShare};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, TargetSpec};
-use apus_model::model::{GptOss, Init, LoraSettings};
+use apus_model::model::{CausalLm, Init, LoraSettings};
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Optimizer, Tracker};
 use candle_core::Device;
@@ -30,7 +30,7 @@ use std::time::Duration;
 /// A loaded model and what is written about its adapter.
 pub struct Ready {
     /// The model.
-    pub model: GptOss,
+    pub model: CausalLm,
     /// The adapter's configuration; `None` where the whole model is trained.
     pub peft: Option<PeftConfig>,
 }

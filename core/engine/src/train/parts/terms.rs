@@ -7,7 +7,7 @@ use apus_base::checksums::sampled;
 use apus_components::config::{Resolved, SftConfig};
 use apus_data::data::cache::Fingerprint;
 use apus_model::adapter::PeftConfig;
-use apus_model::model::Param;
+use apus_model::nn::Param;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use apus_base::checksums;
 use apus_base::lines::{info, warning};
 use apus_components::config::{FLAGS, SftConfig};
 use apus_model::adapter::PeftConfig;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::small_file::{self, Limit};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -270,7 +270,7 @@ impl Resume {
 /// What a checkpoint is put back into.
 pub struct Parts<'a, 'b> {
     /// The model.
-    pub model: &'a GptOss,
+    pub model: &'a CausalLm,
     /// How its trained part is read.
     pub trained: &'a TrainedPart,
     /// The optimizer.

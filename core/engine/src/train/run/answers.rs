@@ -6,7 +6,7 @@ use crate::train::events::Events;
 use anyhow::Result;
 use apus_components::config::SftConfig;
 use apus_data::chat::Encoder;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::{Decoder, RunState};
 
 /// Answers prompts, and spells tokens for metrics that compare texts.
@@ -36,7 +36,7 @@ impl<'a> Answers<'a> {
     }
 
     /// Answers the sample prompts and shows them to the trackers, under the `step` of the weights that answer.
-    pub fn samples(&self, model: &GptOss, step: u64, reports: &Reports) -> Result<Vec<String>> {
+    pub fn samples(&self, model: &CausalLm, step: u64, reports: &Reports) -> Result<Vec<String>> {
         let answers = self
             .prompts
             .iter()
@@ -50,7 +50,7 @@ impl<'a> Answers<'a> {
     /// A signal, out of memory, or a callback that failed.
     pub fn of_callbacks(
         &self,
-        model: &GptOss,
+        model: &CausalLm,
         step: u64,
         (events, state): (&mut Events, &RunState),
         reports: &Reports,
@@ -62,7 +62,13 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    fn answer(&self, model: &GptOss, prompt: &str, step: u64, reports: &Reports) -> Result<String> {
+    fn answer(
+        &self,
+        model: &CausalLm,
+        prompt: &str,
+        step: u64,
+        reports: &Reports,
+    ) -> Result<String> {
         let answer = answer(model, self.encoder, prompt, &self.sampling)?;
         reports.text(step, prompt, &answer);
         Ok(answer)

@@ -11,14 +11,15 @@ use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, StepReport};
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
-use apus_model::model::{ForwardOptions, GptOss, Neftune};
+use apus_model::model::CausalLm;
+use apus_model::nn::{ForwardOptions, Neftune};
 use apus_model::ops::reduce;
 use apus_sdk::{Loss, LrSchedule};
 
 /// A model in training.
 pub struct Learner<'a> {
     /// The model.
-    pub model: &'a GptOss,
+    pub model: &'a CausalLm,
     /// The loss.
     pub loss: Named<dyn Loss>,
     /// The optimizer.

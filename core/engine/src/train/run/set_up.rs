@@ -24,7 +24,7 @@ use apus_data::chat::Encoder;
 use apus_data::data::Stream;
 use apus_data::hub;
 use apus_model::adapter::ParameterTable;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use candle_core::Device;
 use console::Term;
 use serde_json::{Map, Value, json};
@@ -37,7 +37,7 @@ pub struct SetUp {
     /// The configuration; the date in it is that of the run.
     pub config: SftConfig,
     /// The model, with its adapters.
-    pub model: GptOss,
+    pub model: CausalLm,
     /// How its trained part is written and read.
     pub trained: TrainedPart,
     /// How conversations become tokens.

@@ -36,7 +36,7 @@ fn scale(heads: Heads) -> f32 {
 }
 
 /// The versions of the kernels of a head dim that every card runs.
-fn every_card(heads: Heads) -> Result<Attention> {
+pub fn every_card(heads: Heads) -> Result<Attention> {
     Attention::new(heads.dim).with_context(|| no_kernel(heads))
 }
 

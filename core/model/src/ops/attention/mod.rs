@@ -1,6 +1,6 @@
-//! Causal attention with sinks and a sliding window on packed sequences, as `transformers`' eager
-//! attention of gpt-oss: scores `q k / sqrt(D)`, a softmax over the visible keys and the head's
-//! sink together, the sink's column dropped. Query head `h` reads key head `h / (Q / KV)`.
+//! Causal attention on packed sequences, with or without sinks and a sliding window: scores `q k / sqrt(D)`, a softmax over
+//! the visible keys and the head's sink together, the sink's column dropped. A head without a sink is one whose sink is minus
+//! infinity. Query head `h` reads key head `h / (Q / KV)`.
 //!
 //! The backward pass is the usual one of flash attention (Dao, <https://arxiv.org/abs/2307.08691>)
 //! because `lse` contains the sink: `p = exp(score - lse)` are then the dropped-column
@@ -16,17 +16,18 @@ mod tests;
 use super::{Heads, SeqLayout};
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
-/// Takes `qkv` `[T, (Q + 2 KV) D]` and `sinks` `[Q]` to the output `[T, Q D]` and the logarithm of the sum of
-/// exponentials, the sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, its own included.
+/// Takes `qkv` `[T, (Q + 2 KV) D]` and `sinks` `[Q]`, if there are any, to the output `[T, Q D]` and the logarithm of the sum
+/// of exponentials, the sink included, `[Q, T]` f32. With a `window`, a query sees that many keys, its own included.
 pub fn forward(
     qkv: &Tensor,
-    sinks: &Tensor,
+    sinks: Option<&Tensor>,
     seqs: &SeqLayout,
     heads: Heads,
     window: Option<usize>,
 ) -> Result<(Tensor, Tensor)> {
+    let sinks = &or_none(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
@@ -34,6 +35,19 @@ pub fn forward(
         return cuda::forward(qkv, sinks, seqs, heads, window, cuda);
     }
     cpu::forward(qkv, sinks, seqs, heads, window)
+}
+
+/// Checks that a device computes attention of these heads.
+///
+/// # Errors
+/// The device is a card, for which there is no kernel of this size of heads.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+pub fn check_device(heads: Heads, device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        cuda::every_card(heads)?;
+    }
+    Ok(())
 }
 
 /// The results of [`forward`] that [`backward`] needs.
@@ -45,23 +59,38 @@ pub struct Saved {
     pub lse: Tensor,
 }
 
-/// Returns the gradients by `qkv` and by the sinks (`[Q]` f32) from `dout` `[T, Q D]`.
+/// Returns the gradients by `qkv` and by the sinks (`[Q]` f32), if there are any, from `dout` `[T, Q D]`.
 pub fn backward(
     qkv: &Tensor,
-    sinks: &Tensor,
+    sinks: Option<&Tensor>,
     seqs: &SeqLayout,
     heads: Heads,
     window: Option<usize>,
     saved: &Saved,
     dout: &Tensor,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<(Tensor, Option<Tensor>)> {
+    let given = sinks.is_some();
+    let sinks = &or_none(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        return cuda::backward(qkv, sinks, seqs, heads, window, saved, dout, cuda);
+        let (dqkv, dsinks) = cuda::backward(qkv, sinks, seqs, heads, window, saved, dout, cuda)?;
+        return Ok((dqkv, given.then_some(dsinks)));
     }
-    cpu::backward(qkv, sinks, seqs, heads, window, saved, dout)
+    let (dqkv, dsinks) = cpu::backward(qkv, sinks, seqs, heads, window, saved, dout)?;
+    Ok((dqkv, given.then_some(dsinks)))
+}
+
+/// The sinks, or minus infinity for each head, in the type of `like`.
+fn or_none(sinks: Option<&Tensor>, heads: Heads, like: &Tensor) -> Result<Tensor> {
+    match sinks {
+        Some(sinks) => Ok(sinks.clone()),
+        None => {
+            let none = Tensor::full(f32::NEG_INFINITY, heads.q, like.device())?;
+            Ok(none.to_dtype(like.dtype())?)
+        }
+    }
 }
 
 fn check(qkv: &Tensor, sinks: &Tensor, seqs: &SeqLayout, heads: Heads) -> Result<()> {
@@ -80,8 +109,8 @@ fn check(qkv: &Tensor, sinks: &Tensor, seqs: &SeqLayout, heads: Heads) -> Result
     Ok(())
 }
 
-/// Attends over a cache of keys and values, for generation: forward only, one sequence. Queries `[Tq, Q D]`, the last of which is at the end of the cache, to keys and values `[Tk, KV D]` each;
-/// returns `[Tq, Q D]`.
+/// Attends over a cache of keys and values, for generation: forward only, one sequence. Takes queries `[Tq, Q D]`, the last of
+/// which is at the end of the cache, and keys and values `[Tk, KV D]` each to `[Tq, Q D]`; `sinks` are as in [`forward`].
 ///
 /// # Errors
 /// Shapes do not fit, or there are more queries than keys.
@@ -89,7 +118,7 @@ pub fn cached(
     q: &Tensor,
     keys: &Tensor,
     values: &Tensor,
-    sinks: &Tensor,
+    sinks: Option<&Tensor>,
     heads: Heads,
     window: Option<usize>,
 ) -> Result<Tensor> {
@@ -103,6 +132,7 @@ pub fn cached(
         q.dims(),
         keys.dims()
     );
+    let sinks = &or_none(sinks, heads, q)?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(cuda) = q.device() {
         return cuda::cached(q, keys, values, sinks, heads, window, cuda);

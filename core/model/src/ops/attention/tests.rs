@@ -63,7 +63,7 @@ fn forward_by_the_formula() {
     ] {
         let t: usize = lengths.iter().sum();
         let qkv = random(1, &[t, HEADS.width()]);
-        let (out, lse) = forward(&qkv, &sinks, &seqs(&lengths), HEADS, window).unwrap();
+        let (out, lse) = forward(&qkv, Some(&sinks), &seqs(&lengths), HEADS, window).unwrap();
         close(
             &out,
             &reference(&values(&qkv), &values(&sinks), &lengths, window),
@@ -86,13 +86,49 @@ fn gradients() {
         let qkv = random(1, &[seqs.tokens(), HEADS.width()]);
         let dout = random(3, &[seqs.tokens(), 12]);
         let f = |qkv: &Tensor, sinks: &Tensor| {
-            dot(&forward(qkv, sinks, &seqs, HEADS, window).unwrap().0, &dout)
+            dot(
+                &forward(qkv, Some(sinks), &seqs, HEADS, window).unwrap().0,
+                &dout,
+            )
         };
-        let (out, lse) = forward(&qkv, &sinks, &seqs, HEADS, window).unwrap();
+        let (out, lse) = forward(&qkv, Some(&sinks), &seqs, HEADS, window).unwrap();
         let saved = Saved { out, lse };
-        let (dqkv, dsinks) = backward(&qkv, &sinks, &seqs, HEADS, window, &saved, &dout).unwrap();
+        let (dqkv, dsinks) =
+            backward(&qkv, Some(&sinks), &seqs, HEADS, window, &saved, &dout).unwrap();
         finite_differences(&qkv, &dqkv, |qkv| f(qkv, &sinks));
-        finite_differences(&sinks, &dsinks, |sinks| f(&qkv, sinks));
+        finite_differences(&sinks, &dsinks.unwrap(), |sinks| f(&qkv, sinks));
+    }
+}
+
+/// Without sinks, the softmax is over keys alone: forward by the formula, backward by differences, and over a cache.
+#[test]
+fn heads_without_sinks() {
+    let none = [f64::NEG_INFINITY; 4];
+    for (lengths, window) in [(vec![6], None), (vec![5, 1, 40], Some(3))] {
+        let seqs = seqs(&lengths);
+        let t = seqs.tokens();
+        let (qkv, dout) = (random(1, &[t, HEADS.width()]), random(3, &[t, 12]));
+        let (out, lse) = forward(&qkv, None, &seqs, HEADS, window).unwrap();
+        close(
+            &out,
+            &reference(&values(&qkv), &none, &lengths, window),
+            1e-5,
+        );
+        assert!(values(&lse).iter().all(|lse| lse.is_finite()));
+        let saved = Saved { out, lse };
+        let (dqkv, dsinks) = backward(&qkv, None, &seqs, HEADS, window, &saved, &dout).unwrap();
+        assert!(dsinks.is_none());
+        finite_differences(&qkv, &dqkv, |qkv| {
+            dot(&forward(qkv, None, &seqs, HEADS, window).unwrap().0, &dout)
+        });
+        if let [len] = lengths[..] {
+            let [q, k, v] =
+                [(0, 12), (12, 6), (18, 6)].map(|(at, len)| qkv.narrow(1, at, len).unwrap());
+            let last = q.narrow(0, len - 2, 2).unwrap();
+            let found = cached(&last, &k, &v, None, HEADS, window).unwrap();
+            let expected = saved.out.narrow(0, len - 2, 2).unwrap();
+            close(&found, &values(&expected), 1e-5);
+        }
     }
 }
 
@@ -102,10 +138,10 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
     let qkv = random(1, &[t, HEADS.width()]);
     let [q, k, v] = [(0, 12), (12, 6), (18, 6)].map(|(at, len)| qkv.narrow(1, at, len).unwrap());
     for window in [None, Some(4)] {
-        let (whole, _) = forward(&qkv, &sinks, &seqs(&[t]), HEADS, window).unwrap();
+        let (whole, _) = forward(&qkv, Some(&sinks), &seqs(&[t]), HEADS, window).unwrap();
         for (seen, new) in [(0, 11), (5, 6), (10, 1)] {
             let q = q.narrow(0, seen, new).unwrap();
-            let found = cached(&q, &k, &v, &sinks, HEADS, window).unwrap();
+            let found = cached(&q, &k, &v, Some(&sinks), HEADS, window).unwrap();
             close(&found, &values(&whole.narrow(0, seen, new).unwrap()), 1e-5);
         }
     }
@@ -116,14 +152,15 @@ fn runs_repeat_bit_for_bit() {
     let (seqs, sinks) = (seqs(&[50, 7]), random(2, &[4]));
     let (qkv, dout) = (random(1, &[57, HEADS.width()]), random(3, &[57, 12]));
     let run = || {
-        let (out, lse) = forward(&qkv, &sinks, &seqs, HEADS, Some(20)).unwrap();
+        let (out, lse) = forward(&qkv, Some(&sinks), &seqs, HEADS, Some(20)).unwrap();
         let saved = Saved { out, lse };
-        let (dqkv, dsinks) = backward(&qkv, &sinks, &seqs, HEADS, Some(20), &saved, &dout).unwrap();
+        let (dqkv, dsinks) =
+            backward(&qkv, Some(&sinks), &seqs, HEADS, Some(20), &saved, &dout).unwrap();
         [
             values(&saved.out),
             values(&saved.lse),
             values(&dqkv),
-            values(&dsinks),
+            values(&dsinks.unwrap()),
         ]
     };
     assert_eq!(run(), run());

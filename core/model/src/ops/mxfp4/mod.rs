@@ -1,5 +1,5 @@
 //! MXFP4 (OCP Microscaling Formats 1.0): blocks of 32 values of 4 bits (E2M1) with a shared power
-//! of two (E8M0), as gpt-oss stores its expert matrices.
+//! of two (E8M0).
 //!
 //! `blocks[e, o, g, j]` holds inputs `32 g + 2 j` (low nibble) and `32 g + 2 j + 1` (high nibble) of
 //! output row `o`; a value is `E2M1[nibble] * 2^(scale - 127)`.

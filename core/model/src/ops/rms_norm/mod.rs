@@ -1,5 +1,5 @@
-//! Root-mean-square norm (Zhang & Sennrich, <https://arxiv.org/abs/1910.07467>), as
-//! `transformers.GptOssRMSNorm`: `y = w * x / sqrt(mean(x^2) + eps)`, in f32, cast at the end.
+//! Root-mean-square norm (Zhang & Sennrich, <https://arxiv.org/abs/1910.07467>): `y = w * x / sqrt(mean(x^2) + eps)`, in f32, with
+//! the weight, cast at the end.
 
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -1,5 +1,5 @@
-//! Routing of tokens to experts, as `transformers.GptOssTopKRouter`: the `k` greatest logits of a
-//! token choose its experts, and a softmax over those `k` alone gives their weights.
+//! Routing of tokens to experts: the `k` greatest logits of a token choose its experts, and a softmax over those `k` alone gives
+//! their weights.
 
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -8,7 +8,7 @@ mod cuda;
 use super::router::RoutePlan;
 use crate::profile::{self, OpGroup};
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// What an MLP with a gate computes between its matrices, from a gate `g` and a value `u`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +22,19 @@ pub enum Activation {
         /// The bound.
         limit: f32,
     },
+}
+
+/// Checks that a device computes an activation here.
+///
+/// # Errors
+/// The device is a card, for which there is no kernel of it.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+pub fn check_device(activation: Activation, device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        cuda::limit(activation)?;
+    }
+    Ok(())
 }
 
 /// Takes `gate_up` `[N, 2 F]`, interleaved, to `[N, F]`.

@@ -19,7 +19,7 @@ use crate::train::trained_part::TrainedPart;
 use anyhow::{Context, Error, Result};
 use apus_base::lines::{info, warning};
 use apus_data::chat::Encoded;
-use apus_model::model::GptOss;
+use apus_model::model::CausalLm;
 use apus_sdk::RunState;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Goes back to the best checkpoint, if that was asked for.
-    pub fn load_best(&mut self, model: &GptOss, state: &RunState) -> Result<()> {
+    pub fn load_best(&mut self, model: &CausalLm, state: &RunState) -> Result<()> {
         if !self.settings.load_best_model_at_end {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Computes the angles of the rotary embedding with YaRN, as `_compute_yarn_parameters` of `transformers` does.
+//! Computes the angles of the rotary embedding, plain or with YaRN, as `_compute_yarn_parameters` of `transformers` does.
 
 use crate::families::{Architecture, Rope, Yarn};
 use crate::ops::rope::RopeTable;
@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use std::sync::Mutex;
 
 /// The table of cosines and sines, which grows when longer sequences come.
+#[derive(Debug)]
 pub struct Angles {
     frequencies: Vec<f32>,
     factor: f64,
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frequencies_of_gpt_oss_20b() {
+    fn frequencies_with_yarn() {
         let yarn = Yarn {
             factor: 32.0,
             beta_fast: 32.0,

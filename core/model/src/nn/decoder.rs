@@ -1,29 +1,26 @@
-//! The whole model: embedding, layers and head. Forward goes layer by layer, backward in reverse.
+//! Embedding and layers. Forward goes layer by layer, backward in reverse.
 
 use super::attention::{BatchLayout, DecodeLayout, LayerKvCache};
-use super::experts::{ExpertLinear, ExpertWeight};
-use super::head::Head;
+use super::embedding::Embedding;
 use super::layer::{DecoderLayer, Kept};
-use super::linear::Linear;
+use super::mixture::RouterLoad;
 use super::neftune::Neftune;
-use super::param::{Param, Weight};
-use super::yarn::Angles;
-use crate::families::{MlpSpec, ModelConfig};
+use super::rope::Angles;
 use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
-use std::sync::Arc;
 
-/// A gpt-oss model.
-pub struct GptOss {
-    pub(super) config: ModelConfig,
-    pub(super) embed: Weight,
-    pub(super) layers: Vec<DecoderLayer>,
-    pub(super) head: Head,
-    pub(super) angles: Angles,
-    pub(super) device: Device,
-    pub(super) dtype: DType,
-    pub(super) params: Vec<Arc<Param>>,
+/// An embedding and layers. A head is not part of it, since only some rows of the output go there.
+#[derive(Debug)]
+pub struct Decoder {
+    /// The embedding.
+    pub embedding: Embedding,
+    /// The layers.
+    pub layers: Vec<DecoderLayer>,
+    /// The angles of the rotary embedding.
+    pub angles: Angles,
+    /// The device that it is on.
+    pub device: Device,
 }
 
 /// How to run forward.
@@ -82,74 +79,7 @@ impl Pass {
     }
 }
 
-impl GptOss {
-    /// Its configuration.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// Its layers.
-    pub fn layers(&self) -> &[DecoderLayer] {
-        &self.layers
-    }
-
-    /// Its output head.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
-    /// All parameters that are trained.
-    pub fn params(&self) -> &[Arc<Param>] {
-        &self.params
-    }
-
-    /// The device that it is on.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// The bytes of its frozen weights as they are stored on the device.
-    pub fn weight_bytes(&self) -> u64 {
-        let size = |w: &Weight| match w {
-            Weight::Frozen(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
-            Weight::Trainable(_) => 0,
-        };
-        let linear = |l: &Linear| size(&l.weight) + l.bias.as_ref().map_or(0, size);
-        let experts = |e: &ExpertLinear| {
-            size(&e.bias)
-                + match &e.matrix {
-                    ExpertWeight::Dense(weight) => size(weight),
-                    ExpertWeight::Packed { blocks, scales } => {
-                        (blocks.elem_count() + scales.elem_count()) as u64
-                    }
-                }
-        };
-        let layer = |layer: &DecoderLayer| {
-            let a = &layer.attention;
-            let attention = [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj];
-            attention.into_iter().map(linear).sum::<u64>()
-                + size(&a.sinks)
-                + linear(&layer.moe.router)
-                + experts(&layer.moe.gate_up)
-                + experts(&layer.moe.down)
-                + size(&layer.input_norm.weight)
-                + size(&layer.post_norm.weight)
-        };
-        let embed = match self.offloaded_bytes() {
-            Some(_) => 0,
-            None => size(&self.embed),
-        };
-        embed
-            + self.layers.iter().map(layer).sum::<u64>()
-            + size(&self.head.norm.weight)
-            + linear(&self.head.lm_head)
-    }
-
-    /// Its compute type.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
+impl Decoder {
     /// Runs token ids `[T]` u32 through all layers, to `[T, H]` before the final norm.
     ///
     /// # Errors
@@ -161,47 +91,33 @@ impl GptOss {
         options: &ForwardOptions,
     ) -> Result<(Tensor, Pass)> {
         let batch = self.batch_layout(seqs)?;
-        let mut x = self.lookup(ids)?;
+        let mut x = self.embedding.forward(ids)?;
         if let Some(neftune) = &options.neftune {
             x = neftune.add(&x, seqs)?;
         }
         let count = self.layers.len();
         let mut kept = Vec::new();
-        let mut probabilities = Vec::new();
-        let mlps = self
-            .config
-            .architecture
-            .layers
-            .iter()
-            .map(|layer| &layer.mlp);
-        let mixture = mlps.filter_map(MlpSpec::mixture).next();
-        let mut chosen = vec![0usize; mixture.map_or(0, |mixture| mixture.experts)];
+        let mut loads = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let seed = layer_seed(options, index);
             let (y, tape) = layer
                 .forward(&x, &batch, seed)
                 .with_context(|| format!("layer {index}"))?;
             if options.aux_coef != 0.0 {
-                probabilities.push(tape.moe.probability_sum()?);
-                for (count, pair) in chosen
-                    .iter_mut()
-                    .zip(tape.moe.plan.groups.host_offsets()?.windows(2))
-                {
-                    *count += pair[1] - pair[0];
-                }
+                loads.extend(tape.mlp.router_load()?);
             }
             if options.training {
                 kept.push(if index + options.kept_layers >= count {
                     Kept::Tape(Box::new(tape))
                 } else {
-                    Kept::Input(x, tape.moe.plan.clone())
+                    Kept::Input(x, tape.mlp.decisions())
                 });
             }
             x = y;
         }
-        let aux = match probabilities.is_empty() {
+        let aux = match loads.is_empty() {
             true => None,
-            false => Some(self.aux(&probabilities, &chosen, seqs.tokens())?),
+            false => Some(self.aux(&loads, seqs.tokens())?),
         };
         let pass = Pass {
             ids: ids.clone(),
@@ -214,16 +130,23 @@ impl GptOss {
     }
 
     /// Computes `E sum_e f_e P_e` (`transformers`' `load_balancing_loss_func`), where `f_e` is the share of rows that chose
-    /// `e` and `P_e` its mean probability, over all layers and tokens.
-    fn aux(&self, probabilities: &[Tensor], chosen: &[usize], tokens: usize) -> Result<Aux> {
-        let rows = (tokens * self.layers.len()) as f64;
+    /// `e` and `P_e` its mean probability, over all layers with experts and all tokens.
+    fn aux(&self, loads: &[RouterLoad], tokens: usize) -> Result<Aux> {
+        let rows = (tokens * loads.len()) as f64;
+        let mut chosen = vec![0usize; loads[0].chosen.len()];
+        for load in loads {
+            for (sum, count) in chosen.iter_mut().zip(&load.chosen) {
+                *sum += count;
+            }
+        }
         let experts = chosen.len() as f64;
         let slope: Vec<f32> = chosen
             .iter()
             .map(|&c| (experts * c as f64 / rows / rows) as f32)
             .collect();
         let grad = Tensor::new(slope.as_slice(), &self.device)?;
-        let sum = Tensor::stack(probabilities, 0)?.sum(0)?;
+        let probabilities: Vec<&Tensor> = loads.iter().map(|load| &load.probabilities).collect();
+        let sum = Tensor::stack(&probabilities, 0)?.sum(0)?;
         let value = (sum * &grad)?.sum_all()?.to_scalar::<f32>()?;
         Ok(Aux {
             value: f64::from(value),
@@ -259,13 +182,10 @@ impl GptOss {
                 .backward(kept, &batch, seed, dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
         }
-        self.embed.accumulate(|| {
-            let zeros = Tensor::zeros(self.embed.dims(), DType::F32, &self.device)?;
-            Ok(zeros.index_add(&ids, &dx.to_dtype(DType::F32)?, 0)?)
-        })
+        self.embedding.backward(&ids, &dx)
     }
 
-    /// An empty cache.
+    /// An empty cache of keys and values.
     pub fn cache(&self) -> KvCache {
         KvCache {
             layers: self
@@ -291,7 +211,7 @@ impl GptOss {
             positions,
             rows: Groups::one(ids.len(), &self.device)?,
         };
-        let mut x = self.lookup(&Tensor::new(ids, &self.device)?)?;
+        let mut x = self.embedding.forward(&Tensor::new(ids, &self.device)?)?;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.decode(&x, &new, cache)?;
         }
@@ -302,7 +222,7 @@ impl GptOss {
     /// The first layer whose output for these tokens is not finite, if there is one; for error messages.
     pub fn first_non_finite_layer(&self, ids: &Tensor, seqs: &SeqLayout) -> Result<Option<usize>> {
         let batch = self.batch_layout(seqs)?;
-        let mut x = self.lookup(ids)?;
+        let mut x = self.embedding.forward(ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &batch, None)?.0;
             let sum = x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
@@ -311,6 +231,16 @@ impl GptOss {
             }
         }
         Ok(None)
+    }
+
+    /// The bytes of the weights that are frozen and on the device.
+    pub fn frozen_bytes(&self) -> u64 {
+        let embedding = match self.embedding.offloaded_bytes() {
+            Some(_) => 0,
+            None => self.embedding.weight.frozen_bytes(),
+        };
+        let layers = self.layers.iter().map(DecoderLayer::frozen_bytes);
+        embedding + layers.sum::<u64>()
     }
 
     fn batch_layout(&self, seqs: &SeqLayout) -> Result<BatchLayout> {

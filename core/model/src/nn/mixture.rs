@@ -1,4 +1,4 @@
-//! The mixture-of-experts half of a layer: router, gate-up, activation, down and the weighted sum of experts.
+//! A mixture of experts as the MLP of a layer: router, gate and up, activation, down and the weighted sum of experts.
 
 use super::experts::{ExpertLinear, OutputGrad};
 use super::linear::{Linear, Tape as LinearTape};
@@ -11,38 +11,40 @@ use candle_core::{D, DType, Tensor};
 
 /// The router and the experts.
 #[derive(Debug)]
-pub struct Moe {
-    /// The router `[E, H]` with bias.
+pub struct Mixture {
+    /// The router `[E, H]`.
     pub router: Linear,
     /// The first matrix of each expert, `[H, 2 F]`, gate and up interleaved.
     pub gate_up: ExpertLinear,
     /// The second matrix of each expert, `[F, H]`.
     pub down: ExpertLinear,
     /// The number of experts that a token uses.
-    pub k: usize,
+    pub experts_per_token: usize,
     /// The activation of the experts.
     pub activation: Activation,
 }
 
-/// What [`Moe::backward`] needs. Gathered rows and the activation are computed again there.
+/// What [`Mixture::backward`] needs. Gathered rows and the activation are computed again there.
 #[derive(Debug)]
 pub struct Tape {
     x: Tensor,
     router: LinearTape,
     logits: Tensor,
     weights: Tensor,
-    /// Which token went to which expert.
-    pub plan: RoutePlan,
+    plan: RoutePlan,
     gate_up: Tensor,
     gate_up_lora: Option<PackTape>,
     down_lora: Option<PackTape>,
 }
 
-impl Moe {
+impl Mixture {
     /// Returns `residual` plus the experts' weighted sum for normed `x`, all `[T, H]`.
     pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tape)> {
         let (logits, router) = self.logits(x)?;
-        let plan = RoutePlan::new(&router::top_k(&logits, self.k)?, logits.dim(1)?)?;
+        let plan = RoutePlan::new(
+            &router::top_k(&logits, self.experts_per_token)?,
+            logits.dim(1)?,
+        )?;
         let (tape, h) = self.up_to_activation(x, (logits, router), plan)?;
         let y = self
             .down
@@ -92,6 +94,22 @@ impl Moe {
         Ok((tape, h))
     }
 
+    /// The gradient of each token's sum by the bias of each expert, times that bias, `[T, E]`.
+    fn by_bias(&self, dout: &Tensor, experts: usize) -> Result<Tensor> {
+        match &self.down.bias {
+            Some(bias) => Ok(dout.matmul(&bias.get(dout.dtype())?.t()?)?),
+            None => {
+                let shape = (dout.dim(0)?, experts);
+                Ok(Tensor::zeros(shape, dout.dtype(), dout.device())?)
+            }
+        }
+    }
+
+    /// The bytes of the weights that are frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        self.router.frozen_bytes() + self.gate_up.frozen_bytes() + self.down.frozen_bytes()
+    }
+
     /// Returns the gradient by `x` from `dout` `[T, H]`. `daux` `[E]` is the gradient of the auxiliary loss by the mean
     /// router probability of each expert, spread over tokens.
     pub fn backward(&self, tape: Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {
@@ -113,11 +131,10 @@ impl Moe {
         };
         let h = || swiglu::forward(&gate_up, self.activation);
         let dh = self.down.backward(h, down_lora.as_ref(), dy, groups)?;
-        let bias = self.down.bias.get(dout.dtype())?;
         let routing = RoutingWeights {
             weights: &weights,
             plan: &plan,
-            by_bias: &dout.matmul(&bias.t()?)?,
+            by_bias: &self.by_bias(dout, plan.groups.count())?,
         };
         let (dgate_up, dweights) = swiglu::backward(gate_up, self.activation, &dh, routing)?;
         drop(dh);
@@ -145,10 +162,29 @@ impl Moe {
     }
 }
 
+/// How a router spread the tokens of a batch over the experts.
+#[derive(Debug)]
+pub struct RouterLoad {
+    /// The sum of the router's probabilities over tokens, `[E]` f32.
+    pub probabilities: Tensor,
+    /// The number of tokens that chose each expert.
+    pub chosen: Vec<usize>,
+}
+
 impl Tape {
-    /// Sums the router's probabilities of all experts over tokens, `[E]` f32.
-    pub fn probability_sum(&self) -> Result<Tensor> {
-        Ok(probabilities(&self.logits)?.sum(0)?)
+    /// Which token went to which expert.
+    pub fn plan(&self) -> &RoutePlan {
+        &self.plan
+    }
+
+    /// How the router spread the tokens.
+    pub fn router_load(&self) -> Result<RouterLoad> {
+        let probabilities = probabilities(&self.logits)?.sum(0)?;
+        let offsets = self.plan.groups.host_offsets()?.windows(2);
+        Ok(RouterLoad {
+            probabilities,
+            chosen: offsets.map(|pair| pair[1] - pair[0]).collect(),
+        })
     }
 }
 

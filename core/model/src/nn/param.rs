@@ -122,6 +122,14 @@ impl Weight {
         }
     }
 
+    /// Its bytes as it is stored, if it is frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        match self {
+            Self::Frozen(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
+            Self::Trainable(_) => 0,
+        }
+    }
+
     /// The parameter, if it is trained.
     pub fn param(&self) -> Option<&Arc<Param>> {
         match self {

@@ -30,7 +30,7 @@ pub struct ExpertLinear {
     /// The matrices of the experts.
     pub matrix: ExpertWeight,
     /// `[E, O]`.
-    pub bias: Weight,
+    pub bias: Option<Weight>,
     /// The low-rank updates.
     pub lora: Option<ExpertLora>,
 }
@@ -99,7 +99,8 @@ impl ExpertLinear {
 
     /// Takes rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `tape` is the result of [`lora_tape`](Self::lora_tape).
     pub fn forward(&self, x: &Tensor, tape: Option<&PackTape>, experts: &Groups) -> Result<Tensor> {
-        let bias = Some(self.bias.get(x.dtype())?);
+        let bias = self.bias.as_ref().map(|b| b.get(x.dtype()));
+        let bias = bias.transpose()?;
         let mut addends = Addends {
             bias,
             low_rank: None,
@@ -119,8 +120,9 @@ impl ExpertLinear {
         experts: &Groups,
     ) -> Result<Tensor> {
         let mut addends = Addends::default();
-        self.bias
-            .accumulate(|| grouped::bias_grad(&dy.weighted(&dy.rows)?, experts))?;
+        if let Some(bias) = &self.bias {
+            bias.accumulate(|| grouped::bias_grad(&dy.weighted(&dy.rows)?, experts))?;
+        }
         if let (Some(lora), Some(PackTape { pack, xa })) = (&self.lora, tape) {
             let dxa = pack.down_backward(&dy.rows, experts)?;
             let (by_xa, weighed) = (dy.weighted(&dxa)?, dy.weighted(xa)?);
@@ -184,6 +186,17 @@ impl ExpertLinear {
             ExpertWeight::Dense(Weight::Frozen(w)) => !w.is_contiguous(),
             ExpertWeight::Dense(Weight::Trainable(_)) => false,
         }
+    }
+
+    /// The bytes of the weights that are frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        let matrix = match &self.matrix {
+            ExpertWeight::Dense(weight) => weight.frozen_bytes(),
+            ExpertWeight::Packed { blocks, scales } => {
+                (blocks.elem_count() + scales.elem_count()) as u64
+            }
+        };
+        matrix + self.bias.as_ref().map_or(0, Weight::frozen_bytes)
     }
 
     /// The number of experts, of inputs and of outputs.

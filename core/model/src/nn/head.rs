@@ -6,13 +6,15 @@ use crate::ops::linear;
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// The final norm and `lm_head`.
+/// The final norm and the projection.
 #[derive(Debug)]
 pub struct Head {
     /// The final norm.
     pub norm: Norm,
     /// The projection `[V, H]`, without bias.
     pub lm_head: Linear,
+    /// Whether the projection's weight is the embedding's, which then accumulates the gradients of both.
+    pub tied: bool,
 }
 
 /// What [`Head::backward`] needs.
@@ -43,6 +45,15 @@ impl Head {
     /// Returns the gradient by the rows from that by the normed rows.
     pub fn backward(&self, tape: &Tape, dnormed: &Tensor) -> Result<Tensor> {
         self.norm.backward(&tape.rows, dnormed, None)
+    }
+
+    /// The bytes of the weights that are frozen, without those of the embedding.
+    pub fn frozen_bytes(&self) -> u64 {
+        let projection = match self.tied {
+            true => 0,
+            false => self.lm_head.frozen_bytes(),
+        };
+        projection + self.norm.weight.frozen_bytes()
     }
 
     /// The number of rows of the projection.

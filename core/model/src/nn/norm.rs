@@ -1,11 +1,12 @@
-//! The norm before each half of a layer and before the output head.
+//! The root-mean-square norm, with and without an addend: before each half of a layer, before the output head, on the heads
+//! of queries and keys.
 
 use super::param::Weight;
 use crate::ops::rms_norm;
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// A norm computes `w * x / rms(x)`.
+/// A norm computes `w * x / rms(x)` of each row.
 #[derive(Debug)]
 pub struct Norm {
     /// The path of the module.

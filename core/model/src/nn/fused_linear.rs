@@ -35,7 +35,7 @@ fn frozen(weight: &Weight) -> Option<&Tensor> {
 
 impl FusedLinear {
     /// Fuses layers; `None` if one of their weights is trained.
-    pub fn new(layers: &mut [&mut Linear]) -> Result<Option<Self>> {
+    pub fn new(layers: &mut [Linear]) -> Result<Option<Self>> {
         let weights: Option<Vec<_>> = layers.iter().map(|l| frozen(&l.weight).cloned()).collect();
         let biases: Option<Vec<_>> = layers
             .iter()
@@ -57,8 +57,8 @@ impl FusedLinear {
     }
 
     /// Whether layers can be computed as one product: without DoRA, and without dropout in this pass.
-    pub fn can_fuse(layers: &[&Linear], dropout: bool) -> bool {
-        let plain = |layer: &&Linear| match &layer.lora {
+    pub fn can_fuse(layers: &[Linear], dropout: bool) -> bool {
+        let plain = |layer: &Linear| match &layer.lora {
             Some(lora) => lora.magnitude.is_none() && !(dropout && lora.dropout > 0.0),
             None => true,
         };
@@ -66,28 +66,34 @@ impl FusedLinear {
     }
 
     /// Takes `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.
-    pub fn forward(&self, layers: &[&Linear], x: &Tensor, rows: &Groups) -> Result<(Tensor, Tape)> {
+    pub fn forward(&self, layers: &[Linear], x: &Tensor, rows: &Groups) -> Result<(Tensor, Tape)> {
         let mut addends = Addends {
             bias: self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?,
             low_rank: None,
         };
-        let lora = match pack(layers, x)? {
-            Some(pack) => Some(pack.into_tape(x, rows)?),
-            None => None,
-        };
-        if let Some(PackTape { pack, xa }) = &lora {
+        let tape = self.tape(layers, x, rows)?;
+        if let Some(PackTape { pack, xa }) = &tape.lora {
             addends.low_rank = Some(pack.up(xa, true)?);
         }
         let w = self.weight.unsqueeze(0)?.transpose(1, 2)?;
         let y = grouped::matmul(x, &w, rows, &addends)?;
+        Ok((y, tape))
+    }
+
+    /// Makes the tape of [`forward`](Self::forward) alone.
+    pub fn tape(&self, layers: &[Linear], x: &Tensor, rows: &Groups) -> Result<Tape> {
+        let lora = match pack(layers, x)? {
+            Some(pack) => Some(pack.into_tape(x, rows)?),
+            None => None,
+        };
         let x = x.clone();
-        Ok((y, Tape { x, lora }))
+        Ok(Tape { x, lora })
     }
 
     /// Returns the gradient by `x` from `dy` `[T, O]`; the low-rank updates accumulate theirs.
     pub fn backward(
         &self,
-        layers: &[&Linear],
+        layers: &[Linear],
         tape: &Tape,
         dy: &Tensor,
         rows: &Groups,
@@ -109,7 +115,7 @@ impl FusedLinear {
 }
 
 /// Packs the low-rank updates of the layers in the type of `like`.
-fn pack(layers: &[&Linear], like: &Tensor) -> Result<Option<Pack>> {
+fn pack(layers: &[Linear], like: &Tensor) -> Result<Option<Pack>> {
     let Some(scale) = layers.iter().find_map(|l| Some(l.lora.as_ref()?.scale)) else {
         return Ok(None);
     };

@@ -1,24 +1,23 @@
-//! A decoder layer, which is the unit of recomputation: it keeps its tape, or only its input and the routing of its
-//! tokens.
+//! A decoder layer, which is the unit of recomputation: it keeps its tape, or only its input and what its MLP decided.
 
 use super::attention::{Attention, BatchLayout, DecodeLayout, LayerKvCache, Tape as AttentionTape};
-use super::moe::{Moe, Tape as MoeTape};
+use super::linear::Linear;
+use super::mlp::{Decisions, Mlp, Tape as MlpTape};
 use super::norm::Norm;
-use crate::ops::router::RoutePlan;
 use anyhow::Result;
 use candle_core::Tensor;
 
-/// A layer computes `x + attention(norm(x))`, and then the same with the experts.
+/// A layer computes `x + attention(norm(x))`, and then the same with the MLP.
 #[derive(Debug)]
 pub struct DecoderLayer {
     /// The norm before attention.
     pub input_norm: Norm,
     /// The attention.
     pub attention: Attention,
-    /// The norm before the experts.
+    /// The norm before the MLP.
     pub post_norm: Norm,
-    /// The router and the experts.
-    pub moe: Moe,
+    /// The MLP.
+    pub mlp: Mlp,
 }
 
 /// What a layer keeps of its forward pass.
@@ -26,8 +25,8 @@ pub struct DecoderLayer {
 pub enum Kept {
     /// Everything that the backward pass reads.
     Tape(Box<Tape>),
-    /// The input, and which token went to which expert.
-    Input(Tensor, RoutePlan),
+    /// The input, and what the MLP decided.
+    Input(Tensor, Decisions),
 }
 
 /// Everything that the backward pass of a layer reads.
@@ -36,8 +35,8 @@ pub struct Tape {
     x: Tensor,
     attention: AttentionTape,
     middle: Tensor,
-    /// The tape of the experts.
-    pub moe: MoeTape,
+    /// The tape of the MLP.
+    pub mlp: MlpTape,
 }
 
 impl DecoderLayer {
@@ -62,7 +61,7 @@ impl DecoderLayer {
         seed: Option<u64>,
     ) -> Result<(Tensor, Tape)> {
         let (attention, middle, normed) = self.attend(x, batch, seed)?;
-        let (y, moe) = self.moe.forward(&normed, &middle)?;
+        let (y, mlp) = self.mlp.forward(&normed, &middle, &batch.rows, seed)?;
         let x = x.clone();
         Ok((
             y,
@@ -70,7 +69,7 @@ impl DecoderLayer {
                 x,
                 attention,
                 middle,
-                moe,
+                mlp,
             },
         ))
     }
@@ -81,15 +80,15 @@ impl DecoderLayer {
         x: Tensor,
         batch: &BatchLayout,
         seed: Option<u64>,
-        plan: RoutePlan,
+        decisions: Decisions,
     ) -> Result<Tape> {
         let (attention, middle, normed) = self.attend(&x, batch, seed)?;
-        let moe = self.moe.recompute(&normed, plan)?;
+        let mlp = self.mlp.recompute(&normed, decisions, &batch.rows, seed)?;
         Ok(Tape {
             x,
             attention,
             middle,
-            moe,
+            mlp,
         })
     }
 
@@ -104,11 +103,11 @@ impl DecoderLayer {
     ) -> Result<Tensor> {
         let tape = match kept {
             Kept::Tape(tape) => *tape,
-            Kept::Input(x, plan) => self.recompute(x, batch, seed, plan)?,
+            Kept::Input(x, decisions) => self.recompute(x, batch, seed, decisions)?,
         };
-        let dmixed = self.moe.backward(tape.moe, &dy, daux)?;
-        let dmiddle = self.post_norm.backward(&tape.middle, &dmixed, Some(&dy))?;
-        drop((tape.middle, dmixed, dy));
+        let dnormed = self.mlp.backward(tape.mlp, &dy, &batch.rows, daux)?;
+        let dmiddle = self.post_norm.backward(&tape.middle, &dnormed, Some(&dy))?;
+        drop((tape.middle, dnormed, dy));
         let dattended = self.attention.backward(tape.attention, batch, &dmiddle)?;
         self.input_norm
             .backward(&tape.x, &dattended, Some(&dmiddle))
@@ -124,6 +123,32 @@ impl DecoderLayer {
         let normed = self.input_norm.forward(x)?;
         let attended = self.attention.decode(&normed, new, cache)?;
         let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
-        Ok(self.moe.forward(&normed, &middle)?.0)
+        Ok(self.mlp.forward(&normed, &middle, &new.rows, None)?.0)
+    }
+
+    /// The linear layers that may have low-rank updates.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.attention.linears().chain(self.mlp.linears())
+    }
+
+    /// The linear layers, to be given low-rank updates.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let mlp = self.mlp.linears_mut();
+        self.attention.linears_mut().chain(mlp)
+    }
+
+    /// The norms.
+    pub fn norms(&self) -> impl Iterator<Item = &Norm> {
+        let heads = self.attention.qk_norms.iter();
+        let heads = heads.flat_map(|norms| [&norms.q_norm, &norms.k_norm]);
+        [&self.input_norm, &self.post_norm].into_iter().chain(heads)
+    }
+
+    /// The bytes of the weights that are frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        self.attention.frozen_bytes()
+            + self.mlp.frozen_bytes()
+            + self.input_norm.weight.frozen_bytes()
+            + self.post_norm.weight.frozen_bytes()
     }
 }

@@ -1,0 +1,103 @@
+//! A model: a decoder with its output head, as its configuration describes it and its weights make it.
+
+use crate::families::ModelConfig;
+use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param};
+use crate::tensors::ExpertMatrix;
+use anyhow::{Result, bail};
+use candle_core::{DType, Device};
+use std::sync::Arc;
+
+/// A decoder that predicts the next token.
+pub struct CausalLm {
+    pub(super) config: ModelConfig,
+    pub(super) decoder: Decoder,
+    pub(super) head: Head,
+    pub(super) dtype: DType,
+    pub(super) params: Vec<Arc<Param>>,
+}
+
+impl CausalLm {
+    /// Its configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Embedding and layers.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Its output head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// All parameters that are trained.
+    pub fn params(&self) -> &[Arc<Param>] {
+        &self.params
+    }
+
+    /// The device that it is on.
+    pub fn device(&self) -> &Device {
+        &self.decoder.device
+    }
+
+    /// Its compute type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The bytes of its frozen weights as they are stored on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.decoder.frozen_bytes() + self.head.frozen_bytes()
+    }
+
+    /// The bytes of the embedding, if it is on a card and can leave it.
+    pub fn movable_embedding(&self) -> Option<u64> {
+        let embedding = &self.decoder.embedding;
+        let stays = self.device().is_cpu() || self.head.tied || embedding.weight.param().is_some();
+        (!stays).then(|| embedding.weight.frozen_bytes())
+    }
+
+    /// Moves the embedding to host memory, where it is already if the model runs on the CPU.
+    ///
+    /// # Errors
+    /// The embedding has to be on the device: it is trained, or it is the output head, too.
+    pub fn offload_embedding(&mut self) -> Result<()> {
+        if self.head.tied {
+            bail!(
+                "offload_embedding: the embedding is the output head, too (tie_word_embeddings), and must stay on the \
+                 device; set offload_embedding to false"
+            );
+        }
+        self.decoder.embedding.offload()
+    }
+
+    /// All linear modules that may have low-rank updates.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.decoder.layers.iter().flat_map(|layer| layer.linears())
+    }
+
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let layers = self.decoder.layers.iter_mut();
+        layers.flat_map(|layer| layer.linears_mut())
+    }
+
+    /// A matrix of a layer's experts.
+    pub(super) fn experts_mut(
+        &mut self,
+        layer: usize,
+        matrix: ExpertMatrix,
+    ) -> Result<&mut ExpertLinear> {
+        let Some(found) = self.decoder.layers.get_mut(layer) else {
+            bail!("the model has no layer {layer}");
+        };
+        let Mlp::Mixture(mixture) = &mut found.mlp else {
+            bail!("layer {layer} has no experts");
+        };
+        Ok(match matrix {
+            ExpertMatrix::GateUp => &mut mixture.gate_up,
+            ExpertMatrix::Down => &mut mixture.down,
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! A dense MLP with a gate: `down(activation(gate(x), up(x)))`.
+
+use super::linear::Linear;
+use super::projections::{Projections, Tape as ProjectionTape};
+use crate::ops::swiglu::Activation;
+use crate::ops::{Groups, gated};
+use anyhow::Result;
+use candle_core::Tensor;
+
+/// The layers' own numbers for dropout begin after those of attention.
+const SEEDS: u64 = 4;
+
+/// Three matrices and an activation.
+#[derive(Debug)]
+pub struct DenseMlp {
+    /// The projections to gates and values, `[F, H]` each.
+    pub gate_up: Projections<2>,
+    /// The projection back, `[H, F]`.
+    pub down: Projections<1>,
+    /// The activation.
+    pub activation: Activation,
+}
+
+/// What [`DenseMlp::backward`] needs.
+#[derive(Debug)]
+pub struct Tape {
+    input: ProjectionTape<2>,
+    /// Gates and values side by side, `[T, 2 F]`.
+    gate_up: Tensor,
+    output: ProjectionTape<1>,
+}
+
+impl DenseMlp {
+    /// The linear layers.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.gate_up.layers().iter().chain(self.down.layers())
+    }
+
+    /// The linear layers, to be given low-rank updates.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let down = self.down.layers_mut();
+        self.gate_up.layers_mut().iter_mut().chain(down)
+    }
+
+    /// Returns `residual` plus the output for normed `x`, all `[T, H]`. `seed` switches dropout on.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        rows: &Groups,
+        seed: Option<u64>,
+    ) -> Result<(Tensor, Tape)> {
+        let (gate_up, input) = self.gate_up.forward(x, rows, salted(seed, 0))?;
+        let h = gated::forward(&gate_up, self.activation)?;
+        let (y, output) = self.down.forward(&h, rows, salted(seed, 2))?;
+        let tape = Tape {
+            input,
+            gate_up,
+            output,
+        };
+        Ok(((residual + y)?, tape))
+    }
+
+    /// Makes the tape of [`forward`](Self::forward) again.
+    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape> {
+        let (gate_up, input) = self.gate_up.forward(x, rows, salted(seed, 0))?;
+        let h = gated::forward(&gate_up, self.activation)?;
+        let output = self.down.recompute(&h, rows, salted(seed, 2))?;
+        Ok(Tape {
+            input,
+            gate_up,
+            output,
+        })
+    }
+
+    /// Returns the gradient by `x` from `dout` `[T, H]`.
+    pub fn backward(&self, tape: &Tape, dout: &Tensor, rows: &Groups) -> Result<Tensor> {
+        let dh = self.down.backward(&tape.output, dout, rows)?;
+        let dgate_up = gated::backward(&tape.gate_up, self.activation, &dh)?;
+        self.gate_up.backward(&tape.input, &dgate_up, rows)
+    }
+
+    /// The bytes of the weights that are frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        self.gate_up.frozen_bytes() + self.down.frozen_bytes()
+    }
+}
+
+fn salted(seed: Option<u64>, number: u64) -> Option<u64> {
+    seed.map(|seed| seed.wrapping_add(SEEDS + number))
+}

@@ -1,0 +1,42 @@
+//! The blocks that decoders are built of, each with an explicit forward and backward pass.
+//!
+//! `forward` returns its output and a tape, which holds what `backward` reads; parameters that are trained accumulate their
+//! gradients there. Which blocks a model has, and how they are set, is said by its
+//! [`Architecture`](crate::families::Architecture): no block knows a family.
+
+mod attention;
+mod decoder;
+mod dense_mlp;
+mod embedding;
+mod experts;
+mod fused_linear;
+mod head;
+mod layer;
+mod linear;
+mod mixture;
+mod mlp;
+mod neftune;
+mod norm;
+mod param;
+mod projections;
+mod qk_norms;
+mod rope;
+#[cfg(test)]
+mod tests;
+
+pub use attention::{Attention, BatchLayout, DecodeLayout, LayerKvCache};
+pub use decoder::{Decoder, ForwardOptions, KvCache, Pass};
+pub use dense_mlp::DenseMlp;
+pub use embedding::Embedding;
+pub use experts::{ExpertLinear, ExpertLora, ExpertWeight};
+pub use head::Head;
+pub use layer::DecoderLayer;
+pub use linear::{Linear, Lora};
+pub use mixture::Mixture;
+pub use mlp::Mlp;
+pub use neftune::Neftune;
+pub use norm::Norm;
+pub use param::{Param, Weight, decays};
+pub use projections::Projections;
+pub use qk_norms::QkNorms;
+pub use rope::Angles;

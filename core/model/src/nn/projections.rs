@@ -1,0 +1,114 @@
+//! Linear layers that read the same input: one product where their weights are frozen, one after another where not.
+
+use super::fused_linear::{FusedLinear, Tape as FusedTape};
+use super::linear::{Linear, Tape as LinearTape};
+use crate::ops::Groups;
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+/// Layers whose outputs lie side by side.
+#[derive(Debug)]
+pub struct Projections<const N: usize> {
+    layers: [Linear; N],
+    /// The layers fused, unless one of their weights is trained.
+    fused: Option<FusedLinear>,
+}
+
+/// What [`Projections::backward`] needs: the tape of the fused layers, or one of each layer.
+#[derive(Debug)]
+pub enum Tape<const N: usize> {
+    /// Of one product.
+    Fused(FusedTape),
+    /// Of each layer.
+    Separate([LinearTape; N]),
+}
+
+impl<const N: usize> Projections<N> {
+    /// Fuses layers where that can be done.
+    pub fn new(mut layers: [Linear; N]) -> Result<Self> {
+        let fused = FusedLinear::new(&mut layers)?;
+        Ok(Self { layers, fused })
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &[Linear; N] {
+        &self.layers
+    }
+
+    /// The layers, to be given low-rank updates.
+    pub fn layers_mut(&mut self) -> &mut [Linear; N] {
+        &mut self.layers
+    }
+
+    /// The layers fused, if this pass can be computed so.
+    fn fused(&self, dropout: bool) -> Option<&FusedLinear> {
+        let fused = self.fused.as_ref();
+        fused.filter(|_| FusedLinear::can_fuse(&self.layers, dropout))
+    }
+
+    /// Takes `x` `[T, I]` to the outputs of all layers side by side, `[T, O]`. `seed` switches dropout on; each layer adds its
+    /// number to it.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rows: &Groups,
+        seed: Option<u64>,
+    ) -> Result<(Tensor, Tape<N>)> {
+        if let Some(fused) = self.fused(seed.is_some()) {
+            let (y, tape) = fused.forward(&self.layers, x, rows)?;
+            return Ok((y, Tape::Fused(tape)));
+        }
+        let mut outputs = Vec::with_capacity(N);
+        let mut tapes = Vec::with_capacity(N);
+        for (number, layer) in self.layers.iter().enumerate() {
+            let seed = seed.map(|seed| seed.wrapping_add(number as u64));
+            let (y, tape) = layer.forward(x, seed)?;
+            outputs.push(y);
+            tapes.push(tape);
+        }
+        let Ok(tapes) = <[LinearTape; N]>::try_from(tapes) else {
+            bail!("{N} layers have another number of tapes")
+        };
+        Ok((Tensor::cat(&outputs, 1)?, Tape::Separate(tapes)))
+    }
+
+    /// Makes the tape of [`forward`](Self::forward) again, without the product where the tape does not need it.
+    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape<N>> {
+        match self.fused(seed.is_some()) {
+            Some(fused) => Ok(Tape::Fused(fused.tape(&self.layers, x, rows)?)),
+            None => Ok(self.forward(x, rows, seed)?.1),
+        }
+    }
+
+    /// Returns the gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
+    pub fn backward(&self, tape: &Tape<N>, dy: &Tensor, rows: &Groups) -> Result<Tensor> {
+        match (tape, &self.fused) {
+            (Tape::Fused(tape), Some(fused)) => fused.backward(&self.layers, tape, dy, rows),
+            (Tape::Separate(tapes), _) => self.backward_separate(tapes, dy),
+            (Tape::Fused(_), None) => bail!("a fused tape of layers that are not fused"),
+        }
+    }
+
+    fn backward_separate(&self, tapes: &[LinearTape; N], dy: &Tensor) -> Result<Tensor> {
+        let mut start = 0;
+        let mut sum: Option<Tensor> = None;
+        for (layer, tape) in self.layers.iter().zip(tapes) {
+            let (_, outputs) = layer.dims();
+            let dx = layer.backward(tape, &dy.narrow(1, start, outputs)?.contiguous()?)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + dx)?,
+                None => dx,
+            });
+            start += outputs;
+        }
+        match sum {
+            Some(sum) => Ok(sum),
+            None => bail!("a backward pass through no layers"),
+        }
+    }
+
+    /// The bytes of the weights that are frozen.
+    pub fn frozen_bytes(&self) -> u64 {
+        self.layers.iter().map(Linear::frozen_bytes).sum()
+    }
+}

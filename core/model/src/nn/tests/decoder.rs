@@ -1,0 +1,129 @@
+//! Decoders of layers of every kind, with heads of both kinds.
+
+use super::*;
+use crate::ops::testing::close;
+
+const IDS: [u32; 9] = [3, 7, 1, 3, 0, 11, 5, 5, 2];
+const LENGTHS: [usize; 2] = [6, 3];
+
+/// A dense model with a tied head, one with a head of its own, and one with experts in some layers.
+fn kinds() -> Vec<Architecture> {
+    let layer = |window, mlp| LayerSpec {
+        attention: plain_attention(window),
+        mlp,
+    };
+    let dense = MlpSpec::Dense(plain_mlp());
+    // All experts are used, since a difference may not change which ones are.
+    let experts = MlpSpec::Mixture(MixtureSpec {
+        experts_per_token: 5,
+        ..plain_experts()
+    });
+    vec![
+        architecture(
+            vec![layer(None, dense.clone()), layer(None, dense.clone())],
+            true,
+        ),
+        architecture(
+            vec![layer(Some(3), dense.clone()), layer(None, dense)],
+            false,
+        ),
+        architecture(
+            vec![
+                layer(None, experts.clone()),
+                layer(None, MlpSpec::Dense(plain_mlp())),
+                layer(Some(2), experts),
+            ],
+            true,
+        ),
+    ]
+}
+
+fn ids() -> Tensor {
+    Tensor::new(&IDS, &Device::Cpu).unwrap()
+}
+
+fn seqs() -> SeqLayout {
+    SeqLayout::new(&LENGTHS, &Device::Cpu).unwrap()
+}
+
+fn options(kept_layers: usize) -> ForwardOptions {
+    ForwardOptions {
+        training: true,
+        kept_layers,
+        ..ForwardOptions::default()
+    }
+}
+
+/// `sum(logits * dlogits)`.
+fn loss((decoder, head): &(Decoder, Head), dlogits: &Tensor) -> f64 {
+    let (hidden, _) = decoder.forward(&ids(), &seqs(), &options(0)).unwrap();
+    let (normed, _) = head.forward(&hidden).unwrap();
+    dot(&head.logits(&normed).unwrap(), dlogits)
+}
+
+fn backward((decoder, head): &(Decoder, Head), dlogits: &Tensor, kept: usize) {
+    let (hidden, pass) = decoder.forward(&ids(), &seqs(), &options(kept)).unwrap();
+    let (normed, tape) = head.forward(&hidden).unwrap();
+    let dnormed = head.logits_backward(&normed, dlogits).unwrap();
+    let dhidden = head.backward(&tape, &dnormed).unwrap();
+    decoder.backward(pass, dhidden, 1.0).unwrap();
+}
+
+/// A tied head and the embedding are one parameter, whose gradient is the sum of both.
+#[test]
+fn gradients_by_finite_differences() {
+    for spec in kinds() {
+        let maker = Maker::new(true);
+        let model = maker.decoder(&spec);
+        let dlogits = random(90, &[IDS.len(), spec.vocab_size]);
+        backward(&model, &dlogits, 0);
+        maker.check_gradients(|| loss(&model, &dlogits));
+    }
+}
+
+#[test]
+fn layers_that_run_again_give_the_same_bits() {
+    for spec in kinds() {
+        for trained in [true, false] {
+            let maker = Maker::new(trained);
+            let model = maker.decoder(&spec);
+            let dlogits = random(90, &[IDS.len(), spec.vocab_size]);
+            let run = |kept| {
+                backward(&model, &dlogits, kept);
+                let params = maker.params.borrow();
+                let grads = params.iter().filter_map(|param| param.take_grad());
+                grads.map(|grad| values(&grad)).collect::<Vec<_>>()
+            };
+            let expected = run(spec.layers.len());
+            assert!(expected.len() > 10);
+            assert_eq!(run(0), expected);
+            assert_eq!(run(1), expected);
+        }
+    }
+}
+
+#[test]
+fn a_cache_gives_what_the_whole_sequence_gives() {
+    for spec in kinds() {
+        let (decoder, _) = Maker::new(true).decoder(&spec);
+        let seqs = SeqLayout::new(&[IDS.len()], &Device::Cpu).unwrap();
+        let options = ForwardOptions::default();
+        let (whole, _) = decoder.forward(&ids(), &seqs, &options).unwrap();
+        let mut cache = decoder.cache();
+        let pieces = [&IDS[..4], &IDS[4..5], &IDS[5..]];
+        let found = pieces.map(|piece| decoder.decode(piece, &mut cache).unwrap());
+        close(&Tensor::cat(&found, 0).unwrap(), &values(&whole), 1e-5);
+    }
+}
+
+/// The weight of a tied head is stored once.
+#[test]
+fn a_tied_head_takes_no_memory() {
+    let bytes = |tied| {
+        let mut spec = kinds().swap_remove(0);
+        spec.tie_word_embeddings = tied;
+        let (decoder, head) = Maker::new(false).decoder(&spec);
+        decoder.frozen_bytes() + head.frozen_bytes()
+    };
+    assert_eq!(bytes(false) - bytes(true), 12 * HIDDEN as u64 * 4);
+}
