@@ -238,7 +238,7 @@ fn auto_writes_natively_what_the_template_has_no_place_for() {
         let sample = row(answer);
         let (encoded, notes) = auto.encode_with_notes(&sample).unwrap();
         assert_eq!(encoded, native.encode(&sample).unwrap());
-        assert_eq!(notes.natively, 1);
+        assert_eq!(notes.built_in, 1);
         let note = notes.notes(Harmony.row_notes()).join("\n");
         assert!(
             note.starts_with("1 row: the model's template has no place"),

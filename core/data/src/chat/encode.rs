@@ -230,16 +230,16 @@ impl Encoder {
         let base = self.scales.base();
         let aligned = align(&rendered, &prepared, self.dialect(), base, switches)?;
         let control = self.tokenizer.control();
-        let natively = self
-            .template
-            .is_written_natively(&prepared.conversation, &options, control);
+        let built_in =
+            self.template
+                .is_written_by_built_in(&prepared.conversation, &options, control);
         let as_template = self.template.writes_as_template();
         let notes = RowNotes {
             moved: prepared.moved_thinking.into(),
             left_out: (aligned.left_out > 0 && as_template).into(),
             dropped: (aligned.left_out > 0 && !as_template).into(),
             tools: (!conversation.tools.is_empty() && as_template).into(),
-            natively: natively.into(),
+            built_in: built_in.into(),
         };
         let tokens = self.tokenizer.encode(&rendered)?;
         let (labels, weights) = self.labels(&tokens, &aligned)?;

@@ -16,7 +16,8 @@ pub struct RowNotes {
     /// Rows with tools, written as the model's chat template writes them.
     pub tools: usize,
     /// Rows that a built-in renderer wrote in place of the model's chat template.
-    pub natively: usize,
+    #[serde(rename = "natively")]
+    pub built_in: usize,
 }
 
 /// What a dialect says of changed rows. Each text stands after the number of rows.
@@ -26,8 +27,8 @@ pub struct RowNoteTexts {
     pub moved: &'static str,
     /// Said of [`RowNotes::dropped`].
     pub dropped: &'static str,
-    /// Said of [`RowNotes::natively`].
-    pub natively: &'static str,
+    /// Said of [`RowNotes::built_in`].
+    pub built_in: &'static str,
     /// A warning of [`RowNotes::tools`], if servers may prompt the model otherwise.
     pub tools: Option<&'static str>,
 }
@@ -38,7 +39,7 @@ impl AddAssign for RowNotes {
         self.left_out += other.left_out;
         self.dropped += other.dropped;
         self.tools += other.tools;
-        self.natively += other.natively;
+        self.built_in += other.built_in;
     }
 }
 
@@ -51,7 +52,7 @@ impl RowNotes {
             (self.moved, texts.moved),
             (self.left_out, left_out),
             (self.dropped, texts.dropped),
-            (self.natively, texts.natively),
+            (self.built_in, texts.built_in),
         ];
         let changed = notes.into_iter().filter(|(rows, _)| *rows > 0);
         changed
@@ -73,7 +74,7 @@ mod tests {
     const TEXTS: RowNoteTexts = RowNoteTexts {
         moved: "m",
         dropped: "d",
-        natively: "n",
+        built_in: "n",
         tools: Some("t"),
     };
 
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(RowNotes::default().notes(&TEXTS), [""; 0]);
         let all = RowNotes {
             moved: 1,
-            natively: 2,
+            built_in: 2,
             ..RowNotes::default()
         };
         assert_eq!(all.notes(&TEXTS), ["1 row: m", "2 rows: n"]);

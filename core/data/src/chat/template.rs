@@ -236,7 +236,7 @@ impl ChatTemplate {
     }
 
     /// Whether a built-in renderer writes this conversation because the model's template cannot hold something in it.
-    pub fn is_written_natively(
+    pub fn is_written_by_built_in(
         &self,
         conversation: &Conversation,
         options: &RenderOptions,

@@ -7,14 +7,14 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What rows without a channel are reported under, by ms-swift's name.
+/// The name under which rows without a channel are reported, as in ms-swift.
 const NONE: &str = "None";
-/// Characters of a name that a log and its readers can show.
+/// The most characters of a name that a log and its readers can show.
 const LONGEST: usize = 100;
-/// Names that a report counts; a column of which every row holds another text must not fill the memory.
+/// The most names that a report counts, so that a column with another text in every row does not fill the memory.
 const MOST: usize = 1000;
 
-/// The name under which a row of this channel is reported. An empty one is none.
+/// The name under which a row of this channel is reported; an empty name counts as none.
 pub fn name(channel: Option<&str>) -> &str {
     channel
         .filter(|channel| !channel.trim().is_empty())
@@ -24,7 +24,7 @@ pub fn name(channel: Option<&str>) -> &str {
 /// Refuses a channel that cannot be a part of a number's name.
 ///
 /// # Errors
-/// A name that is too long or has control characters.
+/// The name is too long or has control characters.
 pub fn check(channel: Option<&str>) -> Result<()> {
     let name = name(channel);
     let length = name.chars().count();
@@ -48,7 +48,7 @@ pub fn check(channel: Option<&str>) -> Result<()> {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Channels {
     by_name: BTreeMap<String, Share>,
-    /// Of all names beyond those that are counted one by one.
+    /// What belongs to the names beyond those that are counted one by one.
     others: Share,
 }
 
@@ -90,7 +90,7 @@ impl Channels {
         }
     }
 
-    /// Adds those of another file.
+    /// Adds the channels of another file.
     pub fn merge(&mut self, other: &Self) {
         for (name, share) in &other.by_name {
             self.add(name, *share);
@@ -122,7 +122,7 @@ impl Channels {
     }
 }
 
-/// A name as a cell of a table: in one line, and not longer than a name may be.
+/// A name for a cell of a table: on one line, and not longer than a name may be.
 fn shown(name: &str) -> String {
     let letter = |c: char| if c.is_control() { ' ' } else { c };
     let start: String = name.chars().take(LONGEST).map(letter).collect();

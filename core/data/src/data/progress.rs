@@ -1,4 +1,4 @@
-//! A bar for those who wait for data: on a terminal, and only if it takes longer than a second.
+//! Shows the progress of preparing data: on a terminal, and only if it takes longer than a second.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The rows being prepared.
+/// The progress of the rows that are being prepared.
 pub struct Preparing {
     bar: ProgressBar,
     started: Instant,
@@ -17,7 +17,7 @@ pub struct Preparing {
 }
 
 impl Preparing {
-    /// A bar of this many rows, hidden at first.
+    /// Makes a bar for so many rows, hidden at first.
     pub fn start(rows: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(rows as u64), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows  {per_sec}  {eta}");
@@ -29,7 +29,7 @@ impl Preparing {
         }
     }
 
-    /// One row more is ready.
+    /// Counts a row that is ready.
     pub fn one_more(&self) {
         self.bar.inc(1);
         if !self.shown.is_completed() && self.started.elapsed() > PATIENCE {

@@ -7,8 +7,7 @@ use apus_components::config::SftConfig;
 use apus_components::registry;
 use apus_components::registry::Spec;
 use apus_data::chat::{
-    Chain, ChatTemplate, Dialect, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer,
-    dialect,
+    Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer, dialect,
 };
 use apus_data::hub::Hub;
 use apus_sdk::LossScale;
@@ -36,7 +35,7 @@ pub struct ChatOptions<'a> {
 /// No tokenizer, a broken template, an unknown loss scale.
 pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     let dir = Hub::from_environment().tokenizer(options.dir)?;
-    let dialect = dialect_of(options.model_dir, &dir)?;
+    let dialect = dialect::of(model_type(options.model_dir, &dir)?.as_deref());
     let keep_thinking = options.encode.render.keep_thinking;
     let renderer = match (options.backend, dialect.renderers().first()) {
         // These two write the same text but for what the model's template cannot do.
@@ -61,15 +60,15 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     Ok(encoder.of_folder(dir))
 }
 
-/// The dialect of a model's family, which config.json names: that of the model, or else the one beside the tokenizer.
-fn dialect_of(model_dir: Option<&Path>, tokenizer_dir: &Path) -> Result<&'static dyn Dialect> {
+/// The family of a model: `model_type` in its config.json, or else in the one beside the tokenizer.
+fn model_type(model_dir: Option<&Path>, tokenizer_dir: &Path) -> Result<Option<String>> {
     for dir in model_dir.into_iter().chain([tokenizer_dir]) {
         let config = json_object(&dir.join("config.json"))?;
         if let Some(model_type) = config.get("model_type").and_then(Value::as_str) {
-            return Ok(dialect::of(Some(model_type)));
+            return Ok(Some(model_type.to_owned()));
         }
     }
-    Ok(dialect::of(None))
+    Ok(None)
 }
 
 /// The directory of a run's tokenizer and chat template: `--tokenizer`, or the model's directory.
@@ -135,4 +134,27 @@ pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
             keep_thinking: config.keep_thinking,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_family_is_that_of_the_model_before_that_of_the_tokenizer() {
+        let (model, tokenizer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let found = || model_type(Some(model.path()), tokenizer.path()).unwrap();
+        let write = |dir: &Path, json: &str| std::fs::write(dir.join("config.json"), json).unwrap();
+        assert_eq!(found(), None);
+        write(tokenizer.path(), r#"{"model_type": "b"}"#);
+        assert_eq!(found().as_deref(), Some("b"));
+        write(model.path(), r#"{"model_type": "a"}"#);
+        assert_eq!(found().as_deref(), Some("a"));
+        write(model.path(), "{");
+        let bad = model_type(Some(model.path()), tokenizer.path()).unwrap_err();
+        assert!(
+            format!("{bad:#}").contains("config.json: malformed JSON"),
+            "{bad:#}"
+        );
+    }
 }

@@ -185,7 +185,8 @@ fn data_cache(
     let flags = flags.map(|flag| (flag.name, &options[flag.name]));
     let mut settings = Fingerprint::new();
     settings.flags(flags)?;
-    settings.text(&format!("{:?} {vocabulary:?}", encoder.options()));
+    let dialect = encoder.dialect().name();
+    settings.text(&format!("{dialect} {:?} {vocabulary:?}", encoder.options()));
     settings.text(&serde_json::to_string(&plugin::records())?);
     if let Some(folder) = encoder.folder() {
         for name in [

@@ -1,5 +1,5 @@
 //! An entry of the cache: a safetensors file with the ids, labels and weights of all samples one after
-//! another, how long each is and which record it came from, and as metadata the report.
+//! another, the length and the record of each, and the report as metadata.
 
 use crate::chat::Encoded;
 use crate::data::{Report, file::Record, prepare::Dataset};
@@ -80,7 +80,7 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
 /// Reads an entry.
 ///
 /// # Errors
-/// A file that is not whole.
+/// The file is not whole.
 pub fn read(path: &Path, sources: &[Record]) -> Result<Dataset> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     parse(&bytes, sources).with_context(|| format!("{}: broken cache entry", path.display()))

@@ -1,10 +1,10 @@
 //! A cache of prepared data, whose keys are hashes of everything that went into the data.
 //!
 //! The key is a SHA-256 over everything that the result depends on: the rows themselves (file, line and
-//! text, after sampling and splitting), the flags of data and template, the files they name, the
+//! text, after sampling and splitting), the flags of data and template, the files they name, the dialect, the
 //! tokenizer's and template's files, the date in the system message, plugins by their own SHA-256, and
-//! the version of Apus. So an entry never has to be thrown away because something changed: what changed
-//! has another key. An entry is written under another name first and renamed, and its contents are
+//! the version of Apus. So a change never makes an entry wrong: what is prepared
+//! after it has another key. An entry is written under another name first and renamed, and its contents are
 //! checked against their hash when it is read.
 
 mod entry;

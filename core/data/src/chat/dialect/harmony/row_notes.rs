@@ -7,7 +7,7 @@ pub const TEXTS: RowNoteTexts = RowNoteTexts {
             (--think_to_analysis false leaves it where it is)",
     dropped: "reasoning before the first final answer was left out, as openai-harmony does; it is \
               not trained (--keep_thinking true keeps all reasoning)",
-    natively: "the model's template has no place for text that looks like a control token, or for words \
+    built_in: "the model's template has no place for text that looks like a control token, or for words \
                beside reasoning before a call, so the renderer native wrote them, which writes the \
                same as the template otherwise (--template_backend jinja refuses such rows)",
     tools: Some(
