@@ -23,8 +23,11 @@ const SETTINGS: [&str; 6] = [
     "trained_parameters",
 ];
 
-/// Figures of a measurement of training: name, key, and how a value is shown.
-const FIGURES: [(&str, &str, fn(f64) -> String); 6] = [
+/// A figure of a measurement: its name, its key, and how a value of it is shown.
+type Figure = (&'static str, &'static str, fn(f64) -> String);
+
+/// Figures of a measurement of training.
+const FIGURES: [Figure; 6] = [
     ("tokens/s", "tokens_per_second", whole),
     ("trained tokens/s", "trained_tokens_per_second", whole),
     ("median step", "median_seconds", |seconds| {
