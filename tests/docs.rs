@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 #[test]
 fn every_flag_is_in_the_page_as_it_is() {
+    apus_plugins::link();
     compare::<SftConfig>("apus sft");
     compare::<InferConfig>("apus infer");
     compare::<ExportConfig>("apus export");
@@ -23,6 +24,7 @@ fn every_flag_is_in_the_page_as_it_is() {
 /// The table of what ms-swift has and Apus has not.
 #[test]
 fn every_argument_of_ms_swift_is_answered_in_the_page() {
+    apus_plugins::link();
     let rows: Vec<String> = ms_swift_arguments().map(answer).collect();
     compare_rows("Arguments of ms-swift that are not flags here", &rows);
 }

@@ -41,6 +41,7 @@
 extern crate self as apus_sdk;
 
 pub mod abi;
+pub mod built_in;
 mod callback;
 mod conversation;
 mod dataset_format;

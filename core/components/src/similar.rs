@@ -25,6 +25,14 @@ pub fn similar_names<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
     scored.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
+/// `; did you mean NAME?`, or nothing where no name is similar.
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match similar_names(name, known).first() {
+        Some(near) => format!("; did you mean {near}?"),
+        None => String::new(),
+    }
+}
+
 /// The words of a name in the order of the alphabet.
 fn sorted(name: &str) -> Vec<&str> {
     let mut words: Vec<&str> = name.split('_').collect();

@@ -4,8 +4,10 @@
 //! itself yet: a resumed run counts the save that it resumes from when it begins. One that was stopped by that
 //! save stops there again, unless its interval is a longer one now.
 
-use apus_sdk::{Callback, Control, Error, Result, RunState, register};
+use apus_sdk::built_in::OptionFlag;
+use apus_sdk::{Callback, Control, Error, Options, Result, RunState, register};
 use serde_json::{Value, json};
+use std::ops::Bound;
 use std::path::Path;
 
 apus_sdk::options! {
@@ -85,6 +87,39 @@ impl Callback for EarlyStop {
 register! {
     /// Stops after several saves in a row without a better metric_for_best_model.
     Callback, "early_stop", EarlyStop
+}
+
+apus_sdk::built_in! {
+    Callback, "early_stop",
+    flags: &[OptionFlag {
+        name: "early_stop_interval",
+        option: "interval",
+        help: "Stop after this many saves without a better metric",
+        place: "same; an error where nothing is evaluated, or with `save_strategy best`, which it would never stop",
+        limits: Some((Bound::Included(1.0), Bound::Unbounded)),
+    }],
+    after: "callbacks",
+    joins: true,
+    needs_evaluations: true,
+    check: check,
+}
+
+/// Refuses to wait for what never comes.
+fn check(values: &Options) -> Result<()> {
+    let is_given = values
+        .get("early_stop_interval")
+        .is_some_and(|interval| !interval.is_null());
+    match is_given
+        && values
+            .get("save_strategy")
+            .is_some_and(|strategy| strategy == "best")
+    {
+        true => Err(Error::new(
+            "early_stop_interval counts checkpoints without a better metric, and save_strategy best saves none \
+             of them; save by steps or epoch",
+        )),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Dynamic fine-tuning (Wu et al., <https://arxiv.org/abs/2508.05629>), as ms-swift's `enable_dft_loss`.
 
+use apus_sdk::built_in::{Answer, Argument};
 use apus_sdk::{Loss, LossChunk, Result, Tensor, register};
 use serde::Deserialize;
 
@@ -17,4 +18,13 @@ impl Loss for Dft {
 register! {
     /// Cross entropy times the probability of the right token, through which no gradient flows.
     Loss, "dft", Dft
+}
+
+apus_sdk::built_in! {
+    Loss, "dft",
+    arguments: &[Argument {
+        commands: &["sft"],
+        names: &["enable_dft_loss"],
+        answer: Answer::Refused(&["false"], "it is a loss here: --loss_type dft"),
+    }],
 }

@@ -45,3 +45,11 @@ register! {
     /// Adam with decoupled weight decay.
     Optimizer, "adamw", AdamW
 }
+
+// A paged optimizer of transformers computes the same numbers.
+apus_sdk::built_in! {
+    Optimizer, "adamw",
+    aliases: &[
+        "adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "paged_adamw", "paged_adamw_32bit",
+    ],
+}

@@ -46,3 +46,8 @@ register! {
     /// Sign of a momentum, half the memory of AdamW.
     Optimizer, "lion", Lion
 }
+
+apus_sdk::built_in! {
+    Optimizer, "lion",
+    aliases: &["lion", "lion_32bit", "paged_lion_32bit"],
+}

@@ -46,3 +46,8 @@ register! {
     /// Gradient descent, with momentum if it is set.
     Optimizer, "sgd", Sgd
 }
+
+apus_sdk::built_in! {
+    Optimizer, "sgd",
+    aliases: &["sgd"],
+}

@@ -9,6 +9,7 @@
 #![deny(clippy::unwrap_used)]
 
 mod batch;
+mod flags;
 mod framing;
 mod http;
 mod link;

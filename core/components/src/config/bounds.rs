@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 
 /// A range whose ends are known.
 #[derive(Debug, Clone, Copy)]
-pub struct Range(Bound<f64>, Bound<f64>);
+pub struct Range(pub(super) Bound<f64>, pub(super) Bound<f64>);
 
 impl RangeBounds<f64> for Range {
     fn start_bound(&self) -> Bound<&f64> {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn every_numeric_flag_has_bounds_and_no_other() {
-        for flag in FLAGS {
+        for flag in FLAGS.iter() {
             let is_number = numeric().any(|number| number.name == flag.name);
             assert_eq!(flag.bounds.is_some(), is_number, "{}", flag.name);
         }

@@ -43,14 +43,6 @@ impl SftConfig {
         );
         if self.save_strategy == "best" {
             self.check_evaluated("save_strategy best")?;
-            ensure!(
-                self.early_stop_interval.is_none(),
-                "early_stop_interval counts checkpoints without a better metric, and save_strategy best saves none \
-                 of them; save by steps or epoch"
-            );
-        }
-        if self.early_stop_interval.is_some() {
-            self.check_evaluated("early_stop_interval")?;
         }
         ensure!(
             (0.0..1.0).contains(&self.warmup_ratio),
@@ -95,7 +87,7 @@ impl SftConfig {
         }
         self.check_resume()?;
         self.check_data()?;
-        self.check_swanlab()?;
+        self.check_components()?;
         if self.use_dora || self.lora_dropout > 0.0 {
             ensure!(
                 self.target_parameters.is_empty(),

@@ -3,7 +3,7 @@
 use super::flag::{Command as Tool, Flag, ValueKind};
 use super::{
     BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
-    ms_swift,
+    ms_swift, values,
 };
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub fn help(tool: Tool) -> String {
 }
 
 fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
-    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
+    let defaults = values(&T::default());
     let file = match T::COMMAND {
         Tool::Data => Arg::new("file")
             .value_name("FILE")

@@ -60,7 +60,14 @@ macro_rules! flags {
         config! {
             /// Flags of `apus sft`; each field is the flag of its name.
             #[serde(deny_unknown_fields)]
-            SftConfig { $($($({ #[doc = $help] $name: $type = $default; $($sft_type = $sft_default)? })?)*)* }
+            SftConfig {
+                $($($({ #[doc = $help] $name: $type = $default; $($sft_type = $sft_default)? })?)*)*
+                {
+                    #[doc = "Values of the flags that built-in components declare, by flag: those that are given."]
+                    #[serde(skip)]
+                    of_components: Map<String, Value> = Map::new();
+                }
+            }
         }
         config! {
             /// Flags of `apus infer`; each field is the flag of its name.
@@ -107,6 +114,7 @@ macro_rules! flags {
                 over: &[$($(stringify!($over)),+)?],
                 term: given_or!([$(Some(stringify!($term)))?] None),
                 bounds: given_or!([$(Some($bounds))?] None),
+                declared_by: None,
                 uses: &[
                     $(Use { command: Command::Sft, place: given_or!([$($sft_place)?] AS_SFT) },)?
                     $(Use { command: Command::Infer, place: given_or!([$($infer_place)?] AS_SFT) },)?

@@ -2,6 +2,7 @@
 
 use super::bounds::Range;
 use anyhow::{Context, Result, bail};
+use apus_sdk::built_in::BuiltIn;
 use serde_json::{Map, Value};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -123,7 +124,7 @@ pub struct Use {
 pub(super) const AS_SFT: &str = "as in `apus sft`";
 
 /// A flag: `--name value`, and the key `name` in a configuration file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Flag {
     /// ms-swift's name, with underscores; dashes are accepted too.
     pub name: &'static str,
@@ -145,6 +146,8 @@ pub struct Flag {
     pub term: Option<&'static str>,
     /// Between which numbers it lies, if it is a number.
     pub(super) bounds: Option<Range>,
+    /// The built-in component for whose option it stands, if it does.
+    pub declared_by: Option<&'static BuiltIn>,
 }
 
 impl Flag {

@@ -17,12 +17,12 @@ mod flags;
 mod lengths;
 mod merged;
 mod ms_swift;
+mod of_components;
 mod resolve;
 mod sft;
 mod shorthand;
 mod steps_or_share;
 mod suggestion;
-mod swanlab;
 mod table;
 mod tools;
 mod value;
@@ -34,6 +34,7 @@ pub use flags::FLAGS;
 
 pub use lengths::Lengths;
 pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
+pub use of_components::{Flagged, bringing};
 pub use resolve::{
     ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
 };
@@ -55,18 +56,34 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// The command.
     const COMMAND: Command;
 
+    /// The values of flags that built-in components declare, where the command takes such flags.
+    fn of_components(&self) -> Option<&Map<String, Value>> {
+        None
+    }
+
+    /// Takes the values of flags that built-in components declare; none is null.
+    fn set_of_components(&mut self, _values: Map<String, Value>) {}
+
     /// Makes the values independent of what may change while the command runs, such as the working folder.
     fn resolve_values(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// The values of a configuration by flag.
-pub fn values<T: Serialize>(config: &T) -> Map<String, Value> {
-    match serde_json::to_value(config) {
-        Ok(Value::Object(values)) => values,
+/// The values of a configuration by flag, in the order of the flags; null where nothing is given.
+pub fn values<T: Config>(config: &T) -> Map<String, Value> {
+    let mut fields = match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
-    }
+    };
+    let flags = FLAGS.iter().filter(|flag| flag.accepted_by(T::COMMAND));
+    flags
+        .map(|flag| {
+            let declared = || config.of_components()?.get(flag.name).cloned();
+            let value = fields.remove(flag.name).or_else(declared);
+            (flag.name.to_owned(), value.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// Makes the path of a folder to write absolute; `~` is the home folder, also in a file, where no shell sees it.

@@ -3,9 +3,18 @@
 use super::flag::Command;
 use super::{SftConfig, StepsOrShare};
 use anyhow::Result;
+use serde_json::{Map, Value};
 
 impl super::Config for SftConfig {
     const COMMAND: Command = Command::Sft;
+
+    fn of_components(&self) -> Option<&Map<String, Value>> {
+        Some(&self.of_components)
+    }
+
+    fn set_of_components(&mut self, values: Map<String, Value>) {
+        self.of_components = values;
+    }
 
     fn resolve_values(&mut self) -> Result<()> {
         super::instructions(&mut self.system)?;

@@ -1,9 +1,13 @@
 //! Flags that are shorthands for an optimizer or a schedule, or for their options.
 
 use super::SftConfig;
+use super::defaults::OPTIM;
 use super::resolve::Origin;
 use crate::registry::Spec;
+use crate::similar::did_you_mean;
 use anyhow::{Result, bail};
+use apus_sdk::Kind;
+use apus_sdk::built_in::built_ins;
 use serde_json::{Value, json};
 
 /// Flags that are shorthands for options of the optimizer.
@@ -62,23 +66,35 @@ impl SftConfig {
         Ok((spec, lines))
     }
 
-    /// The component that `optim`, a name from transformers, stands for. A paged optimizer computes the same numbers
-    /// and is accepted; one with 8-bit state is not.
+    /// The component that `optim`, a name from transformers, stands for. An optimizer with 8-bit state is none.
     fn optim_component(&self) -> Result<&'static str> {
-        Ok(match self.optim.as_str() {
-            "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf" | "adamw_apex_fused"
-            | "paged_adamw" | "paged_adamw_32bit" => "adamw",
-            "sgd" => "sgd",
-            "lion" | "lion_32bit" | "paged_lion_32bit" => "lion",
-            bits if bits.contains("8bit") || bits.contains("4bit") => bail!(
-                "optim is {bits:?}: the optimizer's state is kept in float32 here, so that another update would come \
-                 out than with 8 bits. Give --optim adamw_torch, which needs 8 bytes for each trained parameter"
-            ),
-            other => bail!(
-                "optim is {other:?}; there are adamw_torch, adamw_torch_fused, paged_adamw_32bit, sgd and lion_32bit, \
-                 and --optimizer NAME for any component"
-            ),
-        })
+        let optim = self.optim.as_str();
+        let optimizers = built_ins().into_iter();
+        let optimizers: Vec<_> = optimizers
+            .filter(|known| known.kind == Kind::Optimizer)
+            .collect();
+        if let Some(found) = optimizers
+            .iter()
+            .find(|known| known.aliases.contains(&optim))
+        {
+            return Ok(found.name);
+        }
+        if optim.contains("8bit") || optim.contains("4bit") {
+            bail!(
+                "optim is {optim:?}: the optimizer's state is kept in float32 here, so that another update would come \
+                 out than with 8 bits. Give --optim {OPTIM}, which needs 8 bytes for each trained parameter"
+            );
+        }
+        let names: Vec<&str> = optimizers
+            .iter()
+            .flat_map(|known| known.aliases)
+            .copied()
+            .collect();
+        bail!(
+            "optim is {optim:?}; there are {}, and --optimizer NAME for any component{}",
+            names.join(", "),
+            did_you_mean(optim, &names)
+        )
     }
 
     fn number(&self, flag: &str) -> Value {

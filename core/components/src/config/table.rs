@@ -231,7 +231,7 @@ flags! {
             => sft "only in Apus", bench;
         /// The loss
         loss_type | loss: Spec = Spec::named(LOSS), marks Learning
-            => sft "same meaning; `cross_entropy` or `dft`, or a component; ms-swift leaves it empty", bench;
+            => sft "same meaning; `apus components loss` lists what there is; ms-swift leaves it empty", bench;
         /// Weight of the router's load-balancing loss
         router_aux_loss_coef: f64 = 0.0, marks Learning, bounds from(0.0)
             => sft "same for one micro-batch a step. With accumulation, each micro-batch's auxiliary loss counts by its share of the trained tokens; ms-swift does so only where a loss scale has weights, and else adds it whole, so that it counts `gradient_accumulation_steps` times";
@@ -247,9 +247,6 @@ flags! {
         /// Callbacks
         callbacks: Vec<Spec> = Vec::new()
             => sft "same meaning; names of components";
-        /// Stop after this many saves without a better metric
-        early_stop_interval: Option<u64> = None, bounds from(1.0)
-            => sft "same; an error where nothing is evaluated, or with `save_strategy best`, which it would never stop";
         /// Checkpoint to go on from exactly, or true for the newest whole one in output_dir
         resume_from_checkpoint: Option<String> = None
             => sft "same; bit for bit on the CPU; also `true` for the newest whole one in `output_dir`, as in transformers";
@@ -348,7 +345,7 @@ flags! {
             => sft "same";
         /// Where numbers go beside the terminal and logging.jsonl
         report_to: Vec<String> = Vec::new()
-            => sft "different default: ms-swift `tensorboard`; `swanlab` too, natively; `wandb`, `mlflow` are answered in a line; the terminal and logging.jsonl are always on";
+            => sft "different default: ms-swift `tensorboard`; `apus components tracker` lists what there is; `wandb`, `mlflow` are answered in a line; the terminal and logging.jsonl are always on";
         /// Trackers with their options, beside report_to
         trackers: Vec<Spec> = Vec::new()
             => sft "only in Apus";
@@ -367,45 +364,6 @@ flags! {
         /// Prompts to answer before training, at each evaluation and after training
         sample_prompts: Vec<String> = Vec::new()
             => sft "only in Apus";
-        /// SwanLab: key of the account; better kept in SWANLAB_API_KEY or by apus swanlab login
-        swanlab_token: Option<String> = None
-            => sft "same; out of args.json and logs; see [SwanLab](swanlab.md)";
-        /// SwanLab: project; ms-swift if not given
-        swanlab_project: Option<String> = None
-            => sft "same: `ms-swift`";
-        /// SwanLab: workspace; the account's own if not given
-        swanlab_workspace: Option<String> = None
-            => sft "same";
-        /// SwanLab: name of the experiment; the run's name if not given
-        swanlab_exp_name: Option<String> = None
-            => sft "different default: the run's name, where ms-swift takes output_dir";
-        /// SwanLab: cloud; offline or local for the run's file alone; disabled
-        swanlab_mode: Option<String> = None
-            => sft "same for `cloud`; `local` and `offline` write the run's file alone; also `disabled`";
-        /// SwanLab: who is told that the run is over: dingtalk, lark, wxwork, slack, discord or email
-        swanlab_notification_method: Option<String> = None
-            => sft "same";
-        /// SwanLab: address that the message is posted to
-        swanlab_webhook_url: Option<String> = None
-            => sft "same";
-        /// SwanLab: signs messages to dingtalk and lark; for email, the sender's password
-        swanlab_secret: Option<String> = None
-            => sft "same";
-        /// SwanLab: address that the email comes from
-        swanlab_sender_email: Option<String> = None
-            => sft "same";
-        /// SwanLab: address that the email goes to
-        swanlab_receiver_email: Option<String> = None
-            => sft "same";
-        /// SwanLab: server that sends the email
-        swanlab_smtp_server: Option<String> = None
-            => sft "same";
-        /// SwanLab: its port; 465 for TLS from the start, others (587 if not given) for STARTTLS
-        swanlab_smtp_port: Option<u16> = None, bounds between(1.0, 65_535.0)
-            => sft "same; 587 if not given, which ms-swift does not allow";
-        /// SwanLab: language of the message, zh or en
-        swanlab_email_language: Option<String> = None
-            => sft "same: `zh`; also for the other methods";
     }
     Generation {
         /// Most tokens in an answer

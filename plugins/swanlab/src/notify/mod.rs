@@ -10,6 +10,14 @@ use apus_sdk::EndState;
 pub use message::Facts;
 use message::{Language, Message};
 
+/// The values of `notification_method`, for messages.
+pub const METHODS: &str = "dingtalk, lark, wxwork, slack, discord or email";
+
+/// Whether a `notification_method` is a chat.
+pub fn is_chat(method: &str) -> bool {
+    webhook::Kind::from_name(method).is_some()
+}
+
 /// The receiver of the message.
 enum Method {
     /// A webhook of a chat.
@@ -46,9 +54,7 @@ impl Notification {
             "email" => Method::Email(email::Mailbox::new(options)?),
             name => {
                 let kind = webhook::Kind::from_name(name).ok_or_else(|| {
-                    format!(
-                        "notification_method is {name:?}, expected dingtalk, lark, wxwork, slack, discord or email"
-                    )
+                    format!("notification_method is {name:?}, expected {METHODS}")
                 })?;
                 let url = options.webhook_url.clone();
                 let url =

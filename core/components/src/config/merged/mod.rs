@@ -8,7 +8,7 @@ use super::ms_swift::{self, MsSwiftArguments};
 use super::resolve::{ComponentOptions, Origin, Resolved, typed};
 use super::shorthand::SHORTHANDS;
 use super::{Config, FLAGS};
-use crate::similar::similar_names;
+use crate::similar::did_you_mean;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,10 +52,7 @@ impl MergedValues {
             .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
             .chain(ms_swift::of(self.command).map(|(name, _)| name))
             .collect();
-        match similar_names(name, &known).first() {
-            Some(near) => bail!("there is no {name}; did you mean {near}?"),
-            None => bail!("there is no {name}"),
-        }
+        bail!("there is no {name}{}", did_you_mean(name, &known))
     }
 
     /// Treats an argument of ms-swift that is not a flag: a line about it, or an error.

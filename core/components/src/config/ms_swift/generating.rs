@@ -30,8 +30,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(I, &["max_batch_size"], "questions are answered one at a time"),
     no_effect(I, &["write_batch_size"], "each answer is written as soon as it is there"),
     no_effect(I, &["reranker_use_activation"], "gpt-oss is no reranker"),
-    no_effect(I, &["swanlab_project", "swanlab_token", "swanlab_workspace", "swanlab_exp_name", "swanlab_mode"],
-        "answers are not tracked"),
     no_effect(IE, &["infer_backend"], "answers come from Apus itself"),
     refused(I, &["vllm_quantization", "sglang_quantization", "lmdeploy_quant_policy"], &["0"],
         "the model answers as it is in its checkpoint"),

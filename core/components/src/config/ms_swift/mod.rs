@@ -12,7 +12,10 @@ use super::FLAGS;
 use super::flag::Command;
 use crate::secrets::is_secret;
 use anyhow::{Result, bail};
+pub use apus_sdk::built_in::Answer;
+use apus_sdk::built_in::{Argument, built_ins};
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// Arguments that are treated alike.
 #[derive(Debug, Clone, Copy)]
@@ -23,15 +26,6 @@ pub struct MsSwiftArguments {
     pub commands: &'static [Command],
     /// The answer.
     pub answer: Answer,
-}
-
-/// How an argument is treated.
-#[derive(Debug, Clone, Copy)]
-pub enum Answer {
-    /// Whatever its value, it changes nothing in Apus. The text says why.
-    NoEffect(&'static str),
-    /// It would change something, except with these values. The text says why Apus cannot do it, and what to do.
-    Refused(&'static [&'static str], &'static str),
 }
 
 const S: &[Command] = &[Command::Sft];
@@ -67,11 +61,34 @@ const fn refused(
     }
 }
 
-/// All of them, in the order of the documentation.
+/// All of them, in the order of the documentation; those that built-in components declare come last.
 pub fn ms_swift_arguments() -> impl Iterator<Item = &'static MsSwiftArguments> {
-    [running::TABLE, training::TABLE, generating::TABLE]
+    static DECLARED: LazyLock<Vec<MsSwiftArguments>> = LazyLock::new(|| {
+        let arguments = built_ins()
+            .into_iter()
+            .flat_map(|built_in| built_in.arguments);
+        arguments.map(declared).collect()
+    });
+    let tables = [running::TABLE, training::TABLE, generating::TABLE];
+    tables.into_iter().flatten().chain(DECLARED.iter())
+}
+
+/// What a built-in component declares.
+fn declared(argument: &'static Argument) -> MsSwiftArguments {
+    let all = [
+        ("sft", Command::Sft),
+        ("infer", Command::Infer),
+        ("export", Command::Export),
+    ];
+    let theirs = all
         .into_iter()
-        .flatten()
+        .filter(|(name, _)| argument.commands.contains(name));
+    let commands: Vec<Command> = theirs.map(|(_, command)| command).collect();
+    MsSwiftArguments {
+        names: argument.names,
+        commands: commands.leak(),
+        answer: argument.answer,
+    }
 }
 
 /// What a command takes: each argument that is no flag of its own, and its answer.

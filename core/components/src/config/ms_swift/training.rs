@@ -28,7 +28,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     refused(S, &["freeze_llm"], &["false"], "nothing would be trained"),
     no_effect(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
         "gpt-oss has no part that sees"),
-    refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer sgd --optimizer.momentum 0.9"),
+    refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer NAME --optimizer.OPTION VALUE"),
     refused(S, &["optim_target_modules", "use_galore", "lisa_activated_layers", "adafactor"], &["0", "false"],
         "there is no such optimizer; --optimizer NAME takes a component, also of a plugin (docs/plugin-guide.md)"),
     no_effect(S, &[
@@ -41,7 +41,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(S, &["lisa_step_interval"], "only with lisa_activated_layers, which is an error"),
     refused(S, &["label_smoothing_factor"], &["0"],
         "labels are not smoothed; a loss of a plugin can do it (docs/plugin-guide.md begins with one)"),
-    refused(S, &["enable_dft_loss"], &["false"], "it is a loss here: --loss_type dft"),
     refused(S, &["mrl_dims"], &[], "Apus trains language models, not embeddings"),
     refused(S, &["sft_alpha"], &["0"], "Apus has no RLHF"),
     refused(S, &[
@@ -122,7 +121,5 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(S, &["log_level", "disable_tqdm"], "the bar is drawn on a terminal alone"),
     no_effect(S, &["project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"],
         "only for Trackio, which is no tracker here"),
-    refused(S, &["swanlab_lark_webhook_url", "swanlab_lark_secret"], &[],
-        "it is --swanlab_notification_method lark with --swanlab_webhook_url and --swanlab_secret"),
     no_effect(S, &["do_train", "do_eval", "do_predict"], "a run trains, and evaluates where there is data for it"),
 ];

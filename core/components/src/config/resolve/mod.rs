@@ -5,11 +5,11 @@ use super::cli::command;
 use super::flag::{Command, Flag, ValueKind};
 use super::merged::MergedValues;
 use super::ms_swift;
+use super::of_components::is_declared;
 use super::suggestion::with_suggestion;
 use super::{Config, FLAGS};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -153,12 +153,16 @@ pub fn from_arguments<T: Config>(words: &[String]) -> Result<Resolved<T>> {
 ///
 /// # Errors
 /// A value that does not fit its flag; the error names its place, what was expected and what was found.
-pub(super) fn typed<T: DeserializeOwned>(
+pub(super) fn typed<T: Config>(
     values: Map<String, Value>,
     place: impl Fn(&str) -> String,
 ) -> Result<T> {
+    let is_apart = |flag: &str| T::default().of_components().is_some() && is_declared(flag);
+    let (apart, values): (Map<_, _>, Map<_, _>) =
+        values.into_iter().partition(|(flag, _)| is_apart(flag));
     let values = Value::Object(values);
-    serde_path_to_error::deserialize(&values).map_err(|error| {
+    let read: Result<T, _> = serde_path_to_error::deserialize(&values);
+    let mut config = read.map_err(|error| {
         let path = error.path().to_string();
         let end = path.find(['.', '[']).unwrap_or(path.len());
         let (flag, inside) = path.split_at(end);
@@ -182,7 +186,10 @@ pub(super) fn typed<T: DeserializeOwned>(
             "" => anyhow::anyhow!("{}: {why}", place(flag)),
             inside => anyhow::anyhow!("{}, {inside}: {why}", place(flag)),
         }
-    })
+    })?;
+    let given = apart.into_iter().filter(|(_, value)| !value.is_null());
+    config.set_of_components(given.collect());
+    Ok(config)
 }
 
 #[cfg(test)]

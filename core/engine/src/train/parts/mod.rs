@@ -15,7 +15,7 @@ use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_base::lines::{info, warning};
-use apus_components::config::{Origin, Resolved, SftConfig, StepsOrShare};
+use apus_components::config::{Origin, Resolved, SftConfig, StepsOrShare, bringing};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, TargetSpec};
@@ -139,17 +139,19 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
         config.check_evaluated(&format!("the schedule {}", schedule.name))?;
         callbacks.push(schedule.clone());
     }
-    if let Some(interval) = config.early_stop_interval {
-        let mut spec = Spec::named("early_stop");
-        spec.options.insert("interval".to_owned(), interval.into());
-        callbacks.push(spec);
-    }
+    let flagged = config.flagged(Kind::Callback).into_iter();
+    let joining = flagged.filter(|flagged| flagged.component.joins);
+    callbacks.extend(joining.map(|flagged| Spec {
+        name: flagged.component.name.to_owned(),
+        options: flagged.options,
+    }));
     let mut names: Vec<&str> = callbacks.iter().map(|spec| spec.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!(
-            "the callback {:?} is given twice (early_stop_interval and the schedule bring one of their own); keep one of them",
-            twice[0]
+            "the callback {:?} is given twice ({} and the schedule bring one of their own); keep one of them",
+            twice[0],
+            bringing(Kind::Callback).join(", ")
         );
     }
     Ok(Components {
@@ -158,7 +160,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
         schedule: registry::named(&schedule)?,
         callbacks: each(&callbacks)?,
         metrics: each(&config.metrics)?,
-        trackers: each(&trackers::specs(config))?,
+        trackers: each(&trackers::specs(config)?)?,
     })
 }
 

@@ -1,0 +1,111 @@
+//! What ms-swift calls a built-in component and its options: declared beside the component, found by the host.
+//!
+//! Only components that are linked into Apus declare this. A plugin library has no place for it in SDK 1.0: nothing
+//! here crosses its boundary, and a declaration in a plugin has no effect.
+
+use crate::{Kind, Options, Result};
+use std::ops::Bound;
+
+/// Flags and names of a built-in component that have no place in its registration.
+pub struct BuiltIn {
+    /// The component's kind.
+    pub kind: Kind,
+    /// The component's name.
+    pub name: &'static str,
+    /// What a flag of ms-swift that chooses a component of this kind (`optim`) calls it.
+    pub aliases: &'static [&'static str],
+    /// Flags that stand for options of the component.
+    pub flags: &'static [OptionFlag],
+    /// The flag after which the help lists `flags`, under the same heading.
+    pub after: &'static str,
+    /// Whether one of `flags` brings the component into a run that does not name it.
+    pub joins: bool,
+    /// Whether the component does nothing in a run without evaluations, so that its flags are refused there.
+    pub needs_evaluations: bool,
+    /// Checks the values of a run, by flag, for what the component could only tell when it is too late.
+    pub check: fn(&Options) -> Result<()>,
+    /// Arguments of ms-swift about the component that are no flags of Apus.
+    pub arguments: &'static [Argument],
+}
+
+impl BuiltIn {
+    /// A declaration that says nothing yet.
+    pub const fn new(kind: Kind, name: &'static str) -> Self {
+        Self {
+            kind,
+            name,
+            aliases: &[],
+            flags: &[],
+            after: "",
+            joins: false,
+            needs_evaluations: false,
+            check: |_| Ok(()),
+            arguments: &[],
+        }
+    }
+}
+
+/// A flag that stands for an option of a built-in component; how its value is read, the option's type says.
+pub struct OptionFlag {
+    /// The flag's name.
+    pub name: &'static str,
+    /// The option's name.
+    pub option: &'static str,
+    /// Its help, one line.
+    pub help: &'static str,
+    /// What `docs/from-ms-swift.md` says of it beside ms-swift's flag.
+    pub place: &'static str,
+    /// Between which numbers it lies, if it is a number.
+    pub limits: Option<(Bound<f64>, Bound<f64>)>,
+}
+
+/// Arguments of ms-swift that are no flags of Apus and are answered alike.
+pub struct Argument {
+    /// Commands of ms-swift that take them: `sft`, `infer`, `export`.
+    pub commands: &'static [&'static str],
+    /// Their names.
+    pub names: &'static [&'static str],
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// How an argument of ms-swift that is no flag of Apus is treated.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// Whatever its value, it changes nothing in Apus. The text says why.
+    NoEffect(&'static str),
+    /// It would change something, except with these values. The text says why Apus cannot do it, and what to do.
+    Refused(&'static [&'static str], &'static str),
+}
+
+inventory::collect!(BuiltIn);
+
+/// What the built-in components declare, by name.
+pub fn built_ins() -> Vec<&'static BuiltIn> {
+    let mut found: Vec<_> = inventory::iter::<BuiltIn>().collect();
+    found.sort_by_key(|built_in| (built_in.kind, built_in.name));
+    found
+}
+
+/// Declares a [`BuiltIn`]: kind, name, and the fields that say something.
+///
+/// ```
+/// apus_sdk::built_in! {
+///     Optimizer, "adafactor",
+///     aliases: &["adafactor_torch"],
+/// }
+///
+/// let found = apus_sdk::built_in::built_ins();
+/// assert_eq!(found[0].aliases, ["adafactor_torch"]);
+/// ```
+#[macro_export]
+macro_rules! built_in {
+    ($kind:ident, $name:literal, $($field:ident: $value:expr),+ $(,)?) => {
+        $crate::private::inventory::submit! {
+            $crate::built_in::BuiltIn {
+                $($field: $value,)+
+                ..$crate::built_in::BuiltIn::new($crate::Kind::$kind, $name)
+            }
+        }
+    };
+}
