@@ -1,5 +1,5 @@
 //! Prepares conversations for rendering: every byte of a text gets a weight, an answer is split into the messages that it
-//! is, and the messages of one turn are joined ([`join`](super::join)).
+//! is, and the messages of one turn are joined (`chat::join`).
 //!
 //! Loss scales get the content as it is in the dataset, and a structured call as text (`chat::call`). Later steps
 //! (splitting, joining, rendering) keep the weights with the text. How an answer is split and a turn is joined is up to the

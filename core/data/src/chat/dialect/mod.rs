@@ -5,7 +5,7 @@
 //! ([`template`](super::template)) which renderers are built in, alignment ([`align`](super::align)) where the texts of a
 //! conversation stand in its rendered form, and generation where an answer ends and what it says.
 //!
-//! A dialect is a folder beside this file and a row of [`DIALECTS`].
+//! A dialect is a folder beside this file and a row of the list below.
 
 mod framed_text;
 pub mod harmony;

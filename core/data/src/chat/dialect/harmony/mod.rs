@@ -29,33 +29,34 @@ use crate::chat::{
 };
 use anyhow::Result;
 use apus_sdk::Message;
-pub use completion::{Completion, CompletionPart, parse_completion};
-pub use parse::{Header, Span, marked, parse, parse_rendered};
+use completion::parse_completion;
+pub use parse::marked;
+use parse::{Header, Span, parse, parse_rendered};
 
 /// Opens a message.
-pub const START: &str = "<|start|>";
+const START: &str = "<|start|>";
 /// Separates header and body.
-pub const MESSAGE: &str = "<|message|>";
+const MESSAGE: &str = "<|message|>";
 /// Names the channel inside a header.
-pub const CHANNEL: &str = "<|channel|>";
+const CHANNEL: &str = "<|channel|>";
 /// Names the type of the body inside a header.
-pub const CONSTRAIN: &str = "<|constrain|>";
+const CONSTRAIN: &str = "<|constrain|>";
 /// Ends a message.
-pub const END: &str = "<|end|>";
+const END: &str = "<|end|>";
 /// Ends a message and the generation.
-pub const RETURN: &str = "<|return|>";
+const RETURN: &str = "<|return|>";
 /// Ends a call of a tool and the generation.
-pub const CALL: &str = "<|call|>";
+const CALL: &str = "<|call|>";
 /// What names of tools that are functions begin with.
-pub const FUNCTIONS: &str = "functions.";
+const FUNCTIONS: &str = "functions.";
 /// Opens an assistant's message; a prompt ends with it.
-pub const ASSISTANT: &str = "<|start|>assistant";
+const ASSISTANT: &str = "<|start|>assistant";
 /// The channel of reasoning.
-pub const ANALYSIS: &str = "analysis";
+const ANALYSIS: &str = "analysis";
 /// The channel of words to the user before a call or an answer, and of calls.
-pub const COMMENTARY: &str = "commentary";
+const COMMENTARY: &str = "commentary";
 /// The channel of answers.
-pub const FINAL: &str = "final";
+const FINAL: &str = "final";
 
 static RENDERERS: [BuiltInRenderer; 2] = [
     BuiltInRenderer {
