@@ -20,13 +20,6 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     })
 }
 
-/// Sum and its normed rows.
-pub fn forward_sum(x: &Tensor, delta: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
-    let sum = (x + delta)?;
-    let y = forward(&sum, w, eps)?;
-    Ok((sum, y))
-}
-
 /// Gradient by `x`.
 pub fn backward(
     x: &Tensor,

@@ -25,7 +25,9 @@ pub fn forward_sum(x: &Tensor, delta: &Tensor, w: &Tensor, eps: f64) -> Result<(
     if let candle_core::Device::Cuda(cuda) = x.device() {
         return cuda::forward_sum(x, delta, w, eps, cuda);
     }
-    cpu::forward_sum(x, delta, w, eps)
+    let sum = (x + delta)?;
+    let y = forward(&sum, w, eps)?;
+    Ok((sum, y))
 }
 
 /// Returns the gradient by `x` plus `add`, the gradient by another path. With `g = dy * w` and `r = 1 / rms`,
