@@ -59,13 +59,16 @@ fn declared(module: &Module) -> BTreeMap<String, String> {
 fn the_sources_have_the_kernels_that_are_declared() {
     for module in MODULES {
         let source = Source::read(&root().join("src"), &format!("{}.cu", module.source));
-        assert_eq!(
-            source.kernels(),
-            declared(module),
-            "{}.cu against the declarations of module {}",
-            module.source,
-            module.name
-        );
+        let (found, declared) = (source.kernels(), declared(module));
+        for kernel in found.keys().chain(declared.keys()) {
+            assert_eq!(
+                found.get(kernel),
+                declared.get(kernel),
+                "{kernel} in {}.cu (left) and in the declaration of module {} (right)",
+                module.source,
+                module.name
+            );
+        }
     }
 }
 
@@ -215,9 +218,14 @@ fn the_check_script_reads_this_table() {
     let kernels: Value = serde_json::from_str(&table).unwrap();
     let count = kernels["kernels"].as_object().unwrap().len();
     assert_eq!(count, declarations().len(), "two kernels have one name");
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        table,
-        "tests/kernels.json is not the table: write it with APUS_WRITE_KERNELS=1"
-    );
+    let written = fs::read_to_string(&path).unwrap();
+    for (at, (written, expected)) in written.lines().zip(table.lines()).enumerate() {
+        assert_eq!(
+            written,
+            expected,
+            "tests/kernels.json:{} is not the table's: write it with APUS_WRITE_KERNELS=1",
+            at + 1
+        );
+    }
+    assert_eq!(written.len(), table.len());
 }

@@ -1,7 +1,7 @@
 //! Fused operations with explicit forward and backward passes.
 //!
-//! An operation that has kernels is a folder: `mod` says what is computed, checks shapes and chooses the device, `cpu` is the
-//! formula written out, `cuda` launches kernels. What they share is in `host` and in `cuda`. One without kernels of its own
+//! An operation that has kernels is a folder: `mod` says what is computed, checks shapes and calls one of the others, `cpu` is
+//! the formula written out, `cuda` launches kernels. What they share is in `host` and in `cuda`. One without kernels of its own
 //! (`gated`) is composed of tensor operations on every device; what a card has no kernel for is refused by `check_device` before a
 //! model is loaded.
 //!
@@ -15,6 +15,17 @@
 //!
 //! Shapes are written with these letters: `T` tokens, `H` hidden size, `Q` and `KV` heads, `D` head dimension, `E`
 //! experts, `K` experts a token, `N = T * K` routed rows, `R` rank.
+
+/// Calls a function of the module `cuda` with the card of a device, and that of the module `cpu` on the CPU.
+macro_rules! on_device {
+    ($device:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $device {
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(card) => cuda::$function($($argument,)* card),
+            _ => cpu::$function($($argument),*),
+        }
+    };
+}
 
 pub mod adamw;
 pub mod attention;

@@ -22,11 +22,7 @@ pub fn step(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, hyper: &AdamW) -> Re
         );
     }
     let g = g.contiguous()?;
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = p.device() {
-        return cuda::step(p, &g, m, v, hyper, cuda);
-    }
-    cpu::step(p, &g, m, v, hyper)
+    on_device!(p.device(), step(p, &g, m, v, hyper))
 }
 
 /// The constants of a step, as f32.

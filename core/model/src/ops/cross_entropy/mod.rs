@@ -29,11 +29,7 @@ pub fn forward(logits: &Tensor, labels: &Tensor) -> Result<CrossEntropy> {
         "{n} rows of logits, labels {:?}",
         labels.dims()
     );
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = logits.device() {
-        return cuda::forward(logits, labels, cuda);
-    }
-    cpu::forward(logits, labels)
+    on_device!(logits.device(), forward(logits, labels))
 }
 
 /// Overwrites the logits with the gradient by them, in their type: `(softmax - one_hot) * dloss`, `dloss` `[n]` f32.

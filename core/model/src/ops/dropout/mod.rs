@@ -30,11 +30,7 @@ pub fn apply(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let _span = profile::span(OpGroup::Lora);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::apply(x, p, seed, cuda);
-    }
-    cpu::apply(x, p, seed)
+    on_device!(x.device(), apply(x, p, seed))
 }
 
 #[cfg(test)]

@@ -73,41 +73,25 @@ fn work(groups: &Groups) -> OpGroup {
 
 /// Computes one product for each group.
 fn separate(x: &Tensor, w: &Tensor, groups: &Groups) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::separate(x, w, groups, cuda);
-    }
-    cpu::separate(x, w, groups)
+    on_device!(x.device(), separate(x, w, groups))
 }
 
 /// Returns the gradient by the matrices, `[G, I, O]` f32: each group's `x^T dy`.
 pub fn weight_grad(x: &Tensor, dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let _span = profile::span(work(groups));
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::weight_grad(x, dy, groups, cuda);
-    }
-    cpu::weight_grad(x, dy, groups)
+    on_device!(x.device(), weight_grad(x, dy, groups))
 }
 
 /// Adds each group's bias `[G, O]` to its rows of `y` `[N, O]`, which nobody else may hold.
 pub fn add_bias(y: Tensor, bias: &Tensor, groups: &Groups) -> Result<Tensor> {
     let _span = profile::span(work(groups));
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = y.device().clone() {
-        return cuda::add_bias(y, bias, groups, &cuda);
-    }
-    cpu::add_bias(y, bias, groups)
+    on_device!(&y.device().clone(), add_bias(y, bias, groups))
 }
 
 /// Returns the gradient by the biases, `[G, O]` f32: the sum of each group's rows.
 pub fn bias_grad(dy: &Tensor, groups: &Groups) -> Result<Tensor> {
     let _span = profile::span(work(groups));
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = dy.device() {
-        return cuda::bias_grad(dy, groups, cuda);
-    }
-    cpu::bias_grad(dy, groups)
+    on_device!(dy.device(), bias_grad(dy, groups))
 }
 
 #[cfg(test)]

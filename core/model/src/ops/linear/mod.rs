@@ -13,11 +13,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     let _span = profile::whole(OpGroup::Projections);
     let y = product(x, w)?;
     let Some(bias) = bias else { return Ok(y) };
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = y.device().clone() {
-        return cuda::add_bias(y, bias, &cuda);
-    }
-    cpu::add_bias(y, bias)
+    on_device!(&y.device().clone(), add_bias(y, bias))
 }
 
 /// Computes `x w^T`. A product with few outputs, such as a router's, has a kernel that reads `x` once.
@@ -41,21 +37,13 @@ pub fn input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 /// Returns the gradient by `w`, `dy^T x`, `[O, I]` f32.
 pub fn weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let _span = profile::whole(OpGroup::Projections);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::weight_grad(x, dy, cuda);
-    }
-    cpu::weight_grad(x, dy)
+    on_device!(x.device(), weight_grad(x, dy))
 }
 
 /// Returns the gradient by the bias, the sum of `dy` over rows, `[O]` f32.
 pub fn bias_grad(dy: &Tensor) -> Result<Tensor> {
     let _span = profile::whole(OpGroup::Projections);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = dy.device() {
-        return cuda::bias_grad(dy, cuda);
-    }
-    cpu::bias_grad(dy)
+    on_device!(dy.device(), bias_grad(dy))
 }
 
 #[cfg(test)]

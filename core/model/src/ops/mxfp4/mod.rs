@@ -30,11 +30,7 @@ pub fn dequantize(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
         scales.dims()
     );
     let _span = profile::span(OpGroup::Dequantise);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = blocks.device() {
-        return cuda::dequantize(blocks, scales, cuda);
-    }
-    cpu::dequantize(blocks, scales)
+    on_device!(blocks.device(), dequantize(blocks, scales))
 }
 
 /// Packs `w` `[E, O, I]` f32 on the CPU to blocks `[E, O, I / 32, 16]` and scales `[E, O, I / 32]`, u8.

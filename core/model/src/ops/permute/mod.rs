@@ -12,21 +12,13 @@ use candle_core::Tensor;
 /// Copies the rows of tokens in the order of experts, `x` `[T, H]` to `[N, H]`.
 pub fn gather(x: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::gather(x, plan, cuda);
-    }
-    cpu::gather(x, plan)
+    on_device!(x.device(), gather(x, plan))
 }
 
 /// Returns the gradient of [`gather`]: the sum of each token's `k` rows, plus `add`, the gradient by another path.
 pub fn gather_backward(dxs: &Tensor, plan: &RoutePlan, add: Option<&Tensor>) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = dxs.device() {
-        return cuda::gather_backward(dxs, plan, add, cuda);
-    }
-    cpu::gather_backward(dxs, plan, add)
+    on_device!(dxs.device(), gather_backward(dxs, plan, add))
 }
 
 /// Sums the experts' outputs `y` `[N, H]` by `weights` `[T, k]` f32 and adds a residual; returns `[T, H]`.
@@ -37,11 +29,7 @@ pub fn combine(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = y.device() {
-        return cuda::combine(y, weights, plan, residual, cuda);
-    }
-    cpu::combine(y, weights, plan, residual)
+    on_device!(y.device(), combine(y, weights, plan, residual))
 }
 
 #[cfg(test)]

@@ -12,11 +12,7 @@ use candle_core::Tensor;
 /// Normalises rows: `x` `[T, H]`, `w` `[H]` to `[T, H]`.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Norms);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::forward(x, w, eps, cuda);
-    }
-    cpu::forward(x, w, eps)
+    on_device!(x.device(), forward(x, w, eps))
 }
 
 /// Returns `x + delta`, `[T, H]`, and its normed rows.
@@ -40,21 +36,13 @@ pub fn backward(
     add: Option<&Tensor>,
 ) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Norms);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::backward(x, w, eps, dy, add, cuda);
-    }
-    cpu::backward(x, w, eps, dy, add)
+    on_device!(x.device(), backward(x, w, eps, dy, add))
 }
 
 /// Returns the gradient by `w`, the sum over rows of `dy * x * r`, `[H]` f32.
 pub fn weight_grad(x: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Norms);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = x.device() {
-        return cuda::weight_grad(x, eps, dy, cuda);
-    }
-    cpu::weight_grad(x, eps, dy)
+    on_device!(x.device(), weight_grad(x, eps, dy))
 }
 
 #[cfg(test)]

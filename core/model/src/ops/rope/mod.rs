@@ -56,11 +56,7 @@ pub fn apply(
         "rope: rows of {width} and angles of {half} do not fit {heads:?}"
     );
     let _span = profile::span(OpGroup::Rope);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        return cuda::apply(qkv, table, positions, heads, transpose, cuda);
-    }
-    cpu::apply(qkv, table, positions, heads, transpose)
+    on_device!(qkv.device(), apply(qkv, table, positions, heads, transpose))
 }
 
 #[cfg(test)]

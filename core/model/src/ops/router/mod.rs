@@ -15,11 +15,7 @@ pub fn top_k(logits: &Tensor, k: usize) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
     let (_, experts) = logits.dims2()?;
     ensure!(k <= experts, "top-{k} of {experts} experts");
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = logits.device() {
-        return cuda::top_k(logits, k, cuda);
-    }
-    cpu::top_k(logits, k)
+    on_device!(logits.device(), top_k(logits, k))
 }
 
 /// The routing of a batch: the `(token, choice)` pairs sorted by expert.
@@ -62,11 +58,7 @@ impl RoutePlan {
 /// Computes the weights of the chosen experts, the softmax over their logits, `[T, k]` f32.
 pub fn weights(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = logits.device() {
-        return cuda::weights(logits, ids, cuda);
-    }
-    cpu::weights(logits, ids)
+    on_device!(logits.device(), weights(logits, ids))
 }
 
 /// Returns the gradient by the logits `[T, E]` f32 from that by the weights `[T, k]`.
@@ -77,11 +69,10 @@ pub fn weights_backward(
     experts: usize,
 ) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Routing);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = weights.device() {
-        return cuda::weights_backward(weights, ids, dweights, experts, cuda);
-    }
-    cpu::weights_backward(weights, ids, dweights, experts)
+    on_device!(
+        weights.device(),
+        weights_backward(weights, ids, dweights, experts)
+    )
 }
 
 #[cfg(test)]

@@ -40,11 +40,7 @@ pub fn check_device(activation: Activation, device: &Device) -> Result<()> {
 /// Takes `gate_up` `[N, 2 F]`, interleaved, to `[N, F]`.
 pub fn forward(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let _span = profile::span(OpGroup::Activation);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = gate_up.device() {
-        return cuda::forward(gate_up, activation, cuda);
-    }
-    cpu::forward(gate_up, activation)
+    on_device!(gate_up.device(), forward(gate_up, activation))
 }
 
 /// The weights of the experts' outputs in the sum of each token.
@@ -70,11 +66,10 @@ pub fn backward(
     routing: RoutingWeights,
 ) -> Result<(Tensor, Tensor)> {
     let _span = profile::span(OpGroup::Activation);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = gate_up.device().clone() {
-        return cuda::backward(gate_up, activation, dh, routing, &cuda);
-    }
-    cpu::backward(gate_up, activation, dh, routing)
+    on_device!(
+        &gate_up.device().clone(),
+        backward(gate_up, activation, dh, routing)
+    )
 }
 
 #[cfg(test)]
