@@ -30,11 +30,7 @@ pub fn forward(
     let sinks = &or_none(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        return cuda::forward(qkv, sinks, seqs, heads, window, cuda);
-    }
-    cpu::forward(qkv, sinks, seqs, heads, window)
+    on_device!(qkv.device(), forward(qkv, sinks, seqs, heads, window))
 }
 
 /// Checks that a device computes attention of these heads.
@@ -73,12 +69,10 @@ pub fn backward(
     let sinks = &or_none(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = qkv.device() {
-        let (dqkv, dsinks) = cuda::backward(qkv, sinks, seqs, heads, window, saved, dout, cuda)?;
-        return Ok((dqkv, given.then_some(dsinks)));
-    }
-    let (dqkv, dsinks) = cpu::backward(qkv, sinks, seqs, heads, window, saved, dout)?;
+    let (dqkv, dsinks) = on_device!(
+        qkv.device(),
+        backward(qkv, sinks, seqs, heads, window, saved, dout)
+    )?;
     Ok((dqkv, given.then_some(dsinks)))
 }
 
@@ -133,9 +127,5 @@ pub fn cached(
         keys.dims()
     );
     let sinks = &or_none(sinks, heads, q)?;
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(cuda) = q.device() {
-        return cuda::cached(q, keys, values, sinks, heads, window, cuda);
-    }
-    cached::cached(q, keys, values, sinks, heads, window)
+    on_device!(q.device(), cached(q, keys, values, sinks, heads, window))
 }
