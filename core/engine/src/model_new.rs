@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use apus_components::config::ModelNewConfig;
 use apus_data::hub::Hub;
 use apus_model::ops::fill;
-use apus_model::synthetic::{Filling, SyntheticWeights, config, generation, set_format, stream};
+use apus_model::synthetic::{Filling, SyntheticWeights, config, generation, set_format};
 use apus_model::tensors::FileForm;
 use apus_model::weights::WeightSource;
 use candle_core::{DType, Device};
@@ -55,7 +55,7 @@ pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
             }
             Filling::Ones => Ok([0x80, 0x3f].repeat(entry.elements())),
             Filling::Normal(std) => {
-                let key = (options.seed, stream(&entry.name));
+                let key = (options.seed, fill::stream(&entry.name));
                 let values = fill::normal_f32(entry.elements(), key.0, key.1, std);
                 Ok(crate::export::writer::bf16_bytes(&values))
             }

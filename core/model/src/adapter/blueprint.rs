@@ -1,7 +1,7 @@
 //! All tensors that a model with its adapter will have, from its shape alone, so that memory can be planned before a weight is read.
 
-use super::updates::{self, Update};
 use crate::families::ModelConfig;
+use crate::model::updates::{self, Update, UpdateTensor};
 use crate::model::{ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
 use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
@@ -32,12 +32,15 @@ pub struct PlannedTensor {
 
 impl Blueprint {
     /// Lists the tensors of a model with updates, as it would be loaded from this source.
+    ///
+    /// # Errors
+    /// The model does not have a target.
     pub fn new(
         config: &ModelConfig,
         source: &dyn WeightSource,
         options: &LoadOptions,
         updates: Option<(&Targets, &LoraSettings)>,
-    ) -> Self {
+    ) -> Result<Self> {
         let list = config.tensors();
         let rank = updates.map_or(0, |(_, settings)| settings.rank);
         let weights = list.iter().map(|spec| {
@@ -52,15 +55,18 @@ impl Blueprint {
                 trained,
             }
         });
-        let updates = updates.map(|(targets, settings)| {
-            updates::updates(&list, targets, settings.rank, settings.use_dora)
-        });
-        Self {
+        let updates = match updates {
+            Some((targets, settings)) => {
+                updates::updates(&list, targets, settings.rank, settings.use_dora)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
             weights: weights.collect(),
             rank,
-            updates: updates.unwrap_or_default(),
+            updates,
             compute: options.dtype,
-        }
+        })
     }
 
     /// Checks without reading that the source has every tensor in its shape.
@@ -86,10 +92,14 @@ impl Blueprint {
         frozen.map(|planned| self.bytes(planned)).sum()
     }
 
-    /// The bytes of the embedding, unless it is trained.
+    /// The bytes of the embedding, unless it is trained or the output head, too.
     pub fn embedding_bytes(&self) -> Option<u64> {
-        let is_embedding = |planned: &&PlannedTensor| planned.spec.role == Role::Embedding;
-        let embedding = self.weights.iter().find(is_embedding)?;
+        let of = |role: Role| {
+            self.weights
+                .iter()
+                .find(|planned| planned.spec.role == role)
+        };
+        let (embedding, _head) = (of(Role::Embedding)?, of(Role::Head)?);
         (!embedding.trained).then(|| self.bytes(embedding))
     }
 
@@ -105,8 +115,8 @@ impl Blueprint {
     pub fn trained_tensors(&self) -> impl Iterator<Item = (&String, &Vec<usize>)> {
         let weights = self.weights.iter().filter(|planned| planned.trained);
         let weights = weights.map(|planned| (&planned.spec.name, &planned.spec.shape));
-        let updates = self.updates.iter().flat_map(|update| &update.tensors);
-        weights.chain(updates.map(|(name, shape)| (name, shape)))
+        let updates = self.updates.iter().flat_map(Update::tensors);
+        weights.chain(updates.map(|UpdateTensor { name, shape }| (name, shape)))
     }
 
     /// Whether matrices of experts are unpacked or converted for each use.
@@ -120,7 +130,7 @@ impl Blueprint {
     /// Whether experts carry updates.
     pub fn expert_adapters(&self) -> bool {
         let mut updates = self.updates.iter();
-        updates.any(|update| update.of_experts)
+        updates.any(|update| update.experts.is_some())
     }
 
     fn bytes(&self, planned: &PlannedTensor) -> u64 {

@@ -1,9 +1,8 @@
 //! Which tensors an adapter's file has to hold, by its configuration and the shape of the model.
 
-use super::file::PREFIX;
 use super::peft_config::PeftConfig;
-use super::updates::{expert_module, pair_keys, updates};
 use crate::model::Targets;
+use crate::model::updates::{PREFIX, Update, expert_module, pair_keys, updates};
 use crate::tensors::{Role, TensorList, TensorSpec};
 use anyhow::{Result, ensure};
 use apus_base::wording;
@@ -17,9 +16,14 @@ pub type Shapes = BTreeMap<String, Vec<usize>>;
 const SHOWN: usize = 4;
 
 /// The tensors of these targets, in the layout of current PEFT.
-pub fn expected(config: &PeftConfig, targets: &Targets, list: &TensorList) -> Shapes {
-    let updates = updates(list, targets, config.r, config.use_dora);
-    let mut shapes: Shapes = updates.into_iter().flat_map(|u| u.tensors).collect();
+///
+/// # Errors
+/// The model does not have a target.
+pub fn expected(config: &PeftConfig, targets: &Targets, list: &TensorList) -> Result<Shapes> {
+    let updates = updates(list, targets, config.r, config.use_dora)?;
+    let tensors = updates.iter().flat_map(Update::tensors);
+    let shapes = tensors.map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
+    let mut shapes: Shapes = shapes.collect();
     let is_saved = |spec: &&TensorSpec| {
         let mut saved = targets.modules_to_save.iter();
         saved.any(|module| module == spec.module())
@@ -27,7 +31,7 @@ pub fn expected(config: &PeftConfig, targets: &Targets, list: &TensorList) -> Sh
     for spec in list.iter().filter(is_saved) {
         shapes.insert(format!("{PREFIX}{}", spec.name), spec.shape.clone());
     }
-    shapes
+    Ok(shapes)
 }
 
 /// Modules that the file holds whole although the configuration does not name them: PEFT saves embedding and head by

@@ -3,9 +3,9 @@
 use super::expected::{self, Shapes};
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
-use super::updates::{expert_module, magnitude_key, pair_keys};
 use crate::families::ModelConfig;
 use crate::model::Targets;
+use crate::model::updates::{PREFIX, expert_module, magnitude_key, pair_keys};
 use crate::nn::Param;
 use crate::ops::reduce;
 use crate::tensors::{ExpertMatrix, TensorList};
@@ -20,9 +20,6 @@ use std::sync::Arc;
 
 /// The name of the file of tensors.
 const TENSORS: &str = "adapter_model.safetensors";
-
-/// The prefix of every key.
-pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
 ///
@@ -122,7 +119,7 @@ impl Adapter {
         for (key, stored) in &keys {
             shapes.insert(key.clone(), file.tensor(stored)?.shape().to_vec());
         }
-        let mut expected = expected::expected(&config, &targets, &list);
+        let mut expected = expected::expected(&config, &targets, &list).with_context(place)?;
         let whole = expected::added_whole(&shapes, &expected, &list);
         if !whole.is_empty() {
             let modules = whole.join(" and ");
@@ -130,7 +127,7 @@ impl Adapter {
                 "{modules}: stored whole beside the adapter, and used"
             ));
             targets.modules_to_save.extend(whole);
-            expected = expected::expected(&config, &targets, &list);
+            expected = expected::expected(&config, &targets, &list)?;
         }
         let swapped = expected::swapped(&mut shapes, &expected, &targets, &list);
         expected::compare(&shapes, &expected, config.r).with_context(place)?;

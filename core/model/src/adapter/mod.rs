@@ -13,7 +13,6 @@ mod peft_config;
 mod saved_targets;
 mod table;
 mod targets;
-mod updates;
 
 pub use blueprint::Blueprint;
 pub use file::{Adapter, save};

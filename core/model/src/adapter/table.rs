@@ -1,8 +1,8 @@
 //! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
 
 use super::blueprint::Blueprint;
-use crate::model::CausalLm;
-use crate::nn::{DecoderLayer, ExpertLinear, ExpertWeight, Linear, Param, Weight};
+use crate::model::{CausalLm, LoadedForm, LoadedTensor};
+use crate::nn::Param;
 use crate::tensors::{Part, Role, TensorSpec};
 use candle_core::DType;
 use comfy_table::{CellAlignment, Table, presets};
@@ -54,39 +54,37 @@ impl ParameterTable {
     pub fn of(model: &CausalLm) -> Self {
         let computed = type_name(model.dtype());
         let mut table = Self { rows: Vec::new() };
-        let embedding = &model.decoder().embedding;
-        let embed = match embedding.offloaded_bytes() {
-            Some(_) => "embed_tokens, in host memory",
-            None => "embed_tokens",
-        };
-        table.weight(embed, &embedding.weight, computed);
-        let layers = &model.decoder().layers;
-        for layer in layers {
-            for linear in layer.attention.linears() {
-                table.linear("self_attn", linear, computed);
+        let list = model.config().tensors();
+        let offloaded = model.decoder().embedding.offloaded_bytes().is_some();
+        for LoadedTensor {
+            layer,
+            role,
+            part,
+            form,
+        } in model.tensors()
+        {
+            let spec = match part {
+                Part::Weight => list.weight(layer, role),
+                Part::Bias => list.bias(layer, role),
+            };
+            let Some(spec) = spec else {
+                continue;
+            };
+            let name = match role {
+                Role::Embedding if offloaded => "embed_tokens, in host memory",
+                _ => part_of(spec),
+            };
+            let count = spec.elements();
+            let trained = form.param().map_or(0, |_| count);
+            match form {
+                LoadedForm::Plain(weight) => {
+                    table.add(name, count, type_name(weight.stored()), computed, trained);
+                }
+                LoadedForm::Packed { .. } => {
+                    let computed = format!("{computed}, unpacked");
+                    table.add(name, count, "mxfp4", &computed, trained);
+                }
             }
-            if let Some(sinks) = &layer.attention.sinks {
-                table.weight("self_attn sinks", sinks, computed);
-            }
-        }
-        for layer in layers {
-            for linear in layer.mlp.linears() {
-                table.linear("mlp", linear, computed);
-            }
-            if let Some(mixture) = layer.mlp.mixture() {
-                table.linear("mlp.router", &mixture.router, computed);
-            }
-        }
-        for linear in layers.iter().flat_map(|layer| layer.mlp.experts()) {
-            table.experts(linear, computed);
-        }
-        for norm in layers.iter().flat_map(DecoderLayer::norms) {
-            table.weight("norms", &norm.weight, computed);
-        }
-        let head = model.head();
-        table.weight("norms", &head.norm.weight, computed);
-        if !head.tied {
-            table.linear("lm_head", &head.lm_head, computed);
         }
         table.adapters(model, computed);
         table.sorted()
@@ -132,33 +130,6 @@ impl ParameterTable {
     /// The number of all parameters, adapters included.
     pub fn parameters(&self) -> usize {
         self.rows.iter().map(|row| row.parameters).sum()
-    }
-
-    fn weight(&mut self, part: &str, weight: &Weight, computed: &str) {
-        let count: usize = weight.dims().iter().product();
-        let trained = weight.param().map_or(0, |_| count);
-        self.add(part, count, type_name(weight.stored()), computed, trained);
-    }
-
-    fn linear(&mut self, part: &str, linear: &Linear, computed: &str) {
-        self.weight(part, &linear.weight, computed);
-        if let Some(bias) = &linear.bias {
-            self.weight(&format!("{part} biases"), bias, computed);
-        }
-    }
-
-    fn experts(&mut self, linear: &ExpertLinear, computed: &str) {
-        let (e, i, o) = linear.dims();
-        match &linear.matrix {
-            ExpertWeight::Dense(weight) => self.weight("mlp.experts", weight, computed),
-            ExpertWeight::Packed { .. } => {
-                let computed = format!("{computed}, unpacked");
-                self.add("mlp.experts", e * i * o, "mxfp4", &computed, 0);
-            }
-        }
-        if let Some(bias) = &linear.bias {
-            self.weight("mlp.experts biases", bias, computed);
-        }
     }
 
     fn adapters(&mut self, model: &CausalLm, computed: &str) {
@@ -302,7 +273,9 @@ mod tests {
     use super::*;
     use crate::adapter::testing::{goldens, tiny};
     use crate::adapter::{TargetSpec, resolve};
+    use crate::families::testing::dense;
     use crate::model::{Init, LoadOptions, LoraSettings};
+    use crate::synthetic::SyntheticWeights;
     use crate::weights::Directory;
     use candle_core::Device;
 
@@ -404,7 +377,7 @@ mod tests {
                             ..LoadOptions::frozen(&Device::Cpu)
                         };
                         let updates = targets.as_ref().map(|targets| (targets, &settings));
-                        let plan = Blueprint::new(&tiny(), &source, &options, updates);
+                        let plan = Blueprint::new(&tiny(), &source, &options, updates).unwrap();
                         plan.check(&source).unwrap();
                         let mut model = CausalLm::load(&tiny(), &source, &options, |_| {}).unwrap();
                         if let Some(targets) = &targets {
@@ -424,5 +397,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The same for a model without experts, whose head is the embedding.
+    #[test]
+    fn a_plan_of_a_dense_model_is_what_is_loaded() {
+        let config = dense(true);
+        let source = SyntheticWeights::new(&config, 1);
+        let wanted = TargetSpec::from_names(vec!["all-linear".into()]);
+        let targets = resolve(&config, &wanted).unwrap();
+        let settings = LoraSettings {
+            rank: 2,
+            alpha: 8.0,
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: true,
+            init: Init::Kaiming,
+            seed: 1,
+        };
+        let options = LoadOptions::frozen(&Device::Cpu);
+        let updates = Some((&targets, &settings));
+        let plan = Blueprint::new(&config, &source, &options, updates).unwrap();
+        plan.check(&source).unwrap();
+        let mut model = CausalLm::load(&config, &source, &options, |_| {}).unwrap();
+        model.add_lora(&targets, &settings).unwrap();
+        let table = ParameterTable::of(&model);
+        assert_eq!(ParameterTable::planned(&plan), table);
+        assert_eq!(plan.weight_bytes(), model.weight_bytes());
+        assert_eq!(plan.embedding_bytes(), model.movable_embedding());
+        let parts: Vec<&str> = table.rows.iter().map(|row| row.part.as_str()).collect();
+        assert_eq!(parts[..4], ["embed_tokens", "self_attn", "mlp", "norms"]);
+        assert!(parts.contains(&"LoRA on gate_proj, rank 2"), "{parts:?}");
     }
 }

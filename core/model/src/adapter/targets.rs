@@ -204,6 +204,7 @@ pub(super) fn is_suffix(path: &str, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::adapter::testing::tiny;
+    use crate::families::testing::dense;
 
     fn wanted(modules: &[&str], parameters: &[&str], save: &[&str]) -> TargetSpec {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
@@ -286,5 +287,47 @@ mod tests {
             let text = error(&wanted);
             assert!(text.contains(part), "{wanted:?}: {text}");
         }
+    }
+
+    /// What PEFT and the messages say of a model without experts.
+    #[test]
+    fn a_dense_family_brings_its_own_names() -> Result<()> {
+        let config = dense(true);
+        let all = resolve(&config, &wanted(&["all-linear"], &[], &[]))?;
+        assert_eq!(all.linears.len(), 2 * 7);
+        assert_eq!(all.linears[4], "model.layers.0.mlp.gate_proj");
+        let norms = resolve(&config, &wanted(&[], &[], &["all-norm"]))?;
+        assert_eq!(norms.modules_to_save.len(), 2 * 4 + 1);
+        for (wanted, text) in [
+            (
+                wanted(&["c_attn"], &[], &[]),
+                "its linear layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj \
+                 (model.layers.N.self_attn.q_proj, ...), all of them together all-linear",
+            ),
+            (wanted(&["act_fn"], &[], &[]), "a group of modules"),
+            (
+                wanted(&[], &["0.mlp.experts.down_proj"], &[]),
+                "matches nothing in this model of 2 layers; it has no 3-D parameters",
+            ),
+            (
+                wanted(&[], &["q_proj.weight"], &[]),
+                "which has 2 dimension(s); only 3-D parameters can be targets, and this model has none",
+            ),
+            (
+                wanted(&[], &[], &["router"]),
+                "there are embed_tokens, lm_head, norm, q_norm, k_norm, input_layernorm, \
+                 post_attention_layernorm, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, \
+                 all-embedding, all-norm",
+            ),
+            (
+                TargetSpec::default(),
+                "all-linear trains attention and MLPs",
+            ),
+        ] {
+            let error = resolve(&config, &wanted).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+            assert!(error.ends_with(text) || !text.ends_with("norm"), "{error}");
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,8 @@ pub mod decoder;
 mod fields;
 pub mod gpt_oss;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use architecture::{

@@ -49,7 +49,13 @@ impl CausalLm {
 
     /// The bytes of its frozen weights as they are stored on the device.
     pub fn weight_bytes(&self) -> u64 {
-        self.decoder.frozen_bytes() + self.head.frozen_bytes()
+        let in_host_memory = self.decoder.embedding.offloaded_bytes();
+        let all = self
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.form.frozen_bytes())
+            .sum::<u64>();
+        all - in_host_memory.unwrap_or(0)
     }
 
     /// The bytes of the embedding, if it is on a card and can leave it.

@@ -1,5 +1,6 @@
 //! Builds a model from a source of weights.
 
+use super::updates::PREFIX;
 use super::{CausalLm, check_device};
 use crate::families::{
     Architecture, AttentionSpec, DenseSpec, LayerSpec, MixtureSpec, MlpSpec, ModelConfig,
@@ -9,6 +10,7 @@ use crate::nn::{
     Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Weight, decays,
 };
 use crate::ops::mxfp4;
+use crate::tensors::{ExpertMatrix, FileTensor, Role, TensorList, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -65,32 +67,42 @@ impl LoadOptions {
 
 struct Loader<'a> {
     architecture: &'a Architecture,
+    list: &'a TensorList,
     source: &'a dyn WeightSource,
     options: &'a LoadOptions,
     params: Vec<Arc<Param>>,
 }
 
-impl Loader<'_> {
-    /// The prefix of a trained module's name, or `None` if the module is frozen.
-    fn trained(&self, module: &str) -> Option<&'static str> {
+/// What a layer has one of, by its layer; `None` is outside all layers.
+type Place = Option<usize>;
+
+impl<'a> Loader<'a> {
+    /// The weight with this role.
+    fn spec(&self, layer: Place, role: Role) -> Result<&'a TensorSpec> {
+        let found = self.list.weight(layer, role);
+        found.with_context(|| format!("the family of this model lists no tensor for {role:?}"))
+    }
+
+    /// The prefix of a trained tensor's name, or `None` if the tensor is frozen.
+    fn trained(&self, spec: &TensorSpec) -> Option<&'static str> {
         match &self.options.training {
             Training::Full => Some(""),
             Training::Adapters(modules) => modules
                 .iter()
-                .any(|m| m == module)
-                .then_some("base_model.model."),
+                .any(|module| module == spec.module())
+                .then_some(PREFIX),
         }
     }
 
-    fn weight(&mut self, module: &str, suffix: &str, shape: &[usize]) -> Result<Weight> {
-        let name = format!("{module}{suffix}");
+    fn weight(&mut self, spec: &TensorSpec) -> Result<Weight> {
+        let (name, shape) = (&spec.name, &spec.shape);
         let LoadOptions { device, dtype, .. } = self.options;
-        match self.trained(module) {
+        match self.trained(spec) {
             None => Ok(Weight::Frozen(
-                self.source.tensor(&name, shape, *dtype, device)?,
+                self.source.tensor(name, shape, *dtype, device)?,
             )),
             Some(prefix) => {
-                let value = self.source.tensor(&name, shape, DType::F32, device)?;
+                let value = self.source.tensor(name, shape, DType::F32, device)?;
                 self.register(format!("{prefix}{name}"), &value)
             }
         }
@@ -103,112 +115,79 @@ impl Loader<'_> {
         Ok(Weight::Trainable(param))
     }
 
-    fn linear(
-        &mut self,
-        name: String,
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-    ) -> Result<Linear> {
-        let weight = self.weight(&name, ".weight", &[outputs, inputs])?;
-        let bias = if bias {
-            Some(self.weight(&name, ".bias", &[outputs])?)
-        } else {
-            None
-        };
+    fn linear(&mut self, layer: Place, role: Role) -> Result<Linear> {
+        let spec = self.spec(layer, role)?;
+        let weight = self.weight(spec)?;
+        let bias = self.list.bias(layer, role);
         Ok(Linear {
-            name,
+            name: spec.module().to_owned(),
             weight,
-            bias,
+            bias: bias.map(|spec| self.weight(spec)).transpose()?,
             lora: None,
         })
     }
 
-    fn norm(&mut self, name: String, width: usize) -> Result<Norm> {
-        let weight = self.weight(&name, ".weight", &[width])?;
+    fn norm(&mut self, layer: Place, role: Role) -> Result<Norm> {
+        let spec = self.spec(layer, role)?;
         Ok(Norm {
-            name,
-            weight,
+            name: spec.module().to_owned(),
+            weight: self.weight(spec)?,
             eps: self.architecture.rms_norm_eps,
         })
     }
 
-    fn experts(
-        &mut self,
-        module: &str,
-        part: &str,
-        [experts, inputs, outputs]: [usize; 3],
-        bias: bool,
-    ) -> Result<ExpertLinear> {
-        let name = format!("{module}.{part}");
-        let bias = match bias {
-            true => Some(self.weight(module, &format!(".{part}_bias"), &[experts, outputs])?),
-            false => None,
-        };
-        let matrix = self.matrix(module, &name, [experts, inputs, outputs])?;
+    fn experts(&mut self, layer: usize, matrix: ExpertMatrix) -> Result<ExpertLinear> {
+        let (layer, role) = (Some(layer), Role::Experts(matrix));
+        let spec = self.spec(layer, role)?;
+        let bias = self.list.bias(layer, role);
+        let bias = bias.map(|spec| self.weight(spec)).transpose()?;
         Ok(ExpertLinear {
-            name,
-            matrix,
+            name: spec.name.clone(),
+            matrix: self.matrix(spec)?,
             bias,
             lora: None,
         })
     }
 
-    fn matrix(&mut self, module: &str, name: &str, [e, i, o]: [usize; 3]) -> Result<ExpertWeight> {
+    fn matrix(&mut self, spec: &TensorSpec) -> Result<ExpertWeight> {
         let LoadOptions {
             device,
             dtype,
             experts,
             ..
         } = self.options;
-        let packed = format!("{name}_blocks");
-        if !self.source.contains(&packed) {
-            return Ok(ExpertWeight::Dense(self.dense(
-                module,
-                name,
-                None,
-                [e, i, o],
-            )?));
+        let Some([blocks, scales]) = spec.packed().filter(|_| self.source.is_packed(spec)) else {
+            return Ok(ExpertWeight::Dense(self.dense(spec, None)?));
+        };
+        if let Some((inputs, _)) = spec.dims() {
+            ensure!(
+                inputs.is_multiple_of(32),
+                "{}: {inputs} inputs are no multiple of 32",
+                blocks.name
+            );
         }
-        ensure!(
-            i.is_multiple_of(32),
-            "{packed}: {i} inputs are no multiple of 32"
-        );
-        let blocks = self
-            .source
-            .tensor(&packed, &[e, o, i / 32, 16], DType::U8, device)?;
-        let scales = format!("{name}_scales");
-        let scales = self
-            .source
-            .tensor(&scales, &[e, o, i / 32], DType::U8, device)?;
-        if *experts == ExpertsDtype::Mxfp4 && self.trained(module).is_none() {
+        let read = |tensor: &FileTensor| {
+            let FileTensor { name, shape, .. } = tensor;
+            self.source.tensor(name, shape, DType::U8, device)
+        };
+        let (blocks, scales) = (read(&blocks)?, read(&scales)?);
+        if *experts == ExpertsDtype::Mxfp4 && self.trained(spec).is_none() {
             return Ok(ExpertWeight::Packed { blocks, scales });
         }
         // A transposed view is enough, since grouped products take both layouts.
         let dense = mxfp4::dequantize(&blocks, &scales)?.to_dtype(*dtype)?;
         let dense = dense.transpose(1, 2)?;
-        Ok(ExpertWeight::Dense(self.dense(
-            module,
-            name,
-            Some(dense),
-            [e, i, o],
-        )?))
+        Ok(ExpertWeight::Dense(self.dense(spec, Some(dense))?))
     }
 
-    fn dense(
-        &mut self,
-        module: &str,
-        name: &str,
-        value: Option<Tensor>,
-        shape: [usize; 3],
-    ) -> Result<Weight> {
+    fn dense(&mut self, spec: &TensorSpec, value: Option<Tensor>) -> Result<Weight> {
         let LoadOptions { device, dtype, .. } = self.options;
-        let prefix = self.trained(module);
+        let (name, prefix) = (&spec.name, self.trained(spec));
         let value = match value {
             Some(value) => value,
             None => {
                 let dtype = if prefix.is_some() { DType::F32 } else { *dtype };
-                self.source.tensor(name, &shape, dtype, device)?
+                self.source.tensor(name, &spec.shape, dtype, device)?
             }
         };
         match prefix {
@@ -223,60 +202,47 @@ impl Loader<'_> {
     }
 
     fn layer(&mut self, index: usize) -> Result<DecoderLayer> {
-        let h = self.architecture.hidden_size;
         let LayerSpec { attention, mlp } = &self.architecture.layers[index];
-        let path = format!("model.layers.{index}");
         // The order of loading is that of the parameters, which sums over them follow.
-        let projections = self.projections(&format!("{path}.self_attn"), attention)?;
+        let projections = self.projections(index)?;
         Ok(DecoderLayer {
-            input_norm: self.norm(format!("{path}.input_layernorm"), h)?,
-            attention: self.attention(&format!("{path}.self_attn"), attention, projections)?,
-            post_norm: self.norm(format!("{path}.post_attention_layernorm"), h)?,
+            input_norm: self.norm(Some(index), Role::AttentionNorm)?,
+            attention: self.attention(index, attention, projections)?,
+            post_norm: self.norm(Some(index), Role::MlpNorm)?,
             mlp: match mlp {
-                MlpSpec::Dense(dense) => {
-                    Mlp::Dense(Box::new(self.dense_mlp(&format!("{path}.mlp"), dense)?))
-                }
-                MlpSpec::Mixture(mixture) => {
-                    Mlp::Mixture(Box::new(self.mixture(&format!("{path}.mlp"), mixture)?))
-                }
+                MlpSpec::Dense(dense) => Mlp::Dense(Box::new(self.dense_mlp(index, dense)?)),
+                MlpSpec::Mixture(mixture) => Mlp::Mixture(Box::new(self.mixture(index, mixture)?)),
             },
         })
     }
 
-    fn projections(
-        &mut self,
-        path: &str,
-        spec: &AttentionSpec,
-    ) -> Result<(Projections<3>, Projections<1>)> {
-        let h = self.architecture.hidden_size;
-        let mut projection = |name: &str, inputs: usize, outputs: usize, bias: bool| {
-            self.linear(format!("{path}.{name}"), inputs, outputs, bias)
-        };
+    fn projections(&mut self, layer: usize) -> Result<(Projections<3>, Projections<1>)> {
+        let mut projection = |role| self.linear(Some(layer), role);
         let qkv = [
-            projection("q_proj", h, spec.width(), spec.qkv_bias)?,
-            projection("k_proj", h, spec.kv_width(), spec.qkv_bias)?,
-            projection("v_proj", h, spec.kv_width(), spec.qkv_bias)?,
+            projection(Role::Query)?,
+            projection(Role::Key)?,
+            projection(Role::Value)?,
         ];
-        let output = [projection("o_proj", spec.width(), h, spec.output_bias)?];
+        let output = [projection(Role::Output)?];
         Ok((Projections::new(qkv)?, Projections::new(output)?))
     }
 
     fn attention(
         &mut self,
-        path: &str,
+        layer: usize,
         spec: &AttentionSpec,
         (qkv, output): (Projections<3>, Projections<1>),
     ) -> Result<Attention> {
-        let heads = spec.heads;
+        let layer = Some(layer);
         let qk_norms = match spec.qk_norms {
             true => Some(QkNorms {
-                q_norm: self.norm(format!("{path}.q_norm"), heads.dim)?,
-                k_norm: self.norm(format!("{path}.k_norm"), heads.dim)?,
+                q_norm: self.norm(layer, Role::QueryNorm)?,
+                k_norm: self.norm(layer, Role::KeyNorm)?,
             }),
             false => None,
         };
         let sinks = match spec.sinks {
-            true => Some(self.weight(path, ".sinks", &[heads.q])?),
+            true => Some(self.weight(self.spec(layer, Role::Sinks)?)?),
             false => None,
         };
         Ok(Attention {
@@ -284,18 +250,15 @@ impl Loader<'_> {
             output,
             qk_norms,
             sinks,
-            heads,
+            heads: spec.heads,
             window: spec.window,
         })
     }
 
-    fn dense_mlp(&mut self, path: &str, spec: &DenseSpec) -> Result<DenseMlp> {
-        let (h, f) = (self.architecture.hidden_size, spec.intermediate_size);
-        let mut projection = |name: &str, inputs: usize, outputs: usize| {
-            self.linear(format!("{path}.{name}"), inputs, outputs, spec.bias)
-        };
-        let gate_up = [projection("gate_proj", h, f)?, projection("up_proj", h, f)?];
-        let down = [projection("down_proj", f, h)?];
+    fn dense_mlp(&mut self, layer: usize, spec: &DenseSpec) -> Result<DenseMlp> {
+        let mut projection = |role| self.linear(Some(layer), role);
+        let gate_up = [projection(Role::Gate)?, projection(Role::Up)?];
+        let down = [projection(Role::Down)?];
         Ok(DenseMlp {
             gate_up: Projections::new(gate_up)?,
             down: Projections::new(down)?,
@@ -303,15 +266,11 @@ impl Loader<'_> {
         })
     }
 
-    fn mixture(&mut self, path: &str, spec: &MixtureSpec) -> Result<Mixture> {
-        let h = self.architecture.hidden_size;
-        let (e, f) = (spec.experts, spec.intermediate_size);
-        let experts = format!("{path}.experts");
-        let router = format!("{path}.router");
+    fn mixture(&mut self, layer: usize, spec: &MixtureSpec) -> Result<Mixture> {
         Ok(Mixture {
-            router: self.linear(router, h, e, spec.router_bias)?,
-            gate_up: self.experts(&experts, "gate_up_proj", [e, h, 2 * f], spec.bias)?,
-            down: self.experts(&experts, "down_proj", [e, f, h], spec.bias)?,
+            router: self.linear(Some(layer), Role::Router)?,
+            gate_up: self.experts(layer, ExpertMatrix::GateUp)?,
+            down: self.experts(layer, ExpertMatrix::Down)?,
             experts_per_token: spec.experts_per_token,
             activation: spec.activation,
         })
@@ -329,21 +288,18 @@ impl CausalLm {
         options: &LoadOptions,
         mut progress: impl FnMut(usize),
     ) -> Result<Self> {
-        check_device(&config.architecture, &options.device)?;
+        let architecture = &config.architecture;
+        check_device(architecture, &options.device)?;
         let mut loader = Loader {
-            architecture: &config.architecture,
+            architecture,
+            list: &config.tensors(),
             source,
             options,
             params: Vec::new(),
         };
-        let Architecture {
-            hidden_size: h,
-            vocab_size: v,
-            ..
-        } = config.architecture;
-        let embed = loader.weight("model.embed_tokens", ".weight", &[v, h])?;
-        let mut layers = Vec::with_capacity(config.architecture.layers.len());
-        for index in 0..config.architecture.layers.len() {
+        let embed = loader.weight(loader.spec(None, Role::Embedding)?)?;
+        let mut layers = Vec::with_capacity(architecture.layers.len());
+        for index in 0..architecture.layers.len() {
             layers.push(
                 loader
                     .layer(index)
@@ -351,8 +307,8 @@ impl CausalLm {
             );
             progress(index + 1);
         }
-        let norm = loader.norm("model.norm".to_owned(), h)?;
-        let tied = config.architecture.tie_word_embeddings;
+        let norm = loader.norm(None, Role::FinalNorm)?;
+        let tied = architecture.tie_word_embeddings;
         let lm_head = match tied {
             true => Linear {
                 name: "lm_head".to_owned(),
@@ -360,7 +316,7 @@ impl CausalLm {
                 bias: None,
                 lora: None,
             },
-            false => loader.linear("lm_head".to_owned(), h, v, false)?,
+            false => loader.linear(None, Role::Head)?,
         };
         let LoadOptions { device, dtype, .. } = options;
         Ok(Self {
@@ -368,7 +324,7 @@ impl CausalLm {
             decoder: Decoder {
                 embedding: Embedding::new(embed, device, *dtype),
                 layers,
-                angles: Angles::new(&config.architecture, device),
+                angles: Angles::new(architecture, device),
                 device: device.clone(),
             },
             head: Head {

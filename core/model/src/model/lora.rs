@@ -1,6 +1,7 @@
 //! Adds low-rank updates to a model.
 
 use super::CausalLm;
+use super::updates::{Update, UpdateTensor, updates};
 use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Param};
 use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
@@ -54,16 +55,13 @@ impl LoraSettings {
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
-    fn initial_a(
-        &self,
-        name: &str,
-        shape: &[usize],
-        inputs: usize,
-        device: &Device,
-    ) -> Result<Tensor> {
-        let key = (self.seed, stream(name));
+    fn initial_a(&self, a: &UpdateTensor, device: &Device) -> Result<Tensor> {
+        // So a parameter is initialised the same whatever else is trained.
+        let key = (self.seed, fill::stream(&a.name));
+        let shape = a.shape.as_slice();
         match self.init {
             Init::Kaiming => {
+                let inputs = shape.last().copied().unwrap_or(1);
                 let bound = 1.0 / (inputs as f32).sqrt();
                 fill::uniform(shape, (-bound, bound), key, device)
             }
@@ -71,30 +69,14 @@ impl LoraSettings {
         }
     }
 
-    fn pair(
-        &self,
-        module: &str,
-        [a, b]: [[usize; 2]; 2],
-        inputs: usize,
-        device: &Device,
-    ) -> Result<[Arc<Param>; 2]> {
-        let [a_name, b_name] =
-            ["A", "B"].map(|m| format!("base_model.model.{module}.lora_{m}.weight"));
-        let start = self.initial_a(&a_name, &a, inputs, device)?;
-        let zeros = Tensor::zeros(&b, DType::F32, device)?;
+    fn pair(&self, update: &Update, device: &Device) -> Result<[Arc<Param>; 2]> {
+        let start = self.initial_a(&update.a, device)?;
+        let zeros = Tensor::zeros(update.b.shape.as_slice(), DType::F32, device)?;
         Ok([
-            Param::new(a_name, &start, true)?,
-            Param::new(b_name, &zeros, true)?,
+            Param::new(update.a.name.as_str(), &start, true)?,
+            Param::new(update.b.name.as_str(), &zeros, true)?,
         ])
     }
-}
-
-/// The stream of random numbers for a name (FNV-1a), so that a parameter is initialised the same whatever else is
-/// trained.
-fn stream(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 impl CausalLm {
@@ -121,75 +103,69 @@ impl CausalLm {
                 "use_dora cannot be used with target_parameters, as in PEFT"
             );
         }
-        let mut params = Vec::new();
-        for path in &targets.linears {
-            let linear = self
-                .linears_mut()
-                .find(|linear| &linear.name == path)
-                .with_context(|| format!("the model has no linear layer {path}"))?;
-            params.extend(add(linear, settings)?);
-        }
-        for &(layer, matrix) in &targets.experts {
-            let both = [ExpertMatrix::GateUp, ExpertMatrix::Down]
-                .iter()
-                .all(|m| targets.experts.contains(&(layer, *m)));
-            // PEFT wraps one parameter around the other: the inner one is gate_up_proj.
-            let inner = both && matrix == ExpertMatrix::GateUp;
-            let device = self.device().clone();
-            let expert = self.experts_mut(layer, matrix)?;
-            let module = expert
-                .name
-                .rsplit_once('.')
-                .map_or("", |(module, _)| module);
-            let module = match inner {
-                true => format!("{module}.base_layer"),
-                false => module.to_owned(),
+        let list = self.config.tensors();
+        let device = self.device().clone();
+        for update in updates(&list, targets, settings.rank, settings.use_dora)? {
+            let params = match update.experts {
+                None => {
+                    let linear = self
+                        .linears_mut()
+                        .find(|linear| linear.name == update.target)
+                        .with_context(|| {
+                            format!("the model has no linear layer {}", update.target)
+                        })?;
+                    add(linear, &update, settings, &device)?
+                }
+                Some((layer, matrix)) => {
+                    let expert = self.experts_mut(layer, matrix)?;
+                    add_expert(expert, &update, settings, &device)?
+                }
             };
-            params.extend(add_expert(expert, &module, settings, &device)?);
+            self.params.extend(params);
         }
-        self.params.extend(params);
         Ok(())
     }
 }
 
-fn add(linear: &mut Linear, settings: &LoraSettings) -> Result<Vec<Arc<Param>>> {
-    let ((i, o), r) = (linear.dims(), settings.rank);
-    let weight = linear.weight.get(DType::F32)?;
-    let [a, b] = settings.pair(&linear.name, [[r, i], [o, r]], i, weight.device())?;
-    let mut params = vec![a.clone(), b.clone()];
-    let magnitude = if settings.use_dora {
-        let norm = weight.sqr()?.sum(1)?.sqrt()?;
-        let name = format!("base_model.model.{}.lora_magnitude_vector", linear.name);
-        let magnitude = Param::new(name, &norm, true)?;
-        params.push(magnitude.clone());
-        Some(magnitude)
-    } else {
-        None
+fn add(
+    linear: &mut Linear,
+    update: &Update,
+    settings: &LoraSettings,
+    device: &Device,
+) -> Result<Vec<Arc<Param>>> {
+    let [a, b] = settings.pair(update, device)?;
+    let magnitude = match &update.magnitude {
+        Some(magnitude) => {
+            let norm = linear.weight.get(DType::F32)?.sqr()?.sum(1)?.sqrt()?;
+            Some(Param::new(magnitude.name.as_str(), &norm, true)?)
+        }
+        None => None,
     };
-    let (scale, dropout) = (settings.scale(), settings.dropout as f32);
+    let mut params = vec![a.clone(), b.clone()];
+    params.extend(magnitude.clone());
     linear.lora = Some(Lora {
         a,
         b,
         magnitude,
-        scale,
-        dropout,
+        scale: settings.scale(),
+        dropout: settings.dropout as f32,
     });
     Ok(params)
 }
 
 fn add_expert(
     expert: &mut ExpertLinear,
-    module: &str,
+    update: &Update,
     settings: &LoraSettings,
     device: &Device,
-) -> Result<[Arc<Param>; 2]> {
-    let ((e, i, o), r) = (expert.dims(), settings.rank);
-    let [a, b] = settings.pair(module, [[r * e, i], [o, r * e]], i, device)?;
+) -> Result<Vec<Arc<Param>>> {
+    let [a, b] = settings.pair(update, device)?;
+    let params = vec![a.clone(), b.clone()];
     expert.lora = Some(ExpertLora {
-        a: a.clone(),
-        b: b.clone(),
+        a,
+        b,
         scale: settings.scale(),
-        experts: e,
+        experts: expert.dims().0,
     });
-    Ok([a, b])
+    Ok(params)
 }

@@ -3,9 +3,12 @@
 mod causal_lm;
 mod check_device;
 mod load;
+mod loaded;
 mod lora;
+pub mod updates;
 
 pub use causal_lm::CausalLm;
 pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
+pub use loaded::{LoadedForm, LoadedTensor};
 pub use lora::{Init, LoraSettings, Targets};

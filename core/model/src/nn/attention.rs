@@ -176,12 +176,4 @@ impl Attention {
         cache.keys_and_values = Some((tail(&keys)?, tail(&values)?));
         Ok(self.output.forward(&out, &new.rows, None)?.0)
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.qkv.frozen_bytes()
-            + self.output.frozen_bytes()
-            + self.qk_norms.as_ref().map_or(0, QkNorms::frozen_bytes)
-            + self.sinks.as_ref().map_or(0, Weight::frozen_bytes)
-    }
 }

@@ -233,16 +233,6 @@ impl Decoder {
         Ok(None)
     }
 
-    /// The bytes of the weights that are frozen and on the device.
-    pub fn frozen_bytes(&self) -> u64 {
-        let embedding = match self.embedding.offloaded_bytes() {
-            Some(_) => 0,
-            None => self.embedding.weight.frozen_bytes(),
-        };
-        let layers = self.layers.iter().map(DecoderLayer::frozen_bytes);
-        embedding + layers.sum::<u64>()
-    }
-
     fn batch_layout(&self, seqs: &SeqLayout) -> Result<BatchLayout> {
         Ok(BatchLayout {
             seqs: seqs.clone(),

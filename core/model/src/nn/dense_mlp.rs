@@ -79,11 +79,6 @@ impl DenseMlp {
         let dgate_up = gated::backward(&tape.gate_up, self.activation, &dh)?;
         self.gate_up.backward(&tape.input, &dgate_up, rows)
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.gate_up.frozen_bytes() + self.down.frozen_bytes()
-    }
 }
 
 fn salted(seed: Option<u64>, number: u64) -> Option<u64> {

@@ -188,17 +188,6 @@ impl ExpertLinear {
         }
     }
 
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        let matrix = match &self.matrix {
-            ExpertWeight::Dense(weight) => weight.frozen_bytes(),
-            ExpertWeight::Packed { blocks, scales } => {
-                (blocks.elem_count() + scales.elem_count()) as u64
-            }
-        };
-        matrix + self.bias.as_ref().map_or(0, Weight::frozen_bytes)
-    }
-
     /// The number of experts, of inputs and of outputs.
     pub fn dims(&self) -> (usize, usize, usize) {
         match &self.matrix {

@@ -47,15 +47,6 @@ impl Head {
         self.norm.backward(&tape.rows, dnormed, None)
     }
 
-    /// The bytes of the weights that are frozen, without those of the embedding.
-    pub fn frozen_bytes(&self) -> u64 {
-        let projection = match self.tied {
-            true => 0,
-            false => self.lm_head.frozen_bytes(),
-        };
-        projection + self.norm.weight.frozen_bytes()
-    }
-
     /// The number of rows of the projection.
     pub fn vocab_size(&self) -> usize {
         self.lm_head.weight.dims()[0]

@@ -143,12 +143,4 @@ impl DecoderLayer {
         let heads = heads.flat_map(|norms| [&norms.q_norm, &norms.k_norm]);
         [&self.input_norm, &self.post_norm].into_iter().chain(heads)
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.attention.frozen_bytes()
-            + self.mlp.frozen_bytes()
-            + self.input_norm.weight.frozen_bytes()
-            + self.post_norm.weight.frozen_bytes()
-    }
 }

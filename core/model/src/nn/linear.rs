@@ -127,11 +127,6 @@ impl Linear {
         Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, saved.seed)?)?)
     }
 
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.weight.frozen_bytes() + self.bias.as_ref().map_or(0, Weight::frozen_bytes)
-    }
-
     /// The number of inputs and of outputs.
     pub fn dims(&self) -> (usize, usize) {
         let dims = self.weight.dims();

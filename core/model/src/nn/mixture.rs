@@ -105,11 +105,6 @@ impl Mixture {
         }
     }
 
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.router.frozen_bytes() + self.gate_up.frozen_bytes() + self.down.frozen_bytes()
-    }
-
     /// Returns the gradient by `x` from `dout` `[T, H]`. `daux` `[E]` is the gradient of the auxiliary loss by the mean
     /// router probability of each expert, spread over tokens.
     pub fn backward(&self, tape: Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {

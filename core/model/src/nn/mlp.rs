@@ -137,12 +137,4 @@ impl Mlp {
         let mixture = self.mixture().map(|m| [&m.gate_up, &m.down]);
         mixture.into_iter().flatten()
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        match self {
-            Self::Dense(mlp) => mlp.frozen_bytes(),
-            Self::Mixture(mixture) => mixture.frozen_bytes(),
-        }
-    }
 }

@@ -106,9 +106,4 @@ impl<const N: usize> Projections<N> {
             None => bail!("a backward pass through no layers"),
         }
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.layers.iter().map(Linear::frozen_bytes).sum()
-    }
 }

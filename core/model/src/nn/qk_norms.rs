@@ -38,11 +38,6 @@ impl QkNorms {
         let dk = norm(&self.k_norm, &k, &dk)?;
         Ok(Tensor::cat(&[dq, dk, dv], 1)?)
     }
-
-    /// The bytes of the weights that are frozen.
-    pub fn frozen_bytes(&self) -> u64 {
-        self.q_norm.weight.frozen_bytes() + self.k_norm.weight.frozen_bytes()
-    }
 }
 
 /// Queries, keys and values, each in memory of its own.

@@ -92,13 +92,6 @@ impl SyntheticWeights {
     }
 }
 
-/// The stream of random numbers for a name (FNV-1a).
-pub fn stream(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 impl WeightSource for SyntheticWeights {
     fn contains(&self, name: &str) -> bool {
         let found = self.list.of_file(name);
@@ -114,7 +107,7 @@ impl WeightSource for SyntheticWeights {
     }
 
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        let key = (self.seed, stream(name));
+        let key = (self.seed, fill::stream(name));
         let make = || -> Result<Tensor> {
             match self.filling(name)? {
                 Filling::Ones => Ok(Tensor::ones(shape, dtype, device)?),

@@ -92,7 +92,7 @@ impl Intent {
             .as_ref()
             .map(|settings| (&self.targets, settings));
         let source = place.source.as_ref();
-        Ok(Blueprint::new(&place.config, source, &options, updates))
+        Blueprint::new(&place.config, source, &options, updates)
     }
 
     /// Checks before anything is allocated that weights and what is trained can be there at all.

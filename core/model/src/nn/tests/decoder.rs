@@ -115,15 +115,3 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
         close(&Tensor::cat(&found, 0).unwrap(), &values(&whole), 1e-5);
     }
 }
-
-/// The weight of a tied head is stored once.
-#[test]
-fn a_tied_head_takes_no_memory() {
-    let bytes = |tied| {
-        let mut spec = kinds().swap_remove(0);
-        spec.tie_word_embeddings = tied;
-        let (decoder, head) = Maker::new(false).decoder(&spec);
-        decoder.frozen_bytes() + head.frozen_bytes()
-    };
-    assert_eq!(bytes(false) - bytes(true), 12 * HIDDEN as u64 * 4);
-}

@@ -9,6 +9,13 @@ use candle_core::{DType, Device, Shape, Tensor};
 
 pub use cpu::{normal_f32, random_bytes, uniform_f32};
 
+/// The stream of random numbers for a name (FNV-1a).
+pub fn stream(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// A tensor of normal values.
 pub fn normal(
     shape: impl Into<Shape>,
