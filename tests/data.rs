@@ -84,8 +84,8 @@ fn what_cannot_be_looked_at_is_named() {
     fails(&data("--sample 1"), 2, &["--sample"]);
     fails(
         &data("--truncation_strategy middle"),
-        1,
-        &["truncation_strategy is `middle`, expected one of delete, left, right, split, raise"],
+        2,
+        &["truncation_strategy is \"middle\", expected delete, left, right, split or raise"],
     );
     fails(
         &data("--split_dataset_ratio 1"),

@@ -119,7 +119,7 @@ fn columns_and_probabilities() {
     let wrong = sft(&format!(
         "{data} --interleave_prob 0.1 0.9 --stopping_strategy never"
     ));
-    fails(&wrong, 1, &["stopping_strategy is \"never\""]);
+    fails(&wrong, 2, &["stopping_strategy is \"never\""]);
 }
 
 /// Loss and gradient norm of each step.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Writes the checkpoint and returns its folder.
 pub fn model_new(options: &ModelNewConfig) -> Result<PathBuf> {
     let mut config = config(&options.arch)?;
-    set_format(&mut config, &options.format)?;
+    set_format(&mut config, options.format.as_str())?;
     let dir = PathBuf::from(
         options
             .output_dir
@@ -82,6 +82,7 @@ fn entries(source: &SyntheticWeights) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_components::config::ExpertsForm;
     use apus_model::families::ModelConfig;
     use apus_model::weights::Directory;
 
@@ -92,11 +93,11 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/goldens/tiny/model_mxfp4/config.json"
         );
-        for format in ["mxfp4", "bf16"] {
-            let out = dir.path().join(format);
+        for format in [ExpertsForm::Mxfp4, ExpertsForm::Bf16] {
+            let out = dir.path().join(format.as_str());
             let options = ModelNewConfig {
                 arch: arch.to_owned(),
-                format: format.to_owned(),
+                format,
                 seed: 7,
                 tokenizer: None,
                 output_dir: Some(out.display().to_string()),
@@ -105,7 +106,7 @@ mod tests {
             let config = ModelConfig::read(&out.join("config.json")).unwrap();
             let source = SyntheticWeights::new(&config, 7);
             let written = Directory::open(&out).unwrap();
-            assert_eq!(source.packed, format == "mxfp4");
+            assert_eq!(source.packed, format == ExpertsForm::Mxfp4);
             for entry in entries(&source) {
                 let dtype = if entry.dtype == Dtype::U8 {
                     DType::U8

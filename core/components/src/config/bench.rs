@@ -14,11 +14,6 @@ impl BenchConfig {
     /// # Errors
     /// A value that nothing can be measured with; the error says what is expected.
     pub fn check(&self) -> Result<()> {
-        ensure!(
-            matches!(self.train_type.as_str(), "lora" | "full"),
-            "train_type is {:?}, expected lora or full",
-            self.train_type
-        );
         ensure!(self.batch > 0, "batch is 0, expected 1 sequence or more");
         ensure!(
             self.steps > 2,
@@ -37,10 +32,10 @@ impl BenchConfig {
     pub fn sft(&self) -> SftConfig {
         SftConfig {
             model: self.model.clone(),
-            experts_dtype: self.experts_dtype.clone(),
+            experts_dtype: self.experts_dtype,
             device: self.device.clone(),
             plugins: self.plugins.clone(),
-            train_type: self.train_type.clone(),
+            train_type: self.train_type,
             lora_rank: self.lora_rank,
             lora_alpha: self.lora_alpha,
             target_modules: self.target_modules.clone(),
@@ -48,7 +43,7 @@ impl BenchConfig {
             per_device_train_batch_size: self.batch,
             gradient_accumulation_steps: Some(1),
             gradient_checkpointing: self.gradient_checkpointing,
-            gradient_checkpointing_skip_layers: self.gradient_checkpointing_skip_layers.clone(),
+            gradient_checkpointing_skip_layers: self.gradient_checkpointing_skip_layers,
             loss_type: self.loss_type.clone(),
             seed: self.seed,
             learning_rate: self.learning_rate,

@@ -1,7 +1,7 @@
 //! Whether the values of a fine-tuning run fit together.
 
 use super::shorthand::SHORTHANDS;
-use super::{SftConfig, StepsOrShare};
+use super::{EvalStrategy, Offload, SaveStrategy, SftConfig, StepsOrShare, TrainType};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 
@@ -20,28 +20,10 @@ impl SftConfig {
             "--dataset is missing: a file, folder or pattern, or an id (owner/name)"
         );
         ensure!(
-            matches!(self.train_type.as_str(), "lora" | "full"),
-            "train_type is {:?}, expected lora or full",
-            self.train_type
-        );
-        ensure!(
-            self.offload_embedding != "true" || self.train_type != "full",
+            self.offload_embedding != Offload::True || self.train_type != TrainType::Full,
             "offload_embedding is true and train_type full, which trains the embedding where it is; keep one of them"
         );
-        ensure!(
-            matches!(
-                self.save_strategy.as_str(),
-                "steps" | "epoch" | "best" | "no"
-            ),
-            "save_strategy is {:?}, expected steps, epoch, best or no",
-            self.save_strategy
-        );
-        ensure!(
-            matches!(self.eval_strategy(), "steps" | "epoch" | "no"),
-            "eval_strategy is {:?}, expected steps, epoch or no",
-            self.eval_strategy()
-        );
-        if self.save_strategy == "best" {
+        if self.save_strategy == SaveStrategy::Best {
             self.check_evaluated("save_strategy best")?;
         }
         ensure!(
@@ -139,18 +121,19 @@ impl SftConfig {
             return Ok(());
         }
         self.check_evaluated("load_best_model_at_end")?;
-        if self.save_strategy == "best" {
+        if self.save_strategy == SaveStrategy::Best {
             return Ok(());
         }
         ensure!(
-            self.eval_strategy() == self.save_strategy && self.save_strategy != "no",
+            self.eval_strategy().as_str() == self.save_strategy.as_str()
+                && self.save_strategy != SaveStrategy::No,
             "load_best_model_at_end needs eval_strategy ({}) and save_strategy ({}) to be the same",
             self.eval_strategy(),
             self.save_strategy
         );
         let (save, eval) = (self.save_steps, self.eval_steps());
         ensure!(
-            self.save_strategy != "steps" || save.is_multiple_of(eval),
+            self.save_strategy != SaveStrategy::Steps || save.is_multiple_of(eval),
             "load_best_model_at_end needs save_steps ({save}) to be a multiple of eval_steps ({eval}), both numbers of \
              steps or both shares of the run"
         );
@@ -180,7 +163,7 @@ impl SftConfig {
     /// Checks that there are evaluations, which something needs.
     pub fn check_evaluated(&self, what: &str) -> Result<()> {
         ensure!(
-            self.eval_strategy() != "no",
+            self.eval_strategy() != EvalStrategy::No,
             "{what} needs evaluations, and eval_strategy is no; give --eval_strategy steps or epoch"
         );
         ensure!(

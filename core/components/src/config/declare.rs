@@ -114,6 +114,7 @@ macro_rules! flags {
                 over: &[$($(stringify!($over)),+)?],
                 term: given_or!([$(Some(stringify!($term)))?] None),
                 bounds: given_or!([$(Some($bounds))?] None),
+                check_text: <$type as FlagValue>::check,
                 declared_by: None,
                 uses: &[
                     $(Use { command: Command::Sft, place: given_or!([$($sft_place)?] AS_SFT) },)?

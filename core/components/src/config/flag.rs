@@ -1,7 +1,8 @@
 //! The description of a flag.
 
-use super::bounds::Range;
-use anyhow::{Context, Result, bail};
+use super::bounds::{self, Range};
+use super::value::Unexpected;
+use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::built_in::BuiltIn;
 use serde_json::{Map, Value};
 use std::ffi::OsStr;
@@ -146,6 +147,8 @@ pub struct Flag {
     pub term: Option<&'static str>,
     /// Between which numbers it lies, if it is a number.
     pub(super) bounds: Option<Range>,
+    /// Checks a text, where it takes only some.
+    pub(super) check_text: fn(&str) -> Result<(), Unexpected>,
     /// The built-in component for whose option it stands, if it does.
     pub declared_by: Option<&'static BuiltIn>,
 }
@@ -192,6 +195,19 @@ impl Flag {
             ValueKind::Components => words.iter().map(|word| component(word)).collect(),
             ValueKind::Chain => chain(one()?),
         })
+    }
+
+    /// Checks a value that is of the flag's kind.
+    ///
+    /// # Errors
+    /// A number out of bounds, a word that the flag does not take; the error names the flag.
+    pub(super) fn check(&self, value: &Value) -> Result<()> {
+        bounds::check(self, value)?;
+        match value {
+            Value::String(text) => (self.check_text)(text)
+                .map_err(|expected| anyhow!("{} is {text:?}, {expected}", self.name)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this command accepts the flag. `apus data` also accepts the flags of `apus sft`.

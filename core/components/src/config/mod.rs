@@ -6,6 +6,7 @@
 mod bench;
 mod bounds;
 mod check;
+mod choices;
 mod cli;
 mod coerce;
 mod data;
@@ -27,6 +28,10 @@ mod table;
 mod tools;
 mod value;
 
+pub use choices::{
+    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, SkippedLayers,
+    StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
+};
 pub use cli::{command, help};
 pub use defaults::TRACKERS;
 pub use flag::{Command, Flag, Group, Mark, Use, ValueKind};
@@ -42,7 +47,7 @@ pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
 pub use suggestion::with_suggestion;
 pub use table::{BenchConfig, DataConfig, ExportConfig, InferConfig, ModelNewConfig, SftConfig};
-pub use value::{FlagValue, ScaleChain};
+pub use value::{FlagValue, ScaleChain, Unexpected};
 
 use anyhow::{Context, Result, ensure};
 use apus_sdk::small_file::{self, Limit};

@@ -1,7 +1,7 @@
 //! What follows from the flags of a fine-tuning run.
 
 use super::flag::Command;
-use super::{SftConfig, StepsOrShare};
+use super::{EvalStrategy, SaveStrategy, SftConfig, StepsOrShare, TrainType};
 use anyhow::Result;
 use serde_json::{Map, Value};
 
@@ -24,12 +24,12 @@ impl super::Config for SftConfig {
 
 impl SftConfig {
     /// When to evaluate: as checkpoints are saved, or by steps where evaluations decide about that.
-    pub fn eval_strategy(&self) -> &str {
-        match (&self.eval_strategy, self.save_strategy.as_str()) {
-            (Some(given), _) => given,
-            (None, "best") => "steps",
-            (None, saves) => saves,
-        }
+    pub fn eval_strategy(&self) -> EvalStrategy {
+        self.eval_strategy.unwrap_or(match self.save_strategy {
+            SaveStrategy::Steps | SaveStrategy::Best => EvalStrategy::Steps,
+            SaveStrategy::Epoch => EvalStrategy::Epoch,
+            SaveStrategy::No => EvalStrategy::No,
+        })
     }
 
     /// Steps between evaluations.
@@ -54,10 +54,9 @@ impl SftConfig {
 
     /// Base learning rate.
     pub fn base_lr(&self) -> f64 {
-        let default = if self.train_type == "full" {
-            1e-5
-        } else {
-            1e-4
+        let default = match self.train_type {
+            TrainType::Full => 1e-5,
+            TrainType::Lora => 1e-4,
         };
         self.learning_rate.unwrap_or(default)
     }

@@ -2,6 +2,10 @@
 
 use super::StepsOrShare;
 use super::bounds::{ANY, COUNT, SHARE, above, between, from, share_above};
+use super::choices::{
+    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, SkippedLayers,
+    StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
+};
 use super::declare::{config, flags, given_or, type_given_or};
 use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
 use super::flag::{AS_SFT, Command, Flag, Group, Mark, Use};
@@ -36,14 +40,14 @@ flags! {
         tokenizer: Option<String> = None, marks Examples | ShownForData
             => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
         /// Compute type: float32 on the CPU, bfloat16 on CUDA
-        torch_dtype | dtype: Option<String> = None
+        torch_dtype | dtype: Option<TorchDtype> = None
             => sft "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error",
                infer "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error";
         /// How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16
-        experts_dtype: String = "mxfp4".to_owned()
+        experts_dtype: ExpertsForm = ExpertsForm::Mxfp4
             => sft "only in Apus", infer "only in Apus", bench;
         /// Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)
-        offload_embedding: String = "auto".to_owned()
+        offload_embedding: Offload = Offload::Auto
             => sft "only in Apus";
         /// auto, cpu, cuda or cuda:N
         device: String = "auto".to_owned()
@@ -71,7 +75,7 @@ flags! {
         interleave_prob: Vec<f64> = Vec::new(), marks Rows, bounds between(0.0, 1.0)
             => sft "same, for `dataset` alone. What `split_dataset_ratio` takes off is evaluated whole; ms-swift mixes that too and so leaves rows of it out";
         /// Where mixing ends: first_exhausted, or all_exhausted
-        stopping_strategy: String = "first_exhausted".to_owned(), marks Rows
+        stopping_strategy: StoppingStrategy = StoppingStrategy::FirstExhausted, marks Rows
             => sft "same";
         /// New names of columns: {"text1": "query"}, or a JSON file
         columns: Value = Value::Null, marks Rows | OfQuestions
@@ -120,7 +124,7 @@ flags! {
             => sft "same",
                infer "same: a longer question is not answered; without it, as many tokens as the model has positions";
         /// Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise
-        truncation_strategy: String = "delete".to_owned(), marks Rows
+        truncation_strategy: Truncation = Truncation::Delete, marks Rows
             => sft "same for `delete`, `left`, `right`; `split` works for every sample, not for pretraining only, and says how many parts it keeps and what of them is not trained; `raise` is an error";
         /// Pack examples into rows of max_length, each row one example of a micro-batch; attention stays inside each conversation
         packing: bool = false, marks Examples
@@ -163,15 +167,15 @@ flags! {
             => sft "ms-swift's `preserve_thinking`; it never drops what was written by hand",
                infer(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights";
         /// Header tokens that are trained: channel (what the model writes itself), full, or none
-        train_header: String = "channel".to_owned(), marks Rows
+        train_header: TrainHeader = TrainHeader::AfterPrompt, marks Rows
             => sft "only in Apus; ms-swift trains what stands in the content";
         /// What is trained where an earlier answer ends: return (the label is <|return|>), end or none
-        train_stop: String = "return".to_owned(), marks Rows
+        train_stop: TrainStop = TrainStop::AsGenerated, marks Rows
             => sft "only in Apus; `none` is what ms-swift does";
     }
     Adapter {
         /// lora or full
-        train_type | tuner_type | sft_type: String = "lora".to_owned()
+        train_type | tuner_type | sft_type: TrainType = TrainType::Lora
             => sft "same", bench;
         /// Rank
         lora_rank: usize = 8, bounds between(1.0, MAX_RANK as f64)
@@ -204,7 +208,7 @@ flags! {
         lorap_lr_ratio: Option<f64> = None, bounds above(0.0)
             => sft "same; a flag of its own, not `--optimizer lorap`";
         /// How A starts: true (kaiming uniform) or gaussian
-        init_weights | init_lora_weights: String = "true".to_owned()
+        init_weights | init_lora_weights: InitWeights = InitWeights::KaimingUniform
             => sft "same for `true` and `gaussian`; others are errors";
     }
     Training {
@@ -227,7 +231,7 @@ flags! {
         gradient_checkpointing | activation_checkpointing: bool = true
             => sft "same", bench;
         /// Layers that keep everything all the same: a number, or auto
-        gradient_checkpointing_skip_layers: String = "0".to_owned()
+        gradient_checkpointing_skip_layers: SkippedLayers = SkippedLayers::Count(0)
             => sft "only in Apus", bench;
         /// The loss
         loss_type | loss: Spec = Spec::named(LOSS), marks Learning
@@ -306,7 +310,7 @@ flags! {
     }
     Saving {
         /// steps, epoch or no; as save_strategy if not given
-        eval_strategy | evaluation_strategy: Option<String> = None
+        eval_strategy | evaluation_strategy: Option<EvalStrategy> = None
             => sft "same: as `save_strategy`; `steps` with `save_strategy best`";
         /// Steps between evaluations, below 1 a share of all steps; as save_steps if not given
         eval_steps: Option<StepsOrShare> = None, bounds above(0.0)
@@ -315,7 +319,7 @@ flags! {
         metrics | eval_metric | metric: Vec<Spec> = Spec::all_named(METRICS)
             => sft "different: components; ms-swift always logs token_acc and has `acc`, `nlg`";
         /// steps, epoch, best (after each evaluation that is the best so far) or no
-        save_strategy: String = "steps".to_owned()
+        save_strategy: SaveStrategy = SaveStrategy::Steps
             => sft "same; `best` as in transformers since 4.46";
         /// Steps between checkpoints; below 1 a share of all steps
         save_steps: StepsOrShare = StepsOrShare::Steps(500), bounds above(0.0)
@@ -420,7 +424,7 @@ flags! {
         merge_lora: bool = false
             => export "same weights; experts that no adapter touches stay in MXFP4 bit for bit, where ms-swift writes all in BF16. The run's args.json goes along, as there";
         /// mxfp4: pack BF16 experts
-        quantize: Option<String> = None
+        quantize: Option<Quantize> = None
             => export "different: `mxfp4` only, in place of `quant_method`";
         /// Size of a file of weights, such as 5GB
         max_shard_size: String = "5GB".to_owned()
@@ -432,7 +436,7 @@ flags! {
         arch: String = "gpt-oss-20b".to_owned()
             => model_new "only in Apus";
         /// Experts as mxfp4 or bf16
-        format: String = "mxfp4".to_owned()
+        format: ExpertsForm = ExpertsForm::Mxfp4
             => model_new "only in Apus";
         /// Seed of the weights
         seed: u64 = 42, bounds ANY

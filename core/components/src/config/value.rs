@@ -4,15 +4,53 @@ use super::StepsOrShare;
 use super::flag::ValueKind;
 use crate::plugin::PluginSpec;
 use crate::registry::Spec;
+use crate::similar::did_you_mean;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::ops::Deref;
 
 /// A type that a flag can have.
 pub trait FlagValue {
     /// How a value is read.
     const KIND: ValueKind;
+
+    /// Checks a text, where the type has only some.
+    ///
+    /// # Errors
+    /// Another one.
+    fn check(_text: &str) -> Result<(), Unexpected> {
+        Ok(())
+    }
 }
+
+/// A text that a flag does not take; says what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unexpected(String);
+
+impl Unexpected {
+    /// What was expected.
+    pub(super) fn new(expected: impl fmt::Display) -> Self {
+        Self(format!("expected {expected}"))
+    }
+
+    /// One of these was expected, and perhaps meant.
+    pub(super) fn word(found: &str, known: &[&str]) -> Self {
+        let known_words = match known {
+            [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+            words => words.concat(),
+        };
+        Self::new(known_words + &did_you_mean(found, known))
+    }
+}
+
+impl fmt::Display for Unexpected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unexpected {}
 
 macro_rules! flag_values {
     ($($kind:ident: $($type:ty),+;)*) => {
@@ -39,6 +77,10 @@ flag_values! {
 /// A flag that may be left out.
 impl<T: FlagValue> FlagValue for Option<T> {
     const KIND: ValueKind = T::KIND;
+
+    fn check(text: &str) -> Result<(), Unexpected> {
+        T::check(text)
+    }
 }
 
 /// Loss scales one after another, `a+b`.

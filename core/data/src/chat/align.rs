@@ -4,9 +4,9 @@
 //! from, whichever renderer made it.
 
 use super::{
+    TrainHeader, TrainStop,
     assistant_texts::{self, AssistantText},
     dialect::{Author, Dialect, FramedText, TextEnd},
-    frame::{TrainHeader, TrainStop},
     rendered::Rendered,
     template::is_system,
     turns::PreparedConversation,

@@ -1,9 +1,9 @@
 //! Encodes a sample of a dataset as what is trained: token ids, labels and weights.
 
 use super::{
+    TrainHeader, TrainStop,
     align::{Aligned, align},
     dialect::Dialect,
-    frame::{TrainHeader, TrainStop},
     notes::RowNotes,
     rendered::Rendered,
     scale::Chain,

@@ -11,7 +11,6 @@ mod call;
 pub mod control;
 pub mod dialect;
 pub mod encode;
-pub mod frame;
 pub mod jinja;
 mod join;
 pub mod json;
@@ -28,9 +27,9 @@ mod weigh;
 pub mod weighted;
 mod word_tokenizer;
 
+pub use apus_components::config::{TrainHeader, TrainStop};
 pub use dialect::Dialect;
 pub use encode::{EncodeOptions, Encoded, Encoder};
-pub use frame::{TrainHeader, TrainStop};
 pub use notes::{RowNoteTexts, RowNotes};
 pub use rendered::Rendered;
 pub use scale::Chain;

@@ -1,32 +1,9 @@
 //! Draws rows from several datasets at random, as Hugging Face's `interleave_datasets` does.
 
 use super::rng::Shuffle;
-use anyhow::{Result, bail, ensure};
-use std::{iter::Peekable, str::FromStr};
-
-/// When the rows end, as `--stopping_strategy` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StoppingStrategy {
-    /// The rows end with the last row of the dataset that is exhausted first.
-    #[default]
-    FirstExhausted,
-    /// The rows end when each dataset was exhausted once; an exhausted dataset begins again until then.
-    AllExhausted,
-}
-
-impl FromStr for StoppingStrategy {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "first_exhausted" => Ok(Self::FirstExhausted),
-            "all_exhausted" => Ok(Self::AllExhausted),
-            _ => {
-                bail!("stopping_strategy is {name:?}, expected first_exhausted or all_exhausted")
-            }
-        }
-    }
-}
+use anyhow::{Result, ensure};
+pub use apus_components::config::StoppingStrategy;
+use std::iter::Peekable;
 
 /// How datasets are mixed.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,47 +1,8 @@
 //! Drops, cuts or splits samples that are longer than `max_length`.
 
 use crate::chat::encode::{Encoded, IGNORED};
-use anyhow::{Result, bail};
-use std::{ops::Range, str::FromStr};
-
-/// The values of the flag.
-const NAMES: [(&str, Truncation); 5] = [
-    ("delete", Truncation::Delete),
-    ("left", Truncation::Left),
-    ("right", Truncation::Right),
-    ("split", Truncation::Split),
-    ("raise", Truncation::Raise),
-];
-
-/// What happens to a sample that is too long, as `--truncation_strategy` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Truncation {
-    /// It is dropped.
-    #[default]
-    Delete,
-    /// Its last tokens are kept.
-    Left,
-    /// Its first tokens are kept.
-    Right,
-    /// It becomes several samples, none longer than allowed.
-    Split,
-    /// It is an error that stops everything.
-    Raise,
-}
-
-impl FromStr for Truncation {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match NAMES.iter().find(|(known, _)| *known == name) {
-            Some((_, strategy)) => Ok(*strategy),
-            None => {
-                let known = NAMES.map(|(known, _)| known).join(", ");
-                bail!("truncation_strategy is `{name}`, expected one of {known}")
-            }
-        }
-    }
-}
+pub use apus_components::config::Truncation;
+use std::ops::Range;
 
 /// What became of a sample.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ mod quantize;
 pub mod writer;
 
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::ExportConfig;
+use apus_components::config::{ExportConfig, Quantize};
 use apus_components::plugin;
 use apus_components::registry;
 use apus_data::hub::{self, Hub};
@@ -26,8 +26,7 @@ use writer::bf16_bytes;
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     registry::load(&options.plugins)?;
     hub::prefer(options.use_hf);
-    if let Some(format) = &options.quantize {
-        ensure!(format == "mxfp4", "quantize is {format:?}, expected mxfp4");
+    if let Some(Quantize::Mxfp4) = options.quantize {
         ensure!(
             options.adapters.is_empty() && !options.merge_lora,
             "quantize and merge_lora are two steps: merge first, then quantize the result"
@@ -187,7 +186,7 @@ mod tests {
         let out = parent.path().join("packed");
         let options = ExportConfig {
             model: Some(golden("model_bf16").display().to_string()),
-            quantize: Some("mxfp4".to_owned()),
+            quantize: Some(Quantize::Mxfp4),
             output_dir: Some(out.display().to_string()),
             ..Default::default()
         };

@@ -89,8 +89,8 @@ fn load(config: &InferConfig, target: &InferTarget) -> Result<CausalLm> {
         .unwrap_or_default();
     let options = load_options(
         &device,
-        config.torch_dtype.as_deref(),
-        &config.experts_dtype,
+        config.torch_dtype,
+        config.experts_dtype,
         Training::Adapters(saved),
     )?;
     let mut model = load_model(&target.place, &options)

@@ -123,8 +123,8 @@ fn scale_name(spec: &Spec) -> String {
 pub fn encode_options(config: &SftConfig) -> Result<EncodeOptions> {
     Ok(EncodeOptions {
         think_to_analysis: config.think_to_analysis,
-        train_header: config.train_header.parse()?,
-        train_stop: config.train_stop.parse()?,
+        train_header: config.train_header,
+        train_stop: config.train_stop,
         render: RenderOptions {
             add_generation_prompt: false,
             date: config.current_date.clone(),

@@ -89,7 +89,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     )?);
     let options = PrepareOptions {
         max_length: config.max_length,
-        truncation: config.truncation_strategy.parse()?,
+        truncation: config.truncation_strategy,
         strict: config.strict,
         workers: None,
         vocabulary,
@@ -206,7 +206,7 @@ fn mix(config: &SftConfig) -> Result<Option<Mix>> {
     }
     Ok(Some(Mix {
         probabilities: config.interleave_prob.clone(),
-        stopping: config.stopping_strategy.parse()?,
+        stopping: config.stopping_strategy,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use apus_base::lines::{info, warning};
+use apus_components::config::{ExpertsForm, TorchDtype};
 use apus_data::hub::Hub;
 use apus_model::families::ModelConfig;
 use apus_model::model::{CausalLm, ExpertsDtype, LoadOptions, Training};
@@ -49,25 +50,24 @@ pub fn find_model(model: &str, seed: u64) -> Result<ModelPlace> {
 /// A data type that the device does not support.
 pub fn load_options(
     device: &Device,
-    torch_dtype: Option<&str>,
-    experts_dtype: &str,
+    torch_dtype: Option<TorchDtype>,
+    experts_dtype: ExpertsForm,
     training: Training,
 ) -> Result<LoadOptions> {
-    let dtype = match (torch_dtype, device) {
-        (None | Some("auto"), Device::Cpu) | (Some("float32" | "fp32"), Device::Cpu) => DType::F32,
-        (Some("bfloat16" | "bf16"), Device::Cpu) => {
+    let dtype = match (torch_dtype.unwrap_or(TorchDtype::Auto), device) {
+        (TorchDtype::Auto | TorchDtype::Float32, Device::Cpu) => DType::F32,
+        (TorchDtype::Bfloat16, Device::Cpu) => {
             info!("note: torch_dtype bfloat16: the CPU computes in float32");
             DType::F32
         }
-        (None | Some("auto" | "bfloat16" | "bf16"), _) => DType::BF16,
-        (Some(other), _) => {
-            bail!("torch_dtype is {other:?}; the CPU computes in float32, CUDA in bfloat16")
+        (TorchDtype::Auto | TorchDtype::Bfloat16, _) => DType::BF16,
+        (TorchDtype::Float32, _) => {
+            bail!("torch_dtype is float32; the CPU computes in float32, CUDA in bfloat16")
         }
     };
     let experts = match experts_dtype {
-        "mxfp4" => ExpertsDtype::Mxfp4,
-        "bf16" | "bfloat16" => ExpertsDtype::Dense,
-        other => bail!("experts_dtype is {other:?}, expected mxfp4 or bf16"),
+        ExpertsForm::Mxfp4 => ExpertsDtype::Mxfp4,
+        ExpertsForm::Bf16 => ExpertsDtype::Dense,
     };
     Ok(LoadOptions {
         device: device.clone(),

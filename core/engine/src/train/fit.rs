@@ -4,10 +4,9 @@ use super::optimizer::footprint::{self, Trained};
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::steps::{RunLength, Steps};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use apus_base::lines::info;
-use apus_components::config::SftConfig;
-use apus_components::config::StepsOrShare;
+use apus_components::config::{Offload, SftConfig, SkippedLayers, StepsOrShare};
 use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
 use apus_model::families::ModelConfig;
@@ -40,7 +39,7 @@ pub struct Fit {
 /// `optimizer` is another instance than the one that trains.
 ///
 /// # Errors
-/// A value that is none of those a flag takes, or an embedding that is trained and asked to leave the device.
+/// An embedding that is trained and asked to leave the device.
 pub fn fit(
     config: &SftConfig,
     optimizer: Named<dyn Optimizer>,
@@ -60,8 +59,8 @@ pub fn fit(
         config,
         &room,
         shape(model, optimizer, largest_batch(config, lengths)?),
-    )?;
-    if offloaded.is_some() || config.offload_embedding == "true" {
+    );
+    if offloaded.is_some() || config.offload_embedding == Offload::True {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
     }
@@ -77,18 +76,14 @@ pub fn fit(
 }
 
 /// The same for a model that is not loaded: `shape` says what it will take.
-///
-/// # Errors
-/// A value that is none of those a flag takes.
-pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> {
-    let wanted = kept_layers(config, room.config.architecture.layers.len())?;
+pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Fit {
+    let wanted = kept_layers(config, room.config.architecture.layers.len());
     shape.kept_layers = wanted.unwrap_or(0) as u64;
     let fits = |free| MemoryPlan::fits(room.config, &shape, free);
-    let offload = match config.offload_embedding.as_str() {
-        "true" => true,
-        "false" => false,
-        "auto" => !room.free.is_none_or(fits),
-        other => bail!("offload_embedding is {other:?}, expected true, false or auto"),
+    let offload = match config.offload_embedding {
+        Offload::True => true,
+        Offload::False => false,
+        Offload::Auto => !room.free.is_none_or(fits),
     };
     let offloaded = room.embedding.filter(|_| offload);
     let moved = offloaded.unwrap_or(0);
@@ -103,26 +98,19 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Result<Fit> 
     if let Some(kept) = auto_layers {
         shape.kept_layers = kept as u64;
     }
-    Ok(Fit {
+    Fit {
         shape,
         offloaded,
         auto_layers,
-    })
+    }
 }
 
 /// Layers that keep their tape; `None` for as many as fit.
-fn kept_layers(config: &SftConfig, layers: usize) -> Result<Option<usize>> {
-    if !config.gradient_checkpointing {
-        return Ok(Some(layers));
-    }
-    match config.gradient_checkpointing_skip_layers.as_str() {
-        "auto" => Ok(None),
-        number => match number.parse::<usize>() {
-            Ok(kept) => Ok(Some(kept.min(layers))),
-            Err(_) => bail!(
-                "gradient_checkpointing_skip_layers is {number:?}, expected a number of layers or auto"
-            ),
-        },
+fn kept_layers(config: &SftConfig, layers: usize) -> Option<usize> {
+    match config.gradient_checkpointing_skip_layers {
+        _ if !config.gradient_checkpointing => Some(layers),
+        SkippedLayers::Auto => None,
+        SkippedLayers::Count(kept) => Some(kept.min(layers)),
     }
 }
 

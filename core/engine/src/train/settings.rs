@@ -219,7 +219,7 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::train::parts::loop_settings;
-    use apus_components::config::SftConfig;
+    use apus_components::config::{EvalStrategy, SaveStrategy, SftConfig};
     use std::path::Path;
 
     /// Settings of a run of ten steps, five an epoch, and these steps.
@@ -241,8 +241,8 @@ mod tests {
         let (settings, steps) = settings(&SftConfig {
             logging_steps: StepsOrShare::Steps(4),
             logging_first_step: true,
-            eval_strategy: Some("epoch".to_owned()),
-            save_strategy: "steps".to_owned(),
+            eval_strategy: Some(EvalStrategy::Epoch),
+            save_strategy: SaveStrategy::Steps,
             save_steps: StepsOrShare::Share(0.3),
             ..SftConfig::default()
         });
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn what_is_asked_of_evaluations_needs_something_to_evaluate_on() {
         let best = SftConfig {
-            eval_strategy: Some("steps".to_owned()),
-            save_strategy: "best".to_owned(),
+            eval_strategy: Some(EvalStrategy::Steps),
+            save_strategy: SaveStrategy::Best,
             ..SftConfig::default()
         };
         let (settings, steps) = settings(&best);

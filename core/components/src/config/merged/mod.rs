@@ -1,6 +1,5 @@
 //! Merges the values of the configuration file with those of the command line, which override them.
 
-use super::bounds;
 use super::coerce::coerce;
 use super::file;
 use super::flag::{Command, Flag, ValueKind};
@@ -87,7 +86,7 @@ impl MergedValues {
                 );
             }
             let value = coerce(flag, value).with_context(|| place.clone())?;
-            bounds::check(flag, &value).with_context(|| place.clone())?;
+            flag.check(&value).with_context(|| place.clone())?;
             self.put(flag.name, value, Origin::File, place);
         }
         Ok(())

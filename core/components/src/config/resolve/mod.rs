@@ -1,6 +1,5 @@
 //! Resolves a command line to a typed configuration: the values of the TOML file, overridden by flags.
 
-use super::bounds;
 use super::cli::command;
 use super::flag::{Command, Flag, ValueKind};
 use super::merged::MergedValues;
@@ -120,7 +119,7 @@ pub fn from_matches<T: Config>(
         }
         if !times.is_empty() || !words.is_empty() {
             let value = flag.parse(&words)?;
-            bounds::check(flag, &value)?;
+            flag.check(&value)?;
             line.push((flag, value));
         }
     }

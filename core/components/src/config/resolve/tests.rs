@@ -1,5 +1,5 @@
 use super::super::{ExportConfig, InferConfig, SftConfig};
-use super::super::{StepsOrShare, values};
+use super::super::{StepsOrShare, TrainType, values};
 use super::*;
 use apus_sdk::Kind;
 use std::collections::BTreeSet;
@@ -81,7 +81,7 @@ fn the_tutorials_commands() {
 #[test]
 fn both_spellings_dashes_and_equals() {
     let found = sft("--tuner-type=full --eval-steps 7 --max_steps -1 --use_dora");
-    assert_eq!(found.config.train_type, "full");
+    assert_eq!(found.config.train_type, TrainType::Full);
     assert_eq!(found.config.eval_steps, Some(StepsOrShare::Steps(7)));
     assert!(found.config.use_dora);
 }

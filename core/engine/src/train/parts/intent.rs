@@ -3,7 +3,7 @@
 use super::{ModelPlace, settings, wanted};
 use crate::setup::load_options;
 use anyhow::{Result, bail, ensure};
-use apus_components::config::SftConfig;
+use apus_components::config::{SftConfig, TrainType};
 use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec};
 use apus_model::model::{LoadOptions, LoraSettings, Targets, Training};
 use candle_core::Device;
@@ -29,7 +29,7 @@ impl Intent {
     /// # Errors
     /// Targets that match nothing, or an adapter that cannot be read.
     pub fn new(config: &SftConfig, place: &ModelPlace) -> Result<Self> {
-        let full = config.train_type == "full";
+        let full = config.train_type == TrainType::Full;
         let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
             (true, []) => (None, None, None),
             (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
@@ -70,8 +70,8 @@ impl Intent {
     pub fn options(&self, config: &SftConfig, device: &Device) -> Result<LoadOptions> {
         load_options(
             device,
-            config.torch_dtype.as_deref(),
-            &config.experts_dtype,
+            config.torch_dtype,
+            config.experts_dtype,
             self.training.clone(),
         )
     }

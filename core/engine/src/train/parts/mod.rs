@@ -15,7 +15,9 @@ use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_base::lines::{info, warning};
-use apus_components::config::{Origin, Resolved, SftConfig, StepsOrShare, bringing};
+use apus_components::config::{
+    EvalStrategy, InitWeights, Origin, Resolved, SaveStrategy, SftConfig, bringing,
+};
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, TargetSpec};
@@ -97,10 +99,9 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
         dropout: config.lora_dropout,
         use_rslora: config.use_rslora,
         use_dora: config.use_dora,
-        init: match config.init_weights.to_ascii_lowercase().as_str() {
-            "true" => Init::Kaiming,
-            "gaussian" => Init::Gaussian,
-            other => bail!("init_weights is {other:?}, expected true or gaussian"),
+        init: match config.init_weights {
+            InitWeights::KaimingUniform => Init::Kaiming,
+            InitWeights::Gaussian => Init::Gaussian,
         },
         seed: config.seed,
     })
@@ -201,12 +202,6 @@ pub fn loop_settings(
     model: Map<String, Value>,
     (resume, terms): (Option<Resume>, Terms),
 ) -> Result<Settings> {
-    let every = |strategy: &str, steps: StepsOrShare| match strategy {
-        "steps" => Every::Steps(steps),
-        "epoch" => Every::Epoch,
-        "best" => Every::Better,
-        _ => Every::Never,
-    };
     Ok(Settings {
         run_dir: run_dir.to_owned(),
         run_name: config
@@ -231,8 +226,17 @@ pub fn loop_settings(
         enable_channel_loss: config.enable_channel_loss,
         logging_steps: config.logging_steps,
         logging_first_step: config.logging_first_step,
-        evaluate: every(config.eval_strategy(), config.eval_steps()),
-        save: every(&config.save_strategy, config.save_steps),
+        evaluate: match config.eval_strategy() {
+            EvalStrategy::Steps => Every::Steps(config.eval_steps()),
+            EvalStrategy::Epoch => Every::Epoch,
+            EvalStrategy::No => Every::Never,
+        },
+        save: match config.save_strategy {
+            SaveStrategy::Steps => Every::Steps(config.save_steps),
+            SaveStrategy::Epoch => Every::Epoch,
+            SaveStrategy::Best => Every::Better,
+            SaveStrategy::No => Every::Never,
+        },
         save_total_limit: config.save_total_limit,
         save_only_model: config.save_only_model,
         metric_for_best_model: config.metric_for_best_model.clone(),

@@ -12,7 +12,7 @@ use super::trained_part::TrainedPart;
 use anyhow::{Context, Result, anyhow, ensure};
 use apus_base::checksums;
 use apus_base::lines::{info, warning};
-use apus_components::config::{FLAGS, SftConfig};
+use apus_components::config::{FLAGS, SftConfig, TrainType};
 use apus_model::adapter::PeftConfig;
 use apus_model::model::CausalLm;
 use apus_sdk::small_file::{self, Limit};
@@ -57,7 +57,7 @@ impl Resume {
 
     /// The checkpoint in this folder.
     fn at(dir: &Path, config: &SftConfig) -> Result<Self> {
-        let weights = weights_file(config.train_type == "full");
+        let weights = weights_file(config.train_type == TrainType::Full);
         let allowed = Allowed::by(config);
         let state = match allowed.only_model {
             true => {

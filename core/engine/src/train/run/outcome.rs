@@ -1,7 +1,7 @@
 //! How a run ended, and the last lines on the terminal.
 
 use super::checkpoints::resume_flags;
-use apus_components::config::SftConfig;
+use apus_components::config::{SftConfig, TrainType};
 use apus_sdk::outln;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -69,9 +69,9 @@ impl Outcome {
             outln!("last checkpoint: {}", last.display());
         }
         if let Some(weights) = &self.weights {
-            match config.train_type.as_str() {
-                "full" => outln!("try it: apus infer --model {}", weights.display()),
-                _ => outln!("try it: apus infer --adapters {}", weights.display()),
+            match config.train_type {
+                TrainType::Full => outln!("try it: apus infer --model {}", weights.display()),
+                TrainType::Lora => outln!("try it: apus infer --adapters {}", weights.display()),
             }
         }
         if let (true, Some(last)) = (self.interrupted, &self.last_checkpoint) {
