@@ -26,20 +26,20 @@ class Case:
     def forward(self):
         h, stride = self.h, self.qkv.shape[1]
         h.launch(self.main, "attention_forward", (self.q, self.tiles), self.block, self.out, self.lse, *self.parts(self.qkv), self.sinks, self.cu, self.cu,
-                 *map(h.i32, (len(self.lengths), self.tokens, self.tokens, stride, stride, self.q * self.dim, self.q, self.kv, self.window)), h.f32(self.dim**-0.5))
+                 len(self.lengths), self.tokens, self.tokens, stride, stride, self.q * self.dim, self.q, self.kv, self.window, self.dim**-0.5)
 
     def backward(self, steps="delta kv q sink"):
         h, stride = self.h, self.qkv.shape[1]
         dq, dk, dv = self.parts(self.dqkv)
-        common = [*self.parts(self.qkv), self.dout, self.lse, self.delta, self.cu, *map(h.i32, (len(self.lengths), self.tokens, stride, self.q * self.dim, self.q, self.kv, self.window)), h.f32(self.dim**-0.5)]
+        common = [*self.parts(self.qkv), self.dout, self.lse, self.delta, self.cu, len(self.lengths), self.tokens, stride, self.q * self.dim, self.q, self.kv, self.window, self.dim**-0.5]
         if "delta" in steps:
-            h.launch(self.module, "attention_delta", (-(-self.tokens * self.q // 128),), 128, self.delta, self.out, self.dout, h.i32(self.tokens), h.i32(self.q))
+            h.launch(self.module, "attention_delta", (-(-self.tokens * self.q // 128),), 128, self.delta, self.out, self.dout, self.tokens, self.q)
         if "kv" in steps:
             h.launch(self.main, "attention_backward_kv", (self.kv, self.tiles), self.block, dk, dv, *common)
         if "q" in steps:
             h.launch(self.main, "attention_backward_q", (self.q, self.tiles), self.block, dq, *common)
         if "sink" in steps:
-            h.launch(self.module, "attention_sink_grad", (self.q,), 256, self.dsinks, self.lse, self.delta, self.sinks, h.i32(self.tokens))
+            h.launch(self.module, "attention_sink_grad", (self.q,), 256, self.dsinks, self.lse, self.delta, self.sinks, self.tokens)
 
     def pairs(self):
         return sum(min(i + 1, self.window or i + 1) for n in self.lengths for i in range(n))
@@ -110,13 +110,13 @@ def cached(h, dim, on_hopper):
         tile, module, out = 128 if dim <= 64 else 64, f"attention_d{dim}", torch.empty_like(q)
         main, block = (module + "_hopper", 256) if on_hopper else (module, 128)
         h.launch(main, "attention_forward", (heads, -(-tq // tile)), block, out, None, q, k, v, sinks, None, None,
-                 *map(h.i32, (1, tq, tk, heads * dim, kv_heads * dim, heads * dim, heads, kv_heads, window)), h.f32(dim**-0.5))
+                 1, tq, tk, heads * dim, kv_heads * dim, heads * dim, heads, kv_heads, window, dim**-0.5)
         h.close(f"attention cached d{dim} {tq}/{tk} window {window}", out, want, 5e-3)
         splits = max(1, min(64, -(-min(tk, window or tk) // 256)))
         partial, out = torch.empty(tq * heads, splits, dim + 2, device="cuda"), torch.empty_like(q)
         h.launch(module, "attention_decode", (heads, splits, tq), 128, partial, q, k, v,
-                 *map(h.i32, (tq, tk, heads * dim, kv_heads * dim, heads, kv_heads, window)), h.f32(dim**-0.5), h.i32(splits))
-        h.launch(module, "attention_decode_combine", (tq * heads,), dim, out, partial, sinks, h.i32(heads), h.i32(splits))
+                 tq, tk, heads * dim, kv_heads * dim, heads, kv_heads, window, dim**-0.5, splits)
+        h.launch(module, "attention_decode_combine", (tq * heads,), dim, out, partial, sinks, heads, splits)
         h.close(f"attention decode d{dim} {tq}/{tk} window {window}", out, want, 5e-3)
 
 

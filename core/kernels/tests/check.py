@@ -41,14 +41,14 @@ def rms_norm(h):
     for rows, width in [(5, 2880), (1, 64), (37, 100), (3, 4096), (129, 33)]:
         x, w, dy = bf16(rows, width, scale=2), bf16(width), bf16(rows, width)
         y, dx = torch.empty_like(x), torch.empty_like(x)
-        h.rows("rms_norm", "rms_norm_forward", rows, y, None, x, None, w, h.i32(rows), h.i32(width), h.f32(1e-5))
-        h.rows("rms_norm", "rms_norm_backward", rows, dx, x, w, dy, None, h.i32(rows), h.i32(width), h.f32(1e-5))
+        h.rows("rms_norm", "rms_norm_forward", rows, y, None, x, None, w, rows, width, 1e-5)
+        h.rows("rms_norm", "rms_norm_backward", rows, dx, x, w, dy, None, rows, width, 1e-5)
         per, rstd = 8, torch.empty(rows, device="cuda")
         blocks = -(-rows // per)
         partial, dw = torch.empty(blocks, width, device="cuda"), torch.empty(width, device="cuda")
-        h.rows("rms_norm", "rms_norm_rstd", rows, rstd, x, h.i32(rows), h.i32(width), h.f32(1e-5))
-        h.launch("rms_norm", "rms_norm_weight_grad", (-(-width // 256), blocks), 256, partial, x, dy, rstd, h.i32(rows), h.i32(width), h.i32(per))
-        h.launch("reduce", "sum_rows", (-(-width // 256),), 256, dw, partial, h.i32(blocks), h.i32(width))
+        h.rows("rms_norm", "rms_norm_rstd", rows, rstd, x, rows, width, 1e-5)
+        h.launch("rms_norm", "rms_norm_weight_grad", (-(-width // 256), blocks), 256, partial, x, dy, rstd, rows, width, per)
+        h.launch("reduce", "sum_rows", (-(-width // 256),), 256, dw, partial, blocks, width)
         x64, w64 = x.double().requires_grad_(), w.double().requires_grad_()
         want = w64 * (x64 * torch.rsqrt((x64 * x64).mean(-1, keepdim=True) + 1e-5))
         want.backward(dy.double())
@@ -66,7 +66,7 @@ def rope(h):
         pos = torch.randint(0, 300, (tokens,), device="cuda", dtype=torch.int32)
         for transpose in (0, 1):
             y = torch.empty_like(x)
-            h.launch("rope", "rope_apply", (-(-tokens * heads * dim // 16 // 256),), 256, y, x, cos, sin, pos, h.i64(tokens), h.i32(q), h.i32(kv), h.i32(dim), h.i32(transpose))
+            h.launch("rope", "rope_apply", (-(-tokens * heads * dim // 16 // 256),), 256, y, x, cos, sin, pos, tokens, q, kv, dim, transpose)
             v = x.double().view(tokens, heads, dim)
             a, b = v[..., : dim // 2], v[..., dim // 2 :]
             c, s = cos.double()[pos.long()][:, None], sin.double()[pos.long()][:, None] * (-1 if transpose else 1)
@@ -79,7 +79,7 @@ def router(h):
     for tokens, experts, k in [(5, 32, 4), (1, 4, 4), (77, 128, 4), (9, 33, 2)]:
         logits = torch.randn(tokens, experts, device="cuda").mul(3).round() / 2  # many ties
         ids = torch.empty(tokens, k, device="cuda", dtype=torch.int32)
-        args = h.i32(tokens), h.i32(experts), h.i32(k)
+        args = tokens, experts, k
         h.rows("router", "router_top_k", tokens, ids, logits, *args)
         want = torch.sort(logits, dim=-1, descending=True, stable=True).indices[:, :k]
         h.equal(f"router_top_k {tokens}x{experts}", ids.long(), want)
@@ -110,13 +110,13 @@ def permute(h):
         n = tokens * k
         x, dxs, y, w = bf16(tokens, width), bf16(n, width), bf16(n, width), torch.rand(tokens, k, device="cuda")
         out = torch.empty_like(y)
-        h.rows("permute", "permute_gather", tokens, out, x, inverse, h.i64(tokens), h.i32(width), h.i32(k))
+        h.rows("permute", "permute_gather", tokens, out, x, inverse, tokens, width, k)
         h.equal(f"permute_gather {tokens}x{width}", out, x[order.long() // k])
         dx = torch.empty_like(x)
-        h.rows("permute", "permute_gather_backward", tokens, dx, None, dxs, inverse, h.i64(tokens), h.i32(width), h.i32(k))
+        h.rows("permute", "permute_gather_backward", tokens, dx, None, dxs, inverse, tokens, width, k)
         h.close(f"permute_gather_backward {tokens}x{width}", dx, dxs.double()[inverse.long()].view(tokens, k, width).sum(1))
         comb = torch.empty_like(x)
-        h.rows("permute", "permute_combine", tokens, comb, None, y, w, inverse, h.i64(tokens), h.i32(width), h.i32(k))
+        h.rows("permute", "permute_combine", tokens, comb, None, y, w, inverse, tokens, width, k)
         want = (y.double()[inverse.long()].view(tokens, k, width) * w.double()[..., None]).sum(1)
         h.close(f"permute_combine {tokens}x{width}", comb, want)
 
@@ -129,14 +129,14 @@ def bias(h):
         y, b = bf16(n, width), bf16(8, width)
         want = y.double() + b.double()[owner]
         db = torch.empty(8, width, device="cuda")
-        h.launch("bias", "grouped_bias_grad", (-(-width // 64), 8), 256, db, y, offsets, h.i32(width))
+        h.launch("bias", "grouped_bias_grad", (-(-width // 64), 8), 256, db, y, offsets, width)
         h.close(f"grouped_bias_grad {n}x{width}", db, torch.zeros(8, width, device="cuda", dtype=torch.double).index_add(0, owner, y.double()), 1e-5)
         total, plain = torch.empty(width, device="cuda"), y.clone()
-        h.launch("bias", "column_sum", (-(-width // 64),), 256, total, y, h.i64(n), h.i32(width))
+        h.launch("bias", "column_sum", (-(-width // 64),), 256, total, y, n, width)
         h.close(f"column_sum {n}x{width}", total, y.double().sum(0), 1e-5)
-        h.rows("bias", "add_bias", n, plain, b, h.i64(n), h.i32(width))
+        h.rows("bias", "add_bias", n, plain, b, n, width)
         h.close(f"add_bias {n}x{width}", plain, y.double() + b[0].double())
-        h.rows("bias", "grouped_add_bias", n, y, b, offsets, h.i64(n), h.i32(width), h.i32(8))
+        h.rows("bias", "grouped_add_bias", n, y, b, offsets, n, width, 8)
         h.close(f"grouped_add_bias {n}x{width}", y, want)
 
 
@@ -145,12 +145,12 @@ def swiglu(h):
         gu, dh = bf16(n, 2 * f, scale=4), bf16(n, f)
         gu.view(-1)[: 2 * n * f // 7] = 7.0  # at the bound the gradient passes
         y, d = torch.empty_like(dh), torch.empty_like(gu)
-        h.elements("swiglu", "swiglu_forward", n * f, y, gu, h.i64(n * f), h.f32(7))
+        h.elements("swiglu", "swiglu_forward", n * f, y, gu, n * f, 7)
         # every row a token with one choice, in an order of its own
         order = torch.randperm(n, device="cuda", dtype=torch.int32)
         ids, by_bias = torch.randint(0, 3, (n,), device="cuda", dtype=torch.int32), bf16(n, 3)
         w, dw = torch.rand(n, device="cuda"), torch.empty(n, device="cuda")
-        h.rows("swiglu", "swiglu_backward", n, d, dw, gu, dh, w, order, ids, by_bias, h.i64(n), h.i32(f), h.i32(1), h.i32(3), h.f32(7))
+        h.rows("swiglu", "swiglu_backward", n, d, dw, gu, dh, w, order, ids, by_bias, n, f, 1, 3, 7)
         x = gu.double().requires_grad_()
         g, u = x[:, 0::2].clamp(max=7), x[:, 1::2].clamp(-7, 7)
         want = (u + 1) * g * torch.sigmoid(1.702 * g)
@@ -172,7 +172,7 @@ def mxfp4(h):
         ids = torch.tensor(chosen, device="cuda", dtype=torch.int32) if chosen else None
         n = len(chosen) if chosen else experts
         y = torch.empty(n, out, inp, device="cuda", dtype=torch.bfloat16)
-        h.launch("mxfp4", "mxfp4_dequantize", (-(-out * inp // 8192), n), 256, y, blocks, scales, ids, h.i64(out * inp), h.i32(n))
+        h.launch("mxfp4", "mxfp4_dequantize", (-(-out * inp // 8192), n), 256, y, blocks, scales, ids, out * inp, n)
         lut = torch.tensor(LUT, device="cuda", dtype=torch.double)
         values = torch.stack([lut[(blocks & 15).long()], lut[(blocks >> 4).long()]], -1).view(experts, out, inp // 32, 32)
         want = (values * torch.exp2(scales.double() - 127)[..., None]).view(experts, out, inp)
@@ -188,8 +188,8 @@ def cross_entropy(h):
         loss, lse, dloss = torch.empty(n, device="cuda"), torch.empty(n, device="cuda"), torch.randn(n, device="cuda")
         d = torch.empty_like(logits)
         best = torch.empty(n, device="cuda", dtype=torch.int32)
-        h.launch("cross_entropy", f"cross_entropy_forward_{name}", (n,), 512, loss, lse, best, logits, labels, h.i32(vocab))
-        h.launch("cross_entropy", f"cross_entropy_backward_{name}", (n, -(-vocab // 8192)), 256, d, logits, lse, labels, dloss, h.i32(vocab))
+        h.launch("cross_entropy", f"cross_entropy_forward_{name}", (n,), 512, loss, lse, best, logits, labels, vocab)
+        h.launch("cross_entropy", f"cross_entropy_backward_{name}", (n, -(-vocab // 8192)), 256, d, logits, lse, labels, dloss, vocab)
         # ties go to the lowest index
         chosen = (logits == logits.amax(-1, keepdim=True)).int().argmax(-1)
         x = logits.double().requires_grad_()
@@ -213,12 +213,12 @@ def optimizer(h):
         want[1] += (grad - want[1]) * (1 - b1)
         want[2] = want[2] * b2 + grad * grad * (1 - b2)
         want[0] -= lr / bc1 * want[1] / (want[2].sqrt() / math.sqrt(bc2) + eps)
-        h.elements("adamw", "adamw_step", count, p, g, m, v, h.i64(count), *map(h.f32, (0.5, 1 - lr * wd, b1, b2, lr / bc1, math.sqrt(bc2), eps)))
+        h.elements("adamw", "adamw_step", count, p, g, m, v, count, 0.5, 1 - lr * wd, b1, b2, lr / bc1, math.sqrt(bc2), eps)
         for name, got, expected in zip("pmv", (p, m, v), want):
             h.close(f"adamw {count} {name}", got, expected, 1e-6)
         partial, total = torch.empty(7, device="cuda", dtype=torch.double), torch.empty(1, device="cuda", dtype=torch.double)
-        h.launch("reduce", "square_sum_f32", (7,), 256, partial, g, h.i64(count))
-        h.launch("reduce", "sum_f64", (1,), 256, total, partial, h.i64(7))
+        h.launch("reduce", "square_sum_f32", (7,), 256, partial, g, count)
+        h.launch("reduce", "sum_f64", (1,), 256, total, partial, 7)
         h.close(f"square_sum {count}", total, g.double().square().sum()[None], 1e-12)
 
 
@@ -229,46 +229,46 @@ def time_all(h):
     del copy, other
     t, hidden, f, k, e = 16384, 2880, 2880, 4, 32
     x, w, dy, y = bf16(t, hidden), bf16(hidden), bf16(t, hidden), bf16(t, hidden)
-    rms = h.i32(t), h.i32(hidden), h.f32(1e-5)
+    rms = t, hidden, 1e-5
     h.bandwidth("rms_norm_forward", 2 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_forward", t, y, None, x, None, w, *rms))
     h.bandwidth("rms_norm_backward", 3 * x.nbytes, lambda: h.rows("rms_norm", "rms_norm_backward", t, y, x, w, dy, None, *rms))
     n = t * k
     _, order, inverse, offsets = plan(t, k, e)
     xs, wt, dwt = bf16(n, hidden), torch.rand(t, k, device="cuda"), torch.rand(t, k, device="cuda")
     ids, by_bias = torch.randint(0, e, (t, k), device="cuda", dtype=torch.int32), bf16(t, e)
-    sizes = h.i32(hidden), h.i32(k)
-    h.bandwidth("permute_gather", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather", t, xs, x, inverse, h.i64(t), *sizes))
-    h.bandwidth("permute_combine", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_combine", t, y, None, xs, wt, inverse, h.i64(t), *sizes))
-    h.bandwidth("permute_gather_backward", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather_backward", t, y, None, xs, inverse, h.i64(t), *sizes))
+    sizes = hidden, k
+    h.bandwidth("permute_gather", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather", t, xs, x, inverse, t, *sizes))
+    h.bandwidth("permute_combine", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_combine", t, y, None, xs, wt, inverse, t, *sizes))
+    h.bandwidth("permute_gather_backward", x.nbytes + xs.nbytes, lambda: h.rows("permute", "permute_gather_backward", t, y, None, xs, inverse, t, *sizes))
     b = bf16(e, hidden)
-    h.bandwidth("grouped_add_bias", 2 * xs.nbytes, lambda: h.rows("bias", "grouped_add_bias", n, xs, b, offsets, h.i64(n), h.i32(hidden), h.i32(e)))
+    h.bandwidth("grouped_add_bias", 2 * xs.nbytes, lambda: h.rows("bias", "grouped_add_bias", n, xs, b, offsets, n, hidden, e))
     db = torch.empty(e, hidden, device="cuda")
-    h.bandwidth("grouped_bias_grad", xs.nbytes, lambda: h.launch("bias", "grouped_bias_grad", (-(-hidden // 64), e), 256, db, xs, offsets, h.i32(hidden)))
+    h.bandwidth("grouped_bias_grad", xs.nbytes, lambda: h.launch("bias", "grouped_bias_grad", (-(-hidden // 64), e), 256, db, xs, offsets, hidden))
     gu, dgu = bf16(n, 2 * f), bf16(n, 2 * f)
-    h.bandwidth("swiglu_forward", gu.nbytes * 3 // 2, lambda: h.elements("swiglu", "swiglu_forward", n * f, xs, gu, h.i64(n * f), h.f32(7)))
-    h.bandwidth("swiglu_backward", gu.nbytes * 5 // 2, lambda: h.rows("swiglu", "swiglu_backward", n, dgu, dwt, gu, xs, wt, order, ids, by_bias, h.i64(n), h.i32(f), h.i32(k), h.i32(e), h.f32(7)))
+    h.bandwidth("swiglu_forward", gu.nbytes * 3 // 2, lambda: h.elements("swiglu", "swiglu_forward", n * f, xs, gu, n * f, 7))
+    h.bandwidth("swiglu_backward", gu.nbytes * 5 // 2, lambda: h.rows("swiglu", "swiglu_backward", n, dgu, dwt, gu, xs, wt, order, ids, by_bias, n, f, k, e, 7))
     blocks = torch.randint(0, 256, (e, 2 * f, hidden // 32, 16), device="cuda", dtype=torch.uint8)
     scales = torch.randint(110, 130, (e, 2 * f, hidden // 32), device="cuda", dtype=torch.uint8)
     full = torch.empty(e, 2 * f, hidden, device="cuda", dtype=torch.bfloat16)
     per = 2 * f * hidden
     h.bandwidth("mxfp4_dequantize", blocks.nbytes + scales.nbytes + full.nbytes,
-                lambda: h.launch("mxfp4", "mxfp4_dequantize", (-(-per // 8192), e), 256, full, blocks, scales, None, h.i64(per), h.i32(e)))
-    h.bandwidth("fill_normal_bf16", full.nbytes, lambda: h.elements("random", "fill_normal_bf16", full.numel(), full, h.i64(full.numel()), h.u64(1), h.u64(2), h.u64(0), h.f32(0), h.f32(1)))
+                lambda: h.launch("mxfp4", "mxfp4_dequantize", (-(-per // 8192), e), 256, full, blocks, scales, None, per, e))
+    h.bandwidth("fill_normal_bf16", full.nbytes, lambda: h.elements("random", "fill_normal_bf16", full.numel(), full, full.numel(), 1, 2, 0, 0, 1))
     del gu, dgu, full, blocks
     qkv, pos = bf16(t, 80 * 64), torch.arange(t, device="cuda", dtype=torch.int32)
     cos = torch.rand(t, 32, device="cuda")
-    h.bandwidth("rope_apply", 2 * qkv.nbytes, lambda: h.launch("rope", "rope_apply", (-(-t * 80 * 4 // 256),), 256, qkv, qkv, cos, cos, pos, h.i64(t), h.i32(64), h.i32(8), h.i32(64), h.i32(0)))
+    h.bandwidth("rope_apply", 2 * qkv.nbytes, lambda: h.launch("rope", "rope_apply", (-(-t * 80 * 4 // 256),), 256, qkv, qkv, cos, cos, pos, t, 64, 8, 64, 0))
     vocab, rows = 201088, 4096
     logits = torch.randn(rows, vocab, device="cuda", dtype=torch.bfloat16)
     labels, lse, loss = torch.zeros(rows, device="cuda", dtype=torch.int32), torch.empty(rows, device="cuda"), torch.empty(rows, device="cuda")
-    h.bandwidth("cross_entropy_forward_bf16", logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_forward_bf16", (rows,), 512, loss, lse, labels.clone(), logits, labels, h.i32(vocab)))
-    h.bandwidth("cross_entropy_backward_bf16", 2 * logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_backward_bf16", (rows, -(-vocab // 8192)), 256, logits, logits, lse, labels, loss, h.i32(vocab)))
+    h.bandwidth("cross_entropy_forward_bf16", logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_forward_bf16", (rows,), 512, loss, lse, labels.clone(), logits, labels, vocab))
+    h.bandwidth("cross_entropy_backward_bf16", 2 * logits.nbytes, lambda: h.launch("cross_entropy", "cross_entropy_backward_bf16", (rows, -(-vocab // 8192)), 256, logits, logits, lse, labels, loss, vocab))
     count = 1 << 26
     p = [torch.rand(count, device="cuda") for _ in range(4)]
-    h.bandwidth("adamw_step", 7 * p[0].nbytes, lambda: h.elements("adamw", "adamw_step", count, *p, h.i64(count), *map(h.f32, (1, 1, 0.9, 0.999, 1e-4, 1, 1e-8))))
-    h.bandwidth("dropout_f32", 2 * p[0].nbytes, lambda: h.elements("random", "dropout_f32", count, p[0], p[1], h.i64(count), h.u64(1), h.u32(1 << 30), h.f32(1.3)))
+    h.bandwidth("adamw_step", 7 * p[0].nbytes, lambda: h.elements("adamw", "adamw_step", count, *p, count, 1, 1, 0.9, 0.999, 1e-4, 1, 1e-8))
+    h.bandwidth("dropout_f32", 2 * p[0].nbytes, lambda: h.elements("random", "dropout_f32", count, p[0], p[1], count, 1, 1 << 30, 1.3))
     partial = torch.empty(1024, device="cuda", dtype=torch.double)
-    h.bandwidth("square_sum_f32", p[0].nbytes, lambda: h.launch("reduce", "square_sum_f32", (1024,), 256, partial, p[0], h.i64(count)))
+    h.bandwidth("square_sum_f32", p[0].nbytes, lambda: h.launch("reduce", "square_sum_f32", (1024,), 256, partial, p[0], count))
 
 
 CHECKS = [rms_norm, rope, router, permute, bias, swiglu, mxfp4, cross_entropy, optimizer, random_check.check, attention_check.check]

@@ -6,6 +6,7 @@ import torch
 import signatures
 
 cuda = ctypes.CDLL("libcuda.so.1")
+NUMBERS = {"int": ctypes.c_int, "i64": ctypes.c_int64, "u32": ctypes.c_uint32, "u64": ctypes.c_uint64, "float": ctypes.c_float}
 
 
 class TensorMap(ctypes.Structure):
@@ -46,20 +47,14 @@ class Driver:
             self.functions[path, name] = function
         return self.functions[path, name]
 
+    def value(self, kind, argument):
+        if kind in NUMBERS:
+            return NUMBERS[kind](argument)
+        return argument if kind == "TensorMap" else ctypes.c_void_p(0 if argument is None else argument.data_ptr())
+
     def launch(self, path, name, grid, block, args, shared=0):
-        signatures.check(os.path.splitext(os.path.basename(path))[0], name, args)
-        values = []
-        for a in args:
-            if a is None:
-                values.append(ctypes.c_void_p(0))
-            elif isinstance(a, torch.Tensor):
-                values.append(ctypes.c_void_p(a.data_ptr()))
-            elif isinstance(a, int):
-                values.append(ctypes.c_int(a))
-            elif isinstance(a, float):
-                values.append(ctypes.c_float(a))
-            else:
-                values.append(a)
+        types = signatures.types(os.path.splitext(os.path.basename(path))[0], name, args)
+        values = [self.value(kind, argument) for kind, argument in zip(types, args)]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         grid = tuple(grid) + (1,) * (3 - len(grid))

@@ -7,9 +7,10 @@ import signatures
 from driver import milliseconds
 
 
-class Harness:
-    i32, i64, u32, u64, f32 = np.int32, np.int64, np.uint32, np.uint64, np.float32
+NUMBERS = {"int": np.int32, "i64": np.int64, "u32": np.uint32, "u64": np.uint64, "float": np.float32}
 
+
+class Harness:
     def __init__(self, folder):
         self.folder, self.modules, self.passed, self.failed = folder, {}, 0, 0
 
@@ -19,9 +20,9 @@ class Harness:
         return self.modules[module].get_function(name)
 
     def launch(self, module, name, grid, block, *args):
-        signatures.check(module, name, args)
-        pointers = [np.uint64(a.data_ptr()) if isinstance(a, torch.Tensor) else np.uint64(0) if a is None else a for a in args]
-        self.kernel(module, name)(tuple(grid) + (1,) * (3 - len(grid)), (block, 1, 1), tuple(pointers))
+        types = signatures.types(module, name, args)
+        values = [NUMBERS[kind](a) if kind in NUMBERS else np.uint64(0 if a is None else a.data_ptr()) for kind, a in zip(types, args)]
+        self.kernel(module, name)(tuple(grid) + (1,) * (3 - len(grid)), (block, 1, 1), tuple(values))
 
     def rows(self, module, name, rows, *args):
         self.launch(module, name, (-(-rows // 4),), 128, *args)

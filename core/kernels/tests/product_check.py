@@ -3,7 +3,7 @@
 
     python3 product_check.py DIR        DIR holds product_hopper.cubin, lora.cubin and route.cubin
 """
-import ctypes, sys
+import sys
 
 import torch
 
@@ -102,9 +102,8 @@ def check_lora():
             close(f"pack_b tall {rank}", tall, want.transpose(1, 2), 4e-3)
             for splits in (1, 3):
                 out = torch.full((splits, width, rank, groups), float("nan"), device="cuda")
-                i64 = ctypes.c_int64
                 driver.launch(LORA, f"lora_gradient_{nt}", (-(-width // 64), groups, splits), 256,
-                              [out, x, z, offsets, width, rank, i64(1), i64(rank * groups), i64(groups), i64(width * rank * groups), 0.5])
+                              [out, x, z, offsets, width, rank, 1, rank * groups, groups, width * rank * groups, 0.5])
                 want = torch.stack([0.5 * x[offs[e]:offs[e + 1]].double().T @ z[offs[e]:offs[e + 1]].double()[:, :rank] for e in range(groups)], -1)
                 close(f"gradient {sizes} {width} {rank} splits {splits}", out.sum(0), want, 1e-5)
     print("low-rank kernels checked", flush=True)
@@ -180,10 +179,10 @@ def time_lora():
         for nt in (1, 3, 8):
             a, z = bf16(groups, nt * 8, width), bf16(rows, nt * 8)
             splits = 1 if groups > 1 else 8
-            out, i64 = torch.empty(splits, groups, nt * 8, width, device="cuda"), ctypes.c_int64
+            out = torch.empty(splits, groups, nt * 8, width, device="cuda")
             down = lambda: driver.launch(LORA, f"lora_down_{nt}", (-(-rows // 32) + groups,), 256, [z, x, a, offsets, groups, rows, width])
             grad = lambda: driver.launch(LORA, f"lora_gradient_{nt}", (-(-width // 64), groups, splits), 256,
-                                         [out, x, z, offsets, width, nt * 8, i64(nt * 8 * width), i64(1), i64(width), i64(groups * nt * 8 * width), 1.0])
+                                         [out, x, z, offsets, width, nt * 8, nt * 8 * width, 1, width, groups * nt * 8 * width, 1.0])
             gb = rows * width * 2 / 1e6
             a_ms, b_ms = milliseconds(down), milliseconds(grad)
             print(f"lora {rows} rows {groups} groups {width} rank {nt * 8}: down {a_ms:.3f} ms {gb / a_ms:.0f} GB/s, gradient {b_ms:.3f} ms {gb / b_ms:.0f} GB/s", flush=True)

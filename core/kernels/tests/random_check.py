@@ -27,25 +27,25 @@ def check(h):
     for count, seed, stream, first in [(5, 42, 7, 0), (5003, 2**40 + 9, 2**33 + 1, 16), (4096, 1, 2, 2**36)]:
         w = words(seed, stream, first, count + 1)
         y, z = torch.empty(count, device="cuda"), torch.empty(count, device="cuda", dtype=torch.bfloat16)
-        args = h.i64(count), h.u64(seed), h.u64(stream), h.u64(first)
+        args = count, seed, stream, first
         even = w[: (count + 1) // 2 * 2].reshape(-1, 2)
         u1, u2 = ((even[:, 0] >> np.uint64(8)) + np.uint64(1)) * 2.0**-24, (even[:, 1] >> np.uint64(8)) * 2.0**-24
         r, a = np.sqrt(-2 * np.log(u1)), 2 * np.pi * u2
         normal = np.stack([r * np.cos(a), r * np.sin(a)], -1).reshape(-1)[:count]
         want = torch.from_numpy((np.float64(np.float32(0.5)) + np.float64(np.float32(0.02)) * normal).astype(np.float32)).cuda()
-        h.elements("random", "fill_normal_f32", count, y, *args, h.f32(0.5), h.f32(0.02))
-        h.elements("random", "fill_normal_bf16", count, z, *args, h.f32(0.5), h.f32(0.02))
+        h.elements("random", "fill_normal_f32", count, y, *args, 0.5, 0.02)
+        h.elements("random", "fill_normal_bf16", count, z, *args, 0.5, 0.02)
         h.close(f"fill_normal_f32 {count}", y, want, 1e-9)
         h.equal(f"fill_normal_bf16 {count}", z, want.bfloat16())
         raw = philox(seed, stream, (first + np.arange((count + 15) // 16 * 16, dtype=np.uint64)[::16]) // np.uint64(16)).astype("<u4")
         byte = raw.view(np.uint8).reshape(-1)[:count].astype(np.int64)
         for low, span in ((0, 256), (118, 5)):
             b = torch.empty(count, device="cuda", dtype=torch.uint8)
-            h.elements("random", "fill_bytes", count, b, *args, h.u32(low), h.u32(span))
+            h.elements("random", "fill_bytes", count, b, *args, low, span)
             h.equal(f"fill_bytes {count} {low}", b.long(), torch.from_numpy(low + (byte * span >> 8)).cuda())
         keep = torch.from_numpy(words(seed, 0x64726F70, 0, count) >= int(0.3 * 2**32)).cuda()
         x = torch.randn(count, device="cuda")
-        h.elements("random", "dropout_f32", count, y, x, h.i64(count), h.u64(seed), h.u32(int(0.3 * 2**32)), h.f32(1 / 0.7))
+        h.elements("random", "dropout_f32", count, y, x, count, seed, int(0.3 * 2**32), 1 / 0.7)
         h.close(f"dropout_f32 {count}", y, torch.where(keep, x.double() / 0.7, 0), 1e-6)
-        h.elements("random", "dropout_bf16", count, z, x.bfloat16(), h.i64(count), h.u64(seed), h.u32(int(0.3 * 2**32)), h.f32(1 / 0.7))
+        h.elements("random", "dropout_bf16", count, z, x.bfloat16(), count, seed, int(0.3 * 2**32), 1 / 0.7)
         h.close(f"dropout_bf16 {count}", z, torch.where(keep, x.bfloat16().double() / 0.7, 0))
