@@ -48,7 +48,7 @@ pub fn dry_run(
     let free = apus_model::device::usage::free(device);
     let room = Room {
         config: &place.config,
-        embedding: blueprint.embedding_bytes().filter(|_| !device.is_cpu()),
+        embedding: blueprint.movable_embedding().filter(|_| !device.is_cpu()),
         free: free.map(|free| free.saturating_sub(there)),
     };
     let fit = decide(config, &room, shape);

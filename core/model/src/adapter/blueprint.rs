@@ -92,15 +92,16 @@ impl Blueprint {
         frozen.map(|planned| self.bytes(planned)).sum()
     }
 
-    /// The bytes of the embedding, unless it is trained or the output head, too.
-    pub fn embedding_bytes(&self) -> Option<u64> {
-        let of = |role: Role| {
+    /// The bytes of the embedding, unless it is trained or is the output head, too.
+    pub fn movable_embedding(&self) -> Option<u64> {
+        let find = |role| {
             self.weights
                 .iter()
                 .find(|planned| planned.spec.role == role)
         };
-        let (embedding, _head) = (of(Role::Embedding)?, of(Role::Head)?);
-        (!embedding.trained).then(|| self.bytes(embedding))
+        let embedding = find(Role::Embedding)?;
+        let stays = embedding.trained || find(Role::Head).is_none();
+        (!stays).then(|| self.bytes(embedding))
     }
 
     /// The number of parameters that are trained.

@@ -79,6 +79,16 @@ impl<'a> Fields<'a> {
         Ok(self.given(name, &bounds)?.unwrap_or(default))
     }
 
+    /// Reads a flag, or takes the default.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(name) else {
+            return Ok(default);
+        };
+        let prefix = &self.prefix;
+        let flag = value.as_bool();
+        flag.with_context(|| format!("{prefix}{name} is {value}, expected true or false"))
+    }
+
     /// Reads the number and size of heads.
     pub fn heads(&self) -> Result<Heads> {
         Ok(Heads {
@@ -166,12 +176,7 @@ impl<'a> Fields<'a> {
             beta_slow: self.number("beta_slow", 1.0, ROTATIONS)?,
             original: original
                 .with_context(|| format!("{prefix}original_max_position_embeddings is missing"))?,
-            truncate: match self.get("truncate") {
-                None => true,
-                Some(value) => value.as_bool().with_context(|| {
-                    format!("{prefix}truncate is {value}, expected true or false")
-                })?,
-            },
+            truncate: self.flag("truncate", true)?,
         };
         ensure!(
             yarn.beta_fast >= yarn.beta_slow,
