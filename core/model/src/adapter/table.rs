@@ -424,7 +424,7 @@ mod tests {
         let table = ParameterTable::of(&model);
         assert_eq!(ParameterTable::planned(&plan), table);
         assert_eq!(plan.weight_bytes(), model.weight_bytes());
-        assert_eq!(plan.embedding_bytes(), model.movable_embedding());
+        assert_eq!(plan.movable_embedding(), model.movable_embedding());
         let parts: Vec<&str> = table.rows.iter().map(|row| row.part.as_str()).collect();
         assert_eq!(parts[..4], ["embed_tokens", "self_attn", "mlp", "norms"]);
         assert!(parts.contains(&"LoRA on gate_proj, rank 2"), "{parts:?}");
