@@ -94,7 +94,7 @@ pub fn some(names: &[&String]) -> String {
 
 /// Finds pairs of experts whose inputs and outputs are swapped.
 ///
-/// PEFT with a transformers whose `GptOssExperts` has no `is_transposed` takes inputs for outputs: A is `[r E, out]`
+/// PEFT with a transformers whose experts have no `is_transposed` yet takes inputs for outputs: A is `[r E, out]`
 /// and B `[in, r E]`. Matrices that are not square tell which of the two wrote the file. Returns the keys of all pairs
 /// of experts if they are swapped, and swaps their shapes back in `found`.
 pub fn swapped(

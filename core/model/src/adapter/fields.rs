@@ -49,7 +49,7 @@ const FIELDS: &[Field] = &[
     field("bias", (0, 2), "\"none\"", Role::Refused),
     // Settings of initialisations have no effect once the adapter is initialised.
     field("corda_config", (0, 15), "null", Role::NoEffect),
-    // gpt-oss has no tied weights.
+    // An embedding that is the output head, too, is one parameter here.
     field("ensure_weight_tying", (0, 18), "false", Role::NoEffect),
     field("eva_config", (0, 14), "null", Role::NoEffect),
     field("exclude_modules", (0, 14), "null", Role::Read),

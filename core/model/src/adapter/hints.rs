@@ -53,12 +53,6 @@ pub fn first_expert_parameter(list: &TensorList) -> String {
     names.into_iter().next().unwrap_or_default()
 }
 
-/// The output head.
-pub fn head(list: &TensorList) -> &str {
-    let head = of_kind(list, ModuleKind::Head);
-    head.first().copied().unwrap_or_default()
-}
-
 /// The modules that can be trained whole.
 pub fn modules_to_save(list: &TensorList) -> String {
     let norms = of_kind(list, ModuleKind::Norm);
@@ -104,12 +98,14 @@ fn numbered(names: &[&str]) -> Vec<String> {
 
 /// A path with `N` for the number of its layer.
 fn in_any_layer(list: &TensorList, path: &str) -> String {
-    let Some(below) = list.below_layer(path) else {
-        return path.to_owned();
-    };
-    let layer = path.strip_suffix(below).unwrap_or(path);
-    let above = layer.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
-    format!("{above}.N.{below}")
+    let below = list.below_layer(path).unwrap_or(path);
+    let layer = path
+        .strip_suffix(below)
+        .and_then(|layer| layer.strip_suffix('.'));
+    match layer.and_then(|layer| layer.rsplit_once('.')) {
+        Some((layers, _)) => format!("{layers}.N.{below}"),
+        None => path.to_owned(),
+    }
 }
 
 fn last(path: &str) -> &str {

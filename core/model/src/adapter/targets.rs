@@ -116,7 +116,7 @@ pub(super) fn refusal(list: &TensorList, kind: ModuleKind) -> String {
         ModuleKind::Linear => "a linear layer".to_owned(),
         ModuleKind::Head => format!(
             "the output head, which carries no adapter here; train it whole with --modules_to_save {}",
-            hints::head(list)
+            list.head()
         ),
         ModuleKind::Router => {
             "a router, which PEFT does not wrap either; train it whole with --modules_to_save"

@@ -311,7 +311,7 @@ impl CausalLm {
         let tied = architecture.tie_word_embeddings;
         let lm_head = match tied {
             true => Linear {
-                name: "lm_head".to_owned(),
+                name: loader.list.head().to_owned(),
                 weight: embed.clone(),
                 bias: None,
                 lora: None,

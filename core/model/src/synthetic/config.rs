@@ -84,3 +84,39 @@ pub fn generation(config: &ModelConfig) -> Value {
     }
     Value::Object(raw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::SyntheticWeights;
+
+    #[test]
+    fn published_shapes_count_their_parameters() {
+        let config = config("gpt-oss-20b").unwrap();
+        let c = config.architecture;
+        let mixture = c.layers[0].mlp.mixture().unwrap();
+        let matrices = 3 * c.hidden_size * mixture.intermediate_size;
+        let experts = c.layers.len() * mixture.experts * matrices;
+        assert_eq!(experts, 19_110_297_600);
+        assert!(super::config("gpt-oss-7b").is_err());
+    }
+
+    #[test]
+    fn changes_behind_a_question_mark() {
+        let small = config("gpt-oss-20b?format=bf16&num_hidden_layers=3").unwrap();
+        let layers = small.architecture.layers.iter();
+        let sliding: Vec<bool> = layers.map(|l| l.attention.window.is_some()).collect();
+        assert_eq!(sliding, [true, false, true]);
+        assert!(!SyntheticWeights::new(&small, 1).packed);
+        for (arch, problem) in [
+            ("gpt-oss-20b?layers=3", "num_hidden_layers=4"),
+            ("gpt-oss-20b?format=int4", "mxfp4 or bf16"),
+            ("gpt-oss-20b?head_dim", "key=value"),
+        ] {
+            let error = format!("{:#}", config(arch).unwrap_err());
+            assert!(error.contains(problem), "{error}");
+        }
+        let json = generation(&small);
+        assert_eq!(json["eos_token_id"], json!([200_002, 199_999]));
+    }
+}

@@ -64,6 +64,13 @@ impl TensorList {
         Some(&self.tensors[*at])
     }
 
+    /// The path of the output head, which has no tensors where it is the embedding.
+    pub fn head(&self) -> &str {
+        let mut modules = self.modules.iter();
+        let head = modules.find(|module| module.kind == ModuleKind::Head);
+        head.map_or("", |module| module.path.as_str())
+    }
+
     /// The matrices of experts, by layer.
     pub fn expert_matrices(&self) -> impl Iterator<Item = (usize, ExpertMatrix, &TensorSpec)> {
         self.iter()

@@ -42,9 +42,9 @@ pub enum Role {
 /// Which of the two matrices of an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExpertMatrix {
-    /// `gate_up_proj`.
+    /// The one before the activation: gate and up in one.
     GateUp,
-    /// `down_proj`.
+    /// The one behind it.
     Down,
 }
 
@@ -64,9 +64,9 @@ pub enum ModuleKind {
     Linear,
     /// The output head, an `nn.Linear` that `all-linear` leaves out.
     Head,
-    /// A router that is a bare weight and bias, as `GptOssTopKRouter`.
+    /// A router whose weight and bias are bare parameters, so that PEFT does not wrap it.
     Router,
-    /// Experts whose matrices are 3-D parameters, as `GptOssExperts`.
+    /// Experts whose matrices are 3-D parameters, which PEFT reaches by `target_parameters`.
     Experts,
     /// An RMS norm.
     Norm,

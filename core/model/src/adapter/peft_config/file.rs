@@ -52,7 +52,7 @@ impl File<'_> {
             .collect();
         ensure!(
             others.is_empty(),
-            "layers_pattern is {others:?}; the list of layers of gpt-oss is called layers"
+            "layers_pattern is {others:?}; the list of layers is called layers"
         );
         let Some(value) = self.get("layers_to_transform") else {
             return Ok(None);
