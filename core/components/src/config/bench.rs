@@ -1,10 +1,11 @@
 //! The configuration of a measurement.
 
-use super::flag::Command;
-use super::{BenchConfig, Lengths, SftConfig};
+use super::flag::{Command, Flag};
+use super::resolve::typed;
+use super::{BenchConfig, Config, FLAGS, SftConfig, values};
 use anyhow::{Result, ensure};
 
-impl super::Config for BenchConfig {
+impl Config for BenchConfig {
     const COMMAND: Command = Command::Bench;
 }
 
@@ -14,42 +15,57 @@ impl BenchConfig {
     /// # Errors
     /// A value that nothing can be measured with; the error says what is expected.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.batch > 0, "batch is 0, expected 1 sequence or more");
         ensure!(
             self.steps > 2,
             "steps is {}, expected 3 or more: the first two are reported apart",
             self.steps
         );
-        ensure!(
-            self.trained_share > 0.0 && self.trained_share <= 1.0,
-            "trained_share is {}, expected a share above 0 and up to 1",
-            self.trained_share
-        );
-        Lengths::parse(&self.seq).map(drop)
+        Ok(())
     }
 
     /// The run that is measured, as `apus sft` would be told of it: one micro-batch a step.
-    pub fn sft(&self) -> SftConfig {
-        SftConfig {
-            model: self.model.clone(),
-            experts_dtype: self.experts_dtype,
-            device: self.device.clone(),
-            plugins: self.plugins.clone(),
-            train_type: self.train_type,
-            lora_rank: self.lora_rank,
-            lora_alpha: self.lora_alpha,
-            target_modules: self.target_modules.clone(),
-            target_parameters: self.target_parameters.clone(),
+    ///
+    /// # Errors
+    /// A value that does not fit its flag.
+    pub fn sft(&self) -> Result<SftConfig> {
+        let is_shared =
+            |flag: &&Flag| flag.belongs_to(Command::Bench) && flag.belongs_to(Command::Sft);
+        let mut all = values(self);
+        let shared = FLAGS.iter().filter(is_shared);
+        let shared = shared
+            .filter_map(|flag| all.shift_remove_entry(flag.name))
+            .collect();
+        Ok(SftConfig {
             per_device_train_batch_size: self.batch,
             gradient_accumulation_steps: Some(1),
-            gradient_checkpointing: self.gradient_checkpointing,
-            gradient_checkpointing_skip_layers: self.gradient_checkpointing_skip_layers,
-            loss_type: self.loss_type.clone(),
-            seed: self.seed,
-            learning_rate: self.learning_rate,
-            optimizer: self.optimizer.clone(),
-            max_grad_norm: self.max_grad_norm,
-            ..SftConfig::default()
-        }
+            ..typed(shared, str::to_owned)?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_arguments;
+    use super::*;
+
+    #[test]
+    fn a_measured_run_has_the_flags_of_the_measurement() {
+        let words = "--lora_rank 4 --model m --optimizer x --optimizer.k 2 --batch 3 --train_type full --seq 9";
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let found = from_arguments::<BenchConfig>(&words)
+            .unwrap()
+            .config
+            .sft()
+            .unwrap();
+        let expected: Vec<String> =
+            "--lora_rank 4 --model m --optimizer x --optimizer.k 2 --train_type full --per_device_train_batch_size 3 \
+             --gradient_accumulation_steps 1"
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+        let mut expected = from_arguments::<SftConfig>(&expected).unwrap().config;
+        // The measurement writes nothing.
+        expected.output_dir.clone_from(&found.output_dir);
+        assert_eq!(found, expected);
     }
 }

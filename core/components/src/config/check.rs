@@ -27,11 +27,6 @@ impl SftConfig {
             self.check_evaluated("save_strategy best")?;
         }
         ensure!(
-            (0.0..1.0).contains(&self.warmup_ratio),
-            "warmup_ratio is {}, expected a share from 0 to below 1",
-            self.warmup_ratio
-        );
-        ensure!(
             self.warmup_ratio == 0.0 || self.warmup_steps.is_none_or(StepsOrShare::is_zero),
             "warmup_ratio and warmup_steps are both given; keep one of them"
         );
@@ -107,10 +102,6 @@ impl SftConfig {
         ensure!(
             !self.packing || self.max_length.is_some(),
             "packing is true and max_length is not given; give the length of a packed row with --max_length"
-        );
-        ensure!(
-            self.max_length != Some(0),
-            "max_length is 0, expected 1 token or more"
         );
         Ok(())
     }

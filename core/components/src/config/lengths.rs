@@ -1,29 +1,26 @@
 //! How long the sequences of a measurement are.
 
-use anyhow::{Result, bail, ensure};
+use super::flag::ValueKind;
+use super::value::{FlagValue, Unexpected};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// How long sequences are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Lengths {
     shortest: usize,
     longest: usize,
 }
 
 impl Lengths {
-    /// Reads `4096`, or `64:4096` for lengths from a range.
-    ///
-    /// # Errors
-    /// Neither, or a range from long to short.
-    pub fn parse(text: &str) -> Result<Self> {
-        let (shortest, longest) = text.split_once(':').unwrap_or((text, text));
-        let (Ok(shortest), Ok(longest)) = (shortest.trim().parse(), longest.trim().parse()) else {
-            bail!("seq is {text:?}, expected a length such as 4096, or a range such as 64:4096");
-        };
-        ensure!(
-            2 <= shortest && shortest <= longest,
-            "seq is {text:?}, expected lengths of 2 or more, the shorter one first"
-        );
-        Ok(Self { shortest, longest })
+    /// Sequences of this length.
+    pub fn all_of(length: usize) -> Self {
+        Self {
+            shortest: length,
+            longest: length,
+        }
     }
 
     /// The shortest that can come.
@@ -42,17 +39,75 @@ impl Lengths {
     }
 }
 
+/// `4096`, or `64:4096` for lengths from a range.
+impl FromStr for Lengths {
+    type Err = Unexpected;
+
+    fn from_str(text: &str) -> Result<Self, Unexpected> {
+        let (shortest, longest) = text.split_once(':').unwrap_or((text, text));
+        let (Ok(shortest), Ok(longest)) = (shortest.trim().parse(), longest.trim().parse()) else {
+            return Err(Unexpected::new(
+                "a length such as 4096, or a range such as 64:4096",
+            ));
+        };
+        match 2 <= shortest && shortest <= longest {
+            true => Ok(Self { shortest, longest }),
+            false => Err(Unexpected::new(
+                "lengths of 2 or more, the shorter one first",
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Lengths {
+    type Error = Unexpected;
+
+    fn try_from(text: String) -> Result<Self, Unexpected> {
+        text.parse()
+    }
+}
+
+impl From<Lengths> for String {
+    fn from(lengths: Lengths) -> Self {
+        lengths.to_string()
+    }
+}
+
+impl fmt::Display for Lengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fixed() {
+            true => self.longest.fmt(f),
+            false => write!(f, "{}:{}", self.shortest, self.longest),
+        }
+    }
+}
+
+impl FlagValue for Lengths {
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn check(text: &str) -> Result<(), Unexpected> {
+        text.parse::<Self>().map(drop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{BenchConfig, from_arguments};
     use super::*;
 
     #[test]
     fn lengths_are_read() {
-        let read = |text: &str| Lengths::parse(text);
+        let read = |text: &str| text.parse::<Lengths>();
         assert!(read("4096").unwrap().fixed());
         assert_eq!(read("64:4096").unwrap().longest(), 4096);
+        for text in ["4096", "64:4096"] {
+            assert_eq!(read(text).unwrap().to_string(), text);
+        }
         for wrong in ["", "long", "64:", "1", "100:10", "64:128:256"] {
-            let error = read(wrong).unwrap_err().to_string();
+            let words = [format!("--seq={wrong}")];
+            let error = from_arguments::<BenchConfig>(&words)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(&format!("seq is {wrong:?}")), "{error}");
         }
     }

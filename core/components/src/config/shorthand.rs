@@ -1,14 +1,13 @@
 //! Flags that are shorthands for an optimizer or a schedule, or for their options.
 
-use super::SftConfig;
 use super::defaults::OPTIM;
 use super::resolve::Origin;
+use super::{SftConfig, values};
 use crate::registry::Spec;
 use crate::similar::did_you_mean;
 use anyhow::{Result, bail};
 use apus_sdk::Kind;
 use apus_sdk::built_in::built_ins;
-use serde_json::{Value, json};
 
 /// Flags that are shorthands for options of the optimizer.
 pub(super) const SHORTHANDS: &[(&str, &str)] = &[
@@ -37,17 +36,19 @@ impl SftConfig {
             None => (Spec::named(self.optim_component()?), true),
         };
         let known = options(&spec.name)?;
-        let mut lines = Vec::new();
+        let (mut lines, all) = (Vec::new(), values(self));
         for (flag, option) in SHORTHANDS {
             let has = known.iter().any(|name| name == option);
             match origin(flag) {
                 _ if spec.options.contains_key(*option) => {}
                 None if has && defaults => {
-                    spec.options.insert((*option).to_owned(), self.number(flag));
+                    spec.options
+                        .insert((*option).to_owned(), all[*flag].clone());
                 }
                 None => {}
                 Some(_) if has => {
-                    spec.options.insert((*option).to_owned(), self.number(flag));
+                    spec.options
+                        .insert((*option).to_owned(), all[*flag].clone());
                 }
                 Some(Origin::File) => lines.push(format!(
                     "{flag}: not used: optimizer {} has no option {option}",
@@ -95,15 +96,6 @@ impl SftConfig {
             names.join(", "),
             did_you_mean(optim, &names)
         )
-    }
-
-    fn number(&self, flag: &str) -> Value {
-        match flag {
-            "weight_decay" => json!(self.weight_decay),
-            "adam_beta1" => json!(self.adam_beta1),
-            "adam_beta2" => json!(self.adam_beta2),
-            _ => json!(self.adam_epsilon),
-        }
     }
 
     /// The schedule with its options.

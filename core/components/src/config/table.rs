@@ -1,6 +1,5 @@
 //! The table of all flags, in the order of the help. What a row is made of, `declare` says.
 
-use super::StepsOrShare;
 use super::bounds::{ANY, COUNT, SHARE, above, between, from, share_above};
 use super::choices::{
     EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, SkippedLayers,
@@ -11,6 +10,7 @@ use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
 use super::flag::{AS_SFT, Command, Flag, Group, Mark, Use};
 use super::value::{FlagValue, ScaleChain};
 use super::values;
+use super::{Lengths, StepsOrShare};
 use crate::plugin::PluginSpec;
 use crate::registry::Spec;
 use apus_base::limits::MAX_RANK;
@@ -461,7 +461,7 @@ flags! {
         batch: usize = 4, bounds COUNT
             => bench "only in Apus";
         /// Tokens in a sequence: a number, or a range such as 64:4096 from which lengths are drawn, short ones as often as long ones
-        seq: String = "4096".to_owned()
+        seq: Lengths = Lengths::all_of(4096)
             => bench "only in Apus";
         /// Steps to time, of which the first two are reported apart
         steps: usize = 12, bounds from(1.0)

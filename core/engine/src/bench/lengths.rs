@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn short_ones_are_as_frequent_as_long_ones() {
-        let drawn = draw(&Lengths::parse("64:4096").unwrap(), 6000, 1, 0);
+        let drawn = draw(&"64:4096".parse().unwrap(), 6000, 1, 0);
         assert!(drawn.iter().all(|length| (64..=4096).contains(length)));
         let share = |low: usize, high: usize| {
             drawn.iter().filter(|&&l| l >= low && l < high).count() as f64 / 6000.0
@@ -65,7 +65,7 @@ mod tests {
         for (low, high) in [(64, 128), (512, 1024), (2048, 4096)] {
             assert!((share(low, high) - 1.0 / 6.0).abs() < 0.02, "{low}");
         }
-        assert_eq!(draw(&Lengths::parse("7").unwrap(), 2, 1, 0), [7, 7]);
+        assert_eq!(draw(&Lengths::all_of(7), 2, 1, 0), [7, 7]);
     }
 
     #[test]

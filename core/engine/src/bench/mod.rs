@@ -21,7 +21,7 @@ use crate::train::fit::fit;
 use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result};
-use apus_components::config::{BenchConfig, Lengths, Resolved};
+use apus_components::config::{BenchConfig, Resolved, SftConfig};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
@@ -53,8 +53,11 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
             let given = |flag: &str| resolved.given(flag);
             ops::run(config, &device, &given)?
         }
-        false => train(config, &device)
-            .map_err(|error| explain_out_of_memory(error, &device, &args::args(&config.sft())))?,
+        false => {
+            let sft = config.sft()?;
+            train(config, &sft, &device)
+                .map_err(|error| explain_out_of_memory(error, &device, &args::args(&sft)))?
+        }
     };
     if let Some(path) = &config.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
@@ -67,14 +70,13 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
 }
 
 /// Times training.
-fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
-    let sft = config.sft();
-    let lengths = Lengths::parse(&config.seq)?;
+fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value> {
+    let lengths = config.seq;
     let place = setup::find_model(&sft.model, sft.seed)?;
-    let mut ready = parts::model(&sft, &place, device)?;
-    let (optimizer, _) = parts::optimizer(&sft, &|_| None)?;
+    let mut ready = parts::model(sft, &place, device)?;
+    let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
     let shape = fit(
-        &sft,
+        sft,
         registry::named(&optimizer)?,
         &mut ready.model,
         &vec![lengths.longest(); config.batch],
@@ -89,7 +91,7 @@ fn train(config: &BenchConfig, device: &Device) -> Result<Value> {
         share: config.trained_share,
         seed: sft.seed,
     };
-    let mut stepper = Stepper::new(&sft, model, kept, data)?;
+    let mut stepper = Stepper::new(sft, model, kept, data)?;
     let mut steps = Vec::new();
     for at in 0..config.steps {
         let step = stepper.step().with_context(|| Phase::Step(at as u64 + 1))?;

@@ -13,7 +13,6 @@ use super::table;
 use crate::setup;
 use anyhow::Result;
 use apus_components::config::BenchConfig;
-use apus_components::config::Lengths;
 use apus_model::families::{Architecture, MlpSpec};
 use apus_model::ops::fill;
 use apus_sdk::{errln, outln};
@@ -50,12 +49,11 @@ struct Timed {
 /// Times all operations; prints a table and returns the same for programs.
 pub fn run(config: &BenchConfig, device: &Device, given: &dyn Fn(&str) -> bool) -> Result<Value> {
     let place = setup::find_model(&config.model, config.seed)?;
-    let wanted = Lengths::parse(&config.seq)?;
     // A processor takes minutes for what a card does in a second.
     let small = device.is_cpu() && !given("seq") && !given("batch");
     let lengths = match small {
         true => vec![256],
-        false => lengths::draw(&wanted, config.batch, config.seed, 0),
+        false => lengths::draw(&config.seq, config.batch, config.seed, 0),
     };
     let mut ops = Ops {
         device,
