@@ -7,7 +7,7 @@
 mod sizes;
 
 use apus_base::memory::gib;
-use apus_model::families::ModelConfig;
+use apus_model::families::{LayerSpec, ModelConfig};
 use comfy_table::{Table, presets};
 use sizes::Sizes;
 
@@ -50,6 +50,7 @@ impl MemoryPlan {
             0 => layer.tape(),
             _ => 0,
         };
+        let has_experts = |layer: &LayerSpec| layer.mlp.mixture().is_some();
         let greatest = |bytes: &dyn Fn(&Sizes) -> u64| layers.iter().map(bytes).max().unwrap_or(0);
         let moments = [
             ("at most at once: output head", greatest(&Sizes::head)),
@@ -58,8 +59,11 @@ impl MemoryPlan {
                 greatest(&Sizes::attention_backward),
             ),
             (
-                "at most at once: experts of one layer, backward",
-                greatest(&|layer| again(layer) + layer.moe_backward()),
+                match config.architecture.layers.iter().any(has_experts) {
+                    true => "at most at once: experts of one layer, backward",
+                    false => "at most at once: MLP of one layer, backward",
+                },
+                greatest(&|layer| again(layer) + layer.mlp_backward()),
             ),
         ];
         let mut parts = vec![
@@ -170,6 +174,34 @@ mod tests {
             );
             println!("{tokens} {weights} {kept_layers}: {planned:.2} {measured}");
         }
+    }
+
+    /// The same model with one dense MLP of the experts' width in place of experts, by hand.
+    #[test]
+    fn a_dense_layer_keeps_what_its_backward_pass_reads() {
+        use apus_model::families::{DenseSpec, MlpSpec};
+        let mut config = apus_model::synthetic::config("gpt-oss-20b").unwrap();
+        for layer in &mut config.architecture.layers {
+            layer.mlp = MlpSpec::Dense(DenseSpec {
+                intermediate_size: 2880,
+                activation: layer.mlp.activation(),
+                bias: true,
+            });
+        }
+        let shape = Shape {
+            kept_layers: 24,
+            trainable: 0,
+            optimizer_bytes: 0,
+            experts_made_anew: false,
+            ..shape(1000, 0.0)
+        };
+        let plan = MemoryPlan::new(&config, &shape);
+        let of = |part: &str| plan.parts.iter().find(|(name, _)| *name == part).unwrap().1;
+        let attention = 1000 * 2 * (2880 + 5120 + 4096) + 64 * 1000 * 4;
+        let mlp = 1000 * 2 * (2880 + 2880 + 2 * 2880 + 2880);
+        assert_eq!(of("tapes of layers that keep them"), 24 * (attention + mlp));
+        let all = config.architecture.layers.len() as u64 * 1000 * 2 * 2880;
+        assert_eq!(of("inputs of layers"), all);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Sizes {
     qkv_width: u64,
     /// `Q D`.
     width: u64,
+    /// Whether queries and keys are normed.
+    qk_norms: bool,
     /// The number of experts, if there are experts.
     experts: Option<u64>,
     /// Elements of the first matrices of all experts.
@@ -55,6 +57,7 @@ impl Sizes {
                 heads: layer.attention.heads.q as u64,
                 qkv_width: layer.attention.heads.width() as u64,
                 width: layer.attention.width() as u64,
+                qk_norms: layer.attention.qk_norms,
                 experts: layer.mlp.mixture().map(|m| m.experts as u64),
                 gate_up_matrices: matrix(ExpertMatrix::GateUp),
                 down_matrices: matrix(ExpertMatrix::Down),
@@ -88,7 +91,7 @@ impl Sizes {
         self.heads * self.tokens * F32
     }
 
-    /// `[N, 2 F]`: gate and up of the routed rows.
+    /// `[N, 2 F]`: gate and up of the routed rows, which are all tokens where there are no experts.
     fn gate_up(&self) -> u64 {
         self.rows * 2 * self.inter * self.c
     }
@@ -117,23 +120,50 @@ impl Sizes {
         }
     }
 
-    /// What the tape of attention holds: the normed input of q, k and v, qkv, the output that o reads and its
-    /// log-sum-exps.
+    /// What the tape of attention holds: the normed input of q, k and v, qkv (also before their norms, if there are any), the
+    /// output that o reads and its log-sum-exps.
     fn attention_tape(&self) -> u64 {
-        self.x() + self.qkv() + self.out() + self.lse()
+        let projected = if self.qk_norms { self.qkv() } else { 0 };
+        self.x() + self.qkv() + projected + self.out() + self.lse()
+    }
+
+    /// What the tape of the MLP holds beside its normed input: of experts the routing and gate and up, of a dense one gate
+    /// and up and the activation that down reads.
+    fn mlp_tape(&self) -> u64 {
+        match self.experts {
+            Some(_) => self.routing() + self.gate_up(),
+            None => self.gate_up() + self.h(),
+        }
     }
 
     /// What a layer's tape holds beside the layer's input: attention's, the residual in the middle, its normed copy
-    /// that the experts read, and theirs; and the adapters packed in the compute type, B both ways.
+    /// that the MLP reads, and the MLP's; and the adapters packed in the compute type, B both ways.
     pub fn tape(&self) -> u64 {
         let (middle, normed) = (self.x(), self.x());
-        self.attention_tape() + middle + normed + self.routing() + self.gate_up() + self.packs
+        self.attention_tape() + middle + normed + self.mlp_tape() + self.packs
+    }
+
+    /// Backward of the MLP, beside the tape.
+    pub fn mlp_backward(&self) -> u64 {
+        match self.experts {
+            Some(_) => self.moe_backward(),
+            None => self.dense_backward(),
+        }
+    }
+
+    /// Backward of a dense MLP, beside the tape: `dy` of the layer, `dh`, and in f32 what its activation's gradient is made
+    /// of, seven tensors `[T, F]` where most are there, or the gradients by gate and up, joined, and joined in the compute
+    /// type.
+    fn dense_backward(&self) -> u64 {
+        let f32_rows = self.rows * self.inter * F32;
+        let activation = (7 * f32_rows).max(4 * f32_rows + self.gate_up());
+        self.x() + self.h() + activation
     }
 
     /// Backward of the experts, beside the tape: `dy` of the layer, and the greatest of what follows: the rows' `dy` with
     /// down's matrices and `dh`; gate_up's matrices with `dxs` (`dgate_up` takes the place of `gate_up`); `dxs` with the
     /// sum over a token's experts and the router's part. An adapter gathers or makes its rows again before the matrices are there.
-    pub fn moe_backward(&self) -> u64 {
+    fn moe_backward(&self) -> u64 {
         let down = self.y() + self.matrices(self.down_matrices) + self.h();
         let gate_up = self.matrices(self.gate_up_matrices) + self.y();
         let sums = self.y() + 2 * self.x() + self.routing();
@@ -144,7 +174,7 @@ impl Sizes {
         self.x() + down.max(gate_up).max(sums).max(adapter)
     }
 
-    /// Backward of attention, when the experts' tape is gone: its own tape, `dmiddle`, `dout`, `delta`, `dqkv` before
+    /// Backward of attention, when the MLP's tape is gone: its own tape, `dmiddle`, `dout`, `delta`, `dqkv` before
     /// and after the rotation, and the gradients by the input.
     pub fn attention_backward(&self) -> u64 {
         self.attention_tape() + 3 * self.x() + self.out() + self.lse() + 2 * self.qkv()
