@@ -5,6 +5,7 @@
 #![cfg(feature = "cuda")]
 
 mod attention;
+mod blocks;
 mod elements;
 mod experts;
 mod random;
