@@ -121,9 +121,14 @@ impl Architecture {
     /// They do not, or they make a model larger than there can be; the error names them as config.json does.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.layers.is_empty(), "num_hidden_layers is 0");
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             layer.attention.check()?;
             layer.mlp.check()?;
+            let [first, own] = [&self.layers[0], layer].map(|l| l.attention.heads.dim);
+            ensure!(
+                own == first,
+                "head_dim is {own} in layer {index} and {first} in layer 0; all layers share the angles of the rotary embedding"
+            );
         }
         ensure!(
             self.parameters() <= MOST_PARAMETERS,

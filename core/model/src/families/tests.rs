@@ -152,6 +152,14 @@ fn what_is_wrong_is_named() {
     assert!(text.contains("more than there can be"), "{text}");
 }
 
+#[test]
+fn layers_share_the_size_of_heads() {
+    let mut architecture = golden("model_bf16").architecture;
+    architecture.layers[2].attention.heads.dim *= 2;
+    let error = architecture.check().unwrap_err().to_string();
+    assert!(error.contains("head_dim is 32 in layer 2"), "{error}");
+}
+
 /// Without a word about positions, transformers takes the YaRN of the published models.
 #[test]
 fn what_is_not_said_is_as_in_transformers() {

@@ -50,8 +50,7 @@ impl DenseMlp {
         rows: &Groups,
         seed: Option<u64>,
     ) -> Result<(Tensor, Tape)> {
-        let (gate_up, input) = self.gate_up.forward(x, rows, salted(seed, 0))?;
-        let h = gated::forward(&gate_up, self.activation)?;
+        let (gate_up, input, h) = self.up_to_activation(x, rows, seed)?;
         let (y, output) = self.down.forward(&h, rows, salted(seed, 2))?;
         let tape = Tape {
             input,
@@ -61,10 +60,21 @@ impl DenseMlp {
         Ok(((residual + y)?, tape))
     }
 
-    /// Makes the tape of [`forward`](Self::forward) again.
-    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape> {
+    /// Computes gates and values with their tape, and the activation `[T, F]`.
+    fn up_to_activation(
+        &self,
+        x: &Tensor,
+        rows: &Groups,
+        seed: Option<u64>,
+    ) -> Result<(Tensor, ProjectionTape<2>, Tensor)> {
         let (gate_up, input) = self.gate_up.forward(x, rows, salted(seed, 0))?;
         let h = gated::forward(&gate_up, self.activation)?;
+        Ok((gate_up, input, h))
+    }
+
+    /// Makes the tape of [`forward`](Self::forward) again.
+    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape> {
+        let (gate_up, input, h) = self.up_to_activation(x, rows, seed)?;
         let output = self.down.recompute(&h, rows, salted(seed, 2))?;
         Ok(Tape {
             input,

@@ -1,9 +1,12 @@
 //! What blocks compose of operations and tensors, where there is no kernel: the activation of dense MLPs, norms of heads.
 
 use crate::support::{CLAMPED, ROUNDED, agree, card};
+use apus_model::families::{LayerSpec, MlpSpec};
+use apus_model::model::check_device;
 use apus_model::nn::{Norm, QkNorms, Weight};
 use apus_model::ops::swiglu::Activation;
 use apus_model::ops::{Heads, gated};
+use apus_model::synthetic;
 use candle_core::Tensor;
 
 #[test]
@@ -24,6 +27,33 @@ fn activations_of_gates_and_values_side_by_side() {
             agree(&format!("{what} backward"), &dx, &expected, ROUNDED);
         }
     }
+}
+
+#[test]
+fn what_has_no_kernel_is_refused_with_its_layer() {
+    let Some(card) = card() else { return };
+    let published = synthetic::config("gpt-oss-20b").unwrap().architecture;
+    check_device(&published, &card.device).unwrap();
+    let error = |change: fn(&mut LayerSpec)| {
+        let mut architecture = published.clone();
+        change(&mut architecture.layers[3]);
+        let error = check_device(&architecture, &card.device).unwrap_err();
+        format!("{error:#}")
+    };
+    let heads = error(|layer| layer.attention.heads.dim = 48);
+    assert!(
+        heads.contains("layer 3") && heads.contains("head_dim 48"),
+        "{heads}"
+    );
+    let experts = error(|layer| {
+        if let MlpSpec::Mixture(mixture) = &mut layer.mlp {
+            mixture.activation = Activation::Swiglu;
+        }
+    });
+    assert!(
+        experts.contains("layer 3") && experts.contains("Swiglu"),
+        "{experts}"
+    );
 }
 
 #[test]
