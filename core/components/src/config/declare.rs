@@ -27,7 +27,8 @@
 //! | `lora_rank` | the name; other spellings follow as `\| rank` |
 //! | `: usize` | the type, which says how a value is read and which ones there are ([`FlagValue`](super::FlagValue)) |
 //! | `= 8` | the default |
-//! | `, marks Rows` | what else is known of it, a [`Mark`](super::Mark) or several: `Rows \| OfQuestions` |
+//! | `, changes Rows` | what another value would change, a [`Change`](super::Change) |
+//! | `, about Data` | a [`Topic`](super::Topic) or several that its group does not tell |
 //! | `, over optim` | flags of the file that it replaces if it is given on the command line |
 //! | `, term optimizer` | the term of a checkpoint that it belongs to, if that has another name |
 //! | `, bounds from(1.0)` | between which numbers it lies; needed where it is a number |
@@ -43,7 +44,8 @@ macro_rules! flags {
         $(
             #[doc = $help:literal]
             $name:ident $(| $alias:ident)*: $type:ty = $default:expr
-            $(, marks $($mark:ident)|+)?
+            $(, changes $change:ident)?
+            $(, about $($topic:ident)|+)?
             $(, over $($over:ident)|+)?
             $(, term $term:ident)?
             $(, bounds $bounds:expr)?
@@ -110,7 +112,8 @@ macro_rules! flags {
                 kind: <$type as FlagValue>::KIND,
                 help: $help.trim_ascii(),
                 group: Group::$group,
-                marks: &[$($(Mark::$mark),+)?],
+                changes: given_or!([$(Some(Change::$change))?] None),
+                about: &[$($(Topic::$topic),+)?],
                 over: &[$($(stringify!($over)),+)?],
                 term: given_or!([$(Some(stringify!($term)))?] None),
                 bounds: given_or!([$(Some($bounds))?] None),

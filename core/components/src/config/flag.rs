@@ -94,22 +94,24 @@ impl Group {
     }
 }
 
-/// What else is known of a flag.
+/// What another value of a flag would change. A run that resumes from a checkpoint must have the same value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// It changes how a row of the training data is prepared: it is part of the key of prepared data, and a run that
-    /// resumes from a checkpoint must have the same value.
+pub enum Change {
+    /// How a row of the training data is prepared: the flag is part of the key of prepared data.
     Rows,
-    /// It changes which examples a run trains on and in which order, but not how one is prepared. A run that resumes
-    /// from a checkpoint must have the same value.
+    /// Which examples a run trains on and in which order, but not how one is prepared.
     Examples,
-    /// It changes what a run learns from its examples. A run that resumes from a checkpoint must have the same value,
-    /// or name the flag in `resume_changes`.
+    /// What a run learns from its examples; `resume_changes` may name the flag.
     Learning,
-    /// The help of `apus data` shows it, although its group is not about data.
-    ShownForData,
-    /// It is about the rows that `apus infer` answers, and has no effect in a conversation at the terminal.
-    OfQuestions,
+}
+
+/// What a flag is about, where its group does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// Data: the help of `apus data` shows the flag.
+    Data,
+    /// The rows that `apus infer` answers: the flag has no effect in a conversation at the terminal.
+    Questions,
 }
 
 /// A command that takes a flag.
@@ -139,8 +141,10 @@ pub struct Flag {
     pub uses: &'static [Use],
     /// Its help, one line.
     pub help: &'static str,
-    /// What else is known of it.
-    pub marks: &'static [Mark],
+    /// What another value would change.
+    pub changes: Option<Change>,
+    /// What it is about, where its group does not tell.
+    pub about: &'static [Topic],
     /// Flags of the file that it replaces if it is given on the command line.
     pub over: &'static [&'static str],
     /// The term of a checkpoint that it belongs to, where that has another name.
@@ -231,30 +235,26 @@ impl Flag {
         self.name == name || self.aliases.contains(&name)
     }
 
-    /// Whether the flag is marked so.
-    pub fn has(&self, mark: Mark) -> bool {
-        self.marks.contains(&mark)
-    }
-
     /// Whether the flag is about data. The help of `apus data` shows these flags.
     pub(super) fn is_about_data(&self) -> bool {
         use Group::{Chat, Data, Looking, Plugins};
-        matches!(self.group, Plugins | Data | Chat | Looking) || self.has(Mark::ShownForData)
+        matches!(self.group, Plugins | Data | Chat | Looking) || self.about.contains(&Topic::Data)
     }
 
     /// Whether the flag changes how a row is prepared. Flags that only select rows do not count.
     pub fn shapes_rows(&self) -> bool {
-        self.belongs_to(Command::Sft) && self.has(Mark::Rows)
+        self.belongs_to(Command::Sft) && self.changes == Some(Change::Rows)
     }
 
     /// Whether the flag changes the examples that a run trains on.
     pub fn shapes_data(&self) -> bool {
-        self.belongs_to(Command::Sft) && (self.has(Mark::Rows) || self.has(Mark::Examples))
+        self.belongs_to(Command::Sft)
+            && matches!(self.changes, Some(Change::Rows | Change::Examples))
     }
 
     /// Whether the flag changes what a run learns. A run that resumes from a checkpoint must have the same value.
     pub fn is_about_learning(&self) -> bool {
-        self.belongs_to(Command::Sft) && self.has(Mark::Learning)
+        self.belongs_to(Command::Sft) && self.changes == Some(Change::Learning)
     }
 }
 

@@ -34,7 +34,7 @@ pub use choices::{
 };
 pub use cli::{command, help};
 pub use defaults::TRACKERS;
-pub use flag::{Command, Flag, Group, Mark, Use, ValueKind};
+pub use flag::{Change, Command, Flag, Group, Topic, Use, ValueKind};
 pub use flags::FLAGS;
 
 pub use lengths::Lengths;

@@ -7,7 +7,7 @@ use super::choices::{
 };
 use super::declare::{config, flags, given_or, type_given_or};
 use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
-use super::flag::{AS_SFT, Command, Flag, Group, Mark, Use};
+use super::flag::{AS_SFT, Change, Command, Flag, Group, Topic, Use};
 use super::value::{FlagValue, ScaleChain};
 use super::values;
 use super::{Lengths, StepsOrShare};
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 flags! {
     Model {
         /// Model directory, an id such as openai/gpt-oss-20b, or synthetic:gpt-oss-20b for random weights; infer also takes an adapter folder
-        model | model_id_or_path: String = String::new(), marks ShownForData
+        model | model_id_or_path: String = String::new(), about Data
             => sft "same: a directory or an id; also `synthetic:gpt-oss-20b`",
                infer(Option<String> = None) "same: a directory or an id; also `synthetic:gpt-oss-20b`, or the folder of an adapter",
                export(Option<String> = None) "same: the base of an adapter that does not name it, or is not where it says; with `quantize`, what is packed",
@@ -37,7 +37,7 @@ flags! {
                infer "one folder, where ms-swift takes several and ids",
                export "one folder, where ms-swift takes ids too";
         /// Directory or id with tokenizer.json, for a model that has none
-        tokenizer: Option<String> = None, marks Examples | ShownForData
+        tokenizer: Option<String> = None, changes Examples, about Data
             => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
         /// Compute type: float32 on the CPU, bfloat16 on CUDA
         torch_dtype | dtype: Option<TorchDtype> = None
@@ -65,112 +65,112 @@ flags! {
     }
     Data {
         /// Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, patterns, or ids such as owner/name:subset; #N after one for N rows
-        dataset: Vec<String> = Vec::new(), marks Examples
+        dataset: Vec<String> = Vec::new(), changes Examples
             => sft "same; json, jsonl, csv, txt (also .gz, .zst) and parquet files, folders, patterns such as `data/*.jsonl`, which ms-swift has not, or ids; `#N` after one for N rows",
                infer "different: its rows are answered if there is no `val_dataset`. ms-swift answers the part that `split_dataset_ratio` takes of it, and without that talks on the terminal";
         /// Evaluation data; for infer, the questions to answer
-        val_dataset: Vec<String> = Vec::new(), marks Examples
+        val_dataset: Vec<String> = Vec::new(), changes Examples
             => sft "same", infer "same; `#N` takes the first N rows";
         /// Mix the datasets by chance: the probability of each
-        interleave_prob: Vec<f64> = Vec::new(), marks Rows, bounds between(0.0, 1.0)
+        interleave_prob: Vec<f64> = Vec::new(), changes Rows, bounds between(0.0, 1.0)
             => sft "same, for `dataset` alone. What `split_dataset_ratio` takes off is evaluated whole; ms-swift mixes that too and so leaves rows of it out";
         /// Where mixing ends: first_exhausted, or all_exhausted
-        stopping_strategy: StoppingStrategy = StoppingStrategy::FirstExhausted, marks Rows
+        stopping_strategy: StoppingStrategy = StoppingStrategy::FirstExhausted, changes Rows
             => sft "same";
         /// New names of columns: {"text1": "query"}, or a JSON file
-        columns: Value = Value::Null, marks Rows | OfQuestions
+        columns: Value = Value::Null, changes Rows, about Questions
             => sft "same; that several columns would get one name, or that no row has a column, is said", infer "same";
         /// Take columns by their own names alone: query and response, not prompt and answer
-        disable_auto_column_mapping: bool = false, marks Rows | OfQuestions
+        disable_auto_column_mapping: bool = false, changes Rows, about Questions
             => sft "same: `system`, `query`, `response` and `messages` count by these names alone. `conversations` is the own column of the format sharegpt and stays; ms-swift finds nothing in it then",
                infer "same: `system`, `query`, `response` and `messages` count by these names alone. `conversations` is the own column of the format sharegpt and stays; ms-swift finds nothing in it then";
         /// Read the training data as training goes on, for data larger than memory; needs max_steps
-        streaming: bool = false, marks Rows
+        streaming: bool = false, changes Rows
             => sft r#"same; see "Streaming" above"#;
         /// Rows among which streaming shuffles
-        shuffle_buffer_size: usize = 1000, marks Rows, bounds between(0.0, (1u64 << 32) as f64)
+        shuffle_buffer_size: usize = 1000, changes Rows, bounds between(0.0, (1u64 << 32) as f64)
             => sft "same";
         /// Share of the training data set aside for evaluation
-        split_dataset_ratio: f64 = 0.0, marks Examples, bounds SHARE
+        split_dataset_ratio: f64 = 0.0, changes Examples, bounds SHARE
             => sft "same";
         /// Format of the rows, if it is not to be recognised
-        dataset_format: Option<Spec> = None, marks Rows | OfQuestions
+        dataset_format: Option<Spec> = None, changes Rows, about Questions
             => sft "only in Apus; without it, rows are recognised by their columns as in ms-swift",
                infer "only in Apus; without it, rows are recognised by their columns as in ms-swift";
         /// Shuffle rows before sampling and splitting
-        dataset_shuffle: bool = true, marks Examples
+        dataset_shuffle: bool = true, changes Examples
             => sft "same";
         /// Take the training examples in a new order each epoch
-        train_dataloader_shuffle: bool = true, marks Examples
+        train_dataloader_shuffle: bool = true, changes Examples
             => sft "same";
         /// Leave out the last micro-batch of an epoch where it is not full
-        dataloader_drop_last: bool = false, marks Examples
+        dataloader_drop_last: bool = false, changes Examples
             => sft r#"same for training; see "Evaluation" above. A stream has no last micro-batch"#;
         /// Seed of sampling, splitting and the order of the data
-        data_seed: u64 = 42, marks Examples, bounds ANY
+        data_seed: u64 = 42, changes Examples, bounds ANY
             => sft "same";
         /// Stop at the first row that cannot be used, instead of leaving it out, or of which something is not used
-        strict: bool = false, marks Rows | OfQuestions
+        strict: bool = false, changes Rows, about Questions
             => sft "same, and what is not used of a row is an error",
                infer "stop at the first row that cannot be answered. Without it such a row (ms-swift leaves it out) has `response` null and the reason as `error` in its line, the others are answered, and the exit code is 1";
         /// Train rows with an answer without any text too, instead of leaving them out
-        keep_empty_answers: bool = false, marks Rows
+        keep_empty_answers: bool = false, changes Rows
             => sft "only in Apus; ms-swift trains an answer without any text";
         /// Keep prepared data under APUS_CACHE (or the platform's cache folder) and use it again for the same rows and settings
         load_from_cache_file: bool = false
             => sft r#"same default as since ms-swift 3.9; the key is the content, not a path: see "Data, looked at""#;
         /// Longest example in tokens
-        max_length: Option<usize> = None, marks Rows, bounds COUNT
+        max_length: Option<usize> = None, changes Rows, bounds COUNT
             => sft "same",
                infer "same: a longer question is not answered; without it, as many tokens as the model has positions";
         /// Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise
-        truncation_strategy: Truncation = Truncation::Delete, marks Rows
+        truncation_strategy: Truncation = Truncation::Delete, changes Rows
             => sft "same for `delete`, `left`, `right`; `split` works for every sample, not for pretraining only, and says how many parts it keeps and what of them is not trained; `raise` is an error";
         /// Pack examples into rows of max_length, each row one example of a micro-batch; attention stays inside each conversation
-        packing: bool = false, marks Examples
+        packing: bool = false, changes Examples
             => sft "same meaning, and allowed for gpt-oss: attention stays inside each conversation; best-fit decreasing over the whole set; needs `max_length`";
         /// Take examples of similar length together
-        group_by_length: bool = false, marks Examples
+        group_by_length: bool = false, changes Examples
             => sft "same, as in transformers";
         /// What is trained and how much: default, last_round, all, ignore_empty_think, ..., or a JSON file in ms-swift's format; chained with +
-        loss_scale: ScaleChain = ScaleChain::of(LOSS_SCALE), marks Rows
+        loss_scale: ScaleChain = ScaleChain::of(LOSS_SCALE), changes Rows
             => sft r#"same names; see "Loss scales" above"#;
         /// Report the loss of each group of rows by itself, as loss_NAME and eval_loss_NAME; a row names its group in its column channel
-        enable_channel_loss: bool = false, marks Rows
+        enable_channel_loss: bool = false, changes Rows
             => sft r#"same; see "Loss by channel" above"#;
     }
     Chat {
         /// Instructions for every conversation that has none, or a text file with them, such as system.txt
-        system: Option<String> = None, marks Rows
+        system: Option<String> = None, changes Rows
             => sft r#"different: it is honoured (ms-swift ignores it for gpt-oss); also a file, `x.txt`, and `\n` for a new line, as there"#,
                infer "different: it is honoured (ms-swift ignores it for gpt-oss); as in the run that made the weights; also a file, `x.txt`";
         /// low, medium or high
-        reasoning_effort: Option<String> = None, marks Rows
+        reasoning_effort: Option<String> = None, changes Rows
             => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
         /// First line of the system message
-        model_identity: Option<String> = None, marks Rows
+        model_identity: Option<String> = None, changes Rows
             => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
         /// Date in the system message, YYYY-MM-DD; today if not given
-        current_date: Option<String> = None, marks Rows
+        current_date: Option<String> = None, changes Rows
             => sft "only in Apus; today if not given, as in ms-swift",
                infer "only in Apus; as in the run that made the weights, where it was given, else today, as in ms-swift";
         /// auto (the model's template if it has one; native for what gpt-oss' own has no place for), jinja, native (what gpt-oss' template writes) or harmony (what openai-harmony writes, for vLLM and other servers built on it)
-        template_backend: String = "auto".to_owned(), marks Rows
+        template_backend: String = "auto".to_owned(), changes Rows
             => sft "different: chooses between the model's Jinja template, `native` (the same text without it) and `harmony` (what openai-harmony and vLLM send): see [Which prompts](gpt-oss-20b.md#which-prompts)",
                infer(Option<String> = None) "different: as for `sft`; as in the run that made the weights";
         /// Move <think>...</think> at the start of an answer to the analysis channel
-        think_to_analysis: bool = true, marks Rows
+        think_to_analysis: bool = true, changes Rows
             => sft "only in Apus",
                infer(Option<bool> = None) "only in Apus; as in the run that made the weights, else `true`";
         /// Keep the reasoning of earlier turns, which the model's template leaves out
-        keep_thinking | preserve_thinking: bool = false, marks Rows
+        keep_thinking | preserve_thinking: bool = false, changes Rows
             => sft "ms-swift's `preserve_thinking`; it never drops what was written by hand",
                infer(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights";
         /// Header tokens that are trained: channel (what the model writes itself), full, or none
-        train_header: TrainHeader = TrainHeader::AfterPrompt, marks Rows
+        train_header: TrainHeader = TrainHeader::AfterPrompt, changes Rows
             => sft "only in Apus; ms-swift trains what stands in the content";
         /// What is trained where an earlier answer ends: return (the label is <|return|>), end or none
-        train_stop: TrainStop = TrainStop::AsGenerated, marks Rows
+        train_stop: TrainStop = TrainStop::AsGenerated, changes Rows
             => sft "only in Apus; `none` is what ms-swift does";
     }
     Adapter {
@@ -213,10 +213,10 @@ flags! {
     }
     Training {
         /// Passes over the data
-        num_train_epochs: f64 = 3.0, marks Learning, over max_steps, term max_steps, bounds above(0.0)
+        num_train_epochs: f64 = 3.0, changes Learning, over max_steps, term max_steps, bounds above(0.0)
             => sft "same";
         /// Optimizer steps, in place of epochs; -1 for none
-        max_steps: i64 = -1, marks Learning, bounds from(-1.0)
+        max_steps: i64 = -1, changes Learning, bounds from(-1.0)
             => sft "same";
         /// Examples in a micro-batch
         per_device_train_batch_size: usize = 1, bounds COUNT
@@ -234,16 +234,16 @@ flags! {
         gradient_checkpointing_skip_layers: SkippedLayers = SkippedLayers::Count(0)
             => sft "only in Apus", bench;
         /// The loss
-        loss_type | loss: Spec = Spec::named(LOSS), marks Learning
+        loss_type | loss: Spec = Spec::named(LOSS), changes Learning
             => sft "same meaning; `apus components loss` lists what there is; ms-swift leaves it empty", bench;
         /// Weight of the router's load-balancing loss
-        router_aux_loss_coef: f64 = 0.0, marks Learning, bounds from(0.0)
+        router_aux_loss_coef: f64 = 0.0, changes Learning, bounds from(0.0)
             => sft "same for one micro-batch a step. With accumulation, each micro-batch's auxiliary loss counts by its share of the trained tokens; ms-swift does so only where a loss scale has weights, and else adds it whole, so that it counts `gradient_accumulation_steps` times";
         /// NEFTune: uniform noise up to alpha / sqrt(tokens * width) on the embeddings of a sequence while training
-        neftune_noise_alpha: Option<f64> = None, marks Learning, bounds from(0.0)
+        neftune_noise_alpha: Option<f64> = None, changes Learning, bounds from(0.0)
             => sft "same, as transformers: uniform noise up to alpha / sqrt(L d) on the embeddings in training. L counts the sequence's own tokens, as there is no padding";
         /// Seed of adapters and dropout
-        seed: u64 = 42, marks Learning, bounds ANY
+        seed: u64 = 42, changes Learning, bounds ANY
             => sft "same", bench;
         /// Repeat bit for bit on the same machine, or refuse to run
         deterministic | full_determinism: bool = false
@@ -269,43 +269,43 @@ flags! {
     }
     Optimizer {
         /// Learning rate; 1e-4 for lora, 1e-5 for full if not given
-        learning_rate: Option<f64> = None, marks Learning, bounds from(0.0)
+        learning_rate: Option<f64> = None, changes Learning, bounds from(0.0)
             => sft "same: 1e-4, for `full` 1e-5", bench;
         /// adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer
-        optim: String = OPTIM.to_owned(), marks Learning, over optimizer, term optimizer
+        optim: String = OPTIM.to_owned(), changes Learning, over optimizer, term optimizer
             => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd` and `lion_32bit`, with `adam_beta1` and `adam_beta2`; optimizers with a state of 8 bits, such as `adamw_8bit`, and others are an error that says so";
         /// The optimizer
-        optimizer: Option<Spec> = None, marks Learning, over optim
+        optimizer: Option<Spec> = None, changes Learning, over optim
             => sft "different: a component with options, not a Python function", bench;
         /// Weight decay
-        weight_decay: f64 = 0.1, marks Learning, term optimizer, bounds from(0.0)
+        weight_decay: f64 = 0.1, changes Learning, term optimizer, bounds from(0.0)
             => sft "same";
         /// Decay of AdamW's first moment
-        adam_beta1: f64 = 0.9, marks Learning, term optimizer, bounds SHARE
+        adam_beta1: f64 = 0.9, changes Learning, term optimizer, bounds SHARE
             => sft "same";
         /// Decay of AdamW's second moment
-        adam_beta2: f64 = 0.95, marks Learning, term optimizer, bounds SHARE
+        adam_beta2: f64 = 0.95, changes Learning, term optimizer, bounds SHARE
             => sft "same";
         /// AdamW's epsilon
-        adam_epsilon: f64 = 1e-8, marks Learning, term optimizer, bounds above(0.0)
+        adam_epsilon: f64 = 1e-8, changes Learning, term optimizer, bounds above(0.0)
             => sft "same";
         /// Bound of the gradient norm; 0 does not clip
-        max_grad_norm: f64 = 1.0, marks Learning, bounds ANY
+        max_grad_norm: f64 = 1.0, changes Learning, bounds ANY
             => sft "same", bench;
         /// constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau
-        lr_scheduler_type: String = LR_SCHEDULER.to_owned(), marks Learning, over lr_scheduler, term lr_scheduler
+        lr_scheduler_type: String = LR_SCHEDULER.to_owned(), changes Learning, over lr_scheduler, term lr_scheduler
             => sft "same names and formulas, `cosine_warmup_with_min_lr` among them; `greedy` is an error. `reduce_lr_on_plateau` is a callback too (`apus components`), which resumes; without `mode` it goes by `greater_is_better`, not by `min`";
         /// Options of the schedule, as JSON
-        lr_scheduler_kwargs: Map<String, Value> = Map::new(), marks Learning, over lr_scheduler, term lr_scheduler
+        lr_scheduler_kwargs: Map<String, Value> = Map::new(), changes Learning, over lr_scheduler, term lr_scheduler
             => sft "same";
         /// The schedule with its options
-        lr_scheduler | lr_schedule: Option<Spec> = None, marks Learning, over lr_scheduler_type | lr_scheduler_kwargs
+        lr_scheduler | lr_schedule: Option<Spec> = None, changes Learning, over lr_scheduler_type | lr_scheduler_kwargs
             => sft "only in Apus; the component that `lr_scheduler_type` is short for";
         /// Share of steps over which the learning rate rises
-        warmup_ratio: f64 = 0.0, marks Learning, over warmup_steps, term warmup_steps, bounds SHARE
+        warmup_ratio: f64 = 0.0, changes Learning, over warmup_steps, term warmup_steps, bounds SHARE
             => sft "same";
         /// Steps over which the learning rate rises; below 1 a share of all steps
-        warmup_steps: Option<StepsOrShare> = None, marks Learning, over warmup_ratio, bounds from(0.0)
+        warmup_steps: Option<StepsOrShare> = None, changes Learning, over warmup_ratio, bounds from(0.0)
             => sft "same; below 1 a share of all steps, as since transformers 5";
     }
     Saving {
@@ -400,7 +400,7 @@ flags! {
         result_path: Option<String> = None
             => infer "same: what the file holds already stays, and a conversation on the terminal is written too. Without it, answers to a dataset are in `infer_result/` beside the weights that a run made, else in `result/<model>`";
         /// Answer this many rows of val_dataset, the first ones
-        val_dataset_sample: Option<usize> = None, marks OfQuestions, bounds from(0.0)
+        val_dataset_sample: Option<usize> = None, about Questions, bounds from(0.0)
             => infer "different: the first N rows; ms-swift draws N with `data_seed`, and takes rows again where there are fewer";
         /// Token ids whose logits go to dump_logits
         input_ids: Vec<String> = Vec::new()

@@ -9,7 +9,7 @@ use crate::setup::{
     ChatOptions, ModelPlace, base_of, encoder, find_model, load as load_model, load_options,
 };
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::{FLAGS, InferConfig, Mark, values};
+use apus_components::config::{FLAGS, InferConfig, Topic, values};
 use apus_components::plugin;
 use apus_components::registry;
 use apus_data::chat::dialect::ViewOptions;
@@ -134,7 +134,9 @@ fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
 /// Given flags that have no effect in a conversation at the terminal, because they are about the rows of a dataset.
 fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
     let (now, unset) = (values(config), values(&InferConfig::default()));
-    let flags = FLAGS.iter().filter(|flag| flag.has(Mark::OfQuestions));
+    let flags = FLAGS
+        .iter()
+        .filter(|flag| flag.about.contains(&Topic::Questions));
     let names = flags.map(|flag| flag.name);
     names
         .filter(|&name| now.get(name) != unset.get(name))
