@@ -27,7 +27,7 @@ pub fn forward(
     heads: Heads,
     window: Option<usize>,
 ) -> Result<(Tensor, Tensor)> {
-    let sinks = &or_none(sinks, heads, qkv)?;
+    let sinks = &or_minus_infinity(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
     on_device!(qkv.device(), forward(qkv, sinks, seqs, heads, window))
@@ -66,7 +66,7 @@ pub fn backward(
     dout: &Tensor,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let given = sinks.is_some();
-    let sinks = &or_none(sinks, heads, qkv)?;
+    let sinks = &or_minus_infinity(sinks, heads, qkv)?;
     check(qkv, sinks, seqs, heads)?;
     let _span = profile::span(OpGroup::Attention);
     let (dqkv, dsinks) = on_device!(
@@ -77,7 +77,7 @@ pub fn backward(
 }
 
 /// The sinks, or minus infinity for each head, in the type of `like`.
-fn or_none(sinks: Option<&Tensor>, heads: Heads, like: &Tensor) -> Result<Tensor> {
+fn or_minus_infinity(sinks: Option<&Tensor>, heads: Heads, like: &Tensor) -> Result<Tensor> {
     match sinks {
         Some(sinks) => Ok(sinks.clone()),
         None => {
@@ -126,6 +126,6 @@ pub fn cached(
         q.dims(),
         keys.dims()
     );
-    let sinks = &or_none(sinks, heads, q)?;
+    let sinks = &or_minus_infinity(sinks, heads, q)?;
     on_device!(q.device(), cached(q, keys, values, sinks, heads, window))
 }
