@@ -17,9 +17,9 @@ use std::ops::{Add, AddAssign};
 /// Numbers of operations by group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flops {
-    /// Products with the matrices of attention and of the router.
+    /// Products with the matrices of linear layers: attention, router, dense MLPs.
     pub projections: u64,
-    /// Products with the matrices of experts, or of dense MLPs.
+    /// Products with the experts' matrices.
     pub experts: u64,
     /// Attention itself.
     pub attention: u64,
@@ -61,7 +61,7 @@ impl AddAssign for Flops {
 pub struct Count {
     /// Forward and backward.
     pub model: Flops,
-    /// Forward again, in layers that keep only their input: all but the last product of the experts.
+    /// Forward again, in layers that keep only their input: all but the last product of the MLP.
     pub again: Flops,
 }
 
@@ -107,7 +107,8 @@ impl Work<'_> {
             count.model += forward + self.layer_backward(layer, trained, &forward);
             if index + self.kept < c.layers.len() {
                 count.again += Flops {
-                    experts: self.mlp(layer, matrices.gate_up),
+                    projections: 2 * (matrices.linears - matrices.dense_down) * self.tokens(),
+                    experts: self.experts(layer, matrices.gate_up),
                     ..forward
                 };
             }
@@ -121,8 +122,8 @@ impl Work<'_> {
         self.lengths.iter().sum::<usize>() as u64
     }
 
-    /// Products with matrices of an MLP that have this many parameters, of one expert if there are experts.
-    fn mlp(&self, layer: &LayerSpec, parameters: u64) -> u64 {
+    /// Products with matrices of experts that have this many parameters in one expert.
+    fn experts(&self, layer: &LayerSpec, parameters: u64) -> u64 {
         2 * parameters * layer.mlp.rows_per_token() as u64 * self.tokens()
     }
 
@@ -131,7 +132,7 @@ impl Work<'_> {
         let attention = &layer.attention;
         Flops {
             projections: 2 * matrices.linears * tokens,
-            experts: self.mlp(layer, matrices.gate_up + matrices.down),
+            experts: self.experts(layer, matrices.gate_up + matrices.down),
             attention: attention_forward(attention.heads, self.lengths, attention.window),
             head: 0,
             lora: 2 * trained.lora * tokens + 2 * active(layer, trained.expert_lora) * tokens,
@@ -162,11 +163,13 @@ fn active(layer: &LayerSpec, parameters: u64) -> u64 {
 /// Parameters of the matrices of a layer.
 #[derive(Debug, Clone, Copy, Default)]
 struct Matrices {
-    /// Of attention and of the router.
+    /// Of linear layers: attention, router, dense MLP.
     linears: u64,
-    /// Of the MLP that come before its activation, of one expert if there are experts.
+    /// Of those, the last one of a dense MLP, which a layer that runs again does not need.
+    dense_down: u64,
+    /// Of one expert, before its activation.
     gate_up: u64,
-    /// Of the MLP that come behind it.
+    /// Of one expert, behind its activation.
     down: u64,
 }
 
@@ -180,8 +183,12 @@ fn layer_matrices(list: &TensorList) -> Vec<Matrices> {
         let of_one = (spec.elements() / spec.matrices()) as u64;
         let found = &mut layers[layer];
         match spec.role {
-            Role::Gate | Role::Up | Role::Experts(ExpertMatrix::GateUp) => found.gate_up += of_one,
-            Role::Down | Role::Experts(ExpertMatrix::Down) => found.down += of_one,
+            Role::Experts(ExpertMatrix::GateUp) => found.gate_up += of_one,
+            Role::Experts(ExpertMatrix::Down) => found.down += of_one,
+            Role::Down => {
+                found.linears += of_one;
+                found.dense_down += of_one;
+            }
             _ => found.linears += of_one,
         }
     }
@@ -243,6 +250,7 @@ fn size(tensor: &candle_core::Tensor) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_model::families::{DenseSpec, Family, MlpSpec, decoder};
     use apus_model::synthetic;
 
     fn count(lengths: &[usize], targets: usize, kept: usize, trained: Trained) -> Count {
@@ -306,6 +314,40 @@ mod tests {
         );
         assert_eq!(found.projections - plain.projections, 24 * 2 * 1000 * 100);
         assert_eq!(found.experts - plain.experts, 24 * 2 * 8 * 100);
+    }
+
+    /// With one dense MLP in place of experts, as large as one of them, by hand: q and o 2880 x 4096, k and v 2880 x 512, three
+    /// matrices of 2880 x 2880, of which the last does not run again.
+    #[test]
+    fn a_dense_mlp_is_linear_layers() {
+        let mut raw = synthetic::config("gpt-oss-20b?num_hidden_layers=1").unwrap();
+        let family: &'static Family = &Family {
+            model_type: "dense",
+            architecture: |_| anyhow::bail!("it is made without config.json"),
+            tensors: |architecture| decoder::tensors(architecture, decoder::dense_mlp),
+            quantization: None,
+        };
+        raw.family = family;
+        let layer = &mut raw.architecture.layers[0];
+        layer.mlp = MlpSpec::Dense(DenseSpec {
+            intermediate_size: 2880,
+            activation: layer.mlp.activation(),
+            bias: false,
+        });
+        let work = Work {
+            config: &raw,
+            trained: &[Trained::default()],
+            head_trained: false,
+            kept: 0,
+            lengths: &[10],
+            targets: 0,
+        };
+        let found = work.count();
+        let (attention, matrix) = (2 * 2880 * (4096 + 512), 2880 * 2880);
+        let forward = 2 * (attention + 3 * matrix) * 10;
+        assert_eq!(found.model.projections, 2 * forward);
+        assert_eq!(found.again.projections, forward - 2 * matrix * 10);
+        assert_eq!((found.model.experts, found.again.experts), (0, 0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Random weights in the shape of a model: in memory (`--model synthetic:NAME`) or as a checkpoint (`apus model new`), the
 //! same numbers either way and on every device.
 //!
-//! Activations stay sane through all layers by the usual rule: matrices that read the residual stream
-//! have standard deviation `1 / sqrt(inputs)`, those that write to it are smaller by `sqrt(2 * layers)`;
-//! embeddings have deviation 1, norms are 1. MXFP4 experts get random nibbles under the power of two
-//! nearest to that deviation. So the residual stream starts at rms 1 and stays below 4 to the last layer,
-//! and router logits have deviation 1, which gives every expert its share of tokens.
+//! Activations stay sane through all layers by the usual rule: matrices that read the residual stream have standard
+//! deviation `1 / sqrt(inputs)`, those that write to it are smaller by `sqrt(2 * layers)`; embeddings have deviation 1, unless
+//! they are the output head, too, norms are 1. MXFP4 experts get random nibbles under the power of two nearest to that
+//! deviation. So the residual stream starts at rms 1 and stays below 4 to the last layer, and the logits of routers and of the
+//! head have deviation 1, which gives every expert its share of tokens.
 
 mod config;
 mod presets;
@@ -74,11 +74,16 @@ impl SyntheticWeights {
             FileForm::Plain => match (spec.role, spec.part) {
                 (_, Part::Bias) => Filling::Normal(0.02),
                 (Role::Sinks, _) => Filling::Normal(0.5),
-                (Role::Embedding, _) => Filling::Normal(1.0),
+                (Role::Embedding, _) if self.has_head() => Filling::Normal(1.0),
                 (role, _) if role.module_kind() == ModuleKind::Norm => Filling::Ones,
                 _ => Filling::Normal(self.deviation(spec) as f32),
             },
         })
+    }
+
+    /// Whether the output head is a tensor of its own, and not the embedding.
+    fn has_head(&self) -> bool {
+        self.list.weight(None, Role::Head).is_some()
     }
 
     /// The standard deviation of a matrix.
@@ -121,5 +126,27 @@ impl WeightSource for SyntheticWeights {
             }
         };
         make().with_context(|| format!("synthetic tensor {name} {shape:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::families::testing::dense;
+
+    #[test]
+    fn an_embedding_that_is_the_head_is_filled_as_a_head() {
+        let filling = |tied| {
+            let source = SyntheticWeights::new(&dense(tied), 1);
+            source.filling("model.embed_tokens.weight").unwrap()
+        };
+        assert_eq!(filling(false), Filling::Normal(1.0));
+        assert_eq!(filling(true), Filling::Normal(0.25));
+        let source = SyntheticWeights::new(&dense(true), 1);
+        let error = source.filling("lm_head.weight").unwrap_err();
+        assert!(
+            error.to_string().contains("has no lm_head.weight"),
+            "{error}"
+        );
     }
 }
