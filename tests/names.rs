@@ -1,5 +1,5 @@
 //! `core` names no component: it finds them in the registry, by the names of a configuration. The few that a run has of
-//! which nothing is said stand in one file.
+//! which nothing is said stand in one file. Comments, and so the help of flags, may name some as examples.
 
 use std::collections::BTreeSet;
 use std::fs;

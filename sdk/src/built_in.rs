@@ -87,7 +87,7 @@ pub fn built_ins() -> Vec<&'static BuiltIn> {
     found
 }
 
-/// Declares a [`BuiltIn`]: kind, name, and the fields that say something.
+/// Declares a [`BuiltIn`](crate::built_in::BuiltIn): kind, name, and the fields that say something.
 ///
 /// ```
 /// apus_sdk::built_in! {

@@ -2,7 +2,7 @@
 
 use super::{FLAGS, SftConfig, values};
 use anyhow::Result;
-use apus_sdk::built_in::{BuiltIn, built_ins};
+use apus_sdk::built_in::{BuiltIn, OptionFlag, built_ins};
 use apus_sdk::{Kind, Options};
 
 /// A built-in component of which flags are given.
@@ -23,17 +23,15 @@ impl SftConfig {
             .filter(|declared| declared.kind == kind);
         of_kind
             .filter_map(|component| {
-                let given = component.flags.iter();
-                let mut given =
-                    given.filter_map(|own| Some((own, self.of_components.get(own.name)?)));
-                let (first, _) = given.clone().next()?;
+                let value =
+                    |own: &'static OptionFlag| Some((own, self.of_components.get(own.name)?));
+                let given: Vec<_> = component.flags.iter().filter_map(value).collect();
+                let options = given.iter();
+                let options = options.map(|(own, value)| (own.option.to_owned(), (*value).clone()));
                 Some(Flagged {
                     component,
-                    flag: first.name,
-                    options: given
-                        .by_ref()
-                        .map(|(own, value)| (own.option.to_owned(), value.clone()))
-                        .collect(),
+                    flag: given.first()?.0.name,
+                    options: options.collect(),
                 })
             })
             .collect()
