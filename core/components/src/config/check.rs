@@ -1,6 +1,6 @@
 //! Whether the values of a fine-tuning run fit together.
 
-use super::shorthand::SHORTHANDS;
+use super::shorthand::shorthands;
 use super::{EvalStrategy, Offload, SaveStrategy, SftConfig, StepsOrShare, TrainType};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
@@ -73,8 +73,8 @@ impl SftConfig {
         }
         self.check_best()?;
         if let Some(optimizer) = &self.optimizer {
-            for (flag, option) in SHORTHANDS {
-                if given(flag) && optimizer.options.contains_key(*option) {
+            for (flag, option) in shorthands() {
+                if given(flag) && optimizer.options.contains_key(option) {
                     bail!("{flag} and optimizer.{option} are both given; keep one of them");
                 }
             }

@@ -31,6 +31,7 @@
 //! | `, about Data` | a [`Topic`](super::Topic) or several that its group does not tell |
 //! | `, over optim` | flags of the file that it replaces if it is given on the command line |
 //! | `, term optimizer` | the term of a checkpoint that it belongs to, if that has another name |
+//! | `, option beta1` | the option of the optimizer that it is a shorthand for |
 //! | `, bounds from(1.0)` | between which numbers it lies; needed where it is a number |
 //! | `=> sft "same"` | a command that takes it, and its place beside ms-swift's flag; none stands for "as in `apus sft`" |
 //! | `, infer(Option<f64> = None) "same"` | the next command, here with a type and a default of its own |
@@ -48,6 +49,7 @@ macro_rules! flags {
             $(, about $($topic:ident)|+)?
             $(, over $($over:ident)|+)?
             $(, term $term:ident)?
+            $(, option $option:ident)?
             $(, bounds $bounds:expr)?
             =>
             $(sft $(($sft_type:ty = $sft_default:expr))? $($sft_place:literal)? $(,)?)?
@@ -116,6 +118,7 @@ macro_rules! flags {
                 about: &[$($(Topic::$topic),+)?],
                 over: &[$($(stringify!($over)),+)?],
                 term: given_or!([$(Some(stringify!($term)))?] None),
+                option: given_or!([$(Some(stringify!($option)))?] None),
                 bounds: given_or!([$(Some($bounds))?] None),
                 check_text: <$type as FlagValue>::check,
                 declared_by: None,

@@ -149,6 +149,8 @@ pub struct Flag {
     pub over: &'static [&'static str],
     /// The term of a checkpoint that it belongs to, where that has another name.
     pub term: Option<&'static str>,
+    /// The option of the optimizer that it is a shorthand for.
+    pub option: Option<&'static str>,
     /// Between which numbers it lies, if it is a number.
     pub(super) bounds: Option<Range>,
     /// Checks a text, where it takes only some.

@@ -41,6 +41,7 @@ fn declared(built_in: &'static BuiltIn, own: &'static OptionFlag, before: Flag) 
         about: &[],
         over: &[],
         term: None,
+        option: None,
         bounds: own.limits.map(|(low, high)| Range(low, high)),
         check_text: |_| Ok(()),
         declared_by: Some(built_in),

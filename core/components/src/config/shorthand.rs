@@ -2,20 +2,19 @@
 
 use super::defaults::OPTIM;
 use super::resolve::Origin;
-use super::{SftConfig, values};
+use super::{FLAGS, SftConfig, values};
 use crate::registry::Spec;
 use crate::similar::did_you_mean;
 use anyhow::{Result, bail};
 use apus_sdk::Kind;
 use apus_sdk::built_in::built_ins;
 
-/// Flags that are shorthands for options of the optimizer.
-pub(super) const SHORTHANDS: &[(&str, &str)] = &[
-    ("weight_decay", "weight_decay"),
-    ("adam_beta1", "beta1"),
-    ("adam_beta2", "beta2"),
-    ("adam_epsilon", "eps"),
-];
+/// Flags that are shorthands for options of the optimizer, and the options.
+pub(super) fn shorthands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FLAGS
+        .iter()
+        .filter_map(|flag| Some((flag.name, flag.option?)))
+}
 
 /// Looks up the names of a component's options.
 pub type OptimizerOptions<'a> = &'a dyn Fn(&str) -> Result<Vec<String>>;
@@ -37,18 +36,16 @@ impl SftConfig {
         };
         let known = options(&spec.name)?;
         let (mut lines, all) = (Vec::new(), values(self));
-        for (flag, option) in SHORTHANDS {
+        for (flag, option) in shorthands() {
             let has = known.iter().any(|name| name == option);
             match origin(flag) {
-                _ if spec.options.contains_key(*option) => {}
+                _ if spec.options.contains_key(option) => {}
                 None if has && defaults => {
-                    spec.options
-                        .insert((*option).to_owned(), all[*flag].clone());
+                    spec.options.insert(option.to_owned(), all[flag].clone());
                 }
                 None => {}
                 Some(_) if has => {
-                    spec.options
-                        .insert((*option).to_owned(), all[*flag].clone());
+                    spec.options.insert(option.to_owned(), all[flag].clone());
                 }
                 Some(Origin::File) => lines.push(format!(
                     "{flag}: not used: optimizer {} has no option {option}",

@@ -278,16 +278,16 @@ flags! {
         optimizer: Option<Spec> = None, changes Learning, over optim
             => sft "different: a component with options, not a Python function", bench;
         /// Weight decay
-        weight_decay: f64 = 0.1, changes Learning, term optimizer, bounds from(0.0)
+        weight_decay: f64 = 0.1, changes Learning, term optimizer, option weight_decay, bounds from(0.0)
             => sft "same";
         /// Decay of AdamW's first moment
-        adam_beta1: f64 = 0.9, changes Learning, term optimizer, bounds SHARE
+        adam_beta1: f64 = 0.9, changes Learning, term optimizer, option beta1, bounds SHARE
             => sft "same";
         /// Decay of AdamW's second moment
-        adam_beta2: f64 = 0.95, changes Learning, term optimizer, bounds SHARE
+        adam_beta2: f64 = 0.95, changes Learning, term optimizer, option beta2, bounds SHARE
             => sft "same";
         /// AdamW's epsilon
-        adam_epsilon: f64 = 1e-8, changes Learning, term optimizer, bounds above(0.0)
+        adam_epsilon: f64 = 1e-8, changes Learning, term optimizer, option eps, bounds above(0.0)
             => sft "same";
         /// Bound of the gradient norm; 0 does not clip
         max_grad_norm: f64 = 1.0, changes Learning, bounds ANY

@@ -5,7 +5,7 @@ use super::file;
 use super::flag::{Command, Flag, ValueKind};
 use super::ms_swift::{self, MsSwiftArguments};
 use super::resolve::{ComponentOptions, Origin, Resolved, typed};
-use super::shorthand::SHORTHANDS;
+use super::shorthand::shorthands;
 use super::{Config, FLAGS};
 use crate::similar::did_you_mean;
 use anyhow::{Context, Result, bail};
@@ -154,17 +154,17 @@ impl MergedValues {
             let mut words = options.iter();
             words.any(|(component, name, _)| component == "optimizer" && name == option)
         };
-        for (flag, option) in SHORTHANDS {
+        for (flag, option) in shorthands() {
             let (short, long) = (line.contains(flag), given(option));
             if short
                 && !long
                 && let Some(Value::Object(table)) = self.values.get_mut("optimizer")
             {
-                table.shift_remove(*option);
+                table.shift_remove(option);
             }
             if long && !short {
-                self.values.shift_remove(*flag);
-                self.written.remove(*flag);
+                self.values.shift_remove(flag);
+                self.written.remove(flag);
             }
         }
     }
