@@ -3,7 +3,7 @@
 use apus_components::registry;
 use apus_components::registry::Named;
 use apus_components::registry::Spec;
-use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step};
+use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, Window};
 use apus_model::families::ModelConfig;
 use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
 use apus_model::nn::ForwardOptions;
@@ -22,7 +22,7 @@ struct Bench {
     model: CausalLm,
     optimizer: OptimizerHost,
     loss: Named<dyn Loss>,
-    batch: MicroBatch,
+    window: Window,
 }
 
 impl Bench {
@@ -63,7 +63,7 @@ impl Bench {
         Self {
             optimizer: OptimizerHost::new(adamw, model.params().to_vec(), None),
             loss: registry::named(&Spec::named("cross_entropy")).unwrap(),
-            batch: MicroBatch::new(rows, &Device::Cpu).unwrap(),
+            window: Window::whole(vec![MicroBatch::new(rows, &Device::Cpu).unwrap()]),
             model,
         }
     }
@@ -77,9 +77,14 @@ impl Bench {
             model: &self.model,
             loss: &self.loss,
             max_grad_norm: 1.0,
+            ranks: None,
         };
-        let batches = std::slice::from_ref(&self.batch);
-        let report = step.make(&mut self.optimizer, batches, |_| options.clone(), &mut 1e-4);
+        let report = step.make(
+            &mut self.optimizer,
+            &self.window,
+            |_| options.clone(),
+            &mut 1e-4,
+        );
         report.unwrap().loss
     }
 }

@@ -11,6 +11,7 @@ mod export;
 mod infer;
 mod model;
 mod plugin;
+mod ranks;
 mod report;
 mod sft;
 mod swanlab;
@@ -30,6 +31,8 @@ enum Ended {
     Done,
     /// By a signal, with everything saved.
     Interrupted,
+    /// With this exit status of a rank that it has started, which said why.
+    Status(u8),
 }
 
 /// Why a command ended with an error.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
+        Ok(Ended::Status(status)) => ExitCode::from(status),
         Err(Failure::Usage(error)) => {
             errln!("error: {error:#}");
             ExitCode::from(2)

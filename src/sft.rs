@@ -1,6 +1,6 @@
 //! `apus sft`
 
-use crate::{Ended, Failure};
+use crate::{Ended, Failure, ranks};
 use apus_components::config::{Resolved, SftConfig};
 
 /// Runs the command.
@@ -9,6 +9,9 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
         .config
         .check(&|flag| resolved.given(flag))
         .map_err(Failure::Usage)?;
+    if let Some(status) = ranks::launch(&resolved.config.device).map_err(Failure::Run)? {
+        return Ok(Ended::Status(status));
+    }
     match apus_engine::train::run(resolved).map_err(Failure::Run)? {
         true => Ok(Ended::Interrupted),
         false => Ok(Ended::Done),

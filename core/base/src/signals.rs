@@ -50,10 +50,29 @@ pub fn catch(restore: fn()) -> anyhow::Result<()> {
 /// Calls `handler` at each of the signals. A SIGHUP that is ignored, as under `nohup`, stays ignored.
 pub fn on_signal(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
     let ignored = hangup::is_ignored();
-    ctrlc::set_handler(handler).map_err(|e| anyhow::anyhow!("cannot catch Ctrl-C: {e}"))?;
+    let handler = std::sync::Arc::new(std::sync::Mutex::new(handler));
+    let call = move || {
+        let mut handler = handler
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        handler();
+    };
+    #[cfg(unix)]
+    on_user_signal(call.clone())?;
+    ctrlc::set_handler(call).map_err(|e| anyhow::anyhow!("cannot catch Ctrl-C: {e}"))?;
     if ignored {
         hangup::ignore();
     }
+    Ok(())
+}
+
+/// Calls `handler` at each SIGUSR1, the one signal that mpirun passes on to what it has started.
+#[cfg(unix)]
+fn on_user_signal(handler: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([libc::SIGUSR1])?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().for_each(|_| handler()))?;
     Ok(())
 }
 

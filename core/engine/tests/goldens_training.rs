@@ -7,7 +7,7 @@ mod common;
 
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
-use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, head_loss};
+use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, Window, head_loss};
 use apus_model::model::{CausalLm, ExpertsDtype, Init, LoraSettings, Targets, Training};
 use apus_model::nn::ForwardOptions;
 use apus_model::tensors::ExpertMatrix;
@@ -264,9 +264,15 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
             model: &model,
             loss: &loss,
             max_grad_norm: number("clip"),
+            ranks: None,
         };
         let report = one
-            .make(&mut optimizer, &batches, |_| options.clone(), &mut lr)
+            .make(
+                &mut optimizer,
+                &Window::whole(batches),
+                |_| options.clone(),
+                &mut lr,
+            )
             .unwrap();
         let (mean, norm) = (report.loss, report.grad_norm);
         followed.push((mean, norm));

@@ -1,7 +1,7 @@
 //! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
-use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, parts};
+use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, Window, parts};
 use anyhow::Result;
 use apus_components::config::Lengths;
 use apus_components::config::SftConfig;
@@ -117,11 +117,12 @@ impl<'a> Stepper<'a> {
             model: self.model,
             loss: &self.loss,
             max_grad_norm: self.max_grad_norm,
+            ranks: None,
         };
         let options = |_| self.options.clone();
         step.make(
             &mut self.optimizer,
-            &[batch],
+            &Window::whole(vec![batch]),
             options,
             &mut self.learning_rate,
         )

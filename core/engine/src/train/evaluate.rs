@@ -3,6 +3,7 @@
 use super::batch::MicroBatch;
 use super::channel_loss::{ChannelLosses, of_samples};
 use super::loss::head_loss;
+use super::ranks::{BatchData, Evaluated, Ranks, Task};
 use anyhow::{Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
@@ -25,6 +26,8 @@ pub struct Evaluation<'a> {
     pub channels: bool,
     /// Text of tokens, for metrics that compare texts.
     pub decoder: &'a dyn Decoder,
+    /// The other ranks, which evaluate batches along with this one.
+    pub ranks: Option<&'a Ranks>,
 }
 
 /// Runs the model over the examples, to `eval_loss`, `eval_runtime`, ..., and each metric as `eval_NAME`.
@@ -43,42 +46,37 @@ pub fn evaluate(
     let start = Instant::now();
     let (mut sum, mut aux, mut count, mut batches) = (0.0, 0.0, 0usize, 0usize);
     let mut channels = ChannelLosses::default();
-    let options = ForwardOptions {
-        aux_coef: on.aux_coef,
-        ..ForwardOptions::default()
-    };
-    for group in on.examples.chunks(on.batch_size.max(1)) {
+    let groups: Vec<&[Encoded]> = on.examples.chunks(on.batch_size.max(1)).collect();
+    for round in groups.chunks(on.ranks.map_or(1, Ranks::size)) {
         signals::check()?;
-        let batch = MicroBatch::new(group.iter().map(Encoded::sequence), model.device())?;
-        let (hidden, pass) = model.decoder().forward(&batch.ids, &batch.seqs, &options)?;
-        aux += pass.aux_loss().unwrap_or(0.0) * batch.targets() as f64;
-        drop(pass);
-        let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;
-        ensure!(
-            found.sum.is_finite(),
-            "the evaluation loss of batch {batches} is not finite ({}); it was computed by {}",
-            found.sum,
-            loss.label
-        );
-        sum += found.sum;
-        count += found.tokens.labels.len();
-        if on.channels {
-            channels.count(&found.tokens, &of_samples(group));
+        for (group, found) in round.iter().zip(on.round(model, loss, round)?) {
+            ensure!(
+                found.loss.is_finite(),
+                "the evaluation loss of batch {batches} is not finite ({}); it was computed by {}",
+                found.loss,
+                loss.label
+            );
+            sum += found.loss;
+            aux += found.aux_loss * found.targets as f64;
+            count += found.tokens.labels.len();
+            if on.channels {
+                channels.count(&found.tokens, &of_samples(*group));
+            }
+            let tokens = EvalBatch {
+                labels: &found.tokens.labels,
+                predictions: &found.tokens.predictions,
+                weights: &found.tokens.weights,
+                losses: &found.tokens.losses,
+                lengths: &found.tokens.lengths,
+                decoder: on.decoder,
+            };
+            for metric in metrics.iter_mut() {
+                let updated = metric.component.update(&tokens);
+                metric.context("update", updated)?;
+            }
+            batches += 1;
+            after()?;
         }
-        let tokens = EvalBatch {
-            labels: &found.tokens.labels,
-            predictions: &found.tokens.predictions,
-            weights: &found.tokens.weights,
-            losses: &found.tokens.losses,
-            lengths: &found.tokens.lengths,
-            decoder: on.decoder,
-        };
-        for metric in metrics.iter_mut() {
-            let updated = metric.component.update(&tokens);
-            metric.context("update", updated)?;
-        }
-        batches += 1;
-        after()?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let mean = |sum: f64| sum / count.max(1) as f64;
@@ -118,4 +116,50 @@ pub fn evaluate(
         }
     }
     Ok(values)
+}
+
+impl Evaluation<'_> {
+    /// What each of these batches gives: one, or one for each rank.
+    fn round(
+        &self,
+        model: &CausalLm,
+        loss: &Named<dyn Loss>,
+        round: &[&[Encoded]],
+    ) -> Result<Vec<Evaluated>> {
+        if let Some(ranks) = self.ranks {
+            let task =
+                |rank: usize| Task::Evaluate(round.get(rank).map(|group| BatchData::new(*group)));
+            ranks.give(&(1..ranks.size()).map(task).collect::<Vec<_>>())?;
+        }
+        let rows = round.iter().take(1).flat_map(|group| group.iter());
+        let first = MicroBatch::new(rows.map(Encoded::sequence), model.device())?;
+        let first = batch(model, loss, &first, self.aux_coef)?;
+        match self.ranks {
+            Some(ranks) => ranks.gather(&first),
+            None => Ok(vec![first]),
+        }
+    }
+}
+
+/// Loss and predictions of one batch.
+pub fn batch(
+    model: &CausalLm,
+    loss: &Named<dyn Loss>,
+    batch: &MicroBatch,
+    aux_coef: f64,
+) -> Result<Evaluated> {
+    let options = ForwardOptions {
+        aux_coef,
+        ..ForwardOptions::default()
+    };
+    let (hidden, pass) = model.decoder().forward(&batch.ids, &batch.seqs, &options)?;
+    let aux_loss = pass.aux_loss().unwrap_or(0.0);
+    drop(pass);
+    let found = head_loss(model.head(), loss, hidden, &batch.supervised, None)?;
+    Ok(Evaluated {
+        loss: found.sum,
+        aux_loss,
+        targets: batch.targets(),
+        tokens: found.tokens,
+    })
 }

@@ -45,6 +45,19 @@ pub struct Group<'a> {
     pub numbers: Vec<usize>,
 }
 
+impl Group<'_> {
+    /// Tokens of the micro-batch.
+    pub fn tokens(&self) -> usize {
+        self.rows.iter().map(|row| row.len()).sum()
+    }
+
+    /// Its supervised tokens. The first token of a sequence has nothing before it that could predict it.
+    pub fn supervised(&self) -> usize {
+        let labels = self.rows.iter().flat_map(|row| row.labels.iter().skip(1));
+        labels.filter(|label| **label >= 0).count()
+    }
+}
+
 impl<'a> Examples<'a> {
     /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
     pub fn in_memory(rows: &'a [Encoded], packs: Option<&'a [Vec<usize>]>) -> Self {

@@ -7,6 +7,7 @@ use apus_model::nn::Head;
 use apus_model::profile::{self, OpGroup};
 use apus_sdk::Loss;
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Most rows of a chunk: enough to keep the matrix units busy, and 0.4 GiB of bf16 logits for 201,088 tokens, which
 /// is less than one layer works with.
@@ -43,7 +44,7 @@ impl Tokens {
 }
 
 /// What is known of each supervised token.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tokens {
     /// The right tokens.
     pub labels: Vec<u32>,

@@ -5,6 +5,7 @@
 use super::batch::MicroBatch;
 use super::channel_loss::ChannelLosses;
 use super::optimizer::OptimizerHost;
+use super::ranks::{Found, Ranks};
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
@@ -44,6 +45,26 @@ pub struct Step<'a> {
     pub loss: &'a Named<dyn Loss>,
     /// The greatest norm of the gradient (`max_grad_norm`); 0 for any.
     pub max_grad_norm: f64,
+    /// The other processes that make the same step, each with micro-batches of its own.
+    pub ranks: Option<&'a Ranks>,
+}
+
+/// What this process computes of an accumulation window.
+pub struct Window {
+    /// Its micro-batches, each with its number in the step.
+    pub batches: Vec<(usize, MicroBatch)>,
+    /// Supervised tokens of the whole window, over all ranks.
+    pub supervised: usize,
+}
+
+impl Window {
+    /// A window that this process computes alone.
+    pub fn whole(batches: Vec<MicroBatch>) -> Self {
+        Self {
+            supervised: batches.iter().map(MicroBatch::targets).sum(),
+            batches: batches.into_iter().enumerate().collect(),
+        }
+    }
 }
 
 /// What a step found.
@@ -68,41 +89,39 @@ pub struct StepReport {
 }
 
 impl Step<'_> {
-    /// Makes one: the gradient of the mean loss over all supervised tokens of the micro-batches, and the update. A signal is
-    /// heard before each micro-batch; until the update the weights are those of the step before.
+    /// Makes one: the gradient of the mean loss over all supervised tokens of the window, and the update. A process that is
+    /// alone hears a signal before each micro-batch; until the update the weights are those of the step before.
     ///
     /// # Errors
     /// A signal, a loss or gradient that is not finite, a component that failed, out of memory.
     pub fn make(
         &self,
         optimizer: &mut OptimizerHost,
-        batches: &[MicroBatch],
+        window: &Window,
         options: impl Fn(usize) -> ForwardOptions,
         hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
-        let supervised: usize = batches.iter().map(MicroBatch::targets).sum();
-        let window = supervised.max(1) as f64;
-        let (mut loss, mut aux_loss, mut right, mut tokens) = (0.0, 0.0, 0, 0);
-        let mut coefficient = 0.0;
-        let mut channels = ChannelLosses::default();
-        for (index, batch) in batches.iter().enumerate() {
-            signals::check()?;
-            let options = options(index);
-            let found = batch
-                .train(self.model, self.loss, supervised, &options)
-                .with_context(|| format!("micro-batch {index} of {}", batch.described()))?;
-            right += found.loss.tokens.right();
-            channels.count(&found.loss.tokens, &batch.channels);
-            loss += found.loss.sum / window;
-            aux_loss += found.aux.unwrap_or(0.0) * batch.targets() as f64 / window;
-            tokens += batch.tokens();
-            coefficient = options.aux_coef;
-            if index + 1 < batches.len() {
+        let mut found = Found::default();
+        for (at, (number, batch)) in window.batches.iter().enumerate() {
+            if self.ranks.is_none() {
+                signals::check()?;
+            }
+            let micro_batch = self
+                .micro_batch(batch, window.supervised, &options(*number))
+                .with_context(|| format!("micro-batch {number} of {}", batch.described()))?;
+            found.add(&micro_batch);
+            if at + 1 < window.batches.len() {
                 hooks.micro_batches()?;
             }
         }
+        if let Some(ranks) = self.ranks {
+            ranks.sum_gradients(self.model.params())?;
+            let mut parts = ranks.gather(&found)?.into_iter();
+            found = parts.next().unwrap_or(found);
+            parts.for_each(|part| found.add(&part));
+        }
         // As transformers and ms-swift report it.
-        loss += coefficient * aux_loss;
+        let loss = found.loss + options(0).aux_coef * found.aux_loss;
         let grad_norm = optimizer.clip(self.max_grad_norm)?;
         ensure!(
             grad_norm.is_finite(),
@@ -115,13 +134,33 @@ impl Step<'_> {
         optimizer.zero_grad();
         Ok(StepReport {
             loss,
-            aux_loss,
-            right,
-            supervised,
-            channels,
-            tokens,
+            aux_loss: found.aux_loss,
+            right: found.right,
+            supervised: window.supervised,
+            channels: found.channels,
+            tokens: found.tokens,
             grad_norm,
             learning_rate,
+        })
+    }
+
+    /// Forward and backward of one micro-batch.
+    fn micro_batch(
+        &self,
+        batch: &MicroBatch,
+        supervised: usize,
+        options: &ForwardOptions,
+    ) -> Result<Found> {
+        let report = batch.train(self.model, self.loss, supervised, options)?;
+        let window = supervised.max(1) as f64;
+        let mut channels = ChannelLosses::default();
+        channels.count(&report.loss.tokens, &batch.channels);
+        Ok(Found {
+            loss: report.loss.sum / window,
+            aux_loss: report.aux.unwrap_or(0.0) * batch.targets() as f64 / window,
+            right: report.loss.tokens.right(),
+            tokens: batch.tokens(),
+            channels,
         })
     }
 }

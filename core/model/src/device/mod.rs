@@ -41,6 +41,21 @@ pub fn bus_address(device: &Device) -> Option<String> {
     }
 }
 
+/// The address of a contiguous f32 tensor on a card, for what carries it to other cards.
+#[cfg(feature = "cuda")]
+pub fn address(tensor: &candle_core::Tensor) -> Result<u64> {
+    crate::ops::cuda::pointer(tensor, candle_core::DType::F32)
+}
+
+/// Makes the card of a device the current one of this thread, as libraries beside candle expect it.
+pub fn make_current(device: &Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => Ok(cuda.cuda_stream().context().bind_to_thread()?),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a device give the same bits for the same work, where it would not do so by default.
 pub fn make_deterministic(device: &Device) -> Result<()> {
     match device {

@@ -82,7 +82,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "gpt-oss has no empty thinking before an answer"),
     no_effect(SIE, &["max_pixels", "norm_bbox"], "gpt-oss sees no pictures"),
     no_effect(SI, &["padding_side", "padding_free"], "batches hold sequences one after another without padding"),
-    no_effect(SI, &["sequence_parallel_size"], "on one card there is nothing to spread"),
+    no_effect(SI, &["sequence_parallel_size"], "every card holds the whole model and its state"),
     refused(S, &["is_binary_loss_scale"], &["false"], "weights of any size count as they are"),
     no_effect(I, &["loss_scale", "is_binary_loss_scale"], "nothing is trained"),
     no_effect(E, &[
@@ -92,17 +92,17 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     ],
         "export renders no chat"),
     no_effect(E, &["seed"], "export draws no random numbers"),
-    no_effect(SIE, &["ddp_timeout", "ddp_backend"], "there is one process"),
+    no_effect(SIE, &["ddp_timeout", "ddp_backend"], "ranks are started and watched in their own way"),
     no_effect(S, &[
         "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph",
         "average_tokens_across_devices", "accelerator_config", "parallelism_config", "local_rank", "log_on_each_node",
         "save_on_each_node", "log_level_replica", "ray_scope", "tpu_num_cores", "tpu_metrics_debug", "mp_parameters",
     ],
-        "there is one process"),
-    no_effect(SIE, &["use_ray", "ray_exp_name", "device_groups"], "there is one process"),
+        "ranks are started and watched in their own way"),
+    no_effect(SIE, &["use_ray", "ray_exp_name", "device_groups"], "ranks are started and watched in their own way"),
     no_effect(S, &[
         "deepspeed", "fsdp", "fsdp_config", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap",
         "zero_hpz_partition_size", "deepspeed_autotp_size", "ds3_gather_for_generation",
     ],
-        "on one card there is nothing to spread"),
+        "every card holds the whole model and its state"),
 ];

@@ -52,7 +52,7 @@ impl<'a> Evaluations<'a> {
         progress: &Progress,
         events: &mut Events,
     ) -> Result<Map<String, Value>> {
-        let on = self.on(answers);
+        let on = self.on(learner, answers);
         let after = || events.on_prediction_step(&progress.state);
         let mut values = evaluate(learner.model, &learner.loss, &mut self.metrics, &on, after)?;
         progress.add_to(&mut values);
@@ -71,7 +71,7 @@ impl<'a> Evaluations<'a> {
         {
             return Ok(loss(values));
         }
-        let on = self.on(answers);
+        let on = self.on(learner, answers);
         let values = evaluate(learner.model, &learner.loss, &mut [], &on, || Ok(()))?;
         Ok(loss(&values))
     }
@@ -82,7 +82,7 @@ impl<'a> Evaluations<'a> {
         last.unwrap_or_default()
     }
 
-    fn on<'b>(&self, answers: &'b Answers<'b>) -> Evaluation<'b>
+    fn on<'b>(&self, learner: &'b Learner<'b>, answers: &'b Answers<'b>) -> Evaluation<'b>
     where
         'a: 'b,
     {
@@ -92,6 +92,7 @@ impl<'a> Evaluations<'a> {
             aux_coef: self.settings.router_aux_loss_coef,
             channels: self.settings.enable_channel_loss,
             decoder: answers,
+            ranks: learner.ranks.as_ref(),
         }
     }
 }

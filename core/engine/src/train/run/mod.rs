@@ -13,10 +13,13 @@ mod progress;
 mod reports;
 mod set_up;
 
+pub use learner::forward_options;
+
 use super::events::Events;
 use super::examples::{Examples, Group};
 use super::optimizer::OptimizerHost;
 use super::parts::Components;
+use super::ranks::Ranks;
 use super::settings::{Due, Every, Settings};
 use crate::out_of_memory::Phase;
 use answers::Answers;
@@ -33,7 +36,7 @@ use outcome::{Outcome, Snapshot};
 use progress::Progress;
 use reports::Reports;
 use serde_json::{Map, Value};
-use set_up::{SetUp, Taken, set_up};
+use set_up::{Begun, SetUp, Taken, set_up};
 use std::sync::Once;
 use std::time::Instant;
 
@@ -55,15 +58,18 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
 }
 
 fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
-    let Some((set_up, taken)) = set_up(resolved)? else {
-        return Ok(false);
+    let (set_up, taken) = match set_up(resolved)? {
+        Begun::Run(set_up, taken) => (*set_up, *taken),
+        Begun::Followed | Begun::DryRun => return Ok(false),
     };
     let Taken {
         components,
         stream,
         mut folder,
+        ranks,
     } = taken;
-    let run = Run::start(&set_up, components, stream).map_err(|error| set_up.explain(error))?;
+    let run =
+        Run::start(&set_up, components, stream, ranks).map_err(|error| set_up.explain(error))?;
     // The folder is kept only from here on: a run that was refused leaves it as it was.
     folder.keep();
     set_up.write_files()?;
@@ -90,7 +96,12 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Puts the parts together, resumes from a checkpoint where one was given, and starts the trackers.
-    fn start(set_up: &'a SetUp, components: Components, stream: Option<Stream>) -> Result<Self> {
+    fn start(
+        set_up: &'a SetUp,
+        components: Components,
+        stream: Option<Stream>,
+        ranks: Option<Ranks>,
+    ) -> Result<Self> {
         let (settings, model) = (&set_up.settings, &set_up.model);
         let val = set_up.data.val.samples.as_slice();
         let mut examples = set_up.examples(stream);
@@ -107,12 +118,14 @@ impl<'a> Run<'a> {
             optimizer,
             schedule: components.schedule,
             gradient_is_checked: false,
+            ranks,
         };
         let mut events = Events::new(components.callbacks);
         let mut progress = Progress::new(steps, settings, &examples, model.device());
         let mut checkpoints = Checkpoints::new(settings, &set_up.trained, (&examples, &steps), val);
         progress.state.metric_for_best_model = checkpoints.metric();
         checkpoints.resume(&mut learner, &mut examples, &mut progress, &mut events)?;
+        learner.share_state(progress.state.global_step)?;
         let reports = Reports::start(components.trackers, settings, &progress, model.device());
         progress.start_clock();
         Ok(Self {
@@ -137,7 +150,10 @@ impl<'a> Run<'a> {
         }
         self.reports.close_screen();
         match result {
-            Ok(snapshots) => Ok(self.finish(snapshots)),
+            Ok(snapshots) => {
+                self.learner.end_ranks()?;
+                Ok(self.finish(snapshots))
+            }
             Err(error) => Err(self.fail(error)),
         }
     }
@@ -155,6 +171,7 @@ impl<'a> Run<'a> {
                 self.events.on_epoch_begin(&self.progress.state)?;
                 begun = true;
             }
+            signals::check()?;
             let steps = &self.progress.steps;
             let groups = self.examples.of_step(step, steps, self.settings)?;
             self.step(&groups).with_context(|| Phase::Step(step + 1))?;
@@ -165,6 +182,7 @@ impl<'a> Run<'a> {
         }
         let (model, state) = (self.learner.model, &self.progress.state);
         self.checkpoints.load_best(model, state)?;
+        self.learner.share_weights()?;
         self.events.end_training(state)?;
         self.do_late_requests()?;
         Ok([before, self.snapshot()?])
@@ -180,10 +198,11 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let (events, progress) = (&mut self.events, &mut self.progress);
         events.on_step_begin(&progress.state)?;
-        let batches = self.learner.batches(groups, self.settings)?;
+        let steps_made = progress.state.global_step;
+        let window = self.learner.window(groups, self.settings, steps_made)?;
         let report = self
             .learner
-            .step(&batches, self.settings, progress, events)?;
+            .step(&window, self.settings, progress, events)?;
         let hook = events.on_optimizer_step(&progress.state);
         self.learner.model.device().synchronize()?;
 
@@ -308,7 +327,11 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
         self.checkpoints
-            .save(&self.learner, progress, events, &self.reports)
+            .save(&self.learner, progress, events, &self.reports)?;
+        if let (Some(ranks), Some(path)) = (&self.learner.ranks, self.checkpoints.last()) {
+            ranks.note_checkpoint(path);
+        }
+        Ok(())
     }
 
     /// Saves the last checkpoint again, where it was written before it was known how the run ends.
@@ -392,6 +415,9 @@ impl<'a> Run<'a> {
         let error = self
             .checkpoints
             .rescue(error, &self.learner, progress, events, &self.reports);
+        if let Some(ranks) = &self.learner.ranks {
+            ranks.fail(&error);
+        }
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error

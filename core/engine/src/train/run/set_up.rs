@@ -10,12 +10,13 @@ use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
 use crate::train::fit::fit;
 use crate::train::parts::{self, Components};
+use crate::train::ranks::{self, Ranks, Start};
 use crate::train::resume::Resume;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::Settings;
 use crate::train::trained_part::TrainedPart;
 use crate::train::{about, screen};
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
@@ -25,6 +26,7 @@ use apus_data::data::Stream;
 use apus_data::hub;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
+use apus_world::Place;
 use candle_core::Device;
 use console::Term;
 use serde_json::{Map, Value, json};
@@ -57,18 +59,37 @@ pub struct Taken {
     pub stream: Option<Stream>,
     /// Its folder.
     pub folder: RunFolder,
+    /// The other ranks, where there are several.
+    pub ranks: Option<Ranks>,
 }
 
-/// Sets up a run; nothing where a dry run was asked for, which ends here.
-pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> {
+/// What set-up has led to.
+pub enum Begun {
+    /// A run that can start.
+    Run(Box<SetUp>, Box<Taken>),
+    /// This process has followed rank 0 to the end of its run.
+    Followed,
+    /// A dry run, which ends with the set-up.
+    DryRun,
+}
+
+/// Sets up a run. A rank other than 0 follows the run of rank 0 here.
+pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     let mut config = resolved.config.clone();
     config.check(&|flag| resolved.given(flag))?;
-    refuse_many_processes(&config)?;
+    let among = ranks::place()?;
     for note in &resolved.notes {
         info!("note: {note}");
     }
     registry::load(&config.plugins)?;
     hub::prefer(config.use_hf);
+    if let Some(place) = among.as_ref().filter(|place| place.rank > 0) {
+        let device = rank_device(&config, place)?;
+        let joined = ranks::join(place, &device)?;
+        joined.agree(&must_agree(&config)?)?;
+        ranks::follow(resolved, joined, &device)?;
+        return Ok(Begun::Followed);
+    }
     let resume = Resume::open(&config)?;
     if let Some(resume) = &resume {
         warn_of_other_plugins(&resume.dir);
@@ -76,7 +97,17 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     }
     let components = parts::components(resolved)?;
     best::check_name(&config, &components, None)?;
-    let device = open_device(&config)?;
+    let device = match &among {
+        Some(place) => rank_device(&config, place)?,
+        None => open_device(&config)?,
+    };
+    let joined = among.as_ref().map(|place| ranks::join(place, &device));
+    let joined = joined.transpose()?;
+    if let Some(ranks) = &joined {
+        ranks.agree(&must_agree(&config)?)?;
+        ranks.enter("reading the data", true);
+        info!("{} ranks, {}", ranks.size(), ranks.carrier());
+    }
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
@@ -93,7 +124,12 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     if config.dry_run {
         let data = (&mut data, lengths.as_slice());
         dry_run(&config, &place, &device, &encoder, optimizer, data)?;
-        return Ok(None);
+        return Ok(Begun::DryRun);
+    }
+    if let Some(ranks) = &joined {
+        ranks.broadcast(Start {
+            lengths: lengths.clone(),
+        })?;
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(&config));
@@ -104,16 +140,22 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
     let folder = RunFolder::take(&config)?;
     folder.warn_of_other_runs(resume.as_ref().map(|resume| resume.dir.as_path()));
     let args = args(&config);
-    let terms = parts::terms(resolved, &args, &place, &ready)?;
+    let mut terms = parts::terms(resolved, &args, &place, &ready)?;
+    // Several ranks make the step of one process with as many times the micro-batches.
+    let count = joined.as_ref().map_or(1, Ranks::size);
+    let of_step = config.per_device_train_batch_size * config.accumulation() * count;
+    terms.put("examples_per_step", of_step);
     let (kept_layers, about) = (shape.kept_layers as usize, about::model(&table));
     let going_on = (resume, terms);
-    let settings =
+    let mut settings =
         parts::loop_settings(&config, folder.path(), kept_layers, args, about, going_on)?;
+    settings.gradient_accumulation_steps *= count;
     signals::catch(screen::restore)?;
     let taken = Taken {
         components,
         stream: data.stream.take(),
         folder,
+        ranks: joined,
     };
     let set_up = SetUp {
         config,
@@ -128,7 +170,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Option<(SetUp, Taken)>> 
         settings,
         table,
     };
-    Ok(Some((set_up, taken)))
+    Ok(Begun::Run(Box::new(set_up), Box::new(taken)))
 }
 
 impl SetUp {
@@ -180,25 +222,25 @@ fn warn_of_other_plugins(checkpoint: &Path) {
     }
 }
 
-/// One process uses one card; a launcher's variable must not change the batch in silence.
-fn refuse_many_processes(config: &SftConfig) -> Result<()> {
-    let Ok(count) = std::env::var("NPROC_PER_NODE") else {
-        return Ok(());
-    };
-    let processes: usize = count
-        .parse()
-        .with_context(|| format!("NPROC_PER_NODE is {count:?}"))?;
-    if processes > 1 {
-        let (size, steps) = (config.per_device_train_batch_size, config.accumulation());
-        bail!(
-            "NPROC_PER_NODE is {processes}, and this apus trains on one card: the global batch would have \
-             been {} (per_device_train_batch_size {size} x gradient_accumulation_steps {steps} x {processes} \
-             processes). Unset NPROC_PER_NODE and set gradient_accumulation_steps to {} to keep it",
-            size * steps * processes,
-            steps * processes
-        );
+/// What all ranks must have in common: the configuration, but for where each of them is, and the plugins.
+fn must_agree(config: &SftConfig) -> Result<Vec<(String, String)>> {
+    let mut values: Vec<(String, String)> = args(config)
+        .into_iter()
+        .filter(|(name, _)| name != "device")
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
+    for plugin in plugin::records() {
+        values.push(("plugin".to_owned(), plugin.to_string()));
     }
-    Ok(())
+    Ok(values)
+}
+
+fn rank_device(config: &SftConfig, place: &Place) -> Result<Device> {
+    let device = ranks::device(config, place)?;
+    if config.deterministic {
+        apus_model::device::make_deterministic(&device)?;
+    }
+    Ok(device)
 }
 
 fn open_device(config: &SftConfig) -> Result<Device> {

@@ -1,0 +1,160 @@
+//! What a rank other than 0 does: it keeps a model and an optimizer as rank 0 has them, and does what it is told.
+
+use super::{Evaluated, Ranks, Start, StepTask, Task};
+use crate::out_of_memory;
+use crate::setup;
+use crate::train::evaluate;
+use crate::train::fit::fit;
+use crate::train::optimizer::OptimizerHost;
+use crate::train::parts;
+use crate::train::run::forward_options;
+use crate::train::settings::Settings;
+use crate::train::step::{Step, StepHooks, Window};
+use crate::train::terms::Terms;
+use crate::train::{args, screen};
+use anyhow::{Context, Result};
+use apus_base::signals;
+use apus_components::config::{Resolved, SftConfig};
+use apus_components::registry::{self, Named};
+use apus_model::model::CausalLm;
+use apus_sdk::Loss;
+use candle_core::Device;
+use serde_json::Map;
+use std::path::Path;
+
+/// Follows rank 0 until the run is over.
+///
+/// # Errors
+/// What this rank cannot do; the other ranks end with the same words.
+pub fn follow(resolved: &Resolved<SftConfig>, ranks: Ranks, device: &Device) -> Result<()> {
+    // A signal is rank 0's to act on. Here it must only not end the process in the middle of a step.
+    signals::catch(screen::restore)?;
+    let done =
+        Follower::start(resolved, &ranks, device).and_then(|mut follower| follower.work(&ranks));
+    match done {
+        Ok(()) => {
+            ranks.finish();
+            Ok(())
+        }
+        Err(error) => {
+            let error = out_of_memory::explain(error, device, &args::args(&resolved.config));
+            ranks.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+struct Follower {
+    model: CausalLm,
+    loss: Named<dyn Loss>,
+    optimizer: OptimizerHost,
+    settings: Settings,
+}
+
+impl Follower {
+    /// Loads the model and waits for the state of rank 0.
+    fn start(resolved: &Resolved<SftConfig>, ranks: &Ranks, device: &Device) -> Result<Self> {
+        let config = &resolved.config;
+        let start: Start = ranks.broadcast(Start {
+            lengths: Vec::new(),
+        })?;
+        let place = setup::find_model(&config.model, config.seed)?;
+        let mut model = parts::model(config, &place, device)?.model;
+        let shape = fit(
+            config,
+            parts::trial_optimizer(resolved)?,
+            &mut model,
+            &start.lengths,
+        )?;
+        let none = (None, Terms::default());
+        let kept_layers = shape.kept_layers as usize;
+        let settings = parts::loop_settings(
+            config,
+            Path::new(""),
+            kept_layers,
+            Map::new(),
+            Map::new(),
+            none,
+        )?;
+        let mut optimizer = OptimizerHost::new(
+            parts::trial_optimizer(resolved)?,
+            model.params().to_vec(),
+            settings.lorap_lr_ratio,
+        );
+        ranks.share_weights(model.params())?;
+        ranks.share_state(&mut optimizer, device, 0)?;
+        let loss = registry::named(&config.loss_type)?;
+        Ok(Self {
+            model,
+            loss,
+            optimizer,
+            settings,
+        })
+    }
+
+    fn work(&mut self, ranks: &Ranks) -> Result<()> {
+        loop {
+            ranks.enter("the next task", true);
+            match ranks.receive()? {
+                Task::Step(task) => {
+                    let step = task.step + 1;
+                    ranks.enter(&format!("step {step}"), false);
+                    self.step(ranks, &task)
+                        .with_context(|| out_of_memory::Phase::Step(step))?;
+                }
+                Task::Evaluate(batch) => {
+                    ranks.enter("evaluation", false);
+                    let found = match batch {
+                        Some(batch) => {
+                            let batch = batch.batch(self.model.device())?;
+                            evaluate::batch(
+                                &self.model,
+                                &self.loss,
+                                &batch,
+                                self.settings.router_aux_loss_coef,
+                            )?
+                        }
+                        None => Evaluated::default(),
+                    };
+                    ranks.gather(&found)?;
+                }
+                Task::TakeWeights => ranks.share_weights(self.model.params())?,
+                Task::End => return Ok(()),
+            }
+        }
+    }
+
+    fn step(&mut self, ranks: &Ranks, task: &StepTask) -> Result<()> {
+        let batches = task
+            .batches
+            .iter()
+            .map(|(number, batch)| Ok((*number, batch.batch(self.model.device())?)));
+        let window = Window {
+            batches: batches.collect::<Result<_>>()?,
+            supervised: task.supervised,
+        };
+        let step = Step {
+            model: &self.model,
+            loss: &self.loss,
+            max_grad_norm: self.settings.max_grad_norm,
+            ranks: Some(ranks),
+        };
+        let options = forward_options(&self.settings, task.step);
+        step.make(
+            &mut self.optimizer,
+            &window,
+            options,
+            &mut RateOfRank0(ranks),
+        )
+        .map(drop)
+    }
+}
+
+/// The learning rate comes from rank 0, where the schedule and the callbacks are asked.
+struct RateOfRank0<'a>(&'a Ranks);
+
+impl StepHooks for RateOfRank0<'_> {
+    fn gradient_and_update(&mut self, _: &OptimizerHost) -> Result<f64> {
+        self.0.broadcast(0.0)
+    }
+}

@@ -1,0 +1,171 @@
+//! How this process finds the other ranks of its run.
+
+use super::Ranks;
+use crate::train::screen;
+use anyhow::{Result, bail};
+use apus_components::config::SftConfig;
+use apus_sdk::errln;
+use apus_world::Limits;
+use apus_world::control::OnFailure;
+use apus_world::place::{Children, Place, Role, role};
+use apus_world::rendezvous::{Hello, Met, meet};
+use apus_world::{Collectives, Control};
+use candle_core::Device;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the ranks of a run may take to find each other.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long a rank may give no sign of life.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How long a rank may wait for one that lives and does not come (`ddp_timeout`).
+const ARRIVAL: Duration = Duration::from_secs(1800);
+
+/// The newest checkpoint, for the last words of a run that another rank has ended.
+pub type Newest = Arc<Mutex<Option<PathBuf>>>;
+
+/// This process among the ranks of its run; nothing where it is the whole run.
+///
+/// # Errors
+/// Variables of the environment that say only a part, or ranks that the launcher of the command line should have started.
+pub fn place() -> Result<Option<Place>> {
+    match role()? {
+        Role::Alone => Ok(None),
+        Role::Rank(place) => Ok(Some(place)),
+        Role::Launcher(Children { local, .. }) => {
+            bail!("NPROC_PER_NODE is {local}: ranks are started by the command line apus sft")
+        }
+    }
+}
+
+/// Opens the device of a rank: of the cards of its host the one by its number there.
+///
+/// # Errors
+/// A single card for several ranks, or a card that cannot be used.
+pub fn device(config: &SftConfig, place: &Place) -> Result<Device> {
+    match config.device.as_str() {
+        "auto" if !cfg!(feature = "cuda") => Ok(Device::Cpu),
+        "auto" | "cuda" => apus_model::device::open(&format!("cuda:{}", place.local_rank)),
+        "cpu" => Ok(Device::Cpu),
+        one => bail!(
+            "device is {one:?}, one card for {} ranks; give auto, cuda or cpu, and choose cards by CUDA_VISIBLE_DEVICES",
+            place.size
+        ),
+    }
+}
+
+/// Finds the other ranks.
+///
+/// # Errors
+/// They do not come or do not fit together, or nothing is there that carries their tensors.
+pub fn join(place: &Place, device: &Device) -> Result<Ranks> {
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        rank: place.rank,
+        size: place.size,
+        host: sysinfo::System::host_name().unwrap_or_default(),
+        pid: std::process::id(),
+        card: apus_model::device::bus_address(device),
+    };
+    match device {
+        Device::Cpu => of_processes(place, hello),
+        _ => of_cards(place, hello, device),
+    }
+}
+
+/// CPU processes talk through MPI, which also tells where rank 0 listens if the launcher does not.
+#[cfg(feature = "mpi")]
+fn of_processes(place: &Place, hello: Hello) -> Result<Ranks> {
+    use apus_world::mpi::Mpi;
+    use apus_world::rendezvous::{arrive, welcome};
+    use std::net::TcpListener;
+
+    let mpi = Mpi::start()?;
+    if mpi.place() != (place.rank, place.size) {
+        bail!(
+            "{} says rank {} of {}, and MPI says rank {} of {}: ranks on the CPU are started by NPROC_PER_NODE or mpirun",
+            place.launcher,
+            place.rank,
+            place.size,
+            mpi.place().0,
+            mpi.place().1
+        );
+    }
+    let met = match place.rank {
+        0 => {
+            let listener = TcpListener::bind(("0.0.0.0", 0))?;
+            let address = format!("{}:{}", hello.host, listener.local_addr()?.port());
+            mpi.broadcast_bytes(address.into_bytes());
+            welcome(listener, hello, PATIENCE)?
+        }
+        _ => {
+            let address = String::from_utf8(mpi.broadcast_bytes(Vec::new()))?;
+            let Some((host, port)) = address.rsplit_once(':') else {
+                bail!("rank 0 listens at {address:?}, expected a host and a port")
+            };
+            arrive(host, port.parse()?, hello, PATIENCE)?
+        }
+    };
+    let (control, newest) = control(place, met)?;
+    Ok(Ranks {
+        control,
+        collectives: Some(Box::new(mpi)),
+        newest,
+        finished: false,
+    })
+}
+
+#[cfg(not(feature = "mpi"))]
+fn of_processes(place: &Place, _hello: Hello) -> Result<Ranks> {
+    bail!(
+        "{} ranks on the CPU talk through MPI, and this apus was built without it: build it with --features mpi (it needs \
+         libopenmpi-dev, openmpi-bin and libclang-dev), or with --features cuda for cards",
+        place.size
+    )
+}
+
+/// Cards talk through NCCL.
+fn of_cards(place: &Place, hello: Hello, device: &Device) -> Result<Ranks> {
+    let (control, newest) = control(place, meet(place, hello, PATIENCE)?)?;
+    apus_model::device::make_current(device)?;
+    let join = |id| control.broadcast(id);
+    let cards = apus_world::nccl::Cards::join(place.rank, place.size, join);
+    let collectives: Box<dyn Collectives> = match cards {
+        Ok(cards) => Box::new(cards),
+        Err(error) => {
+            control.fail(&format!("{error:#}"));
+            return Err(error);
+        }
+    };
+    Ok(Ranks {
+        control,
+        collectives: Some(collectives),
+        newest,
+        finished: false,
+    })
+}
+
+fn control(place: &Place, met: Met) -> Result<(Control, Newest)> {
+    let newest = Newest::default();
+    let known = Arc::clone(&newest);
+    let on_failure: OnFailure = Arc::new(move |text: &str| {
+        screen::restore();
+        let newest = known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*newest {
+            Some(path) => errln!(
+                "error: {text}. The newest checkpoint is {0}: go on with --resume_from_checkpoint {0}",
+                path.display()
+            ),
+            None => errln!("error: {text}"),
+        }
+        std::process::exit(1);
+    });
+    let limits = Limits {
+        silence: SILENCE,
+        arrival: ARRIVAL,
+    };
+    Ok((Control::new(met, place.rank, limits, on_failure)?, newest))
+}

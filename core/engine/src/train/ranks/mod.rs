@@ -1,0 +1,230 @@
+//! Several ranks: processes that train one model together, each on its card or on a share of the CPU.
+//!
+//! `N` ranks make the training of one process with `N` times the accumulation. Rank 0 is that process: it runs the page of
+//! the run, and what it does in a step, the others do with it ([`follow`]).
+
+mod follow;
+mod gradients;
+mod join;
+mod share;
+mod task;
+
+pub use follow::follow;
+pub use join::{device, join, place};
+pub use share::share;
+pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
+
+use crate::train::optimizer::OptimizerHost;
+use anyhow::{Context, Result, ensure};
+use apus_model::nn::Param;
+use apus_world::{Collectives, Control};
+use candle_core::Device;
+use safetensors::SafeTensors;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+/// This process among the ranks of its run.
+pub struct Ranks {
+    control: Control,
+    /// There until it is dropped.
+    collectives: Option<Box<dyn Collectives>>,
+    newest: join::Newest,
+    finished: bool,
+}
+
+impl Ranks {
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.control.ranks().len()
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> usize {
+        self.control.rank()
+    }
+
+    /// What carries tensors, for people.
+    pub fn carrier(&self) -> String {
+        self.collectives
+            .as_ref()
+            .map_or_else(String::new, |carrier| carrier.name())
+    }
+
+    /// Says what this rank does from now on. What is `unhurried` may take as long as it needs.
+    pub fn enter(&self, name: &str, unhurried: bool) {
+        self.control.enter(name, unhurried);
+    }
+
+    /// Refuses ranks that were started with other values; see [`Control::agree`].
+    ///
+    /// # Errors
+    /// They differ; the error names the first difference.
+    pub fn agree(&self, values: &[(String, String)]) -> Result<()> {
+        self.control.agree(values)
+    }
+
+    /// What rank 0 gives, at every rank.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<T> {
+        let bytes = match self.rank() {
+            0 => postcard::to_stdvec(&value)?,
+            _ => Vec::new(),
+        };
+        read(&self.control.broadcast(bytes)?)
+    }
+
+    /// What rank 0 gives this one.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<T> {
+        read(&self.control.scatter(Vec::new())?)
+    }
+
+    /// Gives each other rank its own; `parts` has one for each but rank 0.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn give<T: Serialize>(&self, parts: &[T]) -> Result<()> {
+        let parts = parts.iter().map(postcard::to_stdvec);
+        let all: Result<Vec<Vec<u8>>, _> = std::iter::once(Ok(Vec::new())).chain(parts).collect();
+        self.control.scatter(all?).map(drop)
+    }
+
+    /// Gives every other rank the same task.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn tell(&self, task: &Task) -> Result<()> {
+        self.give(&vec![task; self.size() - 1])
+    }
+
+    /// At rank 0 what every rank gives, by rank; elsewhere nothing.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn gather<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
+        let all = self.control.gather(postcard::to_stdvec(value)?)?;
+        let all = all.unwrap_or_default();
+        all.iter().map(|bytes| read(bytes)).collect()
+    }
+
+    /// Adds up the gradients of all ranks, in every rank's parameters.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn sum_gradients(&self, params: &[Arc<Param>]) -> Result<()> {
+        self.control.waiting(|| match &self.collectives {
+            Some(collectives) => gradients::sum(&**collectives, params),
+            None => Ok(()),
+        })
+    }
+
+    /// Gives every rank the values that rank 0 has.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn share_weights(&self, params: &[Arc<Param>]) -> Result<()> {
+        for param in params {
+            let value = match self.rank() {
+                0 => serialised(BTreeMap::from([("value".to_owned(), param.value())]))?,
+                _ => Vec::new(),
+            };
+            let bytes = self.control.broadcast(value)?;
+            if self.rank() != 0 {
+                let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+                let value = tensors.get("value").context("a value is missing")?;
+                param.set(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every rank the optimizer's state after `step` updates, as rank 0 has it.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn share_state(
+        &self,
+        optimizer: &mut OptimizerHost,
+        device: &Device,
+        step: u64,
+    ) -> Result<()> {
+        let state = match self.rank() {
+            0 => optimizer.state()?,
+            _ => BTreeMap::new(),
+        };
+        let names: Vec<String> = self.broadcast(state.keys().cloned().collect())?;
+        let step = self.broadcast(step)?;
+        let mut received = BTreeMap::new();
+        for name in names {
+            let bytes = match state.get(&name) {
+                Some(tensor) => serialised(BTreeMap::from([("value".to_owned(), tensor.clone())]))?,
+                None => Vec::new(),
+            };
+            let bytes = self.control.broadcast(bytes)?;
+            if self.rank() != 0 {
+                let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+                let value = tensors.remove("value").context("a value is missing")?;
+                received.insert(name, value);
+            }
+        }
+        match received.is_empty() && step == 0 || self.rank() == 0 {
+            true => Ok(()),
+            false => optimizer.restore(step, received, device),
+        }
+    }
+
+    /// The newest checkpoint of the run, to be named if another rank ends it.
+    pub fn note_checkpoint(&self, path: &Path) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = Some(path.to_owned());
+    }
+
+    /// Ends the run on all ranks: this one cannot go on.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.control.fail(&format!("{error:#}"));
+    }
+
+    /// This rank has finished.
+    pub fn finish(mut self) {
+        self.finished = true;
+        self.control.finish();
+    }
+}
+
+/// A rank that ends by an error takes the others along, and does not wait for them.
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.control.fail("it has ended by an error");
+        if let Some(collectives) = self.collectives.take() {
+            // MPI would wait here for ranks that end without coming.
+            std::mem::forget(collectives);
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).context("what another rank sent cannot be read")
+}
+
+fn serialised(tensors: BTreeMap<String, candle_core::Tensor>) -> Result<Vec<u8>> {
+    let tensors: HashMap<String, _> = tensors
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)))
+        .collect::<Result<_>>()?;
+    let bytes = safetensors::serialize(tensors.iter(), None)?;
+    ensure!(
+        SafeTensors::deserialize(&bytes).is_ok(),
+        "a tensor cannot be sent"
+    );
+    Ok(bytes)
+}

@@ -1,0 +1,118 @@
+//! What rank 0 gives the others to do, and what they answer.
+//!
+//! Rank 0 runs the whole page of a run: data, callbacks, log and checkpoints are there alone. The others keep a model and an
+//! optimizer and are told step by step what to compute, so that every decision is made once and cannot differ.
+
+use crate::train::batch::MicroBatch;
+use crate::train::channel_loss::ChannelLosses;
+use crate::train::loss::Tokens;
+use anyhow::Result;
+use apus_data::chat::Encoded;
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+/// What all ranks need before they load the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Tokens of the examples, for the memory plan.
+    pub lengths: Vec<usize>,
+}
+
+/// What a rank is told to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Task {
+    /// An optimizer step.
+    Step(StepTask),
+    /// Loss and predictions of a batch of an evaluation; none for a rank that has nothing to do in this round.
+    Evaluate(Option<BatchData>),
+    /// Rank 0 gives all ranks its weights.
+    TakeWeights,
+    /// The run is over.
+    End,
+}
+
+/// A rank's part of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTask {
+    /// Steps made before.
+    pub step: u64,
+    /// Supervised tokens of the whole accumulation window, over all ranks.
+    pub supervised: usize,
+    /// The micro-batches, each with its number in the step.
+    pub batches: Vec<(usize, BatchData)>,
+}
+
+/// A micro-batch on its way to another rank.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchData {
+    /// Ids, labels, weights of each sequence.
+    pub sequences: Vec<(Vec<u32>, Vec<i64>, Vec<f32>)>,
+    /// The numbers of its examples.
+    pub examples: Vec<usize>,
+    /// The channel of each sequence, where their losses are reported.
+    pub channels: Vec<String>,
+}
+
+impl BatchData {
+    /// Of these samples.
+    pub fn new<'a>(samples: impl IntoIterator<Item = &'a Encoded>) -> Self {
+        let sequences = samples.into_iter().map(|sample| {
+            let (ids, labels, weights) = sample.sequence();
+            let weights = weights.unwrap_or_default();
+            (ids.to_vec(), labels.to_vec(), weights.to_vec())
+        });
+        Self {
+            sequences: sequences.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The micro-batch on the device.
+    pub fn batch(&self, device: &Device) -> Result<MicroBatch> {
+        let sequences = self
+            .sequences
+            .iter()
+            .map(|(ids, labels, weights)| (&ids[..], &labels[..], Some(&weights[..])));
+        let batch = MicroBatch::new(sequences, device)?.of_examples(&self.examples);
+        Ok(batch.of_channels(self.channels.clone()))
+    }
+}
+
+/// What a rank's part of a step found, or the sum over several of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Weight times loss over the supervised tokens of the window.
+    pub loss: f64,
+    /// The auxiliary loss, weighted by the share of its micro-batch in the window.
+    pub aux_loss: f64,
+    /// Supervised tokens that were the most probable one.
+    pub right: u64,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// The loss of each channel.
+    pub channels: ChannelLosses,
+}
+
+impl Found {
+    /// Adds what another part found.
+    pub fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.aux_loss += other.aux_loss;
+        self.right += other.right;
+        self.tokens += other.tokens;
+        self.channels.merge(&other.channels);
+    }
+}
+
+/// What a batch of an evaluation gave.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Sum of weight times loss.
+    pub loss: f64,
+    /// The auxiliary loss.
+    pub aux_loss: f64,
+    /// Supervised tokens, as the auxiliary loss weighs them.
+    pub targets: usize,
+    /// Labels, predictions and losses.
+    pub tokens: Tokens,
+}

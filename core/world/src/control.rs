@@ -1,0 +1,336 @@
+//! The connections between rank 0 and the others while a run goes on: bytes that travel between them, and the watch over
+//! who is alive.
+//!
+//! Tensors do not come this way: cards and CPU processes have faster ones ([`Collectives`](crate::Collectives)). What does
+//! is small and belongs to the course of a run: settings, what callbacks ask for, how a run ends. A rank that dies is
+//! seen here within seconds, also while all others wait in a collective that would never end.
+
+use crate::frame::{Activity, Frame};
+use crate::rendezvous::{Hello, Met};
+use crate::watch::{Board, Limits, Verdict};
+use anyhow::{Result, anyhow, bail, ensure};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Time between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Ends the process of a rank when the run has failed elsewhere: `failure` says where and why.
+pub type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The connections of a rank.
+pub struct Control {
+    shared: Arc<Shared>,
+    /// What the others have sent, in the order of [`Met::links`].
+    inboxes: Vec<Receiver<Vec<u8>>>,
+}
+
+struct Shared {
+    rank: usize,
+    ranks: Vec<Hello>,
+    /// The sending side of each connection.
+    links: Vec<Mutex<TcpStream>>,
+    board: Mutex<Board>,
+    ended: AtomicBool,
+    on_failure: OnFailure,
+}
+
+impl Control {
+    /// Takes the connections and watches over them. `silence` is how long a rank may be without a sign of life, and
+    /// `patience` how long a rank may wait in a collective for one that does not come (`ddp_timeout`).
+    ///
+    /// # Errors
+    /// A connection that is gone already.
+    pub fn new(met: Met, rank: usize, limits: Limits, on_failure: OnFailure) -> Result<Self> {
+        let readers = met.links.iter().map(TcpStream::try_clone);
+        let readers = readers.collect::<std::io::Result<Vec<_>>>()?;
+        let peers: Vec<usize> = match rank {
+            0 => (1..met.ranks.len()).collect(),
+            _ => vec![0],
+        };
+        let shared = Arc::new(Shared {
+            rank,
+            board: Mutex::new(Board::new(met.ranks.len(), limits)),
+            ranks: met.ranks,
+            links: met.links.into_iter().map(Mutex::new).collect(),
+            ended: AtomicBool::new(false),
+            on_failure,
+        });
+        let mut inboxes = Vec::new();
+        for (stream, peer) in readers.into_iter().zip(peers) {
+            stream.set_read_timeout(None)?;
+            let (sender, inbox) = mpsc::channel();
+            let shared = Arc::clone(&shared);
+            let name = format!("rank {peer}");
+            thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.read(stream, peer, &sender))?;
+            inboxes.push(inbox);
+        }
+        let beating = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("beat".to_owned())
+            .spawn(move || beating.beat())?;
+        Ok(Self { shared, inboxes })
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> usize {
+        self.shared.rank
+    }
+
+    /// All ranks.
+    pub fn ranks(&self) -> &[Hello] {
+        &self.shared.ranks
+    }
+
+    /// Says what this rank does from now on.
+    pub fn enter(&self, name: &str, unhurried: bool) {
+        let mut board = locked(&self.shared.board);
+        let own = board.own(self.shared.rank);
+        own.name.clear();
+        own.name.push_str(name);
+        own.unhurried = unhurried;
+    }
+
+    /// Runs what all ranks have to come to; the watch knows that this one waits there.
+    pub fn waiting<R>(&self, run: impl FnOnce() -> R) -> R {
+        let set = |waits: bool| {
+            let mut board = locked(&self.shared.board);
+            board.wait(self.shared.rank, waits);
+        };
+        set(true);
+        let result = run();
+        set(false);
+        result
+    }
+
+    /// At rank 0 what all ranks have given, by rank; elsewhere nothing.
+    ///
+    /// # Errors
+    /// A connection is gone.
+    pub fn gather(&self, bytes: Vec<u8>) -> Result<Option<Vec<Vec<u8>>>> {
+        self.waiting(|| match self.rank() {
+            0 => {
+                let mut all = vec![bytes];
+                for at in 0..self.inboxes.len() {
+                    all.push(self.receive(at)?);
+                }
+                Ok(Some(all))
+            }
+            _ => self.shared.send(0, &Frame::Data(bytes)).map(|()| None),
+        })
+    }
+
+    /// What rank 0 gives, at every rank; the others' argument does not count.
+    ///
+    /// # Errors
+    /// A connection is gone.
+    pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.waiting(|| match self.rank() {
+            0 => {
+                let frame = Frame::Data(bytes);
+                for at in 0..self.inboxes.len() {
+                    self.shared.send(at, &frame)?;
+                }
+                match frame {
+                    Frame::Data(bytes) => Ok(bytes),
+                    _ => bail!("the frame is of data"),
+                }
+            }
+            _ => self.receive(0),
+        })
+    }
+
+    /// Gives each rank its own from rank 0, whose list has one for every rank; the others' argument does not count.
+    ///
+    /// # Errors
+    /// A connection is gone, or a list of another length.
+    pub fn scatter(&self, all: Vec<Vec<u8>>) -> Result<Vec<u8>> {
+        self.waiting(|| {
+            if self.rank() != 0 {
+                return self.receive(0);
+            }
+            ensure!(
+                all.len() == self.ranks().len(),
+                "{} parts for {} ranks",
+                all.len(),
+                self.ranks().len()
+            );
+            let mut parts = all.into_iter();
+            let own = parts.next().unwrap_or_default();
+            for (at, part) in parts.enumerate() {
+                self.shared.send(at, &Frame::Data(part))?;
+            }
+            Ok(own)
+        })
+    }
+
+    /// Returns when all ranks have come here.
+    ///
+    /// # Errors
+    /// A connection is gone.
+    pub fn barrier(&self) -> Result<()> {
+        self.gather(Vec::new())?;
+        self.broadcast(Vec::new()).map(drop)
+    }
+
+    /// Refuses ranks that differ in what has to be the same: names and values, in the same order on all ranks.
+    ///
+    /// # Errors
+    /// Ranks differ; every rank gets the same error, which names the first difference.
+    pub fn agree(&self, values: &[(String, String)]) -> Result<()> {
+        let verdict = match self.gather(serde_json::to_vec(values)?)? {
+            None => Vec::new(),
+            Some(all) => {
+                let all = all.iter().map(|bytes| serde_json::from_slice(bytes));
+                let all = all.collect::<serde_json::Result<Vec<Vec<(String, String)>>>>()?;
+                difference(&all, self.ranks())
+                    .unwrap_or_default()
+                    .into_bytes()
+            }
+        };
+        let verdict = String::from_utf8(self.broadcast(verdict)?)?;
+        ensure!(verdict.is_empty(), "{verdict}");
+        Ok(())
+    }
+
+    fn receive(&self, at: usize) -> Result<Vec<u8>> {
+        self.inboxes[at]
+            .recv()
+            .map_err(|_| anyhow!("the connection to another rank is gone"))
+    }
+
+    /// Ends the run on all other ranks: this one cannot go on, for this reason, and ends by itself.
+    pub fn fail(&self, cause: &str) {
+        if self.shared.ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let who = self.shared.ranks[self.shared.rank].described();
+        self.shared.tell_all(&format!("{who}: {cause}"));
+    }
+
+    /// This rank has finished: from now on connections may close.
+    pub fn finish(&self) {
+        self.shared.end();
+    }
+}
+
+/// The first value that a rank has otherwise than rank 0.
+fn difference(all: &[Vec<(String, String)>], ranks: &[Hello]) -> Option<String> {
+    let (zero, others) = all.split_first()?;
+    for (other, rank) in others.iter().zip(&ranks[1..]) {
+        let count = zero.len().max(other.len());
+        let pair = |values: &[(String, String)], at: usize| {
+            let none = || ("nothing more".to_owned(), String::new());
+            values.get(at).cloned().unwrap_or_else(none)
+        };
+        for at in 0..count {
+            let (here, there) = (pair(zero, at), pair(other, at));
+            if here != there {
+                return Some(format!(
+                    "{} has {} {}, {} has {} {}: all ranks have to be started with the same configuration, data and plugins",
+                    ranks[0].described(),
+                    here.0,
+                    here.1,
+                    rank.described(),
+                    there.0,
+                    there.1
+                ));
+            }
+        }
+    }
+    None
+}
+
+impl Shared {
+    fn send(&self, at: usize, frame: &Frame) -> Result<()> {
+        frame.write(&mut *locked(&self.links[at]))
+    }
+
+    /// Reads what a peer sends, until it has finished or is gone.
+    fn read(&self, mut stream: TcpStream, peer: usize, inbox: &Sender<Vec<u8>>) {
+        loop {
+            match Frame::read(&mut stream) {
+                Ok(Frame::Data(bytes)) => {
+                    locked(&self.board).heard(peer, None);
+                    if inbox.send(bytes).is_err() {
+                        return;
+                    }
+                }
+                Ok(Frame::Beat(bytes)) => {
+                    let activity: Option<Activity> = serde_json::from_slice(&bytes).ok();
+                    locked(&self.board).heard(peer, activity);
+                }
+                Ok(Frame::Failed(text)) => return self.spread(&text),
+                Ok(Frame::Bye) => return locked(&self.board).left(peer),
+                Ok(Frame::Hello(_) | Frame::Welcome(_)) => {}
+                Err(_) if self.ended.load(Ordering::SeqCst) => return,
+                Err(error) => {
+                    let who = self.ranks[peer].described();
+                    let doing = locked(&self.board).doing(peer);
+                    return self.spread(&format!(
+                        "the connection to {who} has ended ({error:#}); it was {doing}"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Sends beats, and judges those of others.
+    fn beat(&self) {
+        while !self.ended.load(Ordering::SeqCst) {
+            let (beat, verdict) = {
+                let mut board = locked(&self.board);
+                let beat = serde_json::to_vec(board.own(self.rank)).unwrap_or_default();
+                (beat, board.verdict(self.rank))
+            };
+            if let Verdict::Failed(rank, why) = verdict {
+                let who = self.ranks[rank].described();
+                return self.spread(&format!("{who} {why}"));
+            }
+            let frame = Frame::Beat(beat);
+            for at in 0..self.links.len() {
+                // The reader of this connection says why it is gone.
+                let _ = self.send(at, &frame);
+            }
+            thread::sleep(BEAT);
+        }
+    }
+
+    /// Ends the run everywhere, once. Rank 0 passes on to the others what one of them has told it.
+    fn spread(&self, text: &str) {
+        if self.ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.tell_all(text);
+        (self.on_failure)(text);
+    }
+
+    fn tell_all(&self, text: &str) {
+        for at in 0..self.links.len() {
+            // Whoever is gone needs not be told.
+            let _ = self.send(at, &Frame::Failed(text.to_owned()));
+        }
+    }
+
+    fn end(&self) {
+        if self.ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for link in &self.links {
+            let mut link = locked(link);
+            // A peer that has finished before is gone already.
+            let _ = Frame::Bye.write(&mut *link);
+            let _ = link.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,194 @@
+//! Ranks as real processes: this test's own binary, started again by the launcher.
+#![cfg(unix)]
+
+use apus_world::control::OnFailure;
+use apus_world::launch::{self, Program};
+use apus_world::place::{self, Children, Role};
+use apus_world::rendezvous::{self, Hello};
+use apus_world::{Control, Limits};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+/// What a rank does, by an argument of the test binary.
+const SCENARIO: &str = "APUS_TEST_SCENARIO";
+
+fn program(scenario: &str, outputs: &Path) -> Program {
+    let file = std::env::current_exe().unwrap();
+    // The environment of a test is that of the whole process, so that the scenario travels in an argument.
+    let arguments = [
+        "--exact",
+        "a_rank",
+        "--ignored",
+        "--nocapture",
+        "--skip",
+        scenario,
+    ];
+    Program {
+        file,
+        arguments: arguments.map(Into::into).to_vec(),
+        outputs: outputs.to_owned(),
+    }
+}
+
+fn scenario() -> String {
+    std::env::args()
+        .skip_while(|argument| argument != "--skip")
+        .nth(1)
+        .unwrap_or_default()
+}
+
+fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let children = Children {
+        local: count,
+        first: 0,
+        size: count,
+        master: ("127.0.0.1".to_owned(), None),
+    };
+    let began = Instant::now();
+    let status = launch::cards(
+        &program(scenario, dir.path()),
+        &children,
+        &AtomicUsize::new(0),
+    )
+    .unwrap();
+    let read = |rank| std::fs::read_to_string(launch::output(dir.path(), rank)).unwrap_or_default();
+    (status, (1..count).map(read).collect(), began.elapsed())
+}
+
+/// The body of a rank; started by the other tests.
+#[test]
+#[ignore = "a rank of the other tests"]
+fn a_rank() {
+    let Ok(Role::Rank(place)) = place::role() else {
+        return;
+    };
+    launch::print_apart().unwrap();
+    let hello = Hello {
+        version: "1".to_owned(),
+        rank: place.rank,
+        size: place.size,
+        host: "here".to_owned(),
+        pid: std::process::id(),
+        card: None,
+    };
+    let met = rendezvous::meet(&place, hello, Duration::from_secs(20)).unwrap();
+    let limits = Limits {
+        silence: Duration::from_secs(10),
+        arrival: Duration::from_secs(3),
+    };
+    let on_failure: OnFailure = Arc::new(|text: &str| {
+        eprintln!("FAILED {text}");
+        std::process::exit(7);
+    });
+    let control = Control::new(met, place.rank, limits, on_failure).unwrap();
+    let rank = control.rank();
+    match scenario().as_str() {
+        "work" => {
+            for round in 0..50u8 {
+                let gathered = control.gather(vec![rank as u8, round]).unwrap();
+                if let Some(all) = gathered {
+                    let expected: Vec<Vec<u8>> = (0..place.size)
+                        .map(|rank| vec![rank as u8, round])
+                        .collect();
+                    assert_eq!(all, expected);
+                }
+                let given = control
+                    .broadcast(vec![round; if rank == 0 { 1000 } else { 0 }])
+                    .unwrap();
+                assert_eq!(given, vec![round; 1000]);
+            }
+            control
+                .agree(&[("seed".to_owned(), "42".to_owned())])
+                .unwrap();
+            eprintln!("DONE");
+        }
+        "differs" => {
+            let seed = if rank == 2 { "43" } else { "42" };
+            let error = control
+                .agree(&[("seed".to_owned(), seed.to_owned())])
+                .unwrap_err();
+            eprintln!("DIFFERS {error}");
+        }
+        "dies" => {
+            control.enter("step 3", false);
+            if rank == 1 {
+                std::thread::sleep(Duration::from_millis(1500));
+                // SAFETY: ends this process as a kill -9 from outside would.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
+            let _ = control.barrier();
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        "hangs" => {
+            control.enter(
+                if rank == 1 {
+                    "step 4, callback slow"
+                } else {
+                    "step 4, sum of gradients"
+                },
+                false,
+            );
+            if rank != 1 {
+                let _ = control.barrier();
+            }
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        other => panic!("{other}"),
+    }
+    control.finish();
+}
+
+#[test]
+fn ranks_work_together() {
+    let (status, outputs, _) = launched("work", 4);
+    assert_eq!(status, 0, "{outputs:?}");
+    assert!(
+        outputs.iter().all(|output| output.contains("DONE")),
+        "{outputs:?}"
+    );
+}
+
+#[test]
+fn every_rank_hears_of_a_difference() {
+    let (status, outputs, _) = launched("differs", 3);
+    assert_eq!(status, 0);
+    for output in outputs {
+        assert!(
+            output.contains("has seed 42, rank 2 (host here"),
+            "{output}"
+        );
+        assert!(output.contains("has seed 43: all ranks"), "{output}");
+    }
+}
+
+#[test]
+fn a_rank_that_dies_ends_all() {
+    let (status, outputs, time) = launched("dies", 3);
+    assert_ne!(status, 0);
+    assert!(time < Duration::from_secs(20), "{time:?}");
+    assert!(
+        outputs[1].contains("FAILED the connection to rank 1"),
+        "{outputs:?}"
+    );
+    assert!(outputs[1].contains("it was at step 3"), "{outputs:?}");
+}
+
+#[test]
+fn a_rank_that_does_not_arrive_ends_all_and_is_named() {
+    let (status, outputs, time) = launched("hangs", 3);
+    assert_eq!(status, 7);
+    assert!(time < Duration::from_secs(20), "{time:?}");
+    for output in outputs {
+        assert!(
+            output.contains("has not come to step 4, sum of gradients"),
+            "{output}"
+        );
+        assert!(
+            output.contains("it is at step 4, callback slow since"),
+            "{output}"
+        );
+    }
+}
