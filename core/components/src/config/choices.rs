@@ -257,8 +257,8 @@ mod tests {
                 "train_type is \"all\", expected lora or full",
             ),
             (
-                "--train_type ful",
-                "train_type is \"ful\", expected lora or full; did you mean full?",
+                "--train_type fulls",
+                "train_type is \"fulls\", expected lora or full; did you mean full?",
             ),
             (
                 "--save_strategy never",
