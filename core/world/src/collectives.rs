@@ -72,6 +72,12 @@ pub trait Collectives {
     /// A rank or the connection has failed.
     fn check(&self) -> Result<()>;
 
+    /// Leaves the other ranks when all work is done.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed before.
+    fn leave(self: Box<Self>) -> Result<()>;
+
     /// Gives up what is still going on, so that nothing waits for ranks that do not come.
     fn abort(&self);
 }

@@ -8,7 +8,7 @@
 use crate::frame::{Activity, Frame};
 use crate::rendezvous::{Hello, Met};
 use crate::watch::{Board, Limits, Verdict};
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -202,7 +202,7 @@ impl Control {
     fn receive(&self, at: usize) -> Result<Vec<u8>> {
         self.inboxes[at]
             .recv()
-            .map_err(|_| anyhow!("the connection to another rank is gone"))
+            .with_context(|| format!("{} is gone", self.shared.peer(at).described()))
     }
 
     /// Ends the run on all other ranks: this one cannot go on, for this reason, and ends by itself.
@@ -249,7 +249,16 @@ fn difference(all: &[Vec<(String, String)>], ranks: &[Hello]) -> Option<String> 
 
 impl Shared {
     fn send(&self, at: usize, frame: &Frame) -> Result<()> {
-        frame.write(&mut *locked(&self.links[at]))
+        let sent = frame.write(&mut *locked(&self.links[at]));
+        sent.with_context(|| format!("{} is gone", self.peer(at).described()))
+    }
+
+    /// The rank at the other end of a connection.
+    fn peer(&self, at: usize) -> &Hello {
+        match self.rank {
+            0 => &self.ranks[at + 1],
+            _ => &self.ranks[0],
+        }
     }
 
     /// Reads what a peer sends, until it has finished or is gone.

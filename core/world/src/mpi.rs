@@ -104,6 +104,11 @@ impl Collectives for Mpi {
         Ok(())
     }
 
+    fn leave(self: Box<Self>) -> Result<()> {
+        // MPI ends with the process's handle on it.
+        Ok(())
+    }
+
     fn abort(&self) {
         // The handle says that MPI is still there to be aborted.
         let _ = &self.universe;

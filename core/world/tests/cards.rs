@@ -147,7 +147,7 @@ fn a_rank() {
     cards.check().unwrap();
     assert!(cards.sum(Buffer::F32(&mut [0.0])).is_err());
     println!("{} rank {rank} of {size} done", cards.name());
-    cards.leave().unwrap();
+    Box::new(cards).leave().unwrap();
     control.finish();
 }
 

@@ -1,6 +1,9 @@
 //! Opens the device of a run, or says why it cannot be opened.
 
+mod side_stream;
 pub mod usage;
+
+pub use side_stream::SideStream;
 
 use anyhow::{Result, bail};
 use apus_base::lines::info;
@@ -45,15 +48,6 @@ pub fn bus_address(device: &Device) -> Option<String> {
 #[cfg(feature = "cuda")]
 pub fn address(tensor: &candle_core::Tensor) -> Result<u64> {
     crate::ops::cuda::pointer(tensor, candle_core::DType::F32)
-}
-
-/// Makes the card of a device the current one of this thread, as libraries beside candle expect it.
-pub fn make_current(device: &Device) -> Result<()> {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) => Ok(cuda.cuda_stream().context().bind_to_thread()?),
-        _ => Ok(()),
-    }
 }
 
 /// Makes a device give the same bits for the same work, where it would not do so by default.

@@ -66,7 +66,7 @@ impl Config {
 /// Declares the functions of the library by their names and types, and finds all of them.
 macro_rules! functions {
     ($($field:ident = $name:literal: fn($($arg:ty),*) -> $result:ty;)*) => {
-        /// The functions, as `nccl.h` declares them. They stay valid as long as the library is open.
+        /// The functions, as `nccl.h` declares them. The library stays open until the process ends.
         #[allow(missing_docs)]
         pub struct Functions {
             $(pub $field: unsafe extern "C" fn($($arg),*) -> $result,)*
@@ -104,7 +104,6 @@ pub struct Nccl {
     pub functions: Functions,
     /// `2.28.9`.
     pub version: String,
-    _library: Library,
 }
 
 impl Nccl {
@@ -152,11 +151,9 @@ impl Nccl {
             "it is version {version}, and 2.18 or newer is needed"
         );
         let functions = Functions::find(&library)?;
-        Ok(Self {
-            functions,
-            version,
-            _library: library,
-        })
+        // It has threads of its own, whose code must not go away under them.
+        std::mem::forget(library);
+        Ok(Self { functions, version })
     }
 
     /// What an error code means, with NCCL's own last words.

@@ -64,25 +64,6 @@ impl Cards {
         Ok(cards)
     }
 
-    /// Leaves the other ranks when all work is done.
-    ///
-    /// # Errors
-    /// A rank or the connection has failed before.
-    pub fn leave(self) -> Result<()> {
-        // SAFETY: nothing uses the communicator after this, which is taken by value.
-        let code = unsafe { (self.nccl.functions.finalize)(self.comm) };
-        self.done(code, PATIENCE)?;
-        // SAFETY: as above.
-        let code = unsafe { (self.nccl.functions.destroy)(self.comm) };
-        ensure!(
-            code == SUCCESS,
-            "NCCL {}: {}",
-            self.nccl.version,
-            self.nccl.describe(code, std::ptr::null_mut())
-        );
-        Ok(())
-    }
-
     /// Waits until a call has gone through. What it has queued on a stream may still be going on.
     fn done(&self, code: Code, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
@@ -222,6 +203,21 @@ impl Collectives for Cards {
             "NCCL {}: {}",
             self.nccl.version,
             self.nccl.describe(code, self.comm)
+        );
+        Ok(())
+    }
+
+    fn leave(self: Box<Self>) -> Result<()> {
+        // SAFETY: nothing uses the communicator after this, which is taken by value.
+        let code = unsafe { (self.nccl.functions.finalize)(self.comm) };
+        self.done(code, PATIENCE)?;
+        // SAFETY: as above.
+        let code = unsafe { (self.nccl.functions.destroy)(self.comm) };
+        ensure!(
+            code == SUCCESS,
+            "NCCL {}: {}",
+            self.nccl.version,
+            self.nccl.describe(code, std::ptr::null_mut())
         );
         Ok(())
     }

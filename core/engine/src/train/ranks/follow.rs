@@ -32,10 +32,7 @@ pub fn follow(resolved: &Resolved<SftConfig>, ranks: Ranks, device: &Device) -> 
     let done =
         Follower::start(resolved, &ranks, device).and_then(|mut follower| follower.work(&ranks));
     match done {
-        Ok(()) => {
-            ranks.finish();
-            Ok(())
-        }
+        Ok(()) => ranks.finish(),
         Err(error) => {
             let error = out_of_memory::explain(error, device, &args::args(&resolved.config));
             ranks.fail(&error);

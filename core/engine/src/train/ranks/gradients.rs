@@ -5,6 +5,7 @@
 //! it may have got one elsewhere.
 
 use anyhow::Result;
+use apus_model::device::SideStream;
 use apus_model::nn::Param;
 use apus_world::{Buffer, Collectives};
 use candle_core::{DType, Device, Tensor};
@@ -14,7 +15,11 @@ use std::sync::Arc;
 const MOST: usize = 64 << 20;
 
 /// Adds up the gradients of these parameters over all ranks; afterwards each of them has one.
-pub fn sum(collectives: &dyn Collectives, params: &[Arc<Param>]) -> Result<()> {
+pub fn sum(
+    collectives: &dyn Collectives,
+    stream: &SideStream,
+    params: &[Arc<Param>],
+) -> Result<()> {
     for bucket in buckets(params, MOST) {
         let grads = bucket.iter().map(|param| match param.take_grad() {
             Some(grad) => Ok(grad.flatten_all()?),
@@ -27,7 +32,7 @@ pub fn sum(collectives: &dyn Collectives, params: &[Arc<Param>]) -> Result<()> {
         let grads = grads.collect::<Result<Vec<Tensor>>>()?;
         let joined = Tensor::cat(&grads, 0)?;
         drop(grads);
-        let joined = added(collectives, joined)?;
+        let joined = added(collectives, stream, joined)?;
         let mut start = 0;
         for param in bucket {
             let value = param.value();
@@ -58,22 +63,24 @@ fn buckets(params: &[Arc<Param>], most: usize) -> Vec<&[Arc<Param>]> {
 }
 
 /// The sum over all ranks of a contiguous tensor.
-fn added(collectives: &dyn Collectives, tensor: Tensor) -> Result<Tensor> {
+fn added(collectives: &dyn Collectives, stream: &SideStream, tensor: Tensor) -> Result<Tensor> {
     match tensor.device() {
         Device::Cpu => {
             let mut values: Vec<f32> = tensor.to_vec1()?;
-            collectives.sum(Buffer::F32(&mut values))?;
+            stream.run(|_| collectives.sum(Buffer::F32(&mut values)))?;
             Ok(Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?)
         }
         #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) => {
-            let buffer = apus_world::DeviceBuffer {
-                address: apus_model::device::address(&tensor)?,
-                count: tensor.elem_count(),
-                element: apus_world::Element::F32,
-                stream: cuda.cuda_stream().cu_stream().cast(),
-            };
-            collectives.sum(Buffer::Device(buffer))?;
+        Device::Cuda(_) => {
+            let address = apus_model::device::address(&tensor)?;
+            stream.run(|stream| {
+                collectives.sum(Buffer::Device(apus_world::DeviceBuffer {
+                    address,
+                    count: tensor.elem_count(),
+                    element: apus_world::Element::F32,
+                    stream,
+                }))
+            })?;
             Ok(tensor)
         }
         other => anyhow::bail!("ranks on {other:?} have nothing that carries their gradients"),
@@ -106,6 +113,9 @@ mod tests {
         fn check(&self) -> Result<()> {
             Ok(())
         }
+        fn leave(self: Box<Self>) -> Result<()> {
+            Ok(())
+        }
         fn abort(&self) {}
     }
 
@@ -128,7 +138,7 @@ mod tests {
                 .accumulate(grad.reshape(param.value().dims()).unwrap())
                 .unwrap();
         }
-        sum(&Twins, &params).unwrap();
+        sum(&Twins, &SideStream::new(&Device::Cpu).unwrap(), &params).unwrap();
         for (at, param) in params.iter().enumerate() {
             let grad = param.grad().unwrap();
             assert_eq!(grad.dims(), param.value().dims());

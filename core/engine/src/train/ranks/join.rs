@@ -4,6 +4,7 @@ use super::Ranks;
 use crate::train::screen;
 use anyhow::{Result, bail};
 use apus_components::config::SftConfig;
+use apus_model::device::SideStream;
 use apus_sdk::errln;
 use apus_world::Limits;
 use apus_world::control::OnFailure;
@@ -113,6 +114,7 @@ fn of_processes(place: &Place, hello: Hello) -> Result<Ranks> {
     Ok(Ranks {
         control,
         collectives: Some(Box::new(mpi)),
+        stream: SideStream::new(&Device::Cpu)?,
         newest,
         finished: false,
     })
@@ -130,7 +132,7 @@ fn of_processes(place: &Place, _hello: Hello) -> Result<Ranks> {
 /// Cards talk through NCCL.
 fn of_cards(place: &Place, hello: Hello, device: &Device) -> Result<Ranks> {
     let (control, newest) = control(place, meet(place, hello, PATIENCE)?)?;
-    apus_model::device::make_current(device)?;
+    let stream = SideStream::new(device)?;
     let join = |id| control.broadcast(id);
     let cards = apus_world::nccl::Cards::join(place.rank, place.size, join);
     let collectives: Box<dyn Collectives> = match cards {
@@ -143,6 +145,7 @@ fn of_cards(place: &Place, hello: Hello, device: &Device) -> Result<Ranks> {
     Ok(Ranks {
         control,
         collectives: Some(collectives),
+        stream,
         newest,
         finished: false,
     })

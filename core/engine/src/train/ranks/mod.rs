@@ -16,6 +16,7 @@ pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
 
 use crate::train::optimizer::OptimizerHost;
 use anyhow::{Context, Result, ensure};
+use apus_model::device::SideStream;
 use apus_model::nn::Param;
 use apus_world::{Collectives, Control};
 use candle_core::Device;
@@ -31,6 +32,8 @@ pub struct Ranks {
     control: Control,
     /// There until it is dropped.
     collectives: Option<Box<dyn Collectives>>,
+    /// Where what they queue on a card goes.
+    stream: SideStream,
     newest: join::Newest,
     finished: bool,
 }
@@ -120,7 +123,7 @@ impl Ranks {
     /// A rank or the connection has failed.
     pub fn sum_gradients(&self, params: &[Arc<Param>]) -> Result<()> {
         self.control.waiting(|| match &self.collectives {
-            Some(collectives) => gradients::sum(&**collectives, params),
+            Some(collectives) => gradients::sum(&**collectives, &self.stream, params),
             None => Ok(()),
         })
     }
@@ -191,10 +194,18 @@ impl Ranks {
         self.control.fail(&format!("{error:#}"));
     }
 
-    /// This rank has finished.
-    pub fn finish(mut self) {
+    /// This rank has finished, and leaves the others when all work is done.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn finish(mut self) -> Result<()> {
+        let left = match self.collectives.take() {
+            Some(collectives) => collectives.leave(),
+            None => Ok(()),
+        };
         self.finished = true;
         self.control.finish();
+        left
     }
 }
 

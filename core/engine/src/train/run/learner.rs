@@ -147,8 +147,7 @@ impl Learner<'_> {
             return Ok(());
         };
         ranks.tell(&Task::End)?;
-        ranks.finish();
-        Ok(())
+        ranks.finish()
     }
 
     /// Whether what was trained so far is worth saving after an error.
