@@ -22,6 +22,18 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Ends the process of a rank when the run has failed elsewhere: `failure` says where and why.
 pub type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Ends the process without what the end of a process usually runs: libraries that another thread is inside of, as CUDA's,
+/// must not be taken down under it.
+pub fn exit_at_once(status: i32) -> ! {
+    #[cfg(unix)]
+    // SAFETY: it returns to nobody, and runs no code of this process.
+    unsafe {
+        libc::_exit(status)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(status)
+}
+
 /// The connections of a rank.
 pub struct Control {
     shared: Arc<Shared>,

@@ -7,7 +7,7 @@ use apus_components::config::SftConfig;
 use apus_model::device::SideStream;
 use apus_sdk::errln;
 use apus_world::Limits;
-use apus_world::control::OnFailure;
+use apus_world::control::{OnFailure, exit_at_once};
 use apus_world::place::{Children, Place, Role, role};
 use apus_world::rendezvous::{Hello, Met, meet};
 use apus_world::{Collectives, Control};
@@ -164,7 +164,7 @@ fn control(place: &Place, met: Met) -> Result<(Control, Newest)> {
             ),
             None => errln!("error: {text}"),
         }
-        std::process::exit(1);
+        exit_at_once(1);
     });
     let limits = Limits {
         silence: SILENCE,
