@@ -198,7 +198,9 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on() {
             "{:?}",
             since.elapsed()
         );
-        assert!(!killed || !status.success());
+        // One that was about to end anyway may have ended well.
+        let complete = run.join("checkpoint-12").exists();
+        assert!(!killed || !status.success() || complete);
         let resumed = trains(&mut ranks(
             &run,
             2,
