@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{apus, folder, text, words, works};
+use common::{folder, works};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -80,26 +80,6 @@ fn a_wrong_key_is_named_with_file_and_line() {
             "did you mean learning_rate?",
         ],
     );
-}
-
-/// With the feature `mpi` they train: `tests/ranks.rs`.
-#[cfg(not(any(feature = "mpi", feature = "cuda")))]
-#[test]
-fn several_processes_are_refused_with_the_build_that_has_them() {
-    let line = format!(
-        "sft --model {GOLDENS}/model_bf16 --dataset {GOLDENS}/chat_train.jsonl \
-         --per_device_train_batch_size 2 --gradient_accumulation_steps 4"
-    );
-    let output = apus(&words(&line), &[("NPROC_PER_NODE", "4")]);
-    let said = text(&output);
-    assert!(!output.status.success());
-    for part in [
-        "NPROC_PER_NODE is 4",
-        "was built without it",
-        "--features mpi",
-    ] {
-        assert!(said.contains(part), "{part:?} not in: {said}");
-    }
 }
 
 #[test]

@@ -11,12 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-/// What a rank does, by an argument of the test binary.
-const SCENARIO: &str = "APUS_TEST_SCENARIO";
-
+/// This test binary as a rank. What it does travels in an argument that the harness reads as the name of tests to leave out.
 fn program(scenario: &str, outputs: &Path) -> Program {
     let file = std::env::current_exe().unwrap();
-    // The environment of a test is that of the whole process, so that the scenario travels in an argument.
     let arguments = [
         "--exact",
         "a_rank",
