@@ -1,17 +1,15 @@
 //! Ranks that talk through NCCL, one for each card of this machine; skipped, and said so, where there is none.
 #![cfg(unix)]
 
-use apus_world::control::OnFailure;
-use apus_world::launch::{self, Program};
+mod common;
+
+use apus_world::launch;
 use apus_world::nccl::Cards;
-use apus_world::place::{self, Children, Role};
-use apus_world::rendezvous::{self, Hello};
-use apus_world::{Buffer, Collectives, Control, DeviceBuffer, Element, Limits};
+use apus_world::{Buffer, Collectives, DeviceBuffer, Element};
+use common::{meet, program, ranks, this_rank};
 use libloading::Library;
 use std::ffi::{c_int, c_void};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 /// The few functions of the driver that these tests need.
 struct Driver(Library);
@@ -92,31 +90,10 @@ impl Driver {
 #[test]
 #[ignore = "a rank of the other test"]
 fn a_rank() {
-    let place = match place::role().unwrap() {
-        Role::Rank(place) => place,
-        _ => panic!("started by the other test"),
-    };
-    launch::print_apart().unwrap();
+    let place = this_rank();
     let (driver, _) = Driver::open().unwrap();
     driver.take(place.local_rank);
-    let hello = Hello {
-        version: "1".to_owned(),
-        rank: place.rank,
-        size: place.size,
-        host: "here".to_owned(),
-        pid: std::process::id(),
-        card: Some(place.local_rank.to_string()),
-    };
-    let met = rendezvous::meet(&place, hello, Duration::from_secs(60)).unwrap();
-    let limits = Limits {
-        silence: Duration::from_secs(20),
-        arrival: Duration::from_secs(60),
-    };
-    let on_failure: OnFailure = Arc::new(|text: &str| {
-        eprintln!("FAILED {text}");
-        std::process::exit(7);
-    });
-    let control = Control::new(met, place.rank, limits, on_failure).unwrap();
+    let control = meet(&place, 60);
     let cards = Cards::join(place.rank, place.size, |id| control.broadcast(id)).unwrap();
     let (rank, size) = (place.rank, place.size);
 
@@ -162,20 +139,12 @@ fn cards_add_and_gather() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = Program {
-        file: std::env::current_exe().unwrap(),
-        arguments: ["--exact", "a_rank", "--ignored", "--nocapture"]
-            .map(Into::into)
-            .to_vec(),
-        outputs: dir.path().to_owned(),
-    };
-    let children = Children {
-        local: count,
-        first: 0,
-        size: count,
-        master: ("127.0.0.1".to_owned(), None),
-    };
-    let status = launch::cards(&program, &children, &AtomicUsize::new(0)).unwrap();
+    let status = launch::cards(
+        &program("", dir.path()),
+        &ranks(count),
+        &AtomicUsize::new(0),
+    )
+    .unwrap();
     for rank in 1..count {
         print!(
             "{}",

@@ -1,53 +1,19 @@
 //! Ranks as real processes: this test's own binary, started again by the launcher.
 #![cfg(unix)]
 
-use apus_world::control::OnFailure;
-use apus_world::launch::{self, Program};
-use apus_world::place::{self, Children, Role};
-use apus_world::rendezvous::{self, Hello};
-use apus_world::{Control, Limits};
-use std::path::Path;
-use std::sync::Arc;
+mod common;
+
+use apus_world::launch;
+use common::{meet, program, ranks, scenario, this_rank};
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-/// This test binary as a rank. What it does travels in an argument that the harness reads as the name of tests to leave out.
-fn program(scenario: &str, outputs: &Path) -> Program {
-    let file = std::env::current_exe().unwrap();
-    let arguments = [
-        "--exact",
-        "a_rank",
-        "--ignored",
-        "--nocapture",
-        "--skip",
-        scenario,
-    ];
-    Program {
-        file,
-        arguments: arguments.map(Into::into).to_vec(),
-        outputs: outputs.to_owned(),
-    }
-}
-
-fn scenario() -> String {
-    std::env::args()
-        .skip_while(|argument| argument != "--skip")
-        .nth(1)
-        .unwrap_or_default()
-}
-
 fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
     let dir = tempfile::tempdir().unwrap();
-    let children = Children {
-        local: count,
-        first: 0,
-        size: count,
-        master: ("127.0.0.1".to_owned(), None),
-    };
     let began = Instant::now();
     let status = launch::cards(
         &program(scenario, dir.path()),
-        &children,
+        &ranks(count),
         &AtomicUsize::new(0),
     )
     .unwrap();
@@ -59,28 +25,8 @@ fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
 #[test]
 #[ignore = "a rank of the other tests"]
 fn a_rank() {
-    let Ok(Role::Rank(place)) = place::role() else {
-        return;
-    };
-    launch::print_apart().unwrap();
-    let hello = Hello {
-        version: "1".to_owned(),
-        rank: place.rank,
-        size: place.size,
-        host: "here".to_owned(),
-        pid: std::process::id(),
-        card: None,
-    };
-    let met = rendezvous::meet(&place, hello, Duration::from_secs(20)).unwrap();
-    let limits = Limits {
-        silence: Duration::from_secs(10),
-        arrival: Duration::from_secs(3),
-    };
-    let on_failure: OnFailure = Arc::new(|text: &str| {
-        eprintln!("FAILED {text}");
-        std::process::exit(7);
-    });
-    let control = Control::new(met, place.rank, limits, on_failure).unwrap();
+    let place = this_rank();
+    let control = meet(&place, 3);
     let rank = control.rank();
     match scenario().as_str() {
         "work" => {

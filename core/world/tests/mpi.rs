@@ -1,10 +1,12 @@
 //! Ranks that talk through MPI: this test's own binary, started again by mpirun.
 #![cfg(feature = "mpi")]
 
-use apus_world::launch::{self, Program};
+mod common;
+
+use apus_world::launch;
 use apus_world::mpi::Mpi;
-use apus_world::place::Children;
 use apus_world::{Buffer, Collectives};
+use common::{program, ranks};
 use std::sync::atomic::AtomicUsize;
 
 /// The body of a rank; started by the other test.
@@ -45,21 +47,8 @@ fn a_rank() {
 #[test]
 fn ranks_of_mpirun_add_and_gather() {
     let dir = tempfile::tempdir().unwrap();
-    let program = Program {
-        file: std::env::current_exe().unwrap(),
-        arguments: ["--exact", "a_rank", "--ignored", "--nocapture"]
-            .map(Into::into)
-            .to_vec(),
-        outputs: dir.path().to_owned(),
-    };
-    let children = Children {
-        local: 3,
-        first: 0,
-        size: 3,
-        master: ("127.0.0.1".to_owned(), None),
-    };
     assert_eq!(
-        launch::mpirun(&program, &children, &AtomicUsize::new(0)).unwrap(),
+        launch::mpirun(&program("", dir.path()), &ranks(3), &AtomicUsize::new(0)).unwrap(),
         0
     );
 }

@@ -100,11 +100,12 @@ pub fn prepare(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::chat::dialect::harmony::Harmony;
 
-    fn prepare_one(message: Message) -> Result<(Message, Parts)> {
+    /// Prepares the answer to a question.
+    pub(crate) fn prepare_one(message: Message) -> Result<(Message, Parts)> {
         let conversation = Conversation {
             messages: vec![Message::new("user", "q"), message],
             ..Conversation::default()

@@ -175,28 +175,7 @@ fn by_itself(answer: &WeightedMessage, piece: MessageByHand) -> WeightedMessage 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::dialect::harmony::Harmony;
-    use crate::chat::{
-        Chain,
-        turns::{Purpose, prepare},
-    };
-    use apus_sdk::Conversation;
-
-    fn prepare_one(message: Message) -> Result<(Message, Parts)> {
-        let conversation = Conversation {
-            messages: vec![Message::new("user", "q"), message],
-            ..Conversation::default()
-        };
-        let mut prepared = prepare(
-            &conversation,
-            &Chain::default(),
-            &Harmony,
-            true,
-            Purpose::Training,
-        )?;
-        let parts = prepared.parts.pop().unwrap();
-        Ok((prepared.conversation.messages.pop().unwrap(), parts))
-    }
+    use crate::chat::turns::tests::prepare_one;
 
     fn split_of(content: &str) -> (Option<String>, Option<String>) {
         let (message, _) = prepare_one(Message::new("assistant", content)).unwrap();

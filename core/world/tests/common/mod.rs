@@ -1,0 +1,76 @@
+//! Ranks that are this test's own binary, started again.
+#![allow(dead_code)]
+
+use apus_world::control::OnFailure;
+use apus_world::launch::{self, Program};
+use apus_world::place::{self, Children, Place, Role};
+use apus_world::rendezvous::{self, Hello};
+use apus_world::{Control, Limits};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// This binary as a rank, which is its test `a_rank`. What the rank does travels in an argument that the harness reads as the
+/// name of tests to leave out.
+pub fn program(scenario: &str, outputs: &Path) -> Program {
+    let arguments = [
+        "--exact",
+        "a_rank",
+        "--ignored",
+        "--nocapture",
+        "--skip",
+        scenario,
+    ];
+    Program {
+        file: std::env::current_exe().unwrap(),
+        arguments: arguments.map(Into::into).to_vec(),
+        outputs: outputs.to_owned(),
+    }
+}
+
+/// What this rank has to do.
+pub fn scenario() -> String {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--skip");
+    arguments.nth(1).unwrap_or_default()
+}
+
+/// This many ranks of one host.
+pub fn ranks(count: usize) -> Children {
+    Children {
+        local: count,
+        first: 0,
+        size: count,
+        master: ("127.0.0.1".to_owned(), None),
+    }
+}
+
+/// The place of this rank, which prints apart from now on.
+pub fn this_rank() -> Place {
+    launch::print_apart().unwrap();
+    match place::role().unwrap() {
+        Role::Rank(place) => place,
+        other => panic!("{other:?}: it is started by another test"),
+    }
+}
+
+/// Meets the other ranks; a rank that another one ends leaves with 7.
+pub fn meet(place: &Place, arrival: u64) -> Control {
+    let hello = Hello {
+        version: "1".to_owned(),
+        rank: place.rank,
+        size: place.size,
+        host: "here".to_owned(),
+        pid: std::process::id(),
+        card: Some(place.local_rank.to_string()),
+    };
+    let met = rendezvous::meet(place, hello, Duration::from_secs(60)).unwrap();
+    let limits = Limits {
+        silence: Duration::from_secs(10),
+        arrival: Duration::from_secs(arrival),
+    };
+    let on_failure: OnFailure = Arc::new(|text: &str| {
+        eprintln!("FAILED {text}");
+        std::process::exit(7);
+    });
+    Control::new(met, place.rank, limits, on_failure).unwrap()
+}
