@@ -7,6 +7,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::training::{Random, TINY, checkpoints, losses, said, sft, times};
 use std::collections::{BTreeMap, HashMap};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -291,4 +292,32 @@ fn kill_a_rank(run: &Path, which: usize) -> bool {
     };
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
+}
+
+#[test]
+fn a_callback_that_hangs_ends_all_after_the_limit_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = format!("{DLL_PREFIX}hostile_plugin{DLL_SUFFIX}");
+    let plugin = std::env::current_exe().unwrap().with_file_name(plugin);
+    let flags = format!(
+        "--gradient_accumulation_steps 2 --plugin {} --callbacks hangs --ddp_timeout 3",
+        plugin.display()
+    );
+    let since = Instant::now();
+    let output = ranks(&dir.path().join("run"), 2, &flags).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        since.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        since.elapsed()
+    );
+    let said = said(&output);
+    for part in [
+        "rank 0",
+        "it is at step 2",
+        "ddp_timeout is 3 s",
+        "checkpoint-1",
+    ] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
 }

@@ -79,7 +79,6 @@ fn the_swarm_of_flags_of_published_recipes() {
     for flag in [
         "deepspeed",
         "dataloader_prefetch_factor",
-        "ddp_timeout",
         "ignore_args_error",
         "fp16",
     ] {

@@ -68,7 +68,7 @@ mod tests {
         ("callback", Some("callbacks")),
         ("ouput_dir", Some("output_dir")),
         ("warmup_step", Some("warmup_steps")),
-        ("ddp_timeout", None),
+        ("ddp_backend", None),
         ("deepsped", Some("deepspeed")),
         ("rank", None),
         ("rope_theta", None),

@@ -292,6 +292,9 @@ flags! {
         /// Bound of the gradient norm; 0 does not clip
         max_grad_norm: f64 = 1.0, changes Learning, bounds ANY
             => sft "same", bench;
+        /// Seconds that a rank waits for one that lives and does not come, where several train together
+        ddp_timeout: u64 = 1800, bounds from(1.0)
+            => sft "different default: 1,800 s, where ms-swift waits 18,000,000; saving, evaluating and reading data do not count";
         /// constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau
         lr_scheduler_type: String = LR_SCHEDULER.to_owned(), changes Learning, over lr_scheduler, term lr_scheduler
             => sft "same names and formulas, `cosine_warmup_with_min_lr` among them; `greedy` is an error. `reduce_lr_on_plateau` is a callback too (`apus components`), which resumes; without `mode` it goes by `greater_is_better`, not by `min`";

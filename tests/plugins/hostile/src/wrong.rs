@@ -182,3 +182,20 @@ impl Tracker for Hangs {
         Ok(())
     }
 }
+
+#[derive(Deserialize)]
+struct HangsAfterStep;
+
+register! {
+    /// Does not come back from the end of step 2.
+    Callback, "hangs", HangsAfterStep
+}
+
+impl Callback for HangsAfterStep {
+    fn on_step_end(&mut self, state: &RunState, _control: &mut Control) -> Result<()> {
+        if state.global_step >= 2 {
+            sleep(Duration::from_secs(3600));
+        }
+        Ok(())
+    }
+}

@@ -92,7 +92,8 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     ],
         "export renders no chat"),
     no_effect(E, &["seed"], "export draws no random numbers"),
-    no_effect(SIE, &["ddp_timeout", "ddp_backend"], "ranks are started and watched in their own way"),
+    no_effect(IE, &["ddp_timeout"], "one process answers or exports"),
+    no_effect(SIE, &["ddp_backend"], "ranks are started and watched in their own way"),
     no_effect(S, &[
         "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph",
         "average_tokens_across_devices", "accelerator_config", "parallelism_config", "local_rank", "log_on_each_node",

@@ -22,9 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How long a rank may give no sign of life.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// How long a rank may wait for one that lives and does not come (`ddp_timeout`).
-const ARRIVAL: Duration = Duration::from_secs(1800);
-
 /// The newest checkpoint, for the last words of a run that another rank has ended.
 pub type Newest = Arc<Mutex<Option<PathBuf>>>;
 
@@ -58,11 +55,12 @@ pub fn device(config: &SftConfig, place: &Place) -> Result<Device> {
     }
 }
 
-/// Finds the other ranks.
+/// Finds the other ranks. They wait for each other as long as `ddp_timeout` says.
 ///
 /// # Errors
 /// They do not come or do not fit together, or nothing is there that carries their tensors.
-pub fn join(place: &Place, device: &Device) -> Result<Ranks> {
+pub fn join(config: &SftConfig, place: &Place, device: &Device) -> Result<Ranks> {
+    let arrival = Duration::from_secs(config.ddp_timeout);
     let hello = Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         rank: place.rank,
@@ -72,14 +70,14 @@ pub fn join(place: &Place, device: &Device) -> Result<Ranks> {
         card: apus_model::device::bus_address(device),
     };
     match device {
-        Device::Cpu => of_processes(place, hello),
-        _ => of_cards(place, hello, device),
+        Device::Cpu => of_processes(place, hello, arrival),
+        _ => of_cards(place, hello, device, arrival),
     }
 }
 
 /// CPU processes talk through MPI, which also tells where rank 0 listens if the launcher does not.
 #[cfg(feature = "mpi")]
-fn of_processes(place: &Place, hello: Hello) -> Result<Ranks> {
+fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks> {
     use apus_world::mpi::Mpi;
     use apus_world::rendezvous::{arrive, welcome};
     use std::net::TcpListener;
@@ -110,7 +108,7 @@ fn of_processes(place: &Place, hello: Hello) -> Result<Ranks> {
             arrive(host, port.parse()?, hello, PATIENCE)?
         }
     };
-    let (control, newest) = control(place, met)?;
+    let (control, newest) = control(place, met, arrival)?;
     Ok(Ranks {
         control,
         collectives: Some(Box::new(mpi)),
@@ -121,7 +119,7 @@ fn of_processes(place: &Place, hello: Hello) -> Result<Ranks> {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn of_processes(place: &Place, _hello: Hello) -> Result<Ranks> {
+fn of_processes(place: &Place, _hello: Hello, _arrival: Duration) -> Result<Ranks> {
     bail!(
         "{} ranks on the CPU talk through MPI, and this apus was built without it: build it with --features mpi (it needs \
          libopenmpi-dev, openmpi-bin and libclang-dev), or with --features cuda for cards",
@@ -130,8 +128,8 @@ fn of_processes(place: &Place, _hello: Hello) -> Result<Ranks> {
 }
 
 /// Cards talk through NCCL.
-fn of_cards(place: &Place, hello: Hello, device: &Device) -> Result<Ranks> {
-    let (control, newest) = control(place, meet(place, hello, PATIENCE)?)?;
+fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> Result<Ranks> {
+    let (control, newest) = control(place, meet(place, hello, PATIENCE)?, arrival)?;
     let stream = SideStream::new(device)?;
     let join = |id| control.broadcast(id);
     let cards = apus_world::nccl::Cards::join(place.rank, place.size, join);
@@ -151,7 +149,7 @@ fn of_cards(place: &Place, hello: Hello, device: &Device) -> Result<Ranks> {
     })
 }
 
-fn control(place: &Place, met: Met) -> Result<(Control, Newest)> {
+fn control(place: &Place, met: Met, arrival: Duration) -> Result<(Control, Newest)> {
     let newest = Newest::default();
     let known = Arc::clone(&newest);
     let on_failure: OnFailure = Arc::new(move |text: &str| {
@@ -168,7 +166,7 @@ fn control(place: &Place, met: Met) -> Result<(Control, Newest)> {
     });
     let limits = Limits {
         silence: SILENCE,
-        arrival: ARRIVAL,
+        arrival,
     };
     Ok((Control::new(met, place.rank, limits, on_failure)?, newest))
 }

@@ -114,6 +114,13 @@ impl Learner<'_> {
         step.make(&mut self.optimizer, window, options, &mut hooks)
     }
 
+    /// Says what this rank does from now on, to those that wait for it; what is `unhurried` may take as long as it needs.
+    pub fn enter(&self, name: impl FnOnce() -> String, unhurried: bool) {
+        if let Some(ranks) = &self.ranks {
+            ranks.enter(&name(), unhurried);
+        }
+    }
+
     /// Gives the other ranks the weights and the optimizer's state after `step` steps.
     ///
     /// # Errors

@@ -197,6 +197,8 @@ impl<'a> Run<'a> {
     fn step(&mut self, groups: &[Group]) -> Result<()> {
         let started = Instant::now();
         let (events, progress) = (&mut self.events, &mut self.progress);
+        let step = progress.state.global_step + 1;
+        self.learner.enter(|| format!("step {step}"), false);
         events.on_step_begin(&progress.state)?;
         let steps_made = progress.state.global_step;
         let window = self.learner.window(groups, self.settings, steps_made)?;
@@ -218,6 +220,8 @@ impl<'a> Run<'a> {
     /// the weights of this step, whichever event asked for it.
     fn follow_up(&mut self) -> Result<()> {
         let (settings, step) = (self.settings, self.progress.state.global_step);
+        self.learner
+            .enter(|| format!("what is due after step {step}"), true);
         let mut due = settings.due_after(step, &self.progress.steps);
         let (mut done, mut rounds) = (Due::default(), 0);
         loop {

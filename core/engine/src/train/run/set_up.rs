@@ -85,7 +85,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     hub::prefer(config.use_hf);
     if let Some(place) = among.as_ref().filter(|place| place.rank > 0) {
         let device = rank_device(&config, place)?;
-        let joined = ranks::join(place, &device)?;
+        let joined = ranks::join(&config, place, &device)?;
         joined.agree(&must_agree(&config)?)?;
         ranks::follow(resolved, joined, &device)?;
         return Ok(Begun::Followed);
@@ -101,7 +101,9 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
         Some(place) => rank_device(&config, place)?,
         None => open_device(&config)?,
     };
-    let joined = among.as_ref().map(|place| ranks::join(place, &device));
+    let joined = among
+        .as_ref()
+        .map(|place| ranks::join(&config, place, &device));
     let joined = joined.transpose()?;
     if let Some(ranks) = &joined {
         ranks.agree(&must_agree(&config)?)?;
