@@ -24,7 +24,8 @@ pub enum Header {
     Call(String),
 }
 
-/// Puts role and name of `{"author": {"role": .., "name": ..}}` where they usually stand.
+/// Puts role and name of `{"author": {"role": .., "name": ..}}` where they usually stand. What is no text stays, so that
+/// it is noted where it was written.
 ///
 /// # Errors
 /// A mark of what is trained inside of it.
@@ -35,6 +36,7 @@ pub fn unfold_author(fields: &mut Map<String, Value>, at: &KeyPath) -> Result<()
     let mut author = std::mem::take(author);
     for key in ["role", "name"] {
         if fields.get(key).is_none_or(Value::is_null)
+            && author.get(key).is_some_and(Value::is_string)
             && let Some(value) = take(&mut author, &[key])
         {
             fields.insert(key.to_owned(), value);
@@ -160,6 +162,19 @@ mod tests {
         );
         let fields = unfolded(json!({"author": "Ann", "role": "user"}));
         assert_eq!(fields["author"], "Ann");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_noted_where_it_stands() {
+        let row = json!({"author": {"role": "user", "name": {"first": "Ann"}}});
+        let Value::Object(mut fields) = row else {
+            panic!("an object")
+        };
+        let unfold = |_: &mut _, at: &KeyPath| unfold_author(&mut fields, at).map(|()| Vec::new());
+        let unread = noting(Map::new(), &[], unfold).unwrap().unread.unwrap();
+        let paths: Vec<&str> = unread.iter().map(|unread| unread.path.as_str()).collect();
+        assert_eq!(paths, ["author.name"]);
+        assert!(!fields.contains_key("name") && fields["role"] == "user");
     }
 
     #[test]
