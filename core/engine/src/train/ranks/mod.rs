@@ -15,12 +15,11 @@ pub use share::share;
 pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
 
 use crate::train::optimizer::OptimizerHost;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use apus_model::device::SideStream;
 use apus_model::nn::Param;
 use apus_world::{Collectives, Control};
-use candle_core::Device;
-use safetensors::SafeTensors;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
@@ -134,15 +133,8 @@ impl Ranks {
     /// A rank or the connection has failed.
     pub fn share_weights(&self, params: &[Arc<Param>]) -> Result<()> {
         for param in params {
-            let value = match self.rank() {
-                0 => serialised(BTreeMap::from([("value".to_owned(), param.value())]))?,
-                _ => Vec::new(),
-            };
-            let bytes = self.control.broadcast(value)?;
-            if self.rank() != 0 {
-                let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-                let value = tensors.get("value").context("a value is missing")?;
-                param.set(value)?;
+            if let Some(value) = self.receive_tensor(|| Some(param.value()))? {
+                param.set(&value)?;
             }
         }
         Ok(())
@@ -166,14 +158,7 @@ impl Ranks {
         let step = self.broadcast(step)?;
         let mut received = BTreeMap::new();
         for name in names {
-            let bytes = match state.get(&name) {
-                Some(tensor) => serialised(BTreeMap::from([("value".to_owned(), tensor.clone())]))?,
-                None => Vec::new(),
-            };
-            let bytes = self.control.broadcast(bytes)?;
-            if self.rank() != 0 {
-                let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-                let value = tensors.remove("value").context("a value is missing")?;
+            if let Some(value) = self.receive_tensor(|| state.get(&name).cloned())? {
                 received.insert(name, value);
             }
         }
@@ -181,6 +166,24 @@ impl Ranks {
             true => Ok(()),
             false => optimizer.restore(step, received, device),
         }
+    }
+
+    /// A tensor that rank 0 gives; at rank 0 itself, which is asked for it, nothing.
+    fn receive_tensor(&self, own: impl FnOnce() -> Option<Tensor>) -> Result<Option<Tensor>> {
+        const NAME: &str = "value";
+        if self.rank() == 0 {
+            let own = own().context("a tensor to send is missing")?;
+            let tensors = HashMap::from([(NAME, own.to_device(&Device::Cpu)?)]);
+            self.control
+                .broadcast(safetensors::serialize(tensors, None)?)?;
+            return Ok(None);
+        }
+        let bytes = self.control.broadcast(Vec::new())?;
+        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        tensors
+            .remove(NAME)
+            .context("a tensor is missing")
+            .map(Some)
     }
 
     /// The newest checkpoint of the run, to be named if another rank ends it.
@@ -225,17 +228,4 @@ impl Drop for Ranks {
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).context("what another rank sent cannot be read")
-}
-
-fn serialised(tensors: BTreeMap<String, candle_core::Tensor>) -> Result<Vec<u8>> {
-    let tensors: HashMap<String, _> = tensors
-        .into_iter()
-        .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)))
-        .collect::<Result<_>>()?;
-    let bytes = safetensors::serialize(tensors.iter(), None)?;
-    ensure!(
-        SafeTensors::deserialize(&bytes).is_ok(),
-        "a tensor cannot be sent"
-    );
-    Ok(bytes)
 }
