@@ -284,7 +284,7 @@ fn the_tutorials_commands() {
         out.display()
     ));
     for part in [
-        "deepspeed: nothing to do here",
+        "note: deepspeed zero3: one process trains, so that nothing is sharded",
         "use_liger_kernel: nothing to do here",
         "dataloader_num_workers: nothing to do here",
         "swanlab: there is no key for https://api.swanlab.cn",

@@ -72,6 +72,7 @@ impl SftConfig {
             );
         }
         self.check_best()?;
+        self.check_sharding()?;
         if let Some(optimizer) = &self.optimizer {
             for (flag, option) in shorthands() {
                 if given(flag) && optimizer.options.contains_key(option) {

@@ -105,6 +105,16 @@ choices! {
         Auto = "auto",
     }
 
+    /// `shard_base`: whether the frozen base is spread over the ranks.
+    ShardBase {
+        /// If the whole does not fit a card.
+        Auto = "auto",
+        /// Always.
+        True = "true",
+        /// Never.
+        False = "false",
+    }
+
     /// `stopping_strategy`: when the rows of mixed datasets end.
     #[derive(Default)]
     StoppingStrategy {

@@ -21,6 +21,7 @@ mod ms_swift;
 mod of_components;
 mod resolve;
 mod sft;
+mod sharding;
 mod shorthand;
 mod steps_or_share;
 mod suggestion;
@@ -29,8 +30,8 @@ mod tools;
 mod value;
 
 pub use choices::{
-    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, SkippedLayers,
-    StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
+    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
+    SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
 };
 pub use cli::{command, help};
 pub use defaults::TRACKERS;
@@ -43,6 +44,7 @@ pub use of_components::{Flagged, bringing};
 pub use resolve::{
     ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
 };
+pub use sharding::{Sharding, sharding};
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
 pub use suggestion::with_suggestion;

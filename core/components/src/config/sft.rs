@@ -18,6 +18,7 @@ impl super::Config for SftConfig {
 
     fn resolve_values(&mut self) -> Result<()> {
         super::instructions(&mut self.system)?;
+        self.read_sharding()?;
         super::absolute(&mut self.output_dir)
     }
 }

@@ -82,7 +82,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "gpt-oss has no empty thinking before an answer"),
     no_effect(SIE, &["max_pixels", "norm_bbox"], "gpt-oss sees no pictures"),
     no_effect(SI, &["padding_side", "padding_free"], "batches hold sequences one after another without padding"),
-    no_effect(SI, &["sequence_parallel_size"], "every card holds the whole model and its state"),
+    no_effect(SI, &["sequence_parallel_size"], "a card computes whole sequences"),
     refused(S, &["is_binary_loss_scale"], &["false"], "weights of any size count as they are"),
     no_effect(I, &["loss_scale", "is_binary_loss_scale"], "nothing is trained"),
     no_effect(E, &[
@@ -102,8 +102,8 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "ranks are started and watched in their own way"),
     no_effect(SIE, &["use_ray", "ray_exp_name", "device_groups"], "ranks are started and watched in their own way"),
     no_effect(S, &[
-        "deepspeed", "fsdp", "fsdp_config", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap",
-        "zero_hpz_partition_size", "deepspeed_autotp_size", "ds3_gather_for_generation",
+        "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap", "zero_hpz_partition_size", "deepspeed_autotp_size",
+        "ds3_gather_for_generation",
     ],
-        "every card holds the whole model and its state"),
+        "--deepspeed, --fsdp and --shard_base say what is sharded, always over all ranks"),
 ];

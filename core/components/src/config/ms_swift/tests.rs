@@ -70,7 +70,7 @@ fn what_changes_nothing_is_answered_in_a_line() {
     let line = "--dataloader_prefetch_factor 2 --dataloader-persistent-workers true --lazy_tokenize true \
         --load_data_args false --gradient_checkpointing_kwargs {\"use_reentrant\":false} --use_logits_to_keep true \
         --ddp_timeout 18000000 --ignore_args_error true --enable_thinking false --quantize_moe_experts true \
-        --attn_impl flash_attention_2 --model_type gpt_oss --fp16 False --label_smoothing_factor 0.0 --fsdp full_shard auto_wrap \
+        --attn_impl flash_attention_2 --model_type gpt_oss --fp16 False --label_smoothing_factor 0.0 --zero_hpz_partition_size 2 \
         --rope_scaling None --bf16";
     let found = sft(line);
     assert_eq!(found.notes.len(), 16, "{:#?}", found.notes);
@@ -139,7 +139,7 @@ fn a_file_is_answered_as_the_command_line_is() {
     let file = dir.path().join("run.toml");
     std::fs::write(
         &file,
-        "model = 'm'\ndeepspeed = 'zero3'\nddp-backend = 'nccl'\nlabel_smoothing_factor = 0.0\n",
+        "model = 'm'\ndeepspeed_autotp_size = 2\nddp-backend = 'nccl'\nlabel_smoothing_factor = 0.0\n",
     )
     .unwrap();
     let line = format!("--config {}", file.display());
@@ -155,7 +155,7 @@ fn a_file_is_answered_as_the_command_line_is() {
 #[test]
 fn help_shows_flags_alone() {
     let help = super::super::help(Command::Sft);
-    assert!(help.contains("--lora_rank") && !help.contains("--deepspeed"));
+    assert!(help.contains("--lora_rank") && !help.contains("--ddp_backend"));
 }
 
 /// The tutorial's recipe with transformers, its arguments by their names on the command line.

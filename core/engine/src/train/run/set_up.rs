@@ -19,7 +19,7 @@ use crate::train::{about, screen};
 use anyhow::{Context, Error, Result};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
-use apus_components::config::{Resolved, SftConfig};
+use apus_components::config::{Resolved, SftConfig, sharding};
 use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
 use apus_data::data::Stream;
@@ -110,6 +110,10 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
         ranks.enter("reading the data", true);
         info!("{} ranks, {}", ranks.size(), ranks.carrier());
     }
+    let count = joined.as_ref().map_or(1, Ranks::size);
+    for note in sharding(&config, count)?.notes {
+        info!("note: {note}");
+    }
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
@@ -144,7 +148,6 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     let args = args(&config);
     let mut terms = parts::terms(resolved, &args, &place, &ready)?;
     // Several ranks make the step of one process with as many times the micro-batches.
-    let count = joined.as_ref().map_or(1, Ranks::size);
     let of_step = config.per_device_train_batch_size * config.accumulation() * count;
     terms.put("examples_per_step", of_step);
     let (kept_layers, about) = (shape.kept_layers as usize, about::model(&table));
