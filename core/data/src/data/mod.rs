@@ -13,6 +13,7 @@ mod empty;
 pub mod file;
 pub mod format;
 pub mod interleave;
+mod not_text;
 pub mod pack;
 pub mod prepare;
 pub mod progress;

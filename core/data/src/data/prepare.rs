@@ -4,6 +4,7 @@ use super::{
     channels, empty,
     file::{Record, RowLocation},
     format::Formats,
+    not_text,
     pack::pack,
     report::{Packing, Report, SourceReport},
     truncate::{Truncated, Truncation, truncate},
@@ -375,11 +376,18 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<
 /// The text is not a row at all, or the format panics: either stops everything.
 fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Converted>> {
     match format.convert_text_noting(&record.text) {
-        Ok(converted) => Ok(Ok(converted)),
+        Ok(converted) => {
+            let unread = converted.unread.as_deref().unwrap_or_default();
+            let fault = not_text::fault(record, unread);
+            Ok(fault.map_or(Ok(converted), |fault| Err(anyhow!(fault))))
+        }
         Err(error) if error.panicked() => Err(anyhow!("{record}: {error}")),
         Err(error) => {
             record.row()?;
-            Ok(Err(anyhow!("{error}")))
+            let bytes = not_text::places(record).into_iter().next();
+            let bytes = bytes
+                .map(|(path, shown)| format!("; `{path}` holds bytes that are no text ({shown})"));
+            Ok(Err(anyhow!("{error}{}", bytes.unwrap_or_default())))
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn names(unread: &[Unread], samples: &[Sample], template: &ChatTemplate) -> 
 }
 
 /// `messages[2].sender` as `messages[].sender`.
-fn without_indices(path: &str) -> String {
+pub fn without_indices(path: &str) -> String {
     let mut name = String::with_capacity(path.len());
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('[') {

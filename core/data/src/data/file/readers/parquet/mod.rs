@@ -33,7 +33,7 @@ pub fn parquet(file: File, source: Arc<str>) -> Result<RecordIter> {
     Ok(until_error(move || {
         line += 1;
         let next = || match rows.next().transpose()? {
-            Some(row) => write::row(&row, &json).map(Some),
+            Some(row) => Ok(Some(write::row(&row, &json))),
             None => Ok(None),
         };
         let text = guarded(next).with_context(|| format!("{source}: row {line} cannot be read"));

@@ -2,30 +2,25 @@
 //!
 //! In a structure, every row has every field. If a row of the original data had no such key, Arrow stores a null, which cannot
 //! be told from a key whose value was null. So a null in a structure counts as an absent key; nulls in columns, lists and maps
-//! stay. Bytes without a type are text, as older writers stored it; bytes that are not text are refused.
+//! stay. Bytes without a type are text, as older writers stored it. Bytes that are no text, such as an image in a column that
+//! the run does not use, become an object that says so (`data::not_text`).
 
 use super::schema::FieldPath;
-use anyhow::{Result, bail};
+use crate::data::not_text;
 use parquet::record::{Field, Row};
 use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
 use std::collections::HashSet;
 
-/// The number of bytes that an error shows.
-const SHOWN: usize = 8;
-
 /// The JSON text of a row. Texts at the paths of `json` are JSON themselves and are written as they are.
-///
-/// # Errors
-/// A value is bytes that are not text; the error names its column.
-pub fn row(row: &Row, json: &HashSet<FieldPath>) -> Result<String> {
+pub fn row(row: &Row, json: &HashSet<FieldPath>) -> String {
     let mut writer = Writer {
         out: String::new(),
         path: Vec::new(),
         json,
     };
-    writer.fields(row, true)?;
-    Ok(writer.out)
+    writer.fields(row, true);
+    writer.out
 }
 
 struct Writer<'a> {
@@ -35,7 +30,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn fields(&mut self, row: &Row, are_columns: bool) -> Result<()> {
+    fn fields(&mut self, row: &Row, are_columns: bool) {
         self.out.push('{');
         let mut is_first = true;
         let fields = row.get_column_iter();
@@ -44,11 +39,10 @@ impl Writer<'_> {
             self.text(name);
             self.out.push(':');
             self.path.push(name.clone());
-            self.value(field)?;
+            self.value(field);
             self.path.pop();
         }
         self.out.push('}');
-        Ok(())
     }
 
     fn comma(&mut self, is_first: &mut bool) {
@@ -57,7 +51,7 @@ impl Writer<'_> {
         }
     }
 
-    fn value(&mut self, field: &Field) -> Result<()> {
+    fn value(&mut self, field: &Field) {
         match field {
             Field::Null => self.out.push_str("null"),
             Field::Bool(flag) => self.out.push_str(if *flag { "true" } else { "false" }),
@@ -76,7 +70,9 @@ impl Writer<'_> {
             Field::Str(text) => self.text(text),
             Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
                 Ok(text) => self.text(text),
-                Err(_) => bail!(self.not_text(bytes.data())),
+                Err(_) => self
+                    .out
+                    .push_str(&not_text::value(bytes.data()).to_string()),
             },
             Field::Decimal(_)
             | Field::Date(_)
@@ -84,13 +80,13 @@ impl Writer<'_> {
             | Field::TimeMicros(_)
             | Field::TimestampMillis(_)
             | Field::TimestampMicros(_) => self.text(&field.to_string()),
-            Field::Group(row) => self.fields(row, false)?,
+            Field::Group(row) => self.fields(row, false),
             Field::ListInternal(list) => {
                 self.out.push('[');
                 let mut is_first = true;
                 for entry in list.elements() {
                     self.comma(&mut is_first);
-                    self.value(entry)?;
+                    self.value(entry);
                 }
                 self.out.push(']');
             }
@@ -99,29 +95,27 @@ impl Writer<'_> {
                 let mut is_first = true;
                 for (key, value) in map.entries() {
                     self.comma(&mut is_first);
-                    self.key(key)?;
+                    self.key(key);
                     self.out.push(':');
-                    self.value(value)?;
+                    self.value(value);
                 }
                 self.out.push('}');
             }
         }
-        Ok(())
     }
 
     /// Writes the key of a map. A key that is not text becomes its JSON text.
-    fn key(&mut self, key: &Field) -> Result<()> {
+    fn key(&mut self, key: &Field) {
         if let Field::Str(text) = key {
             self.text(text);
-            return Ok(());
+            return;
         }
         let from = self.out.len();
-        self.value(key)?;
+        self.value(key);
         if !self.out[from..].starts_with('"') {
             let text = self.out.split_off(from);
             self.text(&text);
         }
-        Ok(())
     }
 
     fn number(&mut self, number: impl Into<Number>) {
@@ -143,18 +137,6 @@ impl Writer<'_> {
     /// Whether a text is JSON by the schema and in fact. Otherwise it stays text, and the format says what it expected.
     fn is_json(&self, text: &str) -> bool {
         self.json.contains(&self.path) && serde_json::from_str::<IgnoredAny>(text).is_ok()
-    }
-
-    fn not_text(&self, bytes: &[u8]) -> String {
-        let some = bytes.iter().take(SHOWN);
-        let some: Vec<_> = some.map(|byte| format!("{byte:02x}")).collect();
-        format!(
-            "column `{}` holds bytes that are no UTF-8 text ({}{}); store text in it, or leave the column out of \
-             the file",
-            self.path.join("."),
-            some.join(" "),
-            if bytes.len() > SHOWN { " .." } else { "" }
-        )
     }
 }
 
