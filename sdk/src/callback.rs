@@ -198,7 +198,7 @@ pub trait Callback: Send {
 }
 
 /// What a run has reached, by the names of `TrainerState`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunState {
     /// Optimizer steps made.
@@ -228,6 +228,33 @@ pub struct RunState {
     pub log_history: Vec<Map<String, Value>>,
     /// Folder of the run.
     pub output_dir: PathBuf,
+    /// The process that asks callbacks among those that train the run together. It is always 0.
+    pub rank: usize,
+    /// How many processes train the run together, each on its card; 1 for a process that is alone.
+    pub world_size: usize,
+}
+
+/// A run of one process that has not begun.
+impl Default for RunState {
+    fn default() -> Self {
+        Self {
+            global_step: 0,
+            max_steps: 0,
+            epoch: 0.0,
+            num_train_epochs: 0.0,
+            learning_rate: 0.0,
+            loss: None,
+            grad_norm: None,
+            metric_for_best_model: String::new(),
+            best_metric: None,
+            best_model_checkpoint: None,
+            greater_is_better: false,
+            log_history: Vec::new(),
+            output_dir: PathBuf::new(),
+            rank: 0,
+            world_size: 1,
+        }
+    }
 }
 
 /// What a callback asks for, by the names of `TrainerControl`.
@@ -290,7 +317,7 @@ impl Control {
 }
 
 /// Numbers that the run itself reports.
-const OWN: [&str; 26] = [
+const OWN: [&str; 28] = [
     "loss",
     "aux_loss",
     "grad_norm",
@@ -304,6 +331,8 @@ const OWN: [&str; 26] = [
     "memory(GiB)",
     "train_speed(s/it)",
     "tokens_per_second",
+    "tokens_per_second_per_rank",
+    "collectives(s/it)",
     "eval_loss",
     "eval_aux_loss",
     "eval_runtime",

@@ -95,7 +95,9 @@ pub trait Tracker: Send {
 
     /// Numbers of the machine, every ten seconds: `cpu.pct`, `cpu.threads` of the process, `mem.pct`, `mem.process_mib`,
     /// `mem.process_pct`, `mem.available_mib`, and for each card of the run `gpu.0.pct`, `gpu.0.mem_pct`, `gpu.0.mem_mib`,
-    /// `gpu.0.temp` (degrees Celsius), `gpu.0.power` (watts), as far as the system tells.
+    /// `gpu.0.temp` (degrees Celsius), `gpu.0.power` (watts), as far as the system tells. Where several processes train the
+    /// run together, these are the numbers of rank 0 and of the cards of its host; those of another host follow its name and
+    /// a slash, as `node2/gpu.0.pct` and `node2/mem.pct`, and `rank.3.process_mib` is the memory of another process.
     ///
     /// # Errors
     /// Whatever keeps the tracker from working.
@@ -141,7 +143,7 @@ pub enum Level {
 }
 
 /// What a tracker is told at the start.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInfo {
     /// Name of the run.
@@ -163,12 +165,40 @@ pub struct RunInfo {
     /// The command line, without secrets.
     pub command: Vec<String>,
     /// The machine: `{"hostname", "cpu": {"brand", "physical_count", "logical_count"}, "memory_gib", "accelerators":
-    /// [{"index", "name", "memory_gib"}], "driver"}`, as far as the system tells.
+    /// [{"index", "name", "memory_gib"}], "driver"}`, as far as the system tells. Where several processes train the run
+    /// together it is that of rank 0, and `"ranks": [{"rank", "host", "pid", "card"}]` has all of them, `card` being its
+    /// address on the bus of its host.
     pub hardware: Map<String, Value>,
     /// Where the working folder stands in its repository: `remote_url`, `branch`, `commit`.
     pub git: Map<String, Value>,
     /// The model: `parameters`, `trainable`, and `groups`, a list of `{"name", "tensors", "parameters"}` that are trained.
     pub model: Map<String, Value>,
+    /// The process of the trackers among those that train the run together. It is always 0.
+    pub rank: usize,
+    /// How many processes train the run together, each on its card; 1 for a process that is alone.
+    pub world_size: usize,
+}
+
+/// A run of one process of which nothing is known.
+impl Default for RunInfo {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            dir: PathBuf::new(),
+            config: Map::new(),
+            max_steps: 0,
+            resumed_at: 0,
+            interactive: false,
+            id: String::new(),
+            started: String::new(),
+            command: Vec::new(),
+            hardware: Map::new(),
+            git: Map::new(),
+            model: Map::new(),
+            rank: 0,
+            world_size: 1,
+        }
+    }
 }
 
 /// How a run ended.

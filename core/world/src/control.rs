@@ -47,8 +47,31 @@ struct Shared {
     /// The sending side of each connection.
     links: Vec<Mutex<TcpStream>>,
     board: Mutex<Board>,
+    /// The newest report of each rank, empty before the first.
+    reports: Mutex<Vec<Vec<u8>>>,
     ended: AtomicBool,
     on_failure: OnFailure,
+}
+
+/// Numbers that ranks tell rank 0 whenever they have new ones, from any thread and whatever else travels: who asks gets the
+/// newest.
+#[derive(Clone)]
+pub struct Reports(Arc<Shared>);
+
+impl Reports {
+    /// Tells rank 0 newer numbers; those of rank 0 itself go nowhere. A run that is ending needs none.
+    pub fn send(&self, bytes: Vec<u8>) {
+        let Self(shared) = self;
+        if shared.rank > 0 && !shared.ended.load(Ordering::SeqCst) {
+            // The reader of this connection says why it is gone.
+            let _ = shared.send(0, &Frame::Report(bytes));
+        }
+    }
+
+    /// At rank 0 the newest of every rank; empty where there is none.
+    pub fn newest(&self) -> Vec<Vec<u8>> {
+        locked(&self.0.reports).clone()
+    }
 }
 
 impl Control {
@@ -67,6 +90,7 @@ impl Control {
         let shared = Arc::new(Shared {
             rank,
             board: Mutex::new(Board::new(met.ranks.len(), limits)),
+            reports: Mutex::new(vec![Vec::new(); met.ranks.len()]),
             ranks: met.ranks,
             links: met.links.into_iter().map(Mutex::new).collect(),
             ended: AtomicBool::new(false),
@@ -98,6 +122,11 @@ impl Control {
     /// All ranks.
     pub fn ranks(&self) -> &[Hello] {
         &self.shared.ranks
+    }
+
+    /// What ranks report beside their work.
+    pub fn reports(&self) -> Reports {
+        Reports(Arc::clone(&self.shared))
     }
 
     /// Says what this rank does from now on.
@@ -287,6 +316,7 @@ impl Shared {
                     let activity: Option<Activity> = serde_json::from_slice(&bytes).ok();
                     locked(&self.board).heard(peer, activity);
                 }
+                Ok(Frame::Report(bytes)) => locked(&self.reports)[peer] = bytes,
                 Ok(Frame::Failed(text)) => return self.spread(&text),
                 Ok(Frame::Bye) => return locked(&self.board).left(peer),
                 Ok(Frame::Hello(_) | Frame::Welcome(_)) => {}

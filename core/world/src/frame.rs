@@ -25,6 +25,8 @@ pub enum Frame {
     Failed(String),
     /// The sender has finished, and what closes now is no failure.
     Bye,
+    /// Numbers of the sender, which count until it sends newer ones.
+    Report(Vec<u8>),
 }
 
 /// What a rank is doing, as its beats tell.
@@ -49,6 +51,7 @@ impl Frame {
             Self::Beat(bytes) => (3, bytes),
             Self::Failed(text) => (4, text.as_bytes()),
             Self::Bye => (5, &[]),
+            Self::Report(bytes) => (6, bytes),
         }
     }
 
@@ -94,6 +97,7 @@ impl Frame {
             3 => Self::Beat(bytes),
             4 => Self::Failed(String::from_utf8_lossy(&bytes).into_owned()),
             5 => Self::Bye,
+            6 => Self::Report(bytes),
             other => bail!("a frame of kind {other}, which this version does not know"),
         })
     }
@@ -109,6 +113,7 @@ mod tests {
             Frame::Hello(b"{}".to_vec()),
             Frame::Data(vec![7; 100_000]),
             Frame::Failed("rank 1: größer".to_owned()),
+            Frame::Report(b"{}".to_vec()),
             Frame::Bye,
         ];
         let mut bytes = Vec::new();

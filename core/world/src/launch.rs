@@ -4,11 +4,12 @@
 //! launcher alone: a rank that got Ctrl-C from the terminal and from the launcher would take it for the second one, which
 //! ends without saving.
 
-use crate::place::{Children, LAUNCHED, Role, role};
+use crate::outputs::{OUTPUTS, last_lines, tidy};
+pub use crate::outputs::{output, print_apart};
+use crate::place::{Children, LAUNCHED};
 use anyhow::{Context, Result, ensure};
 use apus_sdk::errln;
 use std::ffi::OsString;
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -23,9 +24,6 @@ const GRACE: Duration = Duration::from_secs(25);
 /// Time between two looks at the ranks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Lines that are shown of the file of a rank that failed.
-const LAST_LINES: usize = 5;
-
 /// What runs as a rank.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -35,40 +33,6 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// The folder for the output of all ranks but 0.
     pub outputs: PathBuf,
-}
-
-/// The variable that tells ranks where they print.
-const OUTPUTS: &str = "APUS_RANK_OUTPUTS";
-
-/// Lets this process print to a file of its own from now on, if it is a rank other than 0 that this program's launcher has
-/// started. What other launchers start prints where they say.
-///
-/// # Errors
-/// The file cannot be made.
-pub fn print_apart() -> Result<()> {
-    let Some(outputs) = std::env::var_os(OUTPUTS) else {
-        return Ok(());
-    };
-    let Role::Rank(place) = role()? else {
-        return Ok(());
-    };
-    if place.rank == 0 {
-        return Ok(());
-    }
-    let outputs = Path::new(&outputs);
-    std::fs::create_dir_all(outputs)
-        .with_context(|| format!("{}: cannot be made", outputs.display()))?;
-    let path = output(outputs, place.rank);
-    let file =
-        File::create(&path).with_context(|| format!("{}: cannot be written", path.display()))?;
-    rustix::stdio::dup2_stdout(&file)?;
-    rustix::stdio::dup2_stderr(&file)?;
-    Ok(())
-}
-
-/// The files to which ranks print, `rank-N.log`.
-pub fn output(outputs: &Path, rank: usize) -> PathBuf {
-    outputs.join(format!("rank-{rank}.log"))
 }
 
 /// Starts a process for each rank of this host and waits for all of them. Returns the exit status of the one that failed
@@ -222,7 +186,7 @@ impl Ranks {
                 if !status.success() && failed.is_none() {
                     failed = Some((code(status), Instant::now()));
                     if rank > 0 {
-                        errln!("{}", obituary(rank, status, &output(outputs, rank)));
+                        errln!("{}", obituary(rank, status, outputs));
                     }
                 }
             }
@@ -231,6 +195,7 @@ impl Ranks {
             }
             std::thread::sleep(PAUSE);
         }
+        tidy(outputs);
         failed.map_or(0, |(code, _)| code)
     }
 
@@ -261,19 +226,11 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 /// What became of a rank, with the last lines that it printed.
-fn obituary(rank: usize, status: ExitStatus, file: &Path) -> String {
+fn obituary(rank: usize, status: ExitStatus, outputs: &Path) -> String {
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with status {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
     };
-    let text = std::fs::read(file).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    let shown: String = last.iter().map(|line| format!("\n    {line}")).collect();
-    format!(
-        "rank {rank} {how}; its output is in {}{shown}",
-        file.display()
-    )
+    format!("rank {rank} {how}; {}", last_lines(outputs, rank))
 }

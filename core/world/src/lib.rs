@@ -15,6 +15,8 @@ pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod nccl;
+#[cfg(unix)]
+pub mod outputs;
 pub mod place;
 pub mod rendezvous;
 pub mod watch;

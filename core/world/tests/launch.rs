@@ -3,8 +3,9 @@
 
 mod common;
 
-use apus_world::launch;
+use apus_world::{launch, outputs};
 use common::{meet, program, ranks, scenario, this_rank};
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
@@ -42,11 +43,32 @@ fn a_rank() {
                     .broadcast(vec![round; if rank == 0 { 1000 } else { 0 }])
                     .unwrap();
                 assert_eq!(given, vec![round; 1000]);
+                control.reports().send(vec![rank as u8, round]);
             }
+            // What was sent before something else has arrived with it.
+            control.barrier().unwrap();
+            let newest = control.reports().newest();
+            let reported = |rank: usize| match (control.rank(), rank) {
+                (0, 1..) => vec![rank as u8, 49],
+                _ => Vec::new(),
+            };
+            assert_eq!(newest, (0..place.size).map(reported).collect::<Vec<_>>());
             control
                 .agree(&[("seed".to_owned(), "42".to_owned())])
                 .unwrap();
             eprintln!("DONE");
+        }
+        "prints" => {
+            eprintln!("BEFORE");
+            control.barrier().unwrap();
+            let outputs = std::env::var_os("APUS_RANK_OUTPUTS").unwrap();
+            outputs::move_to(&Path::new(&outputs).with_file_name("run")).unwrap();
+            eprintln!("AFTER");
+            control.barrier().unwrap();
+            if rank == 2 {
+                control.finish();
+                std::process::exit(9);
+            }
         }
         "differs" => {
             let seed = if rank == 2 { "43" } else { "42" };
@@ -133,5 +155,31 @@ fn a_rank_that_does_not_arrive_ends_all_and_is_named() {
             output.contains("it is at step 4, callback slow since"),
             "{output}"
         );
+    }
+}
+
+#[test]
+fn ranks_print_into_the_folder_of_the_run_once_there_is_one() {
+    for exists in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (outputs, run) = (dir.path().join("outputs"), dir.path().join("run"));
+        if exists {
+            std::fs::create_dir(&run).unwrap();
+        }
+        let program = program("prints", &outputs);
+        let status = launch::cards(&program, &ranks(3), &AtomicUsize::new(0)).unwrap();
+        assert_eq!(status, 9);
+        // Nothing is left in the temporary folder of what has its place elsewhere.
+        assert_eq!(outputs.exists(), !exists);
+        let folder = match exists {
+            true => run.join("ranks"),
+            false => outputs,
+        };
+        for rank in [1, 2] {
+            let text = std::fs::read_to_string(launch::output(&folder, rank)).unwrap();
+            let (before, after) = (text.find("BEFORE"), text.find("AFTER"));
+            assert!(before.is_some() && before < after, "{text}");
+        }
+        assert!(!launch::output(&folder, 0).exists());
     }
 }
