@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const FIRST = ["loss", "token_acc", "grad_norm", "learning_rate", "aux_loss"];
-  const SPEED = ["tokens_per_second", "train_speed(s/it)", "memory(GiB)", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"];
+  const SPEED = ["tokens_per_second", "train_speed(s/it)", "tokens_per_second_per_rank", "collectives(s/it)", "memory(GiB)", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"];
   /** Numbers without noise: smoothing would only bend them. */
   const STEADY = /^(learning_rate.*|memory\(GiB\)|train_speed\(s\/it\))$/;
   const HIDDEN = new Set(["step", "time", "epoch", ...board.TOKENS]);
@@ -56,24 +56,36 @@
     ];
   }
 
-  /** The same for system metrics; cards of one machine share a chart. */
+  /** What a system metric is of: `{key, part}`, the chart of its kind and which host, card or rank it belongs to there. Names of
+      hosts other than that of rank 0 stand before a slash. */
+  function place(name) {
+    const rank = /^rank\.(\d+)\.(.+)$/.exec(name);
+    if (rank) return { key: `mem.${rank[2]}`, part: `rank ${rank[1]}` };
+    const [, host = "", rest] = /^(?:(.*)\/)?([^/]*)$/s.exec(name);
+    const card = /^gpu\.(\d+)\.(.+)$/.exec(rest);
+    if (card) return { key: `gpu.${card[2]}`, part: `${host} GPU ${card[1]}`.trim() };
+    return { key: rest, part: host };
+  }
+
+  /** The same for system metrics; cards of all hosts share a chart, and so do hosts and ranks. */
   function system(runs) {
     const charts = new Map();
     for (const run of runs) {
       for (const name of run.system.names()) {
         if (name === "time") continue;
-        const card = /^gpu\.(\d+)\.(.+)$/.exec(name);
-        const key = card ? `gpu.${card[2]}` : name;
+        const { key, part } = place(name);
         const [title, unit] = LABELS.get(key) || [key, ""];
         if (!charts.has(key)) charts.set(key, { key, title, unit, smooth: true, names: new Map() });
-        charts.get(key).names.set(name, card ? Number(card[1]) : -1);
+        charts.get(key).names.set(name, part);
       }
     }
     for (const chart of charts.values()) {
-      const cards = chart.names.size;
-      chart.lines = (run) => [...chart.names].map(([name, card]) => ({
-        table: run.system, name, smooth: true, card: cards > 1 ? card : -1,
-      }));
+      chart.lines = (run) => {
+        const parts = [...chart.names].filter(([name]) => run.system.get(name));
+        return parts.map(([name, part], nth) => ({
+          table: run.system, name, smooth: true, part: parts.length > 1 ? part : "", nth,
+        }));
+      };
     }
     const order = [...LABELS.keys()].reverse();
     const sorted = [...charts.values()].sort((a, b) => order.indexOf(b.key) - order.indexOf(a.key));
@@ -136,15 +148,15 @@
     }
 
     lines({ run, label, color }, chart) {
-      return chart.lines(run).flatMap(({ table, name, dash, marks, smooth, card = -1 }) => {
+      return chart.lines(run).flatMap(({ table, name, dash, marks, smooth, part, nth = 0 }) => {
         const y = table.get(name);
         const x = board.AXES[this.group.axis].of(table);
         if (!y || !x || !y.some(Number.isFinite)) return [];
         const known = knownPlaces(x, y);
         return [{
           key: `${run.id} ${name}`,
-          label: [label, dash && "eval", card >= 0 && `GPU ${card}`].filter(Boolean).join(" · "),
-          color: card > 0 && this.runs.length === 1 ? `--run-${card % 8}` : color,
+          label: [label, dash && "eval", part].filter(Boolean).join(" · "),
+          color: nth > 0 && this.runs.length === 1 ? `--run-${nth % 8}` : color,
           dash: dash ? [5, 4] : null,
           marks,
           smooth,

@@ -42,20 +42,29 @@
     ];
   }
 
+  /** How busy the cards are. */
+  function busy(run) {
+    const names = run.system.names().filter((name) => /(^|\/)gpu\.\d+\.pct$/.test(name));
+    const shares = names.map((name) => run.system.last(name)).filter(Number.isFinite);
+    if (shares.length < 2) return shares.length === 1 && `card ${number(shares[0], 3)} % busy`;
+    const [least, most] = [Math.min(...shares), Math.max(...shares)];
+    return `${shares.length} cards ${number(least, 3)} to ${number(most, 3)} % busy`;
+  }
+
   function tiles(run) {
     const evaluated = best(run);
     const lastEval = run.eval.last("eval_loss");
     const firstLoss = run.train.get("loss")?.find(Number.isFinite);
     const left = run.running && run.remaining ? `${run.remaining} left` : null;
-    const busy = run.system.last(run.system.names().find((name) => /^gpu\.\d+\.pct$/.test(name)));
+    const each = run.train.last("tokens_per_second_per_rank");
     return el("div", { class: "tiles" },
       tile("Steps", run.maxSteps ? `${number(run.step, 9)} / ${number(run.maxSteps, 9)}` : number(run.step, 9),
         left || board.state(run.facts.state, run.facts.why), bar(run)),
       tile("Training loss", even(run.train.last("loss")), firstLoss !== undefined && `from ${even(firstLoss)}`),
       evaluated && tile("Evaluation loss", even(lastEval),
         evaluated.value < lastEval ? `best ${even(evaluated.value)} at step ${number(evaluated.step, 9)}` : "the best so far"),
-      speed(run) !== undefined && tile("Tokens a second", number(speed(run)), pace(run) !== undefined && `${number(pace(run), 3)} s a step`),
-      memory(run) !== undefined && tile("Peak memory", `${number(memory(run))} GiB`, busy !== undefined && `card ${number(busy, 3)} % busy`),
+      speed(run) !== undefined && tile("Tokens a second", number(speed(run)), [pace(run) !== undefined && `${number(pace(run), 3)} s a step`, each !== undefined && `${number(each)} a rank`].filter(Boolean).join(", ")),
+      memory(run) !== undefined && tile("Peak memory", `${number(memory(run))} GiB`, busy(run)),
       run.seconds !== undefined && tile("Time", duration(run.seconds), run.facts.info.started && `since ${board.moment(run.facts.info.started)}`));
   }
 
@@ -198,13 +207,17 @@
   /** Cards, processors and memory in words; what is not known is written as it is. */
   function machine(hardware, said) {
     if (!hardware || typeof hardware !== "object") return [hardware];
-    const { hostname, cpu, memory_gib, accelerators, driver, ...rest } = hardware;
+    const { hostname, cpu, memory_gib, accelerators, driver, ranks, ...rest } = hardware;
+    const of = Array.isArray(ranks) ? ranks : [];
+    const hosts = [...new Set(of.map(({ host }) => host))];
+    const on = (host) => `${host}: ${of.filter((rank) => rank.host === host).map((rank) => rank.rank).join(", ")}`;
     const cards = (Array.isArray(accelerators) ? accelerators : []).map((card) => `${card.name}, ${number(card.memory_gib)} GiB`);
     return [
       ...new Set(cards.map((card) => (cards.length > 1 ? `${cards.filter((other) => other === card).length} × ${card}` : card))),
       driver && `driver ${driver}`,
       cpu?.brand && `${cpu.brand}, ${cpu.logical_count} threads`,
       memory_gib && `${number(memory_gib)} GiB of memory`,
+      of.length > 1 && `${of.length} ranks (${hosts.map(on).join("; ")})`,
       said(rest),
     ];
   }

@@ -10,11 +10,11 @@ use crate::rendezvous::{Hello, Met};
 use crate::watch::{Board, Limits, Verdict};
 use anyhow::{Context, Result, bail, ensure};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub fn exit_at_once(status: i32) -> ! {
 /// The connections of a rank.
 pub struct Control {
     shared: Arc<Shared>,
+    /// Nanoseconds in [`Control::waiting`].
+    waited: AtomicU64,
     /// What the others have sent, in the order of [`Met::links`].
     inboxes: Vec<Receiver<Vec<u8>>>,
 }
@@ -111,7 +113,11 @@ impl Control {
         thread::Builder::new()
             .name("beat".to_owned())
             .spawn(move || beating.beat())?;
-        Ok(Self { shared, inboxes })
+        Ok(Self {
+            shared,
+            waited: AtomicU64::new(0),
+            inboxes,
+        })
     }
 
     /// This rank.
@@ -145,9 +151,17 @@ impl Control {
             board.wait(self.shared.rank, waits);
         };
         set(true);
+        let began = Instant::now();
         let result = run();
+        let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(time, Ordering::Relaxed);
         set(false);
         result
+    }
+
+    /// How long this rank was there in all.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     /// At rank 0 what all ranks have given, by rank; elsewhere nothing.

@@ -73,51 +73,86 @@ pub fn line(text: &str) -> String {
     plain
 }
 
-/// Numbers of the machine by the server's names; a number for which it has none keeps its own.
+/// Numbers of the machine by the server's names; a number for which it has none keeps its own. The server knows one host and
+/// one process: another host's name stands before the index of its card (`gpu.node2-0.pct`) or at the end, a rank at the end.
 pub fn system(values: &Map<String, Value>) -> Vec<(String, f64)> {
     let numbers = values
         .iter()
         .filter_map(|(name, value)| Some((name, value.as_f64()?)));
-    let named = numbers.map(|(name, number)| {
-        let server_name = match name.as_str() {
-            "cpu.threads" => "cpu.thds".to_owned(),
-            "mem.process_mib" => "mem.proc".to_owned(),
-            "mem.process_pct" => "mem.proc.pct".to_owned(),
-            "mem.available_mib" => "mem.proc.avail".to_owned(),
-            name if name.starts_with("gpu.") => name
-                .replace(".mem_pct", ".mem.pct")
-                .replace(".mem_mib", ".mem.value"),
-            name => name.to_owned(),
-        };
-        (key(&format!("{SYSTEM}{server_name}")), number)
-    });
+    let named =
+        numbers.map(|(name, number)| (key(&format!("{SYSTEM}{}", server_name(name))), number));
     named.collect()
+}
+
+fn server_name(name: &str) -> String {
+    if let Some((host, name)) = name.rsplit_once('/') {
+        // Dots and slashes have a meaning of their own in a key.
+        let host = host.replace(['.', '/'], "-");
+        return match name.strip_prefix("gpu.") {
+            Some(card) => server_name(&format!("gpu.{host}-{card}")),
+            None => format!("{}.{host}", server_name(name)),
+        };
+    }
+    let rank = name.strip_prefix("rank.");
+    if let Some(rank) = rank.and_then(|rank| rank.strip_suffix(".process_mib")) {
+        return format!("mem.proc.rank-{rank}");
+    }
+    match name {
+        "cpu.threads" => "cpu.thds".to_owned(),
+        "mem.process_mib" => "mem.proc".to_owned(),
+        "mem.process_pct" => "mem.proc.pct".to_owned(),
+        "mem.available_mib" => "mem.proc.avail".to_owned(),
+        name if name.starts_with("gpu.") => name
+            .replace(".mem_pct", ".mem.pct")
+            .replace(".mem_mib", ".mem.value"),
+        name => name.to_owned(),
+    }
+}
+
+/// A chart of the page, and the line in it: the chart's own name where there is one line.
+fn chart(name: &str) -> (&str, Option<String>) {
+    let card = name
+        .strip_prefix("gpu.")
+        .and_then(|rest| rest.split_once('.'));
+    if let Some((card, number)) = card {
+        let chart = match number {
+            "pct" => "GPU Utilization (%)",
+            "mem.pct" => "GPU Memory Allocated (%)",
+            "mem.value" => "GPU Memory Allocated (MB)",
+            "temp" => "GPU Temperature (°C)",
+            "power" => "GPU Power Usage (W)",
+            _ => name,
+        };
+        let line = match card.rsplit_once('-') {
+            Some((host, index)) => format!("{host} GPU {index}"),
+            None => format!("GPU {card}"),
+        };
+        return (chart, Some(line));
+    }
+    let charts = [
+        ("cpu.pct", "CPU Utilization (%)"),
+        ("cpu.thds", "Process CPU Threads"),
+        ("mem.pct", "System Memory Utilization (%)"),
+        ("mem.proc.pct", "Process Memory Utilization (%)"),
+        ("mem.proc.avail", "Process Memory Available (non-swap) (MB)"),
+        ("mem.proc", "Process Memory In Use (non-swap) (MB)"),
+    ];
+    for (key, chart) in charts {
+        match name.strip_prefix(key) {
+            Some("") => return (chart, None),
+            Some(part) if part.starts_with('.') => {
+                return (chart, Some(part[1..].replace("rank-", "rank ")));
+            }
+            _ => {}
+        }
+    }
+    (name, None)
 }
 
 /// The label and unit that the page shows for a number of the machine.
 pub fn system_column(key: &str) -> Column {
-    let name = key.strip_prefix(SYSTEM).unwrap_or(key);
-    let card = name
-        .strip_prefix("gpu.")
-        .and_then(|rest| rest.split_once('.'));
-    let chart = match (name, card) {
-        ("cpu.pct", _) => "CPU Utilization (%)",
-        ("cpu.thds", _) => "Process CPU Threads",
-        ("mem.pct", _) => "System Memory Utilization (%)",
-        ("mem.proc", _) => "Process Memory In Use (non-swap) (MB)",
-        ("mem.proc.pct", _) => "Process Memory Utilization (%)",
-        ("mem.proc.avail", _) => "Process Memory Available (non-swap) (MB)",
-        (_, Some((_, "pct"))) => "GPU Utilization (%)",
-        (_, Some((_, "mem.pct"))) => "GPU Memory Allocated (%)",
-        (_, Some((_, "mem.value"))) => "GPU Memory Allocated (MB)",
-        (_, Some((_, "temp"))) => "GPU Temperature (°C)",
-        (_, Some((_, "power"))) => "GPU Power Usage (W)",
-        _ => name,
-    };
-    let label = match card {
-        Some((index, _)) => format!("GPU {index}"),
-        None => chart.to_owned(),
-    };
+    let (chart, line) = chart(key.strip_prefix(SYSTEM).unwrap_or(key));
+    let label = line.unwrap_or_else(|| chart.to_owned());
     let share = chart.ends_with("(%)");
     Column {
         class: class::SYSTEM,
@@ -239,6 +274,61 @@ mod tests {
         assert_eq!(column.name, "GPU 0");
         assert_eq!(column.chart_name, "GPU Memory Allocated (%)");
         assert_eq!(column.y_range.unwrap().max, Some(100.0));
+    }
+
+    #[test]
+    fn every_card_of_every_host_is_a_line_in_the_chart_of_its_kind() {
+        let cases = [
+            ("gpu.1.pct", "gpu.1.pct", "GPU Utilization (%)", "GPU 1"),
+            (
+                "node-2.lab/gpu.1.mem_mib",
+                "gpu.node-2-lab-1.mem.value",
+                "GPU Memory Allocated (MB)",
+                "node-2-lab GPU 1",
+            ),
+            (
+                "node2/cpu.pct",
+                "cpu.pct.node2",
+                "CPU Utilization (%)",
+                "node2",
+            ),
+            (
+                "node2/mem.available_mib",
+                "mem.proc.avail.node2",
+                "Process Memory Available (non-swap) (MB)",
+                "node2",
+            ),
+            (
+                "rank.3.process_mib",
+                "mem.proc.rank-3",
+                "Process Memory In Use (non-swap) (MB)",
+                "rank 3",
+            ),
+            (
+                "mem.process_mib",
+                "mem.proc",
+                "Process Memory In Use (non-swap) (MB)",
+                "Process Memory In Use (non-swap) (MB)",
+            ),
+            (
+                "mem.process_pct",
+                "mem.proc.pct",
+                "Process Memory Utilization (%)",
+                "Process Memory Utilization (%)",
+            ),
+        ];
+        let values = cases
+            .iter()
+            .map(|(name, ..)| ((*name).to_owned(), json!(1)));
+        let keys = system(&values.collect());
+        for ((name, server_name, chart, line), (key, _)) in cases.iter().zip(&keys) {
+            assert_eq!(key, &format!("__swanlab__.{server_name}"), "{name}");
+            let column = system_column(key);
+            assert_eq!(
+                (column.chart_name.as_str(), column.name.as_str()),
+                (*chart, *line)
+            );
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Story {
     pub state: &'static str,
     /// Seconds a step.
     pub pace: f64,
+    /// The cards that trained it, as system.jsonl names them, one a rank.
+    pub cards: &'static [&'static str],
 }
 
 impl Default for Story {
@@ -45,6 +47,7 @@ impl Default for Story {
             rank: 8,
             state: "finished",
             pace: 1.9,
+            cards: &["gpu.0"],
         }
     }
 }
@@ -138,7 +141,7 @@ impl Story {
             "the card has no memory left: 77.9 GiB of 79.6 GiB are in use and 2.1 GiB more are needed for the \
              logits of a batch of 6,120 tokens; lower max_length or set gradient_checkpointing_skip_layers 0",
         );
-        json!({
+        let mut info = json!({
             "id": format!("{:016x}", self.seed * 7_919), "name": self.name, "started": self.clock(0.0), "ended": ended,
             "state": self.state, "error": error, "pid": std::process::id(), "host": host(),
             "command": ["apus", "sft", "--config", format!("configs/{}.toml", self.name), "--learning_rate", self.lr.to_string()],
@@ -155,7 +158,20 @@ impl Story {
                 {"name": format!("LoRA on v_proj, rank {}", self.rank), "tensors": 24, "parameters": 81_408 * self.rank},
                 {"name": format!("LoRA on o_proj, rank {}", self.rank), "tensors": 24, "parameters": 167_424 * self.rank}
             ]}
-        })
+        });
+        if self.cards.len() > 1 {
+            let host_of = |card: &str| {
+                card.split_once('/')
+                    .map_or_else(host, |(host, _)| host.to_owned())
+            };
+            let ranks = self.cards.iter().enumerate();
+            let ranks: Vec<Value> = ranks
+                .map(|(rank, card)| json!({"rank": rank, "host": host_of(card)}))
+                .collect();
+            info["world_size"] = ranks.len().into();
+            info["hardware"]["ranks"] = ranks.into();
+        }
+        info
     }
 
     /// `logging.jsonl`.
@@ -194,6 +210,13 @@ impl Story {
             );
             put("epoch", json!(3.0 * done));
             put("tokens_per_second", json!(rate));
+            if self.cards.len() > 1 {
+                put(
+                    "tokens_per_second_per_rank",
+                    json!(rate / self.cards.len() as f64),
+                );
+                put("collectives(s/it)", json!(0.02 * self.pace));
+            }
             self.progress(&mut line, step, seconds, mine);
             let _ = writeln!(out, "{}", Value::Object(line));
             if step % 50 == 0 {
@@ -251,13 +274,27 @@ impl Story {
                 96.0 + 2.5 * dice.bell()
             };
             temp += (31.0 + 0.36 * f64::min(busy, 100.0) - temp) * 0.06;
-            let line = json!({
+            let mut line = json!({
                 "time": at * 10, "cpu.pct": (9.0 + 3.0 * dice.bell()).max(0.5), "cpu.threads": 24,
                 "mem.pct": 14.2 + 0.2 * dice.bell(), "mem.process_mib": 9_420.0 + at as f64 * 0.4, "mem.process_pct": 7.2,
-                "mem.available_mib": 111_200.0 + 60.0 * dice.bell(), "gpu.0.pct": f64::min(busy, 100.0),
-                "gpu.0.mem_pct": if at < 4 { 1.5 } else { 26.9 }, "gpu.0.mem_mib": if at < 4 { 1_200.0 } else { 21_934.0 }, "gpu.0.temp": temp + 0.4 * dice.bell(),
-                "gpu.0.power": 92.0 + busy.min(100.0) * 4.9 + 12.0 * dice.bell()
+                "mem.available_mib": 111_200.0 + 60.0 * dice.bell()
             });
+            for (rank, card) in self.cards.iter().enumerate() {
+                let busy = (busy - rank as f64).clamp(0.0, 100.0);
+                let mut put =
+                    |name: &str, value: f64| line[format!("{card}.{name}")] = value.into();
+                put("pct", busy);
+                put("mem_pct", if at < 4 { 1.5 } else { 26.9 });
+                put("mem_mib", if at < 4 { 1_200.0 } else { 21_934.0 });
+                put("temp", temp + 0.4 * dice.bell());
+                put("power", 92.0 + busy * 4.9 + 12.0 * dice.bell());
+                if rank > 0 {
+                    line[format!("rank.{rank}.process_mib")] = (9_000.0 + at as f64).into();
+                }
+                if let Some((host, "gpu.0")) = card.split_once('/') {
+                    line[format!("{host}/cpu.pct")] = (7.0 + dice.flat()).into();
+                }
+            }
             let _ = writeln!(out, "{line}");
         }
         out

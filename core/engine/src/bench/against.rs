@@ -14,8 +14,9 @@ use std::path::Path;
 const NO_SETTINGS: [&str; 2] = ["json", "against"];
 
 /// Figures beside the configuration that tell what was measured.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "machine",
+    "ranks",
     "experts",
     "layers",
     "kept_layers",
@@ -26,10 +27,14 @@ const SETTINGS: [&str; 6] = [
 /// A figure of a measurement: its name, its key, and how a value of it is shown.
 type Figure = (&'static str, &'static str, fn(f64) -> String);
 
+/// Figures that grow with the number of ranks. With another number they are no news about the code.
+const OF_ALL_RANKS: [&str; 2] = ["tokens_per_second", "trained_tokens_per_second"];
+
 /// Figures of a measurement of training.
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     ("tokens/s", "tokens_per_second", whole),
     ("trained tokens/s", "trained_tokens_per_second", whole),
+    ("tokens/s a rank", OF_A_RANK, whole),
     ("median step", "median_seconds", |seconds| {
         format!("{seconds:.3} s")
     }),
@@ -39,6 +44,17 @@ const FIGURES: [Figure; 6] = [
     }),
     ("final loss", "loss", |loss| format!("{loss:.4}")),
 ];
+
+const OF_A_RANK: &str = "tokens_per_second_per_rank";
+
+/// A figure of training; what all of one rank do is what each does.
+fn figure(figures: &Map<String, Value>, key: &str) -> Option<f64> {
+    let alone = || match key == OF_A_RANK && !figures.contains_key("ranks") {
+        true => figures.get("tokens_per_second"),
+        false => None,
+    };
+    figures.get(key).or_else(alone).and_then(Value::as_f64)
+}
 
 /// An earlier measurement.
 #[derive(Debug)]
@@ -93,9 +109,16 @@ impl Earlier {
         }
         let mut lines = table::plain();
         lines.set_header(["", "there", "here", "change"]);
-        for (name, key, show) in FIGURES {
-            let figure = |figures: Option<&Value>| figures.and_then(Value::as_f64);
-            if let (Some(there), Some(here)) = (figure(self.figures.get(key)), figure(now.get(key)))
+        let none = Map::new();
+        let now_figures = now.as_object().unwrap_or(&none);
+        let ranks = [&self.figures, now_figures].map(|figures| figures.get("ranks"));
+        let compares = |key: &str| match key {
+            OF_A_RANK => ranks.iter().any(Option::is_some),
+            key => ranks[0] == ranks[1] || !OF_ALL_RANKS.contains(&key),
+        };
+        for (name, key, show) in FIGURES.into_iter().filter(|(_, key, _)| compares(key)) {
+            if let (Some(there), Some(here)) =
+                (figure(&self.figures, key), figure(now_figures, key))
             {
                 lines.add_row([
                     name.to_owned(),
@@ -253,6 +276,39 @@ mod tests {
         assert!(
             text.contains(r#"another setting: seq "64" there, "128" here"#),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn ranks_are_compared_with_as_many_ranks_or_one_by_one() {
+        let ranks = |rate: f64, count: usize| {
+            let mut figures = figures(rate, "64");
+            figures["ranks"] = count.into();
+            figures["tokens_per_second_per_rank"] = (rate / count as f64).into();
+            figures
+        };
+        let line = |text: &str, name: &str| {
+            let mut lines = text.lines().map(str::trim_start);
+            let line = lines.find(|line| line.starts_with(&format!("{name}  ")));
+            line.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let alone = earlier(&figures(1000.0, "64").to_string(), false).unwrap();
+        let text = alone.beside(&ranks(1960.0, 2));
+        assert!(
+            text.contains("another setting: ranks not given there, 2 here"),
+            "{text}"
+        );
+        assert_eq!(line(&text, "tokens/s"), None);
+        assert_eq!(
+            line(&text, "tokens/s a rank").as_deref(),
+            Some("tokens/s a rank 1,000 980 -2.0 %")
+        );
+        let two = earlier(&ranks(2000.0, 2).to_string(), false).unwrap();
+        let text = two.beside(&ranks(1960.0, 2));
+        assert!(!text.contains("another setting"), "{text}");
+        assert_eq!(
+            line(&text, "tokens/s").as_deref(),
+            Some("tokens/s 2,000 1,960 -2.0 %")
         );
     }
 

@@ -2,9 +2,11 @@
 //!
 //! A measurement trains for a few steps on random tokens. The model and the steps are those of `apus sft`. Steps are first
 //! timed and then profiled, so that profiling does not slow the timed ones. The limits of the device are measured in the
-//! same process right after the steps, at the same clock rate.
+//! same process right after the steps, at the same clock rate. Several ranks make the steps together, each with as many
+//! sequences as one process has; rank 0 reports.
 
 mod against;
+mod communication;
 pub mod count;
 mod groups;
 mod lengths;
@@ -18,9 +20,10 @@ mod traffic;
 use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::fit;
+use crate::train::ranks::{self, Load, Loads, Ranks};
 use crate::train::{args, parts};
 use against::Earlier;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use apus_components::config::{BenchConfig, Resolved, SftConfig};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
@@ -28,7 +31,9 @@ use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
 use apus_model::profile::{Profile, Recording};
 use apus_sdk::{errln, out};
+use apus_world::place::{Role, role};
 use candle_core::Device;
+use communication::Communication;
 use count::Work;
 use groups::Groups;
 use report::{Figures, Setting};
@@ -44,20 +49,24 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
     registry::load(&config.plugins)?;
     apus_data::hub::prefer(config.use_hf);
-    let device = apus_model::device::open(&config.device)?;
     let earlier = config.against.as_deref();
     let earlier = earlier.map(|path| Earlier::read(path, config.ops));
     let earlier = earlier.transpose()?;
     let figures = match config.ops {
         true => {
+            ensure!(
+                matches!(role()?, Role::Alone),
+                "ops: operations are timed on one card; start it without NPROC_PER_NODE and without torchrun, mpirun or srun"
+            );
+            let device = apus_model::device::open(&config.device)?;
             let given = |flag: &str| resolved.given(flag);
-            ops::run(config, &device, &given)?
+            Some(ops::run(config, &device, &given)?)
         }
-        false => {
-            let sft = config.sft()?;
-            train(config, &sft, &device)
-                .map_err(|error| explain_out_of_memory(error, &device, &args::args(&sft)))?
-        }
+        false => train(config)?,
+    };
+    // Rank 0 reports for all.
+    let Some(figures) = figures else {
+        return Ok(());
     };
     if let Some(path) = &config.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
@@ -69,8 +78,54 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     Ok(())
 }
 
-/// Times training.
-fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value> {
+/// Times training, with the other ranks if there are some; ranks other than 0 have no figures.
+fn train(config: &BenchConfig) -> Result<Option<Value>> {
+    let sft = config.sft()?;
+    let explained =
+        |error, device: &Device| explain_out_of_memory(error, device, &args::args(&sft));
+    let Some(place) = ranks::place()? else {
+        let device = apus_model::device::open(&config.device)?;
+        let figures = measure(config, &sft, &device, None);
+        return figures.map_err(|error| explained(error, &device));
+    };
+    let device = ranks::device(&sft, &place)?;
+    let ranks = ranks::join(&sft, &place, &device)?;
+    ranks.agree(&must_agree(config)?)?;
+    match measure(config, &sft, &device, Some(&ranks)) {
+        Ok(figures) => {
+            ranks.finish()?;
+            Ok(figures)
+        }
+        Err(error) => {
+            let error = explained(error, &device);
+            ranks.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+/// What all ranks must have in common: the configuration, but for the device and the files of rank 0.
+fn must_agree(config: &BenchConfig) -> Result<Vec<(String, String)>> {
+    let Value::Object(values) = serde_json::to_value(config)? else {
+        return Ok(Vec::new());
+    };
+    let own = |name: &String| ["device", "json", "against"].contains(&name.as_str());
+    let values = values.into_iter().filter(|(name, _)| !own(name));
+    Ok(values
+        .map(|(name, value)| (name, value.to_string()))
+        .collect())
+}
+
+fn measure(
+    config: &BenchConfig,
+    sft: &SftConfig,
+    device: &Device,
+    ranks: Option<&Ranks>,
+) -> Result<Option<Value>> {
+    let leads = ranks.is_none_or(|ranks| ranks.rank() == 0);
+    if let Some(ranks) = ranks {
+        ranks.enter("loading the model", true);
+    }
     let lengths = config.seq;
     let place = setup::find_model(&sft.model, sft.seed)?;
     let mut ready = parts::model(sft, &place, device)?;
@@ -83,7 +138,9 @@ fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value
     )?;
     let (model, kept) = (&ready.model, shape.kept_layers as usize);
     let table = ParameterTable::of(model);
-    errln!("{table}");
+    if leads {
+        errln!("{table}");
+    }
 
     let data = Data {
         batch: config.batch,
@@ -91,21 +148,32 @@ fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value
         share: config.trained_share,
         seed: sft.seed,
     };
-    let mut stepper = Stepper::new(sft, model, kept, data)?;
+    let mut stepper = Stepper::new(sft, model, kept, data, ranks)?;
     let mut steps = Vec::new();
     for at in 0..config.steps {
+        if let Some(ranks) = ranks {
+            ranks.enter(&format!("step {}", at + 1), false);
+        }
         let step = stepper.step().with_context(|| Phase::Step(at as u64 + 1))?;
-        errln!(
-            "step {}: {:.3} s, {:.0} tokens/s, loss {:.4}",
-            at + 1,
-            step.seconds,
-            step.tokens() as f64 / step.seconds,
-            step.loss
-        );
+        if leads {
+            errln!(
+                "step {}: {:.3} s, {:.0} tokens/s, loss {:.4}",
+                at + 1,
+                step.seconds,
+                step.tokens() as f64 / step.seconds,
+                step.loss
+            );
+        }
         steps.push(step);
     }
-    let peak = apus_model::device::usage::peak(device);
+    let peak = peak(device, ranks)?;
     let (profiled, profile) = profiled(&mut stepper, device)?;
+    let communication = ranks
+        .map(|ranks| Communication::measure(ranks, model))
+        .transpose()?;
+    if !leads {
+        return Ok(None);
+    }
     let limits = limits::measure(device)?;
 
     let trained = count::trained(model);
@@ -126,7 +194,7 @@ fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value
     };
     let counted: Vec<_> = profiled
         .iter()
-        .map(|step| work(&step.lengths, step.targets))
+        .map(|step| work(&step.own.0, step.own.1))
         .collect();
     let figures = Figures {
         setting: Setting {
@@ -144,11 +212,25 @@ fn train(config: &BenchConfig, sft: &SftConfig, device: &Device) -> Result<Value
             .collect(),
         steps,
         peak,
+        communication,
         limits,
         groups: Groups::new(&profile, &counted),
     };
     out!("{figures}");
-    Ok(figures.json())
+    Ok(Some(figures.json()))
+}
+
+/// The most memory that was in use so far, with the rank of the fullest where there are several.
+fn peak(device: &Device, ranks: Option<&Ranks>) -> Result<Option<(usize, u64)>> {
+    let own = apus_model::device::usage::peak(device);
+    let Some(ranks) = ranks else {
+        return Ok(own.map(|bytes| (0, bytes)));
+    };
+    let load = Load {
+        peak: own,
+        ..Load::default()
+    };
+    Ok(Loads::of(&ranks.gather(&load)?).and_then(|loads| loads.fullest))
 }
 
 /// Makes a few more steps under the profile.

@@ -1,5 +1,6 @@
 //! The figures of a measurement, for a terminal and as JSON.
 
+use super::communication::Communication;
 use super::count::{Count, Flops};
 use super::groups::Groups;
 use super::limits::Limits;
@@ -33,13 +34,15 @@ pub struct Figures<'a> {
     pub setting: Setting<'a>,
     /// All steps. The first two are not part of medians.
     pub steps: Vec<TimedStep>,
-    /// Operations of each.
+    /// Operations of each, over all ranks.
     pub counts: Vec<Count>,
-    /// Peak memory in bytes, where the system tells.
-    pub peak: Option<u64>,
+    /// The rank whose memory was the fullest, and its bytes, where the system tells.
+    pub peak: Option<(usize, u64)>,
+    /// What several ranks cost.
+    pub communication: Option<Communication>,
     /// The limits of the device.
     pub limits: Limits,
-    /// The time by group of operations.
+    /// The time by group of operations, of rank 0.
     pub groups: Groups,
 }
 
@@ -65,14 +68,27 @@ impl Figures<'_> {
         self.median(|step, _| step.targets as f64 / step.seconds)
     }
 
-    /// Operations a second that training needs.
+    /// Operations a second that training needs, of each device.
     fn model_flops(&self) -> f64 {
-        self.median(|step, count| count.model.total() as f64 / step.seconds)
+        self.median(|step, count| count.model.total() as f64 / step.seconds) / self.ranks()
     }
 
-    /// Operations a second that the device carried out.
+    /// Operations a second that each device carried out.
     fn device_flops(&self) -> f64 {
         self.median(|step, count| (count.model + count.again).total() as f64 / step.seconds)
+            / self.ranks()
+    }
+
+    /// How many devices trained together.
+    fn ranks(&self) -> f64 {
+        self.communication
+            .as_ref()
+            .map_or(1.0, |communication| communication.ranks as f64)
+    }
+
+    /// Seconds of a step that ranks wait in collectives.
+    fn waited(&self) -> f64 {
+        self.median(|step, _| step.loads.map_or(0.0, |loads| loads.collectives))
     }
 
     fn loss(&self) -> f64 {
@@ -97,7 +113,7 @@ impl Figures<'_> {
                 })
             })
             .collect();
-        json!({
+        let mut figures = json!({
             "apus_version": env!("CARGO_PKG_VERSION"),
             "machine": setting.machine,
             "config": setting.config,
@@ -113,11 +129,18 @@ impl Figures<'_> {
             "device_tflops": self.device_flops() / 1e12,
             "limit_tflops": self.limits.flops / 1e12,
             "limit_gb_per_second": self.limits.bytes / 1e9,
-            "peak_memory_bytes": self.peak,
+            "peak_memory_bytes": self.peak.map(|(_, bytes)| bytes),
             "loss": self.loss(),
             "steps": steps,
             "profile": self.groups.json(),
-        })
+        });
+        if let Some(communication) = &self.communication {
+            figures["ranks"] = communication.ranks.into();
+            figures["tokens_per_second_per_rank"] = (self.rate() / self.ranks()).into();
+            figures["fullest_rank"] = json!(self.peak.map(|(rank, _)| rank));
+            figures["communication"] = communication.json(self.seconds(), self.waited());
+        }
+        figures
     }
 }
 
@@ -135,6 +158,10 @@ impl fmt::Display for Figures<'_> {
         let (limit, side) = (self.limits.flops, self.limits.side);
         let share = |flops: f64| 100.0 * flops / limit;
         let time = |at: usize| format!("{:.3} s", self.steps[at].seconds);
+        let of_each = match &self.communication {
+            Some(_) => " of each rank",
+            None => "",
+        };
         let mut lines = table::plain();
         let mut line = |name: &str, value: String| {
             lines.add_row([name.to_owned(), value]);
@@ -152,7 +179,7 @@ impl fmt::Display for Figures<'_> {
         line(
             "setting",
             format!(
-                "{} sequences of {} tokens a step, trained share {}, train_type {}, experts in {experts}, \
+                "{} sequences of {} tokens a step{of_each}, trained share {}, train_type {}, experts in {experts}, \
                  {kept} of {layers} layers keep everything",
                 config.batch, config.seq, config.trained_share, config.train_type
             ),
@@ -167,14 +194,24 @@ impl fmt::Display for Figures<'_> {
                 self.steps.len() - WARM_UP
             ),
         );
+        let whole = |rate: f64| table::grouped(rate.round() as usize);
+        let each = match &self.communication {
+            Some(_) => format!(" ({} a rank)", whole(self.rate() / self.ranks())),
+            None => String::new(),
+        };
         line(
             "tokens/s",
             format!(
-                "{}, trained {}",
-                table::grouped(self.rate().round() as usize),
-                table::grouped(self.trained_rate().round() as usize)
+                "{}{each}, trained {}",
+                whole(self.rate()),
+                whole(self.trained_rate())
             ),
         );
+        if let Some(communication) = &self.communication {
+            for (name, value) in communication.lines(self.seconds(), self.waited()) {
+                line(name, value);
+            }
+        }
         line(
             "operations",
             format!(
@@ -198,8 +235,12 @@ impl fmt::Display for Figures<'_> {
                 share(self.device_flops())
             ),
         );
-        if let Some(peak) = self.peak {
-            line("peak memory", table::gib(peak));
+        if let Some((rank, bytes)) = self.peak {
+            let of = match &self.communication {
+                Some(_) => format!(" on rank {rank}"),
+                None => String::new(),
+            };
+            line("peak memory", format!("{}{of}", table::gib(bytes)));
         }
         line("final loss", format!("{:.4}", self.loss()));
         writeln!(f, "{lines}\n\n{}", self.groups)
@@ -218,7 +259,7 @@ fn flops(flops: &Flops) -> Value {
 }
 
 /// The middle value, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     match (values.get(half), values.len() % 2) {

@@ -1,6 +1,7 @@
 //! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
+use crate::train::ranks::{Loads, Ranks, share};
 use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, Window, parts};
 use anyhow::Result;
 use apus_components::config::Lengths;
@@ -16,12 +17,16 @@ use std::time::Instant;
 pub struct TimedStep {
     /// Seconds, from tokens on the host to new parameters on the device.
     pub seconds: f64,
-    /// Lengths of its sequences.
+    /// Lengths of its sequences, over all ranks.
     pub lengths: Vec<usize>,
-    /// Trained tokens.
+    /// Trained tokens, over all ranks.
     pub targets: usize,
+    /// Lengths and trained tokens of what this rank computed.
+    pub own: (Vec<usize>, usize),
     /// Mean loss of those.
     pub loss: f64,
+    /// What the ranks tell of themselves, at rank 0 of several.
+    pub loads: Option<Loads>,
 }
 
 impl TimedStep {
@@ -40,12 +45,13 @@ pub struct Stepper<'a> {
     max_grad_norm: f64,
     options: ForwardOptions,
     data: Data,
+    ranks: Option<&'a Ranks>,
     made: usize,
 }
 
 /// The random data that it is trained on.
 pub struct Data {
-    /// Sequences in a step.
+    /// Sequences in a step of each rank.
     pub batch: usize,
     /// How long they are.
     pub lengths: Lengths,
@@ -60,7 +66,13 @@ impl<'a> Stepper<'a> {
     ///
     /// # Errors
     /// A component that there is not, or options that do not fit.
-    pub fn new(config: &SftConfig, model: &'a CausalLm, kept: usize, data: Data) -> Result<Self> {
+    pub fn new(
+        config: &SftConfig,
+        model: &'a CausalLm,
+        kept: usize,
+        data: Data,
+        ranks: Option<&'a Ranks>,
+    ) -> Result<Self> {
         let (spec, _) = parts::optimizer(config, &|_| None)?;
         Ok(Self {
             model,
@@ -80,6 +92,7 @@ impl<'a> Stepper<'a> {
                 neftune: None,
             },
             data,
+            ranks,
             made: 0,
         })
     }
@@ -88,43 +101,72 @@ impl<'a> Stepper<'a> {
     pub fn step(&mut self) -> Result<TimedStep> {
         let Data {
             batch,
-            share,
+            share: trained_share,
             seed,
             lengths,
         } = &self.data;
-        let lengths = draw(lengths, *batch, *seed, self.made);
+        let (rank, size) = self
+            .ranks
+            .map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
+        let lengths = draw(lengths, *batch * size, *seed, self.made);
         let vocabulary = self.model.config().architecture.vocab_size;
-        let rows = rows(&lengths, *share, vocabulary, (*seed, self.made));
+        let rows = rows(&lengths, *trained_share, vocabulary, (*seed, self.made));
         self.made += 1;
+        let targets = rows.iter().map(supervised).sum();
+        let shares = share(&lengths, size);
+        let own: Vec<&TokenRow> = shares[rank].iter().map(|&at| &rows[at]).collect();
 
         let start = Instant::now();
-        let report = self.train(&rows)?;
+        let report = self.train(&own, targets)?;
         self.model.device().synchronize()?;
         Ok(TimedStep {
             seconds: start.elapsed().as_secs_f64(),
             lengths,
-            targets: report.supervised,
+            targets,
+            own: (
+                own.iter().map(|row| row.input_ids.len()).collect(),
+                own.iter().map(|row| supervised(row)).sum(),
+            ),
             loss: report.loss,
+            loads: report.loads,
         })
     }
 
-    fn train(&mut self, rows: &[TokenRow]) -> Result<StepReport> {
+    /// Trains these rows, which have a part of the trained tokens of the step.
+    fn train(&mut self, rows: &[&TokenRow], supervised: usize) -> Result<StepReport> {
         let sequences = rows
             .iter()
             .map(|row| -> Sequence { (&row.input_ids, &row.labels, None) });
-        let batch = MicroBatch::new(sequences, self.model.device())?;
+        let batches = match rows.is_empty() {
+            true => Vec::new(),
+            false => vec![(0, MicroBatch::new(sequences, self.model.device())?)],
+        };
         let step = Step {
             model: self.model,
             loss: &self.loss,
             max_grad_norm: self.max_grad_norm,
-            ranks: None,
+            ranks: self.ranks,
+        };
+        let window = Window {
+            batches,
+            supervised,
         };
         let options = |_| self.options.clone();
         step.make(
             &mut self.optimizer,
-            &Window::whole(vec![batch]),
+            &window,
             options,
             &mut self.learning_rate,
         )
     }
+}
+
+/// The trained tokens of a row.
+fn supervised(row: &TokenRow) -> usize {
+    // The first token is predicted by nothing.
+    row.labels
+        .iter()
+        .skip(1)
+        .filter(|&&label| label >= 0)
+        .count()
 }

@@ -24,6 +24,8 @@ pub struct Clock {
     tokens_before: u64,
     training: Duration,
     training_total: Duration,
+    /// Seconds in collectives since the last line of the log, and the steps that took them.
+    collectives: (f64, u64),
     losses: f64,
     /// Examples that went through the model in training.
     pub samples: u64,
@@ -40,6 +42,7 @@ impl Clock {
             tokens_before: 0,
             training: Duration::ZERO,
             training_total: Duration::ZERO,
+            collectives: (0.0, 0),
             losses: 0.0,
             samples: 0,
         }
@@ -68,6 +71,18 @@ impl Clock {
         self.training += time;
         self.tokens += tokens as u64;
         self.losses += loss;
+    }
+
+    /// Counts the seconds of a step that its ranks spent in collectives.
+    pub fn count_collectives(&mut self, seconds: f64) {
+        self.collectives.0 += seconds;
+        self.collectives.1 += 1;
+    }
+
+    /// Seconds a step in collectives since the last call.
+    pub fn window_collectives(&mut self) -> f64 {
+        let (seconds, steps) = std::mem::take(&mut self.collectives);
+        seconds / steps.max(1) as f64
     }
 
     /// Steps that this process made, where `step` are made in all.

@@ -23,7 +23,7 @@ mod order;
 pub(crate) mod parts;
 mod pictures;
 mod plan;
-mod ranks;
+pub(crate) mod ranks;
 mod resume;
 mod run;
 mod run_folder;

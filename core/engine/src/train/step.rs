@@ -5,7 +5,7 @@
 use super::batch::MicroBatch;
 use super::channel_loss::ChannelLosses;
 use super::optimizer::OptimizerHost;
-use super::ranks::{Found, Ranks};
+use super::ranks::{Found, Load, Loads, Ranks};
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
@@ -86,6 +86,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The learning rate of the update.
     pub learning_rate: f64,
+    /// What the ranks tell of themselves, at rank 0 of several.
+    pub loads: Option<Loads>,
 }
 
 impl Step<'_> {
@@ -101,6 +103,7 @@ impl Step<'_> {
         options: impl Fn(usize) -> ForwardOptions,
         hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
+        let waited = self.ranks.map(Ranks::waited).transpose()?;
         let mut found = Found::default();
         for (at, (number, batch)) in window.batches.iter().enumerate() {
             if self.ranks.is_none() {
@@ -114,11 +117,14 @@ impl Step<'_> {
                 hooks.micro_batches()?;
             }
         }
+        let mut loads = None;
         if let Some(ranks) = self.ranks {
             ranks.sum_gradients(self.model.params())?;
-            let mut parts = ranks.gather(&found)?.into_iter();
-            found = parts.next().unwrap_or(found);
-            parts.for_each(|part| found.add(&part));
+            let load = ranks.load(self.model.device(), waited.unwrap_or_default())?;
+            let parts = ranks.gather(&(found.clone(), load))?;
+            parts.iter().skip(1).for_each(|(part, _)| found.add(part));
+            let all: Vec<Load> = parts.into_iter().map(|(_, load)| load).collect();
+            loads = Loads::of(&all);
         }
         // As transformers and ms-swift report it.
         let loss = found.loss + options(0).aux_coef * found.aux_loss;
@@ -141,6 +147,7 @@ impl Step<'_> {
             tokens: found.tokens,
             grad_norm,
             learning_rate,
+            loads,
         })
     }
 

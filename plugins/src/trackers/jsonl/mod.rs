@@ -65,9 +65,12 @@ impl Run {
             "git": run.git,
             "model": run.model,
         });
-        let Value::Object(about) = about else {
+        let Value::Object(mut about) = about else {
             return Err(Error::new("run.json is no object"));
         };
+        if run.world_size > 1 {
+            about.insert("world_size".to_owned(), run.world_size.into());
+        }
         let file = |name: &str, kind| Lines::new(run.dir.join(name), kind);
         let mut new = Self {
             logging: file("logging.jsonl", Kind::Json),

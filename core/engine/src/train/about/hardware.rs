@@ -4,6 +4,8 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 use sysinfo::{
     CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System,
 };
@@ -55,6 +57,34 @@ pub fn describe() -> Map<String, Value> {
         }
     }
     found
+}
+
+/// Time between two measurements of the machine.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Measures the machine every ten seconds on a thread of its own, until it is dropped.
+pub struct Watch(#[expect(dead_code, reason = "dropping it ends the thread")] Sender<()>);
+
+impl Watch {
+    /// Hands what is measured to `act`; `card` is the address of the run's card on the bus. Nothing is measured where no
+    /// thread can be had.
+    pub fn start(
+        card: Option<String>,
+        mut act: impl FnMut(Map<String, Value>) + Send + 'static,
+    ) -> Option<Self> {
+        let (looking, ended) = channel::<()>();
+        let look = move || {
+            // Here, since opening the driver's library takes its time.
+            let mut meter = Meter::new(card);
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                act(meter.read());
+            }
+        };
+        let spawned = std::thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(look);
+        spawned.is_ok().then_some(Self(looking))
+    }
 }
 
 /// Measures the machine again and again.

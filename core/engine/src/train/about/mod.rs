@@ -2,6 +2,7 @@
 
 mod git;
 pub mod hardware;
+pub mod machines;
 
 use apus_components::secrets;
 use apus_model::adapter::ParameterTable;

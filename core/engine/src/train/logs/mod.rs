@@ -6,7 +6,8 @@
 
 mod line;
 
-use super::about::hardware::Meter;
+use super::about::hardware::Watch;
+use super::about::machines::OtherMachines;
 use super::pictures::Pictures;
 use super::screen::Screen;
 use apus_base::lines;
@@ -15,23 +16,19 @@ use apus_sdk::{EndState, RunInfo, Tracker};
 use line::{Line, Report};
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the pictures at the end wait for what they show.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Time between two measurements of the machine.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// The trackers of a run.
 pub struct Trackers {
     outlet: Outlet,
     screen: Screen,
     patience: Duration,
-    /// Dropping it ends the thread that measures the machine.
-    looking: Option<mpsc::Sender<()>>,
+    machine: Option<Watch>,
     pictures: Option<Pictures>,
 }
 
@@ -72,7 +69,7 @@ impl Trackers {
             outlet,
             screen: screen.clone(),
             patience,
-            looking: None,
+            machine: None,
             pictures: None,
         }
     }
@@ -82,25 +79,17 @@ impl Trackers {
         self.pictures = pictures;
     }
 
-    /// Measures the machine every ten seconds from now on; `card` is the address of the run's card on the bus.
-    pub fn watch_machine(&mut self, card: Option<String>) {
-        let (looking, ended) = channel::<()>();
+    /// Measures the machine every ten seconds from now on; `card` is the address of the run's card on the bus, and `others`
+    /// have what other ranks measure.
+    pub fn watch_machine(&mut self, card: Option<String>, others: Option<OtherMachines>) {
         let (outlet, screen) = (self.outlet.clone(), self.screen.clone());
-        let look = move || {
-            // Here, since opening the driver's library takes its time.
-            let mut meter = Meter::new(card);
-            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                let values = meter.read();
-                screen.note(&values);
-                outlet.send(Report::System(values));
+        self.machine = Watch::start(card, move |mut values| {
+            if let Some(others) = &others {
+                others.add_to(&mut values);
             }
-        };
-        let spawned = std::thread::Builder::new()
-            .name("machine".to_owned())
-            .spawn(look);
-        if spawned.is_ok() {
-            self.looking = Some(looking);
-        }
+            screen.note(&values);
+            outlet.send(Report::System(values));
+        });
     }
 
     /// Numbers of a step.
@@ -125,7 +114,7 @@ impl Trackers {
 
     /// The end of the run after `step` steps: everything that waits is still worked off, as far as patience goes.
     pub fn finish(&mut self, step: u64, end: &EndState) {
-        self.looking = None;
+        self.machine = None;
         let until = Instant::now() + self.patience;
         let pictures = self.pictures.take().map(|pictures| {
             self.settle(until);

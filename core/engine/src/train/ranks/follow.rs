@@ -3,6 +3,7 @@
 use super::{Evaluated, Ranks, Start, StepTask, Task};
 use crate::out_of_memory;
 use crate::setup;
+use crate::train::about::machines;
 use crate::train::evaluate;
 use crate::train::fit::fit;
 use crate::train::optimizer::OptimizerHost;
@@ -13,6 +14,8 @@ use crate::train::step::{Step, StepHooks, Window};
 use crate::train::terms::Terms;
 use crate::train::{args, screen};
 use anyhow::{Context, Result};
+#[cfg(unix)]
+use apus_base::lines::warning;
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_components::registry::{self, Named};
@@ -29,8 +32,11 @@ use std::path::Path;
 pub fn follow(resolved: &Resolved<SftConfig>, ranks: Ranks, device: &Device) -> Result<()> {
     // A signal is rank 0's to act on. Here it must only not end the process in the middle of a step.
     signals::catch(screen::restore)?;
+    let card = apus_model::device::bus_address(device);
+    let machine = machines::tell(card, ranks.reports());
     let done =
         Follower::start(resolved, &ranks, device).and_then(|mut follower| follower.work(&ranks));
+    drop(machine);
     match done {
         Ok(()) => ranks.finish(),
         Err(error) => {
@@ -115,6 +121,7 @@ impl Follower {
                     };
                     ranks.gather(&found)?;
                 }
+                Task::PrintInto(run) => print_into(Path::new(&run)),
                 Task::TakeWeights => ranks.share_weights(self.model.params())?,
                 Task::End => return Ok(()),
             }
@@ -145,6 +152,16 @@ impl Follower {
         )
         .map(drop)
     }
+}
+
+/// Lets this rank print into the folder of the run. One that cannot goes on where it prints now.
+fn print_into(run: &Path) {
+    #[cfg(unix)]
+    if let Err(error) = apus_world::outputs::move_to(run) {
+        warning!("{error:#}; this rank prints on here");
+    }
+    #[cfg(not(unix))]
+    let _ = run;
 }
 
 /// The learning rate comes from rank 0, where the schedule and the callbacks are asked.

@@ -34,7 +34,7 @@ pub fn place() -> Result<Option<Place>> {
         Role::Alone => Ok(None),
         Role::Rank(place) => Ok(Some(place)),
         Role::Launcher(Children { local, .. }) => {
-            bail!("NPROC_PER_NODE is {local}: ranks are started by the command line apus sft")
+            bail!("NPROC_PER_NODE is {local}: ranks are started by the command line of apus")
         }
     }
 }

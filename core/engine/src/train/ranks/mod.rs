@@ -6,18 +6,22 @@
 mod follow;
 mod gradients;
 mod join;
+mod load;
 mod share;
 mod task;
 
 pub use follow::follow;
 pub use join::{device, join, place};
+pub use load::{Load, Loads};
 pub use share::share;
 pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
 
+use crate::train::about::machines::OtherMachines;
 use crate::train::optimizer::OptimizerHost;
 use anyhow::{Context, Result};
-use apus_model::device::SideStream;
+use apus_model::device::{SideStream, usage};
 use apus_model::nn::Param;
+use apus_world::control::Reports;
 use apus_world::{Collectives, Control};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -25,6 +29,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// This process among the ranks of its run.
 pub struct Ranks {
@@ -55,9 +60,46 @@ impl Ranks {
             .map_or_else(String::new, |carrier| carrier.name())
     }
 
+    /// Where ranks tell rank 0 what their machines do.
+    pub fn reports(&self) -> Reports {
+        self.control.reports()
+    }
+
+    /// The machines of the other ranks, for rank 0.
+    pub fn other_machines(&self) -> OtherMachines {
+        OtherMachines::new(self.control.ranks(), self.reports())
+    }
+
+    /// What this rank tells of itself after a part of a step; `waited` is what [`Ranks::waited`] was when it began.
+    ///
+    /// # Errors
+    /// The card has failed.
+    pub fn load(&self, device: &Device, waited: Duration) -> Result<Load> {
+        Ok(Load {
+            peak: usage::peak(device),
+            collectives: self.waited()?.saturating_sub(waited).as_secs_f64(),
+        })
+    }
+
+    /// How long this rank has been in collectives and waited for messages so far.
+    ///
+    /// # Errors
+    /// The card has failed.
+    pub fn waited(&self) -> Result<Duration> {
+        Ok(self.control.waited())
+    }
+
     /// Says what this rank does from now on. What is `unhurried` may take as long as it needs.
     pub fn enter(&self, name: &str, unhurried: bool) {
         self.control.enter(name, unhurried);
+    }
+
+    /// Returns when all ranks have come here.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn barrier(&self) -> Result<()> {
+        self.control.barrier()
     }
 
     /// Refuses ranks that were started with other values; see [`Control::agree`].

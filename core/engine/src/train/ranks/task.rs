@@ -27,6 +27,8 @@ pub enum Task {
     Evaluate(Option<BatchData>),
     /// Rank 0 gives all ranks its weights.
     TakeWeights,
+    /// The run has a folder, in which a rank prints from now on if its host has it too.
+    PrintInto(String),
     /// The run is over.
     End,
 }

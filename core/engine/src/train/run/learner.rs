@@ -16,6 +16,7 @@ use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, Neftune};
 use apus_model::ops::reduce;
 use apus_sdk::{Loss, LrSchedule};
+use std::path::Path;
 
 /// A model in training.
 pub struct Learner<'a> {
@@ -118,6 +119,17 @@ impl Learner<'_> {
     pub fn enter(&self, name: impl FnOnce() -> String, unhurried: bool) {
         if let Some(ranks) = &self.ranks {
             ranks.enter(&name(), unhurried);
+        }
+    }
+
+    /// Lets the other ranks print into the folder of the run.
+    ///
+    /// # Errors
+    /// A rank is gone.
+    pub fn print_into(&self, run: &Path) -> Result<()> {
+        match (&self.ranks, std::path::absolute(run)?.to_str()) {
+            (Some(ranks), Some(run)) => ranks.tell(&Task::PrintInto(run.to_owned())),
+            _ => Ok(()),
         }
     }
 

@@ -73,6 +73,7 @@ fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
     // The folder is kept only from here on: a run that was refused leaves it as it was.
     folder.keep();
     set_up.write_files()?;
+    run.learner.print_into(folder.path())?;
     let (dir, steps) = (folder.path(), run.progress.steps.total);
     info!("run: {}, {steps} steps", dir.display());
     let outcome = run.train()?;
@@ -122,11 +123,18 @@ impl<'a> Run<'a> {
         };
         let mut events = Events::new(components.callbacks);
         let mut progress = Progress::new(steps, settings, &examples, model.device());
+        progress.state.world_size = learner.ranks.as_ref().map_or(1, Ranks::size);
         let mut checkpoints = Checkpoints::new(settings, &set_up.trained, (&examples, &steps), val);
         progress.state.metric_for_best_model = checkpoints.metric();
         checkpoints.resume(&mut learner, &mut examples, &mut progress, &mut events)?;
         learner.share_state(progress.state.global_step)?;
-        let reports = Reports::start(components.trackers, settings, &progress, model.device());
+        let reports = Reports::start(
+            components.trackers,
+            settings,
+            &progress,
+            model.device(),
+            learner.ranks.as_ref(),
+        );
         progress.start_clock();
         Ok(Self {
             set_up,

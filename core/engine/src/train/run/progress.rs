@@ -3,6 +3,7 @@
 use crate::train::about;
 use crate::train::clock::{Clock, human};
 use crate::train::examples::Examples;
+use crate::train::ranks::Loads;
 use crate::train::screen::StepNumbers;
 use crate::train::settings::Settings;
 use crate::train::state::{Pending, StreamState, TrainerState};
@@ -29,6 +30,8 @@ pub struct Progress {
     pub run_id: String,
     clock: Clock,
     device: Device,
+    /// What the ranks told of the last step, where there are several.
+    loads: Option<Loads>,
 }
 
 impl Progress {
@@ -48,6 +51,7 @@ impl Progress {
             run_id: about::new_id(),
             clock: Clock::start(0),
             device: device.clone(),
+            loads: None,
         }
     }
 
@@ -81,6 +85,10 @@ impl Progress {
     ) {
         self.clock
             .count(started.elapsed(), samples, report.tokens, report.loss);
+        self.loads = report.loads;
+        if let Some(loads) = &self.loads {
+            self.clock.count_collectives(loads.collectives);
+        }
         self.position = position;
         self.state.global_step += 1;
         self.state.epoch = self.steps.epochs_after(self.state.global_step);
@@ -103,6 +111,7 @@ impl Progress {
             loss: report.loss,
             lr: report.learning_rate,
             rate: report.tokens as f64 / started.elapsed().as_secs_f64(),
+            loads: report.loads,
         }
     }
 
@@ -134,10 +143,14 @@ impl Progress {
             values.extend(channels.means());
         }
         self.add_to(&mut values);
-        values.insert(
-            "tokens_per_second".to_owned(),
-            json!(self.clock.window_rate()),
-        );
+        let rate = self.clock.window_rate();
+        values.insert("tokens_per_second".to_owned(), json!(rate));
+        if self.state.world_size > 1 {
+            let share = rate / self.state.world_size as f64;
+            values.insert("tokens_per_second_per_rank".to_owned(), json!(share));
+            let seconds = self.clock.window_collectives();
+            values.insert("collectives(s/it)".to_owned(), json!(seconds));
+        }
         Some(values)
     }
 
@@ -198,7 +211,12 @@ impl Progress {
             json!(self.clock.made(step) as f64 / seconds),
         );
         put("train_loss", json!(self.clock.mean_loss(step)));
-        put("tokens_per_second", json!(self.clock.rate()));
+        let rate = self.clock.rate();
+        put("tokens_per_second", json!(rate));
+        if self.state.world_size > 1 {
+            let share = rate / self.state.world_size as f64;
+            put("tokens_per_second_per_rank", json!(share));
+        }
         put("train_tokens", json!(self.clock.tokens));
         put("epoch", json!(self.state.epoch));
         put("global_step", json!(step));
@@ -212,8 +230,11 @@ impl Progress {
         values
     }
 
+    /// The most memory that was in use: of several ranks that of the fullest.
     fn peak_gib(&self) -> Option<f64> {
-        let bytes = apus_model::device::usage::peak(&self.device)?;
+        let own = apus_model::device::usage::peak(&self.device);
+        let fullest = self.loads.and_then(|loads| loads.fullest);
+        let bytes = own.max(fullest.map(|(_, bytes)| bytes))?;
         Some((bytes as f64 / f64::from(1u32 << 30) * 100.0).round() / 100.0)
     }
 }
@@ -236,6 +257,7 @@ mod tests {
             tokens: 9,
             grad_norm: 2.0,
             learning_rate: 1e-3,
+            loads: None,
         }
     }
 
@@ -278,5 +300,42 @@ mod tests {
         // Of the steps that this process has made.
         assert_eq!(progress.summary(None)["train_loss"], 2.0);
         assert_eq!(resumed.summary(None)["train_loss"], 1.0);
+    }
+
+    #[test]
+    fn a_line_of_several_ranks_has_the_fullest_and_the_time_in_collectives() {
+        let (none, run) = ((None, Terms::default()), Path::new("run"));
+        let config = SftConfig::default();
+        let settings = loop_settings(&config, run, 0, Map::new(), Map::new(), none).unwrap();
+        let examples = Examples::in_memory(&[], None);
+        let steps = settings.steps(1000).unwrap();
+        let mut progress = Progress::new(steps, &settings, &examples, &Device::Cpu);
+        let alone = progress.summary(None);
+        progress.state.world_size = 4;
+        for collectives in [0.5, 0.25] {
+            let loads = Loads {
+                ranks: 4,
+                fullest: Some((2, 3 << 42)),
+                collectives,
+            };
+            let report = StepReport {
+                loads: Some(loads),
+                ..report(1.0, 1)
+            };
+            progress.count(&report, (1, Instant::now()), examples.state());
+        }
+        let line = progress.line(&settings).unwrap();
+        assert_eq!(line["memory(GiB)"], 12288.0);
+        assert_eq!(line["collectives(s/it)"], 0.375);
+        let number = |name: &str| line[name].as_f64().unwrap();
+        let (all, each) = (
+            number("tokens_per_second"),
+            number("tokens_per_second_per_rank"),
+        );
+        assert!((all / each - 4.0).abs() < 1e-9);
+        // A process that is alone logs what it always did.
+        let more: Vec<String> = progress.summary(None).keys().cloned().collect();
+        let more = more.into_iter().filter(|name| !alone.contains_key(name));
+        assert_eq!(more.collect::<Vec<_>>(), ["tokens_per_second_per_rank"]);
     }
 }

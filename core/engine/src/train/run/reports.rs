@@ -4,6 +4,7 @@ use super::progress::Progress;
 use crate::train::about;
 use crate::train::logs::Trackers;
 use crate::train::pictures::Pictures;
+use crate::train::ranks::Ranks;
 use crate::train::screen::{Screen, StepNumbers};
 use crate::train::settings::Settings;
 use apus_components::registry::Named;
@@ -25,10 +26,18 @@ impl Reports {
         settings: &Settings,
         progress: &Progress,
         device: &Device,
+        ranks: Option<&Ranks>,
     ) -> Self {
         let (total, made) = (progress.steps.total, progress.state.global_step);
         let title = settings.run_dir.file_name().unwrap_or_default();
         let screen = Screen::open(&title.to_string_lossy(), total, made, settings.tui);
+        let others = ranks.map(Ranks::other_machines);
+        let mut about = about::process();
+        if let Some(others) = &others {
+            about
+                .hardware
+                .insert("ranks".to_owned(), others.described());
+        }
         let info = RunInfo {
             name: settings.run_name.clone(),
             dir: settings.run_dir.clone(),
@@ -38,13 +47,14 @@ impl Reports {
             interactive: screen.draws(),
             id: progress.run_id.clone(),
             model: settings.model.clone(),
-            ..about::process()
+            world_size: progress.state.world_size,
+            ..about
         };
         let mut trackers = Trackers::start(trackers, &info, &screen, settings.tracker_timeout);
         if settings.plot {
             trackers.draw(Pictures::new(&settings.run_dir));
         }
-        trackers.watch_machine(apus_model::device::bus_address(device));
+        trackers.watch_machine(apus_model::device::bus_address(device), others);
         Self { trackers, screen }
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::clock::human;
 use super::panel::Shown;
+use apus_base::memory;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
@@ -155,7 +156,15 @@ fn numbers_of(shown: &Shown) -> Parts {
     if let Some(last) = shown.last {
         parts.push(("loss", format!("{:.4}", last.loss)));
         parts.push(("lr", format!("{:.2e}", last.lr)));
-        parts.push(("tok/s", format!("{:.0}", last.rate)));
+        let rate = match last.loads {
+            Some(loads) => format!(
+                "{:.0} ({:.0} a rank)",
+                last.rate,
+                last.rate / loads.ranks as f64
+            ),
+            None => format!("{:.0}", last.rate),
+        };
+        parts.push(("tok/s", rate));
     }
     for (name, label, digits) in [
         ("eval_loss", "eval", 4),
@@ -171,19 +180,18 @@ fn numbers_of(shown: &Shown) -> Parts {
 
 fn machine_of(shown: &Shown) -> Parts {
     let mut parts = Parts::new();
-    if let Some(gib) = number(shown, "memory(GiB)") {
+    let loads = shown.last.and_then(|last| last.loads);
+    if let Some((rank, bytes)) = loads.and_then(|loads| loads.fullest) {
+        parts.push(("peak", format!("{} (rank {rank})", memory::gib(bytes))));
+    } else if let Some(gib) = number(shown, "memory(GiB)") {
         parts.push(("peak", format!("{gib:.2} GiB")));
     }
-    let card = shown
-        .values
-        .keys()
-        .find_map(|key| key.strip_suffix(".mem_mib"));
-    if let Some(card) = card {
-        let of = |name: &str| number(shown, &format!("{card}.{name}"));
-        for (name, label, unit) in [("pct", "gpu", "%"), ("power", "", "W"), ("temp", "", "°C")] {
-            if let Some(value) = of(name) {
-                parts.push((label, format!("{value:.0} {unit}")));
-            }
+    if let Some(loads) = loads {
+        parts.push(("collectives", format!("{:.3} s", loads.collectives)));
+    }
+    for (name, label, unit) in [("pct", "gpu", "%"), ("power", "", "W"), ("temp", "", "°C")] {
+        if let Some(range) = of_cards(shown, name) {
+            parts.push((label, format!("{range} {unit}")));
         }
     }
     for (name, label) in [("cpu.pct", "cpu"), ("mem.pct", "memory")] {
@@ -192,6 +200,23 @@ fn machine_of(shown: &Shown) -> Parts {
         }
     }
     parts
+}
+
+/// A number of the cards: of one what it is, of several the least and the greatest.
+fn of_cards(shown: &Shown, name: &str) -> Option<String> {
+    let of_card = |key: &str| -> bool {
+        let key = key.rsplit_once('/').map_or(key, |(_, key)| key);
+        let card = key.strip_prefix("gpu.").and_then(|key| key.split_once('.'));
+        card.is_some_and(|(_, number)| number == name)
+    };
+    let values = shown.values.iter().filter(|(key, _)| of_card(key));
+    let values: Vec<f64> = values.filter_map(|(_, value)| value.as_f64()).collect();
+    let least = values.iter().copied().reduce(f64::min)?;
+    let greatest = values.iter().copied().reduce(f64::max)?;
+    Some(match values.len() {
+        1 => format!("{least:.0}"),
+        _ => format!("{least:.0} to {greatest:.0}"),
+    })
 }
 
 fn number(shown: &Shown, name: &str) -> Option<f64> {
@@ -214,6 +239,7 @@ fn parts(parts: &Parts) -> Vec<Span<'_>> {
 mod tests {
     use super::super::StepNumbers;
     use super::*;
+    use crate::train::ranks::Loads;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use serde_json::json;
@@ -235,6 +261,7 @@ mod tests {
                 loss: 3.0 - step as f64 / 50.0,
                 lr: 1e-4,
                 rate: 12_345.0,
+                loads: None,
             });
         }
         let Value::Object(values) = json!({"eval_loss": 2.5, "token_acc": 0.61, "gpu.0.mem_mib": 9.0,
@@ -267,6 +294,37 @@ mod tests {
     }
 
     #[test]
+    fn several_ranks() {
+        let mut shown = Shown::new("run", 9, 0);
+        let loads = Loads {
+            ranks: 4,
+            fullest: Some((3, 5 << 28)),
+            collectives: 0.25,
+        };
+        shown.step(StepNumbers {
+            step: 1,
+            epoch: 0.5,
+            loss: 2.0,
+            lr: 1e-4,
+            rate: 20_000.0,
+            loads: Some(loads),
+        });
+        let Value::Object(values) = json!({"memory(GiB)": 1.0, "gpu.0.pct": 97, "gpu.1.pct": 99, "b/gpu.0.pct": 95,
+            "b/gpu.0.temp": 60, "rank.1.process_mib": 7, "cpu.pct": 40, "b/cpu.pct": 50})
+        else {
+            unreachable!()
+        };
+        shown.note(&values);
+        let drawn = picture(&shown, 100);
+        for text in [
+            "tok/s 20000 (5000 a rank)",
+            "peak 1.25 GiB (rank 3)  collectives 0.250 s  gpu 95 to 99 %  60 °C  cpu 40 %",
+        ] {
+            assert!(drawn.contains(text), "{text:?} is not in\n{drawn}");
+        }
+    }
+
+    #[test]
     fn losses_that_cannot_be_drawn_are_no_trouble() {
         let mut shown = Shown::new("run", 0, 0);
         for loss in [f64::NAN, f64::INFINITY] {
@@ -277,6 +335,7 @@ mod tests {
                 loss,
                 lr,
                 rate,
+                loads: None,
             });
         }
         picture(&shown, 60);

@@ -6,7 +6,8 @@ mod curve;
 mod draw;
 mod panel;
 
-use apus_base::lines;
+use super::ranks::Loads;
+use apus_base::{lines, memory};
 use apus_sdk::errln;
 use indicatif::{ProgressBar, ProgressStyle};
 use panel::Panel;
@@ -36,8 +37,10 @@ pub struct StepNumbers {
     pub loss: f64,
     /// Learning rate.
     pub lr: f64,
-    /// Tokens a second.
+    /// Tokens a second, of all ranks together.
     pub rate: f64,
+    /// What the ranks tell of themselves, where there are several.
+    pub loads: Option<Loads>,
 }
 
 impl Screen {
@@ -82,8 +85,7 @@ impl Screen {
         match self {
             Self::Plain => {}
             Self::Bar(bar) => {
-                let StepNumbers { loss, lr, rate, .. } = numbers;
-                bar.set_message(format!("loss {loss:.4}  lr {lr:.2e}  {rate:.0} tok/s"));
+                bar.set_message(message(&numbers));
                 bar.set_position(numbers.step);
             }
             Self::Panel(panel) => panel.step(numbers),
@@ -121,7 +123,54 @@ impl Screen {
     }
 }
 
+/// What the bar says of a step.
+fn message(numbers: &StepNumbers) -> String {
+    let StepNumbers {
+        loss,
+        lr,
+        rate,
+        loads,
+        ..
+    } = numbers;
+    let mut text = format!("loss {loss:.4}  lr {lr:.2e}  {rate:.0} tok/s");
+    if let Some(loads) = loads {
+        text += &format!(" ({:.0} a rank)", rate / loads.ranks as f64);
+        if let Some((rank, bytes)) = loads.fullest {
+            text += &format!("  {} on rank {rank}", memory::gib(bytes));
+        }
+        text += &format!("  {:.3} s in collectives", loads.collectives);
+    }
+    text
+}
+
 /// Gives the terminal back as it was, for a process that leaves at once.
 pub fn restore() {
     panel::restore();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_tells_of_several_ranks_what_one_has_not() {
+        let mut numbers = StepNumbers {
+            step: 1,
+            epoch: 0.5,
+            loss: 2.0,
+            lr: 1e-4,
+            rate: 20_000.0,
+            loads: None,
+        };
+        assert_eq!(message(&numbers), "loss 2.0000  lr 1.00e-4  20000 tok/s");
+        numbers.loads = Some(Loads {
+            ranks: 4,
+            fullest: Some((3, 5 << 28)),
+            collectives: 0.25,
+        });
+        assert_eq!(
+            message(&numbers),
+            "loss 2.0000  lr 1.00e-4  20000 tok/s (5000 a rank)  1.25 GiB on rank 3  0.250 s in collectives"
+        );
+    }
 }

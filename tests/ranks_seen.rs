@@ -1,0 +1,230 @@
+//! What can be seen of several ranks: the log, the machine's numbers, where ranks print, and a measurement. On the CPU they talk
+//! through MPI, so that these tests need the feature `mpi`: `cargo test --features mpi --test ranks_seen`.
+#![cfg(all(unix, feature = "mpi"))]
+
+mod common;
+
+use common::training::{TINY, log, said, sft};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// With these ranks, whose temporary files are in a folder of their own.
+fn by_ranks(mut command: Command, count: usize, temporary: &Path) -> Command {
+    fs::create_dir_all(temporary).unwrap();
+    command
+        .env("NPROC_PER_NODE", count.to_string())
+        .env("RAYON_NUM_THREADS", "1")
+        .env("TMPDIR", temporary);
+    command
+}
+
+/// `apus sft` on the tiny model.
+fn run(dir: &Path, count: usize, flags: &str) -> Command {
+    let flags = format!("--model {TINY}/model_mxfp4 --per_device_train_batch_size 1 {flags}");
+    by_ranks(sft(&dir.join("run"), &flags), count, &dir.join("tmp"))
+}
+
+/// `apus bench` on the tiny model.
+fn bench(dir: &Path, count: usize, flags: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_apus"));
+    let line = format!("bench --model {TINY}/model_mxfp4 --device cpu --steps 3 --batch 2 {flags}");
+    command.args(line.split_whitespace());
+    by_ranks(command, count, &dir.join("tmp")).output().unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// What ranks have left in the folder for temporary files.
+fn left(dir: &Path) -> Vec<String> {
+    let folders = fs::read_dir(dir.join("tmp")).unwrap().flatten();
+    let ours = folders.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("apus-ranks-")
+    });
+    let files = ours.flat_map(|folder| fs::read_dir(folder.path()).unwrap().flatten());
+    let mut texts: Vec<String> = files
+        .map(|file| {
+            let text = fs::read_to_string(file.path()).unwrap();
+            format!("{}: {text}", file.file_name().to_string_lossy())
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn a_run_of_two_ranks_shows_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let flags = "--gradient_accumulation_steps 1 --max_steps 100000 --save_steps 100000";
+    let mut command = run(dir.path(), 2, flags);
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().unwrap();
+    // The machine is measured every ten seconds, and the other rank's numbers come after its own first ten.
+    let (since, system) = (Instant::now(), run_dir.join("system.jsonl"));
+    let lines = || fs::read_to_string(&system).unwrap_or_default();
+    while !lines().lines().any(|line| line.contains("\"rank.1.")) {
+        assert!(since.elapsed() < Duration::from_secs(120), "{}", lines());
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let machine: Value = serde_json::from_str(lines().lines().last().unwrap()).unwrap();
+    for name in ["cpu.pct", "mem.process_mib", "rank.1.process_mib"] {
+        assert!(machine[name].as_f64().unwrap() >= 0.0, "{name}: {machine}");
+    }
+    assert!(machine["rank.1.process_mib"].as_f64() > Some(1.0));
+
+    let about = json(&run_dir.join("run.json"));
+    assert_eq!(about["world_size"], 2);
+    let ranks = about["hardware"]["ranks"].as_array().unwrap();
+    let of = |name: &str| {
+        ranks
+            .iter()
+            .map(|rank| rank[name].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("rank"), [0, 1]);
+    assert_eq!(of("host")[0], of("host")[1]);
+    assert_ne!(of("pid")[0], of("pid")[1]);
+
+    let lines = log(&run_dir);
+    let steps: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line.get("loss").is_some())
+        .collect();
+    assert!(steps.len() > 2);
+    for line in steps {
+        let number = |name: &str| {
+            line[name]
+                .as_f64()
+                .unwrap_or_else(|| panic!("{name}: {line}"))
+        };
+        let (all, each) = (
+            number("tokens_per_second"),
+            number("tokens_per_second_per_rank"),
+        );
+        assert!((all / each - 2.0).abs() < 1e-6, "{line}");
+        let step = number("train_speed(s/it)");
+        let waited = number("collectives(s/it)");
+        assert!(waited > 0.0 && waited < 100.0 * step, "{line}");
+        assert!(number("memory(GiB)") > 0.0);
+    }
+
+    // The other rank prints into the folder of the run, and nothing is left elsewhere.
+    assert!(run_dir.join("ranks/rank-1.log").is_file());
+    assert_eq!(left(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_run_of_one_process_looks_as_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), 1, "--max_steps 2").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let run_dir = dir.path().join("run");
+    for line in log(&run_dir) {
+        for name in ["tokens_per_second_per_rank", "collectives(s/it)"] {
+            assert!(line.get(name).is_none(), "{line}");
+        }
+    }
+    let about = json(&run_dir.join("run.json"));
+    assert!(about.get("world_size").is_none() && about["hardware"].get("ranks").is_none());
+    assert!(!run_dir.join("ranks").exists());
+}
+
+#[test]
+fn a_run_that_fails_before_it_has_a_folder_keeps_what_ranks_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = "--max_steps 2 --dataset /no/such.jsonl";
+    let output = run(dir.path(), 2, flags).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        said(&output).contains("/no/such.jsonl"),
+        "{}",
+        said(&output)
+    );
+    assert!(!dir.path().join("run/ranks").exists());
+    let left = left(dir.path());
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].starts_with("rank-1.log: ") && left[0].contains("error: rank 0 (host "),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_measurement_of_two_ranks_tells_what_they_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let (alone, two) = (file("alone.json"), file("two.json"));
+    let output = bench(
+        dir.path(),
+        1,
+        &format!("--seq 16:64 --json {}", alone.display()),
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    let flags = format!(
+        "--seq 16:64 --json {} --against {}",
+        two.display(),
+        alone.display()
+    );
+    let output = bench(dir.path(), 2, &flags);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "2 sequences of 16:64 tokens a step of each rank",
+        " a rank), trained ",
+        "ranks ",
+        "MPI",
+        "communication ",
+        "not hidden ",
+        " on rank ",
+        "another setting: ranks not given there, 2 here",
+        "tokens/s a rank ",
+    ] {
+        assert!(text.contains(part), "{part:?} not in: {text}");
+    }
+    assert_eq!(text.matches("where the time goes").count(), 1, "{text}");
+
+    let (alone, two) = (json(&alone), json(&two));
+    assert!(alone.get("ranks").is_none() && alone.get("communication").is_none());
+    assert_eq!(two["ranks"], 2);
+    let number = |name: &str| two[name].as_f64().unwrap();
+    assert!(
+        (number("tokens_per_second") / number("tokens_per_second_per_rank") - 2.0).abs() < 1e-9
+    );
+    assert!(two["fullest_rank"].as_u64().unwrap() < 2);
+    let communication = &two["communication"];
+    for name in ["seconds", "share", "waiting_seconds", "waiting_share"] {
+        assert!(
+            communication[name].as_f64().unwrap() > 0.0,
+            "{communication}"
+        );
+    }
+    // LoRA's gradients are f32.
+    let trained = two["trained_parameters"].as_u64().unwrap();
+    assert_eq!(communication["bytes"].as_u64().unwrap(), 4 * trained);
+    // Each rank has as many sequences as one process has, and all of their tokens count.
+    let tokens = |figures: &Value| -> u64 {
+        let steps = figures["steps"].as_array().unwrap();
+        steps
+            .iter()
+            .map(|step| step["tokens"].as_u64().unwrap())
+            .sum()
+    };
+    assert!(tokens(&two) > tokens(&alone));
+    let loss = |figures: &Value| figures["loss"].as_f64().unwrap();
+    assert!((loss(&two) - loss(&alone)).abs() < 1.0);
+
+    let output = bench(dir.path(), 2, "--ops");
+    assert!(!output.status.success());
+    assert!(said(&output).contains("operations are timed on one card"));
+}
