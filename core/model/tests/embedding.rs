@@ -31,6 +31,7 @@ fn model(training: Training) -> CausalLm {
         dtype: DType::F32,
         experts: ExpertsDtype::Mxfp4,
         training,
+        sharding: None,
     };
     CausalLm::load(&config, &source, &options, |_| {}).unwrap()
 }

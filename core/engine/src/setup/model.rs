@@ -74,6 +74,7 @@ pub fn load_options(
         dtype,
         experts,
         training,
+        sharding: None,
     })
 }
 

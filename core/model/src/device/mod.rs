@@ -3,7 +3,7 @@
 mod side_stream;
 pub mod usage;
 
-pub use side_stream::SideStream;
+pub use side_stream::{Queued, SideStream};
 
 use anyhow::{Result, bail};
 use apus_base::lines::info;
@@ -44,10 +44,20 @@ pub fn bus_address(device: &Device) -> Option<String> {
     }
 }
 
-/// The address of a contiguous f32 tensor on a card, for what carries it to other cards.
+/// The address of a contiguous tensor on a card, for what carries it to other cards.
 #[cfg(feature = "cuda")]
 pub fn address(tensor: &candle_core::Tensor) -> Result<u64> {
-    crate::ops::cuda::pointer(tensor, candle_core::DType::F32)
+    crate::ops::cuda::pointer(tensor, tensor.dtype())
+}
+
+/// A tensor `[count]` on a card whose content is not set: who asks for it has every element written before it is read.
+#[cfg(feature = "cuda")]
+pub fn unset(
+    count: usize,
+    dtype: candle_core::DType,
+    cuda: &candle_core::CudaDevice,
+) -> Result<candle_core::Tensor> {
+    crate::ops::cuda::empty(count, dtype, cuda)
 }
 
 /// Makes a device give the same bits for the same work, where it would not do so by default.

@@ -58,6 +58,16 @@ impl CausalLm {
         all - in_host_memory.unwrap_or(0)
     }
 
+    /// Has at most so many experts unpacked at a time; all without a number.
+    pub fn unpack_at_once(&mut self, experts: Option<usize>) {
+        for layer in &mut self.decoder.layers {
+            if let Mlp::Mixture(mixture) = &mut layer.mlp {
+                mixture.gate_up.unpacked_at_once = experts;
+                mixture.down.unpacked_at_once = experts;
+            }
+        }
+    }
+
     /// The bytes of the embedding, if it is on a card and can leave it.
     pub fn movable_embedding(&self) -> Option<u64> {
         let embedding = &self.decoder.embedding;

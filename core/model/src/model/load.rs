@@ -7,13 +7,16 @@ use crate::families::{
 };
 use crate::nn::{
     Angles, Attention, Decoder, DecoderLayer, DenseMlp, Embedding, ExpertLinear, ExpertWeight,
-    Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Weight, decays,
+    Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Sharded, Sharding, Unit,
+    UnitBuilder, Units, Weight, decays,
 };
 use crate::ops::mxfp4;
 use crate::tensors::{ExpertMatrix, FileTensor, Role, TensorList, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How expert matrices are stored on the device.
@@ -45,6 +48,8 @@ pub struct LoadOptions {
     pub experts: ExpertsDtype,
     /// Which weights are trained.
     pub training: Training,
+    /// How the large frozen matrices are spread over ranks, if they are.
+    pub sharding: Option<Sharding>,
 }
 
 impl LoadOptions {
@@ -61,6 +66,7 @@ impl LoadOptions {
             dtype,
             experts: ExpertsDtype::Mxfp4,
             training: Training::Adapters(Vec::new()),
+            sharding: None,
         }
     }
 }
@@ -71,6 +77,8 @@ struct Loader<'a> {
     source: &'a dyn WeightSource,
     options: &'a LoadOptions,
     params: Vec<Arc<Param>>,
+    /// The layer or head that is being read, if the base is spread over ranks.
+    unit: Option<UnitBuilder<'a>>,
 }
 
 /// What a layer has one of, by its layer; `None` is outside all layers.
@@ -94,9 +102,12 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn weight(&mut self, spec: &TensorSpec) -> Result<Weight> {
+    fn weight(&mut self, spec: &'a TensorSpec) -> Result<Weight> {
         let (name, shape) = (&spec.name, &spec.shape);
         let LoadOptions { device, dtype, .. } = self.options;
+        if let Some(sharded) = self.sharded(spec, (name.clone(), *dtype, shape)) {
+            return Ok(Weight::Sharded(sharded));
+        }
         match self.trained(spec) {
             None => Ok(Weight::Frozen(
                 self.source.tensor(name, shape, *dtype, device)?,
@@ -106,6 +117,68 @@ impl<'a> Loader<'a> {
                 self.register(format!("{prefix}{name}"), &value)
             }
         }
+    }
+
+    /// Begins a layer or the head, whose large frozen matrices may be spread over ranks.
+    fn begin_unit(&mut self, name: String) {
+        let sharding = self.options.sharding.as_ref();
+        self.unit = sharding.map(|sharding| UnitBuilder::new(name, sharding.share));
+    }
+
+    /// Reads what this rank keeps of it.
+    fn end_unit(&mut self) -> Result<Option<Arc<Unit>>> {
+        let unit = self.unit.take();
+        unit.map(|unit| unit.finish(&self.options.device))
+            .transpose()
+    }
+
+    /// What follows is used as one tensor, and begins at an address that kernels can take.
+    fn begin_group(&mut self) {
+        if let Some(unit) = &mut self.unit {
+            unit.align();
+        }
+    }
+
+    /// A tensor of the file as one that is spread over ranks, if it is.
+    fn sharded(
+        &mut self,
+        spec: &TensorSpec,
+        (name, dtype, shape): (String, DType, &'a [usize]),
+    ) -> Option<Sharded> {
+        if !spec.is_shardable() || self.trained(spec).is_some() {
+            return None;
+        }
+        let (source, device) = (self.source, &self.options.device);
+        let file = name.clone();
+        let read =
+            move |elements: Range<usize>| source.part(&file, (shape, dtype), elements, device);
+        let unit = self.unit.as_mut()?;
+        Some(unit.add(&name, dtype, shape, Box::new(read)))
+    }
+
+    /// The same for matrices of experts that are kept in another layout than their file's, `[E, outputs, inputs]`: `make` reads all
+    /// of them.
+    fn turned(
+        &mut self,
+        spec: &'a TensorSpec,
+        make: impl Fn() -> Result<Tensor> + 'a,
+    ) -> Result<Option<Sharded>> {
+        if self.trained(spec).is_some() {
+            return Ok(None);
+        }
+        let (Some(unit), &[experts, inputs, outputs]) = (&mut self.unit, spec.shape.as_slice())
+        else {
+            return Ok(None);
+        };
+        let read = move |elements: Range<usize>| {
+            let all = make()?.flatten_all()?;
+            // A copy, so that the whole does not stay.
+            Ok(all.narrow(0, elements.start, elements.len())?.copy()?)
+        };
+        let stored = [experts, outputs, inputs];
+        let dtype = self.options.dtype;
+        let sharded = unit.add(&spec.name, dtype, &stored, Box::new(read));
+        sharded.transposed().map(Some)
     }
 
     fn register(&mut self, name: String, value: &Tensor) -> Result<Weight> {
@@ -146,16 +219,19 @@ impl<'a> Loader<'a> {
             matrix: self.matrix(spec)?,
             bias,
             lora: None,
+            unpacked_at_once: None,
         })
     }
 
-    fn matrix(&mut self, spec: &TensorSpec) -> Result<ExpertWeight> {
+    fn matrix(&mut self, spec: &'a TensorSpec) -> Result<ExpertWeight> {
         let LoadOptions {
             device,
             dtype,
             experts,
             ..
         } = self.options;
+        let source = self.source;
+        self.begin_group();
         let Some([blocks, scales]) = spec.packed().filter(|_| self.source.is_packed(spec)) else {
             return Ok(ExpertWeight::Dense(self.dense(spec, None)?));
         };
@@ -166,23 +242,66 @@ impl<'a> Loader<'a> {
                 blocks.name
             );
         }
-        let read = |tensor: &FileTensor| {
-            let FileTensor { name, shape, .. } = tensor;
-            self.source.tensor(name, shape, DType::U8, device)
-        };
-        let (blocks, scales) = (read(&blocks)?, read(&scales)?);
         if *experts == ExpertsDtype::Mxfp4 && self.trained(spec).is_none() {
-            return Ok(ExpertWeight::Packed { blocks, scales });
+            return Ok(ExpertWeight::Packed {
+                blocks: self.bytes(blocks)?,
+                scales: self.bytes(scales)?,
+            });
+        }
+        let read = move |tensor: &FileTensor| {
+            let FileTensor { name, shape, .. } = tensor;
+            source.tensor(name, shape, DType::U8, device)
+        };
+        let unpacked = move || {
+            let dense = mxfp4::dequantize(&read(&blocks)?, &read(&scales)?)?;
+            Ok(dense.to_dtype(*dtype)?)
+        };
+        if let Some(sharded) = self.turned(spec, unpacked.clone())? {
+            return Ok(ExpertWeight::Dense(Weight::Sharded(sharded)));
         }
         // A transposed view is enough, since grouped products take both layouts.
-        let dense = mxfp4::dequantize(&blocks, &scales)?.to_dtype(*dtype)?;
-        let dense = dense.transpose(1, 2)?;
+        let dense = unpacked()?.transpose(1, 2)?;
         Ok(ExpertWeight::Dense(self.dense(spec, Some(dense))?))
     }
 
-    fn dense(&mut self, spec: &TensorSpec, value: Option<Tensor>) -> Result<Weight> {
+    /// Blocks or scales.
+    fn bytes(&mut self, tensor: FileTensor) -> Result<Weight> {
+        let (source, device) = (self.source, &self.options.device);
+        let FileTensor { name, shape, .. } = tensor;
+        let Some(unit) = &mut self.unit else {
+            let bytes = source.tensor(&name, &shape, DType::U8, device)?;
+            return Ok(Weight::Frozen(bytes));
+        };
+        unit.align();
+        let (file, whole) = (name.clone(), shape.clone());
+        let read =
+            move |elements: Range<usize>| source.part(&file, (&whole, DType::U8), elements, device);
+        Ok(Weight::Sharded(unit.add(
+            &name,
+            DType::U8,
+            &shape,
+            Box::new(read),
+        )))
+    }
+
+    fn dense(&mut self, spec: &'a TensorSpec, value: Option<Tensor>) -> Result<Weight> {
         let LoadOptions { device, dtype, .. } = self.options;
         let (name, prefix) = (&spec.name, self.trained(spec));
+        if value.is_none() {
+            let source = self.source;
+            // Products with low-rank updates need the layout that MXFP4 has.
+            let whole = move || {
+                let whole = source.tensor(&spec.name, &spec.shape, *dtype, device)?;
+                Ok(whole.transpose(1, 2)?.contiguous()?)
+            };
+            let sharded = match device.is_cuda() {
+                true => self.turned(spec, whole)?,
+                false => self.sharded(spec, (name.clone(), *dtype, &spec.shape)),
+            };
+            if let Some(sharded) = sharded {
+                return Ok(Weight::Sharded(sharded));
+            }
+        }
         let value = match value {
             Some(value) => value,
             None => {
@@ -217,13 +336,15 @@ impl<'a> Loader<'a> {
     }
 
     fn projections(&mut self, layer: usize) -> Result<(Projections<3>, Projections<1>)> {
+        self.begin_group();
         let mut projection = |role| self.linear(Some(layer), role);
         let qkv = [
             projection(Role::Query)?,
             projection(Role::Key)?,
             projection(Role::Value)?,
         ];
-        let output = [projection(Role::Output)?];
+        self.begin_group();
+        let output = [self.linear(Some(layer), Role::Output)?];
         Ok((Projections::new(qkv)?, Projections::new(output)?))
     }
 
@@ -256,9 +377,11 @@ impl<'a> Loader<'a> {
     }
 
     fn dense_mlp(&mut self, layer: usize, spec: &DenseSpec) -> Result<DenseMlp> {
+        self.begin_group();
         let mut projection = |role| self.linear(Some(layer), role);
         let gate_up = [projection(Role::Gate)?, projection(Role::Up)?];
-        let down = [projection(Role::Down)?];
+        self.begin_group();
+        let down = [self.linear(Some(layer), Role::Down)?];
         Ok(DenseMlp {
             gate_up: Projections::new(gate_up)?,
             down: Projections::new(down)?,
@@ -296,15 +419,16 @@ impl CausalLm {
             source,
             options,
             params: Vec::new(),
+            unit: None,
         };
+        let mut units = Vec::new();
         let embed = loader.weight(loader.spec(None, Role::Embedding)?)?;
         let mut layers = Vec::with_capacity(architecture.layers.len());
         for index in 0..architecture.layers.len() {
-            layers.push(
-                loader
-                    .layer(index)
-                    .with_context(|| format!("layer {index}"))?,
-            );
+            let context = || format!("layer {index}");
+            loader.begin_unit(context());
+            layers.push(loader.layer(index).with_context(context)?);
+            units.extend(loader.end_unit().with_context(context)?);
             progress(index + 1);
         }
         let norm = loader.norm(None, Role::FinalNorm)?;
@@ -316,9 +440,20 @@ impl CausalLm {
                 bias: None,
                 lora: None,
             },
-            false => loader.linear(None, Role::Head)?,
+            false => {
+                loader.begin_unit("the output head".to_owned());
+                loader.linear(None, Role::Head)?
+            }
         };
-        let LoadOptions { device, dtype, .. } = options;
+        units.extend(loader.end_unit().context("the output head")?);
+        let LoadOptions {
+            device,
+            dtype,
+            sharding,
+            ..
+        } = options;
+        let sharding = sharding.as_ref();
+        let units = sharding.map(|sharding| Units::new(units, Rc::clone(&sharding.gather)));
         Ok(Self {
             config: config.clone(),
             decoder: Decoder {
@@ -326,6 +461,7 @@ impl CausalLm {
                 layers,
                 angles: Angles::new(architecture, device),
                 device: device.clone(),
+                units,
             },
             head: Head {
                 norm,

@@ -3,7 +3,6 @@
 use super::CausalLm;
 use crate::nn::{DecoderLayer, ExpertLinear, ExpertWeight, Linear, Mlp, Norm, Param, Weight};
 use crate::tensors::{ExpertMatrix, Part, Role};
-use candle_core::Tensor;
 use std::sync::Arc;
 
 /// A tensor of a loaded model.
@@ -25,9 +24,9 @@ pub enum LoadedForm<'a> {
     /// As MXFP4.
     Packed {
         /// Two values in each byte.
-        blocks: &'a Tensor,
+        blocks: &'a Weight,
         /// Powers of two.
-        scales: &'a Tensor,
+        scales: &'a Weight,
     },
 }
 
@@ -40,11 +39,11 @@ impl LoadedForm<'_> {
         }
     }
 
-    /// Its bytes, if it is frozen.
+    /// Its bytes, if it is frozen; of one that is spread over ranks those of a rank.
     pub fn frozen_bytes(&self) -> u64 {
         match self {
             Self::Plain(weight) => weight.frozen_bytes(),
-            Self::Packed { blocks, scales } => (blocks.elem_count() + scales.elem_count()) as u64,
+            Self::Packed { blocks, scales } => blocks.frozen_bytes() + scales.frozen_bytes(),
         }
     }
 }

@@ -108,6 +108,11 @@ impl CausalLm {
         for update in updates(&list, targets, settings.rank, settings.use_dora)? {
             let params = match update.experts {
                 None => {
+                    if update.magnitude.is_some()
+                        && let Some(layer) = list.layer_of(&update.target)
+                    {
+                        self.decoder.read_layer(layer)?;
+                    }
                     let linear = self
                         .linears_mut()
                         .find(|linear| linear.name == update.target)

@@ -6,6 +6,7 @@ use super::layer::{DecoderLayer, Kept};
 use super::mixture::RouterLoad;
 use super::neftune::Neftune;
 use super::rope::Angles;
+use super::sharding::Units;
 use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +22,8 @@ pub struct Decoder {
     pub angles: Angles,
     /// The device that it is on.
     pub device: Device,
+    /// What the layers and the head have spread over ranks, if anything.
+    pub units: Option<Units>,
 }
 
 /// How to run forward.
@@ -99,6 +102,7 @@ impl Decoder {
         let mut kept = Vec::new();
         let mut loads = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            self.enter(index, Some(index + 1))?;
             let seed = layer_seed(options, index);
             let (y, tape) = layer
                 .forward(&x, &batch, seed)
@@ -115,6 +119,7 @@ impl Decoder {
             }
             x = y;
         }
+        self.enter_head(options.training)?;
         let aux = match loads.is_empty() {
             true => None,
             false => Some(self.aux(&loads, seqs.tokens())?),
@@ -177,12 +182,62 @@ impl Decoder {
         };
         let mut dx = dhidden;
         for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
+            self.enter(index, index.checked_sub(1))?;
             let seed = layer_seed(&options, index);
             dx = layer
                 .backward(kept, &batch, seed, dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
         }
         self.embedding.backward(&ids, &dx)
+    }
+
+    /// Makes the weights of a layer readable, and begins to gather those of the next one.
+    fn enter(&self, layer: usize, next: Option<usize>) -> Result<()> {
+        match &self.units {
+            Some(units) => units.enter(layer, next),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the weights of the head readable, which follow those of the layers; a backward pass begins with the last layer.
+    fn enter_head(&self, training: bool) -> Result<()> {
+        let last = self.layers.len().checked_sub(1);
+        self.enter(self.layers.len(), last.filter(|_| training))
+    }
+
+    /// Makes the weights of one layer readable, outside of a pass. Where they are spread over ranks, all ranks do the same.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn read_layer(&self, layer: usize) -> Result<()> {
+        self.enter(layer, None)
+    }
+
+    /// Whether weights are spread over ranks, so that all ranks make the same passes.
+    pub fn is_sharded(&self) -> bool {
+        self.units.is_some()
+    }
+
+    /// Takes part in the gathering of a forward pass that other ranks make, without tokens.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn idle_forward(&self, training: bool) -> Result<()> {
+        for index in 0..self.layers.len() {
+            self.enter(index, Some(index + 1))?;
+        }
+        self.enter_head(training)
+    }
+
+    /// The same for the backward pass.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn idle_backward(&self) -> Result<()> {
+        for index in (0..self.layers.len()).rev() {
+            self.enter(index, index.checked_sub(1))?;
+        }
+        Ok(())
     }
 
     /// An empty cache of keys and values.
@@ -202,6 +257,9 @@ impl Decoder {
     /// # Errors
     /// There are more tokens than the model allows.
     pub fn decode(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor> {
+        if let Some(units) = &self.units {
+            units.lead()?;
+        }
         let (start, end) = (cache.len, cache.len + ids.len());
         let rope = self.angles.table(end)?;
         let positions: Vec<u32> = (start as u32..end as u32).collect();
@@ -212,9 +270,11 @@ impl Decoder {
             rows: Groups::one(ids.len(), &self.device)?,
         };
         let mut x = self.embedding.forward(&Tensor::new(ids, &self.device)?)?;
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+        for (index, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            self.enter(index, Some(index + 1))?;
             x = layer.decode(&x, &new, cache)?;
         }
+        self.enter_head(false)?;
         cache.len = end;
         Ok(x)
     }

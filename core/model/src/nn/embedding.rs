@@ -72,6 +72,7 @@ impl Embedding {
                 // The memory on the card is free only after the copy is done.
                 Ok(self.device.synchronize()?)
             }
+            Weight::Sharded(_) => bail!("offload_embedding: the embedding is spread over ranks"),
             Weight::Trainable(param) => bail!(
                 "offload_embedding: {} is trained and must stay on the device; set offload_embedding to \
                  false, or train it neither by modules_to_save nor by train_type full",

@@ -6,6 +6,7 @@ use crate::ops::lora::{Factors, Pack, PackTape};
 use crate::ops::{Groups, mxfp4};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The matrices of all experts; an expert computes `x @ w`.
@@ -14,9 +15,9 @@ pub enum ExpertWeight {
     /// MXFP4: blocks `[E, O, I / 32, 16]` and scales `[E, O, I / 32]`.
     Packed {
         /// Two values in each byte.
-        blocks: Tensor,
+        blocks: Weight,
         /// Powers of two.
-        scales: Tensor,
+        scales: Weight,
     },
     /// `[E, I, O]`, as transformers holds it.
     Dense(Weight),
@@ -33,6 +34,9 @@ pub struct ExpertLinear {
     pub bias: Option<Weight>,
     /// The low-rank updates.
     pub lora: Option<ExpertLora>,
+    /// The most experts that are unpacked at a time; all if none is given. With fewer a product takes less memory and
+    /// waits for the device.
+    pub unpacked_at_once: Option<usize>,
 }
 
 /// A low-rank update of each expert, in PEFT's layouts (`peft.tuners.lora.ParamWrapper`).
@@ -140,7 +144,7 @@ impl ExpertLinear {
     }
 
     /// Multiplies rows by the matrices `[E, I, O]`, or with `back` by their transposes. Where few experts can have rows,
-    /// only the matrices of those are unpacked.
+    /// only the matrices of those are unpacked; and as many at a time as are allowed.
     fn product(
         &self,
         x: &Tensor,
@@ -157,11 +161,24 @@ impl ExpertLinear {
                 let w = seen(weight.get(x.dtype())?)?;
                 return grouped::matmul(x, &w, experts, &addends);
             }
-            ExpertWeight::Packed { blocks, scales } => (blocks, scales),
+            ExpertWeight::Packed { blocks, scales } => {
+                (blocks.get(DType::U8)?, scales.get(DType::U8)?)
+            }
         };
-        if experts.rows() >= FEW_ROWS * experts.count() {
-            let w = seen(mxfp4::dequantize(blocks, scales)?.transpose(1, 2)?)?;
-            return grouped::matmul(x, &w, experts, &addends);
+        let unpacked = |part: &dyn Fn(&Tensor) -> candle_core::Result<Tensor>| {
+            let w = mxfp4::dequantize(&part(&blocks)?, &part(&scales)?)?;
+            Ok::<_, anyhow::Error>(seen(w.transpose(1, 2)?)?)
+        };
+        let count = experts.count();
+        let at_once = self.unpacked_at_once.unwrap_or(count).clamp(1, count);
+        if experts.rows() >= FEW_ROWS * count {
+            if at_once == count {
+                let w = unpacked(&|packed| Ok(packed.clone()))?;
+                return grouped::matmul(x, &w, experts, &addends);
+            }
+            return by_ranges(x, experts, &addends, at_once, &|range| {
+                unpacked(&|packed| packed.narrow(0, range.start, range.len()))
+            });
         }
         let (mut used, mut offsets) = (Vec::new(), vec![0]);
         for (expert, rows) in experts.filled()? {
@@ -169,13 +186,10 @@ impl ExpertLinear {
             offsets.push(rows.end);
         }
         let groups = Groups::new(&offsets, x.device())?;
-        let used = Tensor::new(used.as_slice(), blocks.device())?;
-        let w = mxfp4::dequantize(
-            &blocks.index_select(&used, 0)?,
-            &scales.index_select(&used, 0)?,
-        )?;
-        let w = seen(w.transpose(1, 2)?)?;
-        let y = grouped::matmul(x, &w, &groups, &Addends::default())?;
+        let y = by_ranges(x, &groups, &Addends::default(), at_once, &|range| {
+            let used = Tensor::new(&used[range], x.device())?;
+            unpacked(&|packed| packed.index_select(&used, 0))
+        })?;
         grouped::add(y, experts, &addends)
     }
 
@@ -184,6 +198,7 @@ impl ExpertLinear {
         match &self.matrix {
             ExpertWeight::Packed { .. } => true,
             ExpertWeight::Dense(Weight::Frozen(w)) => !w.is_contiguous(),
+            ExpertWeight::Dense(Weight::Sharded(w)) => w.is_turned(),
             ExpertWeight::Dense(Weight::Trainable(_)) => false,
         }
     }
@@ -200,5 +215,50 @@ impl ExpertLinear {
                 (dims[0], dims[1], dims[2])
             }
         }
+    }
+}
+
+/// The product of rows with the matrices of `at_once` groups at a time, which `matrices` makes of their numbers. A group has the
+/// same numbers in it as if all were made at once.
+fn by_ranges(
+    x: &Tensor,
+    groups: &Groups,
+    addends: &Addends,
+    at_once: usize,
+    matrices: &dyn Fn(Range<usize>) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let count = groups.count();
+    if at_once >= count {
+        return grouped::matmul(x, &matrices(0..count)?, groups, addends);
+    }
+    let offsets = groups.host_offsets()?;
+    let mut y: Option<Tensor> = None;
+    for first in (0..count).step_by(at_once) {
+        let range = first..(first + at_once).min(count);
+        let rows = offsets[range.start]..offsets[range.end];
+        if rows.is_empty() {
+            continue;
+        }
+        let own: Vec<usize> = offsets[range.start..=range.end]
+            .iter()
+            .map(|offset| offset - rows.start)
+            .collect();
+        let part = grouped::matmul(
+            &x.narrow(0, rows.start, rows.len())?,
+            &matrices(range.clone())?,
+            &Groups::new(&own, x.device())?,
+            &addends.of_groups(&range, &rows)?,
+        )?;
+        if y.is_none() {
+            let shape = (groups.rows(), part.dim(1)?);
+            y = Some(Tensor::zeros(shape, part.dtype(), part.device())?);
+        }
+        if let Some(y) = &y {
+            y.slice_set(&part, 0, rows.start)?;
+        }
+    }
+    match y {
+        Some(y) => Ok(y),
+        None => grouped::matmul(x, &matrices(0..count)?, groups, addends),
     }
 }

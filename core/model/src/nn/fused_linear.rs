@@ -5,6 +5,7 @@
 
 use super::linear::Linear;
 use super::param::Weight;
+use super::sharding::Sharded;
 use crate::ops::Groups;
 use crate::ops::grouped::{self, Addends};
 use crate::ops::lora::{Factors, Pack, PackTape};
@@ -14,7 +15,7 @@ use candle_core::Tensor;
 /// The matrices `[O, I]` of several layers, one below the other, with their biases `[O]`.
 #[derive(Debug)]
 pub struct FusedLinear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
@@ -29,29 +30,47 @@ pub struct Tape {
 fn frozen(weight: &Weight) -> Option<&Tensor> {
     match weight {
         Weight::Frozen(tensor) => Some(tensor),
-        Weight::Trainable(_) => None,
+        Weight::Sharded(_) | Weight::Trainable(_) => None,
     }
+}
+
+/// The frozen matrices of layers as one; `None` if one of them is trained. The layers' own become views of it.
+fn joined(layers: &mut [Linear]) -> Result<Option<Weight>> {
+    let shared = layers.iter().map(|layer| match &layer.weight {
+        Weight::Sharded(sharded) => Some(sharded),
+        Weight::Frozen(_) | Weight::Trainable(_) => None,
+    });
+    if let Some(shared) = shared.collect::<Option<Vec<_>>>() {
+        return Sharded::joined(&shared).map(|all| Some(Weight::Sharded(all)));
+    }
+    let whole = layers.iter().map(|layer| frozen(&layer.weight).cloned());
+    let Some(whole) = whole.collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let weight = Tensor::cat(&whole, 0)?;
+    let mut at = 0;
+    for layer in layers {
+        let (_, outputs) = layer.dims();
+        layer.weight = Weight::Frozen(weight.narrow(0, at, outputs)?);
+        at += outputs;
+    }
+    Ok(Some(Weight::Frozen(weight)))
 }
 
 impl FusedLinear {
     /// Fuses layers; `None` if one of their weights is trained.
     pub fn new(layers: &mut [Linear]) -> Result<Option<Self>> {
-        let weights: Option<Vec<_>> = layers.iter().map(|l| frozen(&l.weight).cloned()).collect();
         let biases: Option<Vec<_>> = layers
             .iter()
             .map(|l| l.bias.as_ref().and_then(frozen).cloned())
             .collect();
         let bare = layers.iter().all(|l| l.bias.is_none());
-        let (Some(weights), true) = (weights, biases.is_some() || bare) else {
+        if biases.is_none() && !bare {
+            return Ok(None);
+        }
+        let Some(weight) = joined(layers)? else {
             return Ok(None);
         };
-        let weight = Tensor::cat(&weights, 0)?;
-        let mut at = 0;
-        for layer in layers {
-            let (_, outputs) = layer.dims();
-            layer.weight = Weight::Frozen(weight.narrow(0, at, outputs)?);
-            at += outputs;
-        }
         let bias = biases.map(|biases| Tensor::cat(&biases, 0)).transpose()?;
         Ok(Some(Self { weight, bias }))
     }
@@ -75,7 +94,8 @@ impl FusedLinear {
         if let Some(PackTape { pack, xa }) = &tape.lora {
             addends.low_rank = Some(pack.up(xa, true)?);
         }
-        let w = self.weight.unsqueeze(0)?.transpose(1, 2)?;
+        let w = self.weight.get(x.dtype())?;
+        let w = w.unsqueeze(0)?.transpose(1, 2)?;
         let y = grouped::matmul(x, &w, rows, &addends)?;
         Ok((y, tape))
     }
@@ -110,7 +130,8 @@ impl FusedLinear {
             }
             addends.low_rank = Some(pack.input_grad(dxa));
         }
-        grouped::matmul(dy, &self.weight.unsqueeze(0)?, rows, &addends)
+        let w = self.weight.get(dy.dtype())?;
+        grouped::matmul(dy, &w.unsqueeze(0)?, rows, &addends)
     }
 }
 

@@ -21,6 +21,7 @@ mod param;
 mod projections;
 mod qk_norms;
 mod rope;
+mod sharding;
 #[cfg(test)]
 mod tests;
 
@@ -40,3 +41,4 @@ pub use param::{Param, Weight, decays};
 pub use projections::Projections;
 pub use qk_norms::QkNorms;
 pub use rope::Angles;
+pub use sharding::{Gather, Read, Sharded, Sharding, Share, Unit, UnitBuilder, Units};

@@ -1,5 +1,6 @@
 //! Trainable parameters and frozen weights.
 
+use super::sharding::Sharded;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use std::sync::{Arc, Mutex};
@@ -93,15 +94,21 @@ impl Param {
 pub enum Weight {
     /// A weight that does not change, in the compute type.
     Frozen(Tensor),
+    /// A weight that does not change, in the compute type, of which each rank keeps a part.
+    Sharded(Sharded),
     /// A weight that is trained.
     Trainable(Arc<Param>),
 }
 
 impl Weight {
     /// Its value in `dtype`.
+    ///
+    /// # Errors
+    /// It is spread over ranks and not gathered.
     pub fn get(&self, dtype: DType) -> Result<Tensor> {
         Ok(match self {
             Self::Frozen(tensor) => tensor.to_dtype(dtype)?,
+            Self::Sharded(sharded) => sharded.get()?.to_dtype(dtype)?,
             Self::Trainable(param) => param.value.to_dtype(dtype)?,
         })
     }
@@ -110,6 +117,7 @@ impl Weight {
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Frozen(tensor) => tensor.dims(),
+            Self::Sharded(sharded) => sharded.dims(),
             Self::Trainable(param) => param.value.dims(),
         }
     }
@@ -118,14 +126,16 @@ impl Weight {
     pub fn stored(&self) -> DType {
         match self {
             Self::Frozen(tensor) => tensor.dtype(),
+            Self::Sharded(sharded) => sharded.dtype(),
             Self::Trainable(_) => DType::F32,
         }
     }
 
-    /// Its bytes as it is stored, if it is frozen.
+    /// Its bytes as it is stored, if it is frozen; of one that is spread over ranks those of a rank.
     pub fn frozen_bytes(&self) -> u64 {
         match self {
             Self::Frozen(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
+            Self::Sharded(sharded) => sharded.bytes(),
             Self::Trainable(_) => 0,
         }
     }
@@ -133,7 +143,7 @@ impl Weight {
     /// The parameter, if it is trained.
     pub fn param(&self) -> Option<&Arc<Param>> {
         match self {
-            Self::Frozen(_) => None,
+            Self::Frozen(_) | Self::Sharded(_) => None,
             Self::Trainable(param) => Some(param),
         }
     }
@@ -141,7 +151,7 @@ impl Weight {
     /// Accumulates a gradient if it is trained; `grad` is not called otherwise.
     pub fn accumulate(&self, grad: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         match self {
-            Self::Frozen(_) => Ok(()),
+            Self::Frozen(_) | Self::Sharded(_) => Ok(()),
             Self::Trainable(param) => param.accumulate(grad()?),
         }
     }

@@ -55,6 +55,15 @@ impl TensorSpec {
         }
     }
 
+    /// Whether it is one of the large matrices of which a sharded base keeps a part on each rank.
+    pub fn is_shardable(&self) -> bool {
+        let large = matches!(
+            self.role.module_kind(),
+            ModuleKind::Linear | ModuleKind::Experts | ModuleKind::Head
+        );
+        large && self.part == Part::Weight
+    }
+
     /// Which matrix of the experts it is, if it is one.
     pub fn expert_matrix(&self) -> Option<ExpertMatrix> {
         match (self.role, self.part) {

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -157,7 +158,24 @@ impl WeightSource for Directory {
         let found = fitting(stored, shape, dtype)?;
         let mut load = self.load();
         load.used.insert(name.to_owned());
-        load.reader.read(stored, (found, dtype), device)
+        load.reader
+            .read(stored, (found, dtype), stored.shape(), device)
+    }
+
+    fn part(
+        &self,
+        name: &str,
+        (shape, dtype): (&[usize], DType),
+        elements: Range<usize>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let stored = self.stored(name)?;
+        let found = fitting(stored, shape, dtype)?;
+        let mut load = self.load();
+        load.used.insert(name.to_owned());
+        let part = stored.part(elements.clone())?;
+        load.reader
+            .read(part, (found, dtype), &[elements.len()], device)
     }
 
     fn done(&self) -> Option<Transfer> {

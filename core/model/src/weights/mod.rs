@@ -13,6 +13,7 @@ use crate::tensors::TensorSpec;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// What reading the tensors of a model took.
@@ -73,6 +74,23 @@ pub trait WeightSource: Send + Sync {
     /// The tensor is missing, has another shape, or cannot be converted; the error names it, what was found and what was
     /// expected.
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// A range of the elements of the tensor that [`tensor`](Self::tensor) gives, in the order in which they lie in a file, as
+    /// `[n]`.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    fn part(
+        &self,
+        name: &str,
+        (shape, dtype): (&[usize], DType),
+        elements: Range<usize>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let whole = self.tensor(name, shape, dtype, device)?.flatten_all()?;
+        // A copy, so that the whole does not stay.
+        Ok(whole.narrow(0, elements.start, elements.len())?.copy()?)
+    }
 
     /// Checks without reading anything that [`tensor`](Self::tensor) would find the tensor.
     fn check(&self, name: &str, shape: &[usize], dtype: DType) -> Result<()>;

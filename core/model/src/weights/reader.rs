@@ -20,11 +20,12 @@ pub struct TensorReader {
 }
 
 impl TensorReader {
-    /// Reads a tensor that is stored in type `found` and will be kept in type `kept`.
+    /// Reads a tensor, or a part of one, that is stored in type `found` and will be kept in type `kept` and in this shape.
     pub fn read(
         &mut self,
         stored: StoredTensor,
         (found, kept): (DType, DType),
+        shape: &[usize],
         device: &Device,
     ) -> Result<Tensor> {
         self.bytes += stored.size() as u64;
@@ -37,11 +38,10 @@ impl TensorReader {
                 none => none.insert(Upload::new(cuda)?),
             };
             let read = |at: usize, to: &mut [u8]| stored.read(at, to);
-            let tensor = upload.tensor(stored.shape(), found, &read)?;
+            let tensor = upload.tensor(shape, found, &read)?;
             return Ok(tensor.to_dtype(kept)?);
         }
         let started = Instant::now();
-        let shape = stored.shape();
         let tensor = match (found, kept) {
             (DType::BF16, DType::F32) => {
                 Tensor::from_vec(floats(stored, bf16::from_le_bytes)?, shape, &Device::Cpu)?
@@ -129,14 +129,35 @@ mod tests {
             let shard = Shard::open(path.clone()).unwrap();
             let mut reader = TensorReader::default();
             let stored = shard.tensor("a").unwrap();
-            let read = reader.read(stored, (found, kept), &Device::Cpu).unwrap();
+            let read = reader
+                .read(stored, (found, kept), stored.shape(), &Device::Cpu)
+                .unwrap();
             assert_eq!((read.dtype(), read.dims()), (kept, &[1, count][..]));
             let numbers = |t: Tensor| {
                 let t = t.to_dtype(kept).unwrap().to_dtype(DType::F32).unwrap();
                 t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
             };
-            assert!(numbers(read) == numbers(expected), "{found:?} as {kept:?}");
+            assert!(
+                numbers(read) == numbers(expected.clone()),
+                "{found:?} as {kept:?}"
+            );
             assert_eq!(reader.done().bytes as usize, count * found.size_in_bytes());
+
+            // A part is what lies there of the whole.
+            let range = PART / 2 - 3..PART / 2 + 1000;
+            let part = stored.part(range.clone()).unwrap();
+            let mut reader = TensorReader::default();
+            let read = reader
+                .read(part, (found, kept), &[range.len()], &Device::Cpu)
+                .unwrap();
+            let there = expected.flatten_all().unwrap();
+            let there = there.narrow(0, range.start, range.len()).unwrap();
+            assert!(numbers(read) == numbers(there), "{found:?} as {kept:?}");
+            assert_eq!(
+                reader.done().bytes as usize,
+                range.len() * found.size_in_bytes()
+            );
+            assert!(stored.part(count - 1..count + 1).is_err());
         }
     }
 }

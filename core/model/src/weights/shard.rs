@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -75,6 +76,7 @@ impl Shard {
                 shard: self,
                 name,
                 info,
+                bytes: info.data_offsets,
             }),
             None => bail!("{}: has no tensor {name}", self.path.display()),
         }
@@ -109,6 +111,8 @@ pub struct StoredTensor<'a> {
     shard: &'a Shard,
     name: &'a str,
     info: &'a TensorInfo,
+    /// Where it lies among all tensors of the file; of a part, where that lies.
+    bytes: (usize, usize),
 }
 
 impl<'a> StoredTensor<'a> {
@@ -124,8 +128,28 @@ impl<'a> StoredTensor<'a> {
 
     /// Bytes.
     pub fn size(self) -> usize {
-        let (from, to) = self.info.data_offsets;
+        let (from, to) = self.bytes;
         to - from
+    }
+
+    /// A range of its elements; its shape stays that of the whole.
+    ///
+    /// # Errors
+    /// It has fewer.
+    pub fn part(self, elements: Range<usize>) -> Result<Self> {
+        let count: usize = self.shape().iter().product();
+        ensure!(
+            elements.start <= elements.end && elements.end <= count,
+            "{}: elements {elements:?} are asked for, it has {count}",
+            self.location()
+        );
+        let width = match count {
+            0 => 0,
+            count => self.size() / count,
+        };
+        let first = self.bytes.0;
+        let bytes = (first + elements.start * width, first + elements.end * width);
+        Ok(Self { bytes, ..self })
     }
 
     /// `FILE: tensor NAME`.
@@ -138,7 +162,7 @@ impl<'a> StoredTensor<'a> {
     /// # Errors
     /// The file cannot be read, or it was cut after it was opened.
     pub fn read(self, at: usize, to: &mut [u8]) -> Result<()> {
-        let (from, end) = self.info.data_offsets;
+        let (from, end) = self.bytes;
         ensure!(
             at <= end - from && to.len() <= end - from - at,
             "{}: {} bytes from {at} on are asked for, it has {}",

@@ -129,6 +129,7 @@ impl Maker {
                 scale: 0.7,
                 experts: e,
             }),
+            unpacked_at_once: None,
         }
     }
 
@@ -179,6 +180,7 @@ impl Maker {
             layers,
             angles: Angles::new(spec, &Device::Cpu),
             device: Device::Cpu,
+            units: None,
         };
         (decoder, head)
     }

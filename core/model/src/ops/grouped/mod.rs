@@ -11,6 +11,7 @@ use super::groups::Groups;
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
+use std::ops::Range;
 
 /// What is added to a product in the same sum.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,24 @@ pub struct LowRankTerm {
     pub x: Tensor,
     /// The matrices, transposed views where those of the first product are.
     pub w: Tensor,
+}
+
+impl Addends {
+    /// Those of a range of groups, which have these rows.
+    pub fn of_groups(&self, groups: &Range<usize>, rows: &Range<usize>) -> Result<Self> {
+        let bias = self.bias.as_ref();
+        let bias = bias.map(|bias| bias.narrow(0, groups.start, groups.len()));
+        let low_rank = self.low_rank.as_ref().map(|low| {
+            Ok::<_, candle_core::Error>(LowRankTerm {
+                x: low.x.narrow(0, rows.start, rows.len())?,
+                w: low.w.narrow(0, groups.start, groups.len())?,
+            })
+        });
+        Ok(Self {
+            bias: bias.transpose()?,
+            low_rank: low_rank.transpose()?,
+        })
+    }
 }
 
 /// Multiplies the rows of group `g` in `x` `[N, I]` by `w[g]`, with `w` `[G, I, O]` (also as the transposed view of
