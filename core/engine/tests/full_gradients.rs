@@ -52,7 +52,10 @@ fn loss_with(model: &CausalLm, batch: &MicroBatch, options: ForwardOptions, back
         let drows = head.backward(&tape, &dnormed).unwrap();
         let zeros = hidden.zeros_like().unwrap();
         let dhidden = zeros.index_add(&rows, &drows, 0).unwrap();
-        model.decoder().backward(pass, dhidden, 1.0).unwrap();
+        model
+            .decoder()
+            .backward(pass, dhidden, 1.0, &mut |_| Ok(()))
+            .unwrap();
     }
     total
 }

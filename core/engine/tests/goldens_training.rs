@@ -161,7 +161,7 @@ fn lora_gradients() {
                     ..Default::default()
                 };
                 let found = batch
-                    .train(&model, &loss, batch.targets(), &options)
+                    .train(&model, &loss, batch.targets(), &options, &mut |_| Ok(()))
                     .unwrap();
                 let mean = found.loss.sum / batch.targets() as f64;
                 let wanted = info["lora_grads"][tag]["loss"].as_f64().unwrap();
@@ -377,7 +377,7 @@ fn gradients_of_every_weight_by_finite_differences() {
         ..Default::default()
     };
     batch
-        .train(&model, &loss, batch.targets(), &options)
+        .train(&model, &loss, batch.targets(), &options, &mut |_| Ok(()))
         .unwrap();
     let value = || -> f64 {
         let (hidden, pass) = model

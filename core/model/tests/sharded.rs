@@ -176,7 +176,10 @@ fn pass(model: &CausalLm) -> BTreeMap<String, Vec<u32>> {
     let logits = model.head().logits(&normed).unwrap();
     let dnormed = model.head().logits_backward(&normed, &logits).unwrap();
     assert!(whole_units(model) <= 2);
-    model.decoder().backward(tape, dnormed, 0.5).unwrap();
+    model
+        .decoder()
+        .backward(tape, dnormed, 0.5, &mut |_| Ok(()))
+        .unwrap();
     assert!(whole_units(model) <= 2);
     found.insert("hidden".to_owned(), bits(&hidden));
     found.insert("logits".to_owned(), bits(&logits));
@@ -213,7 +216,7 @@ fn check(name: &str, config: &ModelConfig, source: &dyn WeightSource, kind: &Kin
             decoder.units.as_ref().unwrap().leave().unwrap();
             assert_eq!(whole_units(model), 0);
             decoder.idle_forward(true).unwrap();
-            decoder.idle_backward().unwrap();
+            decoder.idle_backward(&mut |_| Ok(())).unwrap();
             assert_eq!(
                 *gathered.borrow(),
                 order,

@@ -54,6 +54,12 @@ pub trait Collectives {
     /// A rank or the connection has failed, or the buffer is of a kind that this engine does not carry.
     fn sum(&self, values: Buffer) -> Result<()>;
 
+    /// Adds up over all ranks, in place at `root`; what the others' buffers hold afterwards is not said.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    fn reduce(&self, values: Buffer, root: usize) -> Result<()>;
+
     /// Gives every rank what `root` has.
     ///
     /// # Errors

@@ -146,15 +146,21 @@ impl Control {
 
     /// Runs what all ranks have to come to; the watch knows that this one waits there.
     pub fn waiting<R>(&self, run: impl FnOnce() -> R) -> R {
+        let began = Instant::now();
+        let result = self.watched(run);
+        let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(time, Ordering::Relaxed);
+        result
+    }
+
+    /// As [`waiting`](Self::waiting), where the time is counted elsewhere: a card may compute meanwhile.
+    pub fn watched<R>(&self, run: impl FnOnce() -> R) -> R {
         let set = |waits: bool| {
             let mut board = locked(&self.shared.board);
             board.wait(self.shared.rank, waits);
         };
         set(true);
-        let began = Instant::now();
         let result = run();
-        let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(time, Ordering::Relaxed);
         set(false);
         result
     }

@@ -47,6 +47,18 @@ impl Mpi {
         self.world
             .all_reduce_into(&own[..], values, SystemOperation::sum());
     }
+
+    fn sum_at<T: Equivalence + Copy>(&self, values: &mut [T], root: i32) {
+        let sum = SystemOperation::sum();
+        let process = self.world.process_at_rank(root);
+        match self.world.rank() == root {
+            true => {
+                let own = values.to_vec();
+                process.reduce_into_root(&own[..], values, sum);
+            }
+            false => process.reduce_into(&*values, sum),
+        }
+    }
 }
 
 impl Collectives for Mpi {
@@ -59,6 +71,17 @@ impl Collectives for Mpi {
         match values {
             Buffer::F32(values) => self.sum_of(values),
             Buffer::F64(values) => self.sum_of(values),
+            Buffer::U8(_) => bail!("bytes are not added up"),
+            Buffer::Device(_) => bail!("MPI carries host memory, and this buffer is on a card"),
+        }
+        Ok(())
+    }
+
+    fn reduce(&self, values: Buffer, root: usize) -> Result<()> {
+        let root = i32::try_from(root)?;
+        match values {
+            Buffer::F32(values) => self.sum_at(values, root),
+            Buffer::F64(values) => self.sum_at(values, root),
             Buffer::U8(_) => bail!("bytes are not added up"),
             Buffer::Device(_) => bail!("MPI carries host memory, and this buffer is on a card"),
         }

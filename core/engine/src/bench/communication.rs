@@ -33,7 +33,7 @@ impl Communication {
         let round = || -> Result<f64> {
             ranks.barrier()?;
             let start = Instant::now();
-            ranks.sum_gradients(model.params())?;
+            ranks.sum_gradients(model)?;
             model.device().synchronize()?;
             let seconds = start.elapsed().as_secs_f64();
             model

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use apus_base::wording;
 use apus_components::registry::Named;
 use apus_model::model::CausalLm;
-use apus_model::nn::ForwardOptions;
+use apus_model::nn::{ForwardOptions, OnReady, Ready};
 use apus_model::ops::SeqLayout;
 use apus_sdk::{Loss, LossChunk};
 use candle_core::{Device, Tensor};
@@ -116,7 +116,8 @@ impl MicroBatch {
 
     /// Forward and backward: the gradient of `sum(weight * loss) / window`, with `window` the number
     /// of supervised tokens of the whole accumulation window, is accumulated in the parameters. The
-    /// auxiliary loss weighs by this batch's share of the window, as in ms-swift.
+    /// auxiliary loss weighs by this batch's share of the window, as in ms-swift. `ready` hears of each part of the model
+    /// whose gradients are complete.
     ///
     /// # Errors
     /// The loss is not finite (the error names the first layer that is not), a component failed, or
@@ -127,6 +128,7 @@ impl MicroBatch {
         loss: &Named<dyn Loss>,
         window: usize,
         options: &ForwardOptions,
+        ready: OnReady,
     ) -> Result<MicroReport> {
         let (hidden, pass) = model.decoder().forward(&self.ids, &self.seqs, options)?;
         let scale = 1.0 / window.max(1) as f64;
@@ -137,7 +139,8 @@ impl MicroBatch {
         let aux = pass.aux_loss();
         if let Some(dhidden) = found.dhidden.take() {
             let share = self.targets() as f64 * scale;
-            model.decoder().backward(pass, dhidden, share)?;
+            ready(Ready::Head)?;
+            model.decoder().backward(pass, dhidden, share, ready)?;
         }
         Ok(MicroReport { loss: found, aux })
     }

@@ -5,12 +5,12 @@
 use super::batch::MicroBatch;
 use super::channel_loss::ChannelLosses;
 use super::optimizer::OptimizerHost;
-use super::ranks::{Found, Load, Loads, Ranks};
+use super::ranks::{Found, Load, Loads, Ranks, Reduction};
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
 use apus_model::model::CausalLm;
-use apus_model::nn::ForwardOptions;
+use apus_model::nn::{ForwardOptions, OnReady, Ready};
 use apus_sdk::Loss;
 
 /// What a caller adds to a step: what happens between its micro-batches, and the learning rate of its update.
@@ -105,21 +105,30 @@ impl Step<'_> {
     ) -> Result<StepReport> {
         let waited = self.ranks.map(Ranks::waited).transpose()?;
         let mut found = Found::default();
+        let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
+        let mut reduction = reduction.transpose()?;
         for (at, (number, batch)) in window.batches.iter().enumerate() {
             if self.ranks.is_none() {
                 signals::check()?;
             }
+            let is_last = at + 1 == window.batches.len();
+            let mut ready = sending(reduction.as_mut().filter(|_| is_last));
             let micro_batch = self
-                .micro_batch(batch, window.supervised, &options(*number))
+                .micro_batch(batch, window.supervised, &options(*number), &mut ready)
                 .with_context(|| format!("micro-batch {number} of {}", batch.described()))?;
             found.add(&micro_batch);
-            if at + 1 < window.batches.len() {
+            if !is_last {
                 hooks.micro_batches()?;
             }
         }
+        if window.batches.is_empty() {
+            let mut ready = sending(reduction.as_mut());
+            ready(Ready::Head)?;
+            self.model.decoder().idle_backward(&mut ready)?;
+        }
         let mut loads = None;
-        if let Some(ranks) = self.ranks {
-            ranks.sum_gradients(self.model.params())?;
+        if let (Some(ranks), Some(reduction)) = (self.ranks, reduction) {
+            reduction.finish()?;
             let load = ranks.load(self.model.device(), waited.unwrap_or_default())?;
             let parts = ranks.gather(&(found.clone(), load))?;
             parts.iter().skip(1).for_each(|(part, _)| found.add(part));
@@ -157,8 +166,9 @@ impl Step<'_> {
         batch: &MicroBatch,
         supervised: usize,
         options: &ForwardOptions,
+        ready: OnReady,
     ) -> Result<Found> {
-        let report = batch.train(self.model, self.loss, supervised, options)?;
+        let report = batch.train(self.model, self.loss, supervised, options, ready)?;
         let window = supervised.max(1) as f64;
         let mut channels = ChannelLosses::default();
         channels.count(&report.loss.tokens, &batch.channels);
@@ -169,5 +179,15 @@ impl Step<'_> {
             tokens: batch.tokens(),
             channels,
         })
+    }
+}
+
+/// Sends gradients to the other ranks as they become complete, where that is to be done.
+fn sending<'a, 'b: 'a>(
+    mut reduction: Option<&'a mut Reduction<'b>>,
+) -> impl FnMut(Ready) -> Result<()> + use<'a, 'b> {
+    move |part| match &mut reduction {
+        Some(reduction) => reduction.ready(part),
+        None => Ok(()),
     }
 }

@@ -1,8 +1,9 @@
 //! A model: a decoder with its output head, as its configuration describes it and its weights make it.
 
+use super::updates::PREFIX;
 use crate::families::ModelConfig;
-use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param};
-use crate::tensors::ExpertMatrix;
+use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready};
+use crate::tensors::{ExpertMatrix, Role};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use std::sync::Arc;
@@ -35,6 +36,26 @@ impl CausalLm {
     /// All parameters that are trained.
     pub fn params(&self) -> &[Arc<Param>] {
         &self.params
+    }
+
+    /// The parameters that are trained, each with the part of the model after whose backward pass its gradient is complete.
+    pub fn params_by_part(&self) -> Vec<(Ready, Arc<Param>)> {
+        let list = self.config.tensors();
+        let part = |name: &str| {
+            let name = name.strip_prefix(PREFIX).unwrap_or(name);
+            let role = list.get(name).map(|spec| spec.role);
+            match (list.layer_of(name), role) {
+                (Some(layer), _) => Ready::Layer(layer),
+                (None, Some(Role::FinalNorm)) => Ready::Head,
+                (None, Some(Role::Head)) if !self.head.tied => Ready::Head,
+                // Where nothing else is known, everything is complete.
+                (None, _) => Ready::Embedding,
+            }
+        };
+        let params = self.params.iter();
+        params
+            .map(|param| (part(param.name()), Arc::clone(param)))
+            .collect()
     }
 
     /// The device that it is on.

@@ -5,6 +5,7 @@ use super::embedding::Embedding;
 use super::layer::{DecoderLayer, Kept};
 use super::mixture::RouterLoad;
 use super::neftune::Neftune;
+use super::ready::{OnReady, Ready};
 use super::rope::Angles;
 use super::sharding::Units;
 use crate::ops::{Groups, SeqLayout};
@@ -160,11 +161,18 @@ impl Decoder {
     }
 
     /// Runs backward from the gradient by the hidden states `[T, H]`; all parameters accumulate their gradients. The
-    /// gradient of the auxiliary loss is multiplied by its coefficient and by `aux_scale`.
+    /// gradient of the auxiliary loss is multiplied by its coefficient and by `aux_scale`. `ready` hears of each layer and
+    /// of the embedding when their gradients are complete.
     ///
     /// # Errors
-    /// The forward pass was not made for training.
-    pub fn backward(&self, pass: Pass, dhidden: Tensor, aux_scale: f64) -> Result<()> {
+    /// The forward pass was not made for training, or those of `ready`.
+    pub fn backward(
+        &self,
+        pass: Pass,
+        dhidden: Tensor,
+        aux_scale: f64,
+        ready: OnReady,
+    ) -> Result<()> {
         let Pass {
             ids,
             batch,
@@ -187,8 +195,10 @@ impl Decoder {
             dx = layer
                 .backward(kept, &batch, seed, dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
+            ready(Ready::Layer(index))?;
         }
-        self.embedding.backward(&ids, &dx)
+        self.embedding.backward(&ids, &dx)?;
+        ready(Ready::Embedding)
     }
 
     /// Makes the weights of a layer readable, and begins to gather those of the next one.
@@ -229,15 +239,16 @@ impl Decoder {
         self.enter_head(training)
     }
 
-    /// The same for the backward pass.
+    /// The same for the backward pass, of which `ready` hears as of any other.
     ///
     /// # Errors
-    /// A rank or the connection has failed.
-    pub fn idle_backward(&self) -> Result<()> {
+    /// A rank or the connection has failed, or those of `ready`.
+    pub fn idle_backward(&self, ready: OnReady) -> Result<()> {
         for index in (0..self.layers.len()).rev() {
             self.enter(index, index.checked_sub(1))?;
+            ready(Ready::Layer(index))?;
         }
-        Ok(())
+        ready(Ready::Embedding)
     }
 
     /// An empty cache of keys and values.

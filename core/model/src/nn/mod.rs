@@ -20,6 +20,7 @@ mod norm;
 mod param;
 mod projections;
 mod qk_norms;
+mod ready;
 mod rope;
 mod sharding;
 #[cfg(test)]
@@ -40,5 +41,6 @@ pub use norm::Norm;
 pub use param::{Param, Weight, decays};
 pub use projections::Projections;
 pub use qk_norms::QkNorms;
+pub use ready::{OnReady, Ready};
 pub use rope::Angles;
 pub use sharding::{Gather, Read, Sharded, Sharding, Share, Unit, UnitBuilder, Units};

@@ -92,6 +92,7 @@ functions! {
     finalize = "ncclCommFinalize": fn(Comm) -> Code;
     destroy = "ncclCommDestroy": fn(Comm) -> Code;
     all_reduce = "ncclAllReduce": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CudaStream) -> Code;
+    reduce = "ncclReduce": fn(*const c_void, *mut c_void, usize, c_int, c_int, c_int, Comm, CudaStream) -> Code;
     all_gather = "ncclAllGather": fn(*const c_void, *mut c_void, usize, c_int, Comm, CudaStream) -> Code;
     broadcast = "ncclBroadcast": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CudaStream) -> Code;
     error_string = "ncclGetErrorString": fn(Code) -> *const c_char;

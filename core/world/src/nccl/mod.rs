@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 /// `ncclSum`.
 const SUM: c_int = 0;
 
-/// Time between two questions whether a call has gone through.
+/// Time between two questions whether a call has gone through, when it takes long.
 const PAUSE: Duration = Duration::from_micros(200);
+
+/// How long to ask without a pause: most calls have gone through by then, and the host has a backward pass to queue.
+const BRISK: Duration = Duration::from_micros(500);
 
 /// How long the ranks may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -66,7 +69,8 @@ impl Cards {
 
     /// Waits until a call has gone through. What it has queued on a stream may still be going on.
     fn done(&self, code: Code, patience: Duration) -> Result<()> {
-        let until = Instant::now() + patience;
+        let begun = Instant::now();
+        let until = begun + patience;
         let mut code = code;
         while code == IN_PROGRESS {
             if Instant::now() > until {
@@ -76,7 +80,10 @@ impl Cards {
                     patience.as_secs()
                 );
             }
-            std::thread::sleep(PAUSE);
+            match begun.elapsed() < BRISK {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(PAUSE),
+            }
             code = self.state()?;
         }
         ensure!(
@@ -140,6 +147,30 @@ impl Collectives for Cards {
                 count,
                 data_type(element),
                 SUM,
+                self.comm,
+                stream,
+            )
+        };
+        self.done(code, PATIENCE)
+    }
+
+    fn reduce(&self, values: Buffer, root: usize) -> Result<()> {
+        let DeviceBuffer {
+            address,
+            count,
+            element,
+            stream,
+        } = Self::device(values)?;
+        let (at, root) = (address as *mut c_void, c_int::try_from(root)?);
+        // SAFETY: as in `sum`.
+        let code = unsafe {
+            (self.nccl.functions.reduce)(
+                at,
+                at,
+                count,
+                data_type(element),
+                SUM,
+                root,
                 self.comm,
                 stream,
             )

@@ -12,6 +12,7 @@ use apus_world::place::{Children, Place, Role, role};
 use apus_world::rendezvous::{Hello, Met, meet};
 use apus_world::{Collectives, Control};
 use candle_core::Device;
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -113,6 +114,7 @@ fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks>
         control,
         collectives: Some(Box::new(mpi)),
         stream: SideStream::new(&Device::Cpu)?,
+        buckets: OnceCell::new(),
         newest,
         finished: false,
     })
@@ -144,6 +146,7 @@ fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> 
         control,
         collectives: Some(collectives),
         stream,
+        buckets: OnceCell::new(),
         newest,
         finished: false,
     })

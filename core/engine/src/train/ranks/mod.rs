@@ -3,6 +3,8 @@
 //! `N` ranks make the training of one process with `N` times the accumulation. Rank 0 is that process: it runs the page of
 //! the run, and what it does in a step, the others do with it ([`follow`]).
 
+mod buckets;
+mod carry;
 mod follow;
 mod gradients;
 mod join;
@@ -11,6 +13,7 @@ mod share;
 mod task;
 
 pub use follow::follow;
+pub use gradients::Reduction;
 pub use join::{device, join, place};
 pub use load::{Load, Loads};
 pub use share::share;
@@ -20,12 +23,15 @@ use crate::train::about::machines::OtherMachines;
 use crate::train::optimizer::OptimizerHost;
 use anyhow::{Context, Result};
 use apus_model::device::{SideStream, usage};
+use apus_model::model::CausalLm;
 use apus_model::nn::Param;
 use apus_world::control::Reports;
 use apus_world::{Collectives, Control};
+use buckets::{Bucket, Sizes, Trained, buckets};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -38,6 +44,8 @@ pub struct Ranks {
     collectives: Option<Box<dyn Collectives>>,
     /// Where what they queue on a card goes.
     stream: SideStream,
+    /// How gradients travel; the same in all steps.
+    buckets: OnceCell<Vec<Bucket>>,
     newest: join::Newest,
     finished: bool,
 }
@@ -81,12 +89,21 @@ impl Ranks {
         })
     }
 
-    /// How long this rank has been in collectives and waited for messages so far.
+    /// Adds up all gradients that are there, over all ranks.
+    ///
+    /// # Errors
+    /// A rank or the connection has failed.
+    pub fn sum_gradients(&self, model: &CausalLm) -> Result<()> {
+        self.reduction(model)?.finish()
+    }
+
+    /// How long this rank has stood still so far, in collectives and for messages. What travels while its card computes
+    /// does not count. Waits for the card.
     ///
     /// # Errors
     /// The card has failed.
     pub fn waited(&self) -> Result<Duration> {
-        Ok(self.control.waited())
+        Ok(self.control.waited() + self.control.watched(|| self.stream.waited())?)
     }
 
     /// Says what this rank does from now on. What is `unhurried` may take as long as it needs.
@@ -158,15 +175,37 @@ impl Ranks {
         all.iter().map(|bytes| read(bytes)).collect()
     }
 
-    /// Adds up the gradients of all ranks, in every rank's parameters.
+    /// Adds up the gradients of all ranks as a backward pass completes them.
     ///
     /// # Errors
-    /// A rank or the connection has failed.
-    pub fn sum_gradients(&self, params: &[Arc<Param>]) -> Result<()> {
-        self.control.waiting(|| match &self.collectives {
-            Some(collectives) => gradients::sum(&**collectives, &self.stream, params),
-            None => Ok(()),
-        })
+    /// The ranks have left each other.
+    pub fn reduction(&self, model: &CausalLm) -> Result<Reduction<'_>> {
+        let buckets = self.buckets.get_or_init(|| {
+            let trained = model.params_by_part().into_iter();
+            let trained = trained.map(|(part, param)| Trained {
+                part,
+                owner: None,
+                param,
+            });
+            buckets(&trained.collect::<Vec<_>>(), Sizes::USUAL)
+        });
+        let carrier = (self.collectives()?, &self.stream);
+        Ok(Reduction::new(
+            carrier,
+            Some(&self.control),
+            self.rank(),
+            buckets,
+        ))
+    }
+
+    /// The bytes that this rank has put into collectives since the beginning of the run.
+    pub fn carried(&self) -> u64 {
+        self.stream.bytes()
+    }
+
+    fn collectives(&self) -> Result<&dyn Collectives> {
+        let collectives = self.collectives.as_deref();
+        collectives.context("the ranks have left each other")
     }
 
     /// Gives every rank the values that rank 0 has.

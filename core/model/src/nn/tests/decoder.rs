@@ -66,7 +66,14 @@ fn backward((decoder, head): &(Decoder, Head), dlogits: &Tensor, kept: usize) {
     let (normed, tape) = head.forward(&hidden).unwrap();
     let dnormed = head.logits_backward(&normed, dlogits).unwrap();
     let dhidden = head.backward(&tape, &dnormed).unwrap();
-    decoder.backward(pass, dhidden, 1.0).unwrap();
+    let mut parts = Vec::new();
+    let mut ready = |part| {
+        parts.push(part);
+        Ok(())
+    };
+    decoder.backward(pass, dhidden, 1.0, &mut ready).unwrap();
+    let layers = (0..decoder.layers.len()).rev().map(Ready::Layer);
+    assert_eq!(parts, layers.chain([Ready::Embedding]).collect::<Vec<_>>());
 }
 
 /// A tied head and the embedding are one parameter, whose gradient is the sum of both.
