@@ -6,6 +6,7 @@ mod common;
 
 use common::training::{TINY, log, said, sft};
 use serde_json::Value;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -25,6 +26,16 @@ fn by_ranks(mut command: Command, count: usize, temporary: &Path) -> Command {
 fn run(dir: &Path, count: usize, flags: &str) -> Command {
     let flags = format!("--model {TINY}/model_mxfp4 --per_device_train_batch_size 1 {flags}");
     by_ranks(sft(&dir.join("run"), &flags), count, &dir.join("tmp"))
+}
+
+/// Flags for a callback of a plugin library that reports which rank it is on, of how many.
+fn asks() -> String {
+    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
+    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = plugin.display();
+    format!(
+        "--plugin {plugin} --callbacks asks --callbacks.event on_step_end --callbacks.ranks true"
+    )
 }
 
 /// `apus bench` on the tiny model.
@@ -61,8 +72,11 @@ fn left(dir: &Path) -> Vec<String> {
 fn a_run_of_two_ranks_shows_both() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    let flags = "--gradient_accumulation_steps 1 --max_steps 100000 --save_steps 100000";
-    let mut command = run(dir.path(), 2, flags);
+    let flags = format!(
+        "--gradient_accumulation_steps 1 --max_steps 100000 --save_steps 100000 {}",
+        asks()
+    );
+    let mut command = run(dir.path(), 2, &flags);
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = quiet.spawn().unwrap();
     // The machine is measured every ten seconds, and the other rank's numbers come after its own first ten.
@@ -113,6 +127,7 @@ fn a_run_of_two_ranks_shows_both() {
             number("tokens_per_second_per_rank"),
         );
         assert!((all / each - 2.0).abs() < 1e-6, "{line}");
+        assert_eq!((number("rank"), number("world_size")), (0.0, 2.0));
         let step = number("train_speed(s/it)");
         let waited = number("collectives(s/it)");
         assert!(waited > 0.0 && waited < 100.0 * step, "{line}");
@@ -127,10 +142,14 @@ fn a_run_of_two_ranks_shows_both() {
 #[test]
 fn a_run_of_one_process_looks_as_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let output = run(dir.path(), 1, "--max_steps 2").output().unwrap();
+    let flags = format!("--max_steps 2 {}", asks());
+    let output = run(dir.path(), 1, &flags).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let run_dir = dir.path().join("run");
     for line in log(&run_dir) {
+        if line.get("loss").is_some() {
+            assert_eq!((&line["rank"], &line["world_size"]), (&0.into(), &1.into()));
+        }
         for name in ["tokens_per_second_per_rank", "collectives(s/it)"] {
             assert!(line.get(name).is_none(), "{line}");
         }

@@ -12,8 +12,8 @@ apus_sdk::options! {
     }
 }
 
-/// What a log line shows, in this order, when it is there.
-const SHOWN: [(&str, &str); 9] = [
+/// What a log line shows, in this order, when it is there. The two of ranks are there where several train the run.
+const SHOWN: [(&str, &str); 11] = [
     ("loss", "loss"),
     ("eval_loss", "eval_loss"),
     ("token_acc", "acc"),
@@ -22,6 +22,8 @@ const SHOWN: [(&str, &str); 9] = [
     ("grad_norm", "grad_norm"),
     ("learning_rate", "lr"),
     ("tokens_per_second", "tok/s"),
+    ("tokens_per_second_per_rank", "tok/s a rank"),
+    ("collectives(s/it)", "collectives(s)"),
     ("remaining_time", "left"),
 ];
 
@@ -103,6 +105,12 @@ mod tests {
         assert_eq!(
             line(&values),
             "step 5/94  loss 1.2346  grad_norm 0  lr 1.000e-4  left 1m 3s"
+        );
+        let values = r#"{"tokens_per_second": 2000.0, "tokens_per_second_per_rank": 1000.0, "collectives(s/it)": 0.25}"#;
+        let values: Map<String, Value> = serde_json::from_str(values).unwrap();
+        assert_eq!(
+            line(&values),
+            "tok/s 2000  tok/s a rank 1000  collectives(s) 0.2500"
         );
     }
 }

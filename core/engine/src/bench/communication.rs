@@ -1,9 +1,9 @@
 //! What several ranks cost: the time of their collectives, alone and as far as computing does not hide it.
 
 use super::report::median;
-use super::table;
 use crate::train::ranks::Ranks;
 use anyhow::Result;
+use apus_base::memory;
 use apus_model::model::CausalLm;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -66,7 +66,7 @@ impl Communication {
                     "{:.4} s a step alone, {:.1} % of it, for {} of gradients",
                     self.alone,
                     share(self.alone),
-                    table::gib(self.bytes)
+                    memory::gib(self.bytes)
                 ),
             ),
             (
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(ranks, "4, NCCL 2.28.9");
         assert_eq!(
             all,
-            "0.0100 s a step alone, 2.0 % of it, for 0.75 GiB of gradients"
+            "0.0100 s a step alone, 2.0 % of it, for 768.0 MiB of gradients"
         );
         assert!(rest.starts_with("0.0025 s a step, 0.5 % of it"), "{rest}");
         let json = communication.json(0.5, 0.0025);

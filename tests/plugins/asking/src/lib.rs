@@ -28,6 +28,8 @@ apus_sdk::options! {
         lr_factor: Option<f64> = None,
         /// Reports these numbers, with / after each, as `score`: one each time, the last one again and again.
         scores: String = String::new(),
+        /// Reports its rank and the number of ranks, as `rank` and `world_size`.
+        ranks: bool = false,
     }
     state {
         times: usize,
@@ -65,6 +67,11 @@ impl Asks {
             .collect();
         if let Some(score) = scores.get(self.times).or(scores.last()) {
             control.metrics.insert("score".to_owned(), json!(score));
+        }
+        if self.ranks {
+            control.metrics.insert("rank".to_owned(), json!(state.rank));
+            let count = json!(state.world_size);
+            control.metrics.insert("world_size".to_owned(), count);
         }
         self.times += 1;
         Ok(())
