@@ -18,18 +18,19 @@ pub struct Communication {
     pub ranks: usize,
     /// What carries their tensors.
     pub carrier: String,
-    /// Bytes of the gradients that travel in a step.
+    /// Bytes that a rank puts into collectives in a step.
     pub bytes: u64,
-    /// Seconds that these take while nothing is computed.
+    /// Seconds that its gradients take while nothing is computed.
     pub alone: f64,
 }
 
 impl Communication {
-    /// Sends the gradients of a step around while nothing is computed. Every rank does so at the same time.
+    /// Sends the gradients of a step around while nothing is computed. Every rank does so at the same time. `bytes` were put
+    /// into collectives in a step.
     ///
     /// # Errors
     /// A rank or the connection has failed.
-    pub fn measure(ranks: &Ranks, model: &CausalLm) -> Result<Self> {
+    pub fn measure(ranks: &Ranks, model: &CausalLm, bytes: u64) -> Result<Self> {
         let round = || -> Result<f64> {
             ranks.barrier()?;
             let start = Instant::now();
@@ -43,14 +44,10 @@ impl Communication {
             Ok(seconds)
         };
         let rounds = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<f64>>>()?;
-        let numbers = model
-            .params()
-            .iter()
-            .map(|param| param.value().elem_count());
         Ok(Self {
             ranks: ranks.size(),
             carrier: ranks.carrier(),
-            bytes: 4 * numbers.sum::<usize>() as u64,
+            bytes,
             alone: median(rounds),
         })
     }
@@ -63,7 +60,7 @@ impl Communication {
             (
                 "communication",
                 format!(
-                    "{:.4} s a step alone, {:.1} % of it, for {} of gradients",
+                    "{:.4} s for the gradients of a step alone, {:.1} % of it; {} travel in a step",
                     self.alone,
                     share(self.alone),
                     memory::gib(self.bytes)
@@ -108,7 +105,7 @@ mod tests {
         assert_eq!(ranks, "4, NCCL 2.28.9");
         assert_eq!(
             all,
-            "0.0100 s a step alone, 2.0 % of it, for 768.0 MiB of gradients"
+            "0.0100 s for the gradients of a step alone, 2.0 % of it; 768.0 MiB travel in a step"
         );
         assert!(rest.starts_with("0.0025 s a step, 0.5 % of it"), "{rest}");
         let json = communication.json(0.5, 0.0025);

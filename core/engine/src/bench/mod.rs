@@ -149,7 +149,8 @@ fn measure(
         seed: sft.seed,
     };
     let mut stepper = Stepper::new(sft, model, kept, data, ranks)?;
-    let mut steps = Vec::new();
+    let carried = || ranks.map_or(0, Ranks::carried);
+    let (mut steps, before) = (Vec::new(), carried());
     for at in 0..config.steps {
         if let Some(ranks) = ranks {
             ranks.enter(&format!("step {}", at + 1), false);
@@ -166,10 +167,11 @@ fn measure(
         }
         steps.push(step);
     }
+    let bytes = (carried() - before) / config.steps.max(1) as u64;
     let peak = peak(device, ranks)?;
     let (profiled, profile) = profiled(&mut stepper, device)?;
     let communication = ranks
-        .map(|ranks| Communication::measure(ranks, model))
+        .map(|ranks| Communication::measure(ranks, model, bytes))
         .transpose()?;
     if !leads {
         return Ok(None);
