@@ -56,7 +56,7 @@
     const lastEval = run.eval.last("eval_loss");
     const firstLoss = run.train.get("loss")?.find(Number.isFinite);
     const left = run.running && run.remaining ? `${run.remaining} left` : null;
-    const each = run.train.last("tokens_per_second_per_rank");
+    const each = run.facts.summary?.tokens_per_second_per_rank ?? run.train.last("tokens_per_second_per_rank");
     return el("div", { class: "tiles" },
       tile("Steps", run.maxSteps ? `${number(run.step, 9)} / ${number(run.maxSteps, 9)}` : number(run.step, 9),
         left || board.state(run.facts.state, run.facts.why), bar(run)),

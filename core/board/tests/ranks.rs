@@ -104,7 +104,7 @@ fn the_report_shows_every_card_of_every_host() {
     let tiles = browser.eval(tiles);
     let tiles = tiles.as_str().unwrap();
     assert!(
-        tiles.contains("a rank") && tiles.contains("4 cards "),
+        tiles.contains(" 1,284 a rank") && tiles.contains("4 cards "),
         "{tiles}"
     );
     browser.picture("report-ranks");

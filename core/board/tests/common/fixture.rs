@@ -233,7 +233,7 @@ impl Story {
         }
         if self.state == "finished" {
             let mean = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
-            let summary = json!({
+            let mut summary = json!({
                 "train_runtime": seconds, "train_steps_per_second": self.made as f64 / seconds, "train_loss": mean,
                 "tokens_per_second": 16.0 * 610.0 / self.pace, "train_tokens": self.made * 16 * 610, "epoch": 3.0,
                 "global_step": self.made, "last_model_checkpoint": format!("output/{}/checkpoint-{}", self.name, self.made),
@@ -243,6 +243,10 @@ impl Story {
                 "val_dataset": "file                   rows  used\n\
                                 data/catgirl.jsonl       40    40\n"
             });
+            if self.cards.len() > 1 {
+                let rate = 16.0 * 610.0 / self.pace / self.cards.len() as f64;
+                summary["tokens_per_second_per_rank"] = rate.into();
+            }
             let _ = writeln!(out, "{summary}");
         }
         out
