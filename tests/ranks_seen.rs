@@ -77,21 +77,7 @@ fn a_run_of_two_ranks_shows_both() {
         asks()
     );
     let mut command = run(dir.path(), 2, &flags);
-    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = quiet.spawn().unwrap();
-    // The machine is measured every ten seconds, and the other rank's numbers come after its own first ten.
-    let (since, system) = (Instant::now(), run_dir.join("system.jsonl"));
-    let lines = || fs::read_to_string(&system).unwrap_or_default();
-    while !lines().lines().any(|line| line.contains("\"rank.1.")) {
-        assert!(since.elapsed() < Duration::from_secs(120), "{}", lines());
-        assert_eq!(child.try_wait().unwrap(), None);
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-
-    let machine: Value = serde_json::from_str(lines().lines().last().unwrap()).unwrap();
+    let machine = measured(&mut command, &run_dir, rustix::process::Signal::TERM);
     for name in ["cpu.pct", "mem.process_mib", "rank.1.process_mib"] {
         assert!(machine[name].as_f64().unwrap() >= 0.0, "{name}: {machine}");
     }
@@ -137,6 +123,87 @@ fn a_run_of_two_ranks_shows_both() {
     // The other rank prints into the folder of the run, and nothing is left elsewhere.
     assert!(run_dir.join("ranks/rank-1.log").is_file());
     assert_eq!(left(dir.path()), [""; 0]);
+}
+
+/// Ends a run once it has measured its second rank, and gives what was measured. That is every ten seconds, and the numbers of
+/// another rank are those of its own last time.
+fn measured(command: &mut Command, run: &Path, signal: rustix::process::Signal) -> Value {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().unwrap();
+    let (since, system) = (Instant::now(), run.join("system.jsonl"));
+    let line = || -> Option<Value> {
+        let text = fs::read_to_string(&system).ok()?;
+        let line = text.lines().find(|line| line.contains("\"rank.1."))?;
+        serde_json::from_str(line).ok()
+    };
+    let machine = loop {
+        if let Some(machine) = line() {
+            break machine;
+        }
+        assert!(since.elapsed() < Duration::from_secs(120));
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, signal).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    machine
+}
+
+/// The second rank believes that it is on another host, whose name it has in a namespace of its own.
+#[test]
+fn the_numbers_of_another_host_bear_its_name() {
+    let unshare = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "sh", "-c"]);
+        command.arg(format!("hostname node2.lab && exec {program} \"$@\""));
+        command.arg("sh");
+        command
+    };
+    if !unshare("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this user cannot make a namespace with another host name");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flags = "--gradient_accumulation_steps 1 --max_steps 100000 --save_steps 100000";
+    let rank = run(dir.path(), 1, flags);
+    let other = unshare(env!("CARGO_BIN_EXE_apus"));
+    let mut mpirun = Command::new("mpirun");
+    mpirun
+        .args([
+            "--allow-run-as-root",
+            "--quiet",
+            "--oversubscribe",
+            "-np",
+            "1",
+        ])
+        .arg(rank.get_program())
+        .args(rank.get_args())
+        .args([":", "-np", "1"])
+        .arg(other.get_program())
+        .args(other.get_args())
+        .args(rank.get_args())
+        .env("RAYON_NUM_THREADS", "1");
+    let run_dir = dir.path().join("run");
+    // mpirun passes this one on, and ends the ranks by itself at others.
+    let machine = measured(&mut mpirun, &run_dir, rustix::process::Signal::USR1);
+    for name in [
+        "cpu.pct",
+        "node2.lab/cpu.pct",
+        "node2.lab/mem.pct",
+        "rank.1.process_mib",
+    ] {
+        assert!(machine[name].as_f64().is_some(), "{name}: {machine}");
+    }
+    let about = json(&run_dir.join("run.json"));
+    let ranks = &about["hardware"]["ranks"];
+    assert_eq!(ranks[0]["host"], about["host"]);
+    assert_eq!(ranks[1]["host"], "node2.lab");
+    // Ranks of mpirun print where it says.
+    assert!(!run_dir.join("ranks").exists());
 }
 
 #[test]
