@@ -9,7 +9,10 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<Ended, Failure> {
         .config
         .check(&|flag| resolved.given(flag))
         .map_err(Failure::Usage)?;
-    if let Some(status) = ranks::launch(&resolved.config.device).map_err(Failure::Run)? {
+    // A dry run plans for all ranks in one process.
+    if !resolved.config.dry_run
+        && let Some(status) = ranks::launch(&resolved.config.device).map_err(Failure::Run)?
+    {
         return Ok(Ended::Status(status));
     }
     match apus_engine::train::run(resolved).map_err(Failure::Run)? {

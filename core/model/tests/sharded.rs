@@ -26,7 +26,7 @@ struct Peers {
 }
 
 impl Gather for Peers {
-    fn start(&self, own: &[Tensor]) -> anyhow::Result<(Vec<Tensor>, Queued)> {
+    fn start(&self, own: &[Tensor]) -> anyhow::Result<Vec<(Tensor, Queued)>> {
         let parts = self.parts.borrow();
         let same = |unit: &Vec<Tensor>| unit[0].id() == own[0].id();
         let unit = parts[self.rank].iter().position(same).unwrap();
@@ -34,10 +34,10 @@ impl Gather for Peers {
         let flats = 0..own.len();
         let whole = flats.map(|flat| {
             let all: Vec<_> = parts.iter().map(|rank| rank[unit][flat].clone()).collect();
-            Tensor::cat(&all, 0).unwrap()
+            let stream = SideStream::new(&Device::Cpu)?;
+            Ok((Tensor::cat(&all, 0)?, stream.queue(0, |_| Ok(()))?))
         });
-        let stream = SideStream::new(&Device::Cpu)?;
-        Ok((whole.collect(), stream.queue(0, |_| Ok(()))?))
+        whole.collect()
     }
 
     fn arrive(&self, _: &Queued) -> anyhow::Result<()> {
@@ -211,6 +211,8 @@ fn check(name: &str, config: &ModelConfig, source: &dyn WeightSource, kind: &Kin
                     "{name}, {count} ranks: {tensor} differs"
                 );
             }
+            let most = model.whole_bytes();
+            assert!(most > 0 && most < 2 * one.weight_bytes(), "{name}: {most}");
             let order = gathered.borrow_mut().drain(..).collect::<Vec<_>>();
             let decoder = model.decoder();
             decoder.units.as_ref().unwrap().leave().unwrap();

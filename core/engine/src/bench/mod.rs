@@ -83,7 +83,7 @@ fn train(config: &BenchConfig) -> Result<Option<Value>> {
     let sft = config.sft()?;
     let explained =
         |error, device: &Device| explain_out_of_memory(error, device, &args::args(&sft));
-    let Some(place) = ranks::place()? else {
+    let Some(place) = ranks::place(false)? else {
         let device = apus_model::device::open(&config.device)?;
         let figures = measure(config, &sft, &device, None);
         return figures.map_err(|error| explained(error, &device));
@@ -128,7 +128,7 @@ fn measure(
     }
     let lengths = config.seq;
     let place = setup::find_model(&sft.model, sft.seed)?;
-    let mut ready = parts::model(sft, &place, device)?;
+    let mut ready = parts::model(sft, &place, device, None)?;
     let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
     let shape = fit(
         sft,

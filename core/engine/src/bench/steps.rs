@@ -150,6 +150,7 @@ impl<'a> Stepper<'a> {
         let window = Window {
             batches,
             supervised,
+            passes: 1,
         };
         let options = |_| self.options.clone();
         step.make(

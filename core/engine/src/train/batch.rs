@@ -153,6 +153,14 @@ impl MicroBatch {
         options: &ForwardOptions,
         sum: f64,
     ) -> Result<anyhow::Error> {
+        if model.decoder().is_sharded() {
+            return Ok(anyhow!(
+                "the loss is not finite ({sum}), as {} computed it: which layer it comes from is not looked for, since that takes \
+                 more passes of this rank alone and the base is spread over the ranks (shard_base). Lower learning_rate or \
+                 max_grad_norm, and look at the batch for broken rows; earlier checkpoints are untouched",
+                loss.label
+            ));
+        }
         let options = ForwardOptions {
             training: false,
             ..options.clone()

@@ -1,15 +1,13 @@
 //! `--dry_run`: what a run would be, before it takes the memory of one.
 
 use super::args::args;
-use super::fit::{Room, decide, planned_shape};
-use super::parts::Intent;
-use super::plan::MemoryPlan;
+use super::shard_base::{Planned, decide_base};
 use crate::out_of_memory::Phase;
 use crate::setup::{self, ModelPlace};
 use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
 use apus_base::memory::gib;
-use apus_components::config::SftConfig;
+use apus_components::config::{SftConfig, TrainType};
 use apus_components::registry::Named;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
@@ -19,8 +17,8 @@ use apus_sdk::{Optimizer, outln};
 use candle_core::Device;
 use serde_json::Value;
 
-/// Shows the parts of the model, the configuration, the memory plan and the first example with its trained tokens marked.
-/// No weights are read: that they are there and fit is known from their headers.
+/// Shows the parts of the model, the configuration, the memory plan of a card and the first example with its trained tokens
+/// marked. `ranks` is the number of processes that the run would have; one process plans for all. No weights are read: that they are there and fit is known from their headers.
 ///
 /// # Errors
 /// Whatever would keep the run from starting, as far as it can be known.
@@ -29,40 +27,54 @@ pub fn dry_run(
     place: &ModelPlace,
     device: &Device,
     encoder: &Encoder,
-    optimizer: Named<dyn Optimizer>,
+    optimizer: &dyn Fn() -> Result<Named<dyn Optimizer>>,
     (data, lengths): (&mut setup::Data, &[usize]),
+    ranks: usize,
 ) -> Result<()> {
-    let blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
+    let free = apus_model::device::usage::free(device);
+    let plan = |over| {
+        let data = (lengths, free);
+        Planned::new(config, (place, device), optimizer()?, data, over)
+    };
+    let (sharded, line) = decide_base(config, ranks, plan)?;
+    let planned = plan(sharded.then_some(ranks))?;
+    let blueprint = &planned.blueprint;
     let source = place.source.as_ref();
     let checked = check_device(&place.config.architecture, device);
     let checked = checked.and_then(|()| blueprint.check(source));
     checked.with_context(|| Phase::Loading(config.model.clone()))?;
-    info!("{}", ParameterTable::planned(&blueprint));
+    info!("{}", ParameterTable::planned(blueprint));
     outln!(
         "{}",
         serde_json::to_string_pretty(&Value::Object(args(config)))?
     );
 
-    let shape = planned_shape(config, optimizer, &blueprint, lengths)?;
-    let there = shape.weight_bytes + shape.trainable * 4;
-    let free = apus_model::device::usage::free(device);
-    let room = Room {
-        config: &place.config,
-        embedding: blueprint.movable_embedding().filter(|_| !device.is_cpu()),
-        free: free.map(|free| free.saturating_sub(there)),
+    let total = planned.plan.total();
+    let of_each = match ranks {
+        1 => String::new(),
+        ranks => format!(" of each of {ranks} ranks"),
     };
-    let fit = decide(config, &room, shape);
-    let plan = MemoryPlan::new(&place.config, &fit.shape);
     outln!(
-        "\nmemory plan for {} tokens in the largest micro-batch\n{}",
-        shape.tokens,
-        plan.table()
+        "\nmemory plan for {} tokens in the largest micro-batch{of_each}\n{}",
+        planned.fit.shape.tokens,
+        planned.plan.table()
     );
-    if let Some(bytes) = fit.offloaded {
+    if let Some(bytes) = planned.fit.offloaded {
         outln!("and {} of the embedding in host memory", gib(bytes));
     }
-    outln!("so about {}", gib(plan.total()));
-    if let Some(free) = free.filter(|free| plan.total() > *free) {
+    if let Some(experts) = planned.fit.shape.experts_at_once {
+        outln!("with {experts} experts unpacked at a time, since memory is short");
+    }
+    outln!("so about {}", gib(total));
+    if let Some(line) = line {
+        outln!("{line}");
+    }
+    if ranks > 1 && config.train_type != TrainType::Full {
+        let other = plan((!sharded).then_some(ranks))?;
+        let how = if sharded { "whole" } else { "sharded" };
+        outln!("with the base {how}: about {}", gib(other.plan.total()));
+    }
+    if let Some(free) = free.filter(|free| total > *free) {
         warning!(
             "{} are free on {}: the run would not fit",
             gib(free),

@@ -1,4 +1,4 @@
-//! What a run keeps where, so that it fits: the embedding, and the tapes of layers.
+//! What a run keeps where, so that it fits: the embedding, the tapes of layers, and how many experts are unpacked at a time.
 
 use super::optimizer::footprint::{self, Trained};
 use super::order::Ordering;
@@ -22,6 +22,8 @@ pub struct Room<'a> {
     pub embedding: Option<u64>,
     /// Bytes that are free beside the weights and what is trained, if that is known.
     pub free: Option<u64>,
+    /// Whether experts are unpacked where they are used.
+    pub packed: bool,
 }
 
 /// What is kept where.
@@ -50,6 +52,7 @@ pub fn fit(
         config: model.config(),
         embedding: model.movable_embedding(),
         free: apus_model::device::usage::free(model.device()),
+        packed: packed(model),
     };
     let Fit {
         mut shape,
@@ -63,6 +66,10 @@ pub fn fit(
     if offloaded.is_some() || config.offload_embedding == Offload::True {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
+    }
+    if let Some(at_once) = shape.experts_at_once {
+        model.unpack_at_once(Some(at_once as usize));
+        info!("experts: {at_once} are unpacked at a time, since memory is short");
     }
     if let Some(bytes) = model.decoder().embedding.offloaded_bytes() {
         let size = apus_base::memory::gib(bytes);
@@ -83,11 +90,16 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Fit {
     let offload = match config.offload_embedding {
         Offload::True => true,
         Offload::False => false,
-        Offload::Auto => !room.free.is_none_or(fits),
+        // A base is spread over ranks because memory is short, and its embedding is only looked up.
+        Offload::Auto => shape.gathered_bytes > 0 || !room.free.is_none_or(fits),
     };
     let offloaded = room.embedding.filter(|_| offload);
     let moved = offloaded.unwrap_or(0);
     shape.weight_bytes -= moved;
+    let fits = |free| MemoryPlan::fits(room.config, &shape, free + moved);
+    if room.packed && !room.free.is_none_or(fits) {
+        shape.experts_at_once = experts_at_once(room.config, shape.compute_bytes);
+    }
     let auto_layers = match wanted {
         Some(_) => None,
         None => {
@@ -103,6 +115,31 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Fit {
         offloaded,
         auto_layers,
     }
+}
+
+/// The most bytes of experts' matrices that are unpacked at a time where memory is short: enough rows and columns to keep a card
+/// busy, and less than a chunk of logits with its gradient.
+const UNPACKED: u64 = 512 << 20;
+
+/// As many experts as have at most so many bytes, if that is not all of them.
+fn experts_at_once(config: &ModelConfig, compute_bytes: u64) -> Option<u64> {
+    let list = config.tensors();
+    let largest = list.expert_matrices().map(|(_, _, spec)| {
+        let experts = spec.matrices() as u64;
+        (
+            spec.elements() as u64 * compute_bytes / experts.max(1),
+            experts,
+        )
+    });
+    let (bytes, experts) = largest.max()?;
+    let at_once = (UNPACKED / bytes.max(1)).clamp(1, experts);
+    (at_once < experts).then_some(at_once)
+}
+
+fn packed(model: &CausalLm) -> bool {
+    let layers = model.decoder().layers.iter();
+    let mut experts = layers.flat_map(|layer| layer.mlp.experts());
+    experts.any(|linear| matches!(linear.matrix, ExpertWeight::Packed { .. }))
 }
 
 /// Layers that keep their tape; `None` for as many as fit.
@@ -135,6 +172,8 @@ fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Sh
             ExpertWeight::Packed { .. } => true,
             ExpertWeight::Dense(weight) => weight.stored() != model.dtype(),
         }),
+        experts_at_once: None,
+        gathered_bytes: model.whole_bytes(),
         expert_adapters: experts().any(|linear| linear.lora.is_some()),
     }
 }
@@ -159,6 +198,8 @@ pub fn planned_shape(
         optimizer_bytes: optimizer_bytes(optimizer, &trained, blueprint.trainable()),
         kept_layers: 0,
         experts_made_anew: blueprint.experts_made_anew(),
+        experts_at_once: None,
+        gathered_bytes: blueprint.whole_bytes(),
         expert_adapters: blueprint.expert_adapters(),
     })
 }

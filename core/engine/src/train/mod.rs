@@ -29,6 +29,7 @@ mod run;
 mod run_folder;
 mod screen;
 mod settings;
+mod shard_base;
 mod state;
 mod step;
 mod steps;

@@ -55,6 +55,8 @@ pub struct Window {
     pub batches: Vec<(usize, MicroBatch)>,
     /// Supervised tokens of the whole window, over all ranks.
     pub supervised: usize,
+    /// The most micro-batches that a rank has.
+    pub passes: usize,
 }
 
 impl Window {
@@ -62,6 +64,7 @@ impl Window {
     pub fn whole(batches: Vec<MicroBatch>) -> Self {
         Self {
             supervised: batches.iter().map(MicroBatch::targets).sum(),
+            passes: batches.len(),
             batches: batches.into_iter().enumerate().collect(),
         }
     }
@@ -107,6 +110,7 @@ impl Step<'_> {
         let mut found = Found::default();
         let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
         let mut reduction = reduction.transpose()?;
+        self.idle_passes(window, reduction.as_mut())?;
         for (at, (number, batch)) in window.batches.iter().enumerate() {
             if self.ranks.is_none() {
                 signals::check()?;
@@ -120,11 +124,6 @@ impl Step<'_> {
             if !is_last {
                 hooks.micro_batches()?;
             }
-        }
-        if window.batches.is_empty() {
-            let mut ready = sending(reduction.as_mut());
-            ready(Ready::Head)?;
-            self.model.decoder().idle_backward(&mut ready)?;
         }
         let mut loads = None;
         if let (Some(ranks), Some(reduction)) = (self.ranks, reduction) {
@@ -158,6 +157,27 @@ impl Step<'_> {
             learning_rate,
             loads,
         })
+    }
+
+    /// The passes of other ranks that this one has no micro-batch for. With a base that is spread over the ranks all of them make
+    /// the same passes. They come first, so that gradients travel in the last pass of every rank, which is one of these
+    /// only where there is no micro-batch.
+    fn idle_passes(&self, window: &Window, mut reduction: Option<&mut Reduction>) -> Result<()> {
+        let decoder = self.model.decoder();
+        let is_empty = window.batches.is_empty();
+        let missing = match decoder.is_sharded() {
+            true => window.passes.saturating_sub(window.batches.len()),
+            false => 0,
+        };
+        let count = missing.max(usize::from(is_empty));
+        for at in 0..count {
+            decoder.idle_forward(true)?;
+            let is_last = is_empty && at + 1 == count;
+            let mut ready = sending(reduction.as_deref_mut().filter(|_| is_last));
+            ready(Ready::Head)?;
+            decoder.idle_backward(&mut ready)?;
+        }
+        Ok(())
     }
 
     /// Forward and backward of one micro-batch.

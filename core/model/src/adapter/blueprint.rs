@@ -7,6 +7,7 @@ use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::Result;
 use candle_core::DType;
+use std::collections::BTreeMap;
 
 /// All tensors of a model that is not loaded.
 pub struct Blueprint {
@@ -18,6 +19,8 @@ pub struct Blueprint {
     pub rank: usize,
     /// The compute type.
     pub compute: DType,
+    /// The number of ranks that the large frozen matrices are spread over, if they are.
+    pub ranks: Option<usize>,
 }
 
 /// A tensor of the model.
@@ -66,6 +69,10 @@ impl Blueprint {
             rank,
             updates,
             compute: options.dtype,
+            ranks: options
+                .sharding
+                .as_ref()
+                .map(|sharding| sharding.share.ranks),
         })
     }
 
@@ -86,10 +93,42 @@ impl Blueprint {
         Ok(())
     }
 
-    /// The bytes of all weights that are not trained.
+    /// The bytes of all weights that are not trained; where they are spread over ranks, those of a rank.
     pub fn weight_bytes(&self) -> u64 {
-        let frozen = self.weights.iter().filter(|planned| !planned.trained);
-        frozen.map(|planned| self.bytes(planned)).sum()
+        self.frozen()
+            .map(|planned| match self.ranks {
+                Some(ranks) if planned.spec.is_shardable() => {
+                    self.bytes(planned).div_ceil(ranks.max(1) as u64)
+                }
+                _ => self.bytes(planned),
+            })
+            .sum()
+    }
+
+    /// The bytes of all weights that are not trained, of all ranks together.
+    pub fn frozen_bytes(&self) -> u64 {
+        self.frozen().map(|planned| self.bytes(planned)).sum()
+    }
+
+    fn frozen(&self) -> impl Iterator<Item = &PlannedTensor> {
+        self.weights.iter().filter(|planned| !planned.trained)
+    }
+
+    /// The most bytes of layers and head that are gathered at a time, where they are spread over ranks: two layers, or the last
+    /// one and the head.
+    pub fn whole_bytes(&self) -> u64 {
+        if self.ranks.is_none() {
+            return 0;
+        }
+        let mut units: BTreeMap<usize, u64> = BTreeMap::new();
+        for planned in self.frozen().filter(|planned| planned.spec.is_shardable()) {
+            // The head follows the layers.
+            let unit = planned.spec.layer.unwrap_or(usize::MAX);
+            *units.entry(unit).or_default() += self.bytes(planned);
+        }
+        let sizes: Vec<u64> = units.into_values().collect();
+        let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
+        pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
     }
 
     /// The bytes of the embedding, unless it is trained or is the output head, too.
@@ -126,6 +165,11 @@ impl Blueprint {
         matrices
             .filter(|planned| planned.spec.expert_matrix().is_some())
             .any(|planned| planned.packed || planned.trained && self.compute != DType::F32)
+    }
+
+    /// Whether experts are unpacked.
+    pub fn experts_packed(&self) -> bool {
+        self.weights.iter().any(|planned| planned.packed)
     }
 
     /// Whether experts carry updates.

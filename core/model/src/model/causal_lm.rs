@@ -2,7 +2,7 @@
 
 use super::updates::PREFIX;
 use crate::families::ModelConfig;
-use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready};
+use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready, Units};
 use crate::tensors::{ExpertMatrix, Role};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
@@ -77,6 +77,12 @@ impl CausalLm {
             .map(|tensor| tensor.form.frozen_bytes())
             .sum::<u64>();
         all - in_host_memory.unwrap_or(0)
+    }
+
+    /// The most bytes of layers and head that are gathered at a time, where they are spread over ranks.
+    pub fn whole_bytes(&self) -> u64 {
+        let units = self.decoder.units.as_ref();
+        units.map_or(0, Units::most_bytes)
     }
 
     /// Has at most so many experts unpacked at a time; all without a number.

@@ -16,7 +16,6 @@ use crate::weights::WeightSource;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// How expert matrices are stored on the device.
@@ -170,13 +169,16 @@ impl<'a> Loader<'a> {
         else {
             return Ok(None);
         };
+        let (dtype, device) = (self.options.dtype, &self.options.device);
         let read = move |elements: Range<usize>| {
+            if elements.is_empty() {
+                return Ok(Tensor::zeros(0, dtype, device)?);
+            }
             let all = make()?.flatten_all()?;
             // A copy, so that the whole does not stay.
             Ok(all.narrow(0, elements.start, elements.len())?.copy()?)
         };
         let stored = [experts, outputs, inputs];
-        let dtype = self.options.dtype;
         let sharded = unit.add(&spec.name, dtype, &stored, Box::new(read));
         sharded.transposed().map(Some)
     }
@@ -453,7 +455,7 @@ impl CausalLm {
             ..
         } = options;
         let sharding = sharding.as_ref();
-        let units = sharding.map(|sharding| Units::new(units, Rc::clone(&sharding.gather)));
+        let units = sharding.map(|sharding| Units::new(units, sharding));
         Ok(Self {
             config: config.clone(),
             decoder: Decoder {

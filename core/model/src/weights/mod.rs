@@ -76,7 +76,7 @@ pub trait WeightSource: Send + Sync {
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor>;
 
     /// A range of the elements of the tensor that [`tensor`](Self::tensor) gives, in the order in which they lie in a file, as
-    /// `[n]`.
+    /// `[n]`. An empty range checks the tensor alone.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
@@ -87,6 +87,10 @@ pub trait WeightSource: Send + Sync {
         elements: Range<usize>,
         device: &Device,
     ) -> Result<Tensor> {
+        if elements.is_empty() {
+            self.check(name, shape, dtype)?;
+            return Ok(Tensor::zeros(0, dtype, device)?);
+        }
         let whole = self.tensor(name, shape, dtype, device)?.flatten_all()?;
         // A copy, so that the whole does not stay.
         Ok(whole.narrow(0, elements.start, elements.len())?.copy()?)

@@ -86,13 +86,16 @@ impl Intent {
         place: &ModelPlace,
         device: &Device,
     ) -> Result<Blueprint> {
-        let options = self.options(config, device)?;
+        self.blueprint_by(place, &self.options(config, device)?)
+    }
+
+    fn blueprint_by(&self, place: &ModelPlace, options: &LoadOptions) -> Result<Blueprint> {
         let updates = self
             .settings
             .as_ref()
             .map(|settings| (&self.targets, settings));
         let source = place.source.as_ref();
-        Blueprint::new(&place.config, source, &options, updates)
+        Blueprint::new(&place.config, source, options, updates)
     }
 
     /// Checks before anything is allocated that weights and what is trained can be there at all.
@@ -103,12 +106,13 @@ impl Intent {
         &self,
         config: &SftConfig,
         place: &ModelPlace,
-        device: &Device,
+        options: &LoadOptions,
     ) -> Result<()> {
+        let device = &options.device;
         let Some(free) = apus_model::device::usage::free(device) else {
             return Ok(());
         };
-        let blueprint = self.blueprint(config, place, device)?;
+        let blueprint = self.blueprint_by(place, options)?;
         let (weights, trained) = (blueprint.weight_bytes(), blueprint.trainable());
         let gib = apus_base::memory::gib;
         ensure!(

@@ -21,7 +21,8 @@ use apus_components::config::{
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_model::adapter::{PeftConfig, TargetSpec};
-use apus_model::model::{CausalLm, Init, LoraSettings};
+use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
+use apus_model::nn::Sharding;
 use apus_sdk::abi::Crosses;
 use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Optimizer, Tracker};
 use candle_core::Device;
@@ -37,14 +38,22 @@ pub struct Ready {
     pub peft: Option<PeftConfig>,
 }
 
-/// Loads the model and puts adapters on it.
+/// Loads the model and puts adapters on it; `sharding` says how the frozen base is spread over ranks, if it is.
 ///
 /// # Errors
 /// Weights that are missing or do not fit, targets that match nothing.
-pub fn model(config: &SftConfig, place: &ModelPlace, device: &Device) -> Result<Ready> {
+pub fn model(
+    config: &SftConfig,
+    place: &ModelPlace,
+    device: &Device,
+    sharding: Option<Sharding>,
+) -> Result<Ready> {
     let intent = Intent::new(config, place)?;
-    intent.check_memory(config, place, device)?;
-    let options = intent.options(config, device)?;
+    let options = LoadOptions {
+        sharding,
+        ..intent.options(config, device)?
+    };
+    intent.check_memory(config, place, &options)?;
     let Intent {
         wanted,
         settings,

@@ -35,6 +35,10 @@ pub struct Shape {
     pub kept_layers: u64,
     /// Whether matrices of experts are unpacked or converted for each use.
     pub experts_made_anew: bool,
+    /// The most experts that are unpacked at a time, if not all.
+    pub experts_at_once: Option<u64>,
+    /// Bytes of the layers and the head that are gathered at a time, where the base is spread over ranks.
+    pub gathered_bytes: u64,
     /// Whether experts carry adapters.
     pub expert_adapters: bool,
 }
@@ -67,12 +71,20 @@ impl MemoryPlan {
             ),
         ];
         let mut parts = vec![
-            ("weights", shape.weight_bytes),
+            (
+                match shape.gathered_bytes {
+                    0 => "weights",
+                    _ => "weights, this card's part",
+                },
+                shape.weight_bytes,
+            ),
+            ("gathered at a time", shape.gathered_bytes),
             ("trained parameters and gradients", shape.trainable * 8),
             ("optimizer state", shape.optimizer_bytes),
             ("inputs of layers", layers.iter().map(Sizes::x).sum()),
             ("tapes of layers that keep them", kept),
         ];
+        parts.retain(|(name, bytes)| *bytes > 0 || *name != "gathered at a time");
         parts.extend(moments.into_iter().max_by_key(|(_, bytes)| *bytes));
         Self { parts }
     }
@@ -137,6 +149,8 @@ mod tests {
             optimizer_bytes: 2 * 4 * 3_981_312,
             kept_layers: 0,
             experts_made_anew: weights == PACKED,
+            experts_at_once: None,
+            gathered_bytes: 0,
             expert_adapters: false,
         }
     }

@@ -31,6 +31,8 @@ pub struct Sizes {
     /// Bytes of an activation.
     c: u64,
     made_anew: bool,
+    /// The most experts whose matrices are made at a time.
+    at_once: Option<u64>,
     expert_adapters: bool,
     /// Bytes of a layer's packed adapters.
     packs: u64,
@@ -64,6 +66,7 @@ impl Sizes {
                 vocab: architecture.vocab_size as u64,
                 c: shape.compute_bytes,
                 made_anew: shape.experts_made_anew,
+                at_once: shape.experts_at_once,
                 expert_adapters: shape.expert_adapters,
                 packs: 2 * shape.trainable * shape.compute_bytes / architecture.layers.len() as u64,
             }
@@ -112,11 +115,15 @@ impl Sizes {
         self.experts.map_or(0, logits)
     }
 
-    /// Matrices `[E, inputs, outputs]` of a layer's experts while they are used, where they are not kept so.
-    fn matrices(&self, elements: u64) -> u64 {
-        match self.made_anew {
-            true => elements * self.c,
-            false => 0,
+    /// Matrices `[E, inputs, outputs]` of a layer's experts while they are used, where they are not kept so: all, or those of a
+    /// range of experts with the product of their rows.
+    fn matrices(&self, elements: u64, product: u64) -> u64 {
+        match (self.made_anew, self.at_once, self.experts) {
+            (false, ..) => 0,
+            (true, Some(at_once), Some(experts)) if at_once < experts => {
+                elements * self.c / experts * at_once + product * at_once / experts
+            }
+            (true, ..) => elements * self.c,
         }
     }
 
@@ -164,8 +171,8 @@ impl Sizes {
     /// down's matrices and `dh`; gate_up's matrices with `dxs` (`dgate_up` takes the place of `gate_up`); `dxs` with the
     /// sum over a token's experts and the router's part. An adapter gathers or makes its rows again before the matrices are there.
     fn moe_backward(&self) -> u64 {
-        let down = self.y() + self.matrices(self.down_matrices) + self.h();
-        let gate_up = self.matrices(self.gate_up_matrices) + self.y();
+        let down = self.y() + self.matrices(self.down_matrices, self.h()) + self.h();
+        let gate_up = self.matrices(self.gate_up_matrices, self.y()) + self.y();
         let sums = self.y() + 2 * self.x() + self.routing();
         let adapter = match self.expert_adapters {
             true => self.y() + self.h(),

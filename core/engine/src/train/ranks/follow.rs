@@ -60,9 +60,14 @@ impl Follower {
         let config = &resolved.config;
         let start: Start = ranks.broadcast(Start {
             lengths: Vec::new(),
+            shard_base: false,
         })?;
+        let sharding = match start.shard_base {
+            true => Some(ranks.sharding()?),
+            false => None,
+        };
         let place = setup::find_model(&config.model, config.seed)?;
-        let mut model = parts::model(config, &place, device)?.model;
+        let mut model = parts::model(config, &place, device, sharding)?.model;
         let shape = fit(
             config,
             parts::trial_optimizer(resolved)?,
@@ -117,14 +122,29 @@ impl Follower {
                                 self.settings.router_aux_loss_coef,
                             )?
                         }
-                        None => Evaluated::default(),
+                        None => {
+                            self.idle()?;
+                            Evaluated::default()
+                        }
                     };
                     ranks.gather(&found)?;
                 }
                 Task::PrintInto(run) => print_into(Path::new(&run)),
+                Task::Forward => {
+                    ranks.enter("an answer of rank 0", true);
+                    self.idle()?;
+                }
                 Task::TakeWeights => ranks.share_weights(self.model.params())?,
                 Task::End => return Ok(()),
             }
+        }
+    }
+
+    /// Takes part in a forward pass of other ranks, where the base is spread over all.
+    fn idle(&self) -> Result<()> {
+        match self.model.decoder().is_sharded() {
+            true => self.model.decoder().idle_forward(false),
+            false => Ok(()),
         }
     }
 
@@ -136,6 +156,7 @@ impl Follower {
         let window = Window {
             batches: batches.collect::<Result<_>>()?,
             supervised: task.supervised,
+            passes: task.passes,
         };
         let step = Step {
             model: &self.model,

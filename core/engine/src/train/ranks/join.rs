@@ -8,12 +8,13 @@ use apus_model::device::SideStream;
 use apus_sdk::errln;
 use apus_world::Limits;
 use apus_world::control::{OnFailure, exit_at_once};
-use apus_world::place::{Children, Place, Role, role};
+use apus_world::place::{Children, Launcher, Place, Role, role};
 use apus_world::rendezvous::{Hello, Met, meet};
 use apus_world::{Collectives, Control};
 use candle_core::Device;
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,18 +27,40 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// The newest checkpoint, for the last words of a run that another rank has ended.
 pub type Newest = Arc<Mutex<Option<PathBuf>>>;
 
-/// This process among the ranks of its run; nothing where it is the whole run.
+/// This process among the ranks of its run; nothing where it is the whole run. One that `NPROC_PER_NODE=1` makes alone is a
+/// group of one where the base is to be spread over ranks, so that what several do can be measured with one.
 ///
 /// # Errors
 /// Variables of the environment that say only a part, or ranks that the launcher of the command line should have started.
-pub fn place() -> Result<Option<Place>> {
+pub fn place(shard_base: bool) -> Result<Option<Place>> {
     match role()? {
+        Role::Alone if shard_base && std::env::var_os("NPROC_PER_NODE").is_some() => {
+            Ok(Some(Place {
+                rank: 0,
+                size: 1,
+                local_rank: 0,
+                master: Some(("127.0.0.1".to_owned(), 0)),
+                launcher: Launcher::Apus,
+            }))
+        }
         Role::Alone => Ok(None),
         Role::Rank(place) => Ok(Some(place)),
         Role::Launcher(Children { local, .. }) => {
             bail!("NPROC_PER_NODE is {local}: ranks are started by the command line of apus")
         }
     }
+}
+
+/// The rank of this process and how many the run has, whether or not they are started.
+///
+/// # Errors
+/// As [`place`].
+pub fn rank_and_size() -> Result<(usize, usize)> {
+    Ok(match role()? {
+        Role::Alone => (0, 1),
+        Role::Rank(place) => (place.rank, place.size),
+        Role::Launcher(children) => (children.first, children.size),
+    })
 }
 
 /// Opens the device of a rank: of the cards of its host the one by its number there.
@@ -111,9 +134,9 @@ fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks>
     };
     let (control, newest) = control(place, met, arrival)?;
     Ok(Ranks {
-        control,
-        collectives: Some(Box::new(mpi)),
-        stream: SideStream::new(&Device::Cpu)?,
+        control: Rc::new(control),
+        collectives: Some(Rc::new(Box::new(mpi))),
+        stream: Rc::new(SideStream::new(&Device::Cpu)?),
         buckets: OnceCell::new(),
         newest,
         finished: false,
@@ -143,9 +166,9 @@ fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> 
         }
     };
     Ok(Ranks {
-        control,
-        collectives: Some(collectives),
-        stream,
+        control: Rc::new(control),
+        collectives: Some(Rc::new(collectives)),
+        stream: Rc::new(stream),
         buckets: OnceCell::new(),
         newest,
         finished: false,

@@ -3,6 +3,7 @@
 //! `N` ranks make the training of one process with `N` times the accumulation. Rank 0 is that process: it runs the page of
 //! the run, and what it does in a step, the others do with it ([`follow`]).
 
+mod base;
 mod buckets;
 mod carry;
 mod follow;
@@ -14,7 +15,7 @@ mod task;
 
 pub use follow::follow;
 pub use gradients::Reduction;
-pub use join::{device, join, place};
+pub use join::{device, join, place, rank_and_size};
 pub use load::{Load, Loads};
 pub use share::share;
 pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
@@ -34,16 +35,17 @@ use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// This process among the ranks of its run.
 pub struct Ranks {
-    control: Control,
+    control: Rc<Control>,
     /// There until it is dropped.
-    collectives: Option<Box<dyn Collectives>>,
+    collectives: Option<Rc<Box<dyn Collectives>>>,
     /// Where what they queue on a card goes.
-    stream: SideStream,
+    stream: Rc<SideStream>,
     /// How gradients travel; the same in all steps.
     buckets: OnceCell<Vec<Bucket>>,
     newest: join::Newest,
@@ -175,6 +177,16 @@ impl Ranks {
         all.iter().map(|bytes| read(bytes)).collect()
     }
 
+    /// The least memory that is free on a rank, at rank 0, if that is known of all of them; elsewhere nothing.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn least_free(&self, device: &Device) -> Result<Option<u64>> {
+        let all: Vec<Option<u64>> = self.gather(&usage::free(device))?;
+        let all: Option<Vec<u64>> = all.into_iter().collect();
+        Ok(all.and_then(|all| all.into_iter().min()))
+    }
+
     /// Adds up the gradients of all ranks as a backward pass completes them.
     ///
     /// # Errors
@@ -189,7 +201,7 @@ impl Ranks {
             });
             buckets(&trained.collect::<Vec<_>>(), Sizes::USUAL)
         });
-        let carrier = (self.collectives()?, &self.stream);
+        let carrier = (self.collectives()?, &*self.stream);
         Ok(Reduction::new(
             carrier,
             Some(&self.control),
@@ -204,7 +216,8 @@ impl Ranks {
     }
 
     fn collectives(&self) -> Result<&dyn Collectives> {
-        let collectives = self.collectives.as_deref();
+        let collectives = self.collectives.as_ref();
+        let collectives = collectives.map(|collectives| &***collectives);
         collectives.context("the ranks have left each other")
     }
 
@@ -284,7 +297,11 @@ impl Ranks {
     /// A rank or the connection has failed.
     pub fn finish(mut self) -> Result<()> {
         let left = match self.collectives.take() {
-            Some(collectives) => collectives.leave(),
+            // Who gathers a base holds it only while it gathers.
+            Some(collectives) => match Rc::into_inner(collectives) {
+                Some(collectives) => collectives.leave(),
+                None => Ok(()),
+            },
             None => Ok(()),
         };
         self.finished = true;

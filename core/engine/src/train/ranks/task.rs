@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Start {
     /// Tokens of the examples, for the memory plan.
     pub lengths: Vec<usize>,
+    /// Whether the frozen base is spread over the ranks.
+    pub shard_base: bool,
 }
 
 /// What a rank is told to do.
@@ -25,6 +27,8 @@ pub enum Task {
     Step(StepTask),
     /// Loss and predictions of a batch of an evaluation; none for a rank that has nothing to do in this round.
     Evaluate(Option<BatchData>),
+    /// Rank 0 runs tokens of an answer through a base that is spread over the ranks: all gather its layers.
+    Forward,
     /// Rank 0 gives all ranks its weights.
     TakeWeights,
     /// The run has a folder, in which a rank prints from now on if its host has it too.
@@ -42,6 +46,8 @@ pub struct StepTask {
     pub supervised: usize,
     /// The micro-batches, each with its number in the step.
     pub batches: Vec<(usize, BatchData)>,
+    /// The most micro-batches that a rank has.
+    pub passes: usize,
 }
 
 /// A micro-batch on its way to another rank.

@@ -60,7 +60,9 @@ impl Learner<'_> {
         };
         let tokens: Vec<usize> = groups.iter().map(Group::tokens).collect();
         let supervised = groups.iter().map(Group::supervised).sum();
-        let mut shares = share(&tokens, ranks.size()).into_iter();
+        let shares = share(&tokens, ranks.size());
+        let passes = shares.iter().map(Vec::len).max().unwrap_or(0);
+        let mut shares = shares.into_iter();
         let own = shares.next().unwrap_or_default();
         let task = |numbers: Vec<usize>| {
             let data = |number: usize| {
@@ -77,12 +79,14 @@ impl Learner<'_> {
                 step: steps_made,
                 supervised,
                 batches: numbers.into_iter().map(data).collect(),
+                passes,
             })
         };
         ranks.give(&shares.map(task).collect::<Vec<_>>())?;
         Ok(Window {
             batches: own.into_iter().map(batch).collect::<Result<_>>()?,
             supervised,
+            passes,
         })
     }
 

@@ -14,12 +14,13 @@ use crate::train::ranks::{self, Ranks, Start};
 use crate::train::resume::Resume;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::Settings;
+use crate::train::shard_base::{Planned, decide_base};
 use crate::train::trained_part::TrainedPart;
 use crate::train::{about, screen};
 use anyhow::{Context, Error, Result};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
-use apus_components::config::{Resolved, SftConfig, sharding};
+use apus_components::config::{Resolved, SftConfig, ShardBase, sharding};
 use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
 use apus_data::data::Stream;
@@ -77,7 +78,13 @@ pub enum Begun {
 pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     let mut config = resolved.config.clone();
     config.check(&|flag| resolved.given(flag))?;
-    let among = ranks::place()?;
+    // A dry run starts no ranks: one process plans for all of them.
+    let (rank, count) = ranks::rank_and_size()?;
+    let among = match config.dry_run {
+        true if rank > 0 => return Ok(Begun::DryRun),
+        true => None,
+        false => ranks::place(config.shard_base == Some(ShardBase::True))?,
+    };
     for note in &resolved.notes {
         info!("note: {note}");
     }
@@ -87,6 +94,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
         let device = rank_device(&config, place)?;
         let joined = ranks::join(&config, place, &device)?;
         joined.agree(&must_agree(&config)?)?;
+        joined.least_free(&device)?;
         ranks::follow(resolved, joined, &device)?;
         return Ok(Begun::Followed);
     }
@@ -105,13 +113,16 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
         .as_ref()
         .map(|place| ranks::join(&config, place, &device));
     let joined = joined.transpose()?;
+    let mut free = apus_model::device::usage::free(&device);
     if let Some(ranks) = &joined {
         ranks.agree(&must_agree(&config)?)?;
+        free = ranks.least_free(&device)?;
         ranks.enter("reading the data", true);
         info!("{} ranks, {}", ranks.size(), ranks.carrier());
     }
-    let count = joined.as_ref().map_or(1, Ranks::size);
-    for note in sharding(&config, count)?.notes {
+    let is_group_of_one = count == 1 && joined.is_some();
+    let notes = sharding(&config, count)?.notes;
+    for note in notes.iter().filter(|_| !is_group_of_one) {
         info!("note: {note}");
     }
     let place = setup::find_model(&config.model, config.seed)?;
@@ -126,21 +137,33 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
         Some(_) => setup::longest(&config, &place.config.architecture),
         None => lengths(&data.train.samples, data.train.packs.as_deref()),
     };
-    let optimizer = parts::trial_optimizer(resolved)?;
+    let optimizer = || parts::trial_optimizer(resolved);
     if config.dry_run {
         let data = (&mut data, lengths.as_slice());
-        dry_run(&config, &place, &device, &encoder, optimizer, data)?;
+        dry_run(&config, &place, &device, &encoder, &optimizer, data, count)?;
         return Ok(Begun::DryRun);
     }
+    let mut base = None;
     if let Some(ranks) = &joined {
+        let (shard_base, line) = decide_base(&config, count, |over| {
+            let data = (lengths.as_slice(), free);
+            Planned::new(&config, (&place, &device), optimizer()?, data, over)
+        })?;
+        if let Some(line) = line {
+            info!("{line}");
+        }
         ranks.broadcast(Start {
             lengths: lengths.clone(),
+            shard_base,
         })?;
+        if shard_base {
+            base = Some(ranks.sharding()?);
+        }
     }
 
     let explain = |error| out_of_memory::explain(error, &device, &args(&config));
-    let mut ready = parts::model(&config, &place, &device).map_err(explain)?;
-    let shape = fit(&config, optimizer, &mut ready.model, &lengths).map_err(explain)?;
+    let mut ready = parts::model(&config, &place, &device, base).map_err(explain)?;
+    let shape = fit(&config, optimizer()?, &mut ready.model, &lengths).map_err(explain)?;
     let table = ParameterTable::of(&ready.model);
     info!("{table}");
     let folder = RunFolder::take(&config)?;

@@ -72,10 +72,9 @@ impl<'a> UnitBuilder<'a> {
             let own = rank * length..(rank + 1) * length;
             let part = Tensor::zeros(length, flat.dtype, device)?;
             for (start, count, read) in flat.entries {
-                let (from, to) = (start.max(own.start), (start + count).min(own.end));
-                if from >= to {
-                    continue;
-                }
+                let from = own.start.clamp(start, start + count);
+                let to = own.end.clamp(from, start + count);
+                // Also of a tensor that lies elsewhere, so that it is known to be there.
                 let piece = read(from - start..to - start)?;
                 ensure!(
                     piece.dims() == [to - from] && piece.dtype() == flat.dtype,
@@ -86,7 +85,9 @@ impl<'a> UnitBuilder<'a> {
                     to - from,
                     flat.dtype
                 );
-                part.slice_set(&piece, 0, from - own.start)?;
+                if from < to {
+                    part.slice_set(&piece, 0, from - own.start)?;
+                }
             }
             parts.push(part);
         }

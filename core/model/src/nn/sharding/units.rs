@@ -1,6 +1,6 @@
 //! Makes units whole in the order in which a pass enters them, one ahead of its use, and frees them.
 
-use super::Unit;
+use super::{Sharding, Unit};
 use crate::device::Queued;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
@@ -17,7 +17,7 @@ pub trait Gather {
     ///
     /// # Errors
     /// A rank or the connection has failed, or out of memory.
-    fn start(&self, parts: &[Tensor]) -> Result<(Vec<Tensor>, Queued)>;
+    fn start(&self, parts: &[Tensor]) -> Result<Vec<(Tensor, Queued)>>;
 
     /// Work that the device is given from now on comes after that gathering.
     ///
@@ -44,7 +44,8 @@ pub struct Units {
     units: Vec<Arc<Unit>>,
     gather: Rc<dyn Gather>,
     /// What is being gathered.
-    started: RefCell<BTreeMap<usize, (Vec<Tensor>, Queued)>>,
+    started: RefCell<BTreeMap<usize, Vec<(Tensor, Queued)>>>,
+    ranks: usize,
 }
 
 impl fmt::Debug for Units {
@@ -55,10 +56,11 @@ impl fmt::Debug for Units {
 
 impl Units {
     /// Units that this gathers.
-    pub fn new(units: Vec<Arc<Unit>>, gather: Rc<dyn Gather>) -> Self {
+    pub fn new(units: Vec<Arc<Unit>>, sharding: &Sharding) -> Self {
         Self {
             units,
-            gather,
+            gather: Rc::clone(&sharding.gather),
+            ranks: sharding.share.ranks,
             started: RefCell::default(),
         }
     }
@@ -66,6 +68,18 @@ impl Units {
     /// The units.
     pub fn all(&self) -> &[Arc<Unit>] {
         &self.units
+    }
+
+    /// The most bytes that are whole at a time: those of two units that follow each other.
+    pub fn most_bytes(&self) -> u64 {
+        let bytes = |unit: &Arc<Unit>| {
+            let parts = unit.parts().iter();
+            let bytes = parts.map(|part| part.elem_count() * part.dtype().size_in_bytes());
+            (bytes.sum::<usize>() * self.ranks) as u64
+        };
+        let sizes: Vec<u64> = self.units.iter().map(bytes).collect();
+        let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
+        pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
     }
 
     /// Makes a unit whole, begins to gather the one that the pass enters next, and frees all others. A number beyond the last
@@ -114,9 +128,12 @@ impl Units {
 
     fn arrive(&self, at: usize) -> Result<()> {
         let started = self.started.borrow_mut().remove(&at);
-        if let (Some((whole, queued)), Some(unit)) = (started, self.units.get(at)) {
-            self.gather.arrive(&queued)?;
-            unit.set(whole);
+        if let (Some(started), Some(unit)) = (started, self.units.get(at)) {
+            let arrived = started.into_iter().map(|(whole, queued)| {
+                self.gather.arrive(&queued)?;
+                Ok(whole)
+            });
+            unit.set(arrived.collect::<Result<_>>()?);
         }
         Ok(())
     }
