@@ -128,7 +128,7 @@ fn a_run_of_two_ranks_shows_both() {
 /// Ends a run once it has measured its second rank, and gives what was measured. That is every ten seconds, and the numbers of
 /// another rank are those of its own last time.
 fn measured(command: &mut Command, run: &Path, signal: rustix::process::Signal) -> Value {
-    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let quiet = command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = quiet.spawn().unwrap();
     let (since, system) = (Instant::now(), run.join("system.jsonl"));
     let line = || -> Option<Value> {
@@ -146,7 +146,10 @@ fn measured(command: &mut Command, run: &Path, signal: rustix::process::Signal) 
     };
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, signal).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" a rank), "), "{text}");
     machine
 }
 

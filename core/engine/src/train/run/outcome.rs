@@ -54,7 +54,9 @@ impl Outcome {
         {
             let memory = number("memory(GiB)")
                 .map_or(String::new(), |gib| format!(", peak memory {gib:.2} GiB"));
-            outln!("{rate:.0} tokens/s, {seconds:.0} s{memory}");
+            let each = number("tokens_per_second_per_rank")
+                .map_or(String::new(), |rate| format!(" ({rate:.0} a rank)"));
+            outln!("{rate:.0} tokens/s{each}, {seconds:.0} s{memory}");
         }
         outln!("run: {}", run_dir.display());
         if let Some((metric, value)) = &self.unsaved_best {
