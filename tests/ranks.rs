@@ -174,7 +174,8 @@ fn another_global_batch_is_refused() {
     assert!(!output.status.success());
     let said = said(&output);
     assert!(
-        said.contains("examples_per_step") || said.contains("examples a step"),
+        said.contains("examples_per_step: the checkpoint has 4, this run 6")
+            && said.contains("1 x 2 x 2 and 1 x 2 x 3; 4 with per_device_train_batch_size 1 are 1 rank with 4, 2 ranks with 2, 4 ranks with 1"),
         "{said}"
     );
 }

@@ -73,7 +73,7 @@ fn another_run_is_refused_with_what_differs() {
             "--gradient_accumulation_steps 3",
             &[
                 "examples_per_step: the checkpoint has 4, this run 3",
-                "1 x 4 and 1 x 3",
+                "1 x 4 x 1 and 1 x 3 x 1; 4 with per_device_train_batch_size 1 are 1 rank with 4",
             ],
         ),
         (

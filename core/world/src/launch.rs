@@ -74,7 +74,12 @@ pub fn cards(program: &Program, children: &Children, signals: &AtomicUsize) -> R
 pub fn mpirun(program: &Program, children: &Children, signals: &AtomicUsize) -> Result<i32> {
     ensure!(
         children.local == children.size,
-        "NNODES is above 1: on several hosts start the CPU ranks by mpirun and its --host or --hostfile"
+        "NNODES is above 1 ({} ranks, of which NPROC_PER_NODE starts {} on this host), and CPU ranks are started through mpirun, \
+         which reaches other hosts by itself: leave NPROC_PER_NODE and NNODES out and start all of them once, mpirun -np {} \
+         --hostfile HOSTS apus ..., where HOSTS has a line \"HOST slots=N\" for each host",
+        children.size,
+        children.local,
+        children.size
     );
     let mut command = Command::new("mpirun");
     command

@@ -203,6 +203,11 @@ fn explain(refused: &[Difference], hints: &dyn Fn(&Difference) -> Option<String>
 }
 
 impl Difference {
+    /// The checkpoint's value, and that of this run.
+    pub fn values(&self) -> (&Value, &Value) {
+        (&self.saved, &self.now)
+    }
+
     /// Whether it is about how long the run is, which matters as far as the learning rate follows from it.
     pub fn is_of_length(&self) -> bool {
         matches!(self.name.as_str(), "max_steps" | "warmup_steps")

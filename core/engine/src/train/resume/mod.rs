@@ -1,5 +1,6 @@
 //! Resuming from a checkpoint: which one, whether it is whole, and whether this run is the one that wrote it.
 
+mod global_batch;
 mod newest;
 
 use super::checkpoint::{Checkpoint, OPTIMIZER_FILE, weights_file};
@@ -16,7 +17,7 @@ use apus_components::config::{FLAGS, SftConfig, TrainType};
 use apus_model::adapter::PeftConfig;
 use apus_model::model::CausalLm;
 use apus_sdk::small_file::{self, Limit};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint to resume from.
@@ -222,20 +223,9 @@ impl Resume {
         match difference.name.as_str() {
             "data" => Some(self.of_data(args)),
             "examples_per_step" => {
-                let of = |args: &Map<String, Value>, name: &str| {
-                    args.get(name).cloned().unwrap_or(json!("?"))
-                };
-                let split = |args| {
-                    let [size, steps] =
-                        ["per_device_train_batch_size", "gradient_accumulation_steps"]
-                            .map(|name| of(args, name));
-                    format!("{size} x {steps}")
-                };
-                Some(format!(
-                    "per_device_train_batch_size x gradient_accumulation_steps: {} and {}",
-                    split(&self.args),
-                    split(args)
-                ))
+                let (saved, now) = difference.values();
+                let (saved, now) = (saved.as_u64()?, now.as_u64()?);
+                Some(global_batch::hint((saved, &self.args), (now, args)))
             }
             _ => None,
         }
