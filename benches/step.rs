@@ -79,12 +79,7 @@ impl Bench {
             max_grad_norm: 1.0,
             ranks: None,
         };
-        let report = step.make(
-            &mut self.optimizer,
-            &self.window,
-            |_| options.clone(),
-            &mut 1e-4,
-        );
+        let report = step.make(&mut self.optimizer, &self.window, &options, &mut 1e-4);
         report.unwrap().loss
     }
 }

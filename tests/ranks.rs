@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Kinds of run: what is trained, on which data.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 10] = [
     ("lora", ""),
     ("dropout", "--lora_dropout 0.1 --seed 7"),
     ("dora, noise", "--use_dora true --neftune_noise_alpha 5"),
@@ -27,6 +27,10 @@ const KINDS: [(&str, &str); 9] = [
         "--max_length 256 --packing true --enable_channel_loss true",
     ),
     ("by length", "--group_by_length true"),
+    (
+        "by example",
+        "--per_device_train_batch_size 2 --lora_dropout 0.1 --neftune_noise_alpha 5 --enable_channel_loss true",
+    ),
     ("streamed", "--streaming true --shuffle_buffer_size 4"),
     (
         "best",

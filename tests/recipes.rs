@@ -54,6 +54,37 @@ fn noise_on_the_embeddings_is_there_and_repeats() {
     assert_ne!(other[0], noisy[0]);
 }
 
+/// An example has the same dropout and the same noise in whatever micro-batch it comes, also in a pack.
+#[test]
+fn random_numbers_go_by_the_example_and_not_by_the_micro_batch() {
+    let random = "--max_steps 3 --lora_dropout 0.3 --neftune_noise_alpha 20";
+    for (name, data) in [("rows", ""), ("packs", "--packing true --max_length 256")] {
+        let run = |size: usize, steps: usize| {
+            let split = format!(
+                "--per_device_train_batch_size {size} --gradient_accumulation_steps {steps}"
+            );
+            losses(
+                &sft(
+                    &format!("keys_{name}_{size}"),
+                    &format!("{random} {data} {split}"),
+                )
+                .1,
+            )
+        };
+        let together = run(4, 1);
+        for (size, steps) in [(1, 4), (2, 2)] {
+            let apart = run(size, steps);
+            assert_eq!(apart.len(), together.len());
+            for (apart, together) in apart.iter().zip(&together) {
+                assert!(
+                    (apart - together).abs() < 1e-5,
+                    "{name}, {size} x {steps}: {apart}, {together}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn an_epoch_without_its_last_micro_batch() {
     let flags =

@@ -267,12 +267,7 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
             ranks: None,
         };
         let report = one
-            .make(
-                &mut optimizer,
-                &Window::whole(batches),
-                |_| options.clone(),
-                &mut lr,
-            )
+            .make(&mut optimizer, &Window::whole(batches), &options, &mut lr)
             .unwrap();
         let (mean, norm) = (report.loss, report.grad_norm);
         followed.push((mean, norm));

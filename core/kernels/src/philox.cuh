@@ -2,7 +2,8 @@
 // an element depends on (seed, stream, index) alone, so CPU and CUDA agree and nothing has to be stored.
 //
 // Element i of (seed, stream) is word i % 4 of the block with counter [lo(i/4), hi(i/4), lo(stream), hi(stream)] and key
-// [lo(seed), hi(seed)]; lo and hi are 32-bit halves. Bytes are the words' bytes, little endian: byte i is in block i/16.
+// [lo(seed), hi(seed)]; lo and hi are 32-bit halves. Column c of a token is word c % 4 of the block with counter [c/4, place in its
+// example, stream, example], whatever batch it is in. Bytes are the words' bytes, little endian: byte i is in block i/16.
 #pragma once
 #include "common.cuh"
 
@@ -17,4 +18,8 @@ __device__ __forceinline__ uint4 philox(u64 seed, u64 stream, u64 block) {
         k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
     return c;
+}
+
+__device__ __forceinline__ uint4 philox_token(u64 seed, u32 stream, u32 example, u32 place, u32 block) {
+    return philox(seed, (u64)example << 32 | stream, (u64)place << 32 | block);
 }

@@ -2,26 +2,24 @@
 //
 // normal: Box-Muller in f64 on the words (a, b) of a pair of elements: u1 = ((a >> 8) + 1) * 2^-24, u2 = (b >> 8) * 2^-24,
 //   r = sqrt(-2 ln u1); the even element is r cos(2 pi u2), the odd one r sin(2 pi u2); mean + std * z, rounded to f32.
-// bytes: low + (byte * span >> 8). dropout: stream "drop", an element stays if its word >= threshold = floor(p * 2^32).
+// bytes: low + (byte * span >> 8). dropout: stream "drop" by tokens, an element stays if its word >= threshold = floor(p * 2^32).
 #include "philox.cuh"
 
-constexpr u64 DROPOUT_STREAM = 0x64726f70;
+constexpr u32 DROPOUT_STREAM = 0x64726f70;
 
 template <typename T>
-__device__ __forceinline__ void dropout(T* y, const T* x, i64 count, u64 seed, u32 threshold, float scale) {
-    float f[2][4];
-#pragma unroll
-    for (int p = 0; p < 2; p++) load4(x, element4(p), count, f[p]);
-#pragma unroll
-    for (int p = 0; p < 2; p++) {
-        const i64 i = element4(p);
-        const uint4 w = philox(seed, DROPOUT_STREAM, (u64)i / 4);
-        f[p][0] = w.x >= threshold ? f[p][0] * scale : 0.f;
-        f[p][1] = w.y >= threshold ? f[p][1] * scale : 0.f;
-        f[p][2] = w.z >= threshold ? f[p][2] * scale : 0.f;
-        f[p][3] = w.w >= threshold ? f[p][3] * scale : 0.f;
-        store4(y, i, count, f[p]);
-    }
+__device__ __forceinline__ void dropout(T* y, const T* x, const u32* keys, int width, u64 seed, u32 threshold, float scale) {
+    const int column = (blockIdx.y * 256 + threadIdx.x) * 4;
+    if (column >= width) return;
+    const i64 row = blockIdx.x, i = row * width + column, end = (row + 1) * width;
+    float f[4];
+    load4(x, i, end, f);
+    const uint4 w = philox_token(seed, DROPOUT_STREAM, keys[2 * row], keys[2 * row + 1], column / 4);
+    f[0] = w.x >= threshold ? f[0] * scale : 0.f;
+    f[1] = w.y >= threshold ? f[1] * scale : 0.f;
+    f[2] = w.z >= threshold ? f[2] * scale : 0.f;
+    f[3] = w.w >= threshold ? f[3] * scale : 0.f;
+    store4(y, i, end, f);
 }
 
 __device__ __forceinline__ void box_muller(u32 a, u32 b, double mean, double std, float out[2]) {
@@ -47,8 +45,12 @@ __device__ __forceinline__ void fill_normal(T* y, i64 count, u64 seed, u64 strea
     }
 }
 
-KERNEL dropout_bf16(bf16* y, const bf16* x, i64 count, u64 seed, u32 threshold, float scale) { dropout(y, x, count, seed, threshold, scale); }
-KERNEL dropout_f32(float* y, const float* x, i64 count, u64 seed, u32 threshold, float scale) { dropout(y, x, count, seed, threshold, scale); }
+KERNEL dropout_bf16(bf16* y, const bf16* x, const u32* keys, int width, u64 seed, u32 threshold, float scale) {
+    dropout(y, x, keys, width, seed, threshold, scale);
+}
+KERNEL dropout_f32(float* y, const float* x, const u32* keys, int width, u64 seed, u32 threshold, float scale) {
+    dropout(y, x, keys, width, seed, threshold, scale);
+}
 
 KERNEL fill_normal_bf16(bf16* y, i64 count, u64 seed, u64 stream, u64 first, float mean, float std) {
     fill_normal(y, count, seed, stream, first, mean, std);

@@ -220,8 +220,9 @@ kernels! {
     /// of element 0 in the stream.
     module RANDOM = "random";
     {
-        /// `y` may be `x`.
-        dropout<T>(y: Out<T>, x: In<T>, count: i64, seed: u64, threshold: u32, scale: f32) => Grid::elements(count);
+        /// `x` `[rows, width]`, `keys` `[rows, 2]`: example and place of each token. `y` may be `x`.
+        dropout<T>(y: Out<T>, x: In<T>, keys: In<u32>, width: i32, seed: u64, threshold: u32, scale: f32)
+            with (rows: usize) => Grid::new([rows, width.div_ceil(1024), 1], 256);
         /// Normal values.
         fill_normal<T>(y: Out<T>, count: i64, seed: u64, stream: u64, first: u64, mean: f32, std: f32) => Grid::elements(count);
         /// Bytes in `low..low + span`.

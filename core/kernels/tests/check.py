@@ -266,7 +266,8 @@ def time_all(h):
     count = 1 << 26
     p = [torch.rand(count, device="cuda") for _ in range(4)]
     h.bandwidth("adamw_step", 7 * p[0].nbytes, lambda: h.elements("adamw", "adamw_step", count, *p, count, 1, 1, 0.9, 0.999, 1e-4, 1, 1e-8))
-    h.bandwidth("dropout_f32", 2 * p[0].nbytes, lambda: h.elements("random", "dropout_f32", count, p[0], p[1], count, 1, 1 << 30, 1.3))
+    keys = torch.zeros(count // 2048, 2, device="cuda", dtype=torch.int32)
+    h.bandwidth("dropout_f32", 2 * p[0].nbytes, lambda: h.launch("random", "dropout_f32", (len(keys), 2), 256, p[0], p[1], keys, 2048, 1, 1 << 30, 1.3))
     partial = torch.empty(1024, device="cuda", dtype=torch.double)
     h.bandwidth("square_sum_f32", p[0].nbytes, lambda: h.launch("reduce", "square_sum_f32", (1024,), 256, partial, p[0], count))
 

@@ -5,9 +5,9 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 def philox(seed, stream, blocks):
-    blocks = np.asarray(blocks, dtype=np.uint64)
+    blocks, stream = np.asarray(blocks, dtype=np.uint64), np.asarray(stream, dtype=np.uint64)
     full = lambda v: np.full_like(blocks, v)
-    c = [blocks & LOW, blocks >> np.uint64(32), full(stream & 0xFFFFFFFF), full(stream >> 32)]
+    c = [blocks & LOW, blocks >> np.uint64(32), full(stream & LOW), full(stream >> np.uint64(32))]
     k = [seed & 0xFFFFFFFF, seed >> 32]
     for _ in range(10):
         a, b = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
@@ -20,6 +20,15 @@ def philox(seed, stream, blocks):
 def words(seed, stream, first, count):
     index = np.arange(first, first + count, dtype=np.uint64)
     return np.take_along_axis(philox(seed, stream, index // 4), (index % 4).astype(np.int64)[:, None], 1)[:, 0]
+
+
+def token_words(seed, stream, keys, width):
+    """The words of tokens with these examples and places, [rows, width]."""
+    columns = np.arange(width, dtype=np.uint64)[None]
+    example, place = (keys[:, i : i + 1].astype(np.uint64) for i in (0, 1))
+    streams = np.broadcast_to(np.uint64(stream) | example << np.uint64(32), (len(keys), width))
+    blocks = philox(seed, streams, place << np.uint64(32) | columns // np.uint64(4))
+    return np.take_along_axis(blocks, np.broadcast_to(columns % np.uint64(4), (len(keys), width)).astype(np.int64)[..., None], 2)[..., 0]
 
 
 def check(h):
@@ -43,9 +52,14 @@ def check(h):
             b = torch.empty(count, device="cuda", dtype=torch.uint8)
             h.elements("random", "fill_bytes", count, b, *args, low, span)
             h.equal(f"fill_bytes {count} {low}", b.long(), torch.from_numpy(low + (byte * span >> 8)).cuda())
-        keep = torch.from_numpy(words(seed, 0x64726F70, 0, count) >= int(0.3 * 2**32)).cuda()
-        x = torch.randn(count, device="cuda")
-        h.elements("random", "dropout_f32", count, y, x, count, seed, int(0.3 * 2**32), 1 / 0.7)
-        h.close(f"dropout_f32 {count}", y, torch.where(keep, x.double() / 0.7, 0), 1e-6)
-        h.elements("random", "dropout_bf16", count, z, x.bfloat16(), count, seed, int(0.3 * 2**32), 1 / 0.7)
-        h.close(f"dropout_bf16 {count}", z, torch.where(keep, x.bfloat16().double() / 0.7, 0))
+    for rows, width, seed in [(5, 101, 42), (300, 2880, 2**40 + 9), (7, 4096, 1)]:
+        keys = np.random.default_rng(width).integers(0, 2**32, (rows, 2), dtype=np.uint64)
+        keep = torch.from_numpy(token_words(seed, 0x64726F70, keys, width) >= int(0.3 * 2**32)).cuda()
+        on_card = torch.from_numpy(keys.astype(np.uint32).view(np.int32)).cuda()
+        x = torch.randn(rows, width, device="cuda")
+        y, z = torch.empty_like(x), torch.empty_like(x, dtype=torch.bfloat16)
+        grid, rest = (rows, -(-width // 1024)), (on_card, width, seed, int(0.3 * 2**32), 1 / 0.7)
+        h.launch("random", "dropout_f32", grid, 256, y, x, *rest)
+        h.close(f"dropout_f32 {rows} x {width}", y, torch.where(keep, x.double() / 0.7, 0), 1e-6)
+        h.launch("random", "dropout_bf16", grid, 256, z, x.bfloat16(), *rest)
+        h.close(f"dropout_bf16 {rows} x {width}", z, torch.where(keep, x.bfloat16().double() / 0.7, 0))

@@ -1,7 +1,7 @@
 //! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
-use crate::train::ranks::{Loads, Ranks, share};
+use crate::train::ranks::{Limit, Loads, Ranks, share};
 use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, Window, parts};
 use anyhow::Result;
 use apus_components::config::Lengths;
@@ -113,8 +113,13 @@ impl<'a> Stepper<'a> {
         let rows = rows(&lengths, *trained_share, vocabulary, (*seed, self.made));
         self.made += 1;
         let targets = rows.iter().map(supervised).sum();
-        let shares = share(&lengths, size);
-        let own: Vec<&TokenRow> = shares[rank].iter().map(|&at| &rows[at]).collect();
+        let groups: Vec<Vec<usize>> = lengths.chunks(*batch).map(<[usize]>::to_vec).collect();
+        let limit = Limit {
+            examples: *batch,
+            tokens: usize::MAX,
+        };
+        let shares = share(&groups, size, Some(limit));
+        let own: Vec<&TokenRow> = shares[rank].iter().flatten().map(|&at| &rows[at]).collect();
 
         let start = Instant::now();
         let report = self.train(&own, targets)?;
@@ -139,7 +144,7 @@ impl<'a> Stepper<'a> {
             .map(|row| -> Sequence { (&row.input_ids, &row.labels, None) });
         let batches = match rows.is_empty() {
             true => Vec::new(),
-            false => vec![(0, MicroBatch::new(sequences, self.model.device())?)],
+            false => vec![MicroBatch::new(sequences, self.model.device())?],
         };
         let step = Step {
             model: self.model,
@@ -152,11 +157,10 @@ impl<'a> Stepper<'a> {
             supervised,
             passes: 1,
         };
-        let options = |_| self.options.clone();
         step.make(
             &mut self.optimizer,
             &window,
-            options,
+            &self.options,
             &mut self.learning_rate,
         )
     }

@@ -6,7 +6,7 @@ use apus_base::wording;
 use apus_components::registry::Named;
 use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, OnReady, Ready};
-use apus_model::ops::SeqLayout;
+use apus_model::ops::{SeqLayout, TokenKey};
 use apus_sdk::{Loss, LossChunk};
 use candle_core::{Device, Tensor};
 
@@ -86,6 +86,15 @@ impl MicroBatch {
     pub fn of_examples(mut self, numbers: &[usize]) -> Self {
         self.examples = numbers.to_vec();
         self
+    }
+
+    /// As this one, whose sequences begin at these tokens of their step.
+    ///
+    /// # Errors
+    /// There are more or fewer sequences.
+    pub fn beginning_at(mut self, firsts: Vec<TokenKey>) -> Result<Self> {
+        self.seqs = self.seqs.beginning_at(firsts)?;
+        Ok(self)
     }
 
     /// As this one, with the channel of each sequence, under which its loss is reported.

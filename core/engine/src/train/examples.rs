@@ -37,16 +37,16 @@ enum Source<'a> {
     },
 }
 
-/// The examples of a micro-batch.
-pub struct Group<'a> {
-    /// Ids, labels, weights of their samples.
+/// An example of a step.
+pub struct Example<'a> {
+    /// Ids, labels, weights of its samples: one, or those of a pack.
     pub rows: Vec<Cow<'a, Encoded>>,
-    /// Which examples they are: places in memory or in the stream.
-    pub numbers: Vec<usize>,
+    /// Which it is: its place in memory or in the stream.
+    pub number: usize,
 }
 
-impl Group<'_> {
-    /// Tokens of the micro-batch.
+impl Example<'_> {
+    /// Its tokens.
     pub fn tokens(&self) -> usize {
         self.rows.iter().map(|row| row.len()).sum()
     }
@@ -99,13 +99,13 @@ impl<'a> Examples<'a> {
         }
     }
 
-    /// The micro-batches of a step.
+    /// The micro-batches of a step, as one process makes them.
     pub fn of_step(
         &mut self,
         step: u64,
         steps: &Steps,
         settings: &Settings,
-    ) -> Result<Vec<Group<'a>>> {
+    ) -> Result<Vec<Vec<Example<'a>>>> {
         let (size, batches) = (settings.per_device_train_batch_size, steps.batches_of(step));
         match &mut self.source {
             Source::Memory {
@@ -119,20 +119,20 @@ impl<'a> Examples<'a> {
                     *kept = Some((epoch, settings.ordering().epoch(epoch, lengths)));
                 }
                 let (rows, packs) = (*rows, *packs);
-                let samples = |&example: &usize| match packs {
-                    None => vec![Cow::Borrowed(&rows[example])],
-                    Some(packs) => packs[example]
-                        .iter()
-                        .map(|&row| Cow::Borrowed(&rows[row]))
-                        .collect(),
+                let example = |&number: &usize| Example {
+                    rows: match packs {
+                        None => vec![Cow::Borrowed(&rows[number])],
+                        Some(packs) => {
+                            let samples = packs[number].iter();
+                            samples.map(|&row| Cow::Borrowed(&rows[row])).collect()
+                        }
+                    },
+                    number,
                 };
                 let order = kept.as_ref().map_or(&[][..], |(_, order)| order);
                 let groups = order.chunks(size).skip(batches.start).take(batches.len());
                 Ok(groups
-                    .map(|numbers| Group {
-                        rows: numbers.iter().flat_map(samples).collect(),
-                        numbers: numbers.to_vec(),
-                    })
+                    .map(|numbers| numbers.iter().map(example).collect())
                     .collect())
             }
             Source::Stream {
@@ -140,20 +140,19 @@ impl<'a> Examples<'a> {
                 taken,
                 chain,
             } => {
-                let group = |_| {
-                    let first = *taken as usize;
-                    let mut rows = Vec::with_capacity(size);
+                let mut group = |_| {
+                    let mut examples = Vec::with_capacity(size);
                     for _ in 0..size {
-                        let example = next(stream, chain)?.into_iter();
-                        rows.extend(example.map(Cow::Owned));
+                        let rows = next(stream, chain)?.into_iter();
+                        examples.push(Example {
+                            rows: rows.map(Cow::Owned).collect(),
+                            number: *taken as usize,
+                        });
+                        *taken += 1;
                     }
-                    *taken += size as u64;
-                    Ok(Group {
-                        rows,
-                        numbers: (first..first + size).collect(),
-                    })
+                    Ok(examples)
                 };
-                batches.map(group).collect()
+                batches.map(&mut group).collect()
             }
         }
     }

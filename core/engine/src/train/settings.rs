@@ -85,6 +85,8 @@ pub struct Settings {
     pub max_grad_norm: f64,
     /// LoRA+'s factor for B.
     pub lorap_lr_ratio: Option<f64>,
+    /// Tokens of a micro-batch that the memory plan has room for.
+    pub planned_tokens: usize,
     /// Layers that keep their tape.
     pub kept_layers: usize,
     /// Weight of the router's auxiliary loss.

@@ -51,8 +51,8 @@ pub struct Step<'a> {
 
 /// What this process computes of an accumulation window.
 pub struct Window {
-    /// Its micro-batches, each with its number in the step.
-    pub batches: Vec<(usize, MicroBatch)>,
+    /// Its micro-batches.
+    pub batches: Vec<MicroBatch>,
     /// Supervised tokens of the whole window, over all ranks.
     pub supervised: usize,
     /// The most micro-batches that a rank has.
@@ -65,7 +65,7 @@ impl Window {
         Self {
             supervised: batches.iter().map(MicroBatch::targets).sum(),
             passes: batches.len(),
-            batches: batches.into_iter().enumerate().collect(),
+            batches,
         }
     }
 }
@@ -103,7 +103,7 @@ impl Step<'_> {
         &self,
         optimizer: &mut OptimizerHost,
         window: &Window,
-        options: impl Fn(usize) -> ForwardOptions,
+        options: &ForwardOptions,
         hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
         let waited = self.ranks.map(Ranks::waited).transpose()?;
@@ -111,15 +111,15 @@ impl Step<'_> {
         let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
         let mut reduction = reduction.transpose()?;
         self.idle_passes(window, reduction.as_mut())?;
-        for (at, (number, batch)) in window.batches.iter().enumerate() {
+        for (at, batch) in window.batches.iter().enumerate() {
             if self.ranks.is_none() {
                 signals::check()?;
             }
             let is_last = at + 1 == window.batches.len();
             let mut ready = sending(reduction.as_mut().filter(|_| is_last));
             let micro_batch = self
-                .micro_batch(batch, window.supervised, &options(*number), &mut ready)
-                .with_context(|| format!("micro-batch {number} of {}", batch.described()))?;
+                .micro_batch(batch, window.supervised, options, &mut ready)
+                .with_context(|| format!("micro-batch {at} of {}", batch.described()))?;
             found.add(&micro_batch);
             if !is_last {
                 hooks.micro_batches()?;
@@ -135,7 +135,7 @@ impl Step<'_> {
             loads = Loads::of(&all);
         }
         // As transformers and ms-swift report it.
-        let loss = found.loss + options(0).aux_coef * found.aux_loss;
+        let loss = found.loss + options.aux_coef * found.aux_loss;
         let grad_norm = optimizer.clip(self.max_grad_norm)?;
         ensure!(
             grad_norm.is_finite(),

@@ -151,12 +151,14 @@ fn grids_and_names_follow_from_the_fields() {
     let dropout = dropout::<f32> {
         y: Out::at(0, &()),
         x: In::at(0, &()),
-        count: 2049,
+        keys: In::at(0, &()),
+        width: 2880,
         seed: 1,
         threshold: 2,
         scale: 3.0,
+        rows: 7,
     };
-    assert_eq!(dropout.grid(), Grid::new([2, 1, 1], 256));
+    assert_eq!(dropout.grid(), Grid::new([7, 3, 1], 256));
     assert_eq!(dropout.target().unwrap().1, "dropout_f32");
 
     let forward = attention_decode_combine {

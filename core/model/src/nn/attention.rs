@@ -6,6 +6,7 @@ use super::param::Weight;
 use super::projections::{Projections, Tape as ProjectionTape};
 use super::qk_norms::QkNorms;
 use crate::ops::attention::{self, Saved};
+use crate::ops::dropout::Draws;
 use crate::ops::rope::{self, RopeTable};
 use crate::ops::{Groups, Heads, SeqLayout};
 use anyhow::Result;
@@ -85,15 +86,15 @@ impl Attention {
         sinks.transpose()
     }
 
-    /// Takes normed `x` `[T, H]` to `[T, H]`. `seed` switches dropout on.
+    /// Takes normed `x` `[T, H]` to `[T, H]`. `draws` switches dropout on.
     pub fn forward(
         &self,
         x: &Tensor,
         batch: &BatchLayout,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
         let BatchLayout { seqs, rope, rows } = batch;
-        let (mut qkv, input) = self.qkv.forward(x, rows, seed)?;
+        let (mut qkv, input) = self.qkv.forward(x, rows, draws)?;
         let mut projected = None;
         if let Some(norms) = &self.qk_norms {
             let normed = norms.forward(&qkv, self.heads)?;
@@ -102,8 +103,8 @@ impl Attention {
         let qkv = rope::apply(&qkv, rope, &seqs.positions, self.heads, false)?;
         let sinks = self.sinks(qkv.dtype())?;
         let (out, lse) = attention::forward(&qkv, sinks.as_ref(), seqs, self.heads, self.window)?;
-        let seed = seed.map(|seed| seed.wrapping_add(3));
-        let (y, output) = self.output.forward(&out, rows, seed)?;
+        let draws = draws.map(|draws| draws.of(3));
+        let (y, output) = self.output.forward(&out, rows, draws.as_ref())?;
         let tape = Tape {
             input,
             projected,

@@ -3,11 +3,13 @@
 use super::attention::{BatchLayout, DecodeLayout, LayerKvCache};
 use super::embedding::Embedding;
 use super::layer::{DecoderLayer, Kept};
+use super::linear::Linear;
 use super::mixture::RouterLoad;
 use super::neftune::Neftune;
 use super::ready::{OnReady, Ready};
 use super::rope::Angles;
 use super::sharding::Units;
+use crate::ops::dropout::Draws;
 use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -34,7 +36,7 @@ pub struct ForwardOptions {
     pub training: bool,
     /// The number of layers, counted from the last, that keep their tape; the others keep their input and run again.
     pub kept_layers: usize,
-    /// The seed of dropout; `None` switches dropout off.
+    /// The seed of dropout, the same in all passes of a step; `None` switches dropout off.
     pub dropout_seed: Option<u64>,
     /// The weight of the router's auxiliary loss; 0 leaves it out.
     pub aux_coef: f64,
@@ -46,6 +48,7 @@ pub struct ForwardOptions {
 pub struct Pass {
     ids: Tensor,
     batch: BatchLayout,
+    draws: Option<Draws>,
     options: ForwardOptions,
     layers: Vec<Kept>,
     aux: Option<Aux>,
@@ -95,6 +98,7 @@ impl Decoder {
         options: &ForwardOptions,
     ) -> Result<(Tensor, Pass)> {
         let batch = self.batch_layout(seqs)?;
+        let draws = self.draws(seqs, options)?;
         let mut x = self.embedding.forward(ids)?;
         if let Some(neftune) = &options.neftune {
             x = neftune.add(&x, seqs)?;
@@ -104,9 +108,8 @@ impl Decoder {
         let mut loads = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             self.enter(index, Some(index + 1))?;
-            let seed = layer_seed(options, index);
             let (y, tape) = layer
-                .forward(&x, &batch, seed)
+                .forward(&x, &batch, of_layer(&draws, index).as_ref())
                 .with_context(|| format!("layer {index}"))?;
             if options.aux_coef != 0.0 {
                 loads.extend(tape.mlp.router_load()?);
@@ -128,6 +131,7 @@ impl Decoder {
         let pass = Pass {
             ids: ids.clone(),
             batch,
+            draws,
             options: options.clone(),
             layers: kept,
             aux,
@@ -176,6 +180,7 @@ impl Decoder {
         let Pass {
             ids,
             batch,
+            draws,
             options,
             layers,
             aux,
@@ -191,9 +196,9 @@ impl Decoder {
         let mut dx = dhidden;
         for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
             self.enter(index, index.checked_sub(1))?;
-            let seed = layer_seed(&options, index);
+            let draws = of_layer(&draws, index);
             dx = layer
-                .backward(kept, &batch, seed, dx, daux.as_ref())
+                .backward(kept, &batch, draws.as_ref(), dx, daux.as_ref())
                 .with_context(|| format!("layer {index}, backward"))?;
             ready(Ready::Layer(index))?;
         }
@@ -304,6 +309,19 @@ impl Decoder {
         Ok(None)
     }
 
+    /// What dropout draws in a pass; nothing where no layer has any.
+    fn draws(&self, seqs: &SeqLayout, options: &ForwardOptions) -> Result<Option<Draws>> {
+        let mut linears = self.layers.iter().flat_map(DecoderLayer::linears);
+        let drops = |linear: &Linear| linear.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0);
+        match options.dropout_seed {
+            Some(seed) if linears.any(drops) => {
+                let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                Draws::new(seed, seqs, &self.device).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn batch_layout(&self, seqs: &SeqLayout) -> Result<BatchLayout> {
         Ok(BatchLayout {
             seqs: seqs.clone(),
@@ -313,10 +331,7 @@ impl Decoder {
     }
 }
 
-/// The seed of a layer's dropout.
-fn layer_seed(options: &ForwardOptions, index: usize) -> Option<u64> {
-    options.dropout_seed.map(|seed| {
-        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .wrapping_add(16 * index as u64)
-    })
+/// What a layer's dropout draws; no layer has more than 16 modules.
+fn of_layer(draws: &Option<Draws>, index: usize) -> Option<Draws> {
+    draws.as_ref().map(|draws| draws.of(16 * index as u64))
 }

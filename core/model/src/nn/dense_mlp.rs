@@ -2,13 +2,14 @@
 
 use super::linear::Linear;
 use super::projections::{Projections, Tape as ProjectionTape};
+use crate::ops::dropout::Draws;
 use crate::ops::swiglu::Activation;
 use crate::ops::{Groups, gated};
 use anyhow::Result;
 use candle_core::Tensor;
 
 /// The layers' own numbers for dropout begin after those of attention.
-const SEEDS: u64 = 4;
+const FIRST: u64 = 4;
 
 /// Three matrices and an activation.
 #[derive(Debug)]
@@ -42,16 +43,16 @@ impl DenseMlp {
         self.gate_up.layers_mut().iter_mut().chain(down)
     }
 
-    /// Returns `residual` plus the output for normed `x`, all `[T, H]`. `seed` switches dropout on.
+    /// Returns `residual` plus the output for normed `x`, all `[T, H]`. `draws` switches dropout on.
     pub fn forward(
         &self,
         x: &Tensor,
         residual: &Tensor,
         rows: &Groups,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
-        let (gate_up, input, h) = self.up_to_activation(x, rows, seed)?;
-        let (y, output) = self.down.forward(&h, rows, salted(seed, 2))?;
+        let (gate_up, input, h) = self.up_to_activation(x, rows, draws)?;
+        let (y, output) = self.down.forward(&h, rows, of(draws, 2).as_ref())?;
         let tape = Tape {
             input,
             gate_up,
@@ -65,17 +66,17 @@ impl DenseMlp {
         &self,
         x: &Tensor,
         rows: &Groups,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, ProjectionTape<2>, Tensor)> {
-        let (gate_up, input) = self.gate_up.forward(x, rows, salted(seed, 0))?;
+        let (gate_up, input) = self.gate_up.forward(x, rows, of(draws, 0).as_ref())?;
         let h = gated::forward(&gate_up, self.activation)?;
         Ok((gate_up, input, h))
     }
 
     /// Makes the tape of [`forward`](Self::forward) again.
-    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape> {
-        let (gate_up, input, h) = self.up_to_activation(x, rows, seed)?;
-        let output = self.down.recompute(&h, rows, salted(seed, 2))?;
+    pub fn recompute(&self, x: &Tensor, rows: &Groups, draws: Option<&Draws>) -> Result<Tape> {
+        let (gate_up, input, h) = self.up_to_activation(x, rows, draws)?;
+        let output = self.down.recompute(&h, rows, of(draws, 2).as_ref())?;
         Ok(Tape {
             input,
             gate_up,
@@ -91,6 +92,6 @@ impl DenseMlp {
     }
 }
 
-fn salted(seed: Option<u64>, number: u64) -> Option<u64> {
-    seed.map(|seed| seed.wrapping_add(SEEDS + number))
+fn of(draws: Option<&Draws>, number: u64) -> Option<Draws> {
+    draws.map(|draws| draws.of(FIRST + number))
 }

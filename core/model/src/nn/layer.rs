@@ -4,6 +4,7 @@ use super::attention::{Attention, BatchLayout, DecodeLayout, LayerKvCache, Tape 
 use super::linear::Linear;
 use super::mlp::{Decisions, Mlp, Tape as MlpTape};
 use super::norm::Norm;
+use crate::ops::dropout::Draws;
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -45,10 +46,10 @@ impl DecoderLayer {
         &self,
         x: &Tensor,
         batch: &BatchLayout,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(AttentionTape, Tensor, Tensor)> {
         let normed = self.input_norm.forward(x)?;
-        let (attended, attention) = self.attention.forward(&normed, batch, seed)?;
+        let (attended, attention) = self.attention.forward(&normed, batch, draws)?;
         let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
         Ok((attention, middle, normed))
     }
@@ -58,10 +59,10 @@ impl DecoderLayer {
         &self,
         x: &Tensor,
         batch: &BatchLayout,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
-        let (attention, middle, normed) = self.attend(x, batch, seed)?;
-        let (y, mlp) = self.mlp.forward(&normed, &middle, &batch.rows, seed)?;
+        let (attention, middle, normed) = self.attend(x, batch, draws)?;
+        let (y, mlp) = self.mlp.forward(&normed, &middle, &batch.rows, draws)?;
         let x = x.clone();
         Ok((
             y,
@@ -79,11 +80,11 @@ impl DecoderLayer {
         &self,
         x: Tensor,
         batch: &BatchLayout,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
         decisions: Decisions,
     ) -> Result<Tape> {
-        let (attention, middle, normed) = self.attend(&x, batch, seed)?;
-        let mlp = self.mlp.recompute(&normed, decisions, &batch.rows, seed)?;
+        let (attention, middle, normed) = self.attend(&x, batch, draws)?;
+        let mlp = self.mlp.recompute(&normed, decisions, &batch.rows, draws)?;
         Ok(Tape {
             x,
             attention,
@@ -97,13 +98,13 @@ impl DecoderLayer {
         &self,
         kept: Kept,
         batch: &BatchLayout,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
         dy: Tensor,
         daux: Option<&Tensor>,
     ) -> Result<Tensor> {
         let tape = match kept {
             Kept::Tape(tape) => *tape,
-            Kept::Input(x, decisions) => self.recompute(x, batch, seed, decisions)?,
+            Kept::Input(x, decisions) => self.recompute(x, batch, draws, decisions)?,
         };
         let dnormed = self.mlp.backward(tape.mlp, &dy, &batch.rows, daux)?;
         let dmiddle = self.post_norm.backward(&tape.middle, &dnormed, Some(&dy))?;

@@ -3,6 +3,7 @@
 
 use super::param::{Param, Weight};
 use crate::ops;
+use crate::ops::dropout::Draws;
 use crate::ops::lora::Pair;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -46,7 +47,7 @@ pub struct Tape {
 #[derive(Debug)]
 struct LoraTape {
     xa: Tensor,
-    seed: Option<u64>,
+    draws: Option<Draws>,
     dora: Option<DoraTape>,
 }
 
@@ -61,8 +62,8 @@ struct DoraTape {
 }
 
 impl Linear {
-    /// Takes `x` `[T, I]` to `[T, O]`. `seed` switches dropout on.
-    pub fn forward(&self, x: &Tensor, seed: Option<u64>) -> Result<(Tensor, Tape)> {
+    /// Takes `x` `[T, I]` to `[T, O]`. `draws` switches dropout on.
+    pub fn forward(&self, x: &Tensor, draws: Option<&Draws>) -> Result<(Tensor, Tape)> {
         let dtype = x.dtype();
         let w = self.weight.get(dtype)?;
         let bias = self.bias.as_ref().map(|b| b.get(dtype)).transpose()?;
@@ -76,8 +77,8 @@ impl Linear {
                 },
             ));
         };
-        let seed = seed.filter(|_| lora.dropout > 0.0);
-        let (update, xa) = ops::lora::forward(&lora.dropped(x, seed)?, &lora.pair())?;
+        let draws = draws.filter(|_| lora.dropout > 0.0).cloned();
+        let (update, xa) = ops::lora::forward(&lora.dropped(x, &draws)?, &lora.pair())?;
         let (y, dora) = match &lora.magnitude {
             None => (
                 (ops::linear::forward(x, &w, bias.as_ref())? + update)?,
@@ -98,7 +99,7 @@ impl Linear {
             y,
             Tape {
                 x: x.clone(),
-                lora: Some(LoraTape { xa, seed, dora }),
+                lora: Some(LoraTape { xa, draws, dora }),
             },
         ))
     }
@@ -120,11 +121,11 @@ impl Linear {
             magnitude.accumulate((dm / &dora.norm)?)?;
             dz = dy.broadcast_mul(&dora.ratio)?;
         }
-        let dropped = lora.dropped(&tape.x, saved.seed)?;
+        let dropped = lora.dropped(&tape.x, &saved.draws)?;
         let grads = ops::lora::backward(&dropped, &lora.pair(), &saved.xa, &dz)?;
         lora.a.accumulate(grads.da)?;
         lora.b.accumulate(grads.db)?;
-        Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, saved.seed)?)?)
+        Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, &saved.draws)?)?)
     }
 
     /// The number of inputs and of outputs.
@@ -143,9 +144,9 @@ impl Lora {
         }
     }
 
-    fn dropped(&self, x: &Tensor, seed: Option<u64>) -> Result<Tensor> {
-        match seed {
-            Some(seed) => ops::dropout::apply(x, self.dropout, seed),
+    fn dropped(&self, x: &Tensor, draws: &Option<Draws>) -> Result<Tensor> {
+        match draws {
+            Some(draws) => ops::dropout::apply(x, self.dropout, draws),
             None => Ok(x.clone()),
         }
     }

@@ -5,6 +5,7 @@ use super::experts::ExpertLinear;
 use super::linear::Linear;
 use super::mixture::{Mixture, RouterLoad, Tape as MixtureTape};
 use crate::ops::Groups;
+use crate::ops::dropout::Draws;
 use crate::ops::router::RoutePlan;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -50,18 +51,18 @@ impl Tape {
 }
 
 impl Mlp {
-    /// Returns `residual` plus the output for normed `x`, all `[T, H]`; `rows` are all tokens as one group. `seed` switches
+    /// Returns `residual` plus the output for normed `x`, all `[T, H]`; `rows` are all tokens as one group. `draws` switches
     /// dropout on.
     pub fn forward(
         &self,
         x: &Tensor,
         residual: &Tensor,
         rows: &Groups,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
         match self {
             Self::Dense(mlp) => {
-                let (y, tape) = mlp.forward(x, residual, rows, seed)?;
+                let (y, tape) = mlp.forward(x, residual, rows, draws)?;
                 Ok((y, Tape::Dense(Box::new(tape))))
             }
             Self::Mixture(mixture) => {
@@ -77,11 +78,11 @@ impl Mlp {
         x: &Tensor,
         decisions: Decisions,
         rows: &Groups,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<Tape> {
         match (self, decisions) {
             (Self::Dense(mlp), Decisions(None)) => {
-                Ok(Tape::Dense(Box::new(mlp.recompute(x, rows, seed)?)))
+                Ok(Tape::Dense(Box::new(mlp.recompute(x, rows, draws)?)))
             }
             (Self::Mixture(mixture), Decisions(Some(plan))) => {
                 Ok(Tape::Mixture(Box::new(mixture.recompute(x, plan)?)))

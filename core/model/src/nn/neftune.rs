@@ -1,18 +1,20 @@
-//! NEFTune (Jain et al., 2023) adds noise to the embeddings in training, as the hook of transformers does.
+//! NEFTune (Jain et al., 2023) adds noise to the embeddings in training, as the hook of transformers does. The noise of a token
+//! follows from where it stands in its step, as its dropout does.
 
-use crate::ops::{SeqLayout, fill};
+use crate::ops::{SeqLayout, TokenKey, philox};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 /// The stream of random numbers of the noise, "neft" in ASCII. Dropout with the same seed uses another stream.
-const STREAM: u64 = 0x6e65_6674;
+const STREAM: u32 = 0x6e65_6674;
 
-/// The noise of a micro-batch.
+/// The noise of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neftune {
     /// `neftune_noise_alpha`.
     pub alpha: f64,
-    /// The seed of this micro-batch. The same seed gives the same noise, in a resumed run too.
+    /// The seed of the step. The same seed gives the same noise, in a resumed run too.
     pub seed: u64,
 }
 
@@ -27,17 +29,22 @@ impl Neftune {
     }
 
     fn noise(&self, width: usize, seqs: &SeqLayout, device: &Device) -> Result<Tensor> {
-        let bounds: Vec<f32> = seqs
-            .ranges()
-            .flat_map(|(start, end)| {
-                let numbers = ((end - start) * width) as f64;
-                std::iter::repeat_n((self.alpha / numbers.sqrt()) as f32, end - start)
-            })
-            .collect();
-        let shape = (bounds.len(), width);
-        let bounds = Tensor::new(bounds.as_slice(), device)?.unsqueeze(1)?;
-        let unit = fill::uniform(shape, (-1.0, 1.0), (self.seed, STREAM), device)?;
-        Ok(unit.broadcast_mul(&bounds)?)
+        let bounds = seqs.ranges().flat_map(|(start, end)| {
+            let numbers = ((end - start) * width) as f64;
+            std::iter::repeat_n((self.alpha / numbers.sqrt()) as f32, end - start)
+        });
+        let tokens: Vec<(TokenKey, f32)> = seqs.keys().zip(bounds).collect();
+        let mut noise = vec![0f32; tokens.len() * width];
+        let rows = noise.par_chunks_mut(width.max(1)).zip(&tokens);
+        rows.for_each(|(row, &(token, bound))| {
+            for (block, four) in row.chunks_mut(4).enumerate() {
+                let words = philox::token_block(self.seed, STREAM, token, block as u32);
+                for (x, word) in four.iter_mut().zip(words) {
+                    *x = (2.0 * philox::unit(word) - 1.0) * bound;
+                }
+            }
+        });
+        Ok(Tensor::from_vec(noise, (tokens.len(), width), device)?)
     }
 }
 
@@ -94,6 +101,27 @@ mod tests {
         assert_ne!(of(5.0, 1), of(5.0, 2));
         let twice: Vec<f32> = of(5.0, 1).concat().iter().map(|x| 2.0 * x).collect();
         assert_eq!(of(10.0, 1).concat(), twice);
+    }
+
+    #[test]
+    fn a_sequence_has_the_same_noise_alone_and_among_others() {
+        let neftune = Neftune {
+            alpha: 5.0,
+            seed: 1,
+        };
+        let noise = |lengths: &[usize], examples: &[u32]| {
+            let key = |&example: &u32| TokenKey { example, place: 2 };
+            let seqs = SeqLayout::new(lengths, &Device::Cpu).unwrap();
+            let seqs = seqs
+                .beginning_at(examples.iter().map(key).collect())
+                .unwrap();
+            let noise = neftune.noise(6, &seqs, &Device::Cpu).unwrap();
+            noise.to_vec2::<f32>().unwrap()
+        };
+        let all = noise(&[4, 9, 2], &[0, 1, 2]);
+        assert_eq!(all[4..13], noise(&[9], &[1]));
+        assert_eq!(all[4..], noise(&[9, 2], &[1, 2]));
+        assert_ne!(all[4..13], noise(&[9], &[3]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::fused_linear::{FusedLinear, Tape as FusedTape};
 use super::linear::{Linear, Tape as LinearTape};
 use crate::ops::Groups;
+use crate::ops::dropout::Draws;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
@@ -46,23 +47,23 @@ impl<const N: usize> Projections<N> {
         fused.filter(|_| FusedLinear::can_fuse(&self.layers, dropout))
     }
 
-    /// Takes `x` `[T, I]` to the outputs of all layers side by side, `[T, O]`. `seed` switches dropout on; each layer adds its
-    /// number to it.
+    /// Takes `x` `[T, I]` to the outputs of all layers side by side, `[T, O]`. `draws` switches dropout on; each layer has
+    /// its own.
     pub fn forward(
         &self,
         x: &Tensor,
         rows: &Groups,
-        seed: Option<u64>,
+        draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape<N>)> {
-        if let Some(fused) = self.fused(seed.is_some()) {
+        if let Some(fused) = self.fused(draws.is_some()) {
             let (y, tape) = fused.forward(&self.layers, x, rows)?;
             return Ok((y, Tape::Fused(tape)));
         }
         let mut outputs = Vec::with_capacity(N);
         let mut tapes = Vec::with_capacity(N);
         for (number, layer) in self.layers.iter().enumerate() {
-            let seed = seed.map(|seed| seed.wrapping_add(number as u64));
-            let (y, tape) = layer.forward(x, seed)?;
+            let draws = draws.map(|draws| draws.of(number as u64));
+            let (y, tape) = layer.forward(x, draws.as_ref())?;
             outputs.push(y);
             tapes.push(tape);
         }
@@ -73,10 +74,10 @@ impl<const N: usize> Projections<N> {
     }
 
     /// Makes the tape of [`forward`](Self::forward) again, without the product where the tape does not need it.
-    pub fn recompute(&self, x: &Tensor, rows: &Groups, seed: Option<u64>) -> Result<Tape<N>> {
-        match self.fused(seed.is_some()) {
+    pub fn recompute(&self, x: &Tensor, rows: &Groups, draws: Option<&Draws>) -> Result<Tape<N>> {
+        match self.fused(draws.is_some()) {
             Some(fused) => Ok(Tape::Fused(fused.tape(&self.layers, x, rows)?)),
-            None => Ok(self.forward(x, rows, seed)?.1),
+            None => Ok(self.forward(x, rows, draws)?.1),
         }
     }
 

@@ -59,4 +59,4 @@ pub(crate) mod testing;
 
 pub use groups::Groups;
 pub use rope::Heads;
-pub use seq::SeqLayout;
+pub use seq::{SeqLayout, TokenKey};

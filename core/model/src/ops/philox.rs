@@ -2,7 +2,10 @@
 //!
 //! Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key
 //! is the seed (low word, high word); the counter is (block low, block high, stream low, stream
-//! high). Element `i` of a fill takes word `i % 4` of block `i / 4`.
+//! high). Element `i` of a fill takes word `i % 4` of block `i / 4`. Column `c` of a token takes word `c % 4` of the counter
+//! (`c / 4`, place in its example, stream, example).
+
+use super::seq::TokenKey;
 
 /// Computes the four random words of a block.
 pub fn block(seed: u64, stream: u64, block: u64) -> [u32; 4] {
@@ -28,6 +31,17 @@ pub fn block(seed: u64, stream: u64, block: u64) -> [u32; 4] {
         ];
     }
     counter
+}
+
+/// Computes the words of the columns `4 block` to `4 block + 3` of a token, which follow from where it stands in its step and
+/// not from the batch that it is in.
+pub fn token_block(seed: u64, stream: u32, token: TokenKey, block: u32) -> [u32; 4] {
+    let stream = u64::from(stream) | u64::from(token.example) << 32;
+    self::block(
+        seed,
+        stream,
+        u64::from(block) | u64::from(token.place) << 32,
+    )
 }
 
 /// Turns a word into a number in `[0, 1)` with 24 bits.

@@ -1,7 +1,8 @@
 //! Counter-based random numbers: the same on both devices.
 
 use crate::support::{card, same, values};
-use apus_model::ops::{dropout, fill};
+use apus_model::ops::dropout::Draws;
+use apus_model::ops::{SeqLayout, dropout, fill};
 use candle_core::{DType, Device};
 
 const COUNT: usize = 100_003;
@@ -43,15 +44,18 @@ fn uniform_numbers_and_bytes() {
 #[test]
 fn dropout_masks() {
     let Some(card) = card() else { return };
-    for p in [0.0, 0.05, 0.25, 0.9] {
-        let x = card.normal(1, &[1000, 101], 1.0);
-        let y = dropout::apply(&x.gpu, p, 1 << 40).unwrap();
-        let expected = dropout::apply(&x.cpu, p, 1 << 40).unwrap();
+    for (p, width) in [(0.0, 101), (0.05, 101), (0.25, 128), (0.9, 2880)] {
+        let seqs = SeqLayout::new(&[300, 1, 699], &Device::Cpu).unwrap();
+        let draws = |device: &Device| Draws::new(1 << 40, &seqs, device).unwrap();
+        let (on_card, on_cpu) = (draws(&card.device), draws(&Device::Cpu));
+        let x = card.normal(1, &[1000, width], 1.0);
+        let y = dropout::apply(&x.gpu, p, &on_card).unwrap();
+        let expected = dropout::apply(&x.cpu, p, &on_cpu).unwrap();
         let expected = expected.to_dtype(DType::BF16).unwrap();
         same(&format!("dropout {p} bf16"), &y, &expected);
-        let x = card.normal_f32(1, &[1000, 101], 1.0);
-        let y = dropout::apply(&x.gpu, p, 1 << 40).unwrap();
-        let expected = dropout::apply(&x.cpu, p, 1 << 40).unwrap();
+        let x = card.normal_f32(1, &[1000, width], 1.0);
+        let y = dropout::apply(&x.gpu, p, &on_card).unwrap();
+        let expected = dropout::apply(&x.cpu, p, &on_cpu).unwrap();
         same(&format!("dropout {p} f32"), &y, &expected);
     }
 }

@@ -230,6 +230,7 @@ pub fn loop_settings(
         warmup: config.warmup(),
         max_grad_norm: config.max_grad_norm,
         lorap_lr_ratio: config.lorap_lr_ratio,
+        planned_tokens: 0,
         kept_layers,
         router_aux_loss_coef: config.router_aux_loss_coef,
         enable_channel_loss: config.enable_channel_loss,

@@ -149,10 +149,8 @@ impl Follower {
     }
 
     fn step(&mut self, ranks: &Ranks, task: &StepTask) -> Result<()> {
-        let batches = task
-            .batches
-            .iter()
-            .map(|(number, batch)| Ok((*number, batch.batch(self.model.device())?)));
+        let batches = task.batches.iter();
+        let batches = batches.map(|batch| batch.batch(self.model.device()));
         let window = Window {
             batches: batches.collect::<Result<_>>()?,
             supervised: task.supervised,
@@ -168,7 +166,7 @@ impl Follower {
         step.make(
             &mut self.optimizer,
             &window,
-            options,
+            &options,
             &mut RateOfRank0(ranks),
         )
         .map(drop)

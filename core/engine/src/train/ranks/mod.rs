@@ -17,7 +17,7 @@ pub use follow::follow;
 pub use gradients::Reduction;
 pub use join::{device, join, place, rank_and_size};
 pub use load::{Load, Loads};
-pub use share::share;
+pub use share::{Limit, Share, share};
 pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
 
 use crate::train::about::machines::OtherMachines;

@@ -5,9 +5,11 @@
 
 use crate::train::batch::MicroBatch;
 use crate::train::channel_loss::ChannelLosses;
+use crate::train::examples::Example;
 use crate::train::loss::Tokens;
 use anyhow::Result;
 use apus_data::chat::Encoded;
+use apus_model::ops::TokenKey;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
@@ -44,19 +46,21 @@ pub struct StepTask {
     pub step: u64,
     /// Supervised tokens of the whole accumulation window, over all ranks.
     pub supervised: usize,
-    /// The micro-batches, each with its number in the step.
-    pub batches: Vec<(usize, BatchData)>,
+    /// The micro-batches.
+    pub batches: Vec<BatchData>,
     /// The most micro-batches that a rank has.
     pub passes: usize,
 }
 
-/// A micro-batch on its way to another rank.
+/// A micro-batch, as it goes to another rank.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchData {
     /// Ids, labels, weights of each sequence.
     pub sequences: Vec<(Vec<u32>, Vec<i64>, Vec<f32>)>,
-    /// The numbers of its examples.
+    /// The numbers of its examples in the data.
     pub examples: Vec<usize>,
+    /// In training the first token of each sequence: the place of its example in the step, and its own in the example.
+    pub firsts: Vec<(u32, u32)>,
     /// The channel of each sequence, where their losses are reported.
     pub channels: Vec<String>,
 }
@@ -75,13 +79,34 @@ impl BatchData {
         }
     }
 
+    /// Of examples of a step, each with its place in it.
+    pub fn of_examples<'a>(examples: impl IntoIterator<Item = (usize, &'a Example<'a>)>) -> Self {
+        let mut all = Self::default();
+        for (at, example) in examples {
+            let mut place = 0;
+            for row in &example.rows {
+                all.firsts.push((at as u32, place));
+                place += row.len() as u32;
+            }
+            all.sequences
+                .extend(Self::new(example.rows.iter().map(AsRef::as_ref)).sequences);
+            all.examples.push(example.number);
+        }
+        all
+    }
+
     /// The micro-batch on the device.
     pub fn batch(&self, device: &Device) -> Result<MicroBatch> {
         let sequences = self
             .sequences
             .iter()
             .map(|(ids, labels, weights)| (&ids[..], &labels[..], Some(&weights[..])));
-        let batch = MicroBatch::new(sequences, device)?.of_examples(&self.examples);
+        let mut batch = MicroBatch::new(sequences, device)?.of_examples(&self.examples);
+        if !self.firsts.is_empty() {
+            let firsts = self.firsts.iter();
+            let key = |&(example, place): &(u32, u32)| TokenKey { example, place };
+            batch = batch.beginning_at(firsts.map(key).collect())?;
+        }
         Ok(batch.of_channels(self.channels.clone()))
     }
 }

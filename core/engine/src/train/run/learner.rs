@@ -1,13 +1,12 @@
 //! What a run trains, and with what: the model, its loss, its optimizer and the schedule of the learning rate.
 
 use super::progress::Progress;
-use crate::train::batch::MicroBatch;
 use crate::train::channel_loss::of_samples;
 use crate::train::events::Events;
-use crate::train::examples::Group;
+use crate::train::examples::Example;
 use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
-use crate::train::ranks::{BatchData, Ranks, StepTask, Task, share};
+use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, share};
 use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, StepReport, Window};
 use anyhow::{Result, ensure};
@@ -40,51 +39,55 @@ impl Learner<'_> {
     ///
     /// # Errors
     /// Rows that are no examples, out of memory, or a rank that is gone.
-    pub fn window(&self, groups: &[Group], settings: &Settings, steps_made: u64) -> Result<Window> {
-        let batch = |number: usize| -> Result<(usize, MicroBatch)> {
-            let group = &groups[number];
-            let rows = group.rows.iter().map(|row| row.sequence());
-            let batch = MicroBatch::new(rows, self.model.device())?;
-            let batch = batch.of_examples(&group.numbers);
-            let batch = match settings.enable_channel_loss {
-                true => batch.of_channels(of_samples(group.rows.iter().map(AsRef::as_ref))),
-                false => batch,
-            };
-            Ok((number, batch))
+    pub fn window(
+        &self,
+        groups: &[Vec<Example>],
+        settings: &Settings,
+        steps_made: u64,
+    ) -> Result<Window> {
+        let examples: Vec<&Example> = groups.iter().flatten().collect();
+        let supervised = examples.iter().map(|example| example.supervised()).sum();
+        let data = |places: &Vec<usize>| {
+            let own = || places.iter().map(|&at| (at, examples[at]));
+            let mut data = BatchData::of_examples(own());
+            if settings.enable_channel_loss {
+                let rows = own().flat_map(|(_, example)| &example.rows);
+                data.channels = of_samples(rows.map(AsRef::as_ref));
+            }
+            data
         };
-        let Some(ranks) = &self.ranks else {
-            let batches = (0..groups.len()).map(batch).collect::<Result<Vec<_>>>()?;
-            return Ok(Window::whole(
-                batches.into_iter().map(|(_, batch)| batch).collect(),
-            ));
+        let tokens = groups
+            .iter()
+            .map(|group| group.iter().map(Example::tokens).collect());
+        let tokens: Vec<Vec<usize>> = tokens.collect();
+        // A mean over a micro-batch is not a sum over its examples.
+        let limit = Limit {
+            examples: settings.per_device_train_batch_size,
+            tokens: settings.planned_tokens,
         };
-        let tokens: Vec<usize> = groups.iter().map(Group::tokens).collect();
-        let supervised = groups.iter().map(Group::supervised).sum();
-        let shares = share(&tokens, ranks.size());
+        let limit = (settings.router_aux_loss_coef == 0.0).then_some(limit);
+        let shares = match &self.ranks {
+            None => share(&tokens, 1, None),
+            Some(ranks) => share(&tokens, ranks.size(), limit),
+        };
         let passes = shares.iter().map(Vec::len).max().unwrap_or(0);
         let mut shares = shares.into_iter();
         let own = shares.next().unwrap_or_default();
-        let task = |numbers: Vec<usize>| {
-            let data = |number: usize| {
-                let group = &groups[number];
-                let rows = group.rows.iter().map(AsRef::as_ref);
-                let mut data = BatchData::new(rows.clone());
-                data.examples.clone_from(&group.numbers);
-                if settings.enable_channel_loss {
-                    data.channels = of_samples(rows);
-                }
-                (number, data)
+        if let Some(ranks) = &self.ranks {
+            let task = |batches: Share| {
+                Task::Step(StepTask {
+                    step: steps_made,
+                    supervised,
+                    batches: batches.iter().map(data).collect(),
+                    passes,
+                })
             };
-            Task::Step(StepTask {
-                step: steps_made,
-                supervised,
-                batches: numbers.into_iter().map(data).collect(),
-                passes,
-            })
-        };
-        ranks.give(&shares.map(task).collect::<Vec<_>>())?;
+            ranks.give(&shares.map(task).collect::<Vec<_>>())?;
+        }
+        let device = self.model.device();
+        let batches = own.iter().map(|places| data(places).batch(device));
         Ok(Window {
-            batches: own.into_iter().map(batch).collect::<Result<_>>()?,
+            batches: batches.collect::<Result<_>>()?,
             supervised,
             passes,
         })
@@ -116,7 +119,7 @@ impl Learner<'_> {
             check_gradient: !std::mem::replace(&mut self.gradient_is_checked, true),
         };
         let options = forward_options(settings, progress.state.global_step);
-        step.make(&mut self.optimizer, window, options, &mut hooks)
+        step.make(&mut self.optimizer, window, &options, &mut hooks)
     }
 
     /// Says what this rank does from now on, to those that wait for it; what is `unhurried` may take as long as it needs.
@@ -188,24 +191,17 @@ impl Learner<'_> {
     }
 }
 
-/// What the forward passes of the step after `steps_made` do, by the number of a micro-batch in the step: its random numbers
-/// follow from these two, whichever rank computes it.
-pub fn forward_options(
-    settings: &Settings,
-    steps_made: u64,
-) -> impl Fn(usize) -> ForwardOptions + use<> {
-    let (seed, kept_layers) = (settings.seed, settings.kept_layers);
-    let (aux_coef, alpha) = (settings.router_aux_loss_coef, settings.neftune_noise_alpha);
-    move |micro_batch| {
-        let place = steps_made.wrapping_mul(1 << 20) + micro_batch as u64;
-        let seed = seed.rotate_left(40) ^ place;
-        ForwardOptions {
-            training: true,
-            kept_layers,
-            dropout_seed: Some(seed),
-            aux_coef,
-            neftune: alpha.map(|alpha| Neftune { alpha, seed }),
-        }
+/// What the forward passes of the step after `steps_made` do. Random numbers follow from the step and from the place of an
+/// example in it, whichever rank computes it and in whichever micro-batch.
+pub fn forward_options(settings: &Settings, steps_made: u64) -> ForwardOptions {
+    let seed = settings.seed.rotate_left(40) ^ steps_made;
+    let neftune = settings.neftune_noise_alpha;
+    ForwardOptions {
+        training: true,
+        kept_layers: settings.kept_layers,
+        dropout_seed: Some(seed),
+        aux_coef: settings.router_aux_loss_coef,
+        neftune: neftune.map(|alpha| Neftune { alpha, seed }),
     }
 }
 

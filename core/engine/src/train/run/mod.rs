@@ -16,7 +16,7 @@ mod set_up;
 pub use learner::forward_options;
 
 use super::events::Events;
-use super::examples::{Examples, Group};
+use super::examples::{Example, Examples};
 use super::optimizer::OptimizerHost;
 use super::parts::Components;
 use super::ranks::Ranks;
@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
     }
 
     /// One optimizer step over its micro-batches.
-    fn step(&mut self, groups: &[Group]) -> Result<()> {
+    fn step(&mut self, groups: &[Vec<Example>]) -> Result<()> {
         let started = Instant::now();
         let (events, progress) = (&mut self.events, &mut self.progress);
         let step = progress.state.global_step + 1;
@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
         self.learner.model.device().synchronize()?;
 
         // From here on the step is made: an error of a callback is returned only after it was counted.
-        let samples = groups.iter().map(|group| group.numbers.len()).sum();
+        let samples = groups.iter().map(Vec::len).sum();
         progress.count(&report, (samples, started), self.examples.state());
         self.reports.step(progress.shown(&report, started));
         hook?;

@@ -178,6 +178,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     let mut settings =
         parts::loop_settings(&config, folder.path(), kept_layers, args, about, going_on)?;
     settings.gradient_accumulation_steps *= count;
+    settings.planned_tokens = shape.tokens as usize;
     signals::catch(screen::restore)?;
     let taken = Taken {
         components,

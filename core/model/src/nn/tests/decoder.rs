@@ -1,6 +1,7 @@
 //! Decoders of layers of every kind, with heads of both kinds.
 
 use super::*;
+use crate::ops::TokenKey;
 use crate::ops::testing::close;
 
 const IDS: [u32; 9] = [3, 7, 1, 3, 0, 11, 5, 5, 2];
@@ -106,6 +107,49 @@ fn layers_that_run_again_give_the_same_bits() {
             assert_eq!(run(0), expected);
             assert_eq!(run(1), expected);
         }
+    }
+}
+
+/// As [`backward`], with dropout: the gradients of all parameters.
+fn with_dropout(
+    maker: &Maker,
+    (decoder, head): &mut (Decoder, Head),
+    seqs: &SeqLayout,
+    kept: usize,
+) -> Vec<Vec<f64>> {
+    for linear in decoder
+        .layers
+        .iter_mut()
+        .flat_map(DecoderLayer::linears_mut)
+    {
+        linear.lora.as_mut().unwrap().dropout = 0.4;
+    }
+    let options = ForwardOptions {
+        dropout_seed: Some(5),
+        ..options(kept)
+    };
+    let (hidden, pass) = decoder.forward(&ids(), seqs, &options).unwrap();
+    let (normed, tape) = head.forward(&hidden).unwrap();
+    let dhidden = head.backward(&tape, &normed).unwrap();
+    decoder.backward(pass, dhidden, 1.0).unwrap();
+    let params = maker.params.borrow();
+    let grads = params.iter().filter_map(|param| param.take_grad());
+    grads.map(|grad| values(&grad)).collect()
+}
+
+#[test]
+fn dropout_goes_by_the_example_and_is_the_same_in_layers_that_run_again() {
+    for spec in kinds() {
+        let maker = Maker::new(false);
+        let mut model = maker.decoder(&spec);
+        let mut run = |seqs: SeqLayout, kept| with_dropout(&maker, &mut model, &seqs, kept);
+        let key = |example| TokenKey { example, place: 0 };
+        let at = |examples: [u32; 2]| seqs().beginning_at(examples.map(key).to_vec()).unwrap();
+        let expected = run(at([0, 1]), spec.layers.len());
+        assert!(expected.len() > 10);
+        assert_eq!(run(at([0, 1]), 0), expected);
+        assert_eq!(run(at([0, 1]), 1), expected);
+        assert_ne!(run(at([0, 2]), 0), expected);
     }
 }
 
