@@ -3,6 +3,7 @@
 
 mod common;
 
+use apus_world::place::Children;
 use apus_world::{launch, outputs};
 use common::{meet, program, ranks, scenario, this_rank};
 use std::path::Path;
@@ -182,4 +183,22 @@ fn ranks_print_into_the_folder_of_the_run_once_there_is_one() {
         }
         assert!(!launch::output(&folder, 0).exists());
     }
+}
+
+/// mpirun reaches other hosts by itself; one started on each of them would make a run on each.
+#[test]
+fn ranks_on_several_hosts_are_for_mpirun_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let children = Children {
+        size: 4,
+        ..ranks(2)
+    };
+    let none = AtomicUsize::new(0);
+    let error = launch::mpirun(&program("work", dir.path()), &children, &none).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("4 ranks, of which NPROC_PER_NODE starts 2 on this host"),
+        "{said}"
+    );
+    assert!(said.contains("mpirun -np 4 --hostfile"), "{said}");
 }

@@ -38,7 +38,7 @@ pub struct Fit {
 }
 
 /// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
-/// `optimizer` is another instance than the one that trains.
+/// `optimizer` is another instance than the one that trains, `lengths` are those of the largest micro-batch.
 ///
 /// # Errors
 /// An embedding that is trained and asked to leave the device.
@@ -58,11 +58,7 @@ pub fn fit(
         mut shape,
         offloaded,
         auto_layers,
-    } = decide(
-        config,
-        &room,
-        shape(model, optimizer, largest_batch(config, lengths)?),
-    );
+    } = decide(config, &room, shape(model, optimizer, lengths.iter().sum()));
     if offloaded.is_some() || config.offload_embedding == Offload::True {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
@@ -180,18 +176,17 @@ fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Sh
 
 /// [`shape`] of a model that is not loaded.
 pub fn planned_shape(
-    config: &SftConfig,
     optimizer: Named<dyn Optimizer>,
     blueprint: &Blueprint,
     lengths: &[usize],
-) -> Result<Shape> {
+) -> Shape {
     let trained = blueprint.trained_tensors().map(|(name, shape)| Trained {
         name: name.clone(),
         shape: shape.clone(),
     });
     let trained: Vec<Trained> = trained.collect();
-    Ok(Shape {
-        tokens: largest_batch(config, lengths)? as u64,
+    Shape {
+        tokens: lengths.iter().sum::<usize>() as u64,
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
@@ -201,7 +196,7 @@ pub fn planned_shape(
         experts_at_once: None,
         gathered_bytes: blueprint.whole_bytes(),
         expert_adapters: blueprint.expert_adapters(),
-    })
+    }
 }
 
 /// The bytes that an optimizer keeps for these parameters. Where it cannot be asked, they are taken to be two f32 tensors
@@ -217,13 +212,22 @@ fn optimizer_bytes(optimizer: Named<dyn Optimizer>, trained: &[Trained], numbers
     })
 }
 
-/// Tokens of the largest micro-batch that the run will see: the order of the data is known beforehand.
-fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
+/// Tokens of the examples of the largest micro-batch that the run will see, of examples of these `lengths`: the order of the data
+/// is known beforehand. A step of several ranks has as many times the micro-batches.
+///
+/// # Errors
+/// No example, or no step.
+pub fn largest_micro_batch(
+    config: &SftConfig,
+    lengths: &[usize],
+    ranks: usize,
+) -> Result<Vec<usize>> {
     let size = config.per_device_train_batch_size;
+    let accumulation = config.accumulation() * ranks;
     let steps = Steps::new(&RunLength {
         examples: lengths.len(),
         batch_size: size,
-        accumulation: config.accumulation(),
+        accumulation,
         epochs: config.num_train_epochs,
         max_steps: u64::try_from(config.max_steps)
             .ok()
@@ -234,20 +238,22 @@ fn largest_batch(config: &SftConfig, lengths: &[usize]) -> Result<usize> {
     let ordering = Ordering {
         data_seed: config.data_seed,
         shuffle: config.train_dataloader_shuffle,
-        by_length: config
-            .group_by_length
-            .then_some(size * config.accumulation()),
+        by_length: config.group_by_length.then_some(size * accumulation),
     };
     let most = size * lengths.iter().max().copied().unwrap_or(0);
-    let mut largest = 0;
+    let mut largest = Vec::new();
     for epoch in 0..=steps.epoch_of(steps.total - 1) {
         let first = (epoch * steps.per_epoch) as u64;
         let left = (steps.total - first) as usize * steps.accumulation;
         let order = ordering.epoch(epoch, lengths);
         let batches = order.chunks(size).take(steps.batches_per_epoch.min(left));
-        let tokens = batches.map(|batch| batch.iter().map(|&i| lengths[i]).sum());
-        largest = tokens.fold(largest, usize::max);
-        if largest == most {
+        for batch in batches {
+            let batch = || batch.iter().map(|&i| lengths[i]);
+            if batch().sum::<usize>() > largest.iter().sum() {
+                largest = batch().collect();
+            }
+        }
+        if largest.iter().sum::<usize>() == most {
             break;
         }
     }
@@ -269,11 +275,16 @@ mod tests {
             num_train_epochs: 50.0,
             ..SftConfig::default()
         };
-        let largest = |shuffle, steps| largest_batch(&config(shuffle, steps), &lengths).unwrap();
+        let of_ranks = |shuffle, steps, ranks| {
+            largest_micro_batch(&config(shuffle, steps), &lengths, ranks).unwrap()
+        };
+        let largest = |shuffle, steps| of_ranks(shuffle, steps, 1).iter().sum::<usize>();
         assert_eq!(largest(false, 1), 6);
         assert_eq!(largest(false, 2), 11);
         assert_eq!(largest(false, -1), 11);
         // Among many orders the two longest meet.
         assert_eq!(largest(true, -1), 14);
+        // Two ranks make two micro-batches in their first step.
+        assert_eq!(of_ranks(false, 1, 2), [2, 9]);
     }
 }

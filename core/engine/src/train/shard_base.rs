@@ -40,7 +40,7 @@ impl Planned {
     ) -> Result<Self> {
         let mut blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
         blueprint.ranks = ranks;
-        let shape = planned_shape(config, optimizer, &blueprint, lengths)?;
+        let shape = planned_shape(optimizer, &blueprint, lengths);
         let there = shape.weight_bytes + shape.trainable * 4;
         let room = Room {
             config: &place.config,

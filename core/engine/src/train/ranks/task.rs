@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// What all ranks need before they load the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// Tokens of the examples, for the memory plan.
+    /// Tokens of the examples of the largest micro-batch, for the memory plan.
     pub lengths: Vec<usize>,
     /// Whether the frozen base is spread over the ranks.
     pub shard_base: bool,

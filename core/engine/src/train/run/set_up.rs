@@ -8,7 +8,7 @@ use crate::train::best;
 use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
-use crate::train::fit::fit;
+use crate::train::fit::{fit, largest_micro_batch};
 use crate::train::parts::{self, Components};
 use crate::train::ranks::{self, Ranks, Start};
 use crate::train::resume::Resume;
@@ -135,7 +135,10 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     }
     let lengths = match &data.stream {
         Some(_) => setup::longest(&config, &place.config.architecture),
-        None => lengths(&data.train.samples, data.train.packs.as_deref()),
+        None => {
+            let all = lengths(&data.train.samples, data.train.packs.as_deref());
+            largest_micro_batch(&config, &all, count)?
+        }
     };
     let optimizer = || parts::trial_optimizer(resolved);
     if config.dry_run {
