@@ -313,6 +313,17 @@ fn a_measurement_of_two_ranks_tells_what_they_cost() {
     let loss = |figures: &Value| figures["loss"].as_f64().unwrap();
     assert!((loss(&two) - loss(&alone)).abs() < 1.0);
 
+    // With the base spread over the ranks more travels, and the same is computed.
+    let spread = file("spread.json");
+    let flags = format!("--seq 16:64 --shard_base true --json {}", spread.display());
+    let output = bench(dir.path(), 2, &flags);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("base: sharded over 2 ranks"));
+    let spread = json(&spread);
+    assert!((loss(&spread) - loss(&two)).abs() < 1e-6);
+    let bytes = |figures: &Value| figures["communication"]["bytes"].as_u64().unwrap();
+    assert!(bytes(&spread) > 10 * bytes(&two), "{spread}");
+
     let output = bench(dir.path(), 2, "--ops");
     assert!(!output.status.success());
     assert!(said(&output).contains("operations are timed on one card"));

@@ -35,11 +35,13 @@ impl BenchConfig {
         let shared = shared
             .filter_map(|flag| all.shift_remove_entry(flag.name))
             .collect();
-        Ok(SftConfig {
+        let mut config = SftConfig {
             per_device_train_batch_size: self.batch,
             gradient_accumulation_steps: Some(1),
             ..typed(shared, str::to_owned)?
-        })
+        };
+        config.read_sharding()?;
+        Ok(config)
     }
 }
 

@@ -297,7 +297,7 @@ flags! {
             => sft "different default: 1,800 s, where ms-swift waits 18,000,000; saving, evaluating and reading data do not count";
         /// zero0, zero1, zero2, zero3, zero2_offload, zero3_offload, or a configuration of DeepSpeed's: from zero1 on optimizer state and gradients are sharded over the ranks, with zero3 also the frozen base if the whole does not fit a card
         deepspeed: Value = Value::Null
-            => sft r#"same names and files, read for what is sharded; values that differ from the flags' are an error as in transformers: see [What --deepspeed and --fsdp mean](several-cards.md#what---deepspeed-and---fsdp-mean)"#;
+            => sft r#"same names and files, read for what is sharded; values that differ from the flags' are an error as in transformers: see [What --deepspeed and --fsdp mean](several-cards.md#what---deepspeed-and---fsdp-mean)"#, bench;
         /// fsdp2, full_shard, shard_grad_op, hybrid_shard or no_shard, also with auto_wrap and offload, or a JSON file of ms-swift's: read as deepspeed is
         fsdp: Value = Value::Null
             => sft "same names and files as in ms-swift and transformers, read as `deepspeed` is";
@@ -306,7 +306,7 @@ flags! {
             => sft "`reshard_after_forward` and `activation_checkpointing` are read";
         /// Shard the frozen base over the ranks: true, false, or auto (if the whole does not fit a card); auto with zero3 or full_shard if not given, else false
         shard_base: Option<ShardBase> = None
-            => sft "only in Apus";
+            => sft "only in Apus", bench;
         /// constant, constant_with_warmup, linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt, warmup_stable_decay, reduce_lr_on_plateau
         lr_scheduler_type: String = LR_SCHEDULER.to_owned(), changes Learning, over lr_scheduler, term lr_scheduler
             => sft "same names and formulas, `cosine_warmup_with_min_lr` among them; `greedy` is an error. `reduce_lr_on_plateau` is a callback too (`apus components`), which resumes; without `mode` it goes by `greater_is_better`, not by `min`";

@@ -162,8 +162,10 @@ impl Earlier {
         let others = SETTINGS.map(|key| (key, self.figures.get(key), now.get(key)));
         let show =
             |value: Option<&Value>| value.map_or_else(|| "not given".to_owned(), Value::to_string);
+        // A flag that an earlier version did not have is one that was not given.
         flags
             .chain(others)
+            .map(|(key, there, here)| (key, given(there), given(here)))
             .filter(|(_, there, here)| there != here)
             .map(|(key, there, here)| (key.to_owned(), show(there), show(here)))
             .collect()
@@ -185,6 +187,10 @@ impl Earlier {
             })
             .collect()
     }
+}
+
+fn given(value: Option<&Value>) -> Option<&Value> {
+    value.filter(|value| !value.is_null())
 }
 
 /// The names and milliseconds of a profile's groups, or of operations.
@@ -275,6 +281,20 @@ mod tests {
         let text = there.beside(&figures(1000.0, "128"));
         assert!(
             text.contains(r#"another setting: seq "64" there, "128" here"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_flag_that_is_not_given_is_as_one_that_there_was_not() {
+        let there = earlier(&figures(1000.0, "64").to_string(), false).unwrap();
+        let mut here = figures(1000.0, "64");
+        here["config"]["shard_base"] = Value::Null;
+        assert!(!there.beside(&here).contains("another setting"));
+        here["config"]["shard_base"] = true.into();
+        let text = there.beside(&here);
+        assert!(
+            text.contains("another setting: shard_base not given there, true here"),
             "{text}"
         );
     }

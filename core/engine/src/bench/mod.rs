@@ -21,10 +21,11 @@ use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::fit;
 use crate::train::ranks::{self, Load, Loads, Ranks};
+use crate::train::shard_base::{Planned, decide_base};
 use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result, ensure};
-use apus_components::config::{BenchConfig, Resolved, SftConfig};
+use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
@@ -83,7 +84,7 @@ fn train(config: &BenchConfig) -> Result<Option<Value>> {
     let sft = config.sft()?;
     let explained =
         |error, device: &Device| explain_out_of_memory(error, device, &args::args(&sft));
-    let Some(place) = ranks::place(false)? else {
+    let Some(place) = ranks::place(sft.shard_base == Some(ShardBase::True))? else {
         let device = apus_model::device::open(&config.device)?;
         let figures = measure(config, &sft, &device, None);
         return figures.map_err(|error| explained(error, &device));
@@ -128,14 +129,29 @@ fn measure(
     }
     let lengths = config.seq;
     let place = setup::find_model(&sft.model, sft.seed)?;
-    let mut ready = parts::model(sft, &place, device, None)?;
     let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
-    let shape = fit(
-        sft,
-        registry::named(&optimizer)?,
-        &mut ready.model,
-        &vec![lengths.longest(); config.batch],
-    )?;
+    let batch = vec![lengths.longest(); config.batch];
+    let mut base = None;
+    if let Some(ranks) = ranks {
+        let free = ranks.least_free(device)?;
+        let plan = |over| {
+            let optimizer = registry::named(&optimizer)?;
+            Planned::new(sft, (&place, device), optimizer, (&batch, free), over)
+        };
+        // What is free is known at rank 0.
+        let (shard_base, line) = match leads {
+            true => decide_base(sft, ranks.size(), plan)?,
+            false => (false, None),
+        };
+        if let Some(line) = line {
+            errln!("{line}");
+        }
+        if ranks.broadcast(shard_base)? {
+            base = Some(ranks.sharding()?);
+        }
+    }
+    let mut ready = parts::model(sft, &place, device, base)?;
+    let shape = fit(sft, registry::named(&optimizer)?, &mut ready.model, &batch)?;
     let (model, kept) = (&ready.model, shape.kept_layers as usize);
     let table = ParameterTable::of(model);
     if leads {

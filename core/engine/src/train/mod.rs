@@ -29,7 +29,7 @@ mod run;
 mod run_folder;
 mod screen;
 mod settings;
-mod shard_base;
+pub(crate) mod shard_base;
 mod state;
 mod step;
 mod steps;
