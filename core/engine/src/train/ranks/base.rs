@@ -51,7 +51,7 @@ impl Gatherer {
         let bytes = count * part.dtype().size_in_bytes();
         let carry = |own: Buffer, all: Buffer| {
             self.control
-                .waiting(|| self.stream.queue(bytes, |_| collectives.gather(own, all)))
+                .watched(|| self.stream.queue(bytes, |_| collectives.gather(own, all)))
         };
         match part.dtype() {
             DType::U8 => {
