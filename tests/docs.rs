@@ -211,3 +211,62 @@ fn shown(default: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// The page names messages of ranks as they are: each has all words of its row, but for what stands in their places.
+#[test]
+fn messages_of_ranks_are_in_the_page_as_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/several-cards.md")).unwrap();
+    let source = sources(
+        &["core/world/src", "core/engine/src/train/ranks", "src"].map(|folder| root.join(folder)),
+    );
+    let (_, table) = page
+        .split_once("| message | what it means, and what to do |\n")
+        .expect("the table");
+    let rows = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("| `"));
+    let mut count = 0;
+    for row in rows {
+        let messages = row.split(" | ").next().unwrap_or_default();
+        for message in messages.split('`').skip(1).step_by(2) {
+            count += 1;
+            // Names of variables and numbers come from elsewhere.
+            let is_fixed = |word: &&str| word.chars().any(char::is_lowercase) || *word == ";";
+            let parts = message.split("...").flat_map(|part| {
+                let words: Vec<&str> = part.split_whitespace().collect();
+                words
+                    .split(|word| !is_fixed(&word))
+                    .map(|words| words.join(" "))
+                    .collect::<Vec<_>>()
+            });
+            for part in parts.filter(|part| part.len() > 6) {
+                assert!(
+                    source.contains(&part),
+                    "{part:?} of {message:?} is in no message"
+                );
+            }
+        }
+    }
+    assert!(count > 20, "{count} messages");
+}
+
+/// All sources below these folders, with their broken texts joined.
+fn sources(folders: &[std::path::PathBuf]) -> String {
+    let mut all = String::new();
+    for folder in folders {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => all += &sources(&[path]),
+                false => all += &fs::read_to_string(path).unwrap(),
+            }
+        }
+    }
+    let lines = all.split("\\\n");
+    lines
+        .enumerate()
+        .map(|(at, line)| if at == 0 { line } else { line.trim_start() })
+        .collect()
+}

@@ -1,4 +1,4 @@
-//! Several ranks, and a build that has nothing by which they talk. With the feature `mpi` they train: `tests/ranks.rs`.
+//! Several ranks, and a build that has nothing by which they talk. With the feature `mpi` they train: `tests/ranks`.
 #![cfg(not(any(feature = "mpi", feature = "cuda")))]
 
 mod common;

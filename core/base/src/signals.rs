@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process itself has got a signal.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
 /// The error of work that a signal interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted;
@@ -29,22 +32,30 @@ pub fn catch(restore: fn()) -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     ONCE.get_or_init(|| {
         on_signal(move || {
-            if ASKED.swap(true, Ordering::SeqCst) {
+            if SIGNALLED.swap(true, Ordering::SeqCst) {
                 restore();
                 std::process::exit(130);
             }
-            // On a thread of its own: a terminal that blocks must not keep the next signal away.
-            std::thread::spawn(|| {
-                lines::line(
-                    Level::Warning,
-                    "stopping: the last whole step is saved; once more to leave at once without saving",
-                );
-            });
+            ask();
         })
         .map_err(|e| e.to_string())
     })
     .clone()
     .map_err(|e| anyhow::anyhow!(e))
+}
+
+/// Lets long work end as after a signal. A signal that comes later is the first one all the same.
+pub fn ask() {
+    if ASKED.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    // On a thread of its own: a terminal that blocks must not keep the next signal away.
+    std::thread::spawn(|| {
+        lines::line(
+            Level::Warning,
+            "stopping: the last whole step is saved; once more to leave at once without saving",
+        );
+    });
 }
 
 /// Calls `handler` at each of the signals. A SIGHUP that is ignored, as under `nohup`, stays ignored.

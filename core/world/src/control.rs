@@ -9,6 +9,7 @@ use crate::frame::{Activity, Frame};
 use crate::rendezvous::{Hello, Met};
 use crate::watch::{Board, Limits, Verdict};
 use anyhow::{Context, Result, bail, ensure};
+use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,8 +20,25 @@ use std::time::{Duration, Instant};
 /// Time between two beats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Ends the process of a rank when the run has failed elsewhere: `failure` says where and why.
-pub type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
+/// Between two beats of this process itself: what is longer means that it was stopped, as by Ctrl-Z or a machine that sleeps.
+const STOPPED: Duration = Duration::from_secs(4);
+
+/// How long the last words to a rank may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the run has failed elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which rank, where and why.
+    pub text: String,
+    /// The newest checkpoint.
+    pub saved: Option<String>,
+    /// Whether rank 0 has told this rank, and so says it itself.
+    pub told: bool,
+}
+
+/// Ends the process of a rank when the run has failed elsewhere.
+pub type OnFailure = Arc<dyn Fn(&Failure) + Send + Sync>;
 
 /// Ends the process without what the end of a process usually runs: libraries that another thread is inside of, as CUDA's,
 /// must not be taken down under it.
@@ -52,6 +70,8 @@ struct Shared {
     /// The newest report of each rank, empty before the first.
     reports: Mutex<Vec<Vec<u8>>>,
     ended: AtomicBool,
+    /// The process that has started this one, if its end is that of the run.
+    parent: Mutex<Option<u32>>,
     on_failure: OnFailure,
 }
 
@@ -96,11 +116,14 @@ impl Control {
             ranks: met.ranks,
             links: met.links.into_iter().map(Mutex::new).collect(),
             ended: AtomicBool::new(false),
+            parent: Mutex::new(None),
             on_failure,
         });
         let mut inboxes = Vec::new();
         for (stream, peer) in readers.into_iter().zip(peers) {
             stream.set_read_timeout(None)?;
+            // A rank takes what it is sent at all times, or has stopped.
+            stream.set_write_timeout(Some(limits.silence))?;
             let (sender, inbox) = mpsc::channel();
             let shared = Arc::clone(&shared);
             let name = format!("rank {peer}");
@@ -133,6 +156,22 @@ impl Control {
     /// What ranks report beside their work.
     pub fn reports(&self) -> Reports {
         Reports(Arc::clone(&self.shared))
+    }
+
+    /// Ends the run if the process ends that has started this one.
+    pub fn watch_parent(&self, parent: u32) {
+        *locked(&self.shared.parent) = Some(parent);
+    }
+
+    /// Tells the others of the newest checkpoint, at once: a rank that is killed tells nothing any more.
+    pub fn note_checkpoint(&self, path: String) {
+        locked(&self.shared.board).own(self.shared.rank).saved = Some(path);
+        self.shared.send_beat(true);
+    }
+
+    /// The newest checkpoint of the run.
+    pub fn saved(&self) -> Option<String> {
+        locked(&self.shared.board).saved()
     }
 
     /// Says what this rank does from now on.
@@ -256,7 +295,11 @@ impl Control {
             }
         };
         let verdict = String::from_utf8(self.broadcast(verdict)?)?;
-        ensure!(verdict.is_empty(), "{verdict}");
+        if !verdict.is_empty() {
+            // Nobody needs to be told.
+            self.finish();
+            bail!("{verdict}");
+        }
         Ok(())
     }
 
@@ -323,69 +366,126 @@ impl Shared {
     }
 
     /// Reads what a peer sends, until it has finished or is gone.
-    fn read(&self, mut stream: TcpStream, peer: usize, inbox: &Sender<Vec<u8>>) {
+    fn read(&self, stream: TcpStream, peer: usize, inbox: &Sender<Vec<u8>>) {
+        let mut heard = Heard {
+            stream,
+            peer,
+            board: &self.board,
+        };
         loop {
-            match Frame::read(&mut stream) {
+            match Frame::read(&mut heard) {
                 Ok(Frame::Data(bytes)) => {
-                    locked(&self.board).heard(peer, None);
                     if inbox.send(bytes).is_err() {
                         return;
                     }
                 }
                 Ok(Frame::Beat(bytes)) => {
                     let activity: Option<Activity> = serde_json::from_slice(&bytes).ok();
+                    if self.rank == 0 && activity.as_ref().is_some_and(|activity| activity.asked) {
+                        apus_base::signals::ask();
+                    }
                     locked(&self.board).heard(peer, activity);
                 }
                 Ok(Frame::Report(bytes)) => locked(&self.reports)[peer] = bytes,
-                Ok(Frame::Failed(text)) => return self.spread(&text),
+                Ok(Frame::Failed(text)) => return self.spread(&text, peer == 0),
                 Ok(Frame::Bye) => return locked(&self.board).left(peer),
                 Ok(Frame::Hello(_) | Frame::Welcome(_)) => {}
                 Err(_) if self.ended.load(Ordering::SeqCst) => return,
                 Err(error) => {
                     let who = self.ranks[peer].described();
                     let doing = locked(&self.board).doing(peer);
-                    return self.spread(&format!(
-                        "the connection to {who} has ended ({error:#}); it was {doing}"
-                    ));
+                    let text =
+                        format!("the connection to {who} has ended ({error:#}); it was {doing}");
+                    return self.spread(&text, false);
                 }
             }
         }
     }
 
-    /// Sends beats, and judges those of others.
+    /// Judges the beats of others, and sends its own.
     fn beat(&self) {
+        let mut last = Instant::now();
         while !self.ended.load(Ordering::SeqCst) {
-            let (beat, verdict) = {
-                let mut board = locked(&self.board);
-                let beat = serde_json::to_vec(board.own(self.rank)).unwrap_or_default();
-                (beat, board.verdict(self.rank))
-            };
-            if let Verdict::Failed(rank, why) = verdict {
-                let who = self.ranks[rank].described();
-                return self.spread(&format!("{who} {why}"));
+            // It was stopped itself, perhaps with all others, and has heard nobody.
+            if last.elapsed() > STOPPED {
+                locked(&self.board).begin_anew();
             }
-            let frame = Frame::Beat(beat);
-            for at in 0..self.links.len() {
-                // The reader of this connection says why it is gone.
-                let _ = self.send(at, &frame);
+            last = Instant::now();
+            if let Some(text) = self.judge() {
+                return self.spread(&text, false);
             }
+            self.send_beat(false);
             thread::sleep(BEAT);
         }
     }
 
+    /// Sends what this rank is at, by connections that are being used only if it `waits` for them: what is being sent is as good a
+    /// sign of life, and may be more than a rank that has stopped takes.
+    fn send_beat(&self, waits: bool) {
+        let beat = {
+            let mut board = locked(&self.board);
+            let own = board.own(self.rank);
+            own.component = apus_base::doing::now();
+            own.asked = apus_base::signals::asked();
+            serde_json::to_vec(own).unwrap_or_default()
+        };
+        let frame = Frame::Beat(beat);
+        for link in &self.links {
+            let link = match waits {
+                true => Some(locked(link)),
+                false => link.try_lock().ok(),
+            };
+            if let Some(mut link) = link {
+                // The reader of this connection says why it is gone.
+                let _ = frame.write(&mut *link);
+            }
+        }
+    }
+
+    /// Why the run cannot go on.
+    fn judge(&self) -> Option<String> {
+        if let Some(parent) = *locked(&self.parent)
+            && parent_now() != parent
+        {
+            return Some(format!(
+                "{} has lost process {parent}, which has started it",
+                self.ranks[self.rank].described()
+            ));
+        }
+        match locked(&self.board).verdict(self.rank) {
+            Verdict::GoesOn => None,
+            Verdict::Failed(rank, why) => Some(format!("{} {why}", self.ranks[rank].described())),
+        }
+    }
+
     /// Ends the run everywhere, once. Rank 0 passes on to the others what one of them has told it.
-    fn spread(&self, text: &str) {
+    fn spread(&self, text: &str, told: bool) {
         if self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
         self.tell_all(text);
-        (self.on_failure)(text);
+        let failure = Failure {
+            text: text.to_owned(),
+            saved: locked(&self.board).saved(),
+            told,
+        };
+        (self.on_failure)(&failure);
     }
 
     fn tell_all(&self, text: &str) {
-        for at in 0..self.links.len() {
-            // Whoever is gone needs not be told.
-            let _ = self.send(at, &Frame::Failed(text.to_owned()));
+        let failed = Frame::Failed(text.to_owned());
+        for link in &self.links {
+            let until = Instant::now() + LAST_WORDS;
+            // One that is held by a sender whose words are not taken is left to notice that the connection closes.
+            while Instant::now() < until {
+                if let Ok(mut link) = link.try_lock() {
+                    let _ = link.set_write_timeout(Some(LAST_WORDS));
+                    // Whoever is gone needs not be told.
+                    let _ = failed.write(&mut *link);
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 
@@ -400,6 +500,30 @@ impl Shared {
             let _ = link.shutdown(Shutdown::Write);
         }
     }
+}
+
+/// A connection of which every byte that comes is a sign of life.
+struct Heard<'a> {
+    stream: TcpStream,
+    peer: usize,
+    board: &'a Mutex<Board>,
+}
+
+impl Read for Heard<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.stream.read(buffer);
+        if read.as_ref().is_ok_and(|&count| count > 0) {
+            locked(self.board).heard(self.peer, None);
+        }
+        read
+    }
+}
+
+fn parent_now() -> u32 {
+    #[cfg(unix)]
+    return std::os::unix::process::parent_id();
+    #[cfg(not(unix))]
+    return 0;
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,8 +1,8 @@
 //! What travels over a connection between two ranks: frames of a kind, a length and bytes.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 /// The first bytes of every frame, by which another program at the port is told from a rank.
 const MAGIC: [u8; 4] = *b"APUS";
@@ -30,7 +30,7 @@ pub enum Frame {
 }
 
 /// What a rank is doing, as its beats tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
     /// For people: `step 12, callback plateau`.
     pub name: String,
@@ -40,6 +40,15 @@ pub struct Activity {
     pub waits: bool,
     /// Whether it may take as long as it needs, as saving does.
     pub unhurried: bool,
+    /// The component that it is in.
+    #[serde(default)]
+    pub component: Option<String>,
+    /// Whether a signal has asked it to end.
+    #[serde(default)]
+    pub asked: bool,
+    /// The newest checkpoint that it has written.
+    #[serde(default)]
+    pub saved: Option<String>,
 }
 
 impl Frame {
@@ -76,7 +85,13 @@ impl Frame {
     /// The connection is gone, or what comes is no frame.
     pub fn read(from: &mut impl Read) -> Result<Self> {
         let mut header = [0; 13];
-        from.read_exact(&mut header)?;
+        from.read_exact(&mut header)
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => {
+                    anyhow!("it was closed, as when a process dies or is killed")
+                }
+                _ => error.into(),
+            })?;
         let [m0, m1, m2, m3, kind, length @ ..] = header;
         ensure!(
             [m0, m1, m2, m3] == MAGIC,

@@ -4,8 +4,8 @@
 //! launcher alone: a rank that got Ctrl-C from the terminal and from the launcher would take it for the second one, which
 //! ends without saving.
 
-use crate::outputs::{OUTPUTS, last_lines, tidy};
-pub use crate::outputs::{output, print_apart};
+use crate::outputs::{OUTPUTS, last_lines, take_last_words, tidy};
+pub use crate::outputs::{last_words, output, print_apart};
 use crate::place::{Children, LAUNCHED};
 use anyhow::{Context, Result, ensure};
 use apus_sdk::errln;
@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long ranks may take to end after one of them has failed.
-const GRACE: Duration = Duration::from_secs(25);
+/// How long ranks may take to end after one of them has failed. One that has stopped is known after the silence that is allowed,
+/// and both together stay below half a minute.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Time between two looks at the ranks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -62,7 +63,9 @@ pub fn cards(program: &Program, children: &Children, signals: &AtomicUsize) -> R
         ];
         command.envs(variables).env(OUTPUTS, &program.outputs);
         ignore_terminal_signals(&mut command);
-        ranks.start(rank, command)?;
+        // Nobody else would end one that has stopped.
+        end_with_this_process(&mut command, libc::SIGKILL);
+        ranks.start(format!("rank {rank}"), (rank > 0).then_some(rank), command)?;
     }
     Ok(ranks.wait(&program.outputs, signals))
 }
@@ -98,12 +101,15 @@ pub fn mpirun(program: &Program, children: &Children, signals: &AtomicUsize) -> 
         .env(OUTPUTS, &program.outputs)
         // It would end all ranks at the Ctrl-C of the terminal.
         .process_group(0);
-    let child = command.spawn().context(
-        "mpirun cannot be started: CPU ranks need Open MPI (openmpi-bin), which apus was built for by the feature mpi",
+    // It ends its ranks before it ends itself.
+    end_with_this_process(&mut command, libc::SIGTERM);
+    let mut ranks = Ranks {
+        signal: libc::SIGUSR1,
+        ..Ranks::default()
+    };
+    ranks.start("mpirun".to_owned(), None, command).context(
+        "CPU ranks need Open MPI (openmpi-bin), which apus was built for by the feature mpi",
     )?;
-    let mut ranks = Ranks::default();
-    ranks.running.push((0, child));
-    ranks.signal = libc::SIGUSR1;
     Ok(ranks.wait(&program.outputs, signals))
 }
 
@@ -126,6 +132,29 @@ fn ignore_terminal_signals(command: &mut Command) {
     unsafe { command.pre_exec(ignore) };
 }
 
+/// Lets the process get a signal when this one ends in whatever way, as by a kill -9 that it cannot pass on.
+#[cfg(target_os = "linux")]
+fn end_with_this_process(command: &mut Command, signal: i32) {
+    let parent = std::process::id();
+    let bind = move || {
+        // SAFETY: two system calls without memory of ours, which are safe between fork and exec.
+        let bound = unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, signal) == 0
+                && u32::try_from(libc::getppid()) == Ok(parent)
+        };
+        match bound {
+            true => Ok(()),
+            false => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: the closure makes system calls and allocates nothing.
+    unsafe { command.pre_exec(bind) };
+}
+
+/// Elsewhere ranks see it themselves, by [`Control::watch_parent`](crate::Control::watch_parent).
+#[cfg(not(target_os = "linux"))]
+fn end_with_this_process(_: &mut Command, _: i32) {}
+
 /// Counts the signals that come from now on, each of which is passed on to the ranks.
 ///
 /// # Errors
@@ -139,9 +168,17 @@ pub fn count_signals() -> Result<Arc<AtomicUsize>> {
     Ok(count)
 }
 
+/// A process that was started.
+struct Started {
+    name: String,
+    /// Its rank, if it prints apart.
+    apart: Option<usize>,
+    child: Child,
+}
+
 /// The processes of the ranks.
 struct Ranks {
-    running: Vec<(usize, Child)>,
+    running: Vec<Started>,
     signal: i32,
 }
 
@@ -155,12 +192,11 @@ impl Default for Ranks {
 }
 
 impl Ranks {
-    fn start(&mut self, rank: usize, mut command: Command) -> Result<()> {
+    fn start(&mut self, name: String, apart: Option<usize>, mut command: Command) -> Result<()> {
         let child = command.spawn();
-        let child = child.with_context(|| format!("rank {rank} cannot be started"));
-        match child {
+        match child.with_context(|| format!("{name} cannot be started")) {
             Ok(child) => {
-                self.running.push((rank, child));
+                self.running.push(Started { name, apart, child });
                 Ok(())
             }
             Err(error) => {
@@ -170,30 +206,38 @@ impl Ranks {
         }
     }
 
-    /// Waits for all; the exit status of the first that failed.
+    /// Waits for all; the exit status of the first that failed. After a signal it is that of the first process, which is rank 0
+    /// on its host: others may not have come so far that they catch signals.
     fn wait(mut self, outputs: &Path, signals: &AtomicUsize) -> i32 {
-        let (mut passed_on, mut failed) = (0, None);
+        let first = self.running.first().map(|started| started.child.id());
+        let (mut passed_on, mut failed, mut of_first) = (0, None, None);
         while !self.running.is_empty() {
             while passed_on < signals.load(Ordering::SeqCst) {
                 passed_on += 1;
                 self.send_signal();
             }
-            let mut ended = Vec::new();
-            self.running
-                .retain_mut(|(rank, child)| match child.try_wait() {
-                    Ok(Some(status)) => {
-                        ended.push((*rank, status));
-                        false
-                    }
-                    _ => true,
-                });
-            for (rank, status) in ended {
+            let ended = self.running.extract_if(.., |started| {
+                matches!(started.child.try_wait(), Ok(Some(_)))
+            });
+            for mut started in ended.collect::<Vec<_>>() {
+                let Ok(status) = started.child.wait() else {
+                    continue;
+                };
+                if Some(started.child.id()) == first {
+                    of_first = Some(code(status));
+                }
                 if !status.success() && failed.is_none() {
                     failed = Some((code(status), Instant::now()));
-                    if rank > 0 {
-                        errln!("{}", obituary(rank, status, outputs));
+                    if passed_on > 0 && of_first.is_none() {
+                        continue;
+                    }
+                    if let Some(text) = obituary(&started, status, outputs) {
+                        errln!("{text}");
                     }
                 }
+            }
+            if let Some(text) = take_last_words(outputs) {
+                errln!("{text}");
             }
             if failed.is_some_and(|(_, since)| since.elapsed() > GRACE) {
                 self.kill();
@@ -201,12 +245,16 @@ impl Ranks {
             std::thread::sleep(PAUSE);
         }
         tidy(outputs);
-        failed.map_or(0, |(code, _)| code)
+        match (failed, of_first) {
+            (Some(_), Some(code)) if passed_on > 0 => code,
+            (Some((code, _)), _) => code,
+            (None, _) => 0,
+        }
     }
 
     fn send_signal(&self) {
-        for (_, child) in &self.running {
-            if let Ok(pid) = i32::try_from(child.id()) {
+        for started in &self.running {
+            if let Ok(pid) = i32::try_from(started.child.id()) {
                 // SAFETY: kill has no requirement; the child is not waited for yet, so that its number is still its own.
                 unsafe { libc::kill(pid, self.signal) };
             }
@@ -214,9 +262,9 @@ impl Ranks {
     }
 
     fn kill(&mut self) {
-        for (_, child) in &mut self.running {
+        for started in &mut self.running {
             // One that has ended meanwhile is waited for like the others.
-            let _ = child.kill();
+            let _ = started.child.kill();
         }
     }
 }
@@ -230,12 +278,21 @@ fn code(status: ExitStatus) -> i32 {
     }
 }
 
-/// What became of a rank, with the last lines that it printed.
-fn obituary(rank: usize, status: ExitStatus, outputs: &Path) -> String {
+/// What became of a process, with the last lines that it printed; nothing where it has said so itself at the terminal.
+fn obituary(started: &Started, status: ExitStatus, outputs: &Path) -> Option<String> {
     let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with status {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (_, Some(libc::SIGKILL)) => {
+            "was killed (signal 9), as when the host's memory is full".to_owned()
+        }
+        (_, Some(signal)) => format!("was ended by signal {signal}"),
+        (Some(_), None) if started.apart.is_none() => return None,
+        (Some(code), None) => format!("ended with status {code}"),
         (None, None) => "ended".to_owned(),
     };
-    format!("rank {rank} {how}; {}", last_lines(outputs, rank))
+    let who = format!("{} (process {})", started.name, started.child.id());
+    let last = started.apart.map(|rank| last_lines(outputs, rank));
+    Some(match last {
+        Some(last) => format!("error: {who} {how}; {last}"),
+        None => format!("error: {who} {how}"),
+    })
 }

@@ -7,10 +7,12 @@ use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::{CommunicatorCollectives, Equivalence, Root};
+use std::mem::ManuallyDrop;
 
-/// MPI, from its start to the end of the process.
+/// MPI, from its start until this rank leaves the others ([`leave`](Collectives::leave)). A rank that ends in another way does
+/// not end MPI, which would wait for ranks that do not come.
 pub struct Mpi {
-    universe: Universe,
+    universe: ManuallyDrop<Universe>,
     world: SimpleCommunicator,
 }
 
@@ -24,6 +26,7 @@ impl Mpi {
         let (universe, _) =
             started.context("MPI cannot be started a second time in one process")?;
         let world = universe.world();
+        let universe = ManuallyDrop::new(universe);
         Ok(Self { universe, world })
     }
 
@@ -128,13 +131,11 @@ impl Collectives for Mpi {
     }
 
     fn leave(self: Box<Self>) -> Result<()> {
-        // MPI ends with the process's handle on it.
+        drop(ManuallyDrop::into_inner(self.universe));
         Ok(())
     }
 
     fn abort(&self) {
-        // The handle says that MPI is still there to be aborted.
-        let _ = &self.universe;
         self.world.abort(1);
     }
 }

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// The variable that tells ranks where they print.
 pub(crate) const OUTPUTS: &str = "APUS_RANK_OUTPUTS";
 
+/// The file of [`last_words`].
+const LAST_WORDS: &str = "last-words";
+
 /// The folder of these files in the folder of a run.
 const OF_RUN: &str = "ranks";
 
@@ -65,6 +68,32 @@ fn own() -> Result<Option<(PathBuf, usize)>> {
         Role::Rank(place) if place.rank > 0 => Some((outputs.into(), place.rank)),
         _ => None,
     })
+}
+
+/// Tells the launcher why a run has ended, in place of whoever is gone; only the first rank of a host that does is heard. This
+/// way and not through the terminal, because mpirun may end before it has passed on what ranks print at their end. Whether
+/// there is a launcher to be told.
+pub fn last_words(text: &str) -> bool {
+    let Some(outputs) = std::env::var_os(OUTPUTS) else {
+        return false;
+    };
+    let outputs = Path::new(&outputs);
+    let draft = outputs.join(format!("{LAST_WORDS}-{}", std::process::id()));
+    let told = fs::create_dir_all(outputs)
+        .and_then(|()| fs::write(&draft, text))
+        .and_then(|()| match fs::hard_link(&draft, outputs.join(LAST_WORDS)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => fs::remove_file(&draft),
+        });
+    told.is_ok()
+}
+
+/// What ranks have told the launcher, once.
+pub(crate) fn take_last_words(outputs: &Path) -> Option<String> {
+    let path = outputs.join(LAST_WORDS);
+    let text = fs::read_to_string(&path).ok()?;
+    fs::remove_file(&path).ok()?;
+    Some(text)
 }
 
 fn print_to(file: &File) -> Result<()> {

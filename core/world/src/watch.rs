@@ -42,9 +42,8 @@ impl Board {
         let known = |_| Known {
             activity: Activity {
                 name: "set-up".to_owned(),
-                entered: 0,
-                waits: false,
                 unhurried: true,
+                ..Activity::default()
             },
             since: now,
             heard: now,
@@ -83,18 +82,34 @@ impl Board {
         }
     }
 
+    /// Judges from now on only: what was before, this process could not hear.
+    pub fn begin_anew(&mut self) {
+        let now = Instant::now();
+        for known in &mut self.ranks {
+            (known.heard, known.since) = (now, now);
+        }
+    }
+
     /// The rank has finished.
     pub fn left(&mut self, rank: usize) {
         self.ranks[rank].left = true;
     }
 
+    /// The newest checkpoint of the run.
+    pub fn saved(&self) -> Option<String> {
+        self.ranks.first()?.activity.saved.clone()
+    }
+
     /// What a rank was doing when it was last heard of.
     pub fn doing(&self, rank: usize) -> String {
-        let Activity { name, waits, .. } = &self.ranks[rank].activity;
-        match waits {
-            true => format!("at {name}, waiting for the others"),
-            false => format!("at {name}"),
-        }
+        let activity = &self.ranks[rank].activity;
+        let component = activity.component.iter();
+        let component: String = component.map(|name| format!(", in {name}")).collect();
+        let waits = match activity.waits {
+            true => ", waiting for the others",
+            false => "",
+        };
+        format!("at {}{component}{waits}", activity.name)
     }
 
     /// Judges at `rank`. Only rank 0 hears of all; the others watch over rank 0 alone.

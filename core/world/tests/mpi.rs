@@ -42,6 +42,7 @@ fn a_rank() {
             .is_err()
     );
     println!("{} rank {rank} done", mpi.name());
+    Box::new(mpi).leave().unwrap();
 }
 
 #[test]

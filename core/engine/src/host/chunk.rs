@@ -46,7 +46,9 @@ pub fn chunk_loss(
     };
     let (wrapped_labels, wrapped_weights) = (wrap(labels.clone()), wrap(weights.clone()));
     let chunk = LossChunk::new(&wrapped_labels, &wrapped_weights, &ops);
+    let inside = apus_base::doing::enter(&loss.label, "per_token");
     let found = loss.context("per_token", loss.component.per_token(&chunk))?;
+    drop(inside);
     let per_token = unwrap(&found)?;
     let n = labels.dim(0)?;
     ensure!(

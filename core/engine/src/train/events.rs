@@ -5,6 +5,7 @@
 
 use super::settings::Due;
 use anyhow::{Result, bail};
+use apus_base::doing;
 use apus_base::lines::warning;
 use apus_components::registry::Named;
 use apus_sdk::{Callback, Control, RunState};
@@ -37,7 +38,9 @@ macro_rules! events {
             for index in 0..self.callbacks.len() {
                 let before = self.control.metrics.clone();
                 let callback = &mut self.callbacks[index];
+                let inside = doing::enter(&callback.label, stringify!($event));
                 let event = callback.component.$event($($arg,)* state, &mut self.control);
+                drop(inside);
                 self.record_requests(index, stringify!($event), event, &before)?;
             }
             Ok(())
@@ -108,7 +111,9 @@ impl Events {
         for index in 0..self.callbacks.len() {
             let (logged, before) = (values.clone(), self.control.metrics.clone());
             let callback = &mut self.callbacks[index];
+            let inside = doing::enter(&callback.label, "on_log");
             let event = callback.component.on_log(values, state, &mut self.control);
+            drop(inside);
             self.record_requests(index, "on_log", event, &before)?;
             self.record_logged(index, &logged, values)?;
         }

@@ -1,7 +1,7 @@
 //! Ranks that are this test's own binary, started again.
 #![allow(dead_code)]
 
-use apus_world::control::OnFailure;
+use apus_world::control::{Failure, OnFailure};
 use apus_world::launch::{self, Program};
 use apus_world::place::{self, Children, Place, Role};
 use apus_world::rendezvous::{self, Hello};
@@ -55,6 +55,11 @@ pub fn this_rank() -> Place {
 
 /// Meets the other ranks; a rank that another one ends leaves with 7.
 pub fn meet(place: &Place, arrival: u64) -> Control {
+    meet_within(place, 10, arrival)
+}
+
+/// The same with a limit for silence.
+pub fn meet_within(place: &Place, silence: u64, arrival: u64) -> Control {
     let hello = Hello {
         version: "1".to_owned(),
         rank: place.rank,
@@ -65,11 +70,11 @@ pub fn meet(place: &Place, arrival: u64) -> Control {
     };
     let met = rendezvous::meet(place, hello, Duration::from_secs(60)).unwrap();
     let limits = Limits {
-        silence: Duration::from_secs(10),
+        silence: Duration::from_secs(silence),
         arrival: Duration::from_secs(arrival),
     };
-    let on_failure: OnFailure = Arc::new(|text: &str| {
-        eprintln!("FAILED {text}");
+    let on_failure: OnFailure = Arc::new(|failure: &Failure| {
+        eprintln!("FAILED {}", failure.text);
         std::process::exit(7);
     });
     Control::new(met, place.rank, limits, on_failure).unwrap()

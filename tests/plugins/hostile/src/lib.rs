@@ -3,4 +3,5 @@
 apus_sdk::export_plugin!();
 
 mod bad;
+mod rank;
 mod wrong;

@@ -148,7 +148,9 @@ impl OptimizerHost {
             });
         }
         let info = StepInfo { step: self.step };
+        let inside = apus_base::doing::enter(&self.optimizer.label, "step");
         let stepped = self.optimizer.component.step(&mut params, &info);
+        drop(inside);
         self.optimizer.context("step", stepped)
     }
 

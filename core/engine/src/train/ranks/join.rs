@@ -7,25 +7,21 @@ use apus_components::config::SftConfig;
 use apus_model::device::SideStream;
 use apus_sdk::errln;
 use apus_world::Limits;
-use apus_world::control::{OnFailure, exit_at_once};
+use apus_world::control::{Failure, OnFailure, exit_at_once};
 use apus_world::place::{Children, Launcher, Place, Role, role};
 use apus_world::rendezvous::{Hello, Met, meet};
 use apus_world::{Collectives, Control};
 use candle_core::Device;
 use std::cell::OnceCell;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the ranks of a run may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the ranks of a run may take to find each other: `ddp_timeout`, but within these bounds.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 
 /// How long a rank may give no sign of life.
 const SILENCE: Duration = Duration::from_secs(20);
-
-/// The newest checkpoint, for the last words of a run that another rank has ended.
-pub type Newest = Arc<Mutex<Option<PathBuf>>>;
 
 /// This process among the ranks of its run; nothing where it is the whole run. One that `NPROC_PER_NODE=1` makes alone is a
 /// group of one where the base is to be spread over ranks, so that what several do can be measured with one.
@@ -117,28 +113,29 @@ fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks>
             mpi.place().1
         );
     }
-    let met = match place.rank {
-        0 => {
+    let patience = arrival.clamp(PATIENCE[0], PATIENCE[1]);
+    let met = match (&place.master, place.rank) {
+        (Some(_), _) => meet(place, hello, patience)?,
+        (None, 0) => {
             let listener = TcpListener::bind(("0.0.0.0", 0))?;
             let address = format!("{}:{}", hello.host, listener.local_addr()?.port());
             mpi.broadcast_bytes(address.into_bytes());
-            welcome(listener, hello, PATIENCE)?
+            welcome(listener, hello, patience)?
         }
-        _ => {
+        (None, _) => {
             let address = String::from_utf8(mpi.broadcast_bytes(Vec::new()))?;
             let Some((host, port)) = address.rsplit_once(':') else {
                 bail!("rank 0 listens at {address:?}, expected a host and a port")
             };
-            arrive(host, port.parse()?, hello, PATIENCE)?
+            arrive(host, port.parse()?, hello, patience)?
         }
     };
-    let (control, newest) = control(place, met, arrival)?;
+    let control = control(place, met, arrival)?;
     Ok(Ranks {
         control: Rc::new(control),
         collectives: Some(Rc::new(Box::new(mpi))),
         stream: Rc::new(SideStream::new(&Device::Cpu)?),
         buckets: OnceCell::new(),
-        newest,
         finished: false,
     })
 }
@@ -154,7 +151,8 @@ fn of_processes(place: &Place, _hello: Hello, _arrival: Duration) -> Result<Rank
 
 /// Cards talk through NCCL.
 fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> Result<Ranks> {
-    let (control, newest) = control(place, meet(place, hello, PATIENCE)?, arrival)?;
+    let patience = arrival.clamp(PATIENCE[0], PATIENCE[1]);
+    let control = control(place, meet(place, hello, patience)?, arrival)?;
     let stream = SideStream::new(device)?;
     let join = |id| control.broadcast(id);
     let cards = apus_world::nccl::Cards::join(place.rank, place.size, join);
@@ -170,23 +168,25 @@ fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> 
         collectives: Some(Rc::new(collectives)),
         stream: Rc::new(stream),
         buckets: OnceCell::new(),
-        newest,
         finished: false,
     })
 }
 
-fn control(place: &Place, met: Met, arrival: Duration) -> Result<(Control, Newest)> {
-    let newest = Newest::default();
-    let known = Arc::clone(&newest);
-    let on_failure: OnFailure = Arc::new(move |text: &str| {
+fn control(place: &Place, met: Met, arrival: Duration) -> Result<Control> {
+    let rank = place.rank;
+    let on_failure: OnFailure = Arc::new(move |failure: &Failure| {
         screen::restore();
-        let newest = known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*newest {
-            Some(path) => errln!(
-                "error: {text}. The newest checkpoint is {0}: go on with --resume_from_checkpoint {0}",
-                path.display()
+        let text = match &failure.saved {
+            Some(path) => format!(
+                "error: {0}. The newest checkpoint is {path}: go on with --resume_from_checkpoint {path}",
+                failure.text
             ),
-            None => errln!("error: {text}"),
+            None => format!("error: {}", failure.text),
+        };
+        // What rank 0 prints is at the terminal, where the launcher says it.
+        let told_launcher = !failure.told && tell_launcher(&text);
+        if rank > 0 || !told_launcher {
+            errln!("{text}");
         }
         exit_at_once(1);
     });
@@ -194,5 +194,20 @@ fn control(place: &Place, met: Met, arrival: Duration) -> Result<(Control, Newes
         silence: SILENCE,
         arrival,
     };
-    Ok((Control::new(met, place.rank, limits, on_failure)?, newest))
+    let control = Control::new(met, place.rank, limits, on_failure)?;
+    #[cfg(unix)]
+    if matches!(place.launcher, Launcher::Apus | Launcher::Mpirun) {
+        control.watch_parent(std::os::unix::process::parent_id());
+    }
+    Ok(control)
+}
+
+#[cfg(unix)]
+fn tell_launcher(text: &str) -> bool {
+    apus_world::launch::last_words(text)
+}
+
+#[cfg(not(unix))]
+fn tell_launcher(_: &str) -> bool {
+    false
 }

@@ -36,7 +36,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// This process among the ranks of its run.
@@ -48,7 +48,6 @@ pub struct Ranks {
     stream: Rc<SideStream>,
     /// How gradients travel; the same in all steps.
     buckets: OnceCell<Vec<Bucket>>,
-    newest: join::Newest,
     finished: bool,
 }
 
@@ -282,8 +281,7 @@ impl Ranks {
 
     /// The newest checkpoint of the run, to be named if another rank ends it.
     pub fn note_checkpoint(&self, path: &Path) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = Some(path.to_owned());
+        self.control.note_checkpoint(path.display().to_string());
     }
 
     /// Ends the run on all ranks: this one cannot go on.
@@ -310,16 +308,30 @@ impl Ranks {
     }
 }
 
-/// A rank that ends by an error takes the others along, and does not wait for them.
+/// A rank that ends by an error tells the others by [`LastWords`], and one that ends by a panic here.
 impl Drop for Ranks {
     fn drop(&mut self) {
-        if self.finished {
-            return;
+        if !self.finished && std::thread::panicking() {
+            self.control.fail("it has ended by a bug");
         }
-        self.control.fail("it has ended by an error");
-        if let Some(collectives) = self.collectives.take() {
-            // MPI would wait here for ranks that end without coming.
-            std::mem::forget(collectives);
+    }
+}
+
+/// What a rank tells the others when it ends by an error, wherever in the run that is.
+#[derive(Default)]
+pub struct LastWords(OnceCell<Rc<Control>>);
+
+impl LastWords {
+    /// These are the others.
+    pub fn go_to(&self, ranks: &Ranks) {
+        // A process joins the ranks of its run once.
+        let _ = self.0.set(Rc::clone(&ranks.control));
+    }
+
+    /// Ends the run on all of them for this reason, if it has not ended yet.
+    pub fn say(&self, error: &anyhow::Error) {
+        if let Some(control) = self.0.get() {
+            control.fail(&format!("{error:#}"));
         }
     }
 }

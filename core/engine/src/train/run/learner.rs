@@ -231,7 +231,9 @@ impl StepHooks for RunHooks<'_> {
             warmup: self.progress.steps.warmup,
             learning_rate: self.learning_rate,
         };
+        let inside = apus_base::doing::enter(&self.schedule.label, "factor");
         let factor = self.schedule.component.factor(&place);
+        drop(inside);
         let factor = self.schedule.context("factor", factor)?;
         ensure!(
             factor.is_finite() && factor >= 0.0,

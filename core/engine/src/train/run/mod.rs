@@ -19,7 +19,7 @@ use super::events::Events;
 use super::examples::{Example, Examples};
 use super::optimizer::OptimizerHost;
 use super::parts::Components;
-use super::ranks::Ranks;
+use super::ranks::{LastWords, Ranks};
 use super::settings::{Due, Every, Settings};
 use crate::out_of_memory::Phase;
 use answers::Answers;
@@ -48,7 +48,12 @@ const ROUNDS: usize = 100;
 /// # Errors
 /// Anything that stops it; checkpoints that were written stay.
 pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
-    match set_up_and_train(resolved) {
+    let others = LastWords::default();
+    let result = set_up_and_train(resolved, &others);
+    if let Err(error) = &result {
+        others.say(error);
+    }
+    match result {
         Err(error) if signals::is_interrupted(&error) => {
             info!("stopped before the first step; there is nothing to save");
             Ok(true)
@@ -57,8 +62,8 @@ pub fn run(resolved: &Resolved<SftConfig>) -> Result<bool> {
     }
 }
 
-fn set_up_and_train(resolved: &Resolved<SftConfig>) -> Result<bool> {
-    let (set_up, taken) = match set_up(resolved)? {
+fn set_up_and_train(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<bool> {
+    let (set_up, taken) = match set_up(resolved, others)? {
         Begun::Run(set_up, taken) => (*set_up, *taken),
         Begun::Followed | Begun::DryRun => return Ok(false),
     };
@@ -127,6 +132,9 @@ impl<'a> Run<'a> {
         let mut checkpoints = Checkpoints::new(settings, &set_up.trained, (&examples, &steps), val);
         progress.state.metric_for_best_model = checkpoints.metric();
         checkpoints.resume(&mut learner, &mut examples, &mut progress, &mut events)?;
+        if let (Some(ranks), Some(path)) = (&learner.ranks, checkpoints.last()) {
+            ranks.note_checkpoint(path);
+        }
         learner.share_state(progress.state.global_step)?;
         let reports = Reports::start(
             components.trackers,
@@ -427,9 +435,6 @@ impl<'a> Run<'a> {
         let error = self
             .checkpoints
             .rescue(error, &self.learner, progress, events, &self.reports);
-        if let Some(ranks) = &self.learner.ranks {
-            ranks.fail(&error);
-        }
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error

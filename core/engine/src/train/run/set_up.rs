@@ -10,7 +10,7 @@ use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
 use crate::train::fit::{fit, largest_micro_batch};
 use crate::train::parts::{self, Components};
-use crate::train::ranks::{self, Ranks, Start};
+use crate::train::ranks::{self, LastWords, Ranks, Start};
 use crate::train::resume::Resume;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::Settings;
@@ -75,7 +75,7 @@ pub enum Begun {
 }
 
 /// Sets up a run. A rank other than 0 follows the run of rank 0 here.
-pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
+pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begun> {
     let mut config = resolved.config.clone();
     config.check(&|flag| resolved.given(flag))?;
     // A dry run starts no ranks: one process plans for all of them.
@@ -93,6 +93,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     if let Some(place) = among.as_ref().filter(|place| place.rank > 0) {
         let device = rank_device(&config, place)?;
         let joined = ranks::join(&config, place, &device)?;
+        others.go_to(&joined);
         joined.agree(&must_agree(&config)?)?;
         joined.least_free(&device)?;
         ranks::follow(resolved, joined, &device)?;
@@ -115,6 +116,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>) -> Result<Begun> {
     let joined = joined.transpose()?;
     let mut free = apus_model::device::usage::free(&device);
     if let Some(ranks) = &joined {
+        others.go_to(ranks);
         ranks.agree(&must_agree(&config)?)?;
         free = ranks.least_free(&device)?;
         ranks.enter("reading the data", true);

@@ -1,0 +1,141 @@
+//! Runs that lose a process go on as if nothing had been: whichever process it is, at whatever moment.
+
+use crate::common::training::{Random, TINY, checkpoints, said, times};
+use crate::processes::{Part, all_end, process, send};
+use crate::runs::{listen, ranks, same, start, stop, trains, wait_for, wait_for_line};
+use rustix::process::Signal;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+const STEPS: u64 = 12;
+
+fn flags() -> String {
+    format!("--gradient_accumulation_steps 2 --max_steps {STEPS}")
+}
+
+/// Kills this part of a run of two ranks some time after its second checkpoint, so that all know of the first, waits until all have ended, and lets the same
+/// command go on. Returns what the killed run said, and whether it was killed before its end.
+fn kill_and_go_on(run: &Path, reference: &Path, part: Part, wait: Duration) -> (Output, bool) {
+    let child = listen(&mut ranks(run, 2, &flags()));
+    wait_for(&run.join("checkpoint-2"));
+    std::thread::sleep(wait);
+    let killed = send(run, part, Signal::KILL);
+    let took = all_end(run);
+    println!("{part:?} killed: {killed}, all had ended after {took:?}");
+    let output = child.wait_with_output().unwrap();
+    // One that was about to end anyway may have ended well.
+    let complete = checkpoints(run).contains(&STEPS);
+    assert!(!killed || !output.status.success() || complete);
+    // The newest checkpoint is whole: its files are checked against their checksums before anything is resumed.
+    let resume = format!("{} --resume_from_checkpoint true", flags());
+    trains(&mut ranks(run, 2, &resume));
+    same(&format!("{part:?} killed"), reference, run);
+    (output, killed && !complete)
+}
+
+const PARTS: [Part; 4] = [Part::Rank(0), Part::Rank(1), Part::Launcher, Part::Mpirun];
+
+#[test]
+fn a_run_that_loses_a_process_ends_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = dir.path().join("reference");
+    trains(&mut ranks(&reference, 2, &flags()));
+    for (at, part) in PARTS.into_iter().enumerate() {
+        let run = dir.path().join(format!("run-{at}"));
+        let (output, killed) = kill_and_go_on(&run, &reference, part, Duration::ZERO);
+        let said = said(&output);
+        let names = match part {
+            Part::Rank(rank) => format!("the connection to rank {rank} (host "),
+            Part::Mpirun => "mpirun (process ".to_owned(),
+            // It is what the terminal belongs to, and says nothing more.
+            Part::Launcher => continue,
+        };
+        assert!(!killed || said.contains(&names), "{part:?}: {said}");
+        if let (Part::Rank(_), true) = (part, killed) {
+            assert!(said.contains("The newest checkpoint is "), "{said}");
+            let go_on = format!(
+                "--resume_from_checkpoint {}",
+                run.join("checkpoint-").display()
+            );
+            assert!(said.contains(&go_on), "{said}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "long: scripts/soak"]
+fn soak_runs_that_lose_a_process_end_and_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = dir.path().join("reference");
+    trains(&mut ranks(&reference, 2, &flags()));
+    let mut random = Random::new(15);
+    let mut before_the_end = 0;
+    for round in 0..times(20) {
+        let part = PARTS[random.below(PARTS.len() as u64) as usize];
+        let wait = Duration::from_millis(random.below(700));
+        let run = dir.path().join(format!("run-{round}"));
+        let (_, killed) = kill_and_go_on(&run, &reference, part, wait);
+        before_the_end += u64::from(killed);
+        fs::remove_dir_all(&run).unwrap();
+    }
+    println!(
+        "{} kills, {before_the_end} of them before the end",
+        times(20)
+    );
+}
+
+/// A run that trains until it is stopped.
+const ENDLESS: &str = "--gradient_accumulation_steps 2 --max_steps 100000 --save_steps 90000";
+
+#[test]
+fn a_signal_to_the_launcher_or_to_one_rank_saves_once_and_ends_all() {
+    let dir = tempfile::tempdir().unwrap();
+    for (at, (part, signal)) in [
+        (Part::Launcher, Signal::TERM),
+        (Part::Launcher, Signal::INT),
+        // As a batch system tells the ranks of one host that it wants it back.
+        (Part::Rank(1), Signal::TERM),
+        (Part::Rank(0), Signal::TERM),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = dir.path().join(format!("run-{at}"));
+        let child = listen(&mut ranks(&run, 2, ENDLESS));
+        wait_for_line(&run);
+        assert!(send(&run, part, signal));
+        all_end(&run);
+        let output = child.wait_with_output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(130), "{part:?}: {said}");
+        assert_eq!(checkpoints(&run).len(), 1, "{part:?}: {said}");
+        assert_eq!(said.matches("stopping: ").count(), 1, "{part:?}: {said}");
+        assert!(!said.contains("error"), "{part:?}: {said}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    // A step of half a minute, so that the first signal alone would take as long.
+    let many = dir.path().join("many.jsonl");
+    let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
+    fs::write(&many, rows.repeat(500)).unwrap();
+    let flags = format!(
+        "--dataset {} --gradient_accumulation_steps 2000 --max_steps 2",
+        many.display()
+    );
+    let child = start(&mut ranks(&run, 2, &flags));
+    wait_for(&run.join("args.json"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(send(&run, Part::Launcher, Signal::TERM));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(process(&run, Part::Rank(0)).is_some());
+    let status = stop(child);
+    assert_eq!(status, Some(130));
+    assert!(all_end(&run) < Duration::from_secs(5));
+    assert!(checkpoints(&run).is_empty());
+}
