@@ -218,7 +218,7 @@ fn messages_of_ranks_are_in_the_page_as_they_are() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/several-cards.md")).unwrap();
     let source = sources(
-        &["core/world/src", "core/engine/src/train/ranks", "src"].map(|folder| root.join(folder)),
+        &["core/world/src", "core/engine/src/train", "src"].map(|folder| root.join(folder)),
     );
     let (_, table) = page
         .split_once("| message | what it means, and what to do |\n")
