@@ -86,8 +86,7 @@ pub fn decide(config: &SftConfig, room: &Room, mut shape: Shape) -> Fit {
     let offload = match config.offload_embedding {
         Offload::True => true,
         Offload::False => false,
-        // A base is spread over ranks because memory is short, and its embedding is only looked up.
-        Offload::Auto => shape.gathered_bytes > 0 || !room.free.is_none_or(fits),
+        Offload::Auto => !room.free.is_none_or(fits),
     };
     let offloaded = room.embedding.filter(|_| offload);
     let moved = offloaded.unwrap_or(0);
