@@ -21,6 +21,23 @@ KERNEL sum_f64(double* __restrict__ out, const double* __restrict__ x, i64 count
     if (threadIdx.x == 0) *out = sum;
 }
 
+// Wrapping sums of scrambled bits, so that their order is of no matter: a number that differs, or stands elsewhere, makes
+// another sum. The scrambling is the finaliser of MurmurHash3. Low and high half of a block's sum are written one after another.
+KERNEL bit_sum_f32(u32* __restrict__ partial, const float* __restrict__ x, i64 count) {
+    u64 sum = 0;
+    for (i64 i = (i64)blockIdx.x * 256 + threadIdx.x; i < count; i += (i64)gridDim.x * 256) {
+        u64 bits = ((u64)i << 32) ^ (u64)__float_as_uint(x[i]);
+        bits = (bits ^ (bits >> 33)) * 0xff51afd7ed558ccdull;
+        bits = (bits ^ (bits >> 33)) * 0xc4ceb9fe1a85ec53ull;
+        sum += bits ^ (bits >> 33);
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) {
+        partial[2 * blockIdx.x] = (u32)sum;
+        partial[2 * blockIdx.x + 1] = (u32)(sum >> 32);
+    }
+}
+
 KERNEL sum_rows(float* __restrict__ out, const float* __restrict__ x, int rows, int width) {
     const int column = blockIdx.x * 256 + threadIdx.x;
     if (column >= width) return;

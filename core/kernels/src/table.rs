@@ -248,6 +248,9 @@ kernels! {
         square_sum_f32(partial: Out<f64>, x: In<f32>, count: i64) with (blocks: usize) => Grid::new([blocks, 1, 1], 256);
         /// `out` `[1]`.
         sum_f64(out: Out<f64>, x: In<f64>, count: i64) => Grid::new([1, 1, 1], 256);
+        /// Block b writes the low and the high half of its sum over scrambled bits to `partial[2 b]` and `partial[2 b + 1]`. Any
+        /// number of blocks will do.
+        bit_sum_f32(partial: Out<u32>, x: In<f32>, count: i64) with (blocks: usize) => Grid::new([blocks, 1, 1], 256);
         /// `out` `[width]` of `x` `[rows, width]`.
         sum_rows(out: Out<f32>, x: In<f32>, rows: i32, width: i32) => Grid::each(width, 256, 256);
     }

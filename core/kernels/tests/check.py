@@ -201,6 +201,17 @@ def cross_entropy(h):
         h.close(f"cross_entropy {name} {vocab} dlogits", d, x.grad, 3e-3 if name == "bf16" else 1e-5)
 
 
+def bit_sum(x):
+    """The sum that the host computes (core/model/src/ops/reduce/cpu.rs)."""
+    total = 0
+    for at, bits in enumerate(x.view(torch.int32).tolist()):
+        key = (at << 32) ^ (bits & 0xFFFFFFFF)
+        for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+            key = ((key ^ (key >> 33)) * factor) % 2**64
+        total += key ^ (key >> 33)
+    return total % 2**64
+
+
 def optimizer(h):
     for count in (1, 4099, 2048):
         p, g, m, v = (torch.randn(count, device="cuda") for _ in range(4))
@@ -220,6 +231,10 @@ def optimizer(h):
         h.launch("reduce", "square_sum_f32", (7,), 256, partial, g, count)
         h.launch("reduce", "sum_f64", (1,), 256, total, partial, 7)
         h.close(f"square_sum {count}", total, g.double().square().sum()[None], 1e-12)
+        halves = torch.empty(14, device="cuda", dtype=torch.int32)
+        h.launch("reduce", "bit_sum_f32", (7,), 256, halves, g, count)
+        found = sum((low & 0xFFFFFFFF) | ((high & 0xFFFFFFFF) << 32) for low, high in zip(halves.tolist()[::2], halves.tolist()[1::2]))
+        assert found % 2**64 == bit_sum(g.cpu()), f"bit_sum {count}"
 
 
 def time_all(h):

@@ -135,7 +135,11 @@ impl Evaluation<'_> {
         let first = MicroBatch::new(rows.map(Encoded::sequence), model.device())?;
         let first = batch(model, loss, &first, self.aux_coef)?;
         match self.ranks {
-            Some(ranks) => ranks.gather(&first),
+            Some(ranks) => {
+                let all = ranks.gather(&first)?;
+                ranks.rests();
+                Ok(all)
+            }
             None => Ok(vec![first]),
         }
     }

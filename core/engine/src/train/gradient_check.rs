@@ -11,14 +11,18 @@ use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Names the adapters without a gradient.
+/// Names the adapters without a gradient, of those whose gradients this rank has.
 ///
 /// # Errors
 /// One or more have none.
-pub fn check<'a>(params: impl Iterator<Item = &'a Arc<Param>>) -> Result<()> {
+pub fn check<'a>(
+    params: impl Iterator<Item = &'a Arc<Param>>,
+    own: impl Iterator<Item = &'a Arc<Param>>,
+) -> Result<()> {
     let params: BTreeMap<&str, &Arc<Param>> = params.map(|p| (p.name(), p)).collect();
     let mut silent = Vec::new();
-    for (name, param) in &params {
+    for param in own {
+        let name = param.name();
         let expected = if name.contains("lora_B") {
             true
         } else if name.contains("lora_A") {
@@ -34,7 +38,7 @@ pub fn check<'a>(params: impl Iterator<Item = &'a Arc<Param>>) -> Result<()> {
             None => false,
         };
         if expected && !found {
-            silent.push(*name);
+            silent.push(name);
         }
     }
     if silent.is_empty() {

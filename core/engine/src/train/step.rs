@@ -136,7 +136,11 @@ impl Step<'_> {
         }
         // As transformers and ms-swift report it.
         let loss = found.loss + options.aux_coef * found.aux_loss;
-        let grad_norm = optimizer.clip(self.max_grad_norm)?;
+        let divided = self.ranks.filter(|ranks| ranks.is_divided());
+        let grad_norm = optimizer.clip(self.max_grad_norm, |here| match divided {
+            Some(ranks) => ranks.total(here),
+            None => Ok(here),
+        })?;
         ensure!(
             grad_norm.is_finite(),
             "the gradient is not finite (its norm is {grad_norm}) although the loss is ({loss}): lower \
@@ -144,7 +148,13 @@ impl Step<'_> {
             self.loss.label
         );
         let learning_rate = hooks.gradient_and_update(optimizer)?;
-        optimizer.step(learning_rate)?;
+        optimizer.step_as_agreed(learning_rate, |here| match self.ranks {
+            Some(ranks) => ranks.agreed(here),
+            None => here,
+        })?;
+        if let Some(ranks) = divided {
+            ranks.share_updates()?;
+        }
         optimizer.zero_grad();
         Ok(StepReport {
             loss,

@@ -59,6 +59,17 @@ fn square_sums() {
 }
 
 #[test]
+fn checksums() {
+    let Some(card) = card() else { return };
+    let (a, b) = (
+        card.normal_f32(1, &[3000, 701], 2.0),
+        card.normal_f32(2, &[5], 1.0),
+    );
+    let expected = reduce::bit_sums(&[a.cpu, b.cpu]).unwrap();
+    assert_eq!(reduce::bit_sums(&[a.gpu, b.gpu]).unwrap(), expected);
+}
+
+#[test]
 fn memory_is_counted() {
     let Some(card) = card() else { return };
     let Device::Cuda(cuda) = &card.device else {

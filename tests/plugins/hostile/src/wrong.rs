@@ -112,6 +112,70 @@ impl Optimizer for Half {
 }
 
 #[derive(Deserialize)]
+struct ByProcess;
+
+register! {
+    /// Adds the number of its process to a parameter at step 3.
+    Optimizer, "by_process", ByProcess
+}
+
+impl Optimizer for ByProcess {
+    fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()> {
+        for param in params {
+            descend(param)?;
+            if info.step == 3 && param.name.contains("layers.1.self_attn.v_proj.lora_B") {
+                let process = f64::from(std::process::id());
+                param.value.set(&param.value.affine(1.0, process * 1e-9)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct RefusesOne;
+
+register! {
+    /// Fails from step 3 on where it is given a certain parameter, after it has changed others.
+    Optimizer, "refuses_one", RefusesOne
+}
+
+impl Optimizer for RefusesOne {
+    fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()> {
+        params.iter().try_for_each(descend)?;
+        let refused = |param: &Param| param.name.contains("layers.1.self_attn.v_proj.lora_B");
+        match params.iter().find(|param| refused(param)) {
+            Some(param) if info.step > 2 => Err(format!("no step of {}", param.name).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct AllAtOnce;
+
+register! {
+    /// Divides every step by the norm of all gradients together.
+    Optimizer, "all_at_once", AllAtOnce
+}
+
+impl Optimizer for AllAtOnce {
+    fn step(&mut self, params: &mut [Param], _info: &StepInfo) -> Result<()> {
+        let mut squares = 0.0;
+        for param in params.iter() {
+            squares += f64::from(param.grad.sqr()?.sum_all()?.to_vec_f32()?[0]);
+        }
+        for param in params {
+            let step = param
+                .grad
+                .affine(param.lr / squares.sqrt().max(1e-6), 0.0)?;
+            param.value.set(&param.value.sub(&step)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
 struct LosesText;
 
 register! {

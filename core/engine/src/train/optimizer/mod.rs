@@ -1,5 +1,6 @@
 //! The host of an optimizer component: gradients, clipping, learning rates, state.
 
+pub mod alone;
 pub mod footprint;
 mod slot;
 #[cfg(test)]
@@ -28,9 +29,13 @@ const STATE_TYPES: [DType; 5] = [DType::F32, DType::BF16, DType::I64, DType::U32
 /// After each step all values are finite, or the step is an error. A plugin's step is all or nothing: values and state
 /// are copied before it, and put back if it fails or leaves a value that is not finite. A built-in one's is not copied, so
 /// that after an error the host [is torn](Self::is_torn) and no checkpoint is made of it.
+///
+/// Where [ranks share the work](Self::shard), each has a host that updates the parameters it owns.
 pub struct OptimizerHost {
     optimizer: Named<dyn Optimizer>,
     slots: Vec<Slot>,
+    /// This rank.
+    rank: usize,
     step: u64,
     /// Whether a step that cannot be taken back has failed.
     torn: bool,
@@ -59,26 +64,53 @@ impl OptimizerHost {
         Self {
             optimizer,
             slots,
+            rank: 0,
             step: 0,
             torn: false,
         }
     }
 
+    /// Updates from now on only the parameters that this rank owns; `owners` has the rank of each.
+    pub fn shard(&mut self, owners: &[usize], rank: usize) {
+        self.rank = rank;
+        for (slot, owner) in self.slots.iter_mut().zip(owners) {
+            slot.owner = Some(*owner);
+        }
+    }
+
+    /// The component, for messages.
+    pub fn label(&self) -> &str {
+        &self.optimizer.label
+    }
+
+    /// The rank that owns the parameter of a key of the state; none where each of them updates it.
+    pub fn owner(&self, key: &str) -> Option<usize> {
+        let (name, _) = key.split_once(SEPARATOR)?;
+        let slot = self.slots.iter().find(|slot| slot.param.name() == name)?;
+        slot.owner
+    }
+
+    /// The parameters that this rank updates.
+    pub fn own(&self) -> impl Iterator<Item = &Arc<Param>> {
+        let own = self.slots.iter().filter(|slot| slot.is_of(self.rank));
+        own.map(|slot| &slot.param)
+    }
+
     /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it
-    /// (`torch.nn.utils.clip_grad_norm_`; 0 or less does not clip). Returns the norm before that.
-    pub fn clip(&self, max_norm: f64) -> Result<f64> {
+    /// (`torch.nn.utils.clip_grad_norm_`; 0 or less does not clip). Returns the norm before that. `total` is given the
+    /// sum of squares here and knows that over all ranks.
+    ///
+    /// # Errors
+    /// Those of `total`, or of the device.
+    pub fn clip(&self, max_norm: f64, total: impl FnOnce(f64) -> Result<f64>) -> Result<f64> {
         let _span = profile::whole(OpGroup::Optimizer);
-        let grads: Vec<Tensor> = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.param.grad())
-            .collect();
-        let norm = reduce::square_sum(&grads)?.sqrt();
+        let grads: Vec<Tensor> = self.own().filter_map(|param| param.grad()).collect();
+        let norm = total(reduce::square_sum(&grads)?)?.sqrt();
         let factor = max_norm / (norm + 1e-6);
         if max_norm > 0.0 && factor < 1.0 {
-            for slot in &self.slots {
-                if let Some(grad) = slot.param.take_grad() {
-                    slot.param.accumulate((grad * factor)?)?;
+            for param in self.own() {
+                if let Some(grad) = param.take_grad() {
+                    param.accumulate((grad * factor)?)?;
                 }
             }
         }
@@ -90,40 +122,60 @@ impl OptimizerHost {
     /// # Errors
     /// The component failed, or left a value that is not finite.
     pub fn step(&mut self, lr: f64) -> Result<()> {
+        self.step_as_agreed(lr, |here| here)
+    }
+
+    /// The same along with other ranks: `agree` is given how the step went here and knows how it went everywhere. It is made
+    /// on all ranks or on none.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), here or on another rank.
+    pub fn step_as_agreed(
+        &mut self,
+        lr: f64,
+        agree: impl FnOnce(Result<()>) -> Result<()>,
+    ) -> Result<()> {
         let _span = profile::whole(OpGroup::Optimizer);
-        if !self.optimizer.from_plugin {
-            self.torn = true;
-            self.update(lr)?;
-            self.check_values("lower learning_rate, or look at the optimizer's options")?;
-            self.torn = false;
-            return Ok(());
-        }
-        for slot in &mut self.slots {
-            slot.back_up()?;
-        }
-        let result = self
-            .update(lr)
-            .and_then(|()| self.check_values("its step was taken back"));
-        if result.is_err() {
-            self.step -= 1;
-            for slot in &mut self.slots {
-                slot.put_back()?;
+        let before = self.step;
+        let can_be_taken_back = self.optimizer.from_plugin;
+        self.torn = !can_be_taken_back;
+        let then = match can_be_taken_back {
+            true => {
+                self.back_up()?;
+                "its step was taken back"
             }
+            false => "lower learning_rate, or look at the optimizer's options",
+        };
+        let made = self.update(lr).and_then(|()| self.check_values(then));
+        let made = agree(made);
+        match &made {
+            Ok(()) => self.torn = false,
+            Err(_) if can_be_taken_back => {
+                self.step = before;
+                self.slots.iter_mut().try_for_each(Slot::put_back)?;
+            }
+            Err(_) => {}
         }
-        result
+        made
+    }
+
+    fn back_up(&mut self) -> Result<()> {
+        let rank = self.rank;
+        let mut own = self.slots.iter_mut().filter(|slot| slot.is_of(rank));
+        own.try_for_each(Slot::back_up)
     }
 
     fn check_values(&self, then: &str) -> Result<()> {
-        let values: Vec<Tensor> = self.slots.iter().map(|slot| slot.param.value()).collect();
+        let values: Vec<Tensor> = self.own().map(|param| param.value()).collect();
         if reduce::finite(&values)? {
             return Ok(());
         }
-        for (slot, value) in self.slots.iter().zip(values) {
+        for (param, value) in self.own().zip(values) {
             ensure!(
                 reduce::finite(&[value])?,
                 "{} left values in {} that are not finite; {then}",
                 self.optimizer.label,
-                slot.param.name()
+                param.name()
             );
         }
         Ok(())
@@ -132,7 +184,8 @@ impl OptimizerHost {
     fn update(&mut self, lr: f64) -> Result<()> {
         self.step += 1;
         let mut params = Vec::with_capacity(self.slots.len());
-        for slot in &mut self.slots {
+        let rank = self.rank;
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_of(rank)) {
             let value = slot.param.value();
             let grad = match slot.param.grad() {
                 Some(grad) => grad,
@@ -193,7 +246,8 @@ impl OptimizerHost {
     }
 
     /// Puts back what [`state`](Self::state) gave, after `step` updates. The optimizer chooses the shape of its
-    /// state: rows and columns of a factored moment, scalars, counters.
+    /// state: rows and columns of a factored moment, scalars, counters. What belongs to other ranks stays in host memory
+    /// until it is [forgotten](Self::forget_others).
     ///
     /// # Errors
     /// State of a parameter that this run does not train, of a type that no component has, or not finite.
@@ -209,6 +263,7 @@ impl OptimizerHost {
             );
         }
         self.step = step;
+        let rank = self.rank;
         let mut by_name: BTreeMap<String, &mut Slot> = self
             .slots
             .iter_mut()
@@ -229,9 +284,21 @@ impl OptimizerHost {
                 "optimizer state {key} has type {:?}, expected one of {STATE_TYPES:?}",
                 tensor.dtype()
             );
+            let device = match slot.is_of(rank) {
+                true => device,
+                false => &Device::Cpu,
+            };
             slot.state.insert(name, wrap(tensor.to_device(device)?));
         }
         Ok(())
+    }
+
+    /// Forgets the state of parameters that other ranks own, once they have it.
+    pub fn forget_others(&mut self) {
+        let rank = self.rank;
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_of(rank)) {
+            slot.state = apus_sdk::State::default();
+        }
     }
 }
 
@@ -243,8 +310,11 @@ fn first_not_finite(tensors: &BTreeMap<String, Tensor>) -> Result<Option<&str>> 
     let floats: Vec<(&str, Tensor)> = floats
         .map(|(key, tensor)| Ok((key.as_str(), tensor.to_dtype(DType::F32)?.contiguous()?)))
         .collect::<Result<_>>()?;
-    let all: Vec<Tensor> = floats.iter().map(|(_, tensor)| tensor.clone()).collect();
-    if reduce::finite(&all)? {
+    let (host, card): (Vec<Tensor>, Vec<Tensor>) = floats
+        .iter()
+        .map(|(_, tensor)| tensor.clone())
+        .partition(|tensor| tensor.device().is_cpu());
+    if reduce::finite(&host)? && reduce::finite(&card)? {
         return Ok(None);
     }
     for (key, tensor) in floats {

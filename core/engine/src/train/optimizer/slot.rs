@@ -15,8 +15,10 @@ pub(super) struct Slot {
     pub param: Arc<Param>,
     /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
     pub lr_ratio: f64,
-    /// What the optimizer keeps about it.
+    /// What the optimizer keeps about it. Of a parameter of another rank it is there only on the way to that one.
     pub state: State,
+    /// The rank that updates it; none where each of them does.
+    pub owner: Option<usize>,
     backup: Option<Backup>,
 }
 
@@ -27,8 +29,14 @@ impl Slot {
             param,
             lr_ratio,
             state: State::default(),
+            owner: None,
             backup: None,
         }
+    }
+
+    /// Whether this rank updates it.
+    pub fn is_of(&self, rank: usize) -> bool {
+        self.owner.is_none_or(|owner| owner == rank)
     }
 
     /// Copies value and state, into the copies of the step before where they fit.

@@ -1,11 +1,12 @@
 //! What a rank other than 0 does: it keeps a model and an optimizer as rank 0 has them, and does what it is told.
 
-use super::{Evaluated, Ranks, Start, StepTask, Task};
+use super::{Evaluated, Ranks, Start, StepTask, Task, is_agreed};
 use crate::out_of_memory;
 use crate::setup;
 use crate::train::about::machines;
 use crate::train::evaluate;
 use crate::train::fit::fit;
+use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
 use crate::train::parts;
 use crate::train::run::forward_options;
@@ -20,7 +21,7 @@ use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_components::registry::{self, Named};
 use apus_model::model::CausalLm;
-use apus_sdk::Loss;
+use apus_sdk::{Loss, errln};
 use candle_core::Device;
 use serde_json::Map;
 use std::path::Path;
@@ -52,6 +53,7 @@ struct Follower {
     loss: Named<dyn Loss>,
     optimizer: OptimizerHost,
     settings: Settings,
+    gradient_is_checked: bool,
 }
 
 impl Follower {
@@ -61,6 +63,7 @@ impl Follower {
         let start: Start = ranks.broadcast(Start {
             lengths: Vec::new(),
             shard_base: false,
+            divided: false,
         })?;
         let sharding = match start.shard_base {
             true => Some(ranks.sharding()?),
@@ -89,6 +92,9 @@ impl Follower {
             model.params().to_vec(),
             settings.lorap_lr_ratio,
         );
+        if start.divided {
+            ranks.divide(&model, &mut optimizer)?;
+        }
         ranks.share_weights(model.params())?;
         ranks.share_state(&mut optimizer, device, 0)?;
         let loss = registry::named(&config.loss_type)?;
@@ -97,6 +103,7 @@ impl Follower {
             loss,
             optimizer,
             settings,
+            gradient_is_checked: false,
         })
     }
 
@@ -107,8 +114,8 @@ impl Follower {
                 Task::Step(task) => {
                     let step = task.step + 1;
                     ranks.enter(&format!("step {step}"), false);
-                    self.step(ranks, &task)
-                        .with_context(|| out_of_memory::Phase::Step(step))?;
+                    let made = self.step(ranks, &task);
+                    said(made.with_context(|| out_of_memory::Phase::Step(step)))?;
                 }
                 Task::Evaluate(batch) => {
                     ranks.enter("evaluation", false);
@@ -128,6 +135,15 @@ impl Follower {
                         }
                     };
                     ranks.gather(&found)?;
+                }
+                Task::Compare(step) => {
+                    ranks.enter("the comparison of weights", true);
+                    let (params, label) = (self.model.params(), self.optimizer.label());
+                    said(ranks.take_part_in_comparison(params, step, label))?;
+                }
+                Task::GiveState => {
+                    ranks.enter("the optimizer's state, which rank 0 saves", true);
+                    said(ranks.give_state(&self.optimizer).map(drop))?;
                 }
                 Task::PrintInto(run) => print_into(Path::new(&run)),
                 Task::Forward => {
@@ -167,7 +183,10 @@ impl Follower {
             &mut self.optimizer,
             &window,
             &options,
-            &mut RateOfRank0(ranks),
+            &mut RateOfRank0 {
+                ranks,
+                check_gradient: !std::mem::replace(&mut self.gradient_is_checked, true),
+            },
         )
         .map(drop)
     }
@@ -184,10 +203,28 @@ fn print_into(run: &Path) {
 }
 
 /// The learning rate comes from rank 0, where the schedule and the callbacks are asked.
-struct RateOfRank0<'a>(&'a Ranks);
+struct RateOfRank0<'a> {
+    ranks: &'a Ranks,
+    /// Whether this is the first step; rank 0 has the gradients of its own parameters alone, if they are divided.
+    check_gradient: bool,
+}
 
 impl StepHooks for RateOfRank0<'_> {
-    fn gradient_and_update(&mut self, _: &OptimizerHost) -> Result<f64> {
-        self.0.broadcast(0.0)
+    fn gradient_and_update(&mut self, optimizer: &OptimizerHost) -> Result<f64> {
+        if self.check_gradient && self.ranks.is_divided() {
+            gradient_check::check(optimizer.params(), optimizer.own())?;
+        }
+        self.ranks.broadcast(0.0)
+    }
+}
+
+/// An error that all ranks have heard of is said; what comes of it, rank 0 decides.
+fn said(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if is_agreed(&error) => {
+            errln!("error: {error:#}");
+            Ok(())
+        }
+        result => result,
     }
 }

@@ -12,7 +12,7 @@ use apus_world::place::{Children, Launcher, Place, Role, role};
 use apus_world::rendezvous::{Hello, Met, meet};
 use apus_world::{Collectives, Control};
 use candle_core::Device;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,6 +136,7 @@ fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks>
         collectives: Some(Rc::new(Box::new(mpi))),
         stream: Rc::new(SideStream::new(&Device::Cpu)?),
         buckets: OnceCell::new(),
+        busy: Cell::new(false),
         finished: false,
     })
 }
@@ -168,6 +169,7 @@ fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> 
         collectives: Some(Rc::new(collectives)),
         stream: Rc::new(stream),
         buckets: OnceCell::new(),
+        busy: Cell::new(false),
         finished: false,
     })
 }

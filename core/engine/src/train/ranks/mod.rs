@@ -3,16 +3,22 @@
 //! `N` ranks make the training of one process with `N` times the accumulation. Rank 0 is that process: it runs the page of
 //! the run, and what it does in a step, the others do with it ([`follow`]).
 
+mod agreed;
 mod base;
 mod buckets;
 mod carry;
+mod checksums;
 mod follow;
 mod gradients;
 mod join;
 mod load;
+mod owners;
+mod shards;
 mod share;
 mod task;
 
+pub use agreed::is_agreed;
+pub use checksums::EVERY as COMPARED_EVERY;
 pub use follow::follow;
 pub use gradients::Reduction;
 pub use join::{device, join, place, rank_and_size};
@@ -21,19 +27,18 @@ pub use share::{Limit, Share, share};
 pub use task::{BatchData, Evaluated, Found, Start, StepTask, Task};
 
 use crate::train::about::machines::OtherMachines;
-use crate::train::optimizer::OptimizerHost;
 use anyhow::{Context, Result};
 use apus_model::device::{SideStream, usage};
 use apus_model::model::CausalLm;
 use apus_model::nn::Param;
 use apus_world::control::Reports;
 use apus_world::{Collectives, Control};
-use buckets::{Bucket, Sizes, Trained, buckets};
+use buckets::Bucket;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, OnceCell};
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +53,8 @@ pub struct Ranks {
     stream: Rc<SideStream>,
     /// How gradients travel; the same in all steps.
     buckets: OnceCell<Vec<Bucket>>,
+    /// Whether the other ranks have a task, as far as rank 0 knows.
+    busy: Cell<bool>,
     finished: bool,
 }
 
@@ -155,6 +162,7 @@ impl Ranks {
     pub fn give<T: Serialize>(&self, parts: &[T]) -> Result<()> {
         let parts = parts.iter().map(postcard::to_stdvec);
         let all: Result<Vec<Vec<u8>>, _> = std::iter::once(Ok(Vec::new())).chain(parts).collect();
+        self.busy.set(true);
         self.control.scatter(all?).map(drop)
     }
 
@@ -191,15 +199,7 @@ impl Ranks {
     /// # Errors
     /// The ranks have left each other.
     pub fn reduction(&self, model: &CausalLm) -> Result<Reduction<'_>> {
-        let buckets = self.buckets.get_or_init(|| {
-            let trained = model.params_by_part().into_iter();
-            let trained = trained.map(|(part, param)| Trained {
-                part,
-                owner: None,
-                param,
-            });
-            buckets(&trained.collect::<Vec<_>>(), Sizes::USUAL)
-        });
+        let buckets = self.buckets(model);
         let carrier = (self.collectives()?, &*self.stream);
         Ok(Reduction::new(
             carrier,
@@ -231,34 +231,6 @@ impl Ranks {
             }
         }
         Ok(())
-    }
-
-    /// Gives every rank the optimizer's state after `step` updates, as rank 0 has it.
-    ///
-    /// # Errors
-    /// A rank or the connection has failed.
-    pub fn share_state(
-        &self,
-        optimizer: &mut OptimizerHost,
-        device: &Device,
-        step: u64,
-    ) -> Result<()> {
-        let state = match self.rank() {
-            0 => optimizer.state()?,
-            _ => BTreeMap::new(),
-        };
-        let names: Vec<String> = self.broadcast(state.keys().cloned().collect())?;
-        let step = self.broadcast(step)?;
-        let mut received = BTreeMap::new();
-        for name in names {
-            if let Some(value) = self.receive_tensor(|| state.get(&name).cloned())? {
-                received.insert(name, value);
-            }
-        }
-        match received.is_empty() && step == 0 || self.rank() == 0 {
-            true => Ok(()),
-            false => optimizer.restore(step, received, device),
-        }
     }
 
     /// A tensor that rank 0 gives; at rank 0 itself, which is asked for it, nothing.

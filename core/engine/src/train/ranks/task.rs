@@ -20,6 +20,8 @@ pub struct Start {
     pub lengths: Vec<usize>,
     /// Whether the frozen base is spread over the ranks.
     pub shard_base: bool,
+    /// Whether each rank updates a part of the parameters.
+    pub divided: bool,
 }
 
 /// What a rank is told to do.
@@ -31,6 +33,10 @@ pub enum Task {
     Evaluate(Option<BatchData>),
     /// Rank 0 runs tokens of an answer through a base that is spread over the ranks: all gather its layers.
     Forward,
+    /// All ranks compare their weights after so many steps.
+    Compare(u64),
+    /// Rank 0 saves the optimizer's state, of which each rank has a part.
+    GiveState,
     /// Rank 0 gives all ranks its weights.
     TakeWeights,
     /// The run has a folder, in which a rank prints from now on if its host has it too.

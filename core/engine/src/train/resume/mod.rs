@@ -17,6 +17,7 @@ use apus_components::config::{FLAGS, SftConfig, TrainType};
 use apus_model::adapter::PeftConfig;
 use apus_model::model::CausalLm;
 use apus_sdk::small_file::{self, Limit};
+use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -168,7 +169,7 @@ impl Resume {
                 info!("resume: the state of {saved} is nothing to {now}, which starts without one");
                 std::collections::HashMap::new()
             }
-            _ => candle_core::safetensors::load(&path, device)
+            _ => candle_core::safetensors::load(&path, &Device::Cpu)
                 .with_context(|| format!("{}: cannot be read", path.display()))?,
         };
         parts

@@ -6,7 +6,7 @@ use crate::train::events::Events;
 use crate::train::examples::Example;
 use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
-use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, share};
+use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, is_agreed, share};
 use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, StepReport, Window};
 use anyhow::{Result, ensure};
@@ -15,6 +15,9 @@ use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, Neftune};
 use apus_model::ops::reduce;
 use apus_sdk::{Loss, LrSchedule};
+use candle_core::Tensor;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A model in training.
@@ -31,6 +34,8 @@ pub struct Learner<'a> {
     pub gradient_is_checked: bool,
     /// The other ranks, which make every step along with this one.
     pub ranks: Option<Ranks>,
+    /// Whether the ranks were found to have different weights.
+    pub ranks_differ: Cell<bool>,
 }
 
 impl Learner<'_> {
@@ -119,7 +124,39 @@ impl Learner<'_> {
             check_gradient: !std::mem::replace(&mut self.gradient_is_checked, true),
         };
         let options = forward_options(settings, progress.state.global_step);
-        step.make(&mut self.optimizer, window, &options, &mut hooks)
+        let report = step.make(&mut self.optimizer, window, &options, &mut hooks);
+        if let Some(ranks) = &self.ranks
+            && report.as_ref().err().is_none_or(is_agreed)
+        {
+            ranks.rests();
+        }
+        report
+    }
+
+    /// Compares the weights of all ranks after `step` steps.
+    ///
+    /// # Errors
+    /// They differ, or a rank is gone.
+    pub fn compare(&self, step: u64) -> Result<()> {
+        let Some(ranks) = &self.ranks else {
+            return Ok(());
+        };
+        let compared = ranks.compare(self.model.params(), step, self.optimizer.label());
+        if compared.as_ref().is_err_and(is_agreed) {
+            self.ranks_differ.set(true);
+        }
+        compared
+    }
+
+    /// The optimizer's state of all parameters, wherever it is.
+    ///
+    /// # Errors
+    /// It cannot be saved, or a rank is gone.
+    pub fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>> {
+        match &self.ranks {
+            Some(ranks) => ranks.collect_state(&self.optimizer),
+            None => self.optimizer.state(),
+        }
     }
 
     /// Says what this rank does from now on, to those that wait for it; what is `unhurried` may take as long as it needs.
@@ -135,7 +172,11 @@ impl Learner<'_> {
     /// A rank is gone.
     pub fn print_into(&self, run: &Path) -> Result<()> {
         match (&self.ranks, std::path::absolute(run)?.to_str()) {
-            (Some(ranks), Some(run)) => ranks.tell(&Task::PrintInto(run.to_owned())),
+            (Some(ranks), Some(run)) => {
+                ranks.tell(&Task::PrintInto(run.to_owned()))?;
+                ranks.rests();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -161,7 +202,9 @@ impl Learner<'_> {
             return Ok(());
         };
         ranks.tell(&Task::TakeWeights)?;
-        ranks.share_weights(self.model.params())
+        ranks.share_weights(self.model.params())?;
+        ranks.rests();
+        Ok(())
     }
 
     /// Lets the other ranks end: the run is over.
@@ -185,6 +228,10 @@ impl Learner<'_> {
             !self.optimizer.is_torn(),
             "the optimizer was in the middle of the next step"
         );
+        ensure!(!self.ranks_differ.get(), "the ranks have different weights");
+        if let Some(ranks) = &self.ranks {
+            ranks.check_rest()?;
+        }
         let values: Vec<_> = self.optimizer.params().map(|param| param.value()).collect();
         ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
         Ok(())
@@ -222,7 +269,7 @@ impl StepHooks for RunHooks<'_> {
 
     fn gradient_and_update(&mut self, optimizer: &OptimizerHost) -> Result<f64> {
         if self.check_gradient {
-            gradient_check::check(optimizer.params())?;
+            gradient_check::check(optimizer.params(), optimizer.own())?;
         }
         self.events.on_pre_optimizer_step(&self.progress.state)?;
         let place = apus_sdk::Progress {

@@ -19,7 +19,7 @@ use super::events::Events;
 use super::examples::{Example, Examples};
 use super::optimizer::OptimizerHost;
 use super::parts::Components;
-use super::ranks::{LastWords, Ranks};
+use super::ranks::{COMPARED_EVERY, LastWords, Ranks};
 use super::settings::{Due, Every, Settings};
 use crate::out_of_memory::Phase;
 use answers::Answers;
@@ -37,6 +37,7 @@ use progress::Progress;
 use reports::Reports;
 use serde_json::{Map, Value};
 use set_up::{Begun, SetUp, Taken, set_up};
+use std::cell::Cell;
 use std::sync::Once;
 use std::time::Instant;
 
@@ -113,11 +114,14 @@ impl<'a> Run<'a> {
         let mut examples = set_up.examples(stream);
         let steps = settings.steps(examples.of_epoch(settings)?)?;
         settings.check_evaluations(&steps, val.is_empty())?;
-        let optimizer = OptimizerHost::new(
+        let mut optimizer = OptimizerHost::new(
             components.optimizer,
             model.params().to_vec(),
             settings.lorap_lr_ratio,
         );
+        if let Some(ranks) = ranks.as_ref().filter(|_| set_up.divided) {
+            ranks.divide(model, &mut optimizer)?;
+        }
         let mut learner = Learner {
             model,
             loss: components.loss,
@@ -125,6 +129,7 @@ impl<'a> Run<'a> {
             schedule: components.schedule,
             gradient_is_checked: false,
             ranks,
+            ranks_differ: Cell::new(false),
         };
         let mut events = Events::new(components.callbacks);
         let mut progress = Progress::new(steps, settings, &examples, model.device());
@@ -238,6 +243,9 @@ impl<'a> Run<'a> {
         let (settings, step) = (self.settings, self.progress.state.global_step);
         self.learner
             .enter(|| format!("what is due after step {step}"), true);
+        if step.is_multiple_of(COMPARED_EVERY) {
+            self.learner.compare(step)?;
+        }
         let mut due = settings.due_after(step, &self.progress.steps);
         let (mut done, mut rounds) = (Due::default(), 0);
         loop {

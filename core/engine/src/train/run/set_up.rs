@@ -9,6 +9,7 @@ use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
 use crate::train::fit::{fit, largest_micro_batch};
+use crate::train::optimizer::alone::updates_each_alone;
 use crate::train::parts::{self, Components};
 use crate::train::ranks::{self, LastWords, Ranks, Start};
 use crate::train::resume::Resume;
@@ -49,6 +50,8 @@ pub struct SetUp {
     pub data: setup::Data,
     /// The numbers of the run.
     pub settings: Settings,
+    /// Whether each rank updates a part of the parameters.
+    pub divided: bool,
     table: ParameterTable,
 }
 
@@ -123,10 +126,11 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         info!("{} ranks, {}", ranks.size(), ranks.carrier());
     }
     let is_group_of_one = count == 1 && joined.is_some();
-    let notes = sharding(&config, count)?.notes;
-    for note in notes.iter().filter(|_| !is_group_of_one) {
+    let sharding = sharding(&config, count)?;
+    for note in sharding.notes.iter().filter(|_| !is_group_of_one) {
         info!("note: {note}");
     }
+    let divided = sharding.optimizer && divides(resolved)?;
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
@@ -160,6 +164,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         ranks.broadcast(Start {
             lengths: lengths.clone(),
             shard_base,
+            divided,
         })?;
         if shard_base {
             base = Some(ranks.sharding()?);
@@ -202,6 +207,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         encoder,
         data,
         settings,
+        divided,
         table,
     };
     Ok(Begun::Run(Box::new(set_up), Box::new(taken)))
@@ -254,6 +260,19 @@ fn warn_of_other_plugins(checkpoint: &Path) {
     for line in plugin::compare(checkpoint) {
         warning!("{line}");
     }
+}
+
+/// Whether the optimizer can be spread over ranks; one that cannot is named.
+fn divides(resolved: &Resolved<SftConfig>) -> Result<bool> {
+    let label = parts::trial_optimizer(resolved)?.label;
+    let make = || parts::trial_optimizer(resolved);
+    let why = match updates_each_alone(&make) {
+        Ok(true) => return Ok(true),
+        Ok(false) => "what it does to a parameter depends on which others it is given".to_owned(),
+        Err(error) => format!("it makes no step over small parameters ({error:#})"),
+    };
+    warning!("{label} is not sharded, and every rank holds all of its state: {why}");
+    Ok(false)
 }
 
 /// What all ranks must have in common: the configuration, but for where each of them is, and the plugins.

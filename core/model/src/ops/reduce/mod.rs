@@ -22,6 +22,16 @@ pub fn finite(tensors: &[Tensor]) -> Result<bool> {
     Ok(square_sum(tensors)?.is_finite())
 }
 
+/// A checksum of the bits of each of these f32 tensors of one device, the same on every device. Any number that differs makes
+/// another one.
+pub fn bit_sums(tensors: &[Tensor]) -> Result<Vec<u64>> {
+    #[cfg(feature = "cuda")]
+    if let Some(candle_core::Device::Cuda(cuda)) = tensors.first().map(Tensor::device) {
+        return cuda::bit_sums(tensors, cuda);
+    }
+    cpu::bit_sums(tensors)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +43,35 @@ mod tests {
         let expected = dot(&a, &a) + dot(&b, &b);
         let found = square_sum(&[a, b]).unwrap();
         assert!((found - expected).abs() < 1e-9 * expected);
+    }
+
+    #[test]
+    fn a_checksum_is_of_bits_and_places() {
+        let sum =
+            |x: &[f32]| bit_sums(&[Tensor::new(x, &candle_core::Device::Cpu).unwrap()]).unwrap()[0];
+        // By hand, in Python's whole numbers.
+        assert_eq!(sum(&[1.0, -2.5, 0.0]), 0x3fbe_4bac_21b5_98ce);
+        let different = [
+            sum(&[1.0, 2.0]),
+            sum(&[2.0, 1.0]),
+            sum(&[1.0, f32::from_bits(2f32.to_bits() + 1)]),
+            sum(&[-1.0, -2.0]),
+            sum(&[1.0, 2.0, 0.0]),
+            sum(&[1.0, 2.0, -0.0]),
+        ];
+        let set: std::collections::BTreeSet<u64> = different.into_iter().collect();
+        assert_eq!(set.len(), different.len());
+        // Longer than what one thread adds up, all signs changed.
+        let x = random(3, &[1 << 17]);
+        let turned = x.neg().unwrap();
+        assert_ne!(
+            bit_sums(&[x.clone()]).unwrap(),
+            bit_sums(&[turned]).unwrap()
+        );
+        assert_eq!(
+            bit_sums(&[x.clone(), x.clone()]).unwrap()[0],
+            bit_sums(&[x]).unwrap()[0]
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ impl Checkpoints<'_> {
         events: &mut Events,
         reports: &Reports,
     ) -> Result<()> {
+        learner.compare(progress.state.global_step)?;
         let kept = events.save_state()?;
         let path = self.write(kept, learner, progress, events, reports)?;
         events.on_save(&path, &progress.state)?;
@@ -136,7 +137,7 @@ impl Checkpoints<'_> {
         let path = Checkpoint::write(&settings.run_dir, step, |dir| {
             self.trained.save(learner.model, dir)?;
             if !settings.save_only_model {
-                let state = learner.optimizer.state()?.into_iter().collect();
+                let state = learner.optimizer_state()?.into_iter().collect();
                 weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
             }
             saved.write(dir)?;
