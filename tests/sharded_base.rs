@@ -186,3 +186,31 @@ fn a_loss_that_is_not_finite_says_what_is_known() {
         assert!(said.contains(part), "{part:?} not in: {said}");
     }
 }
+
+/// One process plans for all ranks, and starts none.
+#[test]
+fn a_dry_run_plans_for_all_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let dry = |model: &str, flags: &str| {
+        let flags = format!("--dry_run true --model {model} --tokenizer {TINY}/model_bf16 {flags}");
+        let output = trains(sft(dir.path(), &flags).env("NPROC_PER_NODE", "4"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let small = dry(&format!("{TINY}/model_mxfp4"), "--deepspeed zero3");
+    for part in [
+        "of each of 4 ranks",
+        "base: whole on every card",
+        "with the base sharded: about",
+    ] {
+        assert!(small.contains(part), "{part:?} not in:\n{small}");
+    }
+    let large = dry("synthetic:gpt-oss-120b", "--shard_base true");
+    for part in [
+        "weights, this card's part",
+        "gathered at a time",
+        "base: sharded over 4 ranks",
+        "with the base whole: about",
+    ] {
+        assert!(large.contains(part), "{part:?} not in:\n{large}");
+    }
+}

@@ -118,7 +118,8 @@ impl Intent {
         ensure!(
             weights.saturating_add(trained.saturating_mul(4)) <= free,
             "the weights take {}, the {trained} trained parameters {}, and {} are free on {}: lower lora_rank ({}), train \
-             fewer modules, or take a smaller model or more memory (--dry_run true shows the whole plan)",
+             fewer modules, take a smaller model or more memory, or spread the model over more cards (--shard_base true; \
+             --dry_run true shows the whole plan)",
             gib(weights),
             gib(trained.saturating_mul(4)),
             gib(free),
