@@ -324,6 +324,15 @@ fn a_measurement_of_two_ranks_tells_what_they_cost() {
     let bytes = |figures: &Value| figures["communication"]["bytes"].as_u64().unwrap();
     assert!(bytes(&spread) > 10 * bytes(&two), "{spread}");
 
+    // With its optimizer divided, a rank gives its updated weights to the others besides.
+    let divided = file("divided.json");
+    let flags = format!("--seq 16:64 --deepspeed zero1 --json {}", divided.display());
+    let output = bench(dir.path(), 2, &flags);
+    assert!(output.status.success(), "{}", said(&output));
+    let divided = json(&divided);
+    assert!((loss(&divided) - loss(&two)).abs() < 1e-4);
+    assert!(bytes(&divided) > bytes(&two), "{divided}");
+
     let output = bench(dir.path(), 2, "--ops");
     assert!(!output.status.success());
     assert!(said(&output).contains("operations are timed on one card"));

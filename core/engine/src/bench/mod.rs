@@ -20,12 +20,13 @@ mod traffic;
 use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::fit;
+use crate::train::optimizer::alone::can_be_divided;
 use crate::train::ranks::{self, Load, Loads, Ranks};
 use crate::train::shard_base::{Planned, decide_base};
 use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result, ensure};
-use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase};
+use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase, sharding};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
@@ -131,24 +132,29 @@ fn measure(
     let place = setup::find_model(&sft.model, sft.seed)?;
     let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
     let batch = vec![lengths.longest(); config.batch];
-    let mut base = None;
+    let (mut base, mut divided) = (None, false);
     if let Some(ranks) = ranks {
         let free = ranks.least_free(device)?;
         let plan = |over| {
             let optimizer = registry::named(&optimizer)?;
             Planned::new(sft, (&place, device), optimizer, (&batch, free), over)
         };
-        // What is free is known at rank 0.
-        let (shard_base, line) = match leads {
-            true => decide_base(sft, ranks.size(), plan)?,
-            false => (false, None),
-        };
-        if let Some(line) = line {
-            errln!("{line}");
+        // What is free is known at rank 0, which decides for all.
+        let mut decided = (false, false);
+        if leads {
+            let (shard_base, line) = decide_base(sft, ranks.size(), plan)?;
+            if let Some(line) = line {
+                errln!("{line}");
+            }
+            decided.0 = shard_base;
+            decided.1 = sharding(sft, ranks.size())?.optimizer
+                && can_be_divided(&|| registry::named(&optimizer))?;
         }
-        if ranks.broadcast(shard_base)? {
+        let (shard_base, shard_optimizer) = ranks.broadcast(decided)?;
+        if shard_base {
             base = Some(ranks.sharding()?);
         }
+        divided = shard_optimizer;
     }
     let mut ready = parts::model(sft, &place, device, base)?;
     let shape = fit(sft, registry::named(&optimizer)?, &mut ready.model, &batch)?;
@@ -164,7 +170,7 @@ fn measure(
         share: config.trained_share,
         seed: sft.seed,
     };
-    let mut stepper = Stepper::new(sft, model, kept, data, ranks)?;
+    let mut stepper = Stepper::new(sft, model, kept, data, ranks, divided)?;
     let carried = || ranks.map_or(0, Ranks::carried);
     let (mut steps, before) = (Vec::new(), carried());
     for at in 0..config.steps {

@@ -62,7 +62,8 @@ pub struct Data {
 }
 
 impl<'a> Stepper<'a> {
-    /// Sets up training by a configuration. The last `kept` layers keep their tape.
+    /// Sets up training by a configuration. The last `kept` layers keep their tape; an optimizer that is `divided` updates
+    /// on each rank the parameters of that rank.
     ///
     /// # Errors
     /// A component that there is not, or options that do not fit.
@@ -72,16 +73,21 @@ impl<'a> Stepper<'a> {
         kept: usize,
         data: Data,
         ranks: Option<&'a Ranks>,
+        divided: bool,
     ) -> Result<Self> {
         let (spec, _) = parts::optimizer(config, &|_| None)?;
+        let mut optimizer = OptimizerHost::new(
+            registry::named(&spec)?,
+            model.params().to_vec(),
+            config.lorap_lr_ratio,
+        );
+        if let Some(ranks) = ranks.filter(|_| divided) {
+            ranks.divide(model, &mut optimizer)?;
+        }
         Ok(Self {
             model,
             loss: registry::named(&config.loss_type)?,
-            optimizer: OptimizerHost::new(
-                registry::named(&spec)?,
-                model.params().to_vec(),
-                config.lorap_lr_ratio,
-            ),
+            optimizer,
             learning_rate: config.base_lr(),
             max_grad_norm: config.max_grad_norm,
             options: ForwardOptions {

@@ -18,7 +18,7 @@ pub(crate) mod fit;
 mod gradient_check;
 mod logs;
 mod loss;
-mod optimizer;
+pub(crate) mod optimizer;
 mod order;
 pub(crate) mod parts;
 mod pictures;

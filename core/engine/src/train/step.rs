@@ -106,7 +106,7 @@ impl Step<'_> {
         options: &ForwardOptions,
         hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
-        let waited = self.ranks.map(Ranks::waited).transpose()?;
+        self.ranks.map(Ranks::begin_step).transpose()?;
         let mut found = Found::default();
         let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
         let mut reduction = reduction.transpose()?;
@@ -128,7 +128,7 @@ impl Step<'_> {
         let mut loads = None;
         if let (Some(ranks), Some(reduction)) = (self.ranks, reduction) {
             reduction.finish()?;
-            let load = ranks.load(self.model.device(), waited.unwrap_or_default())?;
+            let load = ranks.load(self.model.device())?;
             let parts = ranks.gather(&(found.clone(), load))?;
             parts.iter().skip(1).for_each(|(part, _)| found.add(part));
             let all: Vec<Load> = parts.into_iter().map(|(_, load)| load).collect();
@@ -156,6 +156,7 @@ impl Step<'_> {
             ranks.share_updates()?;
         }
         optimizer.zero_grad();
+        self.ranks.map(Ranks::end_step).transpose()?;
         Ok(StepReport {
             loss,
             aux_loss: found.aux_loss,

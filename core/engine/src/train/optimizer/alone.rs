@@ -5,6 +5,7 @@
 
 use super::OptimizerHost;
 use anyhow::Result;
+use apus_base::lines::warning;
 use apus_components::registry::Named;
 use apus_model::nn::Param;
 use apus_model::ops::fill;
@@ -48,6 +49,22 @@ const SIZES: [f64; 4] = [1e-3, 1.0, 1e3, 0.1];
 
 /// The learning rate of the steps.
 const LR: f64 = 1e-3;
+
+/// Whether the work of an optimizer can be spread over ranks; one that cannot is named. `make` gives another instance of it with
+/// each call.
+///
+/// # Errors
+/// There is no such optimizer.
+pub fn can_be_divided(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result<bool> {
+    let label = make()?.label;
+    let why = match updates_each_alone(make) {
+        Ok(true) => return Ok(true),
+        Ok(false) => "what it does to a parameter depends on which others it is given".to_owned(),
+        Err(error) => format!("it makes no step over small parameters ({error:#})"),
+    };
+    warning!("{label} is not sharded, and every rank holds all of its state: {why}");
+    Ok(false)
+}
 
 /// Whether it does; `make` gives another instance of it with each call.
 ///

@@ -137,6 +137,8 @@ fn of_processes(place: &Place, hello: Hello, arrival: Duration) -> Result<Ranks>
         stream: Rc::new(SideStream::new(&Device::Cpu)?),
         buckets: OnceCell::new(),
         busy: Cell::new(false),
+        told: Cell::default(),
+        left_over: Cell::default(),
         finished: false,
     })
 }
@@ -170,6 +172,8 @@ fn of_cards(place: &Place, hello: Hello, device: &Device, arrival: Duration) -> 
         stream: Rc::new(stream),
         buckets: OnceCell::new(),
         busy: Cell::new(false),
+        told: Cell::default(),
+        left_over: Cell::default(),
         finished: false,
     })
 }

@@ -55,6 +55,10 @@ pub struct Ranks {
     buckets: OnceCell<Vec<Bucket>>,
     /// Whether the other ranks have a task, as far as rank 0 knows.
     busy: Cell<bool>,
+    /// What of [`Ranks::waited`] was told, or belongs to no step.
+    told: Cell<Duration>,
+    /// What a step has waited for after it was told.
+    left_over: Cell<Duration>,
     finished: bool,
 }
 
@@ -86,15 +90,37 @@ impl Ranks {
         OtherMachines::new(self.control.ranks(), self.reports())
     }
 
-    /// What this rank tells of itself after a part of a step; `waited` is what [`Ranks::waited`] was when it began.
+    /// A step begins: what this rank waits for from here on is the step's, with what was left over of the one before.
     ///
     /// # Errors
     /// The card has failed.
-    pub fn load(&self, device: &Device, waited: Duration) -> Result<Load> {
+    pub fn begin_step(&self) -> Result<()> {
+        let left_over = self.left_over.take();
+        self.told.set(self.waited()?.saturating_sub(left_over));
+        Ok(())
+    }
+
+    /// What this rank tells of itself with its part of a step.
+    ///
+    /// # Errors
+    /// The card has failed.
+    pub fn load(&self, device: &Device) -> Result<Load> {
+        let waited = self.waited()?;
+        let of_step = waited.saturating_sub(self.told.replace(waited));
         Ok(Load {
             peak: usage::peak(device),
-            collectives: self.waited()?.saturating_sub(waited).as_secs_f64(),
+            collectives: of_step.as_secs_f64(),
         })
+    }
+
+    /// A step is made. What this rank has waited for since its [`load`](Self::load) is told with the next one.
+    ///
+    /// # Errors
+    /// The card has failed.
+    pub fn end_step(&self) -> Result<()> {
+        let left_over = self.waited()?.saturating_sub(self.told.get());
+        self.left_over.set(left_over);
+        Ok(())
     }
 
     /// Adds up all gradients that are there, over all ranks.

@@ -9,7 +9,7 @@ use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
 use crate::train::fit::{fit, largest_micro_batch};
-use crate::train::optimizer::alone::updates_each_alone;
+use crate::train::optimizer::alone::can_be_divided;
 use crate::train::parts::{self, Components};
 use crate::train::ranks::{self, LastWords, Ranks, Start};
 use crate::train::resume::Resume;
@@ -130,7 +130,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     for note in sharding.notes.iter().filter(|_| !is_group_of_one) {
         info!("note: {note}");
     }
-    let divided = sharding.optimizer && divides(resolved)?;
+    let divided = sharding.optimizer && can_be_divided(&|| parts::trial_optimizer(resolved))?;
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
@@ -260,19 +260,6 @@ fn warn_of_other_plugins(checkpoint: &Path) {
     for line in plugin::compare(checkpoint) {
         warning!("{line}");
     }
-}
-
-/// Whether the optimizer can be spread over ranks; one that cannot is named.
-fn divides(resolved: &Resolved<SftConfig>) -> Result<bool> {
-    let label = parts::trial_optimizer(resolved)?.label;
-    let make = || parts::trial_optimizer(resolved);
-    let why = match updates_each_alone(&make) {
-        Ok(true) => return Ok(true),
-        Ok(false) => "what it does to a parameter depends on which others it is given".to_owned(),
-        Err(error) => format!("it makes no step over small parameters ({error:#})"),
-    };
-    warning!("{label} is not sharded, and every rank holds all of its state: {why}");
-    Ok(false)
 }
 
 /// What all ranks must have in common: the configuration, but for where each of them is, and the plugins.
