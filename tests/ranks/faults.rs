@@ -154,6 +154,32 @@ fn ranks_that_were_started_otherwise_are_refused_with_the_difference() {
     }
 }
 
+/// Each rank finds another model at the same path, as on hosts whose disks differ: that of its working directory.
+#[test]
+fn ranks_that_find_another_model_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let line = ranks(&run, 1, "--model /proc/self/cwd");
+    let mut command = mpirun();
+    for (model, end) in [("model_mxfp4", Some(":")), ("model_bf16", None)] {
+        command.args(["-np", "1", "-wdir", &format!("{TINY}/{model}")]);
+        command
+            .arg(line.get_program())
+            .args(line.get_args())
+            .args(end);
+    }
+    let output = command.output().unwrap();
+    all_end(&run);
+    assert!(!output.status.success());
+    says(
+        &said(&output),
+        &[
+            "error: rank 1 (host ",
+            "/proc/self/cwd has other weights or another config.json on this host",
+        ],
+    );
+}
+
 #[test]
 fn what_rank_0_cannot_begin_with_is_known_to_all() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,27 +9,40 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-const STEPS: u64 = 12;
+const STEPS: u64 = 30;
 
-fn flags() -> String {
-    format!("--gradient_accumulation_steps 2 --max_steps {STEPS}")
+/// Kinds of run: what of it is on one rank alone, and what is spread over them.
+const KINDS: [&str; 4] = [
+    "",
+    "--deepspeed zero2",
+    "--deepspeed zero3 --shard_base true",
+    "--streaming true --shuffle_buffer_size 4 --lora_dropout 0.1",
+];
+
+fn flags(kind: &str) -> String {
+    format!("--gradient_accumulation_steps 2 --max_steps {STEPS} {kind}")
 }
 
 /// Kills this part of a run of two ranks some time after its second checkpoint, so that all know of the first, waits until all have ended, and lets the same
 /// command go on. Returns what the killed run said, and whether it was killed before its end.
-fn kill_and_go_on(run: &Path, reference: &Path, part: Part, wait: Duration) -> (Output, bool) {
-    let child = listen(&mut ranks(run, 2, &flags()));
+fn kill_and_go_on(
+    (kind, reference): (&str, &Path),
+    run: &Path,
+    part: Part,
+    wait: Duration,
+) -> (Output, bool) {
+    let child = listen(&mut ranks(run, 2, &flags(kind)));
     wait_for(&run.join("checkpoint-2"));
     std::thread::sleep(wait);
     let killed = send(run, part, Signal::KILL);
     let took = all_end(run);
-    println!("{part:?} killed: {killed}, all had ended after {took:?}");
+    println!("{kind} {part:?} killed: {killed}, all had ended after {took:?}");
     let output = child.wait_with_output().unwrap();
     // One that was about to end anyway may have ended well.
     let complete = checkpoints(run).contains(&STEPS);
     assert!(!killed || !output.status.success() || complete);
     // The newest checkpoint is whole: its files are checked against their checksums before anything is resumed.
-    let resume = format!("{} --resume_from_checkpoint true", flags());
+    let resume = format!("{} --resume_from_checkpoint true", flags(kind));
     trains(&mut ranks(run, 2, &resume));
     same(&format!("{part:?} killed"), reference, run);
     (output, killed && !complete)
@@ -41,10 +54,11 @@ const PARTS: [Part; 4] = [Part::Rank(0), Part::Rank(1), Part::Launcher, Part::Mp
 fn a_run_that_loses_a_process_ends_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let reference = dir.path().join("reference");
-    trains(&mut ranks(&reference, 2, &flags()));
+    trains(&mut ranks(&reference, 2, &flags(KINDS[0])));
     for (at, part) in PARTS.into_iter().enumerate() {
         let run = dir.path().join(format!("run-{at}"));
-        let (output, killed) = kill_and_go_on(&run, &reference, part, Duration::ZERO);
+        let of_kind = (KINDS[0], reference.as_path());
+        let (output, killed) = kill_and_go_on(of_kind, &run, part, Duration::ZERO);
         let said = said(&output);
         let names = match part {
             Part::Rank(rank) => format!("the connection to rank {rank} (host "),
@@ -68,15 +82,20 @@ fn a_run_that_loses_a_process_ends_and_goes_on() {
 #[ignore = "long: scripts/soak"]
 fn soak_runs_that_lose_a_process_end_and_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let reference = dir.path().join("reference");
-    trains(&mut ranks(&reference, 2, &flags()));
+    let references = KINDS.map(|kind| {
+        let at = KINDS.iter().position(|other| *other == kind);
+        let reference = dir.path().join(format!("reference-{}", at.unwrap()));
+        trains(&mut ranks(&reference, 2, &flags(kind)));
+        (kind, reference)
+    });
     let mut random = Random::new(15);
     let mut before_the_end = 0;
     for round in 0..times(20) {
+        let (kind, reference) = &references[round as usize % KINDS.len()];
         let part = PARTS[random.below(PARTS.len() as u64) as usize];
         let wait = Duration::from_millis(random.below(700));
         let run = dir.path().join(format!("run-{round}"));
-        let (_, killed) = kill_and_go_on(&run, &reference, part, wait);
+        let (_, killed) = kill_and_go_on((kind, reference), &run, part, wait);
         before_the_end += u64::from(killed);
         fs::remove_dir_all(&run).unwrap();
     }

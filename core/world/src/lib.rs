@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::unwrap_used)]
 
+mod alive;
 pub mod collectives;
 pub mod control;
 mod frame;

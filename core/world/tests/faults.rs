@@ -50,7 +50,11 @@ fn a_rank() {
             control.enter("step 5", false);
             control.barrier().unwrap();
             match control.rank() {
-                1 => stop_this_process(),
+                1 => {
+                    // Until the others know what it is at.
+                    sleep(Duration::from_millis(1500));
+                    stop_this_process();
+                }
                 // More than a connection holds of what is not read.
                 _ => while control.broadcast(vec![0; 64 << 20]).is_ok() {},
             }

@@ -5,7 +5,7 @@ mod terms;
 mod trackers;
 
 pub use intent::Intent;
-pub use terms::{adapter, terms};
+pub use terms::{adapter, model_hash, terms};
 
 use super::resume::Resume;
 use super::settings::{Every, Settings};

@@ -31,7 +31,7 @@ pub fn terms(
         terms.put("adapter", adapter(peft));
         terms.put("lora_dropout", peft.lora_dropout);
         // A model that is trained whole is in the checkpoint itself.
-        terms.put("model", model(config, place)?);
+        terms.put("model", json!({ "sha256": model_hash(config, place)? }));
     }
     let of_step = config.per_device_train_batch_size * config.accumulation();
     terms.put("streaming", config.streaming);
@@ -75,17 +75,19 @@ fn trained(params: &[Arc<Param>]) -> Value {
     json!({"tensors": shapes.len(), "values": values.sum::<usize>(), "sha256": hash.hex()})
 }
 
-/// The model that is adapted: a hash over samples of its files, which may lie elsewhere than before.
-fn model(config: &SftConfig, place: &ModelPlace) -> Result<Value> {
-    let hash = match &place.dir {
-        Some(dir) => sampled(files(dir)?.iter().map(PathBuf::as_path))?,
+/// The model that is adapted: a hash over samples of its files, which may lie elsewhere than before, or on another host.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn model_hash(config: &SftConfig, place: &ModelPlace) -> Result<String> {
+    match &place.dir {
+        Some(dir) => sampled(files(dir)?.iter().map(PathBuf::as_path)),
         None => {
             let mut hash = Fingerprint::blank();
             hash.text(&format!("{} {}", config.model, config.seed));
-            hash.hex()
+            Ok(hash.hex())
         }
-    };
-    Ok(json!({ "sha256": hash }))
+    }
 }
 
 /// The files that say what a model computes, in the order of their names.

@@ -14,7 +14,7 @@ use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, Window};
 use crate::train::terms::Terms;
 use crate::train::{args, screen};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 #[cfg(unix)]
 use apus_base::lines::warning;
 use apus_base::signals;
@@ -64,12 +64,18 @@ impl Follower {
             lengths: Vec::new(),
             shard_base: false,
             divided: false,
+            model: String::new(),
         })?;
         let sharding = match start.shard_base {
             true => Some(ranks.sharding()?),
             false => None,
         };
         let place = setup::find_model(&config.model, config.seed)?;
+        ensure!(
+            parts::model_hash(config, &place)? == start.model,
+            "{} has other weights or another config.json on this host than on that of rank 0: all ranks need the same files",
+            config.model
+        );
         let mut model = parts::model(config, &place, device, sharding)?.model;
         let shape = fit(
             config,

@@ -194,7 +194,11 @@ fn control(place: &Place, met: Met, arrival: Duration) -> Result<Control> {
         if rank > 0 || !told_launcher {
             errln!("{text}");
         }
-        exit_at_once(1);
+        // After a signal that all ranks got, this is how the run was to end.
+        exit_at_once(match apus_base::signals::asked() {
+            true => 130,
+            false => 1,
+        });
     });
     let limits = Limits {
         silence: SILENCE,

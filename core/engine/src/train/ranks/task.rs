@@ -22,6 +22,8 @@ pub struct Start {
     pub shard_base: bool,
     /// Whether each rank updates a part of the parameters.
     pub divided: bool,
+    /// A hash over the model's files, which every host reads for itself.
+    pub model: String,
 }
 
 /// What a rank is told to do.

@@ -165,6 +165,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
             lengths: lengths.clone(),
             shard_base,
             divided,
+            model: parts::model_hash(&config, &place)?,
         })?;
         if shard_base {
             base = Some(ranks.sharding()?);
