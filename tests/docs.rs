@@ -237,7 +237,7 @@ fn messages_of_ranks_are_in_the_page_as_they_are() {
             let parts = message.split("...").flat_map(|part| {
                 let words: Vec<&str> = part.split_whitespace().collect();
                 words
-                    .split(|word| !is_fixed(&word))
+                    .split(|word| !is_fixed(word))
                     .map(|words| words.join(" "))
                     .collect::<Vec<_>>()
             });

@@ -61,7 +61,7 @@ fn difference(all: &[Vec<u64>], names: &[&str], step: u64, label: &str) -> Optio
         "after step {step}, {} is not the same on all ranks (checksums of its bits: {}){more}. All ranks gave {label} the same \
          gradients: it has to make the same update of them in every process, whatever the time, the process and the machine",
         names[first],
-        wording::some(&ranks.collect::<Vec<_>>(), 8)
+        wording::some(ranks.collect::<Vec<_>>(), 8)
     ))
 }
 
