@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Kinds of run: what is trained, and on which form of the model.
-const KINDS: [(&str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str); 9] = [
     ("packed experts", "model_mxfp4", ""),
     ("dense experts", "model_bf16", "--lora_dropout 0.1"),
     (
@@ -38,6 +38,11 @@ const KINDS: [(&str, &str, &str); 8] = [
         "streamed, one micro-batch a step",
         "model_mxfp4",
         "--streaming true --shuffle_buffer_size 4 --gradient_accumulation_steps 1",
+    ),
+    (
+        "state sharded, too",
+        "model_mxfp4",
+        "--deepspeed zero3 --target_parameters 1.mlp.experts.gate_up_proj",
     ),
     (
         "evaluated, with answers",

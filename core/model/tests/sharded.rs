@@ -4,7 +4,7 @@ use apus_model::adapter::{TargetSpec, resolve};
 use apus_model::device::{Queued, SideStream};
 use apus_model::families::ModelConfig;
 use apus_model::model::{CausalLm, ExpertsDtype, Init, LoadOptions, LoraSettings, Training};
-use apus_model::nn::{ForwardOptions, Gather, Sharding, Share};
+use apus_model::nn::{ForwardOptions, Gather, Sharding};
 use apus_model::ops::SeqLayout;
 use apus_model::synthetic::{self, SyntheticWeights};
 use apus_model::weights::{Directory, WeightSource};
@@ -124,7 +124,8 @@ fn ranks(config: &ModelConfig, source: &dyn WeightSource, kind: &Kind, count: us
             experts: kind.experts,
             training: kind.training.clone(),
             sharding: Some(Sharding {
-                share: Share { rank, ranks: count },
+                rank,
+                ranks: count,
                 gather: Rc::new(gather),
             }),
             ..LoadOptions::frozen(&Device::Cpu)

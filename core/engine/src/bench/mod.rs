@@ -19,7 +19,7 @@ mod traffic;
 
 use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
-use crate::train::fit::fit;
+use crate::train::fit::{Trial, fit};
 use crate::train::optimizer::alone::can_be_divided;
 use crate::train::ranks::{self, Load, Loads, Ranks};
 use crate::train::shard_base::{Planned, decide_base};
@@ -133,22 +133,27 @@ fn measure(
     let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
     let batch = vec![lengths.longest(); config.batch];
     let (mut base, mut divided) = (None, false);
+    let trial = |ranks: Option<usize>| -> Result<Trial> {
+        Ok(Trial {
+            optimizer: registry::named(&optimizer)?,
+            ranks: ranks.unwrap_or(1),
+        })
+    };
     if let Some(ranks) = ranks {
         let free = ranks.least_free(device)?;
-        let plan = |over| {
-            let optimizer = registry::named(&optimizer)?;
-            Planned::new(sft, (&place, device), optimizer, (&batch, free), over)
-        };
         // What is free is known at rank 0, which decides for all.
         let mut decided = (false, false);
         if leads {
-            let (shard_base, line) = decide_base(sft, ranks.size(), plan)?;
+            decided.1 = sharding(sft, ranks.size())?.optimizer
+                && can_be_divided(&|| registry::named(&optimizer))?;
+            let (shard_base, line) = decide_base(sft, ranks.size(), |over| {
+                let trial = trial(decided.1.then(|| ranks.size()))?;
+                Planned::new(sft, (&place, device), trial, (&batch, free), over)
+            })?;
             if let Some(line) = line {
                 errln!("{line}");
             }
             decided.0 = shard_base;
-            decided.1 = sharding(sft, ranks.size())?.optimizer
-                && can_be_divided(&|| registry::named(&optimizer))?;
         }
         let (shard_base, shard_optimizer) = ranks.broadcast(decided)?;
         if shard_base {
@@ -157,7 +162,8 @@ fn measure(
         divided = shard_optimizer;
     }
     let mut ready = parts::model(sft, &place, device, base)?;
-    let shape = fit(sft, registry::named(&optimizer)?, &mut ready.model, &batch)?;
+    let over = ranks.filter(|_| divided).map(Ranks::size);
+    let shape = fit(sft, trial(over)?, &mut ready.model, &batch)?;
     let (model, kept) = (&ready.model, shape.kept_layers as usize);
     let table = ParameterTable::of(model);
     if leads {

@@ -1,6 +1,7 @@
 //! `--dry_run`: what a run would be, before it takes the memory of one.
 
 use super::args::args;
+use super::fit::Trial;
 use super::shard_base::{Planned, decide_base};
 use crate::out_of_memory::Phase;
 use crate::setup::{self, ModelPlace};
@@ -8,12 +9,11 @@ use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
 use apus_base::memory::gib;
 use apus_components::config::{SftConfig, TrainType};
-use apus_components::registry::Named;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
 use apus_model::adapter::ParameterTable;
 use apus_model::model::check_device;
-use apus_sdk::{Optimizer, outln};
+use apus_sdk::outln;
 use candle_core::Device;
 use serde_json::Value;
 
@@ -27,14 +27,14 @@ pub fn dry_run(
     place: &ModelPlace,
     device: &Device,
     encoder: &Encoder,
-    optimizer: &dyn Fn() -> Result<Named<dyn Optimizer>>,
+    trial: &dyn Fn() -> Result<Trial>,
     (data, lengths): (&mut setup::Data, &[usize]),
     ranks: usize,
 ) -> Result<()> {
     let free = apus_model::device::usage::free(device);
     let plan = |over| {
         let data = (lengths, free);
-        Planned::new(config, (place, device), optimizer()?, data, over)
+        Planned::new(config, (place, device), trial()?, data, over)
     };
     let (sharded, line) = decide_base(config, ranks, plan)?;
     let planned = plan(sharded.then_some(ranks))?;

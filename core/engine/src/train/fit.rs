@@ -14,6 +14,14 @@ use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
 use apus_sdk::Optimizer;
 
+/// Another instance of a run's optimizer, to find out how much memory its state will take.
+pub struct Trial {
+    /// The instance.
+    pub optimizer: Named<dyn Optimizer>,
+    /// The number of ranks that the state is spread over.
+    pub ranks: usize,
+}
+
 /// What of the model matters for where things are kept.
 pub struct Room<'a> {
     /// Its shape.
@@ -38,13 +46,13 @@ pub struct Fit {
 }
 
 /// Decides what is kept where, and moves the embedding if it has to go. Returns what the memory plan depends on.
-/// `optimizer` is another instance than the one that trains, `lengths` are those of the largest micro-batch.
+/// `lengths` are those of the largest micro-batch.
 ///
 /// # Errors
 /// An embedding that is trained and asked to leave the device.
 pub fn fit(
     config: &SftConfig,
-    optimizer: Named<dyn Optimizer>,
+    trial: Trial,
     model: &mut CausalLm,
     lengths: &[usize],
 ) -> Result<Shape> {
@@ -58,7 +66,7 @@ pub fn fit(
         mut shape,
         offloaded,
         auto_layers,
-    } = decide(config, &room, shape(model, optimizer, lengths.iter().sum()));
+    } = decide(config, &room, shape(model, trial, lengths.iter().sum()));
     if offloaded.is_some() || config.offload_embedding == Offload::True {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
@@ -147,7 +155,7 @@ fn kept_layers(config: &SftConfig, layers: usize) -> Option<usize> {
 }
 
 /// What the memory plan depends on, no layer keeping its tape.
-fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Shape {
+fn shape(model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
     let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
     let trained = model.params().iter().map(|param| Trained {
         name: param.name().to_owned(),
@@ -161,7 +169,7 @@ fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Sh
         compute_bytes: model.dtype().size_in_bytes() as u64,
         weight_bytes: model.weight_bytes(),
         trainable: trainable as u64,
-        optimizer_bytes: optimizer_bytes(optimizer, &trained, trainable as u64),
+        optimizer_bytes: optimizer_bytes(trial, &trained, trainable as u64),
         kept_layers: 0,
         experts_made_anew: experts().any(|linear| match &linear.matrix {
             ExpertWeight::Packed { .. } => true,
@@ -174,11 +182,7 @@ fn shape(model: &CausalLm, optimizer: Named<dyn Optimizer>, tokens: usize) -> Sh
 }
 
 /// [`shape`] of a model that is not loaded.
-pub fn planned_shape(
-    optimizer: Named<dyn Optimizer>,
-    blueprint: &Blueprint,
-    lengths: &[usize],
-) -> Shape {
+pub fn planned_shape(trial: Trial, blueprint: &Blueprint, lengths: &[usize]) -> Shape {
     let trained = blueprint.trained_tensors().map(|(name, shape)| Trained {
         name: name.clone(),
         shape: shape.clone(),
@@ -189,7 +193,7 @@ pub fn planned_shape(
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
-        optimizer_bytes: optimizer_bytes(optimizer, &trained, blueprint.trainable()),
+        optimizer_bytes: optimizer_bytes(trial, &trained, blueprint.trainable()),
         kept_layers: 0,
         experts_made_anew: blueprint.experts_made_anew(),
         experts_at_once: None,
@@ -198,17 +202,19 @@ pub fn planned_shape(
     }
 }
 
-/// The bytes that an optimizer keeps for these parameters. Where it cannot be asked, they are taken to be two f32 tensors
+/// The bytes that an optimizer keeps for these parameters on a rank. Where it cannot be asked, they are taken to be two f32 tensors
 /// for each.
-fn optimizer_bytes(optimizer: Named<dyn Optimizer>, trained: &[Trained], numbers: u64) -> u64 {
+fn optimizer_bytes(trial: Trial, trained: &[Trained], numbers: u64) -> u64 {
+    let Trial { optimizer, ranks } = trial;
     let label = optimizer.label.clone();
-    footprint::bytes(optimizer, trained).unwrap_or_else(|error| {
+    let bytes = footprint::bytes(optimizer, trained).unwrap_or_else(|error| {
         info!(
             "note: {label} makes no step over small parameters, so the memory plan takes its state to be 8 bytes for \
              each trained number: {error:#}"
         );
         numbers.saturating_mul(8)
-    })
+    });
+    bytes.div_ceil(ranks.max(1) as u64)
 }
 
 /// Tokens of the examples of the largest micro-batch that the run will see, of examples of these `lengths`: the order of the data

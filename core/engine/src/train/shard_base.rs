@@ -1,16 +1,14 @@
 //! Whether the frozen base is spread over the ranks of a run: as it is asked for, or where the whole does not fit a card.
 
-use super::fit::{Fit, Room, decide, planned_shape};
+use super::fit::{Fit, Room, Trial, decide, planned_shape};
 use super::parts::Intent;
 use super::plan::MemoryPlan;
 use crate::setup::ModelPlace;
 use anyhow::Result;
 use apus_base::memory::gib;
 use apus_components::config::{SftConfig, ShardBase, sharding};
-use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
 use apus_model::families::ModelConfig;
-use apus_sdk::Optimizer;
 use candle_core::Device;
 
 /// A run as it would be on each card.
@@ -35,14 +33,14 @@ impl Planned {
     pub fn new(
         config: &SftConfig,
         (place, device): (&ModelPlace, &Device),
-        optimizer: Named<dyn Optimizer>,
+        trial: Trial,
         (lengths, free): (&[usize], Option<u64>),
         ranks: Option<usize>,
     ) -> Result<Self> {
         let mut blueprint = Intent::new(config, place)?.blueprint(config, place, device)?;
         blueprint.ranks = ranks;
         let of = (&place.config, device.is_cuda());
-        Ok(Self::of(config, of, blueprint, optimizer, (lengths, free)))
+        Ok(Self::of(config, of, blueprint, trial, (lengths, free)))
     }
 
     /// A run with these tensors on a card, or on the CPU.
@@ -50,10 +48,10 @@ impl Planned {
         config: &SftConfig,
         (model, on_card): (&ModelConfig, bool),
         blueprint: Blueprint,
-        optimizer: Named<dyn Optimizer>,
+        trial: Trial,
         (lengths, free): (&[usize], Option<u64>),
     ) -> Self {
-        let shape = planned_shape(optimizer, &blueprint, lengths);
+        let shape = planned_shape(trial, &blueprint, lengths);
         let there = shape.weight_bytes + shape.trainable * 4;
         let room = Room {
             config: model,
@@ -175,9 +173,12 @@ mod tests {
         let mut blueprint = Blueprint::new(&model, &source, &options, updates).unwrap();
         blueprint.ranks = ranks;
         let config = SftConfig::default();
-        let optimizer = registry::named(&Spec::named("adamw")).unwrap();
+        let trial = Trial {
+            optimizer: registry::named(&Spec::named("adamw")).unwrap(),
+            ranks: ranks.unwrap_or(1),
+        };
         let data = (&[tokens][..], Some(free));
-        Planned::of(&config, (&model, true), blueprint, optimizer, data)
+        Planned::of(&config, (&model, true), blueprint, trial, data)
     }
 
     fn asked(base: Option<ShardBase>, deepspeed: &str) -> SftConfig {
@@ -210,6 +211,9 @@ mod tests {
         // The matrices of all experts of a layer alone would take 4 GiB.
         assert_eq!(of_four.fit.shape.experts_at_once, Some(16));
         assert!(of_four.fit.offloaded.is_some());
+        let state = |planned: &Planned| planned.fit.shape.optimizer_bytes;
+        let whole = planned("gpt-oss-120b", 2_048, CARD_OF_24_GB, None);
+        assert_eq!(state(&whole), 4 * state(&of_four));
     }
 
     #[test]

@@ -69,10 +69,7 @@ impl Blueprint {
             rank,
             updates,
             compute: options.dtype,
-            ranks: options
-                .sharding
-                .as_ref()
-                .map(|sharding| sharding.share.ranks),
+            ranks: options.sharding.as_ref().map(|sharding| sharding.ranks),
         })
     }
 

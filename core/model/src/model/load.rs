@@ -121,7 +121,7 @@ impl<'a> Loader<'a> {
     /// Begins a layer or the head, whose large frozen matrices may be spread over ranks.
     fn begin_unit(&mut self, name: String) {
         let sharding = self.options.sharding.as_ref();
-        self.unit = sharding.map(|sharding| UnitBuilder::new(name, sharding.share));
+        self.unit = sharding.map(|sharding| UnitBuilder::new(name, sharding));
     }
 
     /// Reads what this rank keeps of it.

@@ -3,7 +3,7 @@
 use super::{Ranks, Task};
 use anyhow::{Context, Result, bail};
 use apus_model::device::{Queued, SideStream};
-use apus_model::nn::{Gather, Sharding, Share};
+use apus_model::nn::{Gather, Sharding};
 use apus_world::{Buffer, Collectives, Control};
 use candle_core::{DType, Device, Tensor};
 use std::rc::{Rc, Weak};
@@ -30,10 +30,8 @@ impl Ranks {
             stream: Rc::clone(&self.stream),
         };
         Ok(Sharding {
-            share: Share {
-                rank: self.rank(),
-                ranks: self.size(),
-            },
+            rank: self.rank(),
+            ranks: self.size(),
             gather: Rc::new(gatherer),
         })
     }

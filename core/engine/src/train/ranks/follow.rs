@@ -5,7 +5,7 @@ use crate::out_of_memory;
 use crate::setup;
 use crate::train::about::machines;
 use crate::train::evaluate;
-use crate::train::fit::fit;
+use crate::train::fit::{Trial, fit};
 use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
 use crate::train::parts;
@@ -77,12 +77,11 @@ impl Follower {
             config.model
         );
         let mut model = parts::model(config, &place, device, sharding)?.model;
-        let shape = fit(
-            config,
-            parts::trial_optimizer(resolved)?,
-            &mut model,
-            &start.lengths,
-        )?;
+        let trial = Trial {
+            optimizer: parts::trial_optimizer(resolved)?,
+            ranks: if start.divided { ranks.size() } else { 1 },
+        };
+        let shape = fit(config, trial, &mut model, &start.lengths)?;
         let none = (None, Terms::default());
         let kept_layers = shape.kept_layers as usize;
         let settings = parts::loop_settings(

@@ -8,7 +8,7 @@ use crate::train::best;
 use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
 use crate::train::examples::{Examples, lengths};
-use crate::train::fit::{fit, largest_micro_batch};
+use crate::train::fit::{Trial, fit, largest_micro_batch};
 use crate::train::optimizer::alone::can_be_divided;
 use crate::train::parts::{self, Components};
 use crate::train::ranks::{self, LastWords, Ranks, Start};
@@ -146,17 +146,22 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
             largest_micro_batch(&config, &all, count)?
         }
     };
-    let optimizer = || parts::trial_optimizer(resolved);
+    let trial = || {
+        Ok(Trial {
+            optimizer: parts::trial_optimizer(resolved)?,
+            ranks: if divided { count } else { 1 },
+        })
+    };
     if config.dry_run {
         let data = (&mut data, lengths.as_slice());
-        dry_run(&config, &place, &device, &encoder, &optimizer, data, count)?;
+        dry_run(&config, &place, &device, &encoder, &trial, data, count)?;
         return Ok(Begun::DryRun);
     }
     let mut base = None;
     if let Some(ranks) = &joined {
         let (shard_base, line) = decide_base(&config, count, |over| {
             let data = (lengths.as_slice(), free);
-            Planned::new(&config, (&place, &device), optimizer()?, data, over)
+            Planned::new(&config, (&place, &device), trial()?, data, over)
         })?;
         if let Some(line) = line {
             info!("{line}");
@@ -174,7 +179,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
 
     let explain = |error| out_of_memory::explain(error, &device, &args(&config));
     let mut ready = parts::model(&config, &place, &device, base).map_err(explain)?;
-    let shape = fit(&config, optimizer()?, &mut ready.model, &lengths).map_err(explain)?;
+    let shape = fit(&config, trial()?, &mut ready.model, &lengths).map_err(explain)?;
     let table = ParameterTable::of(&ready.model);
     info!("{table}");
     let folder = RunFolder::take(&config)?;

@@ -1,6 +1,6 @@
 //! Lays out the tensors of a unit and reads this rank's part of them.
 
-use super::{Sharded, Share, Unit};
+use super::{Sharded, Sharding, Unit};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
@@ -14,7 +14,8 @@ pub type Read<'a> = Box<dyn Fn(Range<usize>) -> Result<Tensor> + 'a>;
 
 /// A unit whose tensors are being listed.
 pub struct UnitBuilder<'a> {
-    share: Share,
+    rank: usize,
+    ranks: usize,
     unit: Arc<Unit>,
     flats: Vec<Flat<'a>>,
 }
@@ -26,10 +27,11 @@ struct Flat<'a> {
 }
 
 impl<'a> UnitBuilder<'a> {
-    /// For a unit of this name, of which this share is kept.
-    pub fn new(name: String, share: Share) -> Self {
+    /// For a unit of this name.
+    pub fn new(name: String, sharding: &Sharding) -> Self {
         Self {
-            share,
+            rank: sharding.rank,
+            ranks: sharding.ranks,
             unit: Arc::new(Unit::new(name)),
             flats: Vec::new(),
         }
@@ -57,7 +59,7 @@ impl<'a> UnitBuilder<'a> {
         let (start, count) = (flat.end, dims.iter().product());
         flat.entries.push((start, count, read));
         flat.end += count;
-        Sharded::new(&self.unit, name, (at, dtype), start, dims, self.share.ranks)
+        Sharded::new(&self.unit, name, (at, dtype), start, dims, self.ranks)
     }
 
     /// Reads what this rank keeps: of each tensor the elements that fall into its part, and no others.
@@ -65,7 +67,7 @@ impl<'a> UnitBuilder<'a> {
     /// # Errors
     /// What reading meets.
     pub fn finish(self, device: &Device) -> Result<Arc<Unit>> {
-        let Share { rank, ranks } = self.share;
+        let (rank, ranks) = (self.rank, self.ranks);
         let mut parts = Vec::new();
         for flat in self.flats {
             let length = flat.end.div_ceil(ranks).next_multiple_of(ALIGNMENT);

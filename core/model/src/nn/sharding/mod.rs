@@ -16,20 +16,13 @@ pub use units::{Gather, Units};
 
 use std::rc::Rc;
 
-/// Which part of every unit a rank keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// The rank.
-    pub rank: usize,
-    /// How many ranks there are.
-    pub ranks: usize,
-}
-
 /// How a base is spread over ranks.
 #[derive(Debug, Clone)]
 pub struct Sharding {
-    /// What this rank keeps.
-    pub share: Share,
+    /// The rank, which keeps the part of that number.
+    pub rank: usize,
+    /// How many ranks there are.
+    pub ranks: usize,
     /// What gathers the parts.
     pub gather: Rc<dyn Gather>,
 }

@@ -60,7 +60,7 @@ impl Units {
         Self {
             units,
             gather: Rc::clone(&sharding.gather),
-            ranks: sharding.share.ranks,
+            ranks: sharding.ranks,
             started: RefCell::default(),
         }
     }
