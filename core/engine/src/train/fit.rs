@@ -3,6 +3,7 @@
 use super::optimizer::footprint::{self, Trained};
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
+use super::ranks::ON_THEIR_WAY;
 use super::steps::{RunLength, Steps};
 use anyhow::Result;
 use apus_base::lines::info;
@@ -66,7 +67,11 @@ pub fn fit(
         mut shape,
         offloaded,
         auto_layers,
-    } = decide(config, &room, shape(model, trial, lengths.iter().sum()));
+    } = decide(
+        config,
+        &room,
+        shape(config, model, trial, lengths.iter().sum()),
+    );
     if offloaded.is_some() || config.offload_embedding == Offload::True {
         model.offload_embedding()?;
         shape.weight_bytes = model.weight_bytes();
@@ -155,7 +160,7 @@ fn kept_layers(config: &SftConfig, layers: usize) -> Option<usize> {
 }
 
 /// What the memory plan depends on, no layer keeping its tape.
-fn shape(model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
+fn shape(config: &SftConfig, model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
     let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
     let trained = model.params().iter().map(|param| Trained {
         name: param.name().to_owned(),
@@ -169,6 +174,7 @@ fn shape(model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
         compute_bytes: model.dtype().size_in_bytes() as u64,
         weight_bytes: model.weight_bytes(),
         trainable: trainable as u64,
+        gradient_bytes: gradient_bytes(config, trainable as u64, trial.ranks),
         optimizer_bytes: optimizer_bytes(trial, &trained, trainable as u64),
         kept_layers: 0,
         experts_made_anew: experts().any(|linear| match &linear.matrix {
@@ -182,7 +188,12 @@ fn shape(model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
 }
 
 /// [`shape`] of a model that is not loaded.
-pub fn planned_shape(trial: Trial, blueprint: &Blueprint, lengths: &[usize]) -> Shape {
+pub fn planned_shape(
+    config: &SftConfig,
+    trial: Trial,
+    blueprint: &Blueprint,
+    lengths: &[usize],
+) -> Shape {
     let trained = blueprint.trained_tensors().map(|(name, shape)| Trained {
         name: name.clone(),
         shape: shape.clone(),
@@ -193,6 +204,7 @@ pub fn planned_shape(trial: Trial, blueprint: &Blueprint, lengths: &[usize]) -> 
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
+        gradient_bytes: gradient_bytes(config, blueprint.trainable(), trial.ranks),
         optimizer_bytes: optimizer_bytes(trial, &trained, blueprint.trainable()),
         kept_layers: 0,
         experts_made_anew: blueprint.experts_made_anew(),
@@ -202,19 +214,28 @@ pub fn planned_shape(trial: Trial, blueprint: &Blueprint, lengths: &[usize]) -> 
     }
 }
 
+/// The bytes of gradients of so many numbers. A rank that owns a part of them keeps that part, beside what is on its way to
+/// others; over several micro-batches it adds up all of them first.
+fn gradient_bytes(config: &SftConfig, numbers: u64, ranks: usize) -> u64 {
+    let (all, ranks) = (numbers.saturating_mul(4), ranks.max(1) as u64);
+    match config.accumulation() {
+        1 => all.min(all.div_ceil(ranks).saturating_add(ON_THEIR_WAY)),
+        _ => all,
+    }
+}
+
 /// The bytes that an optimizer keeps for these parameters on a rank. Where it cannot be asked, they are taken to be two f32 tensors
 /// for each.
 fn optimizer_bytes(trial: Trial, trained: &[Trained], numbers: u64) -> u64 {
-    let Trial { optimizer, ranks } = trial;
-    let label = optimizer.label.clone();
-    let bytes = footprint::bytes(optimizer, trained).unwrap_or_else(|error| {
+    let label = trial.optimizer.label.clone();
+    let bytes = footprint::bytes(trial.optimizer, trained).unwrap_or_else(|error| {
         info!(
             "note: {label} makes no step over small parameters, so the memory plan takes its state to be 8 bytes for \
              each trained number: {error:#}"
         );
         numbers.saturating_mul(8)
     });
-    bytes.div_ceil(ranks.max(1) as u64)
+    bytes.div_ceil(trial.ranks.max(1) as u64)
 }
 
 /// Tokens of the examples of the largest micro-batch that the run will see, of examples of these `lengths`: the order of the data
@@ -268,6 +289,33 @@ pub fn largest_micro_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_spread_over_ranks_takes_a_part_on_each() {
+        use apus_components::registry::{self, Spec};
+        use apus_plugins as _;
+        let config = |steps| SftConfig {
+            gradient_accumulation_steps: Some(steps),
+            ..SftConfig::default()
+        };
+        let numbers = 3u64 << 30;
+        let gradients = |steps, ranks| gradient_bytes(&config(steps), numbers, ranks);
+        assert_eq!(
+            (gradients(1, 1), gradients(4, 4)),
+            (4 * numbers, 4 * numbers)
+        );
+        assert_eq!(gradients(1, 4), numbers + ON_THEIR_WAY);
+        assert_eq!(gradient_bytes(&config(1), 1000, 4), 4000);
+        let trained = [Trained {
+            name: "model.norm.weight".to_owned(),
+            shape: vec![1 << 20],
+        }];
+        let state = |ranks| {
+            let optimizer = registry::named(&Spec::named("adamw")).unwrap();
+            optimizer_bytes(Trial { optimizer, ranks }, &trained, 1 << 20)
+        };
+        assert_eq!((state(1), state(4)), (8 << 20, 2 << 20));
+    }
 
     #[test]
     fn the_largest_micro_batch_of_the_steps_that_run() {

@@ -51,7 +51,7 @@ impl Planned {
         trial: Trial,
         (lengths, free): (&[usize], Option<u64>),
     ) -> Self {
-        let shape = planned_shape(trial, &blueprint, lengths);
+        let shape = planned_shape(config, trial, &blueprint, lengths);
         let there = shape.weight_bytes + shape.trainable * 4;
         let room = Room {
             config: model,

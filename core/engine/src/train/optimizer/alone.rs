@@ -70,7 +70,7 @@ pub fn can_be_divided(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result
 ///
 /// # Errors
 /// It refuses such parameters.
-pub fn updates_each_alone(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result<bool> {
+fn updates_each_alone(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result<bool> {
     let all = after(make()?, |_| true)?;
     let mut parts = after(make()?, |at| at % 2 == 0)?;
     parts.extend(after(make()?, |at| at % 2 == 1)?);

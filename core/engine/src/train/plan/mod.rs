@@ -29,6 +29,8 @@ pub struct Shape {
     pub weight_bytes: u64,
     /// Trainable parameters.
     pub trainable: u64,
+    /// Bytes of their gradients that are there at a time.
+    pub gradient_bytes: u64,
     /// Bytes that the optimizer keeps from step to step.
     pub optimizer_bytes: u64,
     /// Layers that keep their tape.
@@ -79,7 +81,10 @@ impl MemoryPlan {
                 shape.weight_bytes,
             ),
             ("gathered at a time", shape.gathered_bytes),
-            ("trained parameters and gradients", shape.trainable * 8),
+            (
+                "trained parameters and gradients",
+                shape.trainable * 4 + shape.gradient_bytes,
+            ),
             ("optimizer state", shape.optimizer_bytes),
             ("inputs of layers", layers.iter().map(Sizes::x).sum()),
             ("tapes of layers that keep them", kept),
@@ -146,6 +151,7 @@ mod tests {
             compute_bytes: 2,
             weight_bytes: (weights * GIB) as u64,
             trainable: 3_981_312,
+            gradient_bytes: 4 * 3_981_312,
             optimizer_bytes: 2 * 4 * 3_981_312,
             kept_layers: 0,
             experts_made_anew: weights == PACKED,
@@ -177,6 +183,7 @@ mod tests {
             let planned = planned(&Shape {
                 kept_layers,
                 trainable,
+                gradient_bytes: 4 * trainable,
                 optimizer_bytes: 2 * 4 * trainable,
                 expert_adapters: trainable == EXPERTS,
                 ..shape(tokens, weights)
@@ -205,6 +212,7 @@ mod tests {
         let shape = Shape {
             kept_layers: 24,
             trainable: 0,
+            gradient_bytes: 0,
             optimizer_bytes: 0,
             experts_made_anew: false,
             ..shape(1000, 0.0)

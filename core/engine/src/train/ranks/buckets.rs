@@ -47,6 +47,10 @@ impl Sizes {
     };
 }
 
+/// The most bytes of gradients that a rank holds on their way to other ranks: the bucket that is put together, from gradients
+/// that are there until it is, and those whose memory is given back after it.
+pub const ON_THEIR_WAY: u64 = 4 * (4 * Sizes::USUAL.most) as u64;
+
 /// The buckets of these parameters, in the order in which they go out.
 pub fn buckets(trained: &[Trained], sizes: Sizes) -> Vec<Bucket> {
     let mut order: Vec<&Trained> = trained.iter().collect();

@@ -18,6 +18,7 @@ mod share;
 mod task;
 
 pub use agreed::is_agreed;
+pub use buckets::ON_THEIR_WAY;
 pub use checksums::EVERY as COMPARED_EVERY;
 pub use follow::follow;
 pub use gradients::Reduction;
