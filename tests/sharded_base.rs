@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Kinds of run: what is trained, and on which form of the model.
-const KINDS: [(&str, &str, &str); 9] = [
+const KINDS: [(&str, &str, &str); 10] = [
     ("packed experts", "model_mxfp4", ""),
     ("dense experts", "model_bf16", "--lora_dropout 0.1"),
     (
@@ -38,6 +38,11 @@ const KINDS: [(&str, &str, &str); 9] = [
         "streamed, one micro-batch a step",
         "model_mxfp4",
         "--streaming true --shuffle_buffer_size 4 --gradient_accumulation_steps 1",
+    ),
+    (
+        "a rank without a micro-batch",
+        "model_mxfp4",
+        "--gradient_accumulation_steps 1 --router_aux_loss_coef 0.01",
     ),
     (
         "state sharded, too",

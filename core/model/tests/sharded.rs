@@ -4,7 +4,7 @@ use apus_model::adapter::{TargetSpec, resolve};
 use apus_model::device::{Queued, SideStream};
 use apus_model::families::ModelConfig;
 use apus_model::model::{CausalLm, ExpertsDtype, Init, LoadOptions, LoraSettings, Training};
-use apus_model::nn::{ForwardOptions, Gather, Sharding};
+use apus_model::nn::{ForwardOptions, Gather, Sharding, Unit};
 use apus_model::ops::SeqLayout;
 use apus_model::synthetic::{self, SyntheticWeights};
 use apus_model::weights::{Directory, WeightSource};
@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What each rank keeps of each unit.
 type Parts = Rc<RefCell<Vec<Vec<Vec<Tensor>>>>>;
@@ -21,6 +22,8 @@ type Parts = Rc<RefCell<Vec<Vec<Vec<Tensor>>>>>;
 struct Peers {
     rank: usize,
     parts: Parts,
+    /// Those of the rank's own model.
+    units: Rc<RefCell<Vec<Arc<Unit>>>>,
     gathered: Rc<RefCell<Vec<usize>>>,
     led: Rc<RefCell<usize>>,
 }
@@ -31,6 +34,13 @@ impl Gather for Peers {
         let same = |unit: &Vec<Tensor>| unit[0].id() == own[0].id();
         let unit = parts[self.rank].iter().position(same).unwrap();
         self.gathered.borrow_mut().push(unit);
+        // This one and the one that is in use are all.
+        let units = self.units.borrow();
+        let whole = units.iter().filter(|unit| unit.is_whole()).count();
+        assert!(
+            whole <= 1,
+            "{whole} units are whole while another is gathered"
+        );
         let flats = 0..own.len();
         let whole = flats.map(|flat| {
             let all: Vec<_> = parts.iter().map(|rank| rank[unit][flat].clone()).collect();
@@ -114,9 +124,11 @@ fn ranks(config: &ModelConfig, source: &dyn WeightSource, kind: &Kind, count: us
     let parts = Parts::default();
     let load = |rank: usize| {
         let (gathered, led) = (Rc::default(), Rc::default());
+        let own: Rc<RefCell<Vec<Arc<Unit>>>> = Rc::default();
         let gather = Peers {
             rank,
             parts: Rc::clone(&parts),
+            units: Rc::clone(&own),
             gathered: Rc::clone(&gathered),
             led: Rc::clone(&led),
         };
@@ -132,6 +144,7 @@ fn ranks(config: &ModelConfig, source: &dyn WeightSource, kind: &Kind, count: us
         };
         let model = CausalLm::load(config, source, &options, |_| {}).unwrap();
         let units = model.decoder().units.as_ref().unwrap();
+        own.borrow_mut().clone_from(&units.all().to_vec());
         let kept = units.all().iter().map(|unit| unit.parts().to_vec());
         parts.borrow_mut().push(kept.collect());
         Rank {

@@ -1,6 +1,8 @@
 //! Routing, moving rows, and linear layers per expert, with experts that have no rows.
 
 use crate::support::{Both, CHAINED, CLAMPED, Card, EXACT, Limit, ROUNDED, agree, card, same};
+use apus_model::nn::{ExpertLinear, ExpertWeight, Weight};
+use apus_model::ops::fill;
 use apus_model::ops::grouped::{self, Addends, LowRankTerm};
 use apus_model::ops::lora::{self, Factors, Pack, Pair};
 use apus_model::ops::router::{self, RoutePlan};
@@ -350,6 +352,42 @@ fn packed_low_rank_updates() {
                 agree(&format!("{what} da"), &found.a, &expected.a, LOW_RANK);
                 agree(&format!("{what} db"), &found.b, &expected.b, LOW_RANK);
             }
+        }
+    }
+}
+
+#[test]
+fn experts_unpacked_in_ranges() {
+    let Some(card) = card() else { return };
+    let bytes = |shape: &[usize], range, seed| {
+        let bytes = fill::bytes(shape, range, (seed, 1), &Device::Cpu);
+        bytes.unwrap()
+    };
+    let blocks = bytes(&[8, 96, 2, 16], (0, 256), 1);
+    let scales = bytes(&[8, 96, 2], (120, 4), 2);
+    let linear = |at: &dyn Fn(&Tensor) -> Tensor, bias: Tensor, at_once| ExpertLinear {
+        name: "experts".to_owned(),
+        matrix: ExpertWeight::Packed {
+            blocks: Weight::Frozen(at(&blocks)),
+            scales: Weight::Frozen(at(&scales)),
+        },
+        bias: Some(Weight::Frozen(bias)),
+        lora: None,
+        unpacked_at_once: at_once,
+    };
+    let bias = card.normal(3, &[8, 96], 0.1);
+    // Many rows, and so few that only their experts are unpacked; the fourth expert has none.
+    for step in [90, 3] {
+        let offsets: Vec<usize> = [0, 1, 2, 3, 3, 4, 5, 6, 7].map(|n| n * step).to_vec();
+        let x = card.normal(4, &[7 * step, 64], 1.0);
+        let on_cpu = Groups::new(&offsets, &Device::Cpu).unwrap();
+        let expected = linear(&Tensor::clone, bias.cpu.clone(), None);
+        let expected = expected.forward(&x.cpu, None, &on_cpu).unwrap();
+        let groups = Groups::new(&offsets, &card.device).unwrap();
+        for at_once in [None, Some(3), Some(1)] {
+            let found = linear(&|packed| card.up(packed), bias.gpu.clone(), at_once);
+            let found = found.forward(&x.gpu, None, &groups).unwrap();
+            agree(&format!("{at_once:?} at once"), &found, &expected, ROUNDED);
         }
     }
 }
