@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const STEPS: u64 = 30;
 
@@ -135,18 +135,49 @@ fn a_signal_to_the_launcher_or_to_one_rank_saves_once_and_ends_all() {
     }
 }
 
+/// So many rows that a run takes seconds to prepare them, and a step of thousands of them takes half a minute.
+fn many_rows(dir: &Path) -> String {
+    let many = dir.join("many.jsonl");
+    let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
+    fs::write(&many, rows.repeat(500)).unwrap();
+    format!(
+        "--dataset {} --gradient_accumulation_steps 2000 --max_steps 2",
+        many.display()
+    )
+}
+
+#[test]
+fn a_signal_before_the_first_step_ends_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = many_rows(dir.path());
+    for wait in [400, 800, 1200] {
+        let run = dir.path().join(wait.to_string());
+        let child = listen(&mut ranks(&run, 2, &flags));
+        let since = Instant::now();
+        while process(&run, Part::Rank(1)).is_none() {
+            assert!(since.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(wait));
+        assert!(send(&run, Part::Launcher, Signal::TERM));
+        // A run that has come to its first step needs a second one.
+        std::thread::sleep(Duration::from_secs(3));
+        send(&run, Part::Launcher, Signal::TERM);
+        assert!(all_end(&run) < Duration::from_secs(8));
+        let output = child.wait_with_output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(130), "{wait} ms: {said}");
+        assert!(!said.contains("error"), "{wait} ms: {said}");
+        assert!(checkpoints(&run).is_empty());
+    }
+}
+
 #[test]
 fn a_second_signal_ends_all_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    // A step of half a minute, so that the first signal alone would take as long.
-    let many = dir.path().join("many.jsonl");
-    let rows = fs::read_to_string(format!("{TINY}/chat_train.jsonl")).unwrap();
-    fs::write(&many, rows.repeat(500)).unwrap();
-    let flags = format!(
-        "--dataset {} --gradient_accumulation_steps 2000 --max_steps 2",
-        many.display()
-    );
+    // The first signal alone would take as long as the step.
+    let flags = many_rows(dir.path());
     let child = start(&mut ranks(&run, 2, &flags));
     wait_for(&run.join("args.json"));
     std::thread::sleep(Duration::from_secs(1));

@@ -27,13 +27,36 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// Whether there is nothing to save yet.
+static NOTHING_TO_SAVE: AtomicBool = AtomicBool::new(false);
+
+/// Until [`catch`] is called, the process ends at once at a signal, in the same way at each of them: what has started it may pass
+/// on one that would end it as if it had crashed.
+pub fn leave_until_caught() -> anyhow::Result<()> {
+    NOTHING_TO_SAVE.store(true, Ordering::SeqCst);
+    install()
+}
+
 /// Catches the signals from now on. `restore` puts the terminal back before the process ends at once.
 pub fn catch(restore: fn()) -> anyhow::Result<()> {
+    // Whoever was first has given the same.
+    let _ = RESTORE.set(restore);
+    install()?;
+    NOTHING_TO_SAVE.store(false, Ordering::SeqCst);
+    Ok(())
+}
+
+static RESTORE: OnceLock<fn()> = OnceLock::new();
+
+fn install() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     ONCE.get_or_init(|| {
         on_signal(move || {
-            if SIGNALLED.swap(true, Ordering::SeqCst) {
-                restore();
+            let again = SIGNALLED.swap(true, Ordering::SeqCst);
+            if again || NOTHING_TO_SAVE.load(Ordering::SeqCst) {
+                if let Some(restore) = RESTORE.get() {
+                    restore();
+                }
                 std::process::exit(130);
             }
             ask();

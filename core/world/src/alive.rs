@@ -119,23 +119,25 @@ impl Shared {
 
     /// Judges the beats of others, and sends its own.
     pub fn beat(&self) {
+        let (mut last, mut sending) = (Instant::now(), Duration::ZERO);
         while !self.ended.load(Ordering::SeqCst) {
+            // It was stopped itself, perhaps with all others, and has heard nobody.
+            if last.elapsed() > STOPPED + sending {
+                locked(&self.board).begin_anew();
+            }
+            last = Instant::now();
             if let Some(text) = self.judge() {
                 return self.spread(&text, false);
             }
-            self.send_beat(false);
-            let before = Instant::now();
+            sending = self.send_beat(false);
             thread::sleep(BEAT);
-            // It was stopped itself, perhaps with all others, and has heard nobody.
-            if before.elapsed() > STOPPED {
-                locked(&self.board).begin_anew();
-            }
         }
     }
 
     /// Sends what this rank is at, by connections that are being used only if it `waits` for them: what is being sent is as good a
     /// sign of life, and may be more than a rank that has stopped takes.
-    pub fn send_beat(&self, waits: bool) {
+    /// Returns how long that took.
+    pub fn send_beat(&self, waits: bool) -> Duration {
         let beat = {
             let mut board = locked(&self.board);
             let own = board.own(self.rank);
@@ -144,6 +146,7 @@ impl Shared {
             serde_json::to_vec(own).unwrap_or_default()
         };
         let frame = Frame::Beat(beat);
+        let began = Instant::now();
         for link in &self.links {
             let link = match waits {
                 true => Some(locked(link)),
@@ -154,6 +157,7 @@ impl Shared {
                 let _ = frame.write(&mut *link);
             }
         }
+        began.elapsed()
     }
 
     /// Why the run cannot go on.

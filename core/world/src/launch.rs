@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// and both together stay below half a minute.
 const GRACE: Duration = Duration::from_secs(8);
 
+/// The status of a run that a signal has ended.
+const INTERRUPTED: i32 = 130;
+
 /// Time between two looks at the ranks.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -223,12 +226,17 @@ impl Ranks {
                 let Ok(status) = started.child.wait() else {
                     continue;
                 };
+                let code = match code(status) {
+                    // It did not catch it yet.
+                    code if passed_on > 0 && code == 128 + self.signal => INTERRUPTED,
+                    code => code,
+                };
                 if Some(started.child.id()) == first {
-                    of_first = Some(code(status));
+                    of_first = Some(code);
                 }
-                if !status.success() && failed.is_none() {
-                    failed = Some((code(status), Instant::now()));
-                    if passed_on > 0 && of_first.is_none() {
+                if code != 0 && failed.is_none() {
+                    failed = Some((code, Instant::now()));
+                    if passed_on > 0 && (of_first.is_none() || code == INTERRUPTED) {
                         continue;
                     }
                     if let Some(text) = obituary(&started, status, outputs) {
@@ -236,7 +244,9 @@ impl Ranks {
                     }
                 }
             }
-            if let Some(text) = take_last_words(outputs) {
+            // After a signal, ranks lose each other because they end.
+            let is_news = passed_on == 0 || failed.is_some_and(|(code, _)| code != INTERRUPTED);
+            if let Some(text) = take_last_words(outputs).filter(|_| is_news) {
                 errln!("{text}");
             }
             if failed.is_some_and(|(_, since)| since.elapsed() > GRACE) {

@@ -88,6 +88,9 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         true => None,
         false => ranks::place(config.shard_base == Some(ShardBase::True))?,
     };
+    if among.is_some() {
+        signals::leave_until_caught()?;
+    }
     for note in &resolved.notes {
         info!("note: {note}");
     }
