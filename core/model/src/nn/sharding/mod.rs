@@ -7,6 +7,8 @@
 //! enters them, one ahead, and frees them: at most two are whole at a time.
 
 mod builder;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod units;
 

@@ -131,7 +131,9 @@ fn with_dropout(
     let (hidden, pass) = decoder.forward(&ids(), seqs, &options).unwrap();
     let (normed, tape) = head.forward(&hidden).unwrap();
     let dhidden = head.backward(&tape, &normed).unwrap();
-    decoder.backward(pass, dhidden, 1.0).unwrap();
+    decoder
+        .backward(pass, dhidden, 1.0, &mut |_| Ok(()))
+        .unwrap();
     let params = maker.params.borrow();
     let grads = params.iter().filter_map(|param| param.take_grad());
     grads.map(|grad| values(&grad)).collect()
