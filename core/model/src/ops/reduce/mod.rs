@@ -65,7 +65,7 @@ mod tests {
         let x = random(3, &[1 << 17]);
         let turned = x.neg().unwrap();
         assert_ne!(
-            bit_sums(&[x.clone()]).unwrap(),
+            bit_sums(std::slice::from_ref(&x)).unwrap(),
             bit_sums(&[turned]).unwrap()
         );
         assert_eq!(
