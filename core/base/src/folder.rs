@@ -26,6 +26,19 @@ pub fn replace(target: &Path, new: &Path, aside: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(aside)?)
 }
 
+/// Puts in order what a process left that was killed while it replaced `target`: the old folder comes back if nothing has its
+/// place yet, and is deleted if the new one has it.
+///
+/// # Errors
+/// The disk failed.
+pub fn recover(target: &Path, aside: &Path) -> Result<()> {
+    match (aside.exists(), target.exists()) {
+        (false, _) => Ok(()),
+        (true, false) => Ok(fs::rename(aside, target)?),
+        (true, true) => Ok(fs::remove_dir_all(aside)?),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,33 @@
 //! Memory of this process and space on disks, where the system tells.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 /// The bytes that this user can still write to the disk of a folder.
 pub fn disk(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
+/// Makes a file this long, with its space on the disk where the file system can promise it.
+///
+/// # Errors
+/// The disk has not so much.
+pub fn reserve(file: &File, len: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match len {
+            0 => {}
+            len => match fallocate(file, FallocateFlags::empty(), 0, len) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+    file.set_len(len)
 }
 
 /// `MemAvailable` of this machine, where the system tells.
@@ -48,6 +70,16 @@ pub fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_its_length_from_the_start() {
+        let file = tempfile::tempfile().unwrap();
+        for len in [0, 1, 100_000] {
+            reserve(&file, len).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), len);
+        }
+        assert!(reserve(&file, 1 << 60).is_err());
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

@@ -23,7 +23,7 @@ flags! {
         model | model_id_or_path: String = String::new(), about Data
             => sft "same: a directory or an id; also `synthetic:gpt-oss-20b`",
                infer(Option<String> = None) "same: a directory or an id; also `synthetic:gpt-oss-20b`, or the folder of an adapter",
-               export(Option<String> = None) "same: the base of an adapter that does not name it, or is not where it says; with `quantize`, what is packed",
+               export(Option<String> = None) "same: the base of an adapter that does not name it, or is not where it says; with `quantize` or `experts_dtype`, whose experts are converted",
                bench(String = "synthetic:gpt-oss-20b".to_owned());
         /// Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it
         use_hf: Option<bool> = None
@@ -45,7 +45,9 @@ flags! {
                infer "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error";
         /// How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16
         experts_dtype: ExpertsForm = ExpertsForm::Mxfp4
-            => sft "only in Apus", infer "only in Apus", bench;
+            => sft "only in Apus", infer "only in Apus",
+               export(Option<ExpertsForm> = None) "only in Apus: the form of all experts that are written; without it those that an adapter touches are in BF16, the others as they are",
+               bench;
         /// Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)
         offload_embedding: Offload = Offload::Auto
             => sft "only in Apus";
@@ -433,14 +435,14 @@ flags! {
             => sft "same";
         /// Folder to write
         output_dir | out: Option<String> = None
-            => export "same: the adapter's folder with `-merged` behind it, or the model's with `-mxfp4`",
+            => export "same: the adapter's folder with `-merged` behind it, or the model's with `-mxfp4` or `-bf16`",
                model_new "only in Apus";
         /// Merge the adapter into the model
         merge_lora: bool = false
             => export "same weights; experts that no adapter touches stay in MXFP4 bit for bit, where ms-swift writes all in BF16. The run's args.json goes along, as there";
-        /// mxfp4: pack BF16 experts
+        /// mxfp4: pack BF16 experts, with merge_lora those that were merged
         quantize: Option<Quantize> = None
-            => export "different: `mxfp4` only, in place of `quant_method`";
+            => export "different: `mxfp4` only, in place of `quant_method`; with `merge_lora` in the same step";
         /// Size of a file of weights, such as 5GB
         max_shard_size: String = "5GB".to_owned()
             => export "same: `GB` is 10^9 bytes, `GiB` 2^30";

@@ -1,14 +1,15 @@
 //! Writes a Hugging Face model directory tensor by tensor. The directory appears only when it is complete.
 
-use super::finite::bad_elements;
+pub use super::layout::Entry;
+use super::layout::{INDEX, Layout};
+use super::shards::Shards;
 use anyhow::{Context, Result, bail, ensure};
-use apus_base::folder;
+use apus_base::{folder, memory};
 use half::bf16;
 use rayon::prelude::*;
-use safetensors::Dtype;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// Files that are copied beside the weights.
@@ -23,29 +24,6 @@ const COMPANIONS: [&str; 6] = [
 
 /// The arguments of the run that made the weights, beside them.
 const ARGS: &str = "args.json";
-
-/// A tensor to write.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// Its type.
-    pub dtype: Dtype,
-    /// Its shape.
-    pub shape: Vec<usize>,
-}
-
-impl Entry {
-    /// Number of elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Number of bytes.
-    pub fn bytes(&self) -> usize {
-        self.elements() * self.dtype.bitsize() / 8
-    }
-}
 
 /// What is written beside the weights.
 pub struct Extra<'a> {
@@ -74,14 +52,33 @@ pub fn write_model(
     extra: &Extra,
     mut provide: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    if dir.exists() {
-        ensure!(
-            replace,
-            "{}: exists already; choose another folder, or give --exist_ok true",
-            dir.display()
-        );
-        only_a_model(dir)?;
-    }
+    write_with(dir, entries, (max_shard, replace), extra, |shards| {
+        for (i, entry) in entries.iter().enumerate() {
+            let bytes = provide(entry).with_context(|| format!("tensor {}", entry.name))?;
+            shards.write(i, 0, &bytes)?;
+            ensure!(
+                bytes.len() == entry.bytes(),
+                "tensor {}: {} bytes, expected {}",
+                entry.name,
+                bytes.len(),
+                entry.bytes()
+            );
+        }
+        Ok(())
+    })
+}
+
+/// Writes a model as [`write_model`] does; `write` writes the tensors.
+///
+/// # Errors
+/// `write` failed or left something out, the disk has not enough space, or it failed; nothing is left behind then.
+pub fn write_with(
+    dir: &Path,
+    entries: &[Entry],
+    (max_shard, replace): (usize, bool),
+    extra: &Extra,
+    write: impl FnOnce(&Shards) -> Result<()>,
+) -> Result<()> {
     let name = dir
         .file_name()
         .context("the output folder has no name")?
@@ -90,13 +87,31 @@ pub fn write_model(
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let temporary = parent.join(format!(".{name}.tmp"));
-    let mut attempt = || -> Result<()> {
+    let [temporary, aside] = ["tmp", "old"].map(|end| parent.join(format!(".{name}.{end}")));
+    folder::recover(dir, &aside).with_context(|| aside.display().to_string())?;
+    if dir.exists() {
+        ensure!(
+            replace,
+            "{}: exists already; choose another folder, or give --exist_ok true",
+            dir.display()
+        );
+        only_a_model(dir)?;
+    }
+    let layout = Layout::new(entries, max_shard)?;
+    let attempt = || -> Result<()> {
         if temporary.exists() {
             fs::remove_dir_all(&temporary)?;
         }
+        let there = parent.ancestors().find(|folder| folder.exists());
+        let there = there.unwrap_or(Path::new("."));
+        enough(layout.size(), memory::disk(there), there)?;
         fs::create_dir_all(&temporary)?;
-        write_weights(&temporary, entries, max_shard, &mut provide)?;
+        let shards = Shards::create(&temporary, entries, &layout)?;
+        write(&shards)?;
+        shards.finish()?;
+        if let Some(index) = layout.index(entries) {
+            write_json(&temporary.join(INDEX), &index)?;
+        }
         write_json(&temporary.join("config.json"), &extra.config)?;
         if let Some(from) = extra.copy_from {
             copy_companions(from, &temporary)?;
@@ -116,7 +131,7 @@ pub fn write_model(
             )?;
         }
         File::open(&temporary)?.sync_all()?;
-        folder::replace(dir, &temporary, &parent.join(format!(".{name}.old")))?;
+        folder::replace(dir, &temporary, &aside)?;
         Ok(File::open(parent)?.sync_all()?)
     };
     attempt()
@@ -129,6 +144,19 @@ pub fn write_model(
         })
 }
 
+/// Checks that a disk has the space that files need, where the system tells.
+fn enough(need: u64, free: Option<u64>, disk: &Path) -> Result<()> {
+    let free = free.unwrap_or(u64::MAX);
+    ensure!(
+        need <= free,
+        "the weights take {}, and the disk of {} has {} left; free some, or give another --output_dir",
+        memory::gib(need),
+        disk.display(),
+        memory::gib(free)
+    );
+    Ok(())
+}
+
 /// Refuses to replace a folder that holds anything but a model.
 fn only_a_model(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -136,7 +164,7 @@ fn only_a_model(dir: &Path) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let known = name == "config.json"
             || name == ARGS
-            || name == "model.safetensors.index.json"
+            || name == INDEX
             || name.ends_with(".safetensors")
             || COMPANIONS.contains(&name.as_str());
         ensure!(
@@ -161,91 +189,6 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut file = File::create(path)?;
     file.write_all(serde_json::to_string_pretty(value)?.as_bytes())?;
     Ok(file.sync_all()?)
-}
-
-fn write_weights(
-    dir: &Path,
-    entries: &[Entry],
-    max_shard: usize,
-    provide: &mut dyn FnMut(&Entry) -> Result<Vec<u8>>,
-) -> Result<()> {
-    let shards = split(entries, max_shard);
-    let mut map = Map::new();
-    for (i, shard) in shards.iter().enumerate() {
-        let file = match shards.len() {
-            1 => "model.safetensors".to_owned(),
-            n => format!("model-{:05}-of-{n:05}.safetensors", i + 1),
-        };
-        write_shard(&dir.join(&file), shard, provide)?;
-        for entry in *shard {
-            map.insert(entry.name.clone(), json!(file));
-        }
-    }
-    if shards.len() > 1 {
-        let total: usize = entries.iter().map(Entry::bytes).sum();
-        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        write_json(&dir.join("model.safetensors.index.json"), &index)?;
-    }
-    Ok(())
-}
-
-/// Consecutive entries that fit into a file; one that is larger by itself has a file of its own.
-fn split(entries: &[Entry], max_shard: usize) -> Vec<&[Entry]> {
-    let mut shards = Vec::new();
-    let (mut start, mut size) = (0, 0);
-    for (i, entry) in entries.iter().enumerate() {
-        if i > start && size + entry.bytes() > max_shard {
-            shards.push(&entries[start..i]);
-            (start, size) = (i, 0);
-        }
-        size += entry.bytes();
-    }
-    shards.push(&entries[start..]);
-    shards
-}
-
-fn write_shard(
-    path: &Path,
-    entries: &[Entry],
-    provide: &mut dyn FnMut(&Entry) -> Result<Vec<u8>>,
-) -> Result<()> {
-    let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    let mut at = 0;
-    for entry in entries {
-        let end = at + entry.bytes();
-        header.insert(
-            entry.name.clone(),
-            json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, end]}),
-        );
-        at = end;
-    }
-    let mut header = serde_json::to_string(&header)?;
-    while !header.len().is_multiple_of(8) {
-        header.push(' ');
-    }
-    let mut file = BufWriter::with_capacity(1 << 22, File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    for entry in entries {
-        let bytes = provide(entry).with_context(|| format!("tensor {}", entry.name))?;
-        ensure!(
-            bytes.len() == entry.bytes(),
-            "tensor {}: {} bytes, expected {}",
-            entry.name,
-            bytes.len(),
-            entry.bytes()
-        );
-        let bad = bad_elements(&bytes, entry.dtype);
-        ensure!(
-            bad == 0,
-            "tensor {}: {bad} of its {} values are not finite",
-            entry.name,
-            entry.elements()
-        );
-        file.write_all(&bytes)?;
-    }
-    Ok(file.into_inner().map_err(|e| e.into_error())?.sync_all()?)
 }
 
 /// The bytes of values rounded to bf16.
@@ -289,6 +232,7 @@ mod tests {
     use super::*;
     use apus_model::weights::{Directory, WeightSource};
     use candle_core::{DType, Device};
+    use safetensors::Dtype;
 
     fn entries() -> Vec<Entry> {
         let entry = |name: &str| Entry {
@@ -379,6 +323,60 @@ mod tests {
         let error = write(&dir, true, false).unwrap_err().to_string();
         assert!(error.contains("holds thesis.txt"), "{error}");
         assert!(dir.join("thesis.txt").is_file());
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("m");
+        let mut huge = entries();
+        huge[1].shape = vec![1 << 30, 1 << 28];
+        let extra = Extra {
+            config: json!({}),
+            generation: None,
+            copy_from: None,
+            made_by: None,
+        };
+        let nothing = |_: &Entry| bail!("a tensor was asked for");
+        let error = write_model(&dir, &huge, 1000, false, &extra, nothing).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.contains("the weights take 536870912.00 GiB, and the disk of")
+                && error.contains("another --output_dir"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        assert!(enough(5, Some(5), &dir).is_ok() && enough(5, None, &dir).is_ok());
+        assert!(enough(6, Some(5), &dir).is_err());
+    }
+
+    /// What a process leaves that is killed at any moment of the replacing.
+    #[test]
+    fn after_a_kill_the_next_export_starts_clean() {
+        let names = |parent: &Path| {
+            let all = fs::read_dir(parent).unwrap();
+            let mut all: Vec<_> = all.map(|e| e.unwrap().file_name()).collect();
+            all.sort();
+            all
+        };
+        for (left, needs_leave) in [
+            (vec![("m", ".m.tmp")], false),
+            (vec![("m", ".m.old"), ("m", ".m.tmp")], true),
+            (vec![("m", "m"), ("m", ".m.old")], true),
+        ] {
+            let parent = tempfile::tempdir().unwrap();
+            let parent = parent.path();
+            let made = tempfile::tempdir().unwrap();
+            for (from, to) in &left {
+                write(&made.path().join(from), true, false).unwrap();
+                fs::rename(made.path().join(from), parent.join(to)).unwrap();
+            }
+            let refused = write(&parent.join("m"), false, false);
+            assert_eq!(refused.is_err(), needs_leave, "{left:?}");
+            write(&parent.join("m"), true, false).unwrap();
+            assert_eq!(names(parent), ["m"], "{left:?}");
+            assert!(Directory::open(&parent.join("m")).is_ok());
+        }
     }
 
     #[test]

@@ -217,8 +217,8 @@ impl Adapter {
         self.pair(&expert_module(&self.list, &self.targets, layer, matrix)?)
     }
 
-    /// A module's tensor stored whole, by its name in the model.
-    pub(super) fn saved(&self, name: &str) -> Option<&Tensor> {
+    /// A tensor that is stored whole beside the pairs, by its name in the model.
+    pub fn saved(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(&format!("{PREFIX}{name}"))
     }
 }

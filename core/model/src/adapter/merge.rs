@@ -5,6 +5,7 @@ use super::file::{Adapter, Pair};
 use crate::tensors::TensorSpec;
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
+use std::ops::Range;
 
 impl Adapter {
     /// Whether merging changes the model's tensor of this name (experts by their BF16 name,
@@ -15,7 +16,7 @@ impl Adapter {
     }
 
     /// The pair that updates a tensor.
-    fn pair_of(&self, spec: &TensorSpec) -> Option<Pair<'_>> {
+    pub(super) fn pair_of(&self, spec: &TensorSpec) -> Option<Pair<'_>> {
         match (spec.layer, spec.expert_matrix()) {
             (Some(layer), Some(matrix)) => self.expert_pair(layer, matrix),
             _ => self.pair(spec.name.strip_suffix(".weight")?),
@@ -51,6 +52,45 @@ impl Adapter {
         };
         merged.map(Some).with_context(|| format!("merging {name}"))
     }
+
+    /// Rows of the tensor that [`merged_weight`](Self::merged_weight) gives, out of the same rows of `base`. Matrices of experts
+    /// are merged one by one instead ([`expert_update`](Self::expert_update)), unless they are stored whole.
+    ///
+    /// # Errors
+    /// `base` has another shape than the adapter was trained on.
+    pub fn merged_rows(
+        &self,
+        name: &str,
+        rows: &Range<usize>,
+        base: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        let of = |t: &Tensor| t.narrow(0, rows.start, rows.len());
+        let merged = || -> Result<Option<Tensor>> {
+            if let Some(saved) = self.saved(name) {
+                let saved = of(saved)?;
+                ensure!(
+                    saved.dims() == base.dims(),
+                    "the adapter's tensor has shape {:?}, the base's {:?}",
+                    saved.dims(),
+                    base.dims()
+                );
+                return Ok(Some(saved.to_dtype(base.dtype())?));
+            }
+            let spec = self.list.get(name);
+            let Some((spec, pair)) = spec.and_then(|spec| Some((spec, self.pair_of(spec)?))) else {
+                return Ok(None);
+            };
+            ensure!(
+                spec.expert_matrix().is_none(),
+                "experts are not merged by rows"
+            );
+            let (a, b) = (pair.a, &of(pair.b)?);
+            let magnitude = self.magnitude(spec.module()).map(of).transpose()?;
+            let scale = self.config.settings(0).scale();
+            merge_linear(base, &Pair { a, b }, magnitude.as_ref(), scale).map(Some)
+        };
+        merged().with_context(|| format!("merging rows {rows:?} of {name}"))
+    }
 }
 
 /// Returns `W + s B A`, with DoRA `(m / ||W + s B A||) (W + s B A)` by rows.
@@ -73,7 +113,7 @@ fn merge_linear(
 }
 
 /// Returns `W[e] + (s B[:, e::E] A[e r..(e+1) r])^T`, one expert at a time to bound the memory.
-fn merge_experts(base: &Tensor, pair: &Pair, scale: f64) -> Result<Tensor> {
+pub(super) fn merge_experts(base: &Tensor, pair: &Pair, scale: f64) -> Result<Tensor> {
     let (e, input, output) = base.dims3()?;
     let (ranks, _) = pair.a.dims2()?;
     ensure!(
@@ -132,6 +172,41 @@ mod tests {
         }
         let untouched = ["model.layers.0.mlp.experts.down_proj", "lm_head.weight"];
         assert!(untouched.iter().all(|name| !adapter.touches(name)));
+    }
+
+    /// Rows of every linear module, in parts of any size, have the bits of the whole.
+    #[test]
+    fn rows_are_those_of_the_whole() -> Result<()> {
+        let base = Directory::open(&goldens().join("model_bf16"))?;
+        for name in ["attn", "attn_rslora", "attn_dora"] {
+            let golden = goldens().join(format!("adapter_grad_{name}"));
+            let adapter = Adapter::open(&golden, &tiny())?;
+            let list = tiny().tensors();
+            let mut merged = 0;
+            for spec in list.iter().filter(|spec| adapter.touches(&spec.name)) {
+                for dtype in [DType::BF16, DType::F32] {
+                    let w = base.tensor(&spec.name, &spec.shape, dtype, &Device::Cpu)?;
+                    let whole = adapter.merged_weight(&spec.name, &w)?.unwrap();
+                    for size in [1, 7, 16, 100] {
+                        let count = w.dim(0)?;
+                        for first in (0..count).step_by(size) {
+                            let rows = first..count.min(first + size);
+                            let part = w.narrow(0, first, rows.len())?;
+                            let part = adapter.merged_rows(&spec.name, &rows, &part)?.unwrap();
+                            let there = whole.narrow(0, first, rows.len())?;
+                            let bits = |t: &Tensor| {
+                                let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+                                t.to_vec1::<f32>().unwrap()
+                            };
+                            assert_eq!(bits(&part), bits(&there), "{} {rows:?}", spec.name);
+                        }
+                    }
+                    merged += 1;
+                }
+            }
+            assert_eq!(merged, 32);
+        }
+        Ok(())
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod blueprint;
 mod expected;
+mod expert;
 mod fields;
 mod file;
 mod hints;
@@ -15,6 +16,7 @@ mod table;
 mod targets;
 
 pub use blueprint::Blueprint;
+pub use expert::{ExpertBytes, ExpertRoom, ExpertUpdate, Squares, convert_expert};
 pub use file::{Adapter, save};
 pub use peft_config::{PeftConfig, TargetModules};
 pub use table::{ParameterRow, ParameterTable};

@@ -13,7 +13,7 @@ use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-pub use cpu::{decode, encode};
+pub use cpu::{decode, decode_into, encode, encode_into};
 
 /// The values of the 16 codes.
 pub const E2M1: [f32; 16] = [
@@ -74,6 +74,43 @@ mod tests {
         let decoded = decode(&blocks, &scales);
         let (again, found) = encode(&decoded).unwrap();
         assert_eq!(decode(&again, &found), decoded);
+    }
+
+    /// The scale is the one of four with the least error, the greatest of those that have it, in the plain way of saying so.
+    #[test]
+    fn the_best_scale_is_taken() {
+        let mut blocks: Vec<Vec<f32>> = (random(8, &[400, 32]).to_vec2::<f32>().unwrap())
+            .iter()
+            .enumerate()
+            .map(|(i, block)| {
+                let spread = 2f32.powi(i as i32 % 40 - 20);
+                block.iter().map(|v| v * spread).collect()
+            })
+            .collect();
+        blocks.push(vec![0.0; 32]);
+        blocks.push(vec![-0.0; 32]);
+        blocks.extend([f32::MAX, f32::MIN_POSITIVE, 1e-45, 6.0, 5.0, 0.25].map(|v| {
+            let signs = [v, -v, v / 3.0, 0.0];
+            signs.repeat(8)
+        }));
+        for block in &blocks {
+            let (codes, scales) = encode(block).unwrap();
+            let error = |scale: u8| -> f64 {
+                let power = decode(&[2; 16], &[scale])[0];
+                let apart = |&v: &f32| f64::from(v - E2M1[usize::from(code(v / power))] * power);
+                block.iter().map(|v| apart(v).powi(2)).sum()
+            };
+            let max = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let top = if max > 0.0 { max.log2().floor() as i32 + 125 } else { 127 };
+            let candidates = (-2..=1).map(|d| (top + d).clamp(0, 254) as u8);
+            let best = candidates.min_by(|a, b| error(*a).total_cmp(&error(*b)).then(b.cmp(a)));
+            assert_eq!(Some(scales[0]), best, "{block:?}");
+            let power = decode(&[2; 16], &scales)[0];
+            for (pair, byte) in block.chunks(2).zip(codes) {
+                let expected = code(pair[0] / power) | code(pair[1] / power) << 4;
+                assert_eq!(byte, expected, "{block:?}");
+            }
+        }
     }
 
     #[test]
