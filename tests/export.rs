@@ -28,7 +28,12 @@ fn export(adapter: &str, out: &Path) -> Command {
 /// The bytes of a model's tensors, each of which can be read.
 fn tensors(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let model = Directory::open(dir).unwrap();
-    let read = |name: &str| (name.to_owned(), model.stored(name).unwrap().to_vec().unwrap());
+    let read = |name: &str| {
+        (
+            name.to_owned(),
+            model.stored(name).unwrap().to_vec().unwrap(),
+        )
+    };
     model.names().map(read).collect()
 }
 

@@ -107,7 +107,10 @@ impl<'a> Plan<'a> {
     /// What packing changed, by the names of matrices, in the order of the layers.
     pub fn packed(&self) -> Vec<(&'a str, Squares)> {
         let packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        packed.iter().map(|((_, name), sums)| (*name, *sums)).collect()
+        packed
+            .iter()
+            .map(|((_, name), sums)| (*name, *sums))
+            .collect()
     }
 
     fn touches(&self, name: &str) -> bool {

@@ -89,7 +89,13 @@ fn merging_gives_pefts_bits_and_leaves_the_rest_alone() {
     assert!(format!("{:#}", run(&options).unwrap_err()).contains("exists already"));
     // transformers looks for experts and MLPs by the beginning of their names.
     let list = &config(&out)["quantization_config"]["modules_to_not_convert"];
-    let named = |name: &str| list.as_array().unwrap().iter().filter(|n| *n == name).count();
+    let named = |name: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .filter(|n| *n == name)
+            .count()
+    };
     for layer in 0..4 {
         for module in ["mlp", "mlp.experts"] {
             let expected = usize::from(layer % 2 == 1);
@@ -224,7 +230,10 @@ fn all_experts_are_unpacked_on_demand() {
         let mut options = merge_options("model_mxfp4", &path, &out);
         options.experts_dtype = Some(ExpertsForm::Bf16);
         if !merge_lora {
-            let error = ExportConfig { merge_lora, ..options.clone() };
+            let error = ExportConfig {
+                merge_lora,
+                ..options.clone()
+            };
             let error = run(&error).unwrap_err().to_string();
             assert!(error.contains("--merge_lora true, too"), "{error}");
             (options.adapters, options.merge_lora) = (Vec::new(), false);

@@ -163,7 +163,11 @@ fn add_rounded(w: &mut [f32], product: &[f32], scale: f32, round: impl Fn(f32) -
 fn squares_apart(a: &[f32], b: &[f32]) -> f64 {
     const LANES: usize = 16;
     let mut sums = [0f32; LANES];
-    let parts = a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0);
+    let parts = a
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .zip(b.as_chunks::<LANES>().0);
     for (a, b) in parts {
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
             *sum += (a - b) * (a - b);
@@ -204,7 +208,10 @@ pub fn convert_expert(
     };
     let fitting = |u: &ExpertUpdate| u.a.len() == u.r * inputs && u.b.len() == u.r * outputs;
     let good = good && update.is_none_or(fitting);
-    ensure!(good, "an expert's bytes do not fit {inputs} inputs and {outputs} outputs");
+    ensure!(
+        good,
+        "an expert's bytes do not fit {inputs} inputs and {outputs} outputs"
+    );
     let dtype = match from {
         ExpertBytes::Packed(..) => DType::BF16,
         ExpertBytes::Dense(_, dtype) => *dtype,
@@ -305,7 +312,11 @@ fn scatter<const WIDTH: usize>(
 fn to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-    let rounded = if value.is_nan() { bits | 0x40_0000 } else { rounded };
+    let rounded = if value.is_nan() {
+        bits | 0x40_0000
+    } else {
+        rounded
+    };
     f32::from_bits(rounded & 0xffff_0000)
 }
 
@@ -408,13 +419,21 @@ mod tests {
         let (blocks, scales) = (bytes(&blocks), bytes(&scales));
         let (mut b, mut s) = (vec![0; blocks.len()], vec![0; scales.len()]);
         let from = ExpertBytes::Packed(&blocks, &scales);
-        let sums = convert_expert(&from, (64, 48), None, &mut ExpertRoom::Packed(&mut b, &mut s))?;
+        let sums = convert_expert(
+            &from,
+            (64, 48),
+            None,
+            &mut ExpertRoom::Packed(&mut b, &mut s),
+        )?;
         assert!(sums.error == 0.0 && sums.values > 0.0 && sums.update == 0.0);
         assert!(mxfp4::decode(&b, &s) == mxfp4::decode(&blocks, &scales));
         let mut small = [0; 5];
         let room = &mut ExpertRoom::Dense(&mut small, DType::BF16);
         let error = convert_expert(&from, (64, 48), None, room).unwrap_err();
-        assert!(error.to_string().contains("64 inputs and 48 outputs"), "{error}");
+        assert!(
+            error.to_string().contains("64 inputs and 48 outputs"),
+            "{error}"
+        );
         let zero = ExpertUpdate {
             a: vec![1.0; 2 * 64],
             b: vec![0.0; 48 * 2],

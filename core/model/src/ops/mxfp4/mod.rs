@@ -89,10 +89,12 @@ mod tests {
             .collect();
         blocks.push(vec![0.0; 32]);
         blocks.push(vec![-0.0; 32]);
-        blocks.extend([f32::MAX, f32::MIN_POSITIVE, 1e-45, 6.0, 5.0, 0.25].map(|v| {
-            let signs = [v, -v, v / 3.0, 0.0];
-            signs.repeat(8)
-        }));
+        blocks.extend(
+            [f32::MAX, f32::MIN_POSITIVE, 1e-45, 6.0, 5.0, 0.25].map(|v| {
+                let signs = [v, -v, v / 3.0, 0.0];
+                signs.repeat(8)
+            }),
+        );
         for block in &blocks {
             let (codes, scales) = encode(block).unwrap();
             let error = |scale: u8| -> f64 {
@@ -101,7 +103,11 @@ mod tests {
                 block.iter().map(|v| apart(v).powi(2)).sum()
             };
             let max = block.iter().fold(0f32, |m, v| m.max(v.abs()));
-            let top = if max > 0.0 { max.log2().floor() as i32 + 125 } else { 127 };
+            let top = if max > 0.0 {
+                max.log2().floor() as i32 + 125
+            } else {
+                127
+            };
             let candidates = (-2..=1).map(|d| (top + d).clamp(0, 254) as u8);
             let best = candidates.min_by(|a, b| error(*a).total_cmp(&error(*b)).then(b.cmp(a)));
             assert_eq!(Some(scales[0]), best, "{block:?}");
