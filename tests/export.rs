@@ -4,7 +4,7 @@
 mod common;
 
 use apus_model::weights::Directory;
-use common::folder;
+use common::{fails, folder, works};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -99,4 +99,46 @@ fn an_export_that_finds_no_space_changes_nothing() {
     );
     assert_eq!(names(&home), ["merged"]);
     assert!(tensors(&out) == before);
+}
+
+/// The adapter alone for vLLM: written beside the adapter, and merged to the same bytes.
+#[test]
+fn an_adapter_for_vllm_is_still_the_adapter() {
+    let home = folder("export-vllm");
+    let model = format!("{TINY}/model_mxfp4");
+    let golden = format!("{TINY}/adapter_grad_attn_experts");
+    let out = home.join("adapter");
+    let line = format!(
+        "export --model {model} --adapters {golden} --to_vllm true --output_dir {}",
+        out.display()
+    );
+    let said = works(&line);
+    let serve = "--enable-lora --max-lora-rank 8 --lora-modules NAME=";
+    assert!(said.contains(serve), "{said}");
+    fails(&line, 1, &["exists already"]);
+    works(&format!("{line} --exist_ok true"));
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    fails(&format!("{line} --exist_ok true"), 1, &["holds notes.txt"]);
+    fs::remove_file(out.join("notes.txt")).unwrap();
+    assert_eq!(names(&home), ["adapter"]);
+    let merged = |adapter: &str, name: &str| {
+        let dir = home.join(name);
+        let dir_name = dir.display();
+        works(&format!(
+            "export --model {model} --adapters {adapter} --merge_lora true --output_dir {dir_name}"
+        ));
+        tensors(&dir)
+    };
+    assert!(merged(&golden, "a") == merged(&out.display().to_string(), "b"));
+    for (adapter, flags, says) in [
+        ("attn_dora", "", "use_dora is true"),
+        ("attn", "--merge_lora true", "the adapter alone"),
+        ("attn", "--quantize mxfp4", "the adapter alone"),
+    ] {
+        let line = format!("export --model {model} --adapters {TINY}/adapter_grad_{adapter}");
+        let out = home.join("none");
+        let line = format!("{line} --to_vllm true {flags} --output_dir {}", out.display());
+        fails(&line, 1, &[says]);
+        assert!(!out.exists());
+    }
 }

@@ -435,7 +435,7 @@ flags! {
             => sft "same";
         /// Folder to write
         output_dir | out: Option<String> = None
-            => export "same: the adapter's folder with `-merged` behind it, or the model's with `-mxfp4` or `-bf16`",
+            => export "same: the adapter's folder with `-merged` or `-vllm` behind it, or the model's with `-mxfp4` or `-bf16`",
                model_new "only in Apus";
         /// Merge the adapter into the model
         merge_lora: bool = false
@@ -443,6 +443,9 @@ flags! {
         /// mxfp4: pack BF16 experts, with merge_lora those that were merged
         quantize: Option<Quantize> = None
             => export "different: `mxfp4` only, in place of `quant_method`; with `merge_lora` in the same step";
+        /// Write the adapter alone in the form that vLLM takes
+        to_vllm: bool = false
+            => export "only in Apus: PEFT's files with the pairs that vLLM wants of experts; what it does not take is refused by name";
         /// Size of a file of weights, such as 5GB
         max_shard_size: String = "5GB".to_owned()
             => export "same: `GB` is 10^9 bytes, `GiB` 2^30";

@@ -10,8 +10,10 @@ mod plan;
 mod quantization;
 mod rewrite;
 pub mod shards;
+mod vllm;
 pub mod writer;
 
+use crate::setup::base_of;
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::ExportConfig;
 use apus_components::plugin;
@@ -31,20 +33,31 @@ use std::path::{Path, PathBuf};
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     registry::load(&options.plugins)?;
     hub::prefer(options.use_hf);
-    if options.merge_lora {
+    if options.merge_lora || options.to_vllm {
+        let flag = match options.merge_lora {
+            true => "merge_lora",
+            false => "to_vllm",
+        };
         let [adapter] = options.adapters.as_slice() else {
             bail!(
-                "--merge_lora needs one --adapters folder, found {}",
+                "--{flag} needs one --adapters folder, found {}",
                 options.adapters.len()
             )
         };
+        ensure!(
+            !options.to_vllm || (!options.merge_lora && rewrite::form(options)?.is_none()),
+            "to_vllm is true, which writes the adapter alone: leave merge_lora, quantize and experts_dtype out"
+        );
         for line in plugin::compare(Path::new(adapter)) {
             errln!("note: {line}");
         }
-        return rewrite::merge(Path::new(adapter), options);
+        return match options.to_vllm {
+            true => vllm::write(Path::new(adapter), options),
+            false => rewrite::merge(Path::new(adapter), options),
+        };
     }
     let form = rewrite::form(options)?.context(
-        "nothing to do: give --merge_lora true with --adapters, or --quantize mxfp4 or --experts_dtype bf16 with --model",
+        "nothing to do: give --merge_lora true or --to_vllm true with --adapters, or --quantize mxfp4 or --experts_dtype bf16 with --model",
     )?;
     ensure!(
         options.adapters.is_empty(),
@@ -62,6 +75,36 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
         false => Path::new(model.rsplit('/').next().unwrap_or(model)),
     };
     rewrite::convert(&dir, name, form, options)
+}
+
+/// The folder of the model that an adapter is for.
+fn base_model(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
+    let base = match &options.model {
+        Some(model) => PathBuf::from(model),
+        None => base_of(adapter)?,
+    };
+    ensure!(
+        !base.display().to_string().starts_with("synthetic:"),
+        "the base model {} is in memory only; write it with `apus model new` and give that folder with --model",
+        base.display()
+    );
+    Hub::from_environment()
+        .model(&base.display().to_string())
+        .with_context(|| {
+            format!(
+                "base model of {} (--model gives another)",
+                adapter.display()
+            )
+        })
+}
+
+/// The folders beside a folder that is written: the new one until it is whole, the old one until it is deleted.
+fn parts(dir: &Path) -> Result<[PathBuf; 2]> {
+    let name = dir
+        .file_name()
+        .context("the output folder has no name")?
+        .to_string_lossy();
+    Ok(["tmp", "old"].map(|end| dir.with_file_name(format!(".{name}.{end}"))))
 }
 
 fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {

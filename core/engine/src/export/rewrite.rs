@@ -2,12 +2,10 @@
 
 use super::plan::{Form, Plan};
 use super::writer::{Extra, size, write_with};
-use super::{apart, pieces, quantization, target};
-use crate::setup::base_of;
-use anyhow::{Context, Result, bail, ensure};
+use super::{apart, base_model, pieces, quantization, target};
+use anyhow::{Result, bail, ensure};
 use apus_base::wording::counted;
 use apus_components::config::{ExpertsForm, ExportConfig, Quantize};
-use apus_data::hub::Hub;
 use apus_model::adapter::Adapter;
 use apus_model::families::ModelConfig;
 use apus_model::weights::Directory;
@@ -19,23 +17,7 @@ use std::path::{Path, PathBuf};
 /// Writes the merged model. Layers whose experts carry an adapter are written in BF16, or packed again; all other packed experts
 /// are copied bit for bit.
 pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
-    let base = match &options.model {
-        Some(model) => PathBuf::from(model),
-        None => base_of(adapter)?,
-    };
-    ensure!(
-        !base.display().to_string().starts_with("synthetic:"),
-        "the base model {} is in memory only; write it with `apus model new` and give that folder with --model",
-        base.display()
-    );
-    let base = Hub::from_environment()
-        .model(&base.display().to_string())
-        .with_context(|| {
-            format!(
-                "base model of {} (--model gives another)",
-                adapter.display()
-            )
-        })?;
+    let base = base_model(adapter, options)?;
     let config = ModelConfig::read(&base.join("config.json"))?;
     let directory = Directory::open(&base)?;
     let dir = target(options, adapter, "-merged");

@@ -23,7 +23,7 @@ const COMPANIONS: [&str; 6] = [
 ];
 
 /// The arguments of the run that made the weights, beside them.
-const ARGS: &str = "args.json";
+pub const ARGS: &str = "args.json";
 
 /// What is written beside the weights.
 pub struct Extra<'a> {
@@ -79,15 +79,11 @@ pub fn write_with(
     extra: &Extra,
     write: impl FnOnce(&Shards) -> Result<()>,
 ) -> Result<()> {
-    let name = dir
-        .file_name()
-        .context("the output folder has no name")?
-        .to_string_lossy();
     let parent = dir
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let [temporary, aside] = ["tmp", "old"].map(|end| parent.join(format!(".{name}.{end}")));
+    let [temporary, aside] = super::parts(dir)?;
     folder::recover(dir, &aside).with_context(|| aside.display().to_string())?;
     if dir.exists() {
         ensure!(

@@ -14,6 +14,7 @@ mod peft_config;
 mod saved_targets;
 mod table;
 mod targets;
+mod vllm;
 
 pub use blueprint::Blueprint;
 pub use expert::{ExpertBytes, ExpertRoom, ExpertUpdate, Squares, convert_expert};
@@ -21,6 +22,7 @@ pub use file::{Adapter, save};
 pub use peft_config::{PeftConfig, TargetModules};
 pub use table::{ParameterRow, ParameterTable};
 pub use targets::{TargetSpec, resolve};
+pub use vllm::VllmAdapter;
 
 #[cfg(test)]
 mod testing {
