@@ -137,7 +137,10 @@ fn an_adapter_for_vllm_is_still_the_adapter() {
     ] {
         let line = format!("export --model {model} --adapters {TINY}/adapter_grad_{adapter}");
         let out = home.join("none");
-        let line = format!("{line} --to_vllm true {flags} --output_dir {}", out.display());
+        let line = format!(
+            "{line} --to_vllm true {flags} --output_dir {}",
+            out.display()
+        );
         fails(&line, 1, &[says]);
         assert!(!out.exists());
     }

@@ -62,7 +62,8 @@ impl Adapter {
         );
         let r = self.config.r;
         let max_rank = RANKS.into_iter().find(|max| r <= *max);
-        let max_rank = max_rank.with_context(|| format!("r is {r}, vLLM takes 512 at most; {merge}"))?;
+        let max_rank =
+            max_rank.with_context(|| format!("r is {r}, vLLM takes 512 at most; {merge}"))?;
 
         let mut config = self.config.clone();
         let mut targets = self.targets.clone();
@@ -88,9 +89,8 @@ impl Adapter {
                     let &[e, inputs, outputs] = spec.shape.as_slice() else {
                         continue;
                     };
-                    let zeros = |shape: (usize, usize)| {
-                        Tensor::zeros(shape, DType::F32, &Device::Cpu)
-                    };
+                    let zeros =
+                        |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu);
                     [zeros((e * r, inputs))?, zeros((outputs, e * r))?]
                 }
             };
@@ -127,7 +127,10 @@ fn check(tensors: &BTreeMap<String, Tensor>) -> Result<()> {
             wanted.push(format!("{module}.base_layer"));
         }
         for key in wanted.iter().flat_map(|module| pair_keys(module)) {
-            ensure!(tensors.contains_key(&key), "{key} is missing, which vLLM wants");
+            ensure!(
+                tensors.contains_key(&key),
+                "{key} is missing, which vLLM wants"
+            );
         }
     }
     Ok(())
@@ -175,11 +178,7 @@ mod tests {
     #[test]
     fn vllm_finds_both_pairs_and_the_adapter_computes_the_same() {
         let golden = open("attn_experts");
-        for left_out in [
-            None,
-            Some(ExpertMatrix::GateUp),
-            Some(ExpertMatrix::Down),
-        ] {
+        for left_out in [None, Some(ExpertMatrix::GateUp), Some(ExpertMatrix::Down)] {
             let dir = tempfile::tempdir().unwrap();
             let adapter = match left_out {
                 None => open("attn_experts"),
@@ -197,15 +196,19 @@ mod tests {
             let text = std::fs::read_to_string(out.path().join("adapter_config.json")).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             for required in ["r", "lora_alpha", "target_modules"] {
-                assert!(json.get(required).is_some_and(|v| !v.is_null()), "{required}");
+                assert!(
+                    json.get(required).is_some_and(|v| !v.is_null()),
+                    "{required}"
+                );
             }
             let again = Adapter::open(out.path(), &tiny()).unwrap();
             // 8 experts of rank 4, hidden size 64, intermediate size 96.
             for layer in [1, 3] {
                 let experts = format!("model.layers.{layer}.mlp.experts");
-                for (module, inputs, outputs) in
-                    [(format!("{experts}.base_layer"), 64, 192), (experts, 96, 64)]
-                {
+                for (module, inputs, outputs) in [
+                    (format!("{experts}.base_layer"), 64, 192),
+                    (experts, 96, 64),
+                ] {
                     let [a, b] = pair_keys(&module);
                     assert_eq!(again.tensors()[&a].dims(), [32, inputs], "{a}");
                     assert_eq!(again.tensors()[&b].dims(), [outputs, 32], "{b}");
@@ -229,7 +232,10 @@ mod tests {
         let error = |adapter: &Adapter| adapter.for_vllm().err().unwrap().to_string();
         assert!(error(&open("attn_dora")).starts_with("use_dora is true"));
         let mut adapter = open("attn");
-        adapter.targets.linears.push("model.layers.0.mlp.router".to_owned());
+        adapter
+            .targets
+            .linears
+            .push("model.layers.0.mlp.router".to_owned());
         assert!(error(&adapter).starts_with("router carries an update"));
         let mut adapter = open("attn");
         adapter.targets.modules_to_save.push("lm_head".to_owned());
