@@ -308,12 +308,13 @@ impl<'a> Plan<'a> {
                 }
                 _ => None,
             };
-            let update = match update {
-                Some(update) if update.is_zero() => None,
-                update => update,
-            };
             let packed = spec.packed().filter(|_| self.directory.is_packed(spec));
             let saved = self.adapter.and_then(|adapter| adapter.saved(&spec.name));
+            // An expert that was not trained stays packed to the bit. Elsewhere zeros are added as anything else is: they make -0 to 0.
+            let update = match (update, &packed, to.len()) {
+                (Some(update), Some(_), 2) if update.is_zero() => None,
+                (update, ..) => update,
+            };
             let dtype = self.dense_type(spec)?;
             // Nothing is read where everything is stored beside the adapter.
             let from = match (saved, &packed) {

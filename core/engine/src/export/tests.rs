@@ -105,70 +105,82 @@ fn merging_gives_pefts_bits_and_leaves_the_rest_alone() {
     }
 }
 
-/// Every tensor of every kind of adapter, merged into every form of model, has the bits of the plain formula, which works on
-/// whole tensors; and packed again, those of packing what the plain formula gives.
-#[test]
-fn every_merge_has_the_bits_of_the_plain_formula() {
-    let adapters = ["attn", "attn_experts", "attn_rslora", "attn_dora"];
-    for (model, quantize) in [
-        ("model_mxfp4", None),
-        ("model_bf16", None),
-        ("model_mxfp4", Some(Quantize::Mxfp4)),
-        ("model_bf16", Some(Quantize::Mxfp4)),
-    ] {
-        let base = Directory::open(&golden(model)).unwrap();
-        let model_config = ModelConfig::read(&golden(model).join("config.json")).unwrap();
-        let list = model_config.tensors();
-        for name in adapters {
-            let parent = tempfile::tempdir().unwrap();
-            let out = parent.path().join("merged");
-            let path = golden(&format!("adapter_grad_{name}"));
-            let adapter = Adapter::open(&path, &model_config).unwrap();
-            let mut options = merge_options(model, &path, &out);
-            options.quantize = quantize;
-            options.max_shard_size = "200KB".to_owned();
-            run(&options).unwrap();
-            let found = Directory::open(&out).unwrap();
-            for spec in list.iter() {
-                let at = format!("{model} {quantize:?} {name} {}", spec.name);
-                let touched = adapter.touches(&spec.name);
-                let packed = base.is_packed(spec);
-                let plain = match packed {
-                    true => unpacked(&base, spec),
-                    false => base
-                        .tensor(&spec.name, &spec.shape, DType::BF16, &Device::Cpu)
-                        .unwrap(),
-                };
-                let plain = adapter
-                    .merged_weight(&spec.name, &plain)
-                    .unwrap()
-                    .unwrap_or(plain);
-                let stored = |name: &str| found.stored(name).unwrap().to_vec().unwrap();
-                match (spec.packed(), found.is_packed(spec)) {
-                    // What no adapter touches stays as it is to the bit.
-                    (Some(tensors), true) if packed && !touched => {
-                        for tensor in tensors {
-                            let there = base.stored(&tensor.name).unwrap().to_vec().unwrap();
-                            assert!(stored(&tensor.name) == there, "{at}");
-                        }
-                    }
-                    (Some([blocks, scales]), true) => {
-                        assert!(quantize.is_some(), "{at}");
-                        let rows = plain.to_dtype(DType::F32).unwrap();
-                        let rows = rows.transpose(1, 2).unwrap().contiguous().unwrap();
-                        let (b, s) = mxfp4::quantize(&rows).unwrap();
-                        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
-                        assert!(stored(&blocks.name) == flat(b), "{at}");
-                        assert!(stored(&scales.name) == flat(s), "{at}");
-                    }
-                    _ => {
-                        assert!(spec.packed().is_none() || quantize.is_none(), "{at}");
-                        assert!(stored(&spec.name) == bytes(&plain), "{at}");
-                    }
+/// Merges an adapter into a model, and compares every tensor with the plain formula, which works on whole tensors; packed again, with
+/// packing what the plain formula gives. What no adapter touches stays as it is to the bit.
+fn compare_with_the_plain_formula(model: &Path, adapter: &Path, quantize: Option<Quantize>) {
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("merged");
+    let mut options = merge_options("", adapter, &out);
+    options.model = Some(model.display().to_string());
+    options.quantize = quantize;
+    options.max_shard_size = "200KB".to_owned();
+    run(&options).unwrap();
+    let (base, found) = (Directory::open(model).unwrap(), Directory::open(&out).unwrap());
+    let model_config = ModelConfig::read(&model.join("config.json")).unwrap();
+    let list = model_config.tensors();
+    let merged = Adapter::open(adapter, &model_config).unwrap();
+    for spec in list.iter() {
+        let at = format!("{model:?} {quantize:?} {adapter:?} {}", spec.name);
+        let touched = merged.touches(&spec.name);
+        let packed = base.is_packed(spec);
+        let plain = match packed {
+            true => unpacked(&base, spec),
+            false => base
+                .tensor(&spec.name, &spec.shape, DType::BF16, &Device::Cpu)
+                .unwrap(),
+        };
+        let plain = merged
+            .merged_weight(&spec.name, &plain)
+            .unwrap()
+            .unwrap_or(plain);
+        let stored = |name: &str| found.stored(name).unwrap().to_vec().unwrap();
+        match (spec.packed(), found.is_packed(spec)) {
+            (Some(tensors), true) if packed && !touched => {
+                for tensor in tensors {
+                    let there = base.stored(&tensor.name).unwrap().to_vec().unwrap();
+                    assert!(stored(&tensor.name) == there, "{at}");
                 }
             }
-            let packed = config(&out)["quantization_config"].is_object();
-            assert_eq!(packed, quantize.is_some() || model == "model_mxfp4");
+            (Some([blocks, scales]), true) => {
+                assert!(quantize.is_some(), "{at}");
+                let rows = plain.to_dtype(DType::F32).unwrap();
+                let rows = rows.transpose(1, 2).unwrap().contiguous().unwrap();
+                let (b, s) = mxfp4::quantize(&rows).unwrap();
+                let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+                assert!(stored(&blocks.name) == flat(b), "{at}");
+                assert!(stored(&scales.name) == flat(s), "{at}");
+            }
+            _ => {
+                assert!(spec.packed().is_none() || quantize.is_none(), "{at}");
+                assert!(stored(&spec.name) == bytes(&plain), "{at}");
+            }
+        }
+    }
+    // config.json says what is packed, each module once.
+    let packed = |spec: &TensorSpec| spec.packed().is_some() && found.is_packed(spec);
+    let quantization = config(&out)["quantization_config"].clone();
+    assert_eq!(quantization.is_object(), list.iter().any(packed), "{out:?}");
+    for spec in list.iter().filter(|spec| spec.packed().is_some()) {
+        let named = quantization["modules_to_not_convert"].as_array();
+        let named = named.map_or(0, |l| l.iter().filter(|n| *n == spec.module()).count());
+        let expected = usize::from(quantization.is_object() && !packed(spec));
+        assert_eq!(named, expected, "{} {model:?} {adapter:?}", spec.name);
+    }
+}
+
+/// Every kind of adapter in every form of model, one of which has layers of either form.
+#[test]
+fn every_merge_has_the_bits_of_the_plain_formula() {
+    let parent = tempfile::tempdir().unwrap();
+    let mixed = parent.path().join("mixed");
+    let experts = golden("adapter_grad_attn_experts");
+    run(&merge_options("model_mxfp4", &experts, &mixed)).unwrap();
+    for model in [golden("model_mxfp4"), golden("model_bf16"), mixed] {
+        for adapter in ["attn", "attn_experts", "attn_rslora", "attn_dora"] {
+            let adapter = golden(&format!("adapter_grad_{adapter}"));
+            for quantize in [None, Some(Quantize::Mxfp4)] {
+                compare_with_the_plain_formula(&model, &adapter, quantize);
+            }
         }
     }
 }
@@ -199,6 +211,8 @@ fn an_expert_that_was_not_trained_stays_to_the_bit() {
         }
     }
     candle_core::safetensors::save(&tensors, adapter.join("adapter_model.safetensors")).unwrap();
+    compare_with_the_plain_formula(&golden("model_mxfp4"), &adapter, None);
+    compare_with_the_plain_formula(&golden("model_bf16"), &adapter, Some(Quantize::Mxfp4));
     let mut options = merge_options("model_mxfp4", &adapter, &out);
     options.quantize = Some(Quantize::Mxfp4);
     run(&options).unwrap();
