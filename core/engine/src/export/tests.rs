@@ -115,7 +115,10 @@ fn compare_with_the_plain_formula(model: &Path, adapter: &Path, quantize: Option
     options.quantize = quantize;
     options.max_shard_size = "200KB".to_owned();
     run(&options).unwrap();
-    let (base, found) = (Directory::open(model).unwrap(), Directory::open(&out).unwrap());
+    let (base, found) = (
+        Directory::open(model).unwrap(),
+        Directory::open(&out).unwrap(),
+    );
     let model_config = ModelConfig::read(&model.join("config.json")).unwrap();
     let list = model_config.tensors();
     let merged = Adapter::open(adapter, &model_config).unwrap();
