@@ -5,6 +5,8 @@ mod check_device;
 mod load;
 mod loaded;
 mod lora;
+#[cfg(test)]
+mod tests;
 pub mod updates;
 
 pub use causal_lm::CausalLm;

@@ -384,10 +384,11 @@ fn experts_unpacked_in_ranges() {
         let expected = linear(&Tensor::clone, bias.cpu.clone(), None);
         let expected = expected.forward(&x.cpu, None, &on_cpu).unwrap();
         let groups = Groups::new(&offsets, &card.device).unwrap();
+        // Which kernel takes a product goes by its rows, and some add the bias to what is rounded already.
         for at_once in [None, Some(3), Some(1)] {
             let found = linear(&|packed| card.up(packed), bias.gpu.clone(), at_once);
             let found = found.forward(&x.gpu, None, &groups).unwrap();
-            agree(&format!("{at_once:?} at once"), &found, &expected, ROUNDED);
+            agree(&format!("{at_once:?} at once"), &found, &expected, CHAINED);
         }
     }
 }

@@ -7,8 +7,6 @@
 //! enters them, one ahead, and frees them: at most two are whole at a time.
 
 mod builder;
-#[cfg(test)]
-mod tests;
 mod unit;
 mod units;
 

@@ -1,11 +1,10 @@
-//! Dense models, whose head may be the embedding, with two ranks in one process.
+//! A sharded base of dense models, whose head may be the embedding, with two ranks in one process.
 
-use super::{Gather, Sharding};
+use super::{CausalLm, LoadOptions};
 use crate::device::{Queued, SideStream};
 use crate::families::ModelConfig;
 use crate::families::testing::dense;
-use crate::model::{CausalLm, LoadOptions};
-use crate::nn::ForwardOptions;
+use crate::nn::{ForwardOptions, Gather, Sharding};
 use crate::ops::SeqLayout;
 use crate::synthetic::SyntheticWeights;
 use candle_core::{Device, Tensor};
