@@ -24,6 +24,8 @@ use apus_sdk::errln;
 use candle_core::{DType, Tensor};
 use half::bf16;
 use safetensors::Dtype;
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Runs the export and returns the folder that was written.
@@ -105,6 +107,32 @@ fn parts(dir: &Path) -> Result<[PathBuf; 2]> {
         .context("the output folder has no name")?
         .to_string_lossy();
     Ok(["tmp", "old"].map(|end| dir.with_file_name(format!(".{name}.{end}"))))
+}
+
+/// Makes the folder in which something is written until it is whole, without what a killed process left there. As long as the
+/// file lives nobody else clears it.
+///
+/// # Errors
+/// Another process writes there now, or the disk failed.
+fn staging(temporary: &Path) -> Result<File> {
+    let locked = || -> Result<File> {
+        let folder = File::open(temporary)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => bail!("another process writes there now"),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(folder),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    };
+    let make = || -> Result<File> {
+        if temporary.exists() {
+            let _left = locked()?;
+            fs::remove_dir_all(temporary)?;
+        }
+        fs::create_dir_all(temporary)?;
+        locked()
+    };
+    make().with_context(|| temporary.display().to_string())
 }
 
 fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {

@@ -8,7 +8,6 @@ use apus_model::weights::{Directory, WeightSource};
 use candle_core::Device;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
 
 fn golden(path: &str) -> PathBuf {
     Path::new(concat!(
@@ -169,6 +168,27 @@ fn compare_with_the_plain_formula(model: &Path, adapter: &Path, quantize: Option
         let expected = usize::from(quantization.is_object() && !packed(spec));
         assert_eq!(named, expected, "{} {model:?} {adapter:?}", spec.name);
     }
+}
+
+/// Of two exports to one folder the second ends, and the first goes on.
+#[test]
+fn a_folder_is_written_by_one_process() {
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("merged");
+    let [temporary, _] = parts(&out).unwrap();
+    let first = staging(&temporary).unwrap();
+    fs::write(temporary.join("model.safetensors"), "half").unwrap();
+    let adapter = golden("adapter_grad_attn");
+    let mut options = merge_options("model_mxfp4", &adapter, &out);
+    for to_vllm in [false, true] {
+        (options.merge_lora, options.to_vllm) = (!to_vllm, to_vllm);
+        let error = format!("{:#}", run(&options).unwrap_err());
+        assert!(error.contains("another process writes there now"), "{error}");
+        assert!(temporary.join("model.safetensors").is_file() && !out.exists());
+    }
+    drop(first);
+    run(&options).unwrap();
+    assert!(out.is_dir() && !temporary.exists());
 }
 
 /// Every kind of adapter in every form of model, one of which has layers of either form.

@@ -1,7 +1,7 @@
 //! Writes an adapter in the form that vLLM takes.
 
 use super::writer::ARGS;
-use super::{base_model, parts, target};
+use super::{base_model, parts, staging, target};
 use anyhow::{Context, Result, ensure};
 use apus_base::{folder, wording};
 use apus_components::config::ExportConfig;
@@ -37,10 +37,7 @@ pub(super) fn write(from: &Path, options: &ExportConfig) -> Result<PathBuf> {
         );
         only_an_adapter(&dir)?;
     }
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary)?;
-    }
-    fs::create_dir_all(&temporary)?;
+    let _alone = staging(&temporary)?;
     let attempt = || -> Result<()> {
         adapter::save(&temporary, &made.params, &made.config)?;
         if from.join(ARGS).is_file() {

@@ -94,14 +94,12 @@ pub fn write_with(
         only_a_model(dir)?;
     }
     let layout = Layout::new(entries, max_shard)?;
+    let there = parent.ancestors().find(|folder| folder.is_dir());
+    let there = there.unwrap_or(Path::new("."));
+    enough(layout.size(), memory::disk(there), there)
+        .with_context(|| format!("{}: cannot be written", dir.display()))?;
+    let _alone = super::staging(&temporary)?;
     let attempt = || -> Result<()> {
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary)?;
-        }
-        let there = parent.ancestors().find(|folder| folder.exists());
-        let there = there.unwrap_or(Path::new("."));
-        enough(layout.size(), memory::disk(there), there)?;
-        fs::create_dir_all(&temporary)?;
         let shards = Shards::create(&temporary, entries, &layout)?;
         write(&shards)?;
         shards.finish()?;
