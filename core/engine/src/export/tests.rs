@@ -183,7 +183,10 @@ fn a_folder_is_written_by_one_process() {
     for to_vllm in [false, true] {
         (options.merge_lora, options.to_vllm) = (!to_vllm, to_vllm);
         let error = format!("{:#}", run(&options).unwrap_err());
-        assert!(error.contains("another process writes there now"), "{error}");
+        assert!(
+            error.contains("another process writes there now"),
+            "{error}"
+        );
         assert!(temporary.join("model.safetensors").is_file() && !out.exists());
     }
     drop(first);
