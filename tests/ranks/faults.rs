@@ -233,7 +233,8 @@ fn soak_a_rank_that_has_stopped_ends_all() {
         let run = dir.path().join(format!("run-{stopped}"));
         let flags = "--gradient_accumulation_steps 2 --max_steps 100000 --save_total_limit 1";
         let child = listen(&mut ranks(&run, 2, flags));
-        wait_for(&run.join("checkpoint-1"));
+        // By then the others know of the first one.
+        wait_for(&run.join("checkpoint-2"));
         assert!(send(&run, Part::Rank(stopped), Signal::STOP));
         println!(
             "rank {stopped} stopped: all had ended after {:?}",
