@@ -1,5 +1,6 @@
 //! Training runs of the tiny model, and what they leave.
 
+use candle_core::Tensor;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -160,4 +161,10 @@ pub fn weights(checkpoint: &Path) -> Vec<u8> {
         .into_iter()
         .find(|path| path.is_file());
     fs::read(path.unwrap_or_else(|| panic!("{}: no weights", checkpoint.display()))).unwrap()
+}
+
+/// The greatest difference between elements of two tensors of one shape.
+pub fn greatest_gap(one: &Tensor, other: &Tensor) -> f32 {
+    let gap = (one - other).and_then(|gap| gap.abs()?.flatten_all()?.max(0)?.to_scalar());
+    gap.unwrap()
 }

@@ -1,6 +1,6 @@
 //! Runs of several ranks, and whether two runs are the same.
 
-use crate::common::training::{TINY, checkpoints, log, losses, said, sft};
+use crate::common::training::{TINY, checkpoints, greatest_gap, log, losses, said, sft};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -74,14 +74,7 @@ pub fn same_within(most: f32, name: &str, one: &Path, several: &Path) {
     let (expected, found) = (weights(&one.join(&last)), weights(&several.join(&last)));
     assert_eq!(expected.len(), found.len(), "{name}");
     for (tensor, expected) in &expected {
-        let gap = (expected - &found[tensor]).unwrap().abs().unwrap();
-        let gap: f32 = gap
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar()
-            .unwrap();
+        let gap = greatest_gap(expected, &found[tensor]);
         assert!(gap < most, "{name}: {tensor} differs by {gap}");
     }
 }

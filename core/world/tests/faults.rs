@@ -4,7 +4,7 @@
 mod common;
 
 use apus_world::launch;
-use common::{meet_within, program, ranks, scenario, this_rank};
+use common::{launched, meet_within, program, ranks, scenario, this_rank};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicUsize;
@@ -13,19 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Where the ranks of `a_launcher` say who they are.
 const PIDS: &str = "APUS_TEST_PIDS";
-
-fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
-    let dir = tempfile::tempdir().unwrap();
-    let began = Instant::now();
-    let status = launch::cards(
-        &program(scenario, dir.path()),
-        &ranks(count),
-        &AtomicUsize::new(0),
-    )
-    .unwrap();
-    let read = |rank| std::fs::read_to_string(launch::output(dir.path(), rank)).unwrap_or_default();
-    (status, (1..count).map(read).collect(), began.elapsed())
-}
 
 fn stop_this_process() {
     // SAFETY: stops this process, as a signal from outside would.

@@ -5,23 +5,10 @@ mod common;
 
 use apus_world::place::Children;
 use apus_world::{launch, outputs};
-use common::{meet, program, ranks, scenario, this_rank};
+use common::{launched, meet, program, ranks, scenario, this_rank};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, Instant};
-
-fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
-    let dir = tempfile::tempdir().unwrap();
-    let began = Instant::now();
-    let status = launch::cards(
-        &program(scenario, dir.path()),
-        &ranks(count),
-        &AtomicUsize::new(0),
-    )
-    .unwrap();
-    let read = |rank| std::fs::read_to_string(launch::output(dir.path(), rank)).unwrap_or_default();
-    (status, (1..count).map(read).collect(), began.elapsed())
-}
+use std::time::Duration;
 
 /// The body of a rank; started by the other tests.
 #[test]

@@ -8,7 +8,8 @@ use apus_world::rendezvous::{self, Hello};
 use apus_world::{Control, Limits};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 /// This binary as a rank, which is its test `a_rank`. What the rank does travels in an argument that the harness reads as the
 /// name of tests to leave out.
@@ -26,6 +27,20 @@ pub fn program(scenario: &str, outputs: &Path) -> Program {
         arguments: arguments.map(Into::into).to_vec(),
         outputs: outputs.to_owned(),
     }
+}
+
+/// Starts ranks and waits for their end: the status, what each but rank 0 printed, and how long it took.
+pub fn launched(scenario: &str, count: usize) -> (i32, Vec<String>, Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let status = launch::cards(
+        &program(scenario, dir.path()),
+        &ranks(count),
+        &AtomicUsize::new(0),
+    )
+    .unwrap();
+    let read = |rank| std::fs::read_to_string(launch::output(dir.path(), rank)).unwrap_or_default();
+    (status, (1..count).map(read).collect(), began.elapsed())
 }
 
 /// What this rank has to do.
