@@ -108,6 +108,23 @@ impl Cards {
         Ok(code)
     }
 
+    /// Makes a call on numbers of this card in place, given their address, how many they are, their `ncclDataType_t` and the
+    /// stream.
+    fn in_place(
+        &self,
+        values: Buffer,
+        call: impl FnOnce(*mut c_void, usize, c_int, *mut c_void) -> Code,
+    ) -> Result<()> {
+        let DeviceBuffer {
+            address,
+            count,
+            element,
+            stream,
+        } = Self::device(values)?;
+        let at = address as *mut c_void;
+        self.done(call(at, count, data_type(element), stream), PATIENCE)
+    }
+
     fn device(buffer: Buffer) -> Result<DeviceBuffer> {
         match buffer {
             Buffer::Device(buffer) => Ok(buffer),
@@ -132,73 +149,27 @@ impl Collectives for Cards {
     }
 
     fn sum(&self, values: Buffer) -> Result<()> {
-        let DeviceBuffer {
-            address,
-            count,
-            element,
-            stream,
-        } = Self::device(values)?;
-        let at = address as *mut c_void;
-        // SAFETY: the buffer is on this card and has `count` elements, as its maker says; in place is allowed.
-        let code = unsafe {
-            (self.nccl.functions.all_reduce)(
-                at,
-                at,
-                count,
-                data_type(element),
-                SUM,
-                self.comm,
-                stream,
-            )
-        };
-        self.done(code, PATIENCE)
+        let call = self.nccl.functions.all_reduce;
+        self.in_place(values, |at, count, of, stream| {
+            // SAFETY: the buffer is on this card and has `count` elements, as its maker says; in place is allowed.
+            unsafe { call(at, at, count, of, SUM, self.comm, stream) }
+        })
     }
 
     fn reduce(&self, values: Buffer, root: usize) -> Result<()> {
-        let DeviceBuffer {
-            address,
-            count,
-            element,
-            stream,
-        } = Self::device(values)?;
-        let (at, root) = (address as *mut c_void, c_int::try_from(root)?);
-        // SAFETY: as in `sum`.
-        let code = unsafe {
-            (self.nccl.functions.reduce)(
-                at,
-                at,
-                count,
-                data_type(element),
-                SUM,
-                root,
-                self.comm,
-                stream,
-            )
-        };
-        self.done(code, PATIENCE)
+        let (call, root) = (self.nccl.functions.reduce, c_int::try_from(root)?);
+        self.in_place(values, |at, count, of, stream| {
+            // SAFETY: as in `sum`.
+            unsafe { call(at, at, count, of, SUM, root, self.comm, stream) }
+        })
     }
 
     fn broadcast(&self, values: Buffer, root: usize) -> Result<()> {
-        let DeviceBuffer {
-            address,
-            count,
-            element,
-            stream,
-        } = Self::device(values)?;
-        let (at, root) = (address as *mut c_void, c_int::try_from(root)?);
-        // SAFETY: as in `sum`.
-        let code = unsafe {
-            (self.nccl.functions.broadcast)(
-                at,
-                at,
-                count,
-                data_type(element),
-                root,
-                self.comm,
-                stream,
-            )
-        };
-        self.done(code, PATIENCE)
+        let (call, root) = (self.nccl.functions.broadcast, c_int::try_from(root)?);
+        self.in_place(values, |at, count, of, stream| {
+            // SAFETY: as in `sum`.
+            unsafe { call(at, at, count, of, root, self.comm, stream) }
+        })
     }
 
     fn gather(&self, part: Buffer, all: Buffer) -> Result<()> {

@@ -5,6 +5,7 @@
 //! alone, so that all ranks make the same calls in the same order, whatever they have computed.
 
 use apus_model::nn::{Param, Ready};
+use candle_core::Tensor;
 use std::sync::Arc;
 
 /// A parameter that is trained.
@@ -27,6 +28,23 @@ pub struct Bucket {
     pub owner: Option<usize>,
     /// Their parameters.
     pub params: Vec<Arc<Param>>,
+}
+
+impl Bucket {
+    /// Its parameters, each with its part, in its shape, of a tensor in which their numbers lie one after another.
+    pub fn parts<'a>(
+        &'a self,
+        joined: &'a Tensor,
+    ) -> impl Iterator<Item = (&'a Param, candle_core::Result<Tensor>)> {
+        let mut end = 0;
+        self.params.iter().map(move |param| {
+            let start = end;
+            end += count(param);
+            let part = joined.narrow(0, start, end - start);
+            let value = param.value();
+            (&**param, part.and_then(|part| part.reshape(value.dims())))
+        })
+    }
 }
 
 /// How many numbers travel together.

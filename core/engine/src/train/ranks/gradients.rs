@@ -4,7 +4,7 @@
 //! gradient on this rank takes part with zeros, since it may have got one elsewhere. Of a bucket with an owner only the
 //! owner keeps the sum; the others give the memory back as soon as it is read, so that no rank holds the gradients of all.
 
-use super::buckets::{Bucket, count};
+use super::buckets::Bucket;
 use super::carry::carry;
 use anyhow::Result;
 use apus_model::device::{Queued, SideStream};
@@ -81,12 +81,8 @@ impl<'a> Reduction<'a> {
             self.stream.wait(&flying.queued)?;
         }
         for Flying { bucket, joined, .. } in self.kept {
-            let mut start = 0;
-            for param in &bucket.params {
-                let count = count(param);
-                let sum = joined.narrow(0, start, count)?;
-                param.accumulate(sum.reshape(param.value().dims())?)?;
-                start += count;
+            for (param, sum) in bucket.parts(&joined) {
+                param.accumulate(sum?)?;
             }
         }
         Ok(())

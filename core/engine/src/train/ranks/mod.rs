@@ -12,6 +12,7 @@ mod follow;
 mod gradients;
 mod join;
 mod load;
+mod message;
 mod owners;
 mod shards;
 mod share;
@@ -35,11 +36,10 @@ use apus_model::nn::Param;
 use apus_world::control::Reports;
 use apus_world::{Collectives, Control};
 use buckets::Bucket;
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::{Cell, OnceCell};
-use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -253,29 +253,16 @@ impl Ranks {
     /// A rank or the connection has failed.
     pub fn share_weights(&self, params: &[Arc<Param>]) -> Result<()> {
         for param in params {
-            if let Some(value) = self.receive_tensor(|| Some(param.value()))? {
-                param.set(&value)?;
+            let own = match self.rank() {
+                0 => message::packed(&param.value())?,
+                _ => Vec::new(),
+            };
+            let bytes = self.control.broadcast(own)?;
+            if self.rank() != 0 {
+                param.set(&message::unpacked(&bytes)?)?;
             }
         }
         Ok(())
-    }
-
-    /// A tensor that rank 0 gives; at rank 0 itself, which is asked for it, nothing.
-    fn receive_tensor(&self, own: impl FnOnce() -> Option<Tensor>) -> Result<Option<Tensor>> {
-        const NAME: &str = "value";
-        if self.rank() == 0 {
-            let own = own().context("a tensor to send is missing")?;
-            let tensors = HashMap::from([(NAME, own.to_device(&Device::Cpu)?)]);
-            self.control
-                .broadcast(safetensors::serialize(tensors, None)?)?;
-            return Ok(None);
-        }
-        let bytes = self.control.broadcast(Vec::new())?;
-        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-        tensors
-            .remove(NAME)
-            .context("a tensor is missing")
-            .map(Some)
     }
 
     /// The newest checkpoint of the run, to be named if another rank ends it.

@@ -3,6 +3,7 @@
 
 use super::buckets::{Bucket, Sizes, Trained, buckets, count};
 use super::carry::carry;
+use super::message::{packed, unpacked};
 use super::owners::owners;
 use super::{Ranks, Task};
 use crate::train::optimizer::OptimizerHost;
@@ -10,10 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use apus_model::model::CausalLm;
 use apus_model::ops::copy;
 use candle_core::{Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
-
-/// The key of the one tensor in a message.
-const KEY: &str = "value";
+use std::collections::BTreeMap;
 
 impl Ranks {
     /// Spreads the optimizer's work over the ranks, before the first step.
@@ -67,11 +65,8 @@ impl Ranks {
             if owner == self.rank() {
                 continue;
             }
-            let mut start = 0;
-            for param in &bucket.params {
-                let value = joined.narrow(0, start, count(param))?;
-                copy::into(&param.value(), &value.reshape(param.value().dims())?)?;
-                start += count(param);
+            for (param, value) in bucket.parts(&joined) {
+                copy::into(&param.value(), &value?)?;
             }
         }
         Ok(())
@@ -192,14 +187,4 @@ fn buckets_of(model: &CausalLm, owner: impl Fn(usize) -> Option<usize>) -> Vec<B
         param,
     });
     buckets(&trained.collect::<Vec<_>>(), Sizes::USUAL)
-}
-
-fn packed(tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensors = HashMap::from([(KEY, tensor.to_device(&Device::Cpu)?)]);
-    Ok(safetensors::serialize(tensors, None)?)
-}
-
-fn unpacked(bytes: &[u8]) -> Result<Tensor> {
-    let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
-    tensors.remove(KEY).context("a tensor is missing")
 }
