@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use apus_world::launch::{self, Program};
 use apus_world::place::{Children, Role, role};
+use std::path::PathBuf;
 
 /// Starts the ranks that the environment asks for, on cards or on the CPU by `device`, and returns the exit status of the
 /// first that failed; nothing if this process is a run or a rank itself.
@@ -14,14 +15,32 @@ pub fn launch(device: &str) -> Result<Option<u8>> {
     let program = Program {
         file: std::env::current_exe().context("the path of this program is not known")?,
         arguments: std::env::args_os().skip(1).collect(),
-        outputs: std::env::temp_dir().join(format!("apus-ranks-{}", std::process::id())),
+        outputs: outputs()?,
     };
     let signals = launch::count_signals()?;
     let status = match on_cards(device) {
-        true => launch::cards(&program, &children, &signals)?,
-        false => on_cpu(&program, &children, &signals)?,
+        true => launch::cards(&program, &children, &signals),
+        false => on_cpu(&program, &children, &signals),
     };
-    Ok(Some(u8::try_from(status).unwrap_or(1)))
+    if status.is_err() {
+        // No rank has printed anything; it stays if one has.
+        let _ = std::fs::remove_dir(&program.outputs);
+    }
+    Ok(Some(u8::try_from(status?).unwrap_or(1)))
+}
+
+/// A new folder for what ranks print. It must not be one that was there, as a name by the number of this process would be some
+/// day: what another run has left behind in it would be taken for this one's.
+fn outputs() -> Result<PathBuf> {
+    let folder = tempfile::Builder::new().prefix("apus-ranks-").tempdir();
+    let folder = folder.with_context(|| {
+        let temporary = std::env::temp_dir();
+        format!(
+            "no folder for the output of ranks can be made in {} (TMPDIR names another)",
+            temporary.display()
+        )
+    })?;
+    Ok(folder.keep())
 }
 
 fn on_cards(device: &str) -> bool {

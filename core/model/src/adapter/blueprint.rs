@@ -3,6 +3,7 @@
 use crate::families::ModelConfig;
 use crate::model::updates::{self, Update, UpdateTensor};
 use crate::model::{ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
+use crate::nn::most_at_a_time;
 use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::Result;
@@ -123,9 +124,7 @@ impl Blueprint {
             let unit = planned.spec.layer.unwrap_or(usize::MAX);
             *units.entry(unit).or_default() += self.bytes(planned);
         }
-        let sizes: Vec<u64> = units.into_values().collect();
-        let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
-        pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
+        most_at_a_time(&units.into_values().collect::<Vec<_>>())
     }
 
     /// The bytes of the embedding, unless it is trained or is the output head, too.

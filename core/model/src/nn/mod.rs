@@ -43,4 +43,4 @@ pub use projections::Projections;
 pub use qk_norms::QkNorms;
 pub use ready::{OnReady, Ready};
 pub use rope::Angles;
-pub use sharding::{Gather, Read, Sharded, Sharding, Unit, UnitBuilder, Units};
+pub use sharding::{Gather, Read, Sharded, Sharding, Unit, UnitBuilder, Units, most_at_a_time};

@@ -12,7 +12,7 @@ mod units;
 
 pub use builder::{Read, UnitBuilder};
 pub use unit::{Sharded, Unit};
-pub use units::{Gather, Units};
+pub use units::{Gather, Units, most_at_a_time};
 
 use std::rc::Rc;
 

@@ -54,6 +54,12 @@ impl fmt::Debug for Units {
     }
 }
 
+/// The most bytes that are whole at a time, of units of these sizes in the order of a pass: those of two that follow each other.
+pub fn most_at_a_time(sizes: &[u64]) -> u64 {
+    let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
+    pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
+}
+
 impl Units {
     /// Units that this gathers.
     pub fn new(units: Vec<Arc<Unit>>, sharding: &Sharding) -> Self {
@@ -70,16 +76,14 @@ impl Units {
         &self.units
     }
 
-    /// The most bytes that are whole at a time: those of two units that follow each other.
+    /// The most bytes that are whole at a time.
     pub fn most_bytes(&self) -> u64 {
         let bytes = |unit: &Arc<Unit>| {
             let parts = unit.parts().iter();
             let bytes = parts.map(|part| part.elem_count() * part.dtype().size_in_bytes());
             (bytes.sum::<usize>() * self.ranks) as u64
         };
-        let sizes: Vec<u64> = self.units.iter().map(bytes).collect();
-        let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
-        pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
+        most_at_a_time(&self.units.iter().map(bytes).collect::<Vec<_>>())
     }
 
     /// Makes a unit whole, begins to gather the one that the pass enters next, and frees all others. A number beyond the last
