@@ -71,9 +71,9 @@ fn every_example_in_a_run() {
     run("focal_loss", "--loss_type focal --loss_type.gamma 1.5");
     run("code_weights", "--loss_scale all+code_weights");
     run("two_cycles", "--lr_scheduler_type two_cosine_cycles");
-    let (out, _) = run("chrf", "--metrics chrf token_acc");
+    let (out, _) = run("chrf", "--metrics forced_chrf token_acc");
     let log = fs::read_to_string(out.join("logging.jsonl")).unwrap();
-    assert!(log.contains("eval_chrf"), "{log}");
+    assert!(log.contains("eval_forced_chrf"), "{log}");
     let (out, _) = run("sqlite_tracker", "--trackers sqlite");
     assert!(out.join("runs.sqlite").is_file());
     run("plateau", "--callbacks plateau --callbacks.patience 5");
@@ -206,7 +206,7 @@ fn a_folder_of_plugins_is_loaded_whole() {
     let output = apus(&["plugin", "list"], &[("APUS_PLUGIN_PATH", &folder)]);
     let said = text(&output);
     assert!(
-        said.contains("optimizer muon: ") && said.contains("metric chrf: "),
+        said.contains("optimizer muon: ") && said.contains("metric forced_chrf: "),
         "{said}"
     );
 }

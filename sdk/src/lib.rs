@@ -68,7 +68,7 @@ pub use error::{Error, Result};
 pub use kinds::{Kind, Make};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
-pub use metric::{Decoder, EvalBatch, Metric};
+pub use metric::{Decoder, EvalBatch, Metric, TextPair};
 pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
 pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use registry::{Component, components};

@@ -1,6 +1,6 @@
 //! Evaluation metrics.
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Adds up something over an evaluation.
 ///
@@ -43,11 +43,32 @@ use crate::Result;
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Metric: Send {
-    /// Takes in one batch.
+    /// Takes in one batch. Every metric has this, or [`reads_answers`](Self::reads_answers) and
+    /// [`update_answers`](Self::update_answers) in its place.
     ///
     /// # Errors
     /// Whatever the metric cannot handle.
-    fn update(&mut self, batch: &EvalBatch) -> Result<()>;
+    fn update(&mut self, _batch: &EvalBatch) -> Result<()> {
+        Err(Error::new(
+            "this metric takes in no tokens: it has no `update`. One that reads generated answers has to be linked in; \
+             in a plugin library it cannot say so",
+        ))
+    }
+
+    /// Whether the metric reads answers that the model has generated, not the most probable tokens: then it is given
+    /// [`update_answers`](Self::update_answers) and never [`update`](Self::update). A plugin library's metric says no,
+    /// whatever is written here: the question does not cross its boundary.
+    fn reads_answers(&self) -> bool {
+        false
+    }
+
+    /// Takes in answers beside what they should have been, if it [reads](Self::reads_answers) them.
+    ///
+    /// # Errors
+    /// Whatever the metric cannot handle.
+    fn update_answers(&mut self, _pairs: &[TextPair]) -> Result<()> {
+        Err(Error::new("this metric reads no generated answers"))
+    }
 
     /// Names (without `eval_`) and values over all batches since the last call; starts afresh.
     ///
@@ -60,6 +81,15 @@ pub trait Metric: Send {
     fn names(&self) -> Option<Vec<String>> {
         None
     }
+}
+
+/// A generated answer beside the one that stands in the dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextPair<'a> {
+    /// The answer in the dataset.
+    pub reference: &'a str,
+    /// What the model wrote, without its reasoning.
+    pub answer: &'a str,
 }
 
 /// The supervised tokens of one batch.

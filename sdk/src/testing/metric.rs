@@ -1,6 +1,6 @@
 //! Metrics: pairs of texts, characters as tokens.
 
-use crate::{Decoder, Error, EvalBatch, Metric, Result};
+use crate::{Decoder, Error, EvalBatch, Metric, Result, TextPair};
 
 /// Stands where the shorter text of a pair has ended. A special token: it decodes to nothing.
 const END: u32 = u32::MAX;
@@ -34,6 +34,26 @@ pub fn measure(metric: &mut dyn Metric, pairs: &[(&str, &str)]) -> Result<Vec<(S
         lengths: &lengths,
         decoder: &Characters,
     })?;
+    metric.compute()
+}
+
+/// Values of a metric that reads generated answers, over pairs of (reference, answer).
+///
+/// # Errors
+/// Those of the metric, or it reads no answers.
+pub fn measure_answers(
+    metric: &mut dyn Metric,
+    pairs: &[(&str, &str)],
+) -> Result<Vec<(String, f64)>> {
+    if !metric.reads_answers() {
+        return Err(Error::new(
+            "the metric says that it reads no generated answers (`reads_answers`)",
+        ));
+    }
+    let pairs = pairs
+        .iter()
+        .map(|&(reference, answer)| TextPair { reference, answer });
+    metric.update_answers(&pairs.collect::<Vec<_>>())?;
     metric.compute()
 }
 
@@ -89,5 +109,38 @@ mod tests {
         for ((label, prediction), pair) in seen.texts.iter().zip(pairs) {
             assert_eq!((label.as_str(), prediction.as_str()), pair);
         }
+        let error = measure_answers(&mut seen, &pairs).unwrap_err();
+        assert!(error.to_string().contains("reads_answers"), "{error}");
+        assert!(seen.update_answers(&[]).is_err());
+    }
+
+    #[derive(Default)]
+    struct Longer(u32);
+    impl Metric for Longer {
+        fn reads_answers(&self) -> bool {
+            true
+        }
+        fn update_answers(&mut self, pairs: &[TextPair]) -> Result<()> {
+            let longer = pairs
+                .iter()
+                .filter(|pair| pair.answer.len() > pair.reference.len());
+            self.0 += longer.count() as u32;
+            Ok(())
+        }
+        fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+            Ok(vec![(
+                "longer".to_owned(),
+                std::mem::take(&mut self.0).into(),
+            )])
+        }
+    }
+
+    #[test]
+    fn a_metric_of_answers_takes_in_no_tokens() {
+        let pairs = [("yes", "yes!"), ("no", "no"), ("", "?")];
+        let found = measure_answers(&mut Longer::default(), &pairs).unwrap();
+        assert_eq!(found, [("longer".to_owned(), 2.0)]);
+        let error = measure(&mut Longer::default(), &pairs).unwrap_err();
+        assert!(error.to_string().contains("no `update`"), "{error}");
     }
 }

@@ -11,7 +11,7 @@
 //! | optimizer | [`minimise`] |
 //! | schedule | [`curve`] |
 //! | callback | [`Run`] |
-//! | metric | [`measure`] |
+//! | metric | [`measure`]; [`measure_answers`] if it reads generated answers |
 //! | tracker | [`track`], with the picture [`DOT`] |
 //!
 //! ```
@@ -53,7 +53,7 @@ mod tracker;
 
 pub use callback::{Played, Run};
 pub use loss::Chunk;
-pub use metric::measure;
+pub use metric::{measure, measure_answers};
 pub use optimizer::minimise;
 pub use schedule::curve;
 pub use text::{convert, segments};
