@@ -3,11 +3,11 @@
 
 mod common;
 
-use apus_engine::generate::{Sampling, generate};
+use apus_engine::generate::{EngineOptions, Request, Sampling};
 use apus_model::model::{CausalLm, ExpertsDtype, Training};
 use apus_model::nn::ForwardOptions;
 use candle_core::{DType, Device, Tensor};
-use common::{golden, load, max_gap, merged, reference, tensors, with_adapter};
+use common::{answers, engine, golden, load, max_gap, merged, reference, tensors, with_adapter};
 
 /// Logits of the reference batch at the rows that the goldens list.
 fn reference_logits(model: &CausalLm) -> Tensor {
@@ -61,14 +61,10 @@ fn logits_unmerged_and_merged() {
 }
 
 fn greedy(model: &CausalLm, prompt: &[u32], count: usize) -> Vec<u32> {
-    generate(
-        model,
-        prompt,
-        &[],
-        (&Sampling::greedy(count), 0),
-        &mut |_| {},
-    )
-    .unwrap()
+    let mut engine = engine(model, EngineOptions::default());
+    let request = Request::new(prompt.to_vec(), Sampling::greedy(count));
+    let id = engine.add(request).unwrap();
+    answers(&mut engine).remove(&id).unwrap()
 }
 
 #[test]

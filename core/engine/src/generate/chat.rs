@@ -2,11 +2,10 @@
 
 use super::dataset::fits;
 use super::results::{Results, response};
-use super::{Counts, Sampling, respond};
+use super::{Counts, Engine, Job, Sampling, respond};
 use anyhow::Result;
 use apus_data::chat::Encoder;
 use apus_data::chat::dialect::ViewOptions;
-use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Message};
 use serde_json::{Map, json};
 use std::io::{BufRead, Write};
@@ -52,7 +51,7 @@ pub(super) struct SessionOptions {
 
 /// Answers until the input ends. An answer that fails is reported, and the conversation continues without it.
 pub(super) fn chat(
-    model: &CausalLm,
+    engine: &mut Engine,
     encoder: &Encoder,
     sampling: &Sampling,
     (input, output): (&mut dyn BufRead, &mut dyn Write),
@@ -106,17 +105,11 @@ pub(super) fn chat(
         };
         let mut whole = String::new();
         let answer = fits(&conversation, encoder, options.most).and_then(|()| {
-            let numbered = (sampling, number);
-            respond(
-                model,
-                encoder,
-                &conversation,
-                numbered,
-                &mut |text| match options.stream {
-                    true => show(view.next(text)),
-                    false => whole.push_str(text),
-                },
-            )
+            let job = Job::new(conversation.clone(), sampling.clone(), number);
+            respond(engine, encoder, job, &mut |text| match options.stream {
+                true => show(view.next(text)),
+                false => whole.push_str(text),
+            })
         });
         number += 1;
         if !options.stream {
@@ -129,7 +122,7 @@ pub(super) fn chat(
         match answer {
             Ok(answer) => {
                 counts.add(&answer.counts);
-                let (response, is_cut_off) = (response(&answer), answer.is_cut_off);
+                let (response, is_cut_off) = (response(&answer), answer.is_cut_off());
                 conversation.messages.push(answer.message);
                 if let Some(results) = &mut options.results {
                     results.write(Map::from_iter([

@@ -2,7 +2,7 @@
 //! not stop the others.
 
 use super::results::{Results, response};
-use super::{Answer, Counts, Sampling, respond};
+use super::{Answer, Counts, Engine, Job, Sampling, respond};
 use crate::out_of_memory::is as is_out_of_memory;
 use crate::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +11,6 @@ use apus_data::chat::Encoder;
 use apus_data::chat::dialect::{Dialect, ViewOptions};
 use apus_data::data::unused::{self, Unused};
 use apus_data::data::{self, SourceOptions, read_sets};
-use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Converted, Message, Sample, Unread, errln, json, out, outln};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -168,7 +167,7 @@ impl Questions {
     /// The file cannot be written, the model failed, or, when all are through, rows without an answer.
     pub fn answer(
         self,
-        model: &CausalLm,
+        engine: &mut Engine,
         encoder: &Encoder,
         sampling: &Sampling,
         view_options: ViewOptions,
@@ -183,7 +182,7 @@ impl Questions {
                 Ok(question) => {
                     let view_options = self.stream.then_some(view_options);
                     let sampling = (sampling, number as u64);
-                    match answer(model, encoder, &question, sampling, view_options) {
+                    match answer(engine, encoder, &question, sampling, view_options) {
                         Ok(answer) => Ok((question, answer)),
                         // The next row may be shorter; any other failure is not the row's.
                         Err(error) if is_out_of_memory(&error) && !self.strict => {
@@ -242,15 +241,15 @@ fn others(record: &data::Record, unread: Option<&[Unread]>) -> Map<String, Value
 
 /// Answers a question. With view options, the answer is shown while it is generated.
 fn answer(
-    model: &CausalLm,
+    engine: &mut Engine,
     encoder: &Encoder,
     question: &Question,
-    sampling: (&Sampling, u64),
+    (sampling, number): (&Sampling, u64),
     view_options: Option<ViewOptions>,
 ) -> Result<Answer> {
     let mut view = view_options.map(|options| encoder.dialect().view(options));
-    let conversation = &question.conversation;
-    let answer = respond(model, encoder, conversation, sampling, &mut |text| {
+    let job = Job::new(question.conversation.clone(), sampling.clone(), number);
+    let answer = respond(engine, encoder, job, &mut |text| {
         if let Some(view) = &mut view {
             out!("{}", view.next(text));
         }

@@ -78,7 +78,7 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
             .repetition_penalty
             .unwrap_or(saved.sampling.repetition_penalty),
         seed: config.seed,
-        max_new_tokens: config.max_new_tokens,
+        ..Sampling::greedy(config.max_new_tokens)
     };
     sampling.check()?;
     let idle = [

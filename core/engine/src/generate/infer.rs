@@ -2,7 +2,7 @@
 
 use super::chat::{SessionOptions, chat};
 use super::results::Results;
-use super::{dataset, defaults, logits};
+use super::{Engine, EngineOptions, dataset, defaults, logits};
 use crate::out_of_memory::explain;
 use crate::setup::RunArgs;
 use crate::setup::{
@@ -20,6 +20,7 @@ use apus_model::model::{CausalLm, Training};
 use apus_sdk::errln;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The model that answers, its adapter's folder, and the arguments of the run that made the adapter or, without an
@@ -131,6 +132,15 @@ fn chat_encoder(config: &InferConfig, target: &InferTarget) -> Result<Encoder> {
     })
 }
 
+/// An engine that answers one conversation at a time.
+fn engine<'m>(model: &'m CausalLm, encoder: &Encoder) -> Result<Engine<'m>> {
+    let options = EngineOptions {
+        max_batch_size: 1,
+        ..EngineOptions::default()
+    };
+    Engine::new(model, Arc::clone(encoder.tokenizer()), options)
+}
+
 /// Given flags that have no effect in a conversation at the terminal, because they are about the rows of a dataset.
 fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
     let (now, unset) = (values(config), values(&InferConfig::default()));
@@ -180,7 +190,9 @@ pub fn infer(config: &InferConfig) -> Result<()> {
             errln!("note: the rows of val_dataset are answered, those of dataset are not");
         }
         let questions = dataset::Questions::open(config, &encoder, positions, &target.home)?;
-        return questions.answer(&load(config, &target)?, &encoder, &sampling, view_options);
+        let model = load(config, &target)?;
+        let mut engine = engine(&model, &encoder)?;
+        return questions.answer(&mut engine, &encoder, &sampling, view_options);
     }
     for flag in idle_at_the_terminal(config) {
         errln!("note: {flag}: is about rows of --val_dataset, and there are none");
@@ -196,7 +208,8 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = Instant::now();
     let ends = (&mut input as _, &mut output as _);
-    let outcome = chat(&model, &encoder, &sampling, ends, &mut session).and_then(|counts| {
+    let mut engine = engine(&model, &encoder)?;
+    let outcome = chat(&mut engine, &encoder, &sampling, ends, &mut session).and_then(|counts| {
         if counts.samples > 0 {
             writeln!(output, "{}", counts.line(start.elapsed().as_secs_f64()))?;
         }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+use apus_data::chat::Tokenizer;
+use apus_engine::generate::{Engine, EngineOptions, Event, RequestId};
 use apus_engine::train::{MicroBatch, Sequence};
 use apus_model::adapter::Adapter;
 use apus_model::families::ModelConfig;
@@ -11,6 +13,7 @@ use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A file of the reference data.
 pub fn golden(path: &str) -> PathBuf {
@@ -150,4 +153,25 @@ pub fn merged(name: &str) -> CausalLm {
     };
     let options = LoadOptions::frozen(&Device::Cpu);
     CausalLm::load(&config, &source, &options, |_| {}).unwrap()
+}
+
+/// An engine on a model with the reference tokenizer.
+pub fn engine(model: &CausalLm, options: EngineOptions) -> Engine<'_> {
+    let tokenizer = Tokenizer::load(&golden("model_bf16")).unwrap();
+    Engine::new(model, Arc::new(tokenizer), options).unwrap()
+}
+
+/// Steps until an engine is idle; the answers of the requests that finished. A request that fails is an error.
+pub fn answers(engine: &mut Engine) -> HashMap<RequestId, Vec<u32>> {
+    let mut answers = HashMap::new();
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            match event {
+                Event::Token { .. } => {}
+                Event::Finished { id, tokens, .. } => drop(answers.insert(id, tokens)),
+                Event::Failed { id, error } => panic!("request {id}: {error:#}"),
+            }
+        }
+    }
+    answers
 }

@@ -1,18 +1,20 @@
-//! Samples a token: repetition penalty, temperature, `top_k` and `top_p` in the order of transformers, with random numbers
-//! of its own for every answer.
+//! Sampling by temperature, penalties, biases, `top_k`, `top_p` and `min_p` in the order of transformers, with random numbers of
+//! its own for every answer.
 //!
-//! Each of the last three sees the tokens that the one before it kept, with probabilities that add up to 1. A draw is a
-//! function of the seed, the number of the answer and the index of the token, so an answer does not depend on the other
-//! answers of a run. candle-transformers has the penalty by transformers' rule; its `LogitsProcessor` is
-//! not used, because its generator has a history, and because its `top_p` after `top_k` does not normalise the
-//! probabilities again.
+//! `processors` change logits, `kept` says which tokens are left with which probabilities, `logprobs` tells log-probabilities. A
+//! draw is a function of the seed, the number of the answer and the index of the token, so an answer does not depend on the
+//! other answers of a run. candle-transformers' `LogitsProcessor` is not used, because its generator has a history, and because
+//! its `top_p` after `top_k` does not normalise the probabilities again.
 
-use anyhow::{Result, ensure};
-use apus_model::ops::philox;
-use apus_model::ops::reduce;
+mod kept;
+mod logprobs;
+mod processors;
+
+pub use logprobs::token_logprobs;
+pub use processors::{Seen, forbid};
+
+use anyhow::{Context, Result, ensure};
 use apus_sdk::within;
-use candle_core::Tensor;
-use candle_transformers::utils::apply_repeat_penalty;
 use std::ops::Bound;
 
 /// How tokens are sampled.
@@ -24,14 +26,28 @@ pub struct Sampling {
     pub top_p: f64,
     /// Only this many of the most probable tokens are kept; 0 keeps all.
     pub top_k: usize,
+    /// Only tokens are kept whose probability is at least this share of that of the most probable one; 0 keeps all.
+    pub min_p: f64,
     /// The repetition penalty. Logits of tokens that are already in the prompt or the answer are divided by it, or
     /// multiplied if they are negative. 1 changes nothing.
     pub repetition_penalty: f64,
+    /// Taken from the logits of all tokens that are in the answer already. 0 changes nothing.
+    pub presence_penalty: f64,
+    /// Taken from the logit of a token for each time that it is in the answer already. 0 changes nothing.
+    pub frequency_penalty: f64,
+    /// Tokens and what is added to their logits.
+    pub logit_bias: Vec<(u32, f32)>,
     /// The seed of the random numbers.
     pub seed: u64,
     /// The most tokens of an answer.
     pub max_new_tokens: usize,
 }
+
+/// The greatest absolute bias, as OpenAI's, which all but bans a token or all but forces it.
+const BIAS: f64 = 100.0;
+
+/// The greatest absolute penalty on presence and frequency, as OpenAI's.
+const PENALTY: f64 = 2.0;
 
 impl Sampling {
     /// Takes the most probable token each time.
@@ -40,7 +56,11 @@ impl Sampling {
             temperature: 0.0,
             top_p: 1.0,
             top_k: 0,
+            min_p: 0.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
             seed: 0,
             max_new_tokens,
         }
@@ -59,98 +79,29 @@ impl Sampling {
         within("temperature", &self.temperature, &(0.0..))?;
         let share = (Bound::Excluded(0.0), Bound::Included(1.0));
         within("top_p", &self.top_p, &share)?;
+        within("min_p", &self.min_p, &(0.0..=1.0))?;
         let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
         within("repetition_penalty", &self.repetition_penalty, &above_0)?;
+        let penalty = -PENALTY..=PENALTY;
+        within("presence_penalty", &self.presence_penalty, &penalty)?;
+        within("frequency_penalty", &self.frequency_penalty, &penalty)?;
+        let mut biased = std::collections::BTreeSet::new();
+        for (token, bias) in &self.logit_bias {
+            within("logit_bias", &f64::from(*bias), &(-BIAS..=BIAS))
+                .with_context(|| format!("token {token}"))?;
+            ensure!(
+                biased.insert(token),
+                "logit_bias has token {token} twice, expected each token once"
+            );
+        }
         within("max_new_tokens", &self.max_new_tokens, &(1.0..))?;
         Ok(())
     }
-
-    /// Applies the repetition penalty to the logits `[V]` of the next token. `seen` are the tokens of the prompt and of the
-    /// answer so far. The penalty applies without sampling, too.
-    ///
-    /// # Errors
-    /// A penalty that makes a logit infinite.
-    pub fn penalised(&self, logits: Tensor, seen: &[u32]) -> Result<Tensor> {
-        let penalty = self.repetition_penalty as f32;
-        if penalty == 1.0 {
-            return Ok(logits);
-        }
-        let logits = apply_repeat_penalty(&logits, penalty, seen)?;
-        ensure!(
-            reduce::finite(std::slice::from_ref(&logits))?,
-            "repetition_penalty is {}, which makes logits infinite; values from 1 to 1.5 are usual",
-            self.repetition_penalty
-        );
-        Ok(logits)
-    }
-
-    /// Chooses the token at index `place` (from 0) of an answer by these logits.
-    pub fn choose(&self, logits: &[f32], answer: u64, place: u64) -> u32 {
-        let tokens = self.left(logits);
-        let words = philox::block(self.seed, answer, place);
-        let word = u64::from(words[0]) << 32 | u64::from(words[1]);
-        let unit = (word >> 11) as f64 / (1u64 << 53) as f64;
-        let mut at = unit * tokens.iter().map(|(_, p)| p).sum::<f64>();
-        let drawn = tokens.iter().find(|(_, p)| {
-            at -= p;
-            at < 0.0
-        });
-        // Rounding may leave a little after the last one.
-        drawn.or(tokens.last()).map_or(0, |(token, _)| *token)
-    }
-
-    /// The tokens that are kept, with their probabilities.
-    pub fn left(&self, logits: &[f32]) -> Vec<(u32, f64)> {
-        let floor = self.floor(logits);
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let kept = logits.iter().enumerate();
-        let kept = kept.filter(|(_, logit)| **logit >= floor);
-        let weight = |logit: f32| (f64::from(logit - most) / self.temperature).exp();
-        let mut tokens: Vec<(u32, f64)> = kept
-            .map(|(token, logit)| (token as u32, weight(*logit)))
-            .collect();
-        share(&mut tokens);
-        if self.top_p < 1.0 {
-            self.nucleus(&mut tokens);
-            share(&mut tokens);
-        }
-        tokens
-    }
-
-    /// The least logit that `top_k` keeps. All tokens with this logit are kept.
-    fn floor(&self, logits: &[f32]) -> f32 {
-        if self.top_k == 0 || self.top_k >= logits.len() {
-            return f32::NEG_INFINITY;
-        }
-        let mut logits = logits.to_vec();
-        let by_size = |a: &f32, b: &f32| b.total_cmp(a);
-        *logits.select_nth_unstable_by(self.top_k - 1, by_size).1
-    }
-
-    /// Removes the least probable tokens that together have at most the probability `1 - top_p`. One token always stays.
-    fn nucleus(&self, tokens: &mut Vec<(u32, f64)>) {
-        tokens.sort_by(|(a, p), (b, q)| q.total_cmp(p).then(b.cmp(a)));
-        let mut gone = 0.0;
-        while let [_, .., (_, p)] = tokens.as_slice() {
-            gone += p;
-            if gone > 1.0 - self.top_p {
-                break;
-            }
-            tokens.pop();
-        }
-    }
-}
-
-/// Makes probabilities add up to 1.
-fn share(tokens: &mut [(u32, f64)]) {
-    let sum: f64 = tokens.iter().map(|(_, p)| p).sum();
-    tokens.iter_mut().for_each(|(_, p)| *p /= sum);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use serde::Deserialize;
 
     fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
@@ -178,7 +129,7 @@ mod tests {
     /// The file's script says where its numbers come from.
     #[test]
     fn probabilities_are_those_of_transformers() {
-        let text = include_str!("../../../../tests/goldens/sampling.jsonl");
+        let text = include_str!("../../../../../tests/goldens/sampling.jsonl");
         let (mut cases, mut penalised) = (0, 0);
         for line in text.lines() {
             let case: Case = serde_json::from_str(line).unwrap();
@@ -186,11 +137,15 @@ mod tests {
                 repetition_penalty: case.repetition_penalty.unwrap_or(1.0),
                 ..sampling(case.temperature, case.top_k, case.top_p)
             };
-            let logits = Tensor::new(case.logits.as_slice(), &Device::Cpu).unwrap();
-            let logits = sampling.penalised(logits, &case.said).unwrap();
+            let mut logits = case.logits.clone();
+            let seen = Seen {
+                prompt: &case.said,
+                answer: &[],
+            };
+            sampling.process(&mut logits, seen).unwrap();
             penalised += usize::from(case.repetition_penalty.is_some());
             let mut found = vec![0.0; case.logits.len()];
-            for (token, p) in sampling.left(&logits.to_vec1().unwrap()) {
+            for (token, p) in sampling.left(&logits) {
                 found[token as usize] = p;
             }
             for (found, expected) in found.iter().zip(&case.probabilities) {
@@ -211,8 +166,10 @@ mod tests {
             ..Sampling::greedy(1)
         };
         let penalised = |penalty, seen: &[u32]| -> Result<Vec<f32>> {
-            let logits = Tensor::new(&[3.0f32, 2.0, -1.0, 0.0], &Device::Cpu)?;
-            Ok(sampling(penalty).penalised(logits, seen)?.to_vec1()?)
+            let mut logits = [3.0f32, 2.0, -1.0, 0.0];
+            let (prompt, answer) = seen.split_at(seen.len() / 2);
+            sampling(penalty).process(&mut logits, Seen { prompt, answer })?;
+            Ok(logits.to_vec())
         };
         assert_eq!(penalised(1.0, &[0, 1, 2]).unwrap(), [3.0, 2.0, -1.0, 0.0]);
         assert_eq!(
