@@ -1,7 +1,7 @@
 //! The tables of docs/ agree with the code.
 
 use apus_components::config::{
-    Answer, BenchConfig, Command, Config, DataConfig, ExportConfig, FLAGS, Flag, InferConfig,
+    Answer, BenchConfig, Command, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, Flag, InferConfig,
     ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments, values,
 };
 use apus_sdk::Kind;
@@ -15,6 +15,7 @@ fn every_flag_is_in_the_page_as_it_is() {
     apus_plugins::link();
     compare::<SftConfig>("apus sft");
     compare::<InferConfig>("apus infer");
+    compare::<DeployConfig>("apus deploy");
     compare::<ExportConfig>("apus export");
     compare::<ModelNewConfig>("apus model new");
     compare::<DataConfig>("apus data");
@@ -162,9 +163,15 @@ fn answer(arguments: &MsSwiftArguments) -> String {
         let quoted = names.iter().map(|name| format!("`{name}`"));
         quoted.collect::<Vec<_>>().join(", ")
     };
-    let commands = [Command::Sft, Command::Infer, Command::Export].into_iter();
+    let commands = [
+        Command::Sft,
+        Command::Infer,
+        Command::Deploy,
+        Command::Export,
+    ];
     let commands = commands
-        .zip(["sft", "infer", "export"])
+        .into_iter()
+        .zip(["sft", "infer", "deploy", "export"])
         .filter(|(command, _)| arguments.commands.contains(command))
         .map(|(_, name)| name);
     let answer = match arguments.answer {

@@ -98,6 +98,7 @@ mod tests {
         match command {
             Command::Sft => run::<super::super::SftConfig>(words),
             Command::Infer => run::<super::super::InferConfig>(words),
+            Command::Deploy => run::<super::super::DeployConfig>(words),
             Command::Export => run::<super::super::ExportConfig>(words),
             Command::ModelNew => run::<super::super::ModelNewConfig>(words),
             Command::Bench => run::<super::super::BenchConfig>(words),
@@ -154,6 +155,7 @@ mod tests {
                     Command::Infer => values::<super::super::InferConfig>(),
                     Command::Bench => values::<super::super::BenchConfig>(),
                     Command::Data => values::<super::super::DataConfig>(),
+                    Command::Deploy => values::<super::super::DeployConfig>(),
                     Command::Export => values::<super::super::ExportConfig>(),
                     Command::ModelNew => values::<super::super::ModelNewConfig>(),
                 };

@@ -2,7 +2,7 @@
 
 use super::flag::{Command as Tool, Flag, ValueKind};
 use super::{
-    BenchConfig, Config, DataConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
+    BenchConfig, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
     ms_swift, values,
 };
 use clap::{Arg, ArgAction, Command};
@@ -13,6 +13,7 @@ pub fn command(tool: Tool) -> Command {
     match tool {
         Tool::Sft => build::<SftConfig>("sft", "Fine-tunes a model"),
         Tool::Infer => build::<InferConfig>("infer", "Answers, on the terminal or for a dataset"),
+        Tool::Deploy => build::<DeployConfig>("deploy", "Serves the model by OpenAI's API"),
         Tool::Export => build::<ExportConfig>("export", "Merges an adapter, or packs experts"),
         Tool::ModelNew => build::<ModelNewConfig>("new", "Writes a checkpoint of random weights"),
         Tool::Data => build::<DataConfig>(

@@ -36,7 +36,7 @@
 //! | `=> sft "same"` | a command that takes it, and its place beside ms-swift's flag; none stands for "as in `apus sft`" |
 //! | `, infer(Option<f64> = None) "same"` | the next command, here with a type and a default of its own |
 //!
-//! The commands stand in the order `sft`, `infer`, `export`, `model_new`, `bench`, `data`. Two rows may have one name if no
+//! The commands stand in the order `sft`, `infer`, `deploy`, `export`, `model_new`, `bench`, `data`. Two rows may have one name if no
 //! command takes both.
 
 /// Makes the configurations of all commands and `TABLE`, the list of all flags, from rows; see the module.
@@ -54,6 +54,7 @@ macro_rules! flags {
             =>
             $(sft $(($sft_type:ty = $sft_default:expr))? $($sft_place:literal)? $(,)?)?
             $(infer $(($infer_type:ty = $infer_default:expr))? $($infer_place:literal)? $(,)?)?
+            $(deploy $(($deploy_type:ty = $deploy_default:expr))? $($deploy_place:literal)? $(,)?)?
             $(export $(($export_type:ty = $export_default:expr))? $($export_place:literal)? $(,)?)?
             $(model_new $(($new_type:ty = $new_default:expr))? $($new_place:literal)? $(,)?)?
             $(bench $(($bench_type:ty = $bench_default:expr))? $($bench_place:literal)? $(,)?)?
@@ -77,6 +78,11 @@ macro_rules! flags {
             /// Flags of `apus infer`; each field is the flag of its name.
             #[serde(deny_unknown_fields)]
             InferConfig { $($($({ #[doc = $help] $name: $type = $default; $($infer_type = $infer_default)? })?)*)* }
+        }
+        config! {
+            /// Flags of `apus deploy`; each field is the flag of its name.
+            #[serde(deny_unknown_fields)]
+            DeployConfig { $($($({ #[doc = $help] $name: $type = $default; $($deploy_type = $deploy_default)? })?)*)* }
         }
         config! {
             /// Flags of `apus export`; each field is the flag of its name.
@@ -125,6 +131,7 @@ macro_rules! flags {
                 uses: &[
                     $(Use { command: Command::Sft, place: given_or!([$($sft_place)?] AS_SFT) },)?
                     $(Use { command: Command::Infer, place: given_or!([$($infer_place)?] AS_SFT) },)?
+                    $(Use { command: Command::Deploy, place: given_or!([$($deploy_place)?] AS_SFT) },)?
                     $(Use { command: Command::Export, place: given_or!([$($export_place)?] AS_SFT) },)?
                     $(Use { command: Command::ModelNew, place: given_or!([$($new_place)?] AS_SFT) },)?
                     $(Use { command: Command::Bench, place: given_or!([$($bench_place)?] AS_SFT) },)?

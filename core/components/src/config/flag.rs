@@ -15,6 +15,8 @@ pub enum Command {
     Sft,
     /// `apus infer`
     Infer,
+    /// `apus deploy`
+    Deploy,
     /// `apus export`
     Export,
     /// `apus model new`
@@ -68,6 +70,7 @@ pub enum Group {
     Saving,
     Logging,
     Generation,
+    Serving,
     Output,
     Looking,
     Measuring,
@@ -87,6 +90,7 @@ impl Group {
             Self::Saving => "Evaluation and saving",
             Self::Logging => "Logging",
             Self::Generation => "Generation",
+            Self::Serving => "Serving",
             Self::Output => "Output",
             Self::Looking => "Looking",
             Self::Measuring => "Measuring",

@@ -23,29 +23,35 @@ flags! {
         model | model_id_or_path: String = String::new(), about Data
             => sft "same: a directory or an id; also `synthetic:gpt-oss-20b`",
                infer(Option<String> = None) "same: a directory or an id; also `synthetic:gpt-oss-20b`, or the folder of an adapter",
+               deploy(Option<String> = None) "same: a directory or an id; also `synthetic:gpt-oss-20b`, or the folder of an adapter",
                export(Option<String> = None) "same: the base of an adapter that does not name it, or is not where it says; with `quantize` or `experts_dtype`, whose experts are converted",
                bench(String = "synthetic:gpt-oss-20b".to_owned());
         /// Look ids up on Hugging Face (as without it), or with false on ModelScope; hf:: or ms:: before an id goes over it
         use_hf: Option<bool> = None
             => sft "different default: Hugging Face, where ms-swift asks ModelScope",
                infer "different default: Hugging Face, where ms-swift asks ModelScope",
+               deploy "different default: Hugging Face, where ms-swift asks ModelScope",
                export "different default: Hugging Face, where ms-swift asks ModelScope",
                bench;
         /// Adapter folder to start from, to answer with, or to merge
         adapters | adapter | ckpt_dir: Vec<String> = Vec::new()
             => sft "same; one folder, no id",
                infer "one folder, where ms-swift takes several and ids",
+               deploy "same: `NAME=FOLDER` each, and a request names one by `model`; without `NAME=` one folder, which is part of the model",
                export "one folder, where ms-swift takes ids too";
         /// Directory or id with tokenizer.json, for a model that has none
         tokenizer: Option<String> = None, changes Examples, about Data
-            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights",
+               deploy "only in Apus; as in the run that made the weights";
         /// Compute type: float32 on the CPU, bfloat16 on CUDA
         torch_dtype | dtype: Option<TorchDtype> = None
             => sft "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error",
-               infer "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error";
+               infer "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error",
+               deploy "different default: the device decides, not config.json: float32 on the CPU, bfloat16 on CUDA; another type is an error";
         /// How expert matrices are kept: mxfp4 (packed, if the model has them so) or bf16
         experts_dtype: ExpertsForm = ExpertsForm::Mxfp4
             => sft "only in Apus", infer "only in Apus",
+               deploy "only in Apus",
                export(Option<ExpertsForm> = None) "only in Apus: the form of all experts that are written; without it those that an adapter touches are in BF16, the others as they are",
                bench;
         /// Keep the embedding in host memory: true, false, or auto (if the memory plan does not fit otherwise)
@@ -55,6 +61,7 @@ flags! {
         device: String = "auto".to_owned()
             => sft "only in Apus; `CUDA_VISIBLE_DEVICES` works as ever",
                infer "only in Apus; `CUDA_VISIBLE_DEVICES` works as ever",
+               deploy "only in Apus; `CUDA_VISIBLE_DEVICES` works as ever",
                bench;
     }
     Plugins {
@@ -62,6 +69,7 @@ flags! {
         plugins | plugin | external_plugins | custom_register_path: Vec<PluginSpec> = Vec::new()
             => sft "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
                infer "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               deploy "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
                export "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
                bench;
     }
@@ -124,7 +132,8 @@ flags! {
         /// Longest example in tokens
         max_length: Option<usize> = None, changes Rows, bounds COUNT
             => sft "same",
-               infer "same: a longer question is not answered; without it, as many tokens as the model has positions";
+               infer "same: a longer question is not answered; without it, as many tokens as the model has positions",
+               deploy "the longest prompt: a longer one is refused; without it, as many tokens as the model has positions";
         /// Examples that are too long: delete, left, right (keep the last or the first tokens), split (make several) or raise
         truncation_strategy: Truncation = Truncation::Delete, changes Rows
             => sft "same for `delete`, `left`, `right`; `split` works for every sample, not for pretraining only, and says how many parts it keeps and what of them is not trained; `raise` is an error";
@@ -145,29 +154,36 @@ flags! {
         /// Instructions for every conversation that has none, or a text file with them, such as system.txt
         system: Option<String> = None, changes Rows
             => sft r#"different: it is honoured (ms-swift ignores it for gpt-oss); also a file, `x.txt`, and `\n` for a new line, as there"#,
-               infer "different: it is honoured (ms-swift ignores it for gpt-oss); as in the run that made the weights; also a file, `x.txt`";
+               infer "different: it is honoured (ms-swift ignores it for gpt-oss); as in the run that made the weights; also a file, `x.txt`",
+               deploy r#"different: it is honoured (ms-swift ignores it for gpt-oss) where a request has no instructions of its own; as in the run that made the weights; also a file, `x.txt`"#;
         /// low, medium or high
         reasoning_effort: Option<String> = None, changes Rows
-            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights",
+               deploy "only in Apus; as in the run that made the weights; a request may name its own";
         /// First line of the system message
         model_identity: Option<String> = None, changes Rows
-            => sft "only in Apus", infer "only in Apus; as in the run that made the weights";
+            => sft "only in Apus", infer "only in Apus; as in the run that made the weights",
+               deploy "only in Apus; as in the run that made the weights";
         /// Date in the system message, YYYY-MM-DD; today if not given
         current_date: Option<String> = None, changes Rows
             => sft "only in Apus; today if not given, as in ms-swift",
-               infer "only in Apus; as in the run that made the weights, where it was given, else today, as in ms-swift";
+               infer "only in Apus; as in the run that made the weights, where it was given, else today, as in ms-swift",
+               deploy "only in Apus; without it each request has the date of its day";
         /// auto (the model's template if it has one; native for what gpt-oss' own has no place for), jinja, native (what gpt-oss' template writes) or harmony (what openai-harmony writes, for vLLM and other servers built on it)
         template_backend: String = "auto".to_owned(), changes Rows
             => sft "different: chooses between the model's Jinja template, `native` (the same text without it) and `harmony` (what openai-harmony and vLLM send): see [Which prompts](gpt-oss-20b.md#which-prompts)",
-               infer(Option<String> = None) "different: as for `sft`; as in the run that made the weights";
+               infer(Option<String> = None) "different: as for `sft`; as in the run that made the weights",
+               deploy(Option<String> = None) "different: as for `sft`; as in the run that made the weights";
         /// Move <think>...</think> at the start of an answer to the analysis channel
         think_to_analysis: bool = true, changes Rows
             => sft "only in Apus",
-               infer(Option<bool> = None) "only in Apus; as in the run that made the weights, else `true`";
+               infer(Option<bool> = None) "only in Apus; as in the run that made the weights, else `true`",
+               deploy(Option<bool> = None) "only in Apus; as in the run that made the weights, else `true`";
         /// Keep the reasoning of earlier turns, which the model's template leaves out
         keep_thinking | preserve_thinking: bool = false, changes Rows
             => sft "ms-swift's `preserve_thinking`; it never drops what was written by hand",
-               infer(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights";
+               infer(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights",
+               deploy(Option<bool> = None) "ms-swift's `preserve_thinking`; as in the run that made the weights";
         /// Header tokens that are trained: channel (what the model writes itself), full, or none
         train_header: TrainHeader = TrainHeader::AfterPrompt, changes Rows
             => sft "only in Apus; ms-swift trains what stands in the content";
@@ -390,23 +406,29 @@ flags! {
         /// Most tokens in an answer
         max_new_tokens: usize = 128, bounds from(1.0)
             => sft "only in Apus for `sft`: length of the answers to `sample_prompts`",
-               infer(usize = 2048) "different default: ms-swift has no bound";
+               infer(usize = 2048) "different default: ms-swift has no bound",
+               deploy(Option<usize> = None) "same: for requests that do not say; without it, as many as the model has positions";
         /// 0 takes the most probable token
         temperature: f64 = 0.0, bounds from(0.0)
             => sft "only in Apus for `sft`: for `sample_prompts`",
-               infer(Option<f64> = None) "same: as generation_config.json says; 0 if that does not set `do_sample`. Below 0 is an error";
+               infer(Option<f64> = None) "same: as generation_config.json says; 0 if that does not set `do_sample`. Below 0 is an error",
+               deploy(Option<f64> = None) "for requests that do not say: generation_config.json's, else 1, OpenAI's";
         /// Sample among the most probable tokens that make up this probability
         top_p: Option<f64> = None, bounds share_above(0.0)
-            => infer "same; above 1, or 0 and less, is an error";
+            => infer "same; above 1, or 0 and less, is an error",
+               deploy "for requests that do not say: generation_config.json's, else 1";
         /// Sample among this many of the most probable tokens; 0 for all; as generation_config.json says if not given, else 50
         top_k: Option<i64> = None, bounds from(-1.0)
-            => infer "same: as generation_config.json says, else 50 where tokens are sampled. 0 and -1 take all tokens; ms-swift then goes back to the model's own";
+            => infer "same: as generation_config.json says, else 50 where tokens are sampled. 0 and -1 take all tokens; ms-swift then goes back to the model's own",
+               deploy "for requests that do not say: generation_config.json's if that sets `do_sample`, else all tokens";
         /// Divide the logits of tokens that the prompt or the answer holds already; 1 changes nothing; as generation_config.json says if not given
         repetition_penalty: Option<f64> = None, bounds above(0.0)
-            => infer "same: as generation_config.json says; tokens of the prompt count too, and it also changes which token is the most probable one. 0 and less is an error";
+            => infer "same: as generation_config.json says; tokens of the prompt count too, and it also changes which token is the most probable one. 0 and less is an error",
+               deploy "for requests that do not say: generation_config.json's, else 1";
         /// Seed of sampling; each answer draws numbers of its own
         seed: u64 = 42, bounds ANY
-            => infer "different: each row draws random numbers of its own, whatever else is answered in the run";
+            => infer "different: each row draws random numbers of its own, whatever else is answered in the run",
+               deploy "for requests that do not say";
         /// Print an answer as it comes
         stream: Option<bool> = None
             => infer "same: on at the terminal";
@@ -425,6 +447,68 @@ flags! {
         /// Write the logits of input_ids to this safetensors file and stop
         dump_logits: Option<String> = None
             => infer "only in Apus";
+    }
+    Serving {
+        /// The address to listen at; other machines reach only one that is given, which needs api_key
+        host: String = "127.0.0.1".to_owned()
+            => deploy "different default: ms-swift 0.0.0.0; an address that others reach is refused without `api_key`";
+        /// The port to listen at; 0 for any that is free
+        port: u16 = 8000, bounds between(0.0, 65535.0)
+            => deploy "same; a port that is taken is an error, where ms-swift takes the next one";
+        /// The key that clients send as `Authorization: Bearer KEY`; APUS_API_KEY if not given
+        api_key: Option<String> = None
+            => deploy "same; also by the variable APUS_API_KEY, which other users of the machine do not see";
+        /// The key that adapters are added and removed with; APUS_ADMIN_API_KEY if not given, and without either nobody can
+        admin_api_key: Option<String> = None
+            => deploy "only in Apus";
+        /// The folder below which adapters may be added while the server runs
+        adapters_dir: Option<String> = None
+            => deploy "only in Apus";
+        /// The name of the model in requests and answers; that of its folder if not given
+        served_model_name: Option<String> = None
+            => deploy "same";
+        /// Whose the models are, in the list of models
+        owned_by: String = "apus".to_owned()
+            => deploy "different default: ms-swift `swift`";
+        /// A line for each request
+        verbose: bool = true
+            => deploy "same, without the texts of requests and answers";
+        /// Seconds between lines with counts and speed; -1 for none
+        log_interval: i64 = 20, bounds from(-1.0)
+            => deploy "same";
+        /// The most tokens whose log-probabilities a request gets at each place
+        max_logprobs: usize = 20, bounds between(0.0, 1000.0)
+            => deploy "same";
+        /// Answers that are generated at the same time
+        max_batch_size | max_num_seqs | vllm_max_num_seqs: usize = 64, bounds between(1.0, 65536.0)
+            => deploy "same meaning as vLLM's `max_num_seqs`";
+        /// Tokens that the cache has room for; as many as memory allows if not given
+        cache_tokens: Option<usize> = None, bounds COUNT
+            => deploy "only in Apus";
+        /// Tokens of prompts that are computed in one step, beside those that are generated
+        prefill_chunk: usize = 2048, bounds COUNT
+            => deploy "vLLM's `max_num_batched_tokens`, nearly";
+        /// Keep the beginnings of prompts in the cache for later requests
+        prefix_cache | vllm_enable_prefix_caching: bool = true
+            => deploy "same, and on as in vLLM";
+        /// Answers that may wait for their turn; further requests get status 429
+        max_queue: usize = 256, bounds between(0.0, 65536.0)
+            => deploy "only in Apus";
+        /// Bytes that the body of a request may have
+        max_body_bytes: usize = 8_388_608, bounds COUNT
+            => deploy "only in Apus";
+        /// Connections at one time; further ones wait
+        max_connections: usize = 512, bounds between(1.0, 65536.0)
+            => deploy "only in Apus";
+        /// Seconds that a request may take, waiting included; then it gets status 504, or its stream an error
+        request_timeout: f64 = 600.0, bounds above(0.0)
+            => deploy "only in Apus";
+        /// Seconds that a client may take to send a request, or to take the next piece of its answer
+        client_timeout: f64 = 30.0, bounds above(0.0)
+            => deploy "only in Apus";
+        /// Seconds that running answers have to end after SIGTERM or Ctrl-C
+        drain_timeout: f64 = 30.0, bounds from(0.0)
+            => deploy "only in Apus";
     }
     Output {
         /// Folder for runs; each gets its own v{N}-{time} inside

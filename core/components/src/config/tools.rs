@@ -1,11 +1,19 @@
 //! The configurations of the other commands.
 
 use super::flag::Command;
-use super::{Config, ExportConfig, InferConfig, ModelNewConfig, absolute, instructions};
+use super::{Config, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, absolute, instructions};
 use anyhow::Result;
 
 impl Config for InferConfig {
     const COMMAND: Command = Command::Infer;
+
+    fn resolve_values(&mut self) -> Result<()> {
+        instructions(&mut self.system)
+    }
+}
+
+impl Config for DeployConfig {
+    const COMMAND: Command = Command::Deploy;
 
     fn resolve_values(&mut self) -> Result<()> {
         instructions(&mut self.system)

@@ -2,10 +2,11 @@
 //!
 //! A recipe that was written for ms-swift is accepted unchanged. An argument that changes nothing in Apus is
 //! ignored, and a line says why. An argument whose absence would change what is trained, generated or written is an
-//! error that says so. Arguments of RLHF, serving and evaluation are missing: Apus does not have those commands.
+//! error that says so. Arguments of RLHF and evaluation are missing: Apus does not have those commands.
 
 mod generating;
 mod running;
+mod serving;
 mod training;
 
 use super::FLAGS;
@@ -30,6 +31,7 @@ pub struct MsSwiftArguments {
 
 const S: &[Command] = &[Command::Sft];
 const I: &[Command] = &[Command::Infer];
+const D: &[Command] = &[Command::Deploy];
 const E: &[Command] = &[Command::Export];
 const SI: &[Command] = &[Command::Sft, Command::Infer];
 const SE: &[Command] = &[Command::Sft, Command::Export];
@@ -69,7 +71,12 @@ pub fn ms_swift_arguments() -> impl Iterator<Item = &'static MsSwiftArguments> {
             .flat_map(|built_in| built_in.arguments);
         arguments.map(declared).collect()
     });
-    let tables = [running::TABLE, training::TABLE, generating::TABLE];
+    let tables = [
+        running::TABLE,
+        training::TABLE,
+        generating::TABLE,
+        serving::TABLE,
+    ];
     tables.into_iter().flatten().chain(DECLARED.iter())
 }
 
@@ -111,13 +118,15 @@ pub(super) fn find(name: &str, command: Command) -> Option<&'static MsSwiftArgum
 }
 
 impl MsSwiftArguments {
-    /// Whether this command takes them; `apus data` takes what `apus sft` does.
+    /// Whether this command takes them; `apus data` takes what `apus sft` does, and `apus deploy` what `apus infer` does and
+    /// more.
     pub fn accepted_by(&self, command: Command) -> bool {
-        let wanted = match command {
-            Command::Data => Command::Sft,
-            other => other,
+        let wanted: &[Command] = match command {
+            Command::Data => S,
+            Command::Deploy => &[Command::Infer, Command::Deploy],
+            other => &[other],
         };
-        self.commands.contains(&wanted)
+        wanted.iter().any(|wanted| self.commands.contains(wanted))
     }
 
     /// The line that answers an argument of this value.

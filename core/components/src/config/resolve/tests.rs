@@ -38,6 +38,7 @@ fn every_field_has_a_flag_and_every_flag_a_field() {
     }
     compare::<SftConfig>();
     compare::<InferConfig>();
+    compare::<super::super::DeployConfig>();
     compare::<ExportConfig>();
     compare::<super::super::ModelNewConfig>();
     compare::<super::super::BenchConfig>();

@@ -9,10 +9,12 @@
 
 mod framed_text;
 pub mod harmony;
+mod reader;
 mod renderer;
 mod view;
 
 pub use framed_text::{Author, FramedText, TextEnd, TextKind};
+pub use reader::{AnswerDelta, AnswerPart, AnswerReader, AnswerShape};
 pub use renderer::BuiltInRenderer;
 pub use view::{AnswerView, ViewOptions};
 
@@ -90,6 +92,14 @@ pub trait Dialect: Sync {
 
     /// Whether the content of a message of the assistant is part of its final answer.
     fn is_final(&self, message: &Message) -> bool;
+
+    /// Reads an answer while it is generated.
+    fn reader(&self) -> Box<dyn AnswerReader>;
+
+    /// The grammar of answers of a shape, in Lark's notation as llguidance reads it; `None` if the dialect has none.
+    fn grammar(&self, _shape: &AnswerShape) -> Option<String> {
+        None
+    }
 
     /// Shows an answer while it is generated.
     fn view(&self, options: ViewOptions) -> Box<dyn AnswerView>;

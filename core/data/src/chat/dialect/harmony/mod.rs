@@ -7,10 +7,12 @@ mod answer;
 mod by_hand;
 mod completion;
 mod frame;
+mod grammar;
 pub mod invariants;
 mod native;
 mod openai;
 mod parse;
+mod reader;
 mod row_notes;
 mod schema;
 mod system;
@@ -19,7 +21,10 @@ mod tools;
 mod turn;
 mod view;
 
-use super::{AnswerView, BuiltInRenderer, Dialect, FramedText, SplitAnswer, ViewOptions};
+use super::{
+    AnswerReader, AnswerShape, AnswerView, BuiltInRenderer, Dialect, FramedText, SplitAnswer,
+    ViewOptions,
+};
 use crate::chat::{
     notes::RowNoteTexts,
     rendered::Rendered,
@@ -137,6 +142,14 @@ impl Dialect for Harmony {
 
     fn is_final(&self, message: &Message) -> bool {
         message.channel.as_deref() != Some(COMMENTARY)
+    }
+
+    fn reader(&self) -> Box<dyn AnswerReader> {
+        Box::new(reader::Reader::default())
+    }
+
+    fn grammar(&self, shape: &AnswerShape) -> Option<String> {
+        Some(grammar::grammar(shape))
     }
 
     fn view(&self, options: ViewOptions) -> Box<dyn AnswerView> {

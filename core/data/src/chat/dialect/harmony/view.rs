@@ -1,27 +1,16 @@
 //! Filters an answer for display while it is generated: headers are left out, and reasoning is dimmed or hidden.
 
-use super::{ANALYSIS, CALL, CHANNEL, END, Header, MESSAGE, RETURN, START};
-use crate::chat::dialect::{AnswerView, ViewOptions};
+use super::{CALL, CHANNEL, CONSTRAIN, END, MESSAGE, RETURN, START, reader::Reader};
+use crate::chat::dialect::{AnswerDelta, AnswerPart, AnswerReader, AnswerView, ViewOptions};
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
-/// The role at the beginning of a header. The prompt contains that of the first header.
-const ROLE: &str = "assistant";
-/// The text before the recipient of a call.
-const TO: &str = " to=";
-
-/// The part of a completion that the text is in.
-#[derive(Debug, PartialEq)]
-enum Position {
-    Header(String),
-    Analysis,
-    Body,
-}
 
 /// Filters the text after `<|start|>assistant`. A special token is never split, because text arrives token by token.
 pub struct View {
     options: ViewOptions,
-    position: Position,
+    reader: Reader,
+    in_reasoning: bool,
     /// Whether something was shown, so that the next message begins on a new line.
     shown: bool,
 }
@@ -30,22 +19,22 @@ impl AnswerView for View {
     fn next(&mut self, mut text: &str) -> String {
         let mut out = String::new();
         while let Some((at, marker)) = first_marker(text) {
-            self.text(&text[..at], &mut out);
-            self.marker(marker, &mut out);
+            let before = self.reader.text(&text[..at]);
+            self.show(before, &mut out);
+            let token = self.reader.control(marker);
+            self.show(token, &mut out);
             text = &text[at + marker.len()..];
         }
-        self.text(text, &mut out);
+        let rest = self.reader.text(text);
+        self.show(rest, &mut out);
         out
     }
 
     fn end(&mut self) -> String {
         let mut out = String::new();
-        match std::mem::replace(&mut self.position, Position::Body) {
-            Position::Header(held) if is_header(&held) => {}
-            Position::Header(held) => out += &held,
-            Position::Analysis => self.close(&mut out),
-            Position::Body => {}
-        }
+        let rest = self.reader.end();
+        self.show(rest, &mut out);
+        self.close(&mut out);
         out
     }
 }
@@ -53,87 +42,58 @@ impl AnswerView for View {
 impl View {
     /// A view at the beginning of an answer.
     pub fn new(options: ViewOptions) -> Self {
-        let position = Position::Header(String::new());
         Self {
             options,
-            position,
+            reader: Reader::default(),
+            in_reasoning: false,
             shown: false,
         }
     }
 
-    fn text(&mut self, text: &str, out: &mut String) {
-        match &mut self.position {
-            Position::Header(held) => {
-                held.push_str(text);
-                // A model that was never taught channels answers at once.
-                let may_be = |begin: &str| begin.starts_with(held.as_str());
-                if !(is_header(held) || may_be(ROLE) || may_be(TO)) {
-                    out.push_str(held);
+    fn show(&mut self, deltas: Vec<AnswerDelta>, out: &mut String) {
+        for delta in deltas {
+            match delta {
+                AnswerDelta::Opened(part) => self.open(&part, out),
+                AnswerDelta::Text(text) if self.is_visible() => {
                     self.shown = true;
-                    self.position = Position::Body;
+                    out.push_str(&text);
                 }
-            }
-            Position::Analysis if !self.options.thinking => {}
-            Position::Analysis | Position::Body => {
-                self.shown |= !text.is_empty();
-                out.push_str(text);
+                AnswerDelta::Text(_) => {}
+                AnswerDelta::Closed => self.close(out),
             }
         }
     }
 
-    fn marker(&mut self, marker: &str, out: &mut String) {
-        match (marker, &mut self.position) {
-            (CHANNEL, Position::Header(held)) => held.push_str(CHANNEL),
-            (MESSAGE, Position::Header(held)) => {
-                let header = match held.starts_with(ROLE) {
-                    true => Header::read(held),
-                    false => Header::read(&format!("{ROLE}{held}")),
-                };
-                self.open(&header, out);
+    fn is_visible(&self) -> bool {
+        self.options.thinking || !self.in_reasoning
+    }
+
+    fn open(&mut self, part: &AnswerPart, out: &mut String) {
+        self.in_reasoning = *part == AnswerPart::Reasoning;
+        if self.is_visible() && self.shown {
+            out.push('\n');
+        }
+        match part {
+            AnswerPart::Call(tool) => {
+                out.push_str(&format!("[{tool}] "));
+                self.shown = true;
             }
-            (END | RETURN | CALL | START, Position::Analysis) => {
-                self.close(out);
-                self.position = Position::Header(String::new());
+            AnswerPart::Reasoning if self.options.thinking && self.options.colour => {
+                out.push_str(DIM)
             }
-            (END | RETURN | CALL | START, _) => self.position = Position::Header(String::new()),
             _ => {}
         }
     }
 
-    fn open(&mut self, header: &Header, out: &mut String) {
-        let analysis = header.channel.as_deref() == Some(ANALYSIS) && header.recipient.is_none();
-        let visible = !analysis || self.options.thinking;
-        if visible && self.shown {
-            out.push('\n');
-        }
-        if let Some(tool) = &header.recipient {
-            out.push_str(&format!("[{tool}] "));
-            self.shown = true;
-        }
-        if analysis && visible && self.options.colour {
-            out.push_str(DIM);
-        }
-        self.position = if analysis {
-            Position::Analysis
-        } else {
-            Position::Body
-        };
-    }
-
-    fn close(&self, out: &mut String) {
-        if self.options.thinking && self.options.colour {
+    fn close(&mut self, out: &mut String) {
+        if std::mem::take(&mut self.in_reasoning) && self.options.thinking && self.options.colour {
             out.push_str(PLAIN);
         }
     }
 }
 
-/// Whether the held text can be the beginning of a header.
-fn is_header(held: &str) -> bool {
-    held.starts_with(ROLE) || held.starts_with(TO) || held.contains(CHANNEL)
-}
-
 fn first_marker(text: &str) -> Option<(usize, &'static str)> {
-    [START, CHANNEL, MESSAGE, END, RETURN, CALL]
+    [START, CHANNEL, MESSAGE, CONSTRAIN, END, RETURN, CALL]
         .into_iter()
         .filter_map(|marker| Some((text.find(marker)?, marker)))
         .min()
