@@ -1,8 +1,8 @@
 //! The tables of docs/ agree with the code.
 
 use apus_components::config::{
-    Answer, BenchConfig, Command, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, Flag, InferConfig,
-    ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments, values,
+    Answer, BenchConfig, Command, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, Flag,
+    InferConfig, ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments, values,
 };
 use apus_sdk::Kind;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use super::flag::{Command as Tool, Flag, ValueKind};
 use super::{
-    BenchConfig, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, InferConfig, ModelNewConfig, SftConfig,
-    ms_swift, values,
+    BenchConfig, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, InferConfig,
+    ModelNewConfig, SftConfig, ms_swift, values,
 };
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;

@@ -48,7 +48,9 @@ pub use sharding::{Sharding, sharding};
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
 pub use suggestion::with_suggestion;
-pub use table::{BenchConfig, DataConfig, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, SftConfig};
+pub use table::{
+    BenchConfig, DataConfig, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, SftConfig,
+};
 pub use value::{FlagValue, ScaleChain, Unexpected};
 
 use anyhow::{Context, Result, ensure};

@@ -1,7 +1,9 @@
 //! The configurations of the other commands.
 
 use super::flag::Command;
-use super::{Config, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, absolute, instructions};
+use super::{
+    Config, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, absolute, instructions,
+};
 use anyhow::Result;
 
 impl Config for InferConfig {
