@@ -4,7 +4,7 @@ use apus_model::adapter::{TargetSpec, resolve};
 use apus_model::device::{Queued, SideStream};
 use apus_model::families::ModelConfig;
 use apus_model::model::{CausalLm, ExpertsDtype, Init, LoadOptions, LoraSettings, Training};
-use apus_model::nn::{ForwardOptions, Gather, Sharding, Unit};
+use apus_model::nn::{ForwardOptions, Gather, PagedCache, Sharding, Unit};
 use apus_model::ops::SeqLayout;
 use apus_model::synthetic::{self, SyntheticWeights};
 use apus_model::weights::{Directory, WeightSource};
@@ -330,10 +330,10 @@ fn answers_lead_the_other_ranks_token_by_token() {
     let one = whole(&config, &source, &attention(false));
     let ranks = ranks(&config, &source, &attention(false), 2);
     let answer = |model: &CausalLm| {
-        let mut cache = model.decoder().cache();
-        let steps = [&[5u32, 9, 3][..], &[7], &[8]];
-        let hidden = steps.map(|ids| bits(&model.decoder().decode(ids, &mut cache).unwrap()));
-        hidden.concat()
+        let cache = PagedCache::alone(model.decoder(), 5, model.dtype()).unwrap();
+        let steps = [(&[5u32, 9, 3][..], 0), (&[7], 3), (&[8], 4)];
+        let step = |(ids, from)| bits(&model.decoder().step_alone(ids, from, &cache).unwrap());
+        steps.map(step).concat()
     };
     assert!(answer(&one) == answer(&ranks[0].model));
     assert_eq!((*ranks[0].led.borrow(), *ranks[1].led.borrow()), (3, 0));

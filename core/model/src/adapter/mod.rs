@@ -14,6 +14,7 @@ mod peft_config;
 mod saved_targets;
 mod table;
 mod targets;
+mod unmerged;
 mod vllm;
 
 pub use blueprint::Blueprint;

@@ -7,6 +7,7 @@ mod loaded;
 mod lora;
 #[cfg(test)]
 mod tests;
+mod update_set;
 pub mod updates;
 
 pub use causal_lm::CausalLm;
@@ -14,3 +15,4 @@ pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
 pub use loaded::{LoadedForm, LoadedTensor};
 pub use lora::{Init, LoraSettings, Targets};
+pub use update_set::{OwnUpdates, UpdateSet};

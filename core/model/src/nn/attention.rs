@@ -40,17 +40,6 @@ pub struct BatchLayout {
     pub rows: Groups,
 }
 
-/// The positions of the tokens that a generation adds to its cache.
-#[derive(Debug)]
-pub struct DecodeLayout {
-    /// Angles for all positions.
-    pub rope: RopeTable,
-    /// The positions of the new tokens, `[n]` u32.
-    pub positions: Tensor,
-    /// All new tokens as one group.
-    pub rows: Groups,
-}
-
 /// What [`Attention::backward`] needs.
 #[derive(Debug)]
 pub struct Tape {
@@ -61,12 +50,6 @@ pub struct Tape {
     qkv: Tensor,
     saved: Saved,
     output: ProjectionTape<1>,
-}
-
-/// The keys and values of a layer for the tokens so far, rotated; `[n, KV D]` each.
-#[derive(Debug, Default)]
-pub struct LayerKvCache {
-    keys_and_values: Option<(Tensor, Tensor)>,
 }
 
 impl Attention {
@@ -81,7 +64,7 @@ impl Attention {
         self.qkv.layers_mut().iter_mut().chain(output)
     }
 
-    fn sinks(&self, dtype: DType) -> Result<Option<Tensor>> {
+    pub(super) fn sinks(&self, dtype: DType) -> Result<Option<Tensor>> {
         let sinks = self.sinks.as_ref().map(|sinks| sinks.get(dtype));
         sinks.transpose()
     }
@@ -138,43 +121,5 @@ impl Attention {
             dqkv = norms.backward(projected, self.heads, &dqkv)?;
         }
         self.qkv.backward(&tape.input, &dqkv, rows)
-    }
-
-    /// Takes normed `x` `[n, H]` of new tokens, which follow those in `cache`, to `[n, H]`.
-    pub fn decode(
-        &self,
-        x: &Tensor,
-        new: &DecodeLayout,
-        cache: &mut LayerKvCache,
-    ) -> Result<Tensor> {
-        let (mut qkv, _) = self.qkv.forward(x, &new.rows, None)?;
-        if let Some(norms) = &self.qk_norms {
-            qkv = norms.forward(&qkv, self.heads)?;
-        }
-        let qkv = rope::apply(&qkv, &new.rope, &new.positions, self.heads, false)?;
-        let (q, kv) = (
-            self.heads.q * self.heads.dim,
-            self.heads.kv * self.heads.dim,
-        );
-        let part = |start, len| qkv.narrow(1, start, len).and_then(|part| part.contiguous());
-        let (mut keys, mut values) = (part(q, kv)?, part(q + kv, kv)?);
-        if let Some((old_keys, old_values)) = cache.keys_and_values.take() {
-            keys = Tensor::cat(&[&old_keys, &keys], 0)?;
-            values = Tensor::cat(&[&old_values, &values], 0)?;
-        }
-        let sinks = self.sinks(x.dtype())?;
-        let out = attention::cached(
-            &part(0, q)?,
-            &keys,
-            &values,
-            sinks.as_ref(),
-            self.heads,
-            self.window,
-        )?;
-        let count = keys.dim(0)?;
-        let keep = self.window.map_or(count, |window| count.min(window));
-        let tail = |t: &Tensor| t.narrow(0, count - keep, keep).and_then(|t| t.contiguous());
-        cache.keys_and_values = Some((tail(&keys)?, tail(&values)?));
-        Ok(self.output.forward(&out, &new.rows, None)?.0)
     }
 }

@@ -1,6 +1,6 @@
 //! Embedding and layers. Forward goes layer by layer, backward in reverse.
 
-use super::attention::{BatchLayout, DecodeLayout, LayerKvCache};
+use super::attention::BatchLayout;
 use super::embedding::Embedding;
 use super::layer::{DecoderLayer, Kept};
 use super::linear::Linear;
@@ -59,24 +59,6 @@ struct Aux {
     value: f64,
     /// The gradient by a token's router probabilities, before the coefficient: `E f_e / rows`, `[E]`.
     grad: Tensor,
-}
-
-/// The keys and values of every layer, for generation.
-pub struct KvCache {
-    layers: Vec<LayerKvCache>,
-    len: usize,
-}
-
-impl KvCache {
-    /// The number of tokens that it holds.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it holds no tokens.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 }
 
 impl Pass {
@@ -207,7 +189,7 @@ impl Decoder {
     }
 
     /// Makes the weights of a layer readable, and begins to gather those of the next one.
-    fn enter(&self, layer: usize, next: Option<usize>) -> Result<()> {
+    pub(super) fn enter(&self, layer: usize, next: Option<usize>) -> Result<()> {
         match &self.units {
             Some(units) => units.enter(layer, next),
             None => Ok(()),
@@ -215,7 +197,7 @@ impl Decoder {
     }
 
     /// Makes the weights of the head readable, which follow those of the layers; a backward pass begins with the last layer.
-    fn enter_head(&self, training: bool) -> Result<()> {
+    pub(super) fn enter_head(&self, training: bool) -> Result<()> {
         let last = self.layers.len().checked_sub(1);
         self.enter(self.layers.len(), last.filter(|_| training))
     }
@@ -254,45 +236,6 @@ impl Decoder {
             ready(Ready::Layer(index))?;
         }
         ready(Ready::Embedding)
-    }
-
-    /// An empty cache of keys and values.
-    pub fn cache(&self) -> KvCache {
-        KvCache {
-            layers: self
-                .layers
-                .iter()
-                .map(|_| LayerKvCache::default())
-                .collect(),
-            len: 0,
-        }
-    }
-
-    /// Runs new tokens `[n]`, which follow those in `cache`, to their hidden states `[n, H]`.
-    ///
-    /// # Errors
-    /// There are more tokens than the model allows.
-    pub fn decode(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        if let Some(units) = &self.units {
-            units.lead()?;
-        }
-        let (start, end) = (cache.len, cache.len + ids.len());
-        let rope = self.angles.table(end)?;
-        let positions: Vec<u32> = (start as u32..end as u32).collect();
-        let positions = Tensor::new(positions.as_slice(), &self.device)?;
-        let new = DecodeLayout {
-            rope,
-            positions,
-            rows: Groups::one(ids.len(), &self.device)?,
-        };
-        let mut x = self.embedding.forward(&Tensor::new(ids, &self.device)?)?;
-        for (index, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
-            self.enter(index, Some(index + 1))?;
-            x = layer.decode(&x, &new, cache)?;
-        }
-        self.enter_head(false)?;
-        cache.len = end;
-        Ok(x)
     }
 
     /// The first layer whose output for these tokens is not finite, if there is one; for error messages.

@@ -1,6 +1,7 @@
 //! The experts' matrices, stored packed (MXFP4) or dense, with a low-rank update of each expert.
 
 use super::param::{Param, Weight};
+use super::updates::{self, SiteUpdates};
 use crate::ops::grouped::{self, Addends};
 use crate::ops::lora::{Factors, Pack, PackTape};
 use crate::ops::{Groups, mxfp4};
@@ -113,6 +114,11 @@ impl ExpertLinear {
             addends.low_rank = Some(pack.up(xa, self.is_transposed())?);
         }
         self.product(x, experts, addends, false)
+    }
+
+    /// The same with these updates in place of its own.
+    pub fn step(&self, x: &Tensor, experts: &Groups, updates: SiteUpdates) -> Result<Tensor> {
+        updates::add(self.forward(x, None, experts)?, x, updates)
     }
 
     /// Returns the gradient by `x`; `input` computes `x` again if a trained part needs it.

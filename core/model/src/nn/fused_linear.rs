@@ -7,7 +7,7 @@ use super::linear::Linear;
 use super::param::Weight;
 use super::sharding::Sharded;
 use crate::ops::Groups;
-use crate::ops::grouped::{self, Addends};
+use crate::ops::grouped::{self, Addends, LowRankTerm};
 use crate::ops::lora::{Factors, Pack, PackTape};
 use anyhow::Result;
 use candle_core::Tensor;
@@ -86,18 +86,23 @@ impl FusedLinear {
 
     /// Takes `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.
     pub fn forward(&self, layers: &[Linear], x: &Tensor, rows: &Groups) -> Result<(Tensor, Tape)> {
-        let mut addends = Addends {
-            bias: self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?,
-            low_rank: None,
-        };
         let tape = self.tape(layers, x, rows)?;
-        if let Some(PackTape { pack, xa }) = &tape.lora {
-            addends.low_rank = Some(pack.up(xa, true)?);
-        }
+        let low_rank = tape.lora.as_ref();
+        let low_rank = low_rank.map(|PackTape { pack, xa }| pack.up(xa, true));
+        let y = self.product(x, rows, low_rank.transpose()?)?;
+        Ok((y, tape))
+    }
+
+    /// The same without low-rank updates.
+    pub fn base(&self, x: &Tensor, rows: &Groups) -> Result<Tensor> {
+        self.product(x, rows, None)
+    }
+
+    fn product(&self, x: &Tensor, rows: &Groups, low_rank: Option<LowRankTerm>) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|b| b.unsqueeze(0)).transpose()?;
         let w = self.weight.get(x.dtype())?;
         let w = w.unsqueeze(0)?.transpose(1, 2)?;
-        let y = grouped::matmul(x, &w, rows, &addends)?;
-        Ok((y, tape))
+        grouped::matmul(x, &w, rows, &Addends { bias, low_rank })
     }
 
     /// Makes the tape of [`forward`](Self::forward) alone.

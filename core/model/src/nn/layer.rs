@@ -1,6 +1,6 @@
 //! A decoder layer, which is the unit of recomputation: it keeps its tape, or only its input and what its MLP decided.
 
-use super::attention::{Attention, BatchLayout, DecodeLayout, LayerKvCache, Tape as AttentionTape};
+use super::attention::{Attention, BatchLayout, Tape as AttentionTape};
 use super::linear::Linear;
 use super::mlp::{Decisions, Mlp, Tape as MlpTape};
 use super::norm::Norm;
@@ -112,19 +112,6 @@ impl DecoderLayer {
         let dattended = self.attention.backward(tape.attention, batch, &dmiddle)?;
         self.input_norm
             .backward(&tape.x, &dattended, Some(&dmiddle))
-    }
-
-    /// Runs new tokens, which follow those in `cache`.
-    pub fn decode(
-        &self,
-        x: &Tensor,
-        new: &DecodeLayout,
-        cache: &mut LayerKvCache,
-    ) -> Result<Tensor> {
-        let normed = self.input_norm.forward(x)?;
-        let attended = self.attention.decode(&normed, new, cache)?;
-        let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
-        Ok(self.mlp.forward(&normed, &middle, &new.rows, None)?.0)
     }
 
     /// The linear layers that may have low-rank updates.

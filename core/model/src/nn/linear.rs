@@ -104,6 +104,12 @@ impl Linear {
         ))
     }
 
+    /// The same without the low-rank update.
+    pub fn base(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|b| b.get(x.dtype())).transpose()?;
+        ops::linear::forward(x, &self.weight.get(x.dtype())?, bias.as_ref())
+    }
+
     /// Returns the gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
     pub fn backward(&self, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
         let w = self.weight.get(dy.dtype())?;

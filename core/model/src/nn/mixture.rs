@@ -60,7 +60,7 @@ impl Mixture {
         Ok(self.up_to_activation(x, router, plan)?.0)
     }
 
-    fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
+    pub(super) fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
         let (logits, tape) = self.router.forward(x, None)?;
         Ok((logits.to_dtype(DType::F32)?, tape))
     }

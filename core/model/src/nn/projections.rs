@@ -2,6 +2,7 @@
 
 use super::fused_linear::{FusedLinear, Tape as FusedTape};
 use super::linear::{Linear, Tape as LinearTape};
+use super::updates::{self, SiteUpdates};
 use crate::ops::Groups;
 use crate::ops::dropout::Draws;
 use anyhow::{Result, bail};
@@ -71,6 +72,25 @@ impl<const N: usize> Projections<N> {
             bail!("{N} layers have another number of tapes")
         };
         Ok((Tensor::cat(&outputs, 1)?, Tape::Separate(tapes)))
+    }
+
+    /// The same without a tape. With `updates` the layers' own updates are left out, and these are in their place.
+    pub fn step(&self, x: &Tensor, rows: &Groups, updates: Option<SiteUpdates>) -> Result<Tensor> {
+        match updates {
+            None => Ok(self.forward(x, rows, None)?.0),
+            Some(updates) => updates::add(self.base(x, rows)?, x, updates),
+        }
+    }
+
+    /// The outputs of all layers without low-rank updates.
+    fn base(&self, x: &Tensor, rows: &Groups) -> Result<Tensor> {
+        match &self.fused {
+            Some(fused) => fused.base(x, rows),
+            None => {
+                let outputs = self.layers.iter().map(|layer| layer.base(x));
+                Ok(Tensor::cat(&outputs.collect::<Result<Vec<_>>>()?, 1)?)
+            }
+        }
     }
 
     /// Makes the tape of [`forward`](Self::forward) again, without the product where the tape does not need it.

@@ -43,6 +43,7 @@ pub mod linear;
 pub mod lookup;
 pub mod lora;
 pub mod mxfp4;
+pub mod paged;
 pub mod permute;
 pub mod philox;
 pub mod reduce;

@@ -13,7 +13,7 @@ pub use text::{AnswerText, first_stop};
 use anyhow::{Result, bail, ensure};
 use apus_data::chat::Tokenizer;
 use apus_model::model::CausalLm;
-use apus_model::nn::KvCache;
+use apus_model::nn::PagedCache;
 use candle_core::{DType, Tensor};
 use sequence::Sequence;
 use std::collections::VecDeque;
@@ -80,7 +80,7 @@ pub struct Engine<'m> {
     options: EngineOptions,
     next: u64,
     waiting: VecDeque<Sequence>,
-    running: Vec<(Sequence, KvCache)>,
+    running: Vec<(Sequence, PagedCache, usize)>,
     /// Events of requests that ended between steps.
     events: Vec<Event>,
     stats: Stats,
@@ -167,7 +167,7 @@ impl<'m> Engine<'m> {
         let mut ended = None;
         if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
             ended = self.waiting.remove(at);
-        } else if let Some(at) = self.running.iter().position(|(s, _)| s.id == id) {
+        } else if let Some(at) = self.running.iter().position(|(s, ..)| s.id == id) {
             ended = Some(self.running.remove(at).0);
         }
         if let Some(mut sequence) = ended {
@@ -195,17 +195,20 @@ impl<'m> Engine<'m> {
         while self.running.len() < self.options.max_batch_size
             && let Some(sequence) = self.waiting.pop_front()
         {
-            self.running.push((sequence, self.model.decoder().cache()));
+            let positions = sequence.tokens.len() + sequence.most;
+            let (decoder, dtype) = (self.model.decoder(), self.model.dtype());
+            let cache = PagedCache::alone(decoder, positions, dtype)?;
+            self.running.push((sequence, cache, 0));
         }
         let mut going = Vec::new();
-        for (mut sequence, mut cache) in std::mem::take(&mut self.running) {
-            match self.next(&mut sequence, &mut cache) {
+        for (mut sequence, cache, mut computed) in std::mem::take(&mut self.running) {
+            match self.next(&mut sequence, &cache, &mut computed) {
                 Ok((event, reason)) => {
                     self.stats.generated_tokens += 1;
                     events.push(event);
                     match reason {
                         Some(reason) => events.push(sequence.finished(reason)),
-                        None => going.push((sequence, cache)),
+                        None => going.push((sequence, cache, computed)),
                     }
                 }
                 Err(error) => events.push(Event::Failed {
@@ -221,12 +224,12 @@ impl<'m> Engine<'m> {
     fn next(
         &self,
         sequence: &mut Sequence,
-        cache: &mut KvCache,
+        cache: &PagedCache,
+        computed: &mut usize,
     ) -> Result<(Event, Option<FinishReason>)> {
-        let hidden = self
-            .model
-            .decoder()
-            .decode(&sequence.tokens[cache.len()..], cache)?;
+        let new = &sequence.tokens[*computed..];
+        let hidden = self.model.decoder().step_alone(new, *computed, cache)?;
+        *computed = sequence.tokens.len();
         let logits = self.logits(&hidden)?;
         sequence.next(&logits, &self.tokenizer)
     }

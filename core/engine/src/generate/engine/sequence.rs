@@ -13,7 +13,7 @@ pub(super) struct Sequence {
     /// The prompt and the answer so far.
     pub tokens: Vec<u32>,
     /// The most tokens of the answer.
-    most: usize,
+    pub most: usize,
     stop_strings: StopStrings,
 }
 

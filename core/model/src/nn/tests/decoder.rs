@@ -1,8 +1,9 @@
 //! Decoders of layers of every kind, with heads of both kinds.
 
 use super::*;
-use crate::ops::TokenKey;
+use crate::ops::paged::{HostLayout, PagedLayout};
 use crate::ops::testing::close;
+use crate::ops::{TokenKey, lora};
 
 const IDS: [u32; 9] = [3, 7, 1, 3, 0, 11, 5, 5, 2];
 const LENGTHS: [usize; 2] = [6, 3];
@@ -162,9 +163,100 @@ fn a_cache_gives_what_the_whole_sequence_gives() {
         let seqs = SeqLayout::new(&[IDS.len()], &Device::Cpu).unwrap();
         let options = ForwardOptions::default();
         let (whole, _) = decoder.forward(&ids(), &seqs, &options).unwrap();
-        let mut cache = decoder.cache();
-        let pieces = [&IDS[..4], &IDS[4..5], &IDS[5..]];
-        let found = pieces.map(|piece| decoder.decode(piece, &mut cache).unwrap());
+        let cache = PagedCache::alone(&decoder, IDS.len(), DType::F32).unwrap();
+        let found = [0..4, 4..5, 5..IDS.len()].map(|range| {
+            let from = range.start;
+            decoder.step_alone(&IDS[range], from, &cache).unwrap()
+        });
         close(&Tensor::cat(&found, 0).unwrap(), &values(&whole), 1e-5);
+    }
+}
+
+/// All tokens through the decoder with the same adapter.
+fn step(decoder: &Decoder, updates: Option<&RowUpdates>, adapter: u32) -> Tensor {
+    let cache = PagedCache::alone(decoder, IDS.len(), DType::F32).unwrap();
+    let layout = PagedLayout::new(HostLayout::alone(0..IDS.len()), &Device::Cpu).unwrap();
+    let step = Step {
+        ids: &IDS,
+        layouts: &vec![layout; cache.kinds().len()],
+        adapters: &[adapter; IDS.len()],
+        updates,
+    };
+    decoder.step(&step, &cache).unwrap()
+}
+
+/// The updates of a decoder's layers as the only adapter, and the decoder without any.
+fn taken(decoder: &mut Decoder) -> RowUpdates {
+    let stacked = |layers: &[Linear]| {
+        let modules = layers.iter().map(|layer| {
+            let factors = layer.lora.as_ref().map(|lora| lora::Factors {
+                a: lora.a.value(),
+                b: lora.b.value(),
+            });
+            (layer.dims().1, factors)
+        });
+        let modules: Vec<_> = modules.collect();
+        let pack = lora::Pack::new(&modules, 1, 0.7, DType::F32).unwrap();
+        lora::RowFactors::stacked(&[None, Some(pack.into_rows())], DType::F32).unwrap()
+    };
+    let of_experts = |experts: &ExpertLinear| {
+        let own = experts.lora.as_ref().unwrap();
+        let factors = lora::Factors {
+            a: own.a.value(),
+            b: own.b.value(),
+        };
+        let outputs = experts.dims().2;
+        let pack = lora::Pack::new(&[(outputs, Some(factors))], own.experts, 0.7, DType::F32);
+        let rows = pack.unwrap().into_rows();
+        lora::RowFactors::stacked(&[None, Some(rows)], DType::F32).unwrap()
+    };
+    let layers = decoder.layers.iter_mut().map(|layer| {
+        let (qkv, output) = (&layer.attention.qkv, &layer.attention.output);
+        let (qkv, output) = (stacked(qkv.layers()), stacked(output.layers()));
+        let (gate_up, down) = match &mut layer.mlp {
+            Mlp::Dense(mlp) => (stacked(mlp.gate_up.layers()), stacked(mlp.down.layers())),
+            Mlp::Mixture(mixture) => {
+                let updates = (of_experts(&mixture.gate_up), of_experts(&mixture.down));
+                (mixture.gate_up.lora, mixture.down.lora) = (None, None);
+                updates
+            }
+        };
+        layer.linears_mut().for_each(|linear| linear.lora = None);
+        LayerUpdates {
+            qkv,
+            output,
+            gate_up,
+            down,
+        }
+    });
+    RowUpdates {
+        layers: layers.collect(),
+    }
+}
+
+/// A decoder with updates of its own, without any, and the updates as an adapter that rows name.
+#[test]
+fn an_adapter_of_rows_gives_what_the_layers_own_gives() {
+    for spec in kinds() {
+        let (mut decoder, _) = Maker::new(false).decoder(&spec);
+        let run = |decoder: &Decoder, updates, adapter| values(&step(decoder, updates, adapter));
+        let own = run(&decoder, None, lora::NO_UPDATE);
+        let empty = RowUpdates {
+            layers: decoder
+                .layers
+                .iter()
+                .map(|_| LayerUpdates::default())
+                .collect(),
+        };
+        let without = run(&decoder, Some(&empty), lora::NO_UPDATE);
+        let updates = taken(&mut decoder);
+        assert_eq!(run(&decoder, None, lora::NO_UPDATE), without);
+        for (adapter, expected) in [(lora::NO_UPDATE, &without), (0, &without), (1, &own)] {
+            let found = run(&decoder, Some(&updates), adapter);
+            let gap = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+            assert!(gap.fold(0.0, f64::max) < 1e-4);
+        }
+        let moved = own.iter().zip(&without).map(|(a, b)| (a - b).abs());
+        assert!(moved.fold(0.0, f64::max) > 1e-2);
     }
 }

@@ -7,7 +7,7 @@
 //! probabilities, and `ds = p * (dp - sum(dout * out))` stays exact.
 
 mod cached;
-mod cpu;
+pub(super) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(test)]
@@ -77,7 +77,11 @@ pub fn backward(
 }
 
 /// The sinks, or minus infinity for each head, in the type of `like`.
-fn or_minus_infinity(sinks: Option<&Tensor>, heads: Heads, like: &Tensor) -> Result<Tensor> {
+pub(super) fn or_minus_infinity(
+    sinks: Option<&Tensor>,
+    heads: Heads,
+    like: &Tensor,
+) -> Result<Tensor> {
     match sinks {
         Some(sinks) => Ok(sinks.clone()),
         None => {

@@ -1,8 +1,11 @@
-//! Packs factors with candle's operations.
+//! Packs factors with candle's operations; updates by row.
 
-use super::{Factors, PackedRange};
+use super::{Factors, NO_UPDATE, PackedRange, RowFactors};
+use crate::ops::host;
+use crate::ops::simd::dot;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 /// Factors of all modules side by side: A `[G, P, I]`, B `[G, O, P]` and its transpose.
 pub fn pack(
@@ -38,4 +41,36 @@ pub fn pack(
     let b = Tensor::cat(&columns, 1)?.to_dtype(dtype)?;
     let b_transposed = b.transpose(1, 2)?.contiguous()?;
     Ok([Tensor::cat(&rows, 1)?.to_dtype(dtype)?, b, b_transposed])
+}
+
+/// Each row by itself, so that it does not depend on the others.
+pub fn add_rows(y: &Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) -> Result<Tensor> {
+    let ((n, outputs), inputs) = (y.dims2()?, x.dim(1)?);
+    let (count, rank, _) = factors.a.dims3()?;
+    let index = index.to_vec1::<u32>()?;
+    let beyond = index
+        .iter()
+        .find(|&&at| at != NO_UPDATE && at as usize >= count);
+    ensure!(
+        beyond.is_none(),
+        "updates by row: update {beyond:?} of {count}"
+    );
+    host::with2(y, x, |y, x| {
+        host::with2(&factors.a, &factors.b, |a, b| {
+            let mut out = y.to_vec();
+            let rows = out.par_chunks_mut(outputs).zip(x.par_chunks(inputs));
+            rows.zip(&index).for_each(|((out, x), &at)| {
+                if at == NO_UPDATE {
+                    return;
+                }
+                let a = a[at as usize * rank * inputs..].chunks(inputs);
+                let low: Vec<f32> = a.take(rank).map(|a| dot(a, x)).collect();
+                let b = b[at as usize * outputs * rank..].chunks(rank);
+                for (out, b) in out.iter_mut().zip(b) {
+                    *out += dot(b, &low);
+                }
+            });
+            Ok(host::f32s(out, (n, outputs)))
+        })
+    })
 }

@@ -2,14 +2,18 @@
 //! never built.
 //!
 //! A and B are f32; the products are taken in the type of `x`. This file has the update of one matrix by itself, which
-//! dropout and DoRA need; [`pack`] has updates that are summed together with the product of the matrix itself.
+//! dropout and DoRA need; [`pack`] has updates that are summed together with the product of the matrix itself, [`rows`] updates of
+//! which each row has another.
 
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
 pub mod pack;
+pub mod rows;
 
 pub use pack::{Factors, Pack, PackTape, PackedRange, Strides};
+
+pub use rows::{NO_UPDATE, RowFactors, add_rows};
 
 use super::linear;
 use crate::profile::{self, OpGroup};

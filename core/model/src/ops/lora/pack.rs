@@ -4,9 +4,9 @@
 //! gives `x A^T` of all of them, and one [`grouped::LowRankTerm`] of the wide product applies all. Rows may be in groups,
 //! each with its own factors (experts).
 
-use super::cpu;
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::{RowFactors, cpu};
 use crate::ops::grouped::{self, Addends, LowRankTerm};
 use crate::ops::groups::Groups;
 use crate::profile::{self, OpGroup};
@@ -113,6 +113,14 @@ impl Pack {
             ranges,
             scale,
         })
+    }
+
+    /// The factors as the update of one adapter among those of rows.
+    pub fn into_rows(self) -> RowFactors {
+        RowFactors {
+            a: self.a,
+            b: self.b,
+        }
     }
 
     /// Computes `x A^T` of rows `[N, I]` and keeps it with the pack.
