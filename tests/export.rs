@@ -12,10 +12,18 @@ use std::time::{Duration, Instant};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
-fn export(adapter: &str, out: &Path) -> Command {
+/// What is written: the merged model, experts packed again, one file.
+const FORMS: [&[&str]; 3] = [
+    &["--merge_lora", "true"],
+    &["--merge_lora", "true", "--quantize", "mxfp4"],
+    &["--to_gguf", "true"],
+];
+
+fn export(adapter: &str, form: &[&str], out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_apus"));
     command
-        .args(["export", "--merge_lora", "true", "--exist_ok", "true"])
+        .args(["export", "--exist_ok", "true"])
+        .args(form)
         .args(["--model", &format!("{TINY}/model_mxfp4")])
         .args(["--adapters", &format!("{TINY}/adapter_grad_{adapter}")])
         .args(["--max_shard_size", "100KB", "--output_dir"])
@@ -37,6 +45,17 @@ fn tensors(dir: &Path) -> Vec<(String, Vec<u8>)> {
     model.names().map(read).collect()
 }
 
+/// The bytes of a folder's files.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut names = names(dir);
+    names.sort();
+    let read = |name: String| {
+        let bytes = fs::read(dir.join(&name)).unwrap();
+        (name, bytes)
+    };
+    names.into_iter().map(read).collect()
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
@@ -46,59 +65,65 @@ fn names(dir: &Path) -> Vec<String> {
 /// Kills at moments that are spread over the whole run, while a model is replaced by another one.
 #[test]
 fn a_killed_export_leaves_the_old_model_or_the_new_one() {
-    let home = folder("export-killed");
-    let out = home.join("merged");
-    let mut made = Vec::new();
-    let mut time = Duration::ZERO;
-    for adapter in ["attn", "attn_experts"] {
-        let dir = home.join(adapter);
-        let started = Instant::now();
-        assert!(export(adapter, &dir).status().unwrap().success());
-        time = started.elapsed();
-        made.push(tensors(&dir));
-        fs::remove_dir_all(dir).unwrap();
-    }
-    assert!(export("attn", &out).status().unwrap().success());
-    const KILLS: u32 = 24;
-    for kill in 0..KILLS {
-        let mut child = export("attn_experts", &out).spawn().unwrap();
-        std::thread::sleep(time * kill * 5 / (KILLS * 4));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let aside = home.join(".merged.old");
-        let there = if out.exists() { &out } else { &aside };
-        let found = tensors(there);
-        assert!(made.contains(&found), "kill {kill}: neither old nor new");
-        // The next one, which is let alone, finds its way from whatever was left.
-        assert!(export("attn", &out).status().unwrap().success(), "{kill}");
-        assert_eq!(names(&home), ["merged"], "kill {kill}");
-        assert!(tensors(&out) == made[0], "kill {kill}");
+    for (number, form) in FORMS.iter().enumerate() {
+        let home = folder(&format!("export-killed-{number}"));
+        let out = home.join("merged");
+        let mut made = Vec::new();
+        let mut time = Duration::ZERO;
+        for adapter in ["attn", "attn_experts"] {
+            let started = Instant::now();
+            assert!(export(adapter, form, &out).status().unwrap().success());
+            time = started.elapsed();
+            made.push(files(&out));
+            fs::remove_dir_all(&out).unwrap();
+        }
+        assert!(export("attn", form, &out).status().unwrap().success());
+        const KILLS: u32 = 24;
+        for kill in 0..KILLS {
+            let at = format!("{form:?}, kill {kill}");
+            let mut child = export("attn_experts", form, &out).spawn().unwrap();
+            std::thread::sleep(time * kill * 5 / (KILLS * 4));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let aside = home.join(".merged.old");
+            let there = if out.exists() { &out } else { &aside };
+            assert!(made.contains(&files(there)), "{at}: neither old nor new");
+            // The next one, which is let alone, finds its way from whatever was left.
+            assert!(
+                export("attn", form, &out).status().unwrap().success(),
+                "{at}"
+            );
+            assert_eq!(names(&home), ["merged"], "{at}");
+            assert!(files(&out) == made[0], "{at}");
+        }
     }
 }
 
 /// A limit on the size of files stands for a disk that is full.
 #[test]
 fn an_export_that_finds_no_space_changes_nothing() {
-    let home = folder("export-full");
-    let out = home.join("merged");
-    assert!(export("attn", &out).status().unwrap().success());
-    let before = tensors(&out);
-    let line = export("attn_experts", &out);
-    let mut limited = Command::new("sh");
-    let output = limited
-        .args(["-c", "trap '' XFSZ; ulimit -f 60; exec \"$0\" \"$@\""])
-        .arg(line.get_program())
-        .args(line.get_args())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{said}");
-    assert!(
-        said.contains("nothing is left behind") && said.contains("File too large"),
-        "{said}"
-    );
-    assert_eq!(names(&home), ["merged"]);
-    assert!(tensors(&out) == before);
+    for (number, form) in FORMS.iter().enumerate() {
+        let home = folder(&format!("export-full-{number}"));
+        let out = home.join("merged");
+        assert!(export("attn", form, &out).status().unwrap().success());
+        let before = files(&out);
+        let line = export("attn_experts", form, &out);
+        let mut limited = Command::new("sh");
+        let output = limited
+            .args(["-c", "trap '' XFSZ; ulimit -f 60; exec \"$0\" \"$@\""])
+            .arg(line.get_program())
+            .args(line.get_args())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{form:?}: {said}");
+        assert!(
+            said.contains("nothing is left behind") && said.contains("File too large"),
+            "{form:?}: {said}"
+        );
+        assert_eq!(names(&home), ["merged"]);
+        assert!(files(&out) == before, "{form:?}");
+    }
 }
 
 /// The adapter alone for vLLM: written beside the adapter, and merged to the same bytes.

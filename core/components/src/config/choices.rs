@@ -205,6 +205,16 @@ choices! {
         No = "no",
     }
 
+    /// `outtype`: what a GGUF file holds.
+    GgufType {
+        /// Everything in 32 bits.
+        F32 = "f32" | "float32",
+        /// Matrices in 16 bits.
+        Bf16 = "bf16" | "bfloat16",
+        /// Experts in four bits, other matrices in 16.
+        Mxfp4 = "mxfp4",
+    }
+
     /// `quantize`: what a model's experts are packed as.
     Quantize {
         /// Four bits.

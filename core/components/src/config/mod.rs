@@ -30,7 +30,7 @@ mod tools;
 mod value;
 
 pub use choices::{
-    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
+    EvalStrategy, ExpertsForm, GgufType, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
     SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
 };
 pub use cli::{command, help};

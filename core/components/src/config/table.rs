@@ -2,7 +2,7 @@
 
 use super::bounds::{ANY, COUNT, SHARE, above, between, from, share_above};
 use super::choices::{
-    EvalStrategy, ExpertsForm, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
+    EvalStrategy, ExpertsForm, GgufType, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
     SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
 };
 use super::declare::{config, flags, given_or, type_given_or};
@@ -519,7 +519,7 @@ flags! {
             => sft "same";
         /// Folder to write
         output_dir | out: Option<String> = None
-            => export "same: the adapter's folder with `-merged` or `-vllm` behind it, or the model's with `-mxfp4` or `-bf16`",
+            => export "same: the adapter's folder with `-merged`, `-vllm` or `-gguf` behind it, or the model's with `-mxfp4`, `-bf16` or `-gguf`",
                model_new "only in Apus";
         /// Merge the adapter into the model
         merge_lora: bool = false
@@ -530,6 +530,12 @@ flags! {
         /// Write the adapter alone in the form that vLLM takes
         to_vllm: bool = false
             => export "only in Apus: PEFT's files with the pairs that vLLM wants of experts; what it does not take is refused by name";
+        /// Write one GGUF file, for llama.cpp and what is built on it; with adapters, merged
+        to_gguf: bool = false
+            => export "only in Apus, where ms-swift writes a Modelfile for ollama: the whole model with tokenizer and template in one file, without a detour over a merged directory";
+        /// mxfp4 (experts packed, other matrices bf16), bf16 or f32: what the GGUF file holds; mxfp4 if not given
+        outtype: Option<GgufType> = None
+            => export "as `convert_hf_to_gguf.py` of llama.cpp names it: `mxfp4` (the default), `bf16`, `f32`";
         /// Size of a file of weights, such as 5GB
         max_shard_size: String = "5GB".to_owned()
             => export "same: `GB` is 10^9 bytes, `GiB` 2^30";

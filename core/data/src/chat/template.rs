@@ -12,7 +12,10 @@ use apus_sdk::small_file::{self, Limit};
 use apus_sdk::{Conversation, Message};
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
-use std::{borrow::Cow, path::Path};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 /// The variable of a conversation that holds its date.
 const DATE: &str = "current_date";
@@ -150,6 +153,41 @@ enum Engine {
     BuiltIn(&'static BuiltInRenderer),
 }
 
+/// The template of a model folder as text.
+pub struct TemplateFile {
+    /// The file that it is in, or would be.
+    pub path: PathBuf,
+    /// The template, if there is one.
+    pub text: Option<String>,
+    /// tokenizer_config.json; null if there is none.
+    pub config: Value,
+}
+
+impl TemplateFile {
+    /// chat_template.jinja, or `chat_template` in tokenizer_config.json.
+    ///
+    /// # Errors
+    /// tokenizer_config.json is malformed.
+    pub fn of(dir: &Path) -> Result<Self> {
+        let config_path = dir.join("tokenizer_config.json");
+        let config = match small_file::text_if_there(&config_path, Limit::STORED)? {
+            Some(text) => serde_json::from_str(&text)
+                .with_context(|| format!("malformed JSON in {}", config_path.display()))?,
+            None => Value::Null,
+        };
+        let path = dir.join("chat_template.jinja");
+        let (path, text) = match small_file::text_if_there(&path, Limit::STORED)? {
+            Some(text) => (path, Some(text)),
+            None => {
+                let text = jinja::source(&config);
+                let of = || format!("chat template of {}", dir.display());
+                (config_path, text.with_context(of)?)
+            }
+        };
+        Ok(Self { path, text, config })
+    }
+}
+
 impl ChatTemplate {
     /// The template of a model folder: chat_template.jinja, or `chat_template` in
     /// tokenizer_config.json; a built-in renderer if neither is there, or if it is asked for.
@@ -164,21 +202,11 @@ impl ChatTemplate {
                 .map(|renderer| Self::built_in(dialect, renderer))
                 .with_context(|| unknown(name, dialect));
         }
-        let config_path = dir.join("tokenizer_config.json");
-        let config = match small_file::text_if_there(&config_path, Limit::STORED)? {
-            Some(text) => serde_json::from_str(&text)
-                .with_context(|| format!("malformed JSON in {}", config_path.display()))?,
-            None => Value::Null,
-        };
-        let path = dir.join("chat_template.jinja");
-        let (from, source) = match small_file::text_if_there(&path, Limit::STORED)? {
-            Some(source) => (path, Some(source)),
-            None => {
-                let source = jinja::source(&config);
-                let of = || format!("chat template of {}", dir.display());
-                (config_path, source.with_context(of)?)
-            }
-        };
+        let TemplateFile {
+            path: from,
+            text: source,
+            config,
+        } = TemplateFile::of(dir)?;
         match (source, dialect.renderers().first()) {
             (None, Some(first)) if renderer == Renderer::Auto => Ok(Self::built_in(dialect, first)),
             (None, _) => bail!(

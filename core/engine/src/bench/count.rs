@@ -326,6 +326,7 @@ mod tests {
             architecture: |_| anyhow::bail!("it is made without config.json"),
             tensors: |architecture| decoder::tensors(architecture, decoder::dense_mlp),
             quantization: None,
+            gguf: None,
         };
         raw.family = family;
         let layer = &mut raw.architecture.layers[0];

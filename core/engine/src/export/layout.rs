@@ -41,12 +41,14 @@ pub struct FileLayout {
     pub entries: Range<usize>,
     /// Bytes of its tensors.
     pub bytes: usize,
+    /// Bytes between its tensors and behind them.
+    pub padding: usize,
 }
 
 impl FileLayout {
     /// Bytes of the whole file.
     pub fn size(&self) -> u64 {
-        (self.start.len() + self.bytes) as u64
+        (self.start.len() + self.bytes + self.padding) as u64
     }
 }
 
@@ -79,6 +81,7 @@ impl Layout {
                 start,
                 entries: shard.clone(),
                 bytes,
+                padding: 0,
             });
         }
         Ok(Self { files, places })

@@ -1,16 +1,20 @@
-//! `apus export`: merges an adapter into its base model, packs experts as MXFP4 or unpacks them.
+//! `apus export`: merges an adapter into its base model, packs experts as MXFP4 or unpacks them, writes GGUF.
 //!
 //! A plan says for every tensor what is done with it (`plan`), all cores carry it out piece by piece (`pieces`) into files whose
-//! layout is known beforehand (`layout`, `shards`), and the folder appears when it is whole (`writer`).
+//! layout is known beforehand (`layout`, `shards`), and the folder appears when it is whole (`whole`).
 
 mod finite;
+mod gguf;
 pub mod layout;
 mod pieces;
 mod plan;
+mod progress;
 mod quantization;
 mod rewrite;
 pub mod shards;
+mod source;
 mod vllm;
+mod whole;
 pub mod writer;
 
 use crate::setup::base_of;
@@ -24,8 +28,6 @@ use apus_sdk::errln;
 use candle_core::{DType, Tensor};
 use half::bf16;
 use safetensors::Dtype;
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Runs the export and returns the folder that was written.
@@ -35,6 +37,13 @@ use std::path::{Path, PathBuf};
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     registry::load(&options.plugins)?;
     hub::prefer(options.use_hf);
+    ensure!(
+        options.to_gguf || options.outtype.is_none(),
+        "outtype is given, which says what a GGUF file holds: give --to_gguf true, too"
+    );
+    if options.to_gguf {
+        return gguf::write(options);
+    }
     if options.merge_lora || options.to_vllm {
         let flag = match options.merge_lora {
             true => "merge_lora",
@@ -59,24 +68,29 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
         };
     }
     let form = rewrite::form(options)?.context(
-        "nothing to do: give --merge_lora true or --to_vllm true with --adapters, or --quantize mxfp4 or --experts_dtype bf16 with --model",
+        "nothing to do: give --merge_lora true, --to_vllm true or --to_gguf true with --adapters, or --quantize mxfp4, --experts_dtype bf16 or --to_gguf true with --model",
     )?;
     ensure!(
         options.adapters.is_empty(),
         "--adapters is given and --merge_lora is false: give --merge_lora true, too, and the merged experts are written in {}",
         form.as_str()
     );
+    let (dir, name) = model(options)?;
+    rewrite::convert(&dir, &name, form, options)
+}
+
+/// The folder of the model that is converted without an adapter, and after which the result is named: what came from a hub is not
+/// written beside its cache, but here.
+fn model(options: &ExportConfig) -> Result<(PathBuf, PathBuf)> {
     let model = options
         .model
         .as_ref()
-        .context("--model is missing: whose experts are converted")?;
-    let dir = Hub::from_environment().model(model)?;
-    // What came from a hub is not written beside its cache, but here.
+        .context("--model is missing: which model is converted")?;
     let name = match Path::new(model).exists() {
-        true => Path::new(model),
-        false => Path::new(model.rsplit('/').next().unwrap_or(model)),
+        true => model,
+        false => model.rsplit('/').next().unwrap_or(model),
     };
-    rewrite::convert(&dir, name, form, options)
+    Ok((Hub::from_environment().model(model)?, PathBuf::from(name)))
 }
 
 /// The folder of the model that an adapter is for.
@@ -98,41 +112,6 @@ fn base_model(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
                 adapter.display()
             )
         })
-}
-
-/// The folders beside a folder that is written: the new one until it is whole, the old one until it is deleted.
-fn parts(dir: &Path) -> Result<[PathBuf; 2]> {
-    let name = dir
-        .file_name()
-        .context("the output folder has no name")?
-        .to_string_lossy();
-    Ok(["tmp", "old"].map(|end| dir.with_file_name(format!(".{name}.{end}"))))
-}
-
-/// Makes the folder in which something is written until it is whole, without what a killed process left there. As long as the
-/// file lives nobody else clears it.
-///
-/// # Errors
-/// Another process writes there now, or the disk failed.
-fn staging(temporary: &Path) -> Result<File> {
-    let locked = || -> Result<File> {
-        let folder = File::open(temporary)?;
-        match folder.try_lock() {
-            Ok(()) => Ok(folder),
-            Err(TryLockError::WouldBlock) => bail!("another process writes there now"),
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(folder),
-            Err(TryLockError::Error(error)) => Err(error.into()),
-        }
-    };
-    let make = || -> Result<File> {
-        if temporary.exists() {
-            let _left = locked()?;
-            fs::remove_dir_all(temporary)?;
-        }
-        fs::create_dir_all(temporary)?;
-        locked()
-    };
-    make().with_context(|| temporary.display().to_string())
 }
 
 fn target(options: &ExportConfig, from: &Path, suffix: &str) -> PathBuf {

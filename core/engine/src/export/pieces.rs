@@ -4,12 +4,15 @@
 //! one, in the order of the files, so that the disk gets long runs and files are whole one after another. What is in memory is a
 //! piece for each thread, and no more threads work than fit the limit.
 
+use super::progress::Writing;
 use super::shards::Shards;
 use anyhow::{Error, Result};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+/// The bytes of a piece of a tensor that is no matrix of experts.
+pub const PART: usize = 8 << 20;
 /// The bytes of pieces that are worked on at the same time.
 const MOST_IN_WORK: usize = 3 << 30;
 
@@ -33,6 +36,24 @@ impl<J> Piece<J> {
     }
 }
 
+/// Pieces of tensor `number`, which has so many rows of `row` bytes: each of a few rows, for each of which `besides` more bytes are in
+/// memory.
+pub fn by_rows<J>(
+    number: usize,
+    (rows, row, besides): (usize, usize, usize),
+    job: impl Fn(Range<usize>) -> J,
+) -> impl Iterator<Item = Piece<J>> {
+    let step = (PART / row.max(1)).max(1);
+    (0..rows).step_by(step).map(move |first| {
+        let rows = first..rows.min(first + step);
+        Piece {
+            places: vec![(number, rows.start * row..rows.end * row)],
+            besides: besides * rows.len(),
+            job: job(rows),
+        }
+    })
+}
+
 /// How many threads work on pieces at the same time.
 fn workers<J>(pieces: &[Piece<J>], threads: usize, most: usize) -> usize {
     let largest = pieces.iter().map(Piece::in_work).max().unwrap_or(0);
@@ -51,6 +72,7 @@ pub fn write<J: Sync>(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let error: Mutex<Option<Error>> = Mutex::new(None);
     let workers = workers(pieces, rayon::current_num_threads(), MOST_IN_WORK);
+    let writing = Writing::start(pieces.iter().map(|piece| piece.written() as u64).sum());
     rayon::broadcast(|thread| {
         if thread.index() >= workers {
             return;
@@ -72,6 +94,7 @@ pub fn write<J: Sync>(
                 for ((entry, range), room) in piece.places.iter().zip(rooms) {
                     shards.write(*entry, range.start, room)?;
                 }
+                writing.wrote(piece.written());
                 Ok(())
             };
             if let Err(found) = work() {
@@ -83,7 +106,10 @@ pub fn write<J: Sync>(
     });
     match error.into_inner().unwrap_or_else(|e| e.into_inner()) {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => {
+            writing.done();
+            Ok(())
+        }
     }
 }
 

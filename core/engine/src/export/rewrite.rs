@@ -6,7 +6,7 @@ use super::{apart, base_model, pieces, quantization, target};
 use anyhow::{Result, bail, ensure};
 use apus_base::wording::counted;
 use apus_components::config::{ExpertsForm, ExportConfig, Quantize};
-use apus_model::adapter::Adapter;
+use apus_model::adapter::{Adapter, Squares};
 use apus_model::families::ModelConfig;
 use apus_model::weights::Directory;
 use apus_sdk::errln;
@@ -96,8 +96,14 @@ fn write(
             plan.fill(job, buffer, to)
         })
     })?;
+    report(plan.source.packed());
+    Ok(dir.to_owned())
+}
+
+/// Says what packing changed.
+pub(super) fn report(packed: Vec<(&str, Squares)>) {
     let (exact, changed): (Vec<_>, Vec<_>) =
-        (plan.packed().into_iter()).partition(|(_, sums)| sums.error == 0.0);
+        (packed.into_iter()).partition(|(_, sums)| sums.error == 0.0);
     if !exact.is_empty() {
         let matrices = counted(exact.len(), "tensor");
         errln!("packed without an error: {matrices} of experts whose values are those of MXFP4");
@@ -111,5 +117,4 @@ fn write(
         let error = share(sums.values);
         errln!("packed {name}: relative error {error:.4}{update}");
     }
-    Ok(dir.to_owned())
 }

@@ -8,8 +8,9 @@ use apus_model::weights::{Directory, WeightSource};
 use candle_core::Device;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
 
-fn golden(path: &str) -> PathBuf {
+pub(super) fn golden(path: &str) -> PathBuf {
     Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../tests/goldens/tiny"
@@ -26,7 +27,7 @@ fn raw(directory: &Directory) -> BTreeMap<String, Vec<u8>> {
     names.into_iter().map(with_bytes).collect()
 }
 
-fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub(super) fn bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.to_dtype(DType::BF16).unwrap();
     let mut bytes = vec![0; tensor.elem_count() * 2];
     put(&tensor, DType::BF16, &mut bytes).unwrap();
@@ -34,7 +35,7 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 }
 
 /// Matrices of experts in bf16, `[E, in, out]`, by the plain formula.
-fn unpacked(directory: &Directory, spec: &TensorSpec) -> Tensor {
+pub(super) fn unpacked(directory: &Directory, spec: &TensorSpec) -> Tensor {
     let [blocks, scales] = spec.packed().unwrap().map(|tensor| {
         directory
             .tensor(&tensor.name, &tensor.shape, DType::U8, &Device::Cpu)
@@ -45,7 +46,7 @@ fn unpacked(directory: &Directory, spec: &TensorSpec) -> Tensor {
     dense.to_dtype(DType::BF16).unwrap()
 }
 
-fn merge_options(model: &str, adapter: &Path, out: &Path) -> ExportConfig {
+pub(super) fn merge_options(model: &str, adapter: &Path, out: &Path) -> ExportConfig {
     ExportConfig {
         model: Some(golden(model).display().to_string()),
         adapters: vec![adapter.display().to_string()],
@@ -175,8 +176,8 @@ fn compare_with_the_plain_formula(model: &Path, adapter: &Path, quantize: Option
 fn a_folder_is_written_by_one_process() {
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("merged");
-    let [temporary, _] = parts(&out).unwrap();
-    let first = staging(&temporary).unwrap();
+    let [temporary, _] = whole::parts(&out).unwrap();
+    let first = whole::staging(&temporary).unwrap();
     fs::write(temporary.join("model.safetensors"), "half").unwrap();
     let adapter = golden("adapter_grad_attn");
     let mut options = merge_options("model_mxfp4", &adapter, &out);

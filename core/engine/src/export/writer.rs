@@ -3,8 +3,8 @@
 pub use super::layout::Entry;
 use super::layout::{INDEX, Layout};
 use super::shards::Shards;
+use super::whole::{self, Output};
 use anyhow::{Context, Result, bail, ensure};
-use apus_base::{folder, memory};
 use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -79,28 +79,16 @@ pub fn write_with(
     extra: &Extra,
     write: impl FnOnce(&Shards) -> Result<()>,
 ) -> Result<()> {
-    let parent = dir
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let [temporary, aside] = super::parts(dir)?;
-    folder::recover(dir, &aside).with_context(|| aside.display().to_string())?;
-    if dir.exists() {
-        ensure!(
-            replace,
-            "{}: exists already; choose another folder, or give --exist_ok true",
-            dir.display()
-        );
-        only_a_model(dir)?;
-    }
     let layout = Layout::new(entries, max_shard)?;
-    let there = parent.ancestors().find(|folder| folder.is_dir());
-    let there = there.unwrap_or(Path::new("."));
-    enough(layout.size(), memory::disk(there), there)
-        .with_context(|| format!("{}: cannot be written", dir.display()))?;
-    let _alone = super::staging(&temporary)?;
-    let attempt = || -> Result<()> {
-        let shards = Shards::create(&temporary, entries, &layout)?;
+    let output = Output {
+        dir,
+        replace,
+        kind: "a model",
+        holds: is_of_a_model,
+        bytes: layout.size(),
+    };
+    whole::write(&output, |temporary| {
+        let shards = Shards::create(temporary, entries, &layout)?;
         write(&shards)?;
         shards.finish()?;
         if let Some(index) = layout.index(entries) {
@@ -108,7 +96,7 @@ pub fn write_with(
         }
         write_json(&temporary.join("config.json"), &extra.config)?;
         if let Some(from) = extra.copy_from {
-            copy_companions(from, &temporary)?;
+            copy_companions(from, temporary)?;
         }
         if let Some(args) = extra
             .made_by
@@ -116,7 +104,6 @@ pub fn write_with(
             .filter(|args| args.is_file())
         {
             fs::copy(args, temporary.join(ARGS)).context("copying args.json")?;
-            File::open(temporary.join(ARGS))?.sync_all()?;
         }
         if extra.generation.is_some() && !temporary.join("generation_config.json").exists() {
             write_json(
@@ -124,50 +111,17 @@ pub fn write_with(
                 &json!(extra.generation),
             )?;
         }
-        File::open(&temporary)?.sync_all()?;
-        folder::replace(dir, &temporary, &aside)?;
-        Ok(File::open(parent)?.sync_all()?)
-    };
-    attempt()
-        .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
-        .with_context(|| {
-            format!(
-                "{}: cannot be written; nothing is left behind",
-                dir.display()
-            )
-        })
+        Ok(())
+    })
 }
 
-/// Checks that a disk has the space that files need, where the system tells.
-fn enough(need: u64, free: Option<u64>, disk: &Path) -> Result<()> {
-    let free = free.unwrap_or(u64::MAX);
-    ensure!(
-        need <= free,
-        "the weights take {}, and the disk of {} has {} left; free some, or give another --output_dir",
-        memory::gib(need),
-        disk.display(),
-        memory::gib(free)
-    );
-    Ok(())
-}
-
-/// Refuses to replace a folder that holds anything but a model.
-fn only_a_model(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let known = name == "config.json"
-            || name == ARGS
-            || name == INDEX
-            || name.ends_with(".safetensors")
-            || COMPANIONS.contains(&name.as_str());
-        ensure!(
-            known && !entry.path().is_dir(),
-            "{}: holds {name}, which is no part of a model, and is not replaced; choose another folder",
-            dir.display()
-        );
-    }
-    Ok(())
+/// Whether a file of this name belongs to a model's folder.
+fn is_of_a_model(name: &str) -> bool {
+    name == "config.json"
+        || name == ARGS
+        || name == INDEX
+        || name.ends_with(".safetensors")
+        || COMPANIONS.contains(&name)
 }
 
 /// Copies tokenizer, generation settings and template of a model.
@@ -340,8 +294,6 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
-        assert!(enough(5, Some(5), &dir).is_ok() && enough(5, None, &dir).is_ok());
-        assert!(enough(6, Some(5), &dir).is_err());
     }
 
     /// What a process leaves that is killed at any moment of the replacing.

@@ -36,6 +36,8 @@ pub enum ExpertRoom<'a> {
     Packed(&'a mut [u8], &'a mut [u8]),
     /// `[inputs, outputs]`, in f32 or bf16.
     Dense(&'a mut [u8], DType),
+    /// `[outputs, inputs]`, in f32 or bf16.
+    Rows(&'a mut [u8], DType),
 }
 
 /// Sums of squares over a matrix.
@@ -204,7 +206,7 @@ pub fn convert_expert(
         ExpertBytes::Dense(bytes, dtype) => dense(bytes, *dtype),
     } && match to {
         ExpertRoom::Packed(blocks, scales) => fits(blocks, scales),
-        ExpertRoom::Dense(bytes, dtype) => dense(bytes, *dtype),
+        ExpertRoom::Dense(bytes, dtype) | ExpertRoom::Rows(bytes, dtype) => dense(bytes, *dtype),
     };
     let fitting = |u: &ExpertUpdate| u.a.len() == u.r * inputs && u.b.len() == u.r * outputs;
     let good = good && update.is_none_or(fitting);
@@ -268,6 +270,14 @@ pub fn convert_expert(
                     bf16::from_f32(v).to_le_bytes()
                 });
             }
+            ExpertRoom::Rows(bytes, DType::F32) => {
+                lay(w, &mut bytes[first * inputs * 4..], f32::to_le_bytes);
+            }
+            ExpertRoom::Rows(bytes, _) => {
+                lay(w, &mut bytes[first * inputs * 2..], |v| {
+                    bf16::from_f32(v).to_le_bytes()
+                });
+            }
         }
     }
     Ok(sums)
@@ -304,6 +314,13 @@ fn scatter<const WIDTH: usize>(
         for (row, to) in column.zip(&mut elements[first..]) {
             *to = element(*row);
         }
+    }
+}
+
+/// Puts output rows at the beginning of bytes, as they are.
+fn lay<const WIDTH: usize>(rows: &[f32], bytes: &mut [u8], element: impl Fn(f32) -> [u8; WIDTH]) {
+    for (to, value) in bytes.as_chunks_mut::<WIDTH>().0.iter_mut().zip(rows) {
+        *to = element(*value);
     }
 }
 
@@ -387,6 +404,13 @@ mod tests {
                         let mut room = ExpertRoom::Dense(&mut found, dtype);
                         convert_expert(&form, (input, output), Some(&update), &mut room)?;
                         assert!(found == part(&plain[1]), "{input} {output} {r} {dtype:?}");
+                        for to in [DType::BF16, DType::F32] {
+                            let rows = merged.get(expert)?.t()?.contiguous()?.to_dtype(to)?;
+                            let mut found = vec![0; rows.elem_count() * to.size_in_bytes()];
+                            let mut room = ExpertRoom::Rows(&mut found, to);
+                            convert_expert(&form, (input, output), Some(&update), &mut room)?;
+                            assert!(found == bytes(&rows), "{input} {output} {r} {to:?}");
+                        }
 
                         let mut b = vec![0; part(&plain[2]).len()];
                         let mut s = vec![0; part(&plain[3]).len()];

@@ -3,7 +3,9 @@
 
 use super::decoder;
 use super::fields::{MOST_LAYERS, MOST_PARTS, MOST_POSITIONS, MOST_WIDTH, UnsetRope};
-use super::{Architecture, AttentionSpec, Family, Fields, LayerSpec, MixtureSpec, MlpSpec, Yarn};
+use super::{
+    Architecture, AttentionSpec, Family, Fields, Gguf, LayerSpec, MixtureSpec, MlpSpec, Yarn,
+};
 use crate::ops::swiglu::Activation;
 use crate::tensors::{ExpertMatrix, LayerTensors, Role, TensorList};
 use anyhow::{Result, bail, ensure};
@@ -16,6 +18,10 @@ pub const FAMILY: Family = Family {
     architecture,
     tensors,
     quantization: Some(quantization),
+    gguf: Some(Gguf {
+        architecture: "gpt-oss",
+        check: check_llama_cpp,
+    }),
 };
 
 /// The factor inside the activation's sigmoid.
@@ -102,6 +108,28 @@ pub fn quantization() -> Value {
         ],
         "quant_method": "mxfp4"
     })
+}
+
+/// What llama.cpp's graph of gpt-oss has written into it: the limit of the activation, and which layers have windows.
+fn check_llama_cpp(architecture: &Architecture) -> Result<()> {
+    for (index, layer) in architecture.layers.iter().enumerate() {
+        let found = layer.mlp.mixture().map(|mixture| mixture.activation);
+        let expected = Activation::ClampedSwiglu {
+            alpha: ALPHA,
+            limit: 7.0,
+        };
+        ensure!(
+            found == Some(expected),
+            "swiglu_limit is not 7, which llama.cpp has fixed for gpt-oss"
+        );
+        let (found, expected) = (layer.attention.window.is_some(), index % 2 == 0);
+        ensure!(
+            found == expected,
+            "layer_types: layer {index} has {}; for llama.cpp every other layer of gpt-oss has one, the first included",
+            if found { "a sliding window" } else { "none" }
+        );
+    }
+    Ok(())
 }
 
 /// As transformers fills in what the published files leave out.

@@ -32,6 +32,17 @@ pub struct Family {
     pub tensors: fn(&Architecture) -> TensorList,
     /// What config.json says about weights that are packed as MXFP4, if they can be.
     pub quantization: Option<fn() -> Value>,
+    /// How llama.cpp knows such models, if it computes them as they are.
+    pub gguf: Option<Gguf>,
+}
+
+/// A family in files of llama.cpp.
+#[derive(Debug)]
+pub struct Gguf {
+    /// The name of its architecture there.
+    pub architecture: &'static str,
+    /// Checks that a model has what is fixed there. An error names what differs.
+    pub check: fn(&Architecture) -> Result<()>,
 }
 
 /// All families.

@@ -13,6 +13,7 @@ static DENSE: Family = Family {
     architecture: |_| anyhow::bail!("it is made without config.json"),
     tensors: |architecture| decoder::tensors(architecture, dense_mlp),
     quantization: None,
+    gguf: None,
 };
 
 /// Two layers with norms of queries and keys.

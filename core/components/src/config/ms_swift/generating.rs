@@ -50,7 +50,9 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     ],
         "answers come from Apus itself"),
     refused(E, &["to_cached_dataset"], &["false"], "`apus data --out FILE` writes prepared data that can be trained"),
-    refused(E, &["to_ollama", "to_mcore", "to_hf"], &["false"],
+    refused(E, &["to_ollama"], &["false"],
+        "--to_gguf true writes a file that ollama loads: `FROM ./FILE.gguf` in a Modelfile"),
+    refused(E, &["to_mcore", "to_hf"], &["false"],
         "there is --merge_lora and --quantize mxfp4, which write what Hugging Face reads"),
     no_effect(E, &[
         "mcore_model", "mcore_adapter", "mcore_adapters", "thread_count", "test_convert_precision",
