@@ -71,8 +71,11 @@ pub fn answer(
     let mut number = [0; 8];
     number.copy_from_slice(&Sha256::digest(prompt)[..8]);
     let job = Job::new(conversation, sampling.clone(), u64::from_le_bytes(number));
+    let (_, tokens) = encoder.prompt(&job.conversation)?;
     let options = EngineOptions {
         max_batch_size: 1,
+        // The cache is made for this answer, beside a run that needs the memory.
+        max_length: Some(tokens.len() + sampling.max_new_tokens),
         ..EngineOptions::default()
     };
     let mut engine = Engine::new(model, Arc::clone(encoder.tokenizer()), options)?;

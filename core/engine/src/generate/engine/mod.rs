@@ -1,116 +1,90 @@
-//! The answering engine: many requests at once on one model, each with its own sampling.
+//! The answering engine: many requests at once on one model, each with its own sampling and adapter.
 //!
-//! Requests are added and cancelled at any time; [`Engine::step`] does a little of all of them and tells what came of it. The
-//! engine borrows the model: while it exists the weights do not change.
+//! Requests are added and cancelled at any time; [`Engine::step`] does a little of all of them and tells what came of it. `schedule`
+//! says which tokens a step computes, `cache` (`pages`) which pages their keys and values are in, `forward` runs them through the
+//! model in one pass, `sequence` chooses the next token of each. The engine borrows the model: it runs on the weights that are
+//! loaded, adapters unmerged.
 
+mod adapters;
+mod cache;
+mod forward;
+mod pages;
 mod request;
+mod schedule;
 mod sequence;
+mod settings;
 mod text;
 
 pub use request::{Event, FinishReason, Request, RequestId, Stop, TokenLogprobs, TokenMask};
+pub use settings::{EngineOptions, Stats};
 pub use text::{AnswerText, first_stop};
 
-use anyhow::{Result, bail, ensure};
+use adapters::Adapters;
+use anyhow::{Result, anyhow, bail, ensure};
 use apus_data::chat::Tokenizer;
 use apus_model::model::CausalLm;
 use apus_model::nn::PagedCache;
-use candle_core::{DType, Tensor};
+use cache::Cache;
+use candle_core::Tensor;
+use pages::Pages;
+use schedule::{Part, Queue, Rules};
 use sequence::Sequence;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The settings of an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// The most requests that are answered at the same time; the others wait.
-    pub max_batch_size: usize,
-    /// The positions for which there is room in the cache of keys and values; what the device's memory allows without a number.
-    pub cache_tokens: Option<usize>,
-    /// The most tokens of a prompt and its answer together; the model's positions without a number.
-    pub max_length: Option<usize>,
-    /// The most tokens of prompts that a step takes, together.
-    pub prefill_chunk: usize,
-    /// Whether requests share what their prompts have in common.
-    pub prefix_cache: bool,
-    /// Whether the answer to a request has the same bits whatever else the engine answers.
-    pub deterministic: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            max_batch_size: 16,
-            cache_tokens: None,
-            max_length: None,
-            prefill_chunk: 2048,
-            prefix_cache: true,
-            deterministic: false,
-        }
-    }
-}
-
-/// Counts of an engine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Requests that wait.
-    pub waiting: usize,
-    /// Requests that are being answered.
-    pub running: usize,
-    /// Pages of the cache that requests hold.
-    pub pages_used: usize,
-    /// Pages that nobody holds and that a prompt may still share.
-    pub pages_cached: usize,
-    /// All pages.
-    pub pages: usize,
-    /// Tokens of prompts so far, those included that were shared.
-    pub prompt_tokens: u64,
-    /// Tokens of answers so far.
-    pub generated_tokens: u64,
-    /// Tokens of prompts that were shared and not computed again.
-    pub prefix_hits: u64,
-    /// How often a request gave up its pages and was computed again.
-    pub preemptions: u64,
-}
 
 /// Answers requests.
 pub struct Engine<'m> {
     model: &'m CausalLm,
     tokenizer: Arc<Tokenizer>,
     options: EngineOptions,
+    rules: Rules,
+    max_length: usize,
     next: u64,
-    waiting: VecDeque<Sequence>,
-    running: Vec<(Sequence, PagedCache, usize)>,
+    queue: Queue,
+    cache: Cache,
+    adapters: Adapters,
     /// Events of requests that ended between steps.
     events: Vec<Event>,
     stats: Stats,
 }
 
+/// How many rows of logits are on the host at a time.
+const LOGIT_ROWS: usize = 32;
+
 impl<'m> Engine<'m> {
-    /// An engine without requests.
+    /// An engine without requests; its cache of keys and values is allocated once.
     ///
     /// # Errors
-    /// Settings that make no sense.
+    /// Settings that make no sense, or out of memory.
     pub fn new(
         model: &'m CausalLm,
         tokenizer: Arc<Tokenizer>,
         options: EngineOptions,
     ) -> Result<Self> {
-        ensure!(
-            options.max_batch_size > 0,
-            "max_batch_size is 0, expected 1 or more"
-        );
-        ensure!(
-            options.prefill_chunk > 0,
-            "prefill_chunk is 0, expected 1 or more"
-        );
+        options.check()?;
+        let adapters = Adapters::new(model)?;
+        let kinds = model.decoder().cache_kinds();
+        let (max_length, pages) = options.sizes(model, &kinds);
+        let pools = PagedCache::new(model.decoder(), &pages, model.dtype())?;
         Ok(Self {
             model,
             tokenizer,
+            rules: Rules {
+                batch: options.max_batch_size,
+                chunk: options.chunk(),
+                share: options.prefix_cache,
+                fixed_chunks: options.deterministic,
+            },
             options,
+            max_length,
             next: 0,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
+            queue: Queue {
+                waiting: VecDeque::new(),
+                running: Vec::new(),
+            },
+            cache: Cache::new(pools, &pages),
+            adapters,
             events: Vec::new(),
             stats: Stats::default(),
         })
@@ -131,59 +105,102 @@ impl<'m> Engine<'m> {
         &self.options
     }
 
-    /// The most tokens of a prompt and its answer together.
+    /// The most tokens of a prompt and its answer together: `max_length`, the model's positions, or what the cache has room for,
+    /// whichever is the least.
     pub fn max_length(&self) -> usize {
-        let positions = self.model.config().architecture.max_position_embeddings;
-        self.options.max_length.unwrap_or(positions).min(positions)
+        self.max_length
     }
 
-    /// Adds a request; it is answered in later steps.
+    /// Adds a request; it is answered in later steps. An answer ends at the latest where prompt and answer have
+    /// [`max_length`](Self::max_length) tokens.
     ///
     /// # Errors
     /// Values out of their ranges, an unknown adapter, a prompt that is empty, or longer than can be answered.
     pub fn add(&mut self, request: Request) -> Result<RequestId> {
         request.sampling.check()?;
         request.stop.check()?;
-        if let Some(name) = &request.adapter {
-            bail!("adapter `{name}` is not loaded");
-        }
-        let (length, most) = (request.prompt.len(), self.max_length());
+        let (length, most) = (request.prompt.len(), self.max_length);
         ensure!(length > 0, "the prompt is empty");
-        ensure!(
-            length <= most,
-            "the prompt has {length} tokens, expected at most {most}"
-        );
+        if length > most {
+            bail!("{}", self.too_long(length));
+        }
+        let vocabulary = self.model.head().vocab_size();
+        let biased = request.sampling.logit_bias.iter().map(|(token, _)| token);
+        for (name, tokens) in [
+            ("the prompt", request.prompt.iter().collect::<Vec<_>>()),
+            ("logit_bias", biased.collect()),
+        ] {
+            if let Some(token) = tokens.iter().find(|&&&token| token as usize >= vocabulary) {
+                bail!("{name} has token {token}, which is beyond the vocabulary of {vocabulary}");
+            }
+        }
+        let adapter = self.adapters.enter(request.adapter.as_deref())?;
         let id = RequestId(self.next);
         self.next += 1;
         self.stats.prompt_tokens += length as u64;
         // The last token of an answer takes no position.
         let most = request.sampling.max_new_tokens.min(most + 1 - length);
-        self.waiting.push_back(Sequence::new(id, request, most));
+        let sequence = Sequence::new(id, request, adapter, most);
+        self.queue.waiting.push_back(sequence);
         Ok(id)
+    }
+
+    fn too_long(&self, length: usize) -> String {
+        let positions = self.model.config().architecture.max_position_embeddings;
+        let limit = match self.options.max_length {
+            _ if self.max_length < self.options.max_length.unwrap_or(positions).min(positions) => {
+                "the cache of keys and values has room for"
+            }
+            Some(most) if most <= positions => "max_length is",
+            _ => "the number of positions of the model is",
+        };
+        format!(
+            "the prompt has {length} tokens, {limit} {}",
+            self.max_length
+        )
     }
 
     /// Ends a request. The next step tells of it as cancelled; nothing happens if it has ended.
     pub fn cancel(&mut self, id: RequestId) {
-        let mut ended = None;
-        if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
-            ended = self.waiting.remove(at);
-        } else if let Some(at) = self.running.iter().position(|(s, ..)| s.id == id) {
-            ended = Some(self.running.remove(at).0);
-        }
-        if let Some(mut sequence) = ended {
+        if let Some(sequence) = self.take_out(id) {
             self.events.push(sequence.finished(FinishReason::Cancelled));
         }
     }
 
     /// Takes a request out and tells nothing of it any more, as if it had not been added.
     pub fn forget(&mut self, id: RequestId) {
-        self.cancel(id);
+        drop(self.take_out(id));
         self.events.retain(|event| event.id() != id);
+    }
+
+    fn take_out(&mut self, id: RequestId) -> Option<Sequence> {
+        let Queue { waiting, running } = &mut self.queue;
+        let mut sequence = match waiting.iter().position(|sequence| sequence.id == id) {
+            Some(at) => waiting.remove(at)?,
+            None => {
+                let at = running.iter().position(|sequence| sequence.id == id)?;
+                running.remove(at)
+            }
+        };
+        self.leave(&mut sequence);
+        Some(sequence)
+    }
+
+    /// Gives back what a sequence holds.
+    fn leave(&mut self, sequence: &mut Sequence) {
+        self.cache.release(&mut sequence.held);
+        if let Err(error) = self.adapters.exit(self.model, sequence.adapter) {
+            self.events.push(Event::Failed {
+                id: sequence.id,
+                error,
+            });
+        }
     }
 
     /// Whether there is nothing to do and nothing to tell.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.events.is_empty()
+        let Queue { waiting, running } = &self.queue;
+        waiting.is_empty() && running.is_empty() && self.events.is_empty()
     }
 
     /// Goes on with the requests, and tells what came of it. A request that fails ends with [`Event::Failed`]; others go on.
@@ -192,82 +209,179 @@ impl<'m> Engine<'m> {
     /// The engine itself cannot go on.
     pub fn step(&mut self) -> Result<Vec<Event>> {
         let mut events = std::mem::take(&mut self.events);
-        while self.running.len() < self.options.max_batch_size
-            && let Some(sequence) = self.waiting.pop_front()
+        let (parts, planned) = self.queue.plan(&mut self.cache, &self.rules);
+        self.stats.preemptions += planned.preempted;
+        self.stats.prefix_hits += planned.shared;
+        if parts.is_empty()
+            && self.queue.running.is_empty()
+            && let Some(mut sequence) = self.queue.waiting.pop_front()
         {
-            let positions = sequence.tokens.len() + sequence.most;
-            let (decoder, dtype) = (self.model.decoder(), self.model.dtype());
-            let cache = PagedCache::alone(decoder, positions, dtype)?;
-            self.running.push((sequence, cache, 0));
+            let error = anyhow!(
+                "the cache of {} pages has no room for the {} tokens of the request",
+                self.stats().pages,
+                sequence.tokens.len()
+            );
+            self.leave(&mut sequence);
+            events.push(Event::Failed {
+                id: sequence.id,
+                error,
+            });
         }
-        let mut going = Vec::new();
-        for (mut sequence, cache, mut computed) in std::mem::take(&mut self.running) {
-            match self.next(&mut sequence, &cache, &mut computed) {
-                Ok((event, reason)) => {
-                    self.stats.generated_tokens += 1;
+        let mut ended = BTreeMap::new();
+        let passes = match self.options.deterministic {
+            true => parts.chunks(1),
+            false => parts.chunks(parts.len().max(1)),
+        };
+        for pass in passes {
+            self.pass(pass, &mut events, &mut ended);
+        }
+        let mut running = Vec::with_capacity(self.queue.running.len());
+        for (at, mut sequence) in std::mem::take(&mut self.queue.running)
+            .into_iter()
+            .enumerate()
+        {
+            match ended.remove(&at) {
+                Some(event) => {
+                    self.leave(&mut sequence);
                     events.push(event);
-                    match reason {
-                        Some(reason) => events.push(sequence.finished(reason)),
-                        None => going.push((sequence, cache, computed)),
-                    }
                 }
-                Err(error) => events.push(Event::Failed {
-                    id: sequence.id,
-                    error,
-                }),
+                None => running.push(sequence),
             }
         }
-        self.running = going;
+        self.queue.running = running;
         Ok(events)
     }
 
-    fn next(
-        &self,
-        sequence: &mut Sequence,
-        cache: &PagedCache,
-        computed: &mut usize,
-    ) -> Result<(Event, Option<FinishReason>)> {
-        let new = &sequence.tokens[*computed..];
-        let hidden = self.model.decoder().step_alone(new, *computed, cache)?;
-        *computed = sequence.tokens.len();
-        let logits = self.logits(&hidden)?;
-        sequence.next(&logits, &self.tokenizer)
+    /// Computes parts in one pass and chooses the tokens that follow. The last events of sequences that end go to `ended`.
+    fn pass(
+        &mut self,
+        parts: &[Part],
+        events: &mut Vec<Event>,
+        ended: &mut BTreeMap<usize, Event>,
+    ) {
+        let running = &self.queue.running;
+        let computed = forward::forward(self.model, (&self.cache, &self.adapters), running, parts);
+        let logits = match computed {
+            Ok(logits) => logits,
+            Err(error) => return self.fail(parts, error, ended),
+        };
+        let mut last = Vec::new();
+        for part in parts {
+            let sequence = &mut self.queue.running[part.sequence];
+            sequence.computed = part.tokens.end;
+            let nameable = match (self.rules.share, self.rules.fixed_chunks) {
+                (false, _) => 0,
+                (true, false) => sequence.tokens.len(),
+                // What is in a chunk that was not cut short.
+                (true, true) => sequence.request.prompt.len() / self.rules.chunk * self.rules.chunk,
+            };
+            let mut held = std::mem::take(&mut sequence.held);
+            self.cache
+                .computed(&mut held, sequence.identity(), sequence.computed, nameable);
+            sequence.held = held;
+            if sequence.remaining() == 0 {
+                last.push(part.sequence);
+            }
+        }
+        if let Some(logits) = logits {
+            for (first, rows) in last.chunks(LOGIT_ROWS).enumerate() {
+                if let Err(error) = self.choose(&logits, first * LOGIT_ROWS, rows, events, ended) {
+                    return self.fail(parts, error, ended);
+                }
+            }
+        }
     }
 
-    /// The logits `[V]` (f32) for the last of the hidden states `[n, H]`.
-    fn logits(&self, hidden: &Tensor) -> Result<Vec<f32>> {
-        let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
-        let (normed, _) = self.model.head().forward(&last)?;
-        let logits = self.model.head().logits(&normed)?.get(0)?;
-        Ok(logits.to_dtype(DType::F32)?.to_vec1()?)
+    /// Chooses the next token of sequences, whose logits begin at a row.
+    fn choose(
+        &mut self,
+        logits: &Tensor,
+        first: usize,
+        sequences: &[usize],
+        events: &mut Vec<Event>,
+        ended: &mut BTreeMap<usize, Event>,
+    ) -> Result<()> {
+        let rows = logits.narrow(0, first, sequences.len())?.to_vec2::<f32>()?;
+        for (at, logits) in sequences.iter().zip(rows) {
+            let sequence = &mut self.queue.running[*at];
+            let last = match sequence.choose(&logits) {
+                Ok(chosen) => {
+                    self.stats.generated_tokens += 1;
+                    let (event, reason) = sequence.accept(chosen, &self.tokenizer);
+                    events.push(event);
+                    reason.map(|reason| sequence.finished(reason))
+                }
+                Err(error) => Some(Event::Failed {
+                    id: sequence.id,
+                    error,
+                }),
+            };
+            if let Some(last) = last {
+                ended.insert(*at, last);
+            }
+        }
+        Ok(())
     }
 
-    /// Loads an adapter, which requests name.
+    /// Ends the sequences of parts that could not be computed. The first one gets the error itself.
+    fn fail(&self, parts: &[Part], error: anyhow::Error, ended: &mut BTreeMap<usize, Event>) {
+        let words = format!("{error:#}");
+        let mut error = Some(error);
+        for part in parts {
+            let event = Event::Failed {
+                id: self.queue.running[part.sequence].id,
+                error: error.take().unwrap_or_else(|| anyhow!("{words}")),
+            };
+            ended.entry(part.sequence).or_insert(event);
+        }
+    }
+
+    /// Loads an adapter, which requests can name from now on: LoRA or rsLoRA of linear layers and experts. Requests with different
+    /// adapters share a batch.
     ///
     /// # Errors
-    /// It does not fit the model, or the name is taken.
-    pub fn load_adapter(&mut self, name: &str, _dir: &Path) -> Result<()> {
-        bail!("adapter `{name}`: adapters by name are not built yet")
+    /// It does not fit the model or is of another kind, or the name is taken.
+    pub fn load_adapter(&mut self, name: &str, dir: &Path) -> Result<()> {
+        self.adapters.load(self.model, name, dir)
     }
 
-    /// Unloads an adapter.
+    /// Unloads an adapter. New requests cannot name it; those that are there finish first, and then its memory is given back.
     ///
     /// # Errors
     /// There is none of this name.
     pub fn unload_adapter(&mut self, name: &str) -> Result<()> {
-        bail!("adapter `{name}` is not loaded")
+        self.adapters.unload(self.model, name)
     }
 
     /// The names of the adapters that requests can name.
     pub fn adapters(&self) -> Vec<String> {
-        Vec::new()
+        self.adapters.names()
+    }
+
+    /// After the model's weights have changed: forgets what prompts could share, and reads the model's own updates again.
+    ///
+    /// # Errors
+    /// There are requests, whose keys and values are of the old weights.
+    pub fn clear(&mut self) -> Result<()> {
+        let Queue { waiting, running } = &self.queue;
+        ensure!(
+            waiting.is_empty() && running.is_empty(),
+            "the engine is cleared while it has {} requests",
+            waiting.len() + running.len()
+        );
+        self.cache.clear();
+        self.adapters.refresh(self.model)
     }
 
     /// Counts of now, and since the engine was made.
     pub fn stats(&self) -> Stats {
+        let sum = |count: fn(&Pages) -> usize| self.cache.pages().map(count).sum();
         Stats {
-            waiting: self.waiting.len(),
-            running: self.running.len(),
+            waiting: self.queue.waiting.len(),
+            running: self.queue.running.len(),
+            pages: sum(Pages::count),
+            pages_cached: sum(Pages::idle),
+            pages_used: sum(|pages| pages.count() - pages.available()),
             ..self.stats
         }
     }
