@@ -7,6 +7,7 @@
 mod bench;
 mod components;
 mod data;
+mod eval;
 mod export;
 mod infer;
 mod model;
@@ -107,6 +108,7 @@ fn command(words: &[String]) -> Command {
         )
         .subcommand(config::command(Tool::Data))
         .subcommand(config::command(Tool::Bench))
+        .subcommand(config::command(Tool::Eval))
         .subcommand(report::command())
         .subcommand(watch::command())
         .subcommand(components::command())
@@ -147,6 +149,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
         },
         Some(("data", matches)) => data::run(&resolve(matches, options)?),
         Some(("bench", matches)) => bench::run(&resolve(matches, options)?),
+        Some(("eval", matches)) => eval::run(&resolve(matches, options)?),
         Some(("report", matches)) => report::run(matches),
         Some(("watch", matches)) => watch::run(matches),
         Some(("components", matches)) => components::run(matches),

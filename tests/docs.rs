@@ -1,8 +1,9 @@
 //! The tables of docs/ agree with the code.
 
 use apus_components::config::{
-    Answer, BenchConfig, Command, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, Flag,
-    InferConfig, ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments, values,
+    Answer, BenchConfig, Command, Config, DataConfig, DeployConfig, EvalConfig, ExportConfig,
+    FLAGS, Flag, InferConfig, ModelNewConfig, MsSwiftArguments, SftConfig, ms_swift_arguments,
+    values,
 };
 use apus_sdk::Kind;
 use serde_json::Value;
@@ -20,6 +21,7 @@ fn every_flag_is_in_the_page_as_it_is() {
     compare::<ModelNewConfig>("apus model new");
     compare::<DataConfig>("apus data");
     compare::<BenchConfig>("apus bench");
+    compare::<EvalConfig>("apus eval");
 }
 
 /// The table of what ms-swift has and Apus has not.

@@ -4,12 +4,15 @@
 #![deny(clippy::unwrap_used)]
 
 pub mod bench;
+pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod host;
+mod html;
 pub mod model_new;
 pub mod out_of_memory;
 pub mod plugin_check;
 pub mod preview;
+mod progress_bar;
 pub mod setup;
 pub mod train;

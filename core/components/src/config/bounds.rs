@@ -103,6 +103,7 @@ mod tests {
             Command::ModelNew => run::<super::super::ModelNewConfig>(words),
             Command::Bench => run::<super::super::BenchConfig>(words),
             Command::Data => run::<super::super::DataConfig>(words),
+            Command::Eval => run::<super::super::EvalConfig>(words),
         }
     }
 
@@ -156,6 +157,7 @@ mod tests {
                     Command::Bench => values::<super::super::BenchConfig>(),
                     Command::Data => values::<super::super::DataConfig>(),
                     Command::Deploy => values::<super::super::DeployConfig>(),
+                    Command::Eval => values::<super::super::EvalConfig>(),
                     Command::Export => values::<super::super::ExportConfig>(),
                     Command::ModelNew => values::<super::super::ModelNewConfig>(),
                 };

@@ -26,6 +26,9 @@ impl SftConfig {
         if self.save_strategy == SaveStrategy::Best {
             self.check_evaluated("save_strategy best")?;
         }
+        if self.predict_with_generate {
+            self.check_evaluated("predict_with_generate")?;
+        }
         ensure!(
             self.warmup_ratio == 0.0 || self.warmup_steps.is_none_or(StepsOrShare::is_zero),
             "warmup_ratio and warmup_steps are both given; keep one of them"

@@ -2,7 +2,7 @@
 
 use super::flag::{Command as Tool, Flag, ValueKind};
 use super::{
-    BenchConfig, Config, DataConfig, DeployConfig, ExportConfig, FLAGS, InferConfig,
+    BenchConfig, Config, DataConfig, DeployConfig, EvalConfig, ExportConfig, FLAGS, InferConfig,
     ModelNewConfig, SftConfig, ms_swift, values,
 };
 use clap::{Arg, ArgAction, Command};
@@ -21,6 +21,10 @@ pub fn command(tool: Tool) -> Command {
             "Shows what data becomes before it is trained: a report, and examples with trained tokens marked",
         ),
         Tool::Bench => build::<BenchConfig>("bench", "Times training, or each operation alone"),
+        Tool::Eval => build::<EvalConfig>(
+            "eval",
+            "Measures a model over datasets, and adapters beside it: loss, perplexity, metrics, answers",
+        ),
     }
 }
 
@@ -50,7 +54,11 @@ fn build<T: Config>(name: &'static str, about: &'static str) -> Command {
         .args([file, config])
         .args(ms_swift::of(T::COMMAND).map(|(name, _)| ms_swift_argument(name)))
         .args(mine.map(|flag| {
-            let hidden = T::COMMAND == Tool::Data && !flag.is_about_data();
+            let hidden = match T::COMMAND {
+                Tool::Data => !flag.is_about_data(),
+                Tool::Eval => !flag.is_about_evaluation(),
+                _ => false,
+            };
             argument(flag, &defaults[flag.name]).hide(hidden)
         }))
 }
@@ -140,6 +148,7 @@ mod tests {
             Tool::ModelNew,
             Tool::Bench,
             Tool::Data,
+            Tool::Eval,
         ] {
             command(tool).debug_assert();
         }

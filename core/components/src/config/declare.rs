@@ -36,7 +36,7 @@
 //! | `=> sft "same"` | a command that takes it, and its place beside ms-swift's flag; none stands for "as in `apus sft`" |
 //! | `, infer(Option<f64> = None) "same"` | the next command, here with a type and a default of its own |
 //!
-//! The commands stand in the order `sft`, `infer`, `deploy`, `export`, `model_new`, `bench`, `data`. Two rows may have one name if no
+//! The commands stand in the order `sft`, `infer`, `deploy`, `export`, `model_new`, `bench`, `data`, `eval`. Two rows may have one name if no
 //! command takes both.
 
 /// Makes the configurations of all commands and `TABLE`, the list of all flags, from rows; see the module.
@@ -59,6 +59,7 @@ macro_rules! flags {
             $(model_new $(($new_type:ty = $new_default:expr))? $($new_place:literal)? $(,)?)?
             $(bench $(($bench_type:ty = $bench_default:expr))? $($bench_place:literal)? $(,)?)?
             $(data $(($data_type:ty = $data_default:expr))? $($data_place:literal)? $(,)?)?
+            $(eval $(($eval_type:ty = $eval_default:expr))? $($eval_place:literal)? $(,)?)?
             ;
         )*
     })*) => {
@@ -112,6 +113,19 @@ macro_rules! flags {
             }
         }
 
+        config! {
+            /// Flags of `apus eval`: its own, and all of `apus sft`, so that the command line or file of a run can be given
+            /// for its checkpoint.
+            EvalConfig {
+                $($($({ #[doc = $help] $name: $type = $default; $($eval_type = $eval_default)? })?)*)*
+                {
+                    #[doc = "The flags of `apus sft`."]
+                    #[serde(flatten)]
+                    run: Map<String, Value> = values(&SftConfig::default());
+                }
+            }
+        }
+
         /// The flags of the table, in the order of the help.
         pub(super) const TABLE: &[Flag] = &[$($(
             Flag {
@@ -136,6 +150,7 @@ macro_rules! flags {
                     $(Use { command: Command::ModelNew, place: given_or!([$($new_place)?] AS_SFT) },)?
                     $(Use { command: Command::Bench, place: given_or!([$($bench_place)?] AS_SFT) },)?
                     $(Use { command: Command::Data, place: given_or!([$($data_place)?] AS_SFT) },)?
+                    $(Use { command: Command::Eval, place: given_or!([$($eval_place)?] AS_SFT) },)?
                 ],
             },
         )*)*];

@@ -15,5 +15,8 @@ pub(super) const LR_SCHEDULER: &str = "cosine";
 /// The metrics of an evaluation, `metrics`.
 pub(super) const METRICS: &[&str] = &["token_acc"];
 
+/// The metrics of answers beside them, with `predict_with_generate`; ms-swift's.
+pub(super) const ANSWER_METRICS: &[&str] = &["nlg"];
+
 /// The trackers that every run has, whatever `report_to` and `trackers` name beside them.
 pub const TRACKERS: &[&str] = &["console", "jsonl"];

@@ -25,6 +25,15 @@ pub enum Command {
     Bench,
     /// `apus data`
     Data,
+    /// `apus eval`
+    Eval,
+}
+
+impl Command {
+    /// Whether it is told of a run: it accepts all flags of `apus sft` beside its own.
+    pub fn takes_a_run(self) -> bool {
+        matches!(self, Self::Data | Self::Eval)
+    }
 }
 
 /// How a value is read.
@@ -220,9 +229,9 @@ impl Flag {
         }
     }
 
-    /// Whether this command accepts the flag. `apus data` also accepts the flags of `apus sft`.
+    /// Whether this command accepts the flag. Some commands also accept the flags of `apus sft`.
     pub fn accepted_by(&self, command: Command) -> bool {
-        self.belongs_to(command) || command == Command::Data && self.belongs_to(Command::Sft)
+        self.belongs_to(command) || command.takes_a_run() && self.belongs_to(Command::Sft)
     }
 
     /// Whether the flag is listed for this command itself.

@@ -12,6 +12,7 @@ mod coerce;
 mod data;
 mod declare;
 mod defaults;
+mod eval;
 mod file;
 mod flag;
 mod flags;
@@ -49,7 +50,8 @@ pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
 pub use suggestion::with_suggestion;
 pub use table::{
-    BenchConfig, DataConfig, DeployConfig, ExportConfig, InferConfig, ModelNewConfig, SftConfig,
+    BenchConfig, DataConfig, DeployConfig, EvalConfig, ExportConfig, InferConfig, ModelNewConfig,
+    SftConfig,
 };
 pub use value::{FlagValue, ScaleChain, Unexpected};
 

@@ -1,7 +1,9 @@
 //! What follows from the flags of a fine-tuning run.
 
+use super::defaults::ANSWER_METRICS;
 use super::flag::Command;
 use super::{EvalStrategy, SaveStrategy, SftConfig, StepsOrShare, TrainType};
+use crate::registry::Spec;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
@@ -60,6 +62,15 @@ impl SftConfig {
             TrainType::Lora => 1e-4,
         };
         self.learning_rate.unwrap_or(default)
+    }
+
+    /// The metrics of an evaluation; where answers are asked for and no metric is named, one that reads them is among them.
+    pub fn metric_specs(&self, given: bool) -> Vec<Spec> {
+        let mut specs = self.metrics.clone();
+        if self.predict_with_generate && !given {
+            specs.extend(Spec::all_named(ANSWER_METRICS));
+        }
+        specs
     }
 
     /// Whether more of the metric is better.

@@ -350,7 +350,10 @@ flags! {
             => sft "same: as `save_steps`; below 1 a share of all steps, rounded up";
         /// Evaluation metrics
         metrics | eval_metric | metric: Vec<Spec> = Spec::all_named(METRICS)
-            => sft "different: components; ms-swift always logs token_acc and has `acc`, `nlg`";
+            => sft "different: components ([evaluating.md](evaluating.md)); ms-swift always logs token_acc, which is its `acc`, too";
+        /// Answer the rows of the evaluation data at each evaluation, for metrics that read answers (nlg if none are named)
+        predict_with_generate: bool = false
+            => sft "same, with `max_new_tokens` and `temperature`, and `predict.jsonl` in the run's folder; the loss is computed beside it, which ms-swift leaves out, so that `metric_for_best_model` stays `loss` unless it is given";
         /// steps, epoch, best (after each evaluation that is the best so far) or no
         save_strategy: SaveStrategy = SaveStrategy::Steps
             => sft "same; `best` as in transformers since 4.46";
@@ -405,26 +408,29 @@ flags! {
     Generation {
         /// Most tokens in an answer
         max_new_tokens: usize = 128, bounds from(1.0)
-            => sft "only in Apus for `sft`: length of the answers to `sample_prompts`",
+            => sft "different default: ms-swift 64, for `predict_with_generate`; here also the length of the answers to `sample_prompts`",
                infer(usize = 2048) "different default: ms-swift has no bound",
                deploy(Option<usize> = None) "same: for requests that do not say; without it, as many as the model has positions";
         /// 0 takes the most probable token
         temperature: f64 = 0.0, bounds from(0.0)
-            => sft "only in Apus for `sft`: for `sample_prompts`",
+            => sft "same, for `predict_with_generate`; also for `sample_prompts`",
                infer(Option<f64> = None) "same: as generation_config.json says; 0 if that does not set `do_sample`. Below 0 is an error",
                deploy(Option<f64> = None) "for requests that do not say: generation_config.json's, else 1, OpenAI's";
         /// Sample among the most probable tokens that make up this probability
         top_p: Option<f64> = None, bounds share_above(0.0)
             => infer "same; above 1, or 0 and less, is an error",
-               deploy "for requests that do not say: generation_config.json's, else 1";
+               deploy "for requests that do not say: generation_config.json's, else 1",
+               eval "only in Apus; 1 if not given";
         /// Sample among this many of the most probable tokens; 0 for all; as generation_config.json says if not given, else 50
         top_k: Option<i64> = None, bounds from(-1.0)
             => infer "same: as generation_config.json says, else 50 where tokens are sampled. 0 and -1 take all tokens; ms-swift then goes back to the model's own",
-               deploy "for requests that do not say: generation_config.json's if that sets `do_sample`, else all tokens";
+               deploy "for requests that do not say: generation_config.json's if that sets `do_sample`, else all tokens",
+               eval "only in Apus; all tokens if not given";
         /// Divide the logits of tokens that the prompt or the answer holds already; 1 changes nothing; as generation_config.json says if not given
         repetition_penalty: Option<f64> = None, bounds above(0.0)
             => infer "same: as generation_config.json says; tokens of the prompt count too, and it also changes which token is the most probable one. 0 and less is an error",
-               deploy "for requests that do not say: generation_config.json's, else 1";
+               deploy "for requests that do not say: generation_config.json's, else 1",
+               eval "only in Apus; 1 if not given";
         /// Seed of sampling; each answer draws numbers of its own
         seed: u64 = 42, bounds ANY
             => infer "different: each row draws random numbers of its own, whatever else is answered in the run",
@@ -565,6 +571,18 @@ flags! {
         /// Write every prepared example to this jsonl file, which can be trained as it is
         out: Option<String> = None
             => data "only in Apus";
+        /// Measure the model without an adapter too, where there are adapters
+        with_base: bool = true
+            => eval "only in Apus";
+        /// Show so many rows of each dataset whose answers differ from model to model, beside the dataset's
+        show_answers: usize = 0, bounds from(0.0)
+            => eval "only in Apus";
+        /// Write the numbers of every dataset, model and row to this file
+        json: Option<String> = None
+            => eval "only in Apus";
+        /// Write a page with the table and the answers to this file
+        html: Option<String> = None
+            => eval "only in Apus";
     }
     Measuring {
         /// Sequences in a step

@@ -48,10 +48,11 @@ struct Row {
 }
 
 /// A conversation whose last message is to be answered.
-struct Question {
-    conversation: Conversation,
+pub(super) struct Question {
+    /// The conversation.
+    pub conversation: Conversation,
     /// The answer in the dataset.
-    labels: Option<Value>,
+    pub labels: Option<Value>,
     /// File and line.
     place: String,
 }
@@ -294,9 +295,9 @@ pub(super) fn fits(
 }
 
 /// Makes a question of a row: the answer in the dataset, which may be several messages, is taken off its end.
-fn question(sample: Sample, place: String, dialect: &dyn Dialect) -> Result<Question> {
+pub(super) fn question(sample: Sample, place: String, dialect: &dyn Dialect) -> Result<Question> {
     let Sample::Conversation(mut conversation) = sample else {
-        bail!("{place}: a row of token ids cannot be answered; infer needs conversations");
+        bail!("{place}: a row of token ids cannot be answered, only conversations can");
     };
     let messages = &mut conversation.messages;
     let before = messages.iter().rposition(|m| m.role != "assistant");

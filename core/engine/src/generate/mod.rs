@@ -7,6 +7,7 @@ mod defaults;
 mod engine;
 mod infer;
 mod logits;
+mod measure;
 mod results;
 mod sample;
 
@@ -16,6 +17,7 @@ pub use engine::{
     TokenLogprobs, TokenMask,
 };
 pub use infer::infer;
+pub use measure::{Answering, Reference, References, measure, split};
 pub use sample::Sampling;
 
 use anyhow::Result;

@@ -2,6 +2,7 @@
 //! and weight.
 
 use super::title;
+use crate::html::{escaped, page as whole};
 use apus_data::chat::Tokenizer;
 use apus_data::chat::preview::pieces;
 use apus_data::data::{Dataset, Report};
@@ -9,25 +10,9 @@ use std::fmt::Write;
 
 const BARS: usize = 30;
 
-const STYLE: &str = "\
-:root { color-scheme: light dark; --line: #8886; --one: #2e9e4433; --other: #d9970055; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: 6px; padding: .8rem; }
-.one { background: var(--one); } .other { background: var(--other); } .t:hover { outline: 1px solid currentColor; }
-.bars { display: flex; align-items: flex-end; gap: 2px; height: 9rem; border-bottom: 1px solid var(--line); }
-.bars div { flex: 1; background: #4a7dcc; min-height: 0; }
-.ends { display: flex; justify-content: space-between; font-size: .85rem; }
-";
-
 /// The page as HTML.
 pub fn page(dataset: &Dataset, shown: &[usize], tokenizer: &Tokenizer) -> String {
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\">\n<title>Training data</title>\n<style>\n{STYLE}</style></head>\n\
-         <body>\n<h1>Training data</h1>\n"
-    );
+    let mut out = String::new();
     table(&mut out, &dataset.report);
     let lengths: Vec<usize> = dataset.samples.iter().map(|sample| sample.len()).collect();
     histogram(&mut out, &lengths);
@@ -61,8 +46,7 @@ pub fn page(dataset: &Dataset, shown: &[usize], tokenizer: &Tokenizer) -> String
         }
         out.push_str("</pre>\n");
     }
-    out.push_str("</body></html>\n");
-    out
+    whole("Training data", &out)
 }
 
 fn table(out: &mut String, report: &Report) {
@@ -113,31 +97,9 @@ fn histogram(out: &mut String, lengths: &[usize]) {
     );
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_cannot_leave_its_place() {
-        assert_eq!(
-            escaped("<script>\"&\"</script>"),
-            "&lt;script&gt;&quot;&amp;&quot;&lt;/script&gt;"
-        );
-    }
 
     #[test]
     fn bars_count_every_length() {

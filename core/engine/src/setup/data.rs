@@ -55,6 +55,8 @@ pub struct Data {
     pub val: Dataset,
     /// The rows of `val` if they were split off. They are kept with the run.
     pub split_rows: Option<Vec<data::Record>>,
+    /// The rows of `val` if they are to be answered.
+    pub asked_rows: Vec<data::Record>,
 }
 
 /// Reads and encodes the data of a run.
@@ -166,11 +168,16 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         stream.peek().context("training data")?;
         Ok::<_, anyhow::Error>(stream)
     };
+    let asked_rows = match config.predict_with_generate {
+        true => sets.val.clone(),
+        false => Vec::new(),
+    };
     Ok(Data {
         train,
         stream: config.streaming.then(open).transpose()?,
         val,
         split_rows: sets.val_is_split.then_some(sets.val),
+        asked_rows,
     })
 }
 

@@ -40,6 +40,11 @@ impl RunArgs {
         self.0.get(key).and_then(Value::as_bool)
     }
 
+    /// All of them, by flag.
+    pub fn all(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The seed, which determines the weights of a synthetic model.
     pub fn seed(&self) -> Option<u64> {
         self.0.get("seed").and_then(Value::as_u64)

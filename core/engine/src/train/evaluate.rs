@@ -7,12 +7,21 @@ use super::ranks::{BatchData, Evaluated, Ranks, Task};
 use anyhow::{Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
-use apus_data::chat::Encoded;
+use apus_data::chat::{Encoded, Encoder};
 use apus_model::model::CausalLm;
 use apus_model::nn::ForwardOptions;
 use apus_sdk::{Decoder, EvalBatch, Loss, Metric};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
+
+/// Spells tokens for metrics that compare texts.
+pub struct Spelling<'a>(pub &'a Encoder);
+
+impl Decoder for Spelling<'_> {
+    fn decode(&self, tokens: &[u32]) -> apus_sdk::Result<String> {
+        Ok(self.0.tokenizer().decode(tokens, false))
+    }
+}
 
 /// What an evaluation runs on.
 pub struct Evaluation<'a> {
@@ -30,7 +39,7 @@ pub struct Evaluation<'a> {
     pub ranks: Option<&'a Ranks>,
 }
 
-/// Runs the model over the examples, to `eval_loss`, `eval_runtime`, ..., and each metric as `eval_NAME`.
+/// Runs the model over the examples, to `eval_loss`, `eval_runtime`, ..., and each metric of tokens as `eval_NAME`.
 /// `after` is called after each batch.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ mod channel_loss;
 mod checkpoint;
 mod clock;
 mod dry_run;
-mod evaluate;
+pub(crate) mod evaluate;
 mod events;
 mod examples;
 pub(crate) mod fit;

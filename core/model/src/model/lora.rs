@@ -2,7 +2,7 @@
 
 use super::CausalLm;
 use super::updates::{Update, UpdateTensor, updates};
-use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Param};
+use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Mlp, Param};
 use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
 use anyhow::{Context, Result, ensure};
@@ -129,6 +129,21 @@ impl CausalLm {
             self.params.extend(params);
         }
         Ok(())
+    }
+
+    /// Takes all updates off, so that the model computes as it did before [`add_lora`](Self::add_lora). Modules that are
+    /// trained whole stay as they are.
+    pub fn remove_lora(&mut self) {
+        for linear in self.linears_mut() {
+            linear.lora = None;
+        }
+        for layer in &mut self.decoder.layers {
+            if let Mlp::Mixture(mixture) = &mut layer.mlp {
+                mixture.gate_up.lora = None;
+                mixture.down.lora = None;
+            }
+        }
+        self.params.retain(|param| !param.name().contains(".lora_"));
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words", "logprobs", "top_logprobs",
         "structured_outputs_regex",
     ],
-        "only with predict_with_generate, which is an error; answers to sample_prompts have --temperature"),
+        "answers of a run have --max_new_tokens and --temperature, also in ms-swift"),
     no_effect(E, &[
         "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words",
         "logprobs", "top_logprobs", "structured_outputs_regex",

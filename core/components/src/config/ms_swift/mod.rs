@@ -118,11 +118,11 @@ pub(super) fn find(name: &str, command: Command) -> Option<&'static MsSwiftArgum
 }
 
 impl MsSwiftArguments {
-    /// Whether this command takes them; `apus data` takes what `apus sft` does, and `apus deploy` what `apus infer` does and
+    /// Whether this command takes them; one that is told of a run takes what `apus sft` does, and `apus deploy` what `apus infer` does and
     /// more.
     pub fn accepted_by(&self, command: Command) -> bool {
         let wanted: &[Command] = match command {
-            Command::Data => S,
+            command if command.takes_a_run() => S,
             Command::Deploy => &[Command::Infer, Command::Deploy],
             other => &[other],
         };

@@ -27,7 +27,7 @@ fn every_field_has_a_flag_and_every_flag_a_field() {
         };
         let fields: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
         // `apus data` has the values of a run as they are; of a run, those of declared flags are kept apart.
-        let has_field = |flag: &&Flag| T::COMMAND == Command::Data || flag.declared_by.is_none();
+        let has_field = |flag: &&Flag| T::COMMAND.takes_a_run() || flag.declared_by.is_none();
         let flags: BTreeSet<&str> = FLAGS
             .iter()
             .filter(|flag| flag.accepted_by(T::COMMAND))
@@ -43,6 +43,7 @@ fn every_field_has_a_flag_and_every_flag_a_field() {
     compare::<super::super::ModelNewConfig>();
     compare::<super::super::BenchConfig>();
     compare::<super::super::DataConfig>();
+    compare::<super::super::EvalConfig>();
 }
 
 #[test]

@@ -164,12 +164,24 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
             bringing(Kind::Callback).join(", ")
         );
     }
+    let metrics: Vec<Named<dyn Metric>> = each(&config.metric_specs(resolved.given("metrics")))?;
+    let of_answers = metrics
+        .iter()
+        .find(|metric| metric.component.reads_answers());
+    if let (false, Some(metric)) = (config.predict_with_generate, of_answers) {
+        bail!(
+            "{} reads generated answers, and predict_with_generate is false; give --predict_with_generate true, or leave \
+             {} out of --metrics",
+            metric.label,
+            metric.name
+        );
+    }
     Ok(Components {
         loss: registry::named(&config.loss_type)?,
         optimizer: registry::named(&optimizer)?,
         schedule: registry::named(&schedule)?,
         callbacks: each(&callbacks)?,
-        metrics: each(&config.metrics)?,
+        metrics,
         trackers: each(&trackers::specs(config)?)?,
     })
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use apus_components::config::SftConfig;
 use apus_data::chat::Encoder;
 use apus_model::model::CausalLm;
-use apus_sdk::{Decoder, RunState};
+use apus_sdk::RunState;
 
-/// Answers prompts, and spells tokens for metrics that compare texts.
+/// Answers prompts.
 pub struct Answers<'a> {
     encoder: &'a Encoder,
     sampling: Sampling,
@@ -17,15 +17,20 @@ pub struct Answers<'a> {
     prompts: &'a [String],
 }
 
+/// How the answers of a run are sampled.
+pub fn sampling(config: &SftConfig) -> Sampling {
+    Sampling {
+        temperature: config.temperature,
+        ..Sampling::greedy(config.max_new_tokens)
+    }
+}
+
 impl<'a> Answers<'a> {
     /// Answers with the settings of a configuration.
     pub fn new(config: &'a SftConfig, encoder: &'a Encoder) -> Self {
         Self {
             encoder,
-            sampling: Sampling {
-                temperature: config.temperature,
-                ..Sampling::greedy(config.max_new_tokens)
-            },
+            sampling: sampling(config),
             prompts: &config.sample_prompts,
         }
     }
@@ -72,11 +77,5 @@ impl<'a> Answers<'a> {
         let answer = answer(model, self.encoder, prompt, &self.sampling)?;
         reports.text(step, prompt, &answer);
         Ok(answer)
-    }
-}
-
-impl Decoder for Answers<'_> {
-    fn decode(&self, tokens: &[u32]) -> apus_sdk::Result<String> {
-        Ok(self.encoder.tokenizer().decode(tokens, false))
     }
 }

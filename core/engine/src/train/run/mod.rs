@@ -9,6 +9,7 @@ mod checkpoints;
 mod evaluations;
 mod learner;
 mod outcome;
+mod predictions;
 mod progress;
 mod reports;
 mod set_up;
@@ -156,7 +157,7 @@ impl<'a> Run<'a> {
             learner,
             events,
             progress,
-            evaluations: Evaluations::new(val, components.metrics, settings),
+            evaluations: Evaluations::new(set_up, components.metrics),
             answers: Answers::new(&set_up.config, &set_up.encoder),
             checkpoints,
             reports,
@@ -321,7 +322,7 @@ impl<'a> Run<'a> {
         let (progress, events) = (&mut self.progress, &mut self.events);
         let values = self
             .evaluations
-            .evaluate(&self.learner, &self.answers, progress, events)?;
+            .evaluate(&self.learner, progress, events, &self.reports)?;
         let better = self.checkpoints.evaluated(&values, &mut progress.state);
         events.on_evaluate(&values, &progress.state)?;
         self.report(values)?;
@@ -377,7 +378,7 @@ impl<'a> Run<'a> {
         let step = self.checkpoints.weights_step(&self.progress.state);
         Ok(Snapshot {
             answers: self.answer_samples()?,
-            eval_loss: self.evaluations.loss(&self.learner, &self.answers, step)?,
+            eval_loss: self.evaluations.loss(&self.learner, step)?,
         })
     }
 

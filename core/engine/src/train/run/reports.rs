@@ -63,6 +63,11 @@ impl Reports {
         self.screen.step(numbers);
     }
 
+    /// Says on the terminal what is being done between steps.
+    pub fn doing(&self, text: impl FnOnce() -> String) {
+        self.screen.doing(text);
+    }
+
     /// A line of the log.
     pub fn log(&self, step: u64, values: &Map<String, Value>) {
         self.trackers.log(step, values);

@@ -1,6 +1,7 @@
 //! Set-up: from a configuration to everything that a run needs. What cannot work is refused here, the cheapest check first: flags,
 //! components, the device, the data, and the weights last.
 
+use crate::generate::{Reference, References};
 use crate::out_of_memory;
 use crate::setup::{self, ModelPlace};
 use crate::train::args::args;
@@ -18,7 +19,7 @@ use crate::train::settings::Settings;
 use crate::train::shard_base::{Planned, decide_base};
 use crate::train::trained_part::TrainedPart;
 use crate::train::{about, screen};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig, ShardBase, sharding};
@@ -48,6 +49,8 @@ pub struct SetUp {
     pub encoder: Arc<Encoder>,
     /// What is trained and evaluated on.
     pub data: setup::Data,
+    /// The rows of the evaluation data that are answered, where answers are asked for.
+    pub references: Vec<Reference>,
     /// The numbers of the run.
     pub settings: Settings,
     /// Whether each rank updates a part of the parameters.
@@ -142,6 +145,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     if config.enable_channel_loss {
         check_channels(&config, &components, &data)?;
     }
+    let references = references(&config, &encoder, &place, &mut data)?;
     let lengths = match &data.stream {
         Some(_) => setup::longest(&config, &place.config.architecture),
         None => {
@@ -215,6 +219,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         },
         encoder,
         data,
+        references,
         settings,
         divided,
         table,
@@ -316,6 +321,34 @@ fn read_data(
         }
     }
     Ok(data)
+}
+
+/// The rows that are answered at each evaluation, if answers are asked for.
+fn references(
+    config: &SftConfig,
+    encoder: &Encoder,
+    place: &ModelPlace,
+    data: &mut setup::Data,
+) -> Result<Vec<Reference>> {
+    if !config.predict_with_generate {
+        return Ok(Vec::new());
+    }
+    let records = std::mem::take(&mut data.asked_rows);
+    let formats = setup::formats(
+        config.dataset_format.as_ref(),
+        config.disable_auto_column_mapping,
+    )?;
+    let positions = place.config.architecture.max_position_embeddings;
+    let found = References::read(&records, &formats, encoder, positions)?;
+    if let Some(line) = found.warning() {
+        ensure!(!config.strict, "predict_with_generate: {line} (strict)");
+        warning!("predict_with_generate: {line}");
+    }
+    ensure!(
+        !found.rows.is_empty(),
+        "predict_with_generate is true, and no row of the evaluation data can be answered and compared"
+    );
+    Ok(found.rows)
 }
 
 /// Holds the names of the channels' losses, which are known now, against what was given by name.

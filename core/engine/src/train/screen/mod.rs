@@ -92,6 +92,13 @@ impl Screen {
         }
     }
 
+    /// What is being done between steps, beside the bar until the next step.
+    pub fn doing(&self, text: impl FnOnce() -> String) {
+        if let Self::Bar(bar) = self {
+            bar.set_message(text());
+        }
+    }
+
     /// Numbers of the log or of the machine, by their names.
     pub fn note(&self, values: &Map<String, Value>) {
         if let Self::Panel(panel) = self {
