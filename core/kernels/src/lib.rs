@@ -64,6 +64,7 @@ mod declare;
 mod table;
 
 mod attention;
+mod rows;
 #[cfg(feature = "cuda")]
 mod tensor_map;
 
@@ -72,6 +73,7 @@ pub use attention::attention_tile;
 pub use declare::{Declaration, Parameter};
 pub use grid::Grid;
 pub use module::{Attention, LargeAttention, Module};
+pub use rows::{RowsLayout, Storage, most_groups, rows_a_group};
 pub use sizes::*;
 pub use table::*;
 #[cfg(feature = "cuda")]

@@ -16,3 +16,5 @@ pub const MOST_PRODUCT_GROUPS: usize = 128;
 pub const PRODUCT_COLUMNS_A_TILE: usize = 192;
 /// Three stages of both operands, a buffer of results for each of two warpgroups, alignment.
 pub const PRODUCT_SHARED_BYTES: u32 = 3 * (256 + 192) * 128 + 2 * 64 * 192 * 2 + 1024;
+/// The widest row that `rows_norm` takes.
+pub const MOST_NORM_WIDTH: usize = 384 * 4 * 8;

@@ -160,6 +160,66 @@ kernels! {
         ) with (processors: usize) => Grid::new([processors, 1, 1], 384).with_shared(PRODUCT_SHARED_BYTES);
     }
 
+    /// A few rows of x times matrices that are read once; [`RowsLayout`] gives the version and the last three numbers. Inputs are a
+    /// multiple of 8.
+    module ROWS_PRODUCT = "rows_product";
+    {
+        /// `y = x w^T + bias + residual`: y `[rows, O]`, x `[rows, I]`, w `[O, I]`, bias `[O]`, residual `[rows, O]`.
+        rows_product[version: 1 8 64](
+            y: Out<bf16>, x: In<bf16>, w: In<bf16>, bias: InOrNull<bf16>, residual: InOrNull<bf16>,
+            rows: i32, inputs: i32, outputs: i32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout) => layout.grid_of_rows(rows);
+        /// `y = x w^T + bias`.
+        rows_logits[version: 1 8 64](
+            y: Out<f32>, x: In<bf16>, w: In<bf16>, bias: InOrNull<bf16>,
+            rows: i32, inputs: i32, outputs: i32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout) => layout.grid_of_rows(rows);
+    }
+
+    /// The experts of a few tokens. `slots` `[N]` are the pairs `t K + j` by expert, `groups` `[count, 3]` the expert, the first place in
+    /// slots and the number of rows of each group (at most `version`, and 0 for one that is not needed); all other rows are in the order
+    /// of pairs. Packed inputs are a multiple of 32, dense ones of 8. `low` `[N, O]` is added to the product.
+    module ROWS_EXPERTS = "rows_experts";
+    {
+        /// `h` `[N, O / 2]`, the clamped swiglu of gate and up, interleaved outputs of `x` `[T, I]` times blocks `[E, O, I / 32, 16]` and
+        /// scales `[E, O, I / 32]`, plus bias `[E, O]`.
+        rows_gate_up[version: 1 8 48](
+            h: Out<bf16>, x: In<bf16>, blocks: In<u8>, scales: In<u8>, bias: InOrNull<bf16>, low: InOrNull<f32>, groups: In<u32>, slots: In<u32>,
+            inputs: i32, outputs: i32, k: i32, limit: f32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout, count: usize) => layout.grid(count);
+        /// `y` `[N, O]` of `h` `[N, I]`.
+        rows_down[version: 1 8 48](
+            y: Out<f32>, h: In<bf16>, blocks: In<u8>, scales: In<u8>, bias: InOrNull<bf16>, low: InOrNull<f32>, groups: In<u32>, slots: In<u32>,
+            inputs: i32, outputs: i32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout, count: usize) => layout.grid(count);
+        /// The same as `rows_gate_up` of `w` `[E, O, I]`.
+        rows_dense_gate_up[version: 1 8 48](
+            h: Out<bf16>, x: In<bf16>, w: In<bf16>, bias: InOrNull<bf16>, low: InOrNull<f32>, groups: In<u32>, slots: In<u32>,
+            inputs: i32, outputs: i32, k: i32, limit: f32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout, count: usize) => layout.grid(count);
+        /// The same as `rows_down` of `w` `[E, O, I]`.
+        rows_dense_down[version: 1 8 48](
+            y: Out<f32>, h: In<bf16>, w: In<bf16>, bias: InOrNull<bf16>, low: InOrNull<f32>, groups: In<u32>, slots: In<u32>,
+            inputs: i32, outputs: i32, parts: i32, split: i32, chunk: i32,
+        ) with (layout: RowsLayout, count: usize) => layout.grid(count);
+    }
+
+    /// What stands between the products of a step for a few tokens.
+    module ROWS_ROUTE = "rows_route";
+    {
+        /// `sum = x + delta + sum over j of weights[t, j] experts[t K + j]` (rounded once) and `y`, its norm; x, delta `[rows, width]`, experts
+        /// `[rows K, width]`. The width is a multiple of 8, at most [`crate::MOST_NORM_WIDTH`].
+        rows_norm(
+            y: Out<bf16>, sum: OutOrNull<bf16>, x: In<bf16>, delta: InOrNull<bf16>, experts: InOrNull<f32>, weights: InOrNull<f32>, w: In<bf16>,
+            rows: i32, width: i32, k: i32, eps: f32,
+        ) => Grid::new([rows, 1, 1], 384);
+        /// `ids` and `weights` `[T, K]` as of `router_top_k` and `router_weights`, `slots` `[T K]` and `groups` `[count, 3]` with at most `most`
+        /// rows each; `count` is [`crate::most_groups`] or more. K is at most 32, E at most [`crate::MOST_ROUTED_EXPERTS`].
+        rows_route(
+            ids: Out<u32>, weights: Out<f32>, slots: Out<u32>, groups: Out<u32>, logits: In<f32>, tokens: i32, experts: i32, k: i32, most: i32, count: i32,
+        ) => Grid::new([1, 1, 1], 1024);
+    }
+
     /// Low-rank updates of rows in groups. `eights` is the rank in eights, rounded up, and `P = 8 eights`. K and W are multiples of 8.
     module LORA = "lora";
     {

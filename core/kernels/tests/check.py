@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cupy, numpy as np, torch
 
-import attention_check, random_check
+import attention_check, random_check, rows_check
 from harness import Harness
 from signatures import MODULES
 
@@ -287,7 +287,7 @@ def time_all(h):
     h.bandwidth("square_sum_f32", p[0].nbytes, lambda: h.launch("reduce", "square_sum_f32", (1024,), 256, partial, p[0], count))
 
 
-CHECKS = [rms_norm, rope, router, permute, bias, swiglu, mxfp4, cross_entropy, optimizer, random_check.check, attention_check.check]
+CHECKS = [rms_norm, rope, router, permute, bias, swiglu, mxfp4, cross_entropy, optimizer, random_check.check, attention_check.check, *rows_check.CHECKS]
 
 
 def main():
@@ -306,7 +306,7 @@ def main():
             if not args.no_check and args.only in f"{test.__module__} {test.__name__}":
                 h.guard(test)
         if not args.no_time:
-            for test in (time_all, attention_check.time_all):
+            for test in (time_all, attention_check.time_all, rows_check.time_all):
                 if args.only in f"{test.__module__} {test.__name__}":
                     h.guard(test)
     print(f"{h.passed} checks passed, {h.failed} failed")

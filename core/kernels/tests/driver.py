@@ -42,10 +42,12 @@ class Driver:
             module, function = ctypes.c_void_p(), ctypes.c_void_p()
             checked(cuda.cuModuleLoad(ctypes.byref(module), path.encode()), path)
             checked(cuda.cuModuleGetFunction(ctypes.byref(function), module, name.encode()), name)
-            if shared > 48 * 1024:
-                checked(cuda.cuFuncSetAttribute(function, 8, shared), "shared memory")
-            self.functions[path, name] = function
-        return self.functions[path, name]
+            self.functions[path, name] = [function, 48 * 1024]
+        known = self.functions[path, name]
+        if shared > known[1]:
+            checked(cuda.cuFuncSetAttribute(known[0], 8, shared), "shared memory")
+            known[1] = shared
+        return known[0]
 
     def value(self, kind, argument):
         if kind in NUMBERS:

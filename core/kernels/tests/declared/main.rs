@@ -114,6 +114,7 @@ fn sizes_are_those_of_the_sources() {
         ("lora.cu", "DOWN_ROWS", DOWN_ROWS),
         ("product_hopper.cu", "MAX_GROUPS", MOST_PRODUCT_GROUPS),
         ("product_hopper.cu", "BLOCK_N", PRODUCT_COLUMNS_A_TILE),
+        ("rows_route.cu", "ROUTE_EXPERTS", MOST_ROUTED_EXPERTS),
     ] {
         let text = fs::read_to_string(root().join("src").join(file)).unwrap();
         let constants = text

@@ -50,6 +50,7 @@ pub mod reduce;
 pub mod rms_norm;
 pub mod rope;
 pub mod router;
+pub mod rows;
 pub mod seq;
 mod simd;
 mod small_matmul;

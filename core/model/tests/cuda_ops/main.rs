@@ -8,6 +8,7 @@ mod attention;
 mod blocks;
 mod elements;
 mod experts;
+mod few_rows;
 mod random;
 mod rows;
 mod support;

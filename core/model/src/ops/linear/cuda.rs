@@ -7,15 +7,20 @@ use candle_core::{CudaDevice, DType, Device, Tensor};
 
 /// Adds a bias to a fresh result in place.
 pub fn add_bias(y: Tensor, bias: &Tensor, cuda: &CudaDevice) -> Result<Tensor> {
+    add_bias_in_place(&y, bias, cuda)?;
+    Ok(y)
+}
+
+/// Adds a bias to rows `y`, which nobody else may read.
+pub fn add_bias_in_place(y: &Tensor, bias: &Tensor, cuda: &CudaDevice) -> Result<()> {
     let (rows, width) = y.dims2()?;
     kernels::add_bias {
-        y: output(&y)?,
+        y: output(y)?,
         bias: input(bias)?,
         rows,
         width,
     }
-    .launch(&cuda.cuda_stream())?;
-    Ok(y)
+    .launch(&cuda.cuda_stream())
 }
 
 /// `dy^T x` with f32 sums and result.

@@ -4,6 +4,9 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+#[cfg(feature = "cuda")]
+pub(super) use cuda::add_bias_in_place;
+
 use crate::profile::{self, OpGroup};
 use anyhow::Result;
 use candle_core::Tensor;

@@ -5,6 +5,9 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+#[cfg(feature = "cuda")]
+pub(super) use cuda::limit as kernel_limit;
+
 use super::router::RoutePlan;
 use crate::profile::{self, OpGroup};
 use anyhow::Result;
