@@ -19,7 +19,8 @@ impl Writing {
     /// Makes a bar for so many bytes, hidden at first.
     pub fn start(bytes: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
-        let style = "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
+        let style =
+            "{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}";
         let style = ProgressStyle::with_template(style);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self {

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::{ExportConfig, GgufType};
 use apus_components::plugin;
 use apus_model::adapter::Adapter;
-use apus_model::families::ModelConfig;
+use apus_model::families::{Gguf, ModelConfig};
 use apus_model::weights::Directory;
 use apus_sdk::errln;
 use plan::Plan;
@@ -46,16 +46,14 @@ pub(super) fn write(options: &ExportConfig) -> Result<PathBuf> {
         None => super::model(options)?,
     };
     let config = ModelConfig::read(&base.join("config.json"))?;
-    let known = config.family.gguf.as_ref().with_context(|| {
-        format!(
-            "{}: model_type {} is not written as GGUF here; export a directory and convert it with llama.cpp's convert_hf_to_gguf.py",
-            base.display(),
-            config.family.model_type
-        )
-    })?;
-    (known.check)(&config.architecture).with_context(|| base.display().to_string())?;
+    let known = known(&config).with_context(|| base.display().to_string())?;
     let directory = Directory::open(&base)?;
     let dir = target(options, &from, "-gguf");
+    ensure!(
+        dir.extension().is_none_or(|end| end != "gguf"),
+        "output_dir is {}, a folder, in which the file gets its name by itself: leave .gguf out",
+        dir.display()
+    );
     super::apart(&dir, &base)?;
     super::apart(&dir, &from)?;
     let merged = adapter.map(|path| opened(path, &config)).transpose()?;
@@ -86,6 +84,22 @@ pub(super) fn write(options: &ExportConfig) -> Result<PathBuf> {
     rewrite::report(source.packed());
     errln!("llama-server -m {}", dir.join(file).display());
     Ok(dir)
+}
+
+/// How llama.cpp knows a model.
+///
+/// # Errors
+/// It does not, or computes it otherwise.
+fn known(config: &ModelConfig) -> Result<&'static Gguf> {
+    let family = config.family;
+    let known = family.gguf.as_ref().with_context(|| {
+        format!(
+            "model_type is {}, of which no GGUF is written here; export a directory, and convert it with llama.cpp's convert_hf_to_gguf.py",
+            family.model_type
+        )
+    })?;
+    (known.check)(&config.architecture)?;
+    Ok(known)
 }
 
 fn opened(path: &Path, config: &ModelConfig) -> Result<Adapter> {

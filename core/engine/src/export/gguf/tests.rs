@@ -5,7 +5,7 @@ use super::super::{gguf, run};
 use super::blocks;
 use anyhow::{Context, Result};
 use apus_components::config::{ExpertsForm, ExportConfig, GgufType, Quantize};
-use apus_model::families::ModelConfig;
+use apus_model::families::{Family, ModelConfig, decoder};
 use apus_model::tensors::{Part, Role, TensorSpec};
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::quantized::gguf_file;
@@ -173,22 +173,26 @@ fn expected(directory: &Directory, list: &[&TensorSpec]) -> BTreeMap<String, Ten
 #[test]
 fn a_file_has_the_values_of_the_directory() -> Result<()> {
     let parent = tempfile::tempdir()?;
+    // Layers of either form in one model.
+    let mixed = parent.path().join("mixed");
     let adapter = golden("adapter_grad_attn_experts");
-    for (model, merged) in [
-        ("model_mxfp4", false),
-        ("model_mxfp4", true),
-        ("model_bf16", false),
-        ("model_bf16", true),
-    ] {
+    run(&merge_options("model_mxfp4", &adapter, &mixed))?;
+    let models = [golden("model_mxfp4"), golden("model_bf16"), mixed];
+    let adapters = [None, Some("attn_experts"), Some("attn_dora")];
+    let all = models.iter().flat_map(|model| adapters.map(|a| (model, a)));
+    for (model, adapter) in all {
+        let merged = adapter.is_some();
+        let adapter = golden(&format!("adapter_grad_{}", adapter.unwrap_or_default()));
         for outtype in [GgufType::F32, GgufType::Bf16, GgufType::Mxfp4] {
-            let at = format!("{model} {merged} {outtype}");
+            let at = format!("{} {} {outtype}", model.display(), adapter.display());
             let [directory, out] = ["directory", "out"].map(|name| parent.path().join(name));
-            let mut to_directory = merge_options(model, &adapter, &directory);
+            let mut to_directory = merge_options("", &adapter, &directory);
+            to_directory.model = Some(model.display().to_string());
             match outtype {
                 GgufType::Mxfp4 => to_directory.quantize = Some(Quantize::Mxfp4),
                 _ => to_directory.experts_dtype = Some(ExpertsForm::Bf16),
             }
-            let mut to_file = options(&golden(model), outtype, &out);
+            let mut to_file = options(model, outtype, &out);
             to_file.exist_ok = true;
             if merged {
                 to_file.adapters = vec![adapter.display().to_string()];
@@ -199,7 +203,7 @@ fn a_file_has_the_values_of_the_directory() -> Result<()> {
             // A model that has that form already is what it would be.
             let there = match run(&to_directory) {
                 Ok(written) => written,
-                Err(_) if !merged => golden(model),
+                Err(_) if !merged => model.clone(),
                 Err(error) => return Err(error),
             };
             run(&to_file)?;
@@ -393,6 +397,10 @@ fn flags_that_contradict_each_other_are_named() {
             |o| o.adapters = vec!["a".to_owned(), "b".to_owned()],
             "one --adapters folder, found 2",
         ),
+        (
+            |o| o.output_dir = Some("x.gguf".to_owned()),
+            "leave .gguf out",
+        ),
     ] {
         let mut options = plain.clone();
         change(&mut options);
@@ -401,9 +409,19 @@ fn flags_that_contradict_each_other_are_named() {
     }
 }
 
-/// A model of another kind has tensors that no name is for.
+/// A model of another family is refused by its model_type, and its tensors would have no names.
 #[test]
-fn a_dense_mlp_has_no_names() {
+fn another_family_is_refused_by_name() {
+    let mut config = ModelConfig::read(&golden("model_bf16").join("config.json")).unwrap();
+    config.family = &Family {
+        model_type: "dense",
+        architecture: |_| anyhow::bail!("it is made without config.json"),
+        tensors: |architecture| decoder::tensors(architecture, decoder::dense_mlp),
+        quantization: None,
+        gguf: None,
+    };
+    let error = gguf::known(&config).unwrap_err().to_string();
+    assert!(error.starts_with("model_type is dense"), "{error}");
     let spec = TensorSpec {
         name: "model.layers.0.mlp.gate_proj.weight".to_owned(),
         layer: Some(0),
