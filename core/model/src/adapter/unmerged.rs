@@ -5,14 +5,13 @@ use crate::model::UpdateSet;
 use crate::model::updates::updates;
 use crate::ops::lora::Factors;
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
 
 impl Adapter {
-    /// Its updates on a device, for rows that name it.
+    /// Its updates in host memory, for rows that name it.
     ///
     /// # Errors
     /// It is more than LoRA or rsLoRA of linear layers and experts, or it updates nothing.
-    pub fn update_set(&self, device: &Device) -> Result<UpdateSet> {
+    pub fn update_set(&self) -> Result<UpdateSet> {
         let alone = "it can answer alone, given by --adapters";
         ensure!(
             !self.config.use_dora,
@@ -31,8 +30,9 @@ impl Adapter {
         for update in updates(&self.list, &self.targets, self.config.r, false)? {
             let tensor = |name: &String| {
                 let found = self.tensors().get(name);
-                let found = found.with_context(|| format!("it has no tensor {name}"))?;
-                anyhow::Ok(found.to_device(device)?)
+                found
+                    .cloned()
+                    .with_context(|| format!("it has no tensor {name}"))
             };
             let factors = Factors {
                 a: tensor(&update.a.name)?,

@@ -4,7 +4,7 @@ use super::CausalLm;
 use crate::nn::{LayerUpdates, Linear, Mlp, RowUpdates};
 use crate::ops::lora::{Factors, Pack, RowFactors};
 use anyhow::{Result, bail, ensure};
-use candle_core::DType;
+use candle_core::{DType, Device};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// LoRA or rsLoRA of some matrices of a model.
@@ -83,6 +83,7 @@ impl CausalLm {
         let stack = Stack {
             sets,
             dtype: self.dtype(),
+            device: self.device(),
         };
         let mut known = BTreeSet::new();
         let mut layers = Vec::new();
@@ -125,6 +126,7 @@ impl CausalLm {
 struct Stack<'a> {
     sets: &'a [Option<&'a UpdateSet>],
     dtype: DType,
+    device: &'a Device,
 }
 
 impl Stack<'_> {
@@ -147,10 +149,11 @@ impl Stack<'_> {
                 false => None,
                 true => {
                     let scale = set.map_or(1.0, |set| set.scale);
-                    Some(Pack::new(&own, groups, scale, DType::F32)?.into_rows())
+                    let rows = Pack::new(&own, groups, scale, DType::F32)?.into_rows();
+                    Some(rows.to(self.dtype, self.device)?)
                 }
             });
         }
-        RowFactors::stacked(&updates, self.dtype)
+        RowFactors::stacked(&updates)
     }
 }

@@ -96,7 +96,7 @@ impl Adapters {
             place()
         );
         let adapter = Adapter::open(dir, model.config()).with_context(place)?;
-        let updates = adapter.update_set(model.device()).with_context(place)?;
+        let updates = adapter.update_set().with_context(place)?;
         let added = Place {
             name: Some(name.to_owned()),
             identity: self.next,

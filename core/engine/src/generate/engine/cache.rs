@@ -161,7 +161,8 @@ impl Cache {
             let mut held = table.pages[table.first..].iter().rev();
             held.by_ref().for_each(|page| pages.release(*page));
         }
-        *held = Held::default();
+        held.tables.clear();
+        held.named = 0;
     }
 
     /// Adds new tokens of a sequence to the layout of a kind of layers. Tables have so many entries.

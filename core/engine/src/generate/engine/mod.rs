@@ -9,6 +9,7 @@ mod adapters;
 mod cache;
 mod forward;
 mod pages;
+mod pass;
 mod request;
 mod schedule;
 mod sequence;
@@ -20,14 +21,13 @@ pub use settings::{EngineOptions, Stats};
 pub use text::{AnswerText, first_stop};
 
 use adapters::Adapters;
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use apus_data::chat::Tokenizer;
 use apus_model::model::CausalLm;
 use apus_model::nn::PagedCache;
 use cache::Cache;
-use candle_core::Tensor;
 use pages::Pages;
-use schedule::{Part, Queue, Rules};
+use schedule::{Queue, Rules};
 use sequence::Sequence;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -49,9 +49,6 @@ pub struct Engine<'m> {
     stats: Stats,
 }
 
-/// How many rows of logits are on the host at a time.
-const LOGIT_ROWS: usize = 32;
-
 impl<'m> Engine<'m> {
     /// An engine without requests; its cache of keys and values is allocated once.
     ///
@@ -66,7 +63,12 @@ impl<'m> Engine<'m> {
         let adapters = Adapters::new(model)?;
         let kinds = model.decoder().cache_kinds();
         let (max_length, pages) = options.sizes(model, &kinds);
-        let pools = PagedCache::new(model.decoder(), &pages, model.dtype())?;
+        let pools = PagedCache::new(model.decoder(), &pages, model.dtype()).with_context(|| {
+            format!(
+                "a cache of keys and values of {} pages; cache_tokens, max_length and max_batch_size make it smaller",
+                pages.iter().sum::<usize>()
+            )
+        })?;
         Ok(Self {
             model,
             tokenizer,
@@ -250,90 +252,6 @@ impl<'m> Engine<'m> {
         }
         self.queue.running = running;
         Ok(events)
-    }
-
-    /// Computes parts in one pass and chooses the tokens that follow. The last events of sequences that end go to `ended`.
-    fn pass(
-        &mut self,
-        parts: &[Part],
-        events: &mut Vec<Event>,
-        ended: &mut BTreeMap<usize, Event>,
-    ) {
-        let running = &self.queue.running;
-        let computed = forward::forward(self.model, (&self.cache, &self.adapters), running, parts);
-        let logits = match computed {
-            Ok(logits) => logits,
-            Err(error) => return self.fail(parts, error, ended),
-        };
-        let mut last = Vec::new();
-        for part in parts {
-            let sequence = &mut self.queue.running[part.sequence];
-            sequence.computed = part.tokens.end;
-            let nameable = match (self.rules.share, self.rules.fixed_chunks) {
-                (false, _) => 0,
-                (true, false) => sequence.tokens.len(),
-                // What is in a chunk that was not cut short.
-                (true, true) => sequence.request.prompt.len() / self.rules.chunk * self.rules.chunk,
-            };
-            let mut held = std::mem::take(&mut sequence.held);
-            self.cache
-                .computed(&mut held, sequence.identity(), sequence.computed, nameable);
-            sequence.held = held;
-            if sequence.remaining() == 0 {
-                last.push(part.sequence);
-            }
-        }
-        if let Some(logits) = logits {
-            for (first, rows) in last.chunks(LOGIT_ROWS).enumerate() {
-                if let Err(error) = self.choose(&logits, first * LOGIT_ROWS, rows, events, ended) {
-                    return self.fail(parts, error, ended);
-                }
-            }
-        }
-    }
-
-    /// Chooses the next token of sequences, whose logits begin at a row.
-    fn choose(
-        &mut self,
-        logits: &Tensor,
-        first: usize,
-        sequences: &[usize],
-        events: &mut Vec<Event>,
-        ended: &mut BTreeMap<usize, Event>,
-    ) -> Result<()> {
-        let rows = logits.narrow(0, first, sequences.len())?.to_vec2::<f32>()?;
-        for (at, logits) in sequences.iter().zip(rows) {
-            let sequence = &mut self.queue.running[*at];
-            let last = match sequence.choose(&logits) {
-                Ok(chosen) => {
-                    self.stats.generated_tokens += 1;
-                    let (event, reason) = sequence.accept(chosen, &self.tokenizer);
-                    events.push(event);
-                    reason.map(|reason| sequence.finished(reason))
-                }
-                Err(error) => Some(Event::Failed {
-                    id: sequence.id,
-                    error,
-                }),
-            };
-            if let Some(last) = last {
-                ended.insert(*at, last);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the sequences of parts that could not be computed. The first one gets the error itself.
-    fn fail(&self, parts: &[Part], error: anyhow::Error, ended: &mut BTreeMap<usize, Event>) {
-        let words = format!("{error:#}");
-        let mut error = Some(error);
-        for part in parts {
-            let event = Event::Failed {
-                id: self.queue.running[part.sequence].id,
-                error: error.take().unwrap_or_else(|| anyhow!("{words}")),
-            };
-            ended.entry(part.sequence).or_insert(event);
-        }
     }
 
     /// Loads an adapter, which requests can name from now on: LoRA or rsLoRA of linear layers and experts. Requests with different

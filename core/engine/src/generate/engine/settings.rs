@@ -110,8 +110,10 @@ impl EngineOptions {
                 let bytes = |tokens| {
                     let pages = pages(tokens);
                     let kinds = kinds.iter().zip(pages);
-                    let bytes = kinds.map(|(kind, pages)| (kind.page_elements * pages) as u64);
-                    bytes.sum::<u64>().saturating_mul(element)
+                    let elements =
+                        kinds.map(|(kind, pages)| kind.page_elements.saturating_mul(pages));
+                    let sum = elements.fold(0, usize::saturating_add);
+                    (sum as u64).saturating_mul(element)
                 };
                 greatest(wanted, room(model), bytes)
             }
@@ -134,7 +136,10 @@ fn room(model: &CausalLm) -> u64 {
 
 /// The greatest number of tokens up to `wanted` whose bytes are within `room`, or those of one page.
 fn greatest(wanted: usize, room: u64, bytes: impl Fn(usize) -> u64) -> usize {
-    let (mut fits, mut too_many) = (PAGE, wanted.saturating_add(1));
+    if bytes(wanted) <= room {
+        return wanted;
+    }
+    let (mut fits, mut too_many) = (PAGE, wanted);
     while fits + PAGE < too_many {
         let middle = fits + (too_many - fits) / 2;
         match bytes(middle) <= room {
@@ -151,9 +156,9 @@ mod tests {
 
     #[test]
     fn the_cache_takes_what_it_may() {
-        let bytes = |tokens: usize| 10 * tokens as u64;
+        let bytes = |tokens: usize| 10u64.saturating_mul(tokens as u64);
         for (wanted, room, least, most) in [
-            (1000, 1 << 40, 1000 - PAGE, 1000),
+            (1000, 1 << 40, 1000, 1000),
             (1000, 5000, 500 - PAGE, 500),
             (1000, 0, PAGE, PAGE),
             (usize::MAX, 5000, 500 - PAGE, 500),

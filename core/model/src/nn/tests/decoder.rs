@@ -197,7 +197,7 @@ fn taken(decoder: &mut Decoder) -> RowUpdates {
         });
         let modules: Vec<_> = modules.collect();
         let pack = lora::Pack::new(&modules, 1, 0.7, DType::F32).unwrap();
-        lora::RowFactors::stacked(&[None, Some(pack.into_rows())], DType::F32).unwrap()
+        lora::RowFactors::stacked(&[None, Some(pack.into_rows())]).unwrap()
     };
     let of_experts = |experts: &ExpertLinear| {
         let own = experts.lora.as_ref().unwrap();
@@ -208,7 +208,7 @@ fn taken(decoder: &mut Decoder) -> RowUpdates {
         let outputs = experts.dims().2;
         let pack = lora::Pack::new(&[(outputs, Some(factors))], own.experts, 0.7, DType::F32);
         let rows = pack.unwrap().into_rows();
-        lora::RowFactors::stacked(&[None, Some(rows)], DType::F32).unwrap()
+        lora::RowFactors::stacked(&[None, Some(rows)]).unwrap()
     };
     let layers = decoder.layers.iter_mut().map(|layer| {
         let (qkv, output) = (&layer.attention.qkv, &layer.attention.output);

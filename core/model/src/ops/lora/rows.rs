@@ -9,7 +9,7 @@ use super::cpu;
 use crate::ops::router::RoutePlan;
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// The number of a row without an update.
 pub const NO_UPDATE: u32 = u32::MAX;
@@ -87,9 +87,18 @@ pub fn of_experts(adapters: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
 }
 
 impl RowFactors {
+    /// The same in another type on another device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let moved = |tensor: &Tensor| tensor.to_dtype(dtype)?.to_device(device);
+        Ok(Self {
+            a: moved(&self.a)?,
+            b: moved(&self.b)?,
+        })
+    }
+
     /// Stacks updates of the same matrices, each `[G, R, I]` and `[G, O, R]` of its own rank; one that is missing changes nothing.
     /// `None` if all are missing.
-    pub fn stacked(updates: &[Option<Self>], dtype: DType) -> Result<Option<Self>> {
+    pub fn stacked(updates: &[Option<Self>]) -> Result<Option<Self>> {
         let Some(first) = updates.iter().flatten().next() else {
             return Ok(None);
         };
@@ -100,14 +109,14 @@ impl RowFactors {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for update in updates {
             let Some(update) = update else {
-                let device = first.a.device();
+                let (dtype, device) = (first.a.dtype(), first.a.device());
                 a.push(Tensor::zeros((groups, rank, inputs), dtype, device)?);
                 b.push(Tensor::zeros((groups, outputs, rank), dtype, device)?);
                 continue;
             };
             let more = rank - update.a.dim(1)?;
-            a.push(update.a.pad_with_zeros(1, 0, more)?.to_dtype(dtype)?);
-            b.push(update.b.pad_with_zeros(2, 0, more)?.to_dtype(dtype)?);
+            a.push(update.a.pad_with_zeros(1, 0, more)?);
+            b.push(update.b.pad_with_zeros(2, 0, more)?);
         }
         Ok(Some(Self {
             a: Tensor::cat(&a, 0)?.contiguous()?,
@@ -121,7 +130,6 @@ mod tests {
     use super::*;
     use crate::ops::router::top_k;
     use crate::ops::testing::{close, random, values};
-    use candle_core::Device;
 
     fn factors() -> RowFactors {
         let update = |seed, rank| RowFactors {
@@ -129,7 +137,7 @@ mod tests {
             b: random(seed + 1, &[1, 3, rank]),
         };
         let updates = [Some(update(1, 2)), None, Some(update(3, 4))];
-        RowFactors::stacked(&updates, DType::F32).unwrap().unwrap()
+        RowFactors::stacked(&updates).unwrap().unwrap()
     }
 
     #[test]
@@ -157,11 +165,7 @@ mod tests {
         );
         let narrow = random(7, &[6, 4]);
         assert!(add_rows(y, &narrow, &index, &factors).is_err());
-        assert!(
-            RowFactors::stacked(&[None, None], DType::F32)
-                .unwrap()
-                .is_none()
-        );
+        assert!(RowFactors::stacked(&[None, None]).unwrap().is_none());
     }
 
     #[test]
