@@ -19,10 +19,13 @@ struct Place {
 
 struct Sizes {
     int inputs, outputs;
-    int parts;  // parts of the sum
+    int parts;  // parts of the sum, a power of two
     int split;  // warps of a tile: parts or 1
     int chunk;  // units of x in shared memory for each warp of a tile
 };
+
+// The first unit of a part of `parts`, a power of two.
+__device__ __forceinline__ int first_unit(int units, int part, int parts) { return units * part >> (__ffs(parts) - 1); }
 
 __device__ __forceinline__ uint4 load_once(const uint4* p) {
     uint4 v;
@@ -82,20 +85,23 @@ struct PackedRows {
         uint4 low, high;
         u32 low_scale, high_scale;
     };
-    const uint4 *low, *high;
-    const uint8_t *low_scales, *high_scales;
-    int last;
+    const uint4* low;
+    const uint8_t* low_scales;
+    int high, last; // blocks from the low row to the high one, the last block of a row
 
     __device__ __forceinline__ PackedRows(const uint8_t* blocks, const uint8_t* scales, i64 low_row, i64 high_row, int inputs) : last(inputs / 32 - 1) {
         const int count = inputs / 32;
-        low = reinterpret_cast<const uint4*>(blocks) + low_row * count, high = reinterpret_cast<const uint4*>(blocks) + high_row * count;
-        low_scales = scales + low_row * count, high_scales = scales + high_row * count;
+        low = reinterpret_cast<const uint4*>(blocks) + low_row * count, low_scales = scales + low_row * count;
+        high = (int)(high_row - low_row) * count;
+        asm("" : "+l"(low), "+l"(low_scales), "+r"(high)); // or the rows' places are computed again for every load
     }
 
     __device__ __forceinline__ void load(Words& words, int unit, int q) const {
         const int at = min(4 * unit + q, last);
-        words.low = load_once(low + at), words.high = load_once(high + at);
-        words.low_scale = __ldg(low_scales + at), words.high_scale = __ldg(high_scales + at);
+        const uint4* word = low + at;
+        const uint8_t* scale = low_scales + at;
+        words.low = load_once(word), words.high = load_once(word + high);
+        words.low_scale = __ldg(scale), words.high_scale = __ldg(scale + high);
     }
 
     static __device__ __forceinline__ int input(int unit, int eight, int q) { return WIDTH * unit + 32 * q + 8 * eight; }
@@ -114,8 +120,8 @@ struct PackedRows {
         out[3] = times2((rest & 0x00F000F0u) * 0x0104u & 0x81C081C0u, factor);
     }
 
-    template <int NT, int COLUMNS> static __device__ __forceinline__ void add(float (&sum)[NT][4], const Words& w, const uint4* x) {
-        const u32 low_factor = factor(w.low_scale), high_factor = factor(w.high_scale);
+    template <int NT, int COLUMNS> static __device__ __forceinline__ void add(float (&sum)[NT][4], const Words& words, const uint4* x) {
+        const u32 low_factor = factor(words.low_scale), high_factor = factor(words.high_scale);
         uint4 early[NT == 1 ? EIGHTS : 1];
         if constexpr (NT == 1) {
 #pragma unroll
@@ -124,14 +130,21 @@ struct PackedRows {
 #pragma unroll
         for (int e = 0; e < EIGHTS; e++) {
             u32 low[4], high[4];
-            unpack(low, word(w.low, e), low_factor);
-            unpack(high, word(w.high, e), high_factor);
+            unpack(low, word(words.low, e), low_factor);
+            unpack(high, word(words.high, e), high_factor);
             const u32 first[4] = {low[0], high[0], low[1], high[1]}, second[4] = {low[2], high[2], low[3], high[3]};
+            if constexpr (NT == 1) {
+                mma(sum[0], first, early[e].x, early[e].y);
+                mma(sum[0], second, early[e].z, early[e].w);
+            } else {
 #pragma unroll
-            for (int t = 0; t < NT; t++) {
-                const uint4 v = NT == 1 ? early[e % (NT == 1 ? EIGHTS : 1)] : x[(e * COLUMNS + 8 * t) * 4];
-                mma(sum[t], first, v.x, v.y);
-                mma(sum[t], second, v.z, v.w);
+                for (int t = 0; t < NT; t += 2) { // two sums in turn: a product waits for the one before it on its sum
+                    const uint4 v = x[(e * COLUMNS + 8 * t) * 4], w = x[(e * COLUMNS + 8 * t + 8) * 4];
+                    mma(sum[t], first, v.x, v.y);
+                    mma(sum[t + 1], first, w.x, w.y);
+                    mma(sum[t], second, v.z, v.w);
+                    mma(sum[t + 1], second, w.z, w.w);
+                }
             }
         }
     }
@@ -155,7 +168,7 @@ __device__ __forceinline__ void copy_x(uint4* xs, const Row& row, const Sizes& s
             if (column >= count) continue;
             int part = 0, unit = at;
             for (; unit >= s.chunk; part++) unit -= s.chunk;
-            const int input = Matrix::input(units * part / s.split + chunk * s.chunk + unit, e, q);
+            const int input = Matrix::input(first_unit(units, part, s.split) + chunk * s.chunk + unit, e, q);
             to[i] = ((at * EIGHTS + e) * COLUMNS + column) * 4 + q;
             x[i] = input < s.inputs ? *reinterpret_cast<const uint4*>(row(column) + input) : make_uint4(0, 0, 0, 0);
             for (at += step; at >= places; column++) at -= places;
@@ -171,7 +184,7 @@ template <class Matrix, int NT, int COLUMNS, int U, class Row>
 __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& matrix, const Row& row, const Place& place, const Sizes& s, int count, uint4* xs) {
     constexpr int EIGHTS = Matrix::EIGHTS;
     const int units = (s.inputs + Matrix::WIDTH - 1) / Matrix::WIDTH;
-    const int from = units * place.part / s.split, to = units * (place.part + 1) / s.split;
+    const int from = first_unit(units, place.part, s.split), to = first_unit(units, place.part + 1, s.split);
     typename Matrix::Words words[U];
 #pragma unroll
     for (int u = 0; u < U; u++)
@@ -181,13 +194,14 @@ __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& mat
     for (int t = 0; t < NT; t++)
 #pragma unroll
         for (int i = 0; i < 4; i++) total[t][i] = 0.f;
-    int part = 0, next = s.split == 1 ? units / s.parts : to;
-    const int column = COLUMNS == 1 ? 0 : place.r, chunks = ((units + s.split - 1) / s.split + s.chunk - 1) / s.chunk;
+    int part = 0, next = s.split == 1 ? first_unit(units, 1, s.parts) : to;
+    const int column = COLUMNS == 1 ? 0 : place.r, chunks = ((units + s.split - 1 >> (__ffs(s.split) - 1)) + s.chunk - 1) / s.chunk;
+    const int buffer = s.split * s.chunk * EIGHTS * COLUMNS * 4;
+    copy_x<Matrix, COLUMNS>(xs, row, s, 0, count);
     for (int chunk = 0; chunk < chunks; chunk++) {
-        if (chunk) __syncthreads();
-        copy_x<Matrix, COLUMNS>(xs, row, s, chunk, count);
         __syncthreads();
-        const uint4* x = xs + (place.part * s.chunk * EIGHTS * COLUMNS + column) * 4 + place.q;
+        if (chunk + 1 < chunks) copy_x<Matrix, COLUMNS>(xs + (chunk + 1) % 2 * buffer, row, s, chunk + 1, count);
+        const uint4* x = xs + chunk % 2 * buffer + (place.part * s.chunk * EIGHTS * COLUMNS + column) * 4 + place.q;
         const int end = min(from + (chunk + 1) * s.chunk, to);
         for (int unit = from + chunk * s.chunk; unit < end; unit += U) {
 #pragma unroll
@@ -198,7 +212,7 @@ __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& mat
                     for (int t = 0; t < NT; t++)
 #pragma unroll
                         for (int i = 0; i < 4; i++) total[t][i] += sum[t][i], sum[t][i] = 0.f;
-                    part++, next = units * (part + 1) / s.parts;
+                    part++, next = first_unit(units, part + 1, s.parts);
                 }
                 Matrix::template add<NT, COLUMNS>(sum, words[u], x + u * EIGHTS * COLUMNS * 4);
                 if (unit + u + U < to) matrix.load(words[u], unit + u + U, place.q);
@@ -236,7 +250,8 @@ __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& mat
 
 __device__ __forceinline__ Place place_of(int split) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return {lane, lane / 4, lane % 4, (int)blockIdx.x * ((int)blockDim.x / 32 / split) + warp / split, warp % split};
+    const int shift = __ffs(split) - 1;
+    return {lane, lane / 4, lane % 4, (int)blockIdx.x * ((int)blockDim.x / 32 >> shift) + (warp >> shift), warp & (split - 1)};
 }
 
 // The place in `sum` of column n, below 8 NT, for the low row or the high one.

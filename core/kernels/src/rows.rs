@@ -6,9 +6,10 @@
 
 use crate::Grid;
 
-/// Threads of a block.
-const THREADS: u32 = 256;
+/// Warps of a block.
 const WARPS: usize = 8;
+/// Warps of a block that takes many rows, which share the chunks of x.
+const MANY_WARPS: usize = 16;
 /// Outputs of a matrix that a warp takes.
 const TILE: usize = 16;
 /// The most bytes of x in shared memory, which cards from compute capability 8.0 on have for a block.
@@ -50,6 +51,7 @@ pub struct RowsLayout {
     pub split: usize,
     /// Units of x that are in shared memory for each of them.
     pub chunk: usize,
+    warps: usize,
     blocks: usize,
     shared: u32,
 }
@@ -68,7 +70,8 @@ impl RowsLayout {
             (Storage::Dense, _) => (Unit::DENSE, 4),
         };
         let parts = if gated { 2 } else { 4 };
-        let split = if version == 48 { 1 } else { parts };
+        // More warps share the work of few tokens; with more tokens there are enough.
+        let split = if tokens <= 4 { parts } else { 1 };
         Self::new(version, [inputs, outputs], unit, ahead, [parts, split])
     }
 
@@ -104,25 +107,31 @@ impl RowsLayout {
         [parts, split]: [usize; 2],
     ) -> Self {
         let bytes = split * unit.eights * version * 64;
-        let room = MOST_SHARED / bytes / ahead * ahead;
-        let chunk = inputs.div_ceil(unit.inputs).div_ceil(split).min(room);
+        let whole = inputs.div_ceil(unit.inputs).div_ceil(split);
+        // What does not fit at once comes in chunks, of which one is read while the other is used.
+        let (chunk, chunks) = match bytes * whole <= MOST_SHARED {
+            true => (whole, 1),
+            false => (MOST_SHARED / 2 / bytes / ahead * ahead, 2),
+        };
+        let warps = if version == 48 { MANY_WARPS } else { WARPS };
         let sums = match split {
             1 => 0,
-            _ => WARPS * version.div_ceil(8) * 512,
+            _ => warps * version.div_ceil(8) * 512,
         };
         Self {
             version,
             parts,
             split,
             chunk,
-            blocks: outputs.div_ceil(TILE * (WARPS / split)),
-            shared: (bytes * chunk).max(sums) as u32,
+            warps,
+            blocks: outputs.div_ceil(TILE * (warps / split)),
+            shared: (bytes * chunk * chunks).max(sums) as u32,
         }
     }
 
     /// The grid for this many groups of rows.
     pub fn grid(self, groups: usize) -> Grid {
-        Grid::new([self.blocks, groups, 1], THREADS).with_shared(self.shared)
+        Grid::new([self.blocks, groups, 1], 32 * self.warps as u32).with_shared(self.shared)
     }
 
     /// The grid for rows of a product.
@@ -185,7 +194,7 @@ mod tests {
                 ] {
                     let grid = layout.grid(1);
                     assert!(grid.shared as usize <= MOST_SHARED, "{layout:?}");
-                    assert!(layout.chunk > 0 && WARPS.is_multiple_of(layout.split));
+                    assert!(layout.chunk > 0 && layout.warps.is_multiple_of(layout.split));
                     assert!(layout.chunk <= inputs.div_ceil(unit));
                 }
             }

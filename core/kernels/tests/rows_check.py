@@ -5,7 +5,7 @@ import torch
 from driver import Driver
 
 LUT = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
-WARPS = 8
+WARPS, MOST_SHARED = 8, 96 * 1024
 
 
 def bf16(*shape, scale=1.0):
@@ -15,16 +15,16 @@ def bf16(*shape, scale=1.0):
 def layout(version, inputs, outputs, width, eights, parts, ahead, split):
     """Blocks along outputs, shared memory, and the last three arguments, as rows.rs computes them."""
     units, split = -(-inputs // width), parts if split else 1
-    columns = version
-    room = 96 * 1024 // (split * eights * columns * 64) // ahead * ahead
-    chunk = min(-(-units // split), room)
-    shared = max(split * chunk * eights * columns * 64, WARPS * -(-version // 8) * 512 if split > 1 else 0)
-    return -(-outputs // (16 * (WARPS // split))), shared, (parts, split, chunk)
+    unit, whole = split * eights * version * 64, -(-units // split)
+    chunk = whole if whole * unit <= MOST_SHARED else MOST_SHARED // 2 // unit // ahead * ahead
+    shared = max(chunk * unit * (1 if chunk == whole else 2), WARPS * -(-version // 8) * 512 if split > 1 else 0)
+    warps = 2 * WARPS if version == 48 else WARPS
+    return -(-outputs // (16 * (warps // split))), shared, (parts, split, chunk)
 
 
-def experts_layout(version, inputs, outputs, packed, gated):
+def experts_layout(version, inputs, outputs, packed, gated, tokens):
     width, eights, ahead = (128, 4, 2) if packed else (32, 1, 4)
-    return layout(version, inputs, outputs, width, eights, 2 if gated else 4, ahead, version != 48)
+    return layout(version, inputs, outputs, width, eights, 2 if gated else 4, ahead, tokens <= 4 and version != 48)
 
 
 def product_layout(version, inputs, outputs):
@@ -63,15 +63,17 @@ class Rows:
 
     def gate_up(self, version, h, x, matrix, bias, low, groups, slots, k, limit):
         inputs, outputs, packed = x.shape[1], 2 * h.shape[1], len(matrix) == 2
-        blocks, shared, last = experts_layout(version, inputs, outputs, packed, True)
+        blocks, shared, last = experts_layout(version, inputs, outputs, packed, True, len(x))
         name = f"rows_gate_up_{version}" if packed else f"rows_dense_gate_up_{version}"
-        self.launch("rows_experts", name, (blocks, len(groups)), 256, h, x, *matrix, bias, low, groups, slots, inputs, outputs, k, limit, *last, shared=shared)
+        arguments = h, x, *matrix, bias, low, groups, slots, inputs, outputs, k, limit, *last
+        self.launch("rows_experts", name, (blocks, len(groups)), 512 if version == 48 else 256, *arguments, shared=shared)
 
-    def down(self, version, y, h, matrix, bias, low, groups, slots):
+    def down(self, version, y, h, matrix, bias, low, groups, slots, tokens):
         inputs, outputs, packed = h.shape[1], y.shape[1], len(matrix) == 2
-        blocks, shared, last = experts_layout(version, inputs, outputs, packed, False)
+        blocks, shared, last = experts_layout(version, inputs, outputs, packed, False, tokens)
         name = f"rows_down_{version}" if packed else f"rows_dense_down_{version}"
-        self.launch("rows_experts", name, (blocks, len(groups)), 256, y, h, *matrix, bias, low, groups, slots, inputs, outputs, *last, shared=shared)
+        arguments = y, h, *matrix, bias, low, groups, slots, inputs, outputs, *last
+        self.launch("rows_experts", name, (blocks, len(groups)), 512 if version == 48 else 256, *arguments, shared=shared)
 
 
 def packed(experts, outputs, inputs):
@@ -146,7 +148,7 @@ def product(h):
         kept = {}
         for rows in (1, 3, 8, 31, 64, 100, 256):
             for version in (1, 8, 64):
-                if version == 1 and rows > 3:
+                if version == 1 and rows > 3 or version == 64 and outputs < 512:
                     continue
                 for bias in (None, b):
                     r = bf16(rows, outputs) if bias is None else None
@@ -190,7 +192,7 @@ def experts(h):
                         got = torch.full((tokens * k, width), torch.nan, device="cuda", dtype=torch.bfloat16)
                         rows_of.gate_up(version, got, x, up, bias, low if with_low else None, groups, slots, k, 7.0)
                         y = torch.full((tokens * k, hidden), torch.nan, device="cuda")
-                        rows_of.down(version, y, hs, down, bias_down, low_down if with_low else None, groups, slots)
+                        rows_of.down(version, y, hs, down, bias_down, low_down if with_low else None, groups, slots, tokens)
                         if not with_low:
                             h.equal(f"rows_gate_up {name} alone and among others", got[:k], kept.setdefault("h", got[:k].clone()))
                             h.equal(f"rows_down {name} alone and among others", y[:k], kept.setdefault("y", y[:k].clone()))
@@ -240,7 +242,7 @@ def time_all(h):
     router, head, w = bf16(count, hidden, scale=0.02), bf16(vocabulary, hidden, scale=0.02), bf16(hidden)
     for tokens in (1, 2, 4, 8, 16, 32, 64, 128, 256):
         x, heads = bf16(tokens, hidden), bf16(tokens, 4096)
-        version = 1 if tokens == 1 else 8 if tokens <= 32 else 48
+        version = 1 if tokens == 1 else 8 if tokens <= 48 else 48
         dense = 1 if tokens == 1 else 8 if tokens <= 8 else 64
         logits = torch.randn(tokens, count, device="cuda")
         ids, weights, slots, groups = routed(rows_of, logits, k, version)
@@ -249,11 +251,11 @@ def time_all(h):
         normed, total = torch.empty_like(x), torch.empty_like(x)
         say(f"rows_norm {tokens}", 1, microseconds([lambda: rows_of.norm(normed, total, x, None, y, weights, w, k)] * 8))
         say(f"rows_route {tokens}", 1, microseconds([lambda: rows_of.route(ids, weights, slots, groups, logits, k, version)] * 8))
-        for versions in {1: [1], 2: [8], 4: [8], 8: [8, 48], 16: [8, 48], 32: [8, 48], 64: [48], 128: [48], 256: [48]}[tokens]:
+        for versions in {1: [1], 2: [8], 4: [8], 8: [8], 16: [8], 32: [8, 48], 64: [8, 48], 128: [48], 256: [48]}[tokens]:
             _, _, slots, groups = routed(rows_of, logits, k, versions)
             us = microseconds([lambda m=m: rows_of.gate_up(versions, hs, x, m, bias, None, groups, slots, k, 7.0) for m in ups])
             say(f"rows_gate_up {tokens} version {versions}", active * 2 * hidden * hidden * 17 / 32, us)
-            us = microseconds([lambda m=m: rows_of.down(versions, y, hs, m, bias_down, None, groups, slots) for m in downs])
+            us = microseconds([lambda m=m: rows_of.down(versions, y, hs, m, bias_down, None, groups, slots, tokens) for m in downs])
             say(f"rows_down {tokens} version {versions}", active * hidden * hidden * 17 / 32, us)
         out = torch.empty(tokens, 5120, device="cuda", dtype=torch.bfloat16)
         say(f"rows_product qkv {tokens} version {dense}", qkv[0].nbytes, microseconds([lambda m=m: rows_of.product(dense, out, x, m, None) for m in qkv]))
