@@ -65,10 +65,11 @@ __device__ __forceinline__ u32 order_of(float logit) {
 
 __device__ __forceinline__ float logit_of(u32 order) { return __uint_as_float(order >> 31 ? order & 0x7FFFFFFFu : ~order); }
 
-// The k experts of a token and their weights, by one warp: the greatest logits, of equal ones the lower expert. A lane has every 32nd.
+// The k experts of a token and their weights, by one warp: the greatest logits, of equal ones the lower expert. A lane has every 32nd,
+// OWN at most.
+template <int OWN>
 __device__ __forceinline__ void choose(u32* ids, float* weights, const float* logits, int experts, int k) {
     const int lane = threadIdx.x % 32;
-    constexpr int OWN = ROUTE_EXPERTS / 32;
     u32 own[OWN];
 #pragma unroll
     for (int i = 0; i < OWN; i++) own[i] = lane + 32 * i < experts ? order_of(logits[lane + 32 * i]) : 0;
@@ -103,7 +104,12 @@ KERNEL __launch_bounds__(ROUTE_THREADS)
     __shared__ u32 rows[ROUTE_EXPERTS], place[ROUTE_EXPERTS], before[ROUTE_THREADS / 32][ROUTE_EXPERTS];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pairs = tokens * k;
     if (threadIdx.x < ROUTE_EXPERTS) rows[threadIdx.x] = 0;
-    for (int token = warp; token < tokens; token += ROUTE_THREADS / 32) choose(ids + token * k, weights + token * k, logits + (i64)token * experts, experts, k);
+    for (int token = warp; token < tokens; token += ROUTE_THREADS / 32) {
+        u32* own = ids + token * k;
+        if (experts <= 32) choose<1>(own, weights + token * k, logits + (i64)token * experts, experts, k);
+        else if (experts <= 128) choose<4>(own, weights + token * k, logits + (i64)token * experts, experts, k);
+        else choose<ROUTE_EXPERTS / 32>(own, weights + token * k, logits + (i64)token * experts, experts, k);
+    }
     __syncthreads();
     for (int pair = threadIdx.x; pair < pairs; pair += ROUTE_THREADS) atomicAdd(&rows[ids[pair]], 1u); // whole numbers: any order gives the same
     __syncthreads();
