@@ -3,7 +3,8 @@
 mod common;
 
 use apus_engine::generate::{
-    Engine, EngineOptions, Event, FinishReason, Request, RequestId, Sampling, TokenMask,
+    Engine, EngineOptions, Event, FinishReason, Request, RequestId, Sampling, TokenLogprobs,
+    TokenMask,
 };
 use apus_model::model::{CausalLm, ExpertsDtype, Training};
 use apus_model::nn::ForwardOptions;
@@ -506,6 +507,7 @@ impl Visit {
         Request {
             adapter: self.adapter.map(|at| ADAPTERS[at].to_owned()),
             number: self.number,
+            logprobs: Some(3),
             ..Request::new(self.prompt.clone(), sampling)
         }
     }
@@ -544,10 +546,20 @@ fn visit() -> impl Strategy<Value = Visit> {
         )
 }
 
-/// What comes of visits to one engine: the tokens of each, and whether it finished by itself.
-fn visited(engine: &mut Engine, visits: &[Visit]) -> Vec<(Vec<u32>, bool)> {
+/// What came of a visit.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    tokens: Vec<u32>,
+    /// The log-probabilities at each token, whose bits show whether the logits have the same.
+    logprobs: Vec<TokenLogprobs>,
+    /// Whether it finished by itself.
+    finished: bool,
+}
+
+/// What comes of visits to one engine.
+fn visited(engine: &mut Engine, visits: &[Visit]) -> Vec<Found> {
     let mut ids = BTreeMap::new();
-    let mut found = vec![(Vec::new(), false); visits.len()];
+    let mut found = vec![Found::default(); visits.len()];
     let mut step = 0;
     while step < 30 || !engine.is_idle() {
         for (at, visit) in visits.iter().enumerate() {
@@ -562,15 +574,21 @@ fn visited(engine: &mut Engine, visits: &[Visit]) -> Vec<(Vec<u32>, bool)> {
         let mut ended = Vec::new();
         for event in engine.step().unwrap() {
             match event {
-                Event::Token { id, token, .. } => {
+                Event::Token {
+                    id,
+                    token,
+                    logprobs,
+                } => {
                     assert!(!ended.contains(&id));
-                    found[ids[&id]].0.push(token);
+                    let found = &mut found[ids[&id]];
+                    found.tokens.push(token);
+                    found.logprobs.extend(logprobs);
                 }
                 Event::Finished { id, reason, tokens } => {
                     ended.push(id);
                     let found = &mut found[ids[&id]];
-                    assert_eq!(found.0, tokens);
-                    found.1 = reason != FinishReason::Cancelled;
+                    assert_eq!(found.tokens, tokens);
+                    found.finished = reason != FinishReason::Cancelled;
                 }
                 Event::Failed { error, .. } => panic!("{error:#}"),
             }
@@ -589,14 +607,25 @@ fn check_visits(model: &CausalLm, visits: &[Visit], options: EngineOptions) {
         ..options.clone()
     };
     let mut alone = with_adapters(model, roomy);
+    let deterministic = options.deterministic;
     let mut together = with_adapters(model, options);
     let found = visited(&mut together, visits);
-    for (visit, (tokens, finished)) in visits.iter().zip(found) {
-        let id = alone.add(visit.request()).unwrap();
-        let expected = answers(&mut alone).remove(&id).unwrap();
-        match finished {
-            true => assert_eq!(tokens, expected, "{visit:?}"),
-            false => assert!(visit.goes.is_some() && expected.starts_with(&tokens)),
+    for (visit, found) in visits.iter().zip(found) {
+        let by_itself = Visit {
+            comes: 0,
+            goes: None,
+            ..visit.clone()
+        };
+        let expected = visited(&mut alone, &[by_itself]).remove(0);
+        match found.finished {
+            true => assert_eq!(found.tokens, expected.tokens, "{visit:?}"),
+            false => assert!(visit.goes.is_some() && expected.tokens.starts_with(&found.tokens)),
+        }
+        for (found, expected) in found.logprobs.iter().zip(&expected.logprobs) {
+            match deterministic {
+                true => assert_eq!(found, expected),
+                false => assert!((found.logprob - expected.logprob).abs() < 1e-3),
+            }
         }
     }
     assert_at_rest(&together);
@@ -722,4 +751,45 @@ fn first_tokens_are_distributed_as_the_models_softmax() {
     assert!(classes > 50.0, "{classes}");
     let away = (statistic - classes) / f64::sqrt(2.0 * classes);
     assert!(away < 4.0, "{statistic} {classes}");
+}
+
+#[test]
+fn requests_begin_in_the_order_in_which_they_came() {
+    let model = base();
+    let options = EngineOptions {
+        max_batch_size: 2,
+        prefill_chunk: 20,
+        ..EngineOptions::default()
+    };
+    let mut engine = engine(&model, options);
+    let prompt = |length: u32, from: u32| (from..from + length).collect::<Vec<u32>>();
+    let lengths = [50, 3, 40, 1, 2, 30];
+    let asked: Vec<RequestId> = lengths
+        .iter()
+        .enumerate()
+        .map(|(at, &length)| {
+            let request = greedy(&prompt(length, 10 * at as u32), 4, None);
+            engine.add(request).unwrap()
+        })
+        .collect();
+    let stats = engine.stats();
+    assert_eq!((stats.waiting, stats.running), (6, 0));
+    let mut begun = Vec::new();
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Token { id, .. } = event
+                && !begun.contains(&id)
+            {
+                begun.push(id);
+            }
+        }
+        assert!(engine.stats().running <= 2);
+    }
+    // The second one is short and overtakes the first, whose prompt takes three steps; nobody begins before his turn.
+    assert_eq!(begun.len(), 6);
+    assert!(begun[..2].contains(&asked[0]) && begun[..2].contains(&asked[1]));
+    let place = |at: usize| begun.iter().position(|id| *id == asked[at]).unwrap();
+    assert!((2..6).all(|at| place(at) >= at - 1), "{begun:?}");
+    let stats = engine.stats();
+    assert_eq!((stats.prompt_tokens, stats.generated_tokens), (126, 24));
 }

@@ -3,9 +3,12 @@
 use apus_model::adapter::{TargetSpec, resolve};
 use apus_model::device::{Queued, SideStream};
 use apus_model::families::ModelConfig;
-use apus_model::model::{CausalLm, ExpertsDtype, Init, LoadOptions, LoraSettings, Training};
-use apus_model::nn::{ForwardOptions, Gather, PagedCache, Sharding, Unit};
+use apus_model::model::{
+    CausalLm, ExpertsDtype, Init, LoadOptions, LoraSettings, OwnUpdates, Training,
+};
+use apus_model::nn::{ForwardOptions, Gather, PagedCache, Sharding, Step, Unit};
 use apus_model::ops::SeqLayout;
+use apus_model::ops::paged::{HostLayout, PagedLayout};
 use apus_model::synthetic::{self, SyntheticWeights};
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
@@ -329,15 +332,32 @@ fn answers_lead_the_other_ranks_token_by_token() {
     let (config, source) = golden("model_mxfp4");
     let one = whole(&config, &source, &attention(false));
     let ranks = ranks(&config, &source, &attention(false), 2);
-    let answer = |model: &CausalLm| {
+    // With the updates of the layers, and with the same as those of rows.
+    let answer = |model: &CausalLm, by_row: bool| {
         let cache = PagedCache::alone(model.decoder(), 5, model.dtype()).unwrap();
+        let OwnUpdates::Rows(own) = model.own_updates().unwrap() else {
+            panic!("a model with updates has others");
+        };
+        let updates = model.stacked(&[Some(&own)]).unwrap();
         let steps = [(&[5u32, 9, 3][..], 0), (&[7], 3), (&[8], 4)];
-        let step = |(ids, from)| bits(&model.decoder().step_alone(ids, from, &cache).unwrap());
+        let step = |(ids, from): (&[u32], usize)| {
+            let host = HostLayout::alone(from..from + ids.len());
+            let layout = PagedLayout::new(host, &Device::Cpu).unwrap();
+            let step = Step {
+                ids,
+                layouts: &vec![layout; cache.kinds().len()],
+                adapters: &vec![0; ids.len()],
+                updates: by_row.then_some(&updates),
+            };
+            bits(&model.decoder().step(&step, &cache).unwrap())
+        };
         steps.map(step).concat()
     };
-    assert!(answer(&one) == answer(&ranks[0].model));
-    assert_eq!((*ranks[0].led.borrow(), *ranks[1].led.borrow()), (3, 0));
-    for _ in 0..3 {
+    for by_row in [false, true] {
+        assert!(answer(&one, by_row) == answer(&ranks[0].model, by_row));
+    }
+    assert_eq!((*ranks[0].led.borrow(), *ranks[1].led.borrow()), (6, 0));
+    for _ in 0..6 {
         ranks[1].model.decoder().idle_forward(false).unwrap();
     }
     assert_eq!(*ranks[0].gathered.borrow(), *ranks[1].gathered.borrow());

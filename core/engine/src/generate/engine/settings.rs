@@ -66,10 +66,7 @@ pub struct Stats {
 /// The most positions of a sequence for which a cache on the CPU has room for a full batch, unless a number is given.
 const CPU_POSITIONS: usize = 4096;
 
-/// Of the memory that is free, a cache takes this share at the most.
-const SHARE: f64 = if cfg!(feature = "cuda") { 0.85 } else { 0.25 };
-
-/// Memory of a card that is left for everything else.
+/// Memory of a card that is left for everything else, unless that is more than half of what is free.
 const RESERVE: u64 = 2 << 30;
 
 impl EngineOptions {
@@ -123,14 +120,14 @@ impl EngineOptions {
     }
 }
 
-/// The bytes that a cache may take.
+/// The bytes that a cache may take: a quarter of the memory that is free on the host, most of it on a card.
 fn room(model: &CausalLm) -> u64 {
     let Some(free) = usage::free(model.device()) else {
         return u64::MAX;
     };
     match model.device().is_cpu() {
-        true => (free as f64 * 0.25) as u64,
-        false => ((free as f64 * SHARE) as u64).min(free.saturating_sub(RESERVE)),
+        true => free / 4,
+        false => (free / 100 * 85).min(free - RESERVE.min(free / 2)),
     }
 }
 

@@ -60,8 +60,8 @@ impl HostLayout {
         self.table(sequence)[position / PAGE] as usize * PAGE + position % PAGE
     }
 
-    /// The number of rows that the pools have to have.
-    pub fn rows(&self) -> usize {
+    /// One more than the last row of the pools that it names.
+    fn rows(&self) -> usize {
         let pages = self.pages.iter().max().map_or(0, |page| *page as usize + 1);
         let slots = self.slots.iter().max().map_or(0, |slot| *slot as usize + 1);
         slots.max(pages * PAGE)
@@ -117,6 +117,7 @@ pub struct PagedLayout {
     /// See [`HostLayout::pages`], `[S, P]` u32.
     pub pages: Tensor,
     host: Arc<HostLayout>,
+    rows: usize,
 }
 
 impl PagedLayout {
@@ -134,6 +135,7 @@ impl PagedLayout {
             starts: on_device(&host.starts)?,
             lengths: on_device(&host.lengths)?,
             pages: on_device(&host.pages)?.reshape(shape)?,
+            rows: host.rows(),
             host: Arc::new(host),
         })
     }
@@ -141,6 +143,11 @@ impl PagedLayout {
     /// The same on the host.
     pub fn host(&self) -> &HostLayout {
         &self.host
+    }
+
+    /// The number of rows that the pools have to have.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The number of tokens.

@@ -76,12 +76,12 @@ fn check(
             && width == heads.kv * heads.dim
             && values.dims() == keys.dims()
             && rows.is_multiple_of(PAGE)
-            && rows >= layout.host().rows(),
+            && rows >= layout.rows(),
         "attention over pages: rows {:?} and pools of {:?} do not fit {heads:?}, {} tokens and pages up to row {}",
         qkv.dims(),
         keys.dims(),
         layout.tokens(),
-        layout.host().rows()
+        layout.rows()
     );
     Ok(())
 }
