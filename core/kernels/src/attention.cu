@@ -4,3 +4,4 @@
 #include "attention_decode.cuh"
 #include "attention_delta.cuh"
 #include "attention_forward.cuh"
+#include "paged_attention.cuh"

@@ -58,7 +58,7 @@ macro_rules! kernels {
     )+) => {
         use crate::argument::{Argument, Float, In, InOrNull, Out, OutOrNull, TensorMap};
         use crate::declare::Declaration;
-        use crate::sizes::{DOWN_ROWS, MOST_ROUTED_EXPERTS, PAIRS_PER_BLOCK, PRODUCT_SHARED_BYTES};
+        use crate::sizes::{DOWN_ROWS, MOST_ROUTED_EXPERTS, PAGED_ROWS, PAIRS_PER_BLOCK, PRODUCT_SHARED_BYTES, SAMPLE_THREADS};
         use crate::{Attention, Grid, LargeAttention, Module, RowsLayout};
         use anyhow::Result;
         use half::bf16;

@@ -65,15 +65,17 @@ mod table;
 
 mod attention;
 mod rows;
+mod sample;
 #[cfg(feature = "cuda")]
 mod tensor_map;
 
 pub use argument::{Argument, Element, Float, In, InOrNull, Out, OutOrNull, TensorMap};
-pub use attention::attention_tile;
+pub use attention::{attention_tile, paged_splits};
 pub use declare::{Declaration, Parameter};
 pub use grid::Grid;
 pub use module::{Attention, LargeAttention, Module};
 pub use rows::{RowsLayout, Storage, most_groups, rows_a_group};
+pub use sample::sample_words;
 pub use sizes::*;
 pub use table::*;
 #[cfg(feature = "cuda")]

@@ -85,6 +85,36 @@ kernels! {
             with (version: Attention, q_len: usize, dim: u32) in version.module => Grid::new([q_len * q_heads, 1, 1], dim);
     }
 
+    in ATTENTION_D16; in ATTENTION_D32; in ATTENTION_D64; in ATTENTION_D128;
+    {
+        /// One query a sequence against keys and values in pages. `q` are rows at `q_stride`, `table` `[S, pages]` the pages of each
+        /// sequence, `lengths` `[S]` its keys, the query's own included; 0 gives a row of zeros. `partial` is
+        /// `[S, Q, most_splits, D]`, `weights` `[S, Q, most_splits, 2]`; `most_splits` is [`crate::paged_splits`] of the greatest
+        /// length. `done` `[S, KV ceil(Q / KV / 8)]` is 0 before and after.
+        paged_attention(
+            out: Out<bf16>, partial: Out<f32>, weights: Out<f32>, done: Out<u32>, q: In<bf16>, keys: In<bf16>, values: In<bf16>, sinks: In<bf16>,
+            table: In<u32>, lengths: In<u32>, pages: i32, q_stride: i32, q_heads: i32, kv_heads: i32, window: i32, most_splits: i32, scale: f32,
+        ) with (version: Attention, sequences: usize, takers: usize) in version.module
+            => Grid::new([kv_heads * (q_heads / kv_heads).div_ceil(PAGED_ROWS), takers, sequences], 128);
+    }
+
+    /// Keys and values of a layer in pages of [`crate::PAGE`] positions, `[pages, PAGE, KV D]` each: a position's slot is
+    /// `page * PAGE + position % PAGE`.
+    module PAGED = "paged";
+    {
+        /// Rotates queries and keys of `x` `[T, (Q + 2 KV) D]` to `y`, which may be `x`, and puts keys and values into `slots` `[T]`; a row
+        /// whose slot is `u32::MAX` is only rotated. The angles are those of [`rope_apply`].
+        paged_write(
+            y: Out<bf16>, keys: Out<bf16>, values: Out<bf16>, x: In<bf16>, cos: In<f32>, sin: In<f32>, positions: In<u32>, slots: In<u32>,
+            tokens: i32, q_heads: i32, kv_heads: i32, dim: i32,
+        ) => Grid::each(tokens * (q_heads + 2 * kv_heads) * dim / 16, 128, 128);
+        /// `keys_out` and `values_out` `[rows, width]`: rows `cu[s]..cu[s + 1]` are the positions from `firsts[s]` on of sequence s.
+        paged_gather(
+            keys_out: Out<bf16>, values_out: Out<bf16>, keys: In<bf16>, values: In<bf16>, table: In<u32>, cu: In<u32>, firsts: In<u32>,
+            n: i32, rows: i32, pages: i32, width: i32,
+        ) => Grid::rows(rows);
+    }
+
     /// Routing of tokens to experts.
     module ROUTER = "router";
     {
@@ -243,6 +273,21 @@ kernels! {
         ) => Grid::each(groups * width * pitch, 256, 256);
     }
 
+    /// Low-rank updates by row: row i of `x` `[N, K]` has update `index[i]` of `a` `[G, P, K]` and `b` `[G, W, P]`, or none, where that is
+    /// not below G; `b` carries the scale. P and K are multiples of 8.
+    module LORA_ROWS = "lora_rows";
+    {
+        /// `z = x a^T`: z `[N, P]`; rows without an update are left.
+        lora_rows_down(z: Out<f32>, x: In<bf16>, a: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32)
+            with (rows: usize) => Grid::new([rank / 8, rows, 1], 256);
+        /// `y += z b^T`: y `[N, W]`.
+        lora_rows_up(y: Out<bf16>, z: In<f32>, b: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32)
+            with (rows: usize) => Grid::new([width.div_ceil(128), rows, 1], 128);
+        /// `index` `[N]` of sorted rows of experts, `adapter * experts + expert`, from the adapter of each token or `u32::MAX`.
+        lora_rows_index(index: Out<u32>, adapters: In<u32>, order: In<u32>, ids: In<u32>, rows: i32, k: i32, experts: i32)
+            => Grid::each(rows, 128, 128);
+    }
+
     /// Clamped swiglu on interleaved (gate, up) pairs, alpha 1.702.
     module SWIGLU = "swiglu";
     {
@@ -274,6 +319,35 @@ kernels! {
         /// `dlogits` may be `logits`.
         cross_entropy_backward<T>(dlogits: Out<T>, logits: In<T>, lse: In<f32>, labels: In<u32>, dloss: In<f32>, vocab: i32)
             with (rows: usize) => Grid::new([rows, vocab.div_ceil(8192), 1], 256);
+    }
+
+    /// Sampling of a token from each row of `logits` `[S, V]`, after `parameters` `[S, 8]`: temperature, top_k, top_p, min_p, penalties on
+    /// repetition, frequency and presence, whether the mask applies. `numbers` `[S, 6]` are the halves, low first, of the seed, the number
+    /// of the answer and the place of the token. `work` is `[S, sample_words(V)]`, see [`crate::sample_words`].
+    ///
+    /// Where `listed_offsets` `[S + 1]` are given, row s has the tokens `listed_offsets[s]..` of `listed`, ascending and distinct, with what
+    /// is added to their logits and how often they are in the answer (bit 31: in the prompt or the answer); `saved` is room for their
+    /// logits. `mask` `[S, ceil(V / 32)]` has a bit for each token that may come.
+    module SAMPLE = "sample";
+    {
+        /// Changes the logits in place, and samples rows whose temperature is 0 or which keep all tokens. `flags` `[S]` is 1 where
+        /// a logit is NaN or infinity, or all are minus infinity. `logprobs` `[S]` are those of the logits as they were given.
+        sample_first(
+            tokens: Out<u32>, logprobs: OutOrNull<f32>, flags: Out<u32>, logits: Out<f32>, work: Out<u32>, parameters: In<f64>, numbers: In<u32>,
+            mask: InOrNull<u32>, listed_offsets: InOrNull<u32>, listed: InOrNull<u32>, biases: InOrNull<f32>, counts: InOrNull<u32>,
+            saved: OutOrNull<f32>, vocab: i32,
+        ) with (rows: usize, takers: usize) => Grid::new([takers, rows, 1], SAMPLE_THREADS);
+        /// For rows with top_k or top_p, after [`sample_first`]: counts and weights by the distance to the greatest logit.
+        sample_bins(work: Out<u32>, logits: In<f32>, parameters: In<f64>, vocab: i32)
+            with (rows: usize, takers: usize) => Grid::new([takers, rows, 1], SAMPLE_THREADS);
+        /// After [`sample_bins`]: the least logit that is kept.
+        sample_floor(work: Out<u32>, logits: In<f32>, parameters: In<f64>, vocab: i32)
+            with (rows: usize, takers: usize) => Grid::new([takers, rows, 1], SAMPLE_THREADS);
+        /// The draw of rows with top_k, top_p or min_p, after [`sample_floor`].
+        sample_draw(
+            tokens: Out<u32>, logprobs: OutOrNull<f32>, flags: Out<u32>, work: Out<u32>, logits: In<f32>, parameters: In<f64>, numbers: In<u32>,
+            listed_offsets: InOrNull<u32>, listed: InOrNull<u32>, saved: OutOrNull<f32>, vocab: i32,
+        ) with (rows: usize, takers: usize) => Grid::new([takers, rows, 1], SAMPLE_THREADS);
     }
 
     /// Counter-based random numbers, Philox4x32-10; the rule is in `philox.cuh`. `first` (a multiple of 4; of 16 for bytes) is the index

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cupy, numpy as np, torch
 
-import attention_check, random_check, rows_check
+import attention_check, paged_check, random_check, rows_check, sample_check
 from harness import Harness
 from signatures import MODULES
 
@@ -237,6 +237,43 @@ def optimizer(h):
         assert found % 2**64 == bit_sum(g.cpu()), f"bit_sum {count}"
 
 
+def lora_rows(h):
+    none = 2**32 - 1 - 2**32
+    for rows, inputs, outputs, rank, groups in [(1, 2880, 5120, 8, 1), (37, 64, 136, 24, 5), (256, 2880, 2880, 64, 3)]:
+        x, y = bf16(rows, inputs), bf16(rows, outputs)
+        a, b = bf16(groups, rank, inputs, scale=inputs**-0.5), bf16(groups, outputs, rank)
+        index = torch.randint(-1, groups, (rows,), device="cuda", dtype=torch.int32)
+        index[0] = groups - 1
+        z, want = torch.full((rows, rank), math.nan, device="cuda"), y.double()
+        for row, group in enumerate(index.tolist()):
+            if group != none:
+                want[row] += b[group].double() @ (a[group].double() @ x[row].double())
+
+        def run(y):
+            h.launch("lora_rows", "lora_rows_down", (rank // 8, rows), 256, z, x, a, index, groups, inputs, rank)
+            h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), rows), 128, y, z, b, index, groups, outputs, rank)
+        found, again = y.clone(), y.clone()
+        run(found)
+        h.close(f"lora_rows {rows}x{inputs}x{outputs} rank {rank}", found, want)
+        h.launch("lora_rows", "lora_rows_down", (rank // 8, 1), 256, z, x[rows - 1 :], a, index[rows - 1 :], groups, inputs, rank)
+        h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), 1), 128, again[rows - 1 :], z, b, index[rows - 1 :], groups, outputs, rank)
+        h.equal(f"lora_rows {rows} alone", again[-1], found[-1])
+    ids, order, _, _ = plan(50, 3, 8)
+    adapters = torch.randint(-1, 4, (50,), device="cuda", dtype=torch.int32)
+    found = torch.empty(150, device="cuda", dtype=torch.int32)
+    h.launch("lora_rows", "lora_rows_index", (2,), 128, found, adapters, order, ids.int().contiguous(), 150, 3, 8)
+    of_row = adapters[order.long() // 3]
+    h.equal("lora_rows_index", found, torch.where(of_row < 0, of_row, of_row * 8 + ids.flatten()[order.long()].int()))
+
+
+def time_lora_rows(h):
+    for rows, outputs, rank, groups in [(1, 5120, 16, 4), (32, 5120, 16, 4), (256, 5120, 16, 4), (1024, 5760, 16, 128)]:
+        x, y, a, b = bf16(rows, 2880), bf16(rows, outputs), bf16(groups, rank, 2880), bf16(groups, outputs, rank, scale=1e-3)
+        index, z = torch.randint(0, groups, (rows,), device="cuda", dtype=torch.int32), torch.empty(rows, rank, device="cuda")
+        h.replayed(f"lora_rows_down {rows} rank {rank}", x.nbytes, lambda: h.launch("lora_rows", "lora_rows_down", (rank // 8, rows), 256, z, x, a, index, groups, 2880, rank))
+        h.replayed(f"lora_rows_up {rows} rank {rank}", 2 * y.nbytes, lambda: h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), rows), 128, y, z, b, index, groups, outputs, rank))
+
+
 def time_all(h):
     copy = torch.empty(1 << 30, device="cuda", dtype=torch.uint8)
     other = torch.empty_like(copy)
@@ -287,7 +324,7 @@ def time_all(h):
     h.bandwidth("square_sum_f32", p[0].nbytes, lambda: h.launch("reduce", "square_sum_f32", (1024,), 256, partial, p[0], count))
 
 
-CHECKS = [rms_norm, rope, router, permute, bias, swiglu, mxfp4, cross_entropy, optimizer, random_check.check, attention_check.check, *rows_check.CHECKS]
+CHECKS = [rms_norm, rope, router, permute, bias, lora_rows, swiglu, mxfp4, cross_entropy, optimizer, random_check.check, attention_check.check, paged_check.check, sample_check.check, *rows_check.CHECKS]
 
 
 def main():
@@ -306,7 +343,7 @@ def main():
             if not args.no_check and args.only in f"{test.__module__} {test.__name__}":
                 h.guard(test)
         if not args.no_time:
-            for test in (time_all, attention_check.time_all, rows_check.time_all):
+            for test in (time_all, time_lora_rows, attention_check.time_all, paged_check.time_all, sample_check.time_all, rows_check.time_all):
                 if args.only in f"{test.__module__} {test.__name__}":
                     h.guard(test)
     print(f"{h.passed} checks passed, {h.failed} failed")

@@ -59,6 +59,17 @@ class Harness:
         ms = milliseconds(run)
         print(f"{name:30} {ms:8.3f} ms {size / ms / 1e6:8.0f} GB/s", flush=True)
 
+    def replayed(self, name, size, run, launches=20):
+        """Time of a launch within a CUDA graph, for kernels of microseconds."""
+        run()
+        stream = torch.cuda.Stream()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream), cupy.cuda.ExternalStream(stream.cuda_stream):
+            for _ in range(launches):
+                run()
+        us = milliseconds(graph.replay) / launches * 1e3
+        print(f"{name:44} {us:8.1f} us {size / us / 1e3:8.0f} GB/s", flush=True)
+
     def throughput(self, name, flop, run):
         ms = milliseconds(run)
         print(f"{name:44} {ms:8.3f} ms {flop / ms / 1e9:8.1f} TFLOP/s", flush=True)

@@ -10,7 +10,7 @@ use super::mlp::Mlp;
 use super::paged_cache::{LayerPool, PagedCache};
 use super::updates::{RowUpdates, StepRows, StepUpdates};
 use crate::ops::paged::{self, HostLayout, PagedLayout};
-use crate::ops::rope::{self, RopeTable};
+use crate::ops::rope::RopeTable;
 use crate::ops::router::{self, RoutePlan};
 use crate::ops::{Groups, gated, lora, permute, swiglu};
 use anyhow::{Context, Result, ensure};
@@ -133,9 +133,8 @@ impl Attention {
         if let Some(norms) = &self.qk_norms {
             qkv = norms.forward(&qkv, self.heads)?;
         }
-        let qkv = rope::apply(&qkv, rope, &layout.positions, self.heads, false)?;
         let LayerPool { keys, values, .. } = pool;
-        paged::write(&qkv, keys, values, layout, self.heads)?;
+        let qkv = paged::rotate_and_write(&qkv, rope, keys, values, layout, self.heads)?;
         let sinks = self.sinks(x.dtype())?;
         let (sinks, window) = (sinks.as_ref(), self.window);
         let out = paged::attend(&qkv, keys, values, layout, sinks, self.heads, window)?;

@@ -51,6 +51,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod router;
 pub mod rows;
+pub mod sample;
 pub mod seq;
 mod simd;
 mod small_matmul;

@@ -1,7 +1,7 @@
 //! Probabilities and draws against transformers and against the softmax.
 
-use super::kept::most_probable;
 use super::*;
+use apus_model::ops::sample::most_probable;
 use serde::Deserialize;
 
 fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
@@ -45,7 +45,7 @@ fn probabilities_are_those_of_transformers() {
         sampling.process(&mut logits, seen).unwrap();
         penalised += usize::from(case.repetition_penalty.is_some());
         let mut found = vec![0.0; case.logits.len()];
-        for (token, p) in sampling.left(&logits) {
+        for (token, p) in sampling.choice().kept(&logits) {
             found[token as usize] = p;
         }
         for (found, expected) in found.iter().zip(&case.probabilities) {
@@ -85,11 +85,11 @@ fn a_penalty_changes_the_most_probable_token() {
 fn draws_have_these_probabilities_and_answers_draw_for_themselves() {
     let sampling = sampling(1.0, 3, 1.0);
     let logits = [0.0, 2.0, 1.0, -1.0, -30.0];
-    let left = sampling.left(&logits);
+    let left = sampling.choice().kept(&logits);
     let mut counts = [0u32; 5];
     let answers = 40_000;
     for answer in 0..answers {
-        counts[sampling.choose(&logits, answer, 3) as usize] += 1;
+        counts[sampling.token(&logits, answer, 3) as usize] += 1;
     }
     for (token, p) in left {
         let share = f64::from(counts[token as usize]) / answers as f64;
@@ -99,7 +99,7 @@ fn draws_have_these_probabilities_and_answers_draw_for_themselves() {
     let tokens = |answer: u64| -> Vec<u32> {
         let places = 0..64;
         places
-            .map(|place| sampling.choose(&logits, answer, place))
+            .map(|place| sampling.token(&logits, answer, place))
             .collect()
     };
     assert_ne!(tokens(0), tokens(1));
@@ -110,10 +110,10 @@ fn draws_have_these_probabilities_and_answers_draw_for_themselves() {
 fn extreme_temperatures_give_numbers() {
     let logits = [1.0, 80.0, -80.0, 79.0];
     for (temperature, expected) in [(1e-300, 1.0), (1e300, 0.25)] {
-        let left = sampling(temperature, 0, 1.0).left(&logits);
+        let left = sampling(temperature, 0, 1.0).choice().kept(&logits);
         assert!((left[1].1 - expected).abs() < 1e-9, "{left:?}");
     }
-    let left = sampling(1.0, 0, 1e-9).left(&logits);
+    let left = sampling(1.0, 0, 1e-9).choice().kept(&logits);
     assert_eq!(left, [(1, 1.0)]);
 }
 
@@ -241,7 +241,7 @@ fn every_option_is_that_of_transformers() {
         let sampling = case.sampling();
         sampling.check().unwrap();
         let mut found = vec![0.0; case.logits.len()];
-        for (token, p) in sampling.left(&case.processed()) {
+        for (token, p) in sampling.choice().kept(&case.processed()) {
             found[token as usize] = p;
         }
         for (found, expected) in found.iter().zip(&case.probabilities) {
@@ -319,7 +319,7 @@ fn draws_are_distributed_as_the_probabilities_of_transformers() {
 fn a_mask_leaves_what_it_allows() {
     let mut logits = vec![1.0f32; 40];
     forbid(&mut logits, &[1 << 3 | 1 << 31, 1 << 2]).unwrap();
-    let left = sampling(1.0, 0, 1.0).left(&logits);
+    let left = sampling(1.0, 0, 1.0).choice().kept(&logits);
     let tokens: Vec<u32> = left.iter().map(|(token, _)| *token).collect();
     assert_eq!(tokens, [3, 31, 34]);
     assert!(left.iter().all(|(_, p)| (p - 1.0 / 3.0).abs() < 1e-9));

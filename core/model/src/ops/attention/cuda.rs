@@ -26,12 +26,13 @@ fn tiles(seqs: &SeqLayout, heads: Heads) -> usize {
 }
 
 /// Elements from the start of a packed row to its k and v parts.
-fn parts(heads: Heads) -> [usize; 2] {
+pub fn parts(heads: Heads) -> [usize; 2] {
     let k = heads.q * heads.dim;
     [k, k + heads.kv * heads.dim]
 }
 
-fn scale(heads: Heads) -> f32 {
+/// What scores are multiplied by.
+pub fn scale(heads: Heads) -> f32 {
     1.0 / (heads.dim as f32).sqrt()
 }
 
@@ -41,7 +42,7 @@ pub fn every_card(heads: Heads) -> Result<Attention> {
 }
 
 /// The version of the forward kernel for a card.
-fn for_card(heads: Heads, cuda: &CudaDevice) -> Result<LargeAttention> {
+pub fn for_card(heads: Heads, cuda: &CudaDevice) -> Result<LargeAttention> {
     LargeAttention::forward(heads.dim, capability(cuda)?).with_context(|| no_kernel(heads))
 }
 

@@ -9,7 +9,7 @@
 mod cached;
 pub(super) mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 

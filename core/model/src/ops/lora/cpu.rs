@@ -2,6 +2,7 @@
 
 use super::{Factors, NO_UPDATE, PackedRange, RowFactors};
 use crate::ops::host;
+use crate::ops::router::RoutePlan;
 use crate::ops::simd::dot;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -73,4 +74,18 @@ pub fn add_rows(y: &Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) ->
             Ok(host::f32s(out, (n, outputs)))
         })
     })
+}
+
+/// See [`super::rows::of_experts`].
+pub fn of_experts(adapters: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
+    let experts = plan.groups.count() as u32;
+    let adapters = adapters.to_vec1::<u32>()?;
+    let ids = plan.ids.flatten_all()?.to_vec1::<u32>()?;
+    let pairs = plan.order.to_vec1::<u32>()?.into_iter();
+    let index = pairs.map(|pair| match adapters[pair as usize / plan.k] {
+        NO_UPDATE => NO_UPDATE,
+        adapter => adapter * experts + ids[pair as usize],
+    });
+    let index: Vec<u32> = index.collect();
+    Ok(Tensor::new(index.as_slice(), plan.order.device())?)
 }

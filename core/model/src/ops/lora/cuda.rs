@@ -1,10 +1,14 @@
 //! Narrow products, up to a rank of 64, have their own kernels.
 
-use super::{Factors, PackedRange, Strides};
+use super::{Factors, PackedRange, RowFactors, Strides};
 use crate::ops::Groups;
 use crate::ops::cuda::{empty, input, optional_input, output};
+use crate::ops::router::RoutePlan;
 use anyhow::{Result, ensure};
-use apus_kernels::{In, lora_down, lora_gradient, lora_pack_a, lora_pack_b, sum_rows};
+use apus_kernels::{
+    In, lora_down, lora_gradient, lora_pack_a, lora_pack_b, lora_rows_down, lora_rows_index,
+    lora_rows_up, sum_rows,
+};
 use candle_core::{CudaDevice, DType, Tensor};
 
 /// Whether kernels take this padded rank and these widths.
@@ -191,4 +195,90 @@ fn pack_b(
         at: range.first_output,
     }
     .launch(&cuda.cuda_stream())
+}
+
+/// Adds to rows of `y`, in place; see [`super::rows::add_rows`].
+pub fn add_rows(
+    y: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+    cuda: &CudaDevice,
+) -> Result<Tensor> {
+    let y = y.contiguous()?;
+    let low = empty((x.dim(0)?, factors.a.dim(1)?), DType::F32, cuda)?;
+    add_rows_into(&y, &low, &x.contiguous()?, index, factors, cuda)?;
+    Ok(y)
+}
+
+/// [`super::rows::add_rows`] in place, with `low` `[N, P]` f32 for what is between the factors. It allocates nothing, so that it can be
+/// captured in a graph.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn add_rows_into(
+    y: &Tensor,
+    low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+    cuda: &CudaDevice,
+) -> Result<()> {
+    let ((rows, outputs), (_, inputs)) = (y.dims2()?, x.dims2()?);
+    let (groups, rank, _) = factors.a.dims3()?;
+    ensure!(
+        rank % 8 == 0
+            && inputs % 8 == 0
+            && factors.a.dim(2)? == inputs
+            && factors.b.dims() == [groups, outputs, rank]
+            && low.dims() == [rows, rank]
+            && x.dim(0)? == rows
+            && index.dims() == [rows],
+        "updates by row on a card: rows {:?} to {:?}, A {:?}, B {:?} and room {:?} do not fit; the rank and the width of the input \
+         are multiples of 8",
+        x.dims(),
+        y.dims(),
+        factors.a.dims(),
+        factors.b.dims(),
+        low.dims()
+    );
+    let (index, stream) = (input(index)?, cuda.cuda_stream());
+    lora_rows_down {
+        z: output(low)?,
+        x: input(x)?,
+        a: input(&factors.a)?,
+        index,
+        groups,
+        width: inputs,
+        rank,
+        rows,
+    }
+    .launch(&stream)?;
+    lora_rows_up {
+        y: output(y)?,
+        z: input(low)?,
+        b: input(&factors.b)?,
+        index,
+        groups,
+        width: outputs,
+        rank,
+        rows,
+    }
+    .launch(&stream)
+}
+
+/// See [`super::rows::of_experts`].
+pub fn of_experts(adapters: &Tensor, plan: &RoutePlan, cuda: &CudaDevice) -> Result<Tensor> {
+    let index = empty(plan.order.dims(), DType::U32, cuda)?;
+    lora_rows_index {
+        index: output(&index)?,
+        adapters: input(adapters)?,
+        order: input(&plan.order)?,
+        ids: input(&plan.ids)?,
+        rows: plan.order.elem_count(),
+        k: plan.k,
+        experts: plan.groups.count(),
+    }
+    .launch(&cuda.cuda_stream())?;
+    Ok(index)
 }

@@ -6,10 +6,15 @@
 //! adapters; for experts each adapter has an update of each expert, and that of a row is `adapter * E + expert`.
 
 use super::cpu;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use crate::ops::router::RoutePlan;
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
+
+#[cfg(feature = "cuda")]
+pub use super::cuda::add_rows_into;
 
 /// The number of a row without an update.
 pub const NO_UPDATE: u32 = u32::MAX;
@@ -39,34 +44,7 @@ pub fn add_rows(y: Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) -> 
         factors.a.dims()
     );
     let _span = profile::whole(OpGroup::Lora);
-    match x.device().is_cpu() {
-        true => cpu::add_rows(&y, x, index, factors),
-        false => by_update(y, x, index, factors),
-    }
-}
-
-/// One update after another, for the rows that have it.
-fn by_update(y: Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) -> Result<Tensor> {
-    let index = index.to_vec1::<u32>()?;
-    let mut used: Vec<u32> = index
-        .iter()
-        .copied()
-        .filter(|&at| at != NO_UPDATE)
-        .collect();
-    used.sort_unstable();
-    used.dedup();
-    let mut y = y;
-    for update in used {
-        let rows: Vec<u32> = (0..index.len() as u32)
-            .filter(|&row| index[row as usize] == update)
-            .collect();
-        let rows = Tensor::new(rows.as_slice(), x.device())?;
-        let a = factors.a.get(update as usize)?;
-        let b = factors.b.get(update as usize)?;
-        let low = x.index_select(&rows, 0)?.matmul(&a.t()?)?;
-        y = y.index_add(&rows, &low.matmul(&b.t()?)?, 0)?;
-    }
-    Ok(y)
+    on_device!(x.device(), add_rows(&y, x, index, factors))
 }
 
 /// The update of each sorted row of experts `[N]` from the adapter of each token `[T]`.
@@ -74,16 +52,7 @@ fn by_update(y: Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) -> Res
 /// # Errors
 /// The device has failed.
 pub fn of_experts(adapters: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
-    let experts = plan.groups.count() as u32;
-    let adapters = adapters.to_vec1::<u32>()?;
-    let ids = plan.ids.flatten_all()?.to_vec1::<u32>()?;
-    let pairs = plan.order.to_vec1::<u32>()?.into_iter();
-    let index = pairs.map(|pair| match adapters[pair as usize / plan.k] {
-        NO_UPDATE => NO_UPDATE,
-        adapter => adapter * experts + ids[pair as usize],
-    });
-    let index: Vec<u32> = index.collect();
-    Ok(Tensor::new(index.as_slice(), plan.order.device())?)
+    on_device!(adapters.device(), of_experts(adapters, plan))
 }
 
 impl RowFactors {
@@ -158,11 +127,6 @@ mod tests {
         let index = Tensor::new(&index, &Device::Cpu).unwrap();
         let found = add_rows(y.clone(), &x, &index, &factors).unwrap();
         close(&found, &expected, 1e-6);
-        close(
-            &by_update(y.clone(), &x, &index, &factors).unwrap(),
-            &expected,
-            1e-6,
-        );
         let narrow = random(7, &[6, 4]);
         assert!(add_rows(y, &narrow, &index, &factors).is_err());
         assert!(RowFactors::stacked(&[None, None]).unwrap().is_none());

@@ -2,27 +2,29 @@
 
 use super::PagedLayout;
 use crate::ops::attention::cpu::first_key;
+use crate::ops::rope::{self, RopeTable};
 use crate::ops::simd::{axpy, dot, exp_in_place, max};
 use crate::ops::{Heads, host};
 use anyhow::Result;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
-/// See [`super::write`].
-pub fn write(
+/// See [`super::rotate_and_write`].
+pub fn rotate_and_write(
     qkv: &Tensor,
+    table: &RopeTable,
     keys: &Tensor,
     values: &Tensor,
     layout: &PagedLayout,
     heads: Heads,
-) -> Result<()> {
+) -> Result<Tensor> {
+    let qkv = rope::apply(qkv, table, &layout.positions, heads, false)?;
     let (q, kv) = (heads.q * heads.dim, heads.kv * heads.dim);
-    let qkv = qkv.contiguous()?;
     for (pool, from) in [(keys, q), (values, q + kv)] {
         let slots = &layout.host().slots;
         pool.inplace_op2(&qkv, &WriteRows { slots, from })?;
     }
-    Ok(())
+    Ok(qkv)
 }
 
 /// Writes a part of each row, from a column on, to the row of the pool that its slot names.

@@ -44,6 +44,11 @@ impl HostLayout {
         }
     }
 
+    /// The number of new tokens of a sequence.
+    pub fn count(&self, sequence: usize) -> usize {
+        (self.starts[sequence + 1] - self.starts[sequence]) as usize
+    }
+
     /// The number of entries in the table of each sequence.
     pub fn width(&self) -> usize {
         self.pages.len() / self.lengths.len().max(1)

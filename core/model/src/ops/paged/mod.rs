@@ -2,7 +2,7 @@
 //! of its pages. Forward only, for generation.
 //!
 //! A pool is a tensor `[pages * PAGE, KV D]` of keys and one of values, for each layer. The key of position `i` of a sequence is in
-//! row `pages[i / PAGE] * PAGE + i % PAGE`, rotated. New tokens are written first ([`write`]) and attend then ([`attend`]), so that
+//! row `pages[i / PAGE] * PAGE + i % PAGE`, rotated. New tokens are written first ([`rotate_and_write`]) and attend then ([`attend`]), so that
 //! a query sees its own key.
 
 mod cpu;
@@ -12,10 +12,13 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{DecodeBuffers, DecodeStep, decode, rotate_and_write_into};
 pub use layout::{HostLayout, PagedLayout};
 
 use super::Heads;
 use super::attention::or_minus_infinity;
+use super::rope::RopeTable;
 use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
@@ -23,21 +26,31 @@ use candle_core::Tensor;
 /// The number of positions in a page.
 pub const PAGE: usize = 16;
 
-/// Writes the keys and values of new tokens, the second and third part of `qkv` `[T, (Q + 2 KV) D]`, to their rows in the pools,
-/// in place.
+/// Rotates the queries and keys of new tokens `[T, (Q + 2 KV) D]` by their positions, as [`rope::apply`](super::rope::apply), and
+/// writes keys and values, the second and third part, to their rows in the pools, in place. Returns the rotated tokens.
 ///
 /// # Errors
-/// Shapes do not fit.
-pub fn write(
+/// Shapes do not fit, or a position is beyond the table.
+pub fn rotate_and_write(
     qkv: &Tensor,
+    table: &RopeTable,
     keys: &Tensor,
     values: &Tensor,
     layout: &PagedLayout,
     heads: Heads,
-) -> Result<()> {
+) -> Result<Tensor> {
     check(qkv, keys, values, layout, heads)?;
-    let _span = profile::span(OpGroup::Attention);
-    on_device!(qkv.device(), write(qkv, keys, values, layout, heads))
+    let (positions, half) = table.cos.dims2()?;
+    let beyond = layout.host().positions.iter().max();
+    ensure!(
+        2 * half == heads.dim && beyond.is_none_or(|&last| (last as usize) < positions),
+        "attention over pages: angles of {half} for {positions} positions do not fit {heads:?} and position {beyond:?}"
+    );
+    let _span = profile::span(OpGroup::Rope);
+    on_device!(
+        qkv.device(),
+        rotate_and_write(qkv, table, keys, values, layout, heads)
+    )
 }
 
 /// Attends with the queries of `qkv` `[T, (Q + 2 KV) D]`, its first part, to the keys and values of their sequences up to their own

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::testing::{close, random, values};
-use crate::ops::{SeqLayout, attention};
+use crate::ops::{SeqLayout, attention, rope};
 use candle_core::{Device, Tensor};
 
 const HEADS: Heads = Heads {
@@ -10,6 +10,13 @@ const HEADS: Heads = Heads {
     kv: 2,
     dim: 8,
 };
+
+fn table() -> RopeTable {
+    RopeTable {
+        cos: random(80, &[64, HEADS.dim / 2]),
+        sin: random(81, &[64, HEADS.dim / 2]),
+    }
+}
 
 /// Sequences of these lengths, whose pages lie in the pools in an order that belongs to nobody.
 struct Setting {
@@ -75,7 +82,8 @@ impl Setting {
             .collect();
         let rows = Tensor::cat(&rows, 0).unwrap();
         let layout = self.layout(parts, window);
-        write(&rows, &self.keys, &self.values, &layout, HEADS).unwrap();
+        let rows =
+            rotate_and_write(&rows, &table(), &self.keys, &self.values, &layout, HEADS).unwrap();
         attend(
             &rows,
             &self.keys,
@@ -112,7 +120,8 @@ fn pages_give_what_whole_sequences_give() {
         }
         for ((rows, found), length) in setting.rows.iter().zip(found).zip(lengths) {
             let seqs = SeqLayout::new(&[length], &Device::Cpu).unwrap();
-            let (whole, _) = attention::forward(rows, Some(&sinks), &seqs, HEADS, window).unwrap();
+            let rows = rope::apply(rows, &table(), &seqs.positions, HEADS, false).unwrap();
+            let (whole, _) = attention::forward(&rows, Some(&sinks), &seqs, HEADS, window).unwrap();
             close(&Tensor::cat(&found, 0).unwrap(), &values(&whole), 1e-5);
         }
     }
@@ -164,5 +173,12 @@ fn a_layout_whose_parts_do_not_fit_is_an_error() {
     let layout = PagedLayout::new(good, &Device::Cpu).unwrap();
     let pool = random(1, &[PAGE, HEADS.kv * HEADS.dim]);
     let rows = random(2, &[3, HEADS.width()]);
-    assert!(write(&rows, &pool, &pool, &layout, HEADS).is_err());
+    assert!(rotate_and_write(&rows, &table(), &pool, &pool, &layout, HEADS).is_err());
+    let short = RopeTable {
+        cos: random(1, &[4, HEADS.dim / 2]),
+        sin: random(2, &[4, HEADS.dim / 2]),
+    };
+    let rows = random(2, &[2, HEADS.width()]);
+    let error = rotate_and_write(&rows, &short, &pool, &pool, &layout, HEADS).unwrap_err();
+    assert!(error.to_string().contains("position Some(4)"), "{error}");
 }
