@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
-/// What is written: the merged model, experts packed again, one file.
-const FORMS: [&[&str]; 3] = [
+/// What is written: the merged model, experts packed again, one file, the adapter alone.
+const FORMS: [&[&str]; 4] = [
     &["--merge_lora", "true"],
     &["--merge_lora", "true", "--quantize", "mxfp4"],
     &["--to_gguf", "true"],
+    &["--to_vllm", "true"],
 ];
 
 fn export(adapter: &str, form: &[&str], out: &Path) -> Command {
