@@ -207,6 +207,8 @@ choices! {
 
     /// `outtype`: what a GGUF file holds.
     GgufType {
+        /// Experts that an adapter touches in 16 bits, the others as they are; other matrices in 16 bits.
+        Auto = "auto",
         /// Everything in 32 bits.
         F32 = "f32" | "float32",
         /// Matrices in 16 bits.

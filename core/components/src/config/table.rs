@@ -539,9 +539,9 @@ flags! {
         /// Write one GGUF file, for llama.cpp and what is built on it; with adapters, merged
         to_gguf: bool = false
             => export "only in Apus, where ms-swift writes a Modelfile for ollama: the whole model with tokenizer and template in one file, without a detour over a merged directory";
-        /// mxfp4 (experts packed, other matrices bf16), bf16 or f32: what the GGUF file holds; mxfp4 if not given
+        /// What the GGUF file holds: auto (matrices in bf16, but experts that no adapter touches as they are), mxfp4 (all experts packed), bf16 or f32; auto if not given
         outtype: Option<GgufType> = None
-            => export "as `convert_hf_to_gguf.py` of llama.cpp names it: `mxfp4` (the default), `bf16`, `f32`";
+            => export "as `convert_hf_to_gguf.py` of llama.cpp names it: `auto` (the default), `bf16`, `f32`; `mxfp4` packs merged experts again";
         /// Size of a file of weights, such as 5GB
         max_shard_size: String = "5GB".to_owned()
             => export "same: `GB` is 10^9 bytes, `GiB` 2^30";

@@ -45,6 +45,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its name in the names of files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::Mxfp4 => "MXFP4",
+        }
+    }
+
     /// ggml's number of it.
     fn number(self) -> u32 {
         match self {

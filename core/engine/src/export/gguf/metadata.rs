@@ -1,18 +1,17 @@
 //! What a file says about the model itself, by llama.cpp's keys (`gguf-py/gguf/constants.py`).
 
-use super::header::Value as Fact;
+use super::header::{Kind, Value as Fact};
 use anyhow::{Context, Result};
-use apus_components::config::GgufType;
 use apus_model::families::{Gguf, ModelConfig};
 
-/// The facts about a model of this name, whose family llama.cpp knows as `known`.
+/// The facts about a model of this name, whose family llama.cpp knows as `known`, in a file that is mostly of one kind.
 ///
 /// # Errors
 /// A size is larger than a file can say.
 pub fn facts(
     config: &ModelConfig,
     known: &Gguf,
-    (name, outtype): (&str, GgufType),
+    (name, most): (&str, Kind),
 ) -> Result<Vec<(String, Fact)>> {
     let architecture = &config.architecture;
     let first = &architecture.layers[0];
@@ -28,10 +27,7 @@ pub fn facts(
         ),
         ("general.type".to_owned(), Fact::from("model")),
         ("general.name".to_owned(), Fact::from(name)),
-        (
-            "general.file_type".to_owned(),
-            Fact::U32(file_type(outtype)),
-        ),
+        ("general.file_type".to_owned(), Fact::U32(file_type(most))),
         ("general.quantization_version".to_owned(), Fact::U32(2)),
     ];
     let mut add = |key: &str, fact: Fact| {
@@ -87,11 +83,11 @@ pub fn facts(
     Ok(facts)
 }
 
-/// llama.cpp's number of what most tensors of a file are.
-fn file_type(outtype: GgufType) -> u32 {
-    match outtype {
-        GgufType::F32 => 0,
-        GgufType::Bf16 => 32,
-        GgufType::Mxfp4 => 38,
+/// llama.cpp's number of what most of a file is.
+fn file_type(most: Kind) -> u32 {
+    match most {
+        Kind::F32 => 0,
+        Kind::Bf16 => 32,
+        Kind::Mxfp4 => 38,
     }
 }

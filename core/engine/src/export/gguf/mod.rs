@@ -59,13 +59,12 @@ pub(super) fn write(options: &ExportConfig) -> Result<PathBuf> {
     let merged = adapter.map(|path| opened(path, &config)).transpose()?;
     let list = config.tensors();
     let source = Source::new(&directory, &list, merged.as_ref());
-    let outtype = options.outtype.unwrap_or(GgufType::Mxfp4);
-    let plan = Plan::new(&source, outtype)?;
+    let plan = Plan::new(&source, options.outtype.unwrap_or(GgufType::Auto))?;
     let name = name(&from)?;
-    let mut facts = metadata::facts(&config, known, (&name, outtype))?;
+    let mut facts = metadata::facts(&config, known, (&name, plan.most()))?;
     let vocabulary = vocabulary::facts(&base, &config.raw, config.architecture.vocab_size)?;
     facts.extend(vocabulary);
-    let file = format!("{name}-{}.gguf", outtype.as_str().to_uppercase());
+    let file = format!("{name}-{}.gguf", plan.most().name());
     let (entries, layout) = header::layout(&file, &facts, &plan.tensors)?;
     let output = Output {
         dir: &dir,

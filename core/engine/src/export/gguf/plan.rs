@@ -19,8 +19,8 @@ pub struct Plan<'a> {
     source: &'a Source<'a>,
     /// What most matrices are.
     matrices: Kind,
-    /// What the matrices of experts are.
-    experts: Kind,
+    /// What the matrices of experts are; `None` leaves those packed that are and that nothing is merged into.
+    experts: Option<Kind>,
     /// The tensors, in the order in which a token meets them.
     pub tensors: Vec<Tensor>,
     /// What is done.
@@ -44,9 +44,10 @@ impl<'a> Plan<'a> {
     /// A tensor is missing, has another shape or type than config.json says, or none that a file could hold; the error names it.
     pub fn new(source: &'a Source<'a>, outtype: GgufType) -> Result<Self> {
         let (matrices, experts) = match outtype {
-            GgufType::F32 => (Kind::F32, Kind::F32),
-            GgufType::Bf16 => (Kind::Bf16, Kind::Bf16),
-            GgufType::Mxfp4 => (Kind::Bf16, Kind::Mxfp4),
+            GgufType::Auto => (Kind::Bf16, None),
+            GgufType::F32 => (Kind::F32, Some(Kind::F32)),
+            GgufType::Bf16 => (Kind::Bf16, Some(Kind::Bf16)),
+            GgufType::Mxfp4 => (Kind::Bf16, Some(Kind::Mxfp4)),
         };
         let mut plan = Self {
             source,
@@ -63,6 +64,22 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(plan)
+    }
+
+    /// What most of the file is: experts that are packed, or other matrices.
+    pub fn most(&self) -> Kind {
+        let packed = self.tensors.iter().any(|tensor| tensor.kind == Kind::Mxfp4);
+        if packed { Kind::Mxfp4 } else { self.matrices }
+    }
+
+    /// What a matrix of experts is.
+    fn kind(&self, spec: &TensorSpec) -> Kind {
+        let as_it_is = self.source.directory.is_packed(spec) && !self.source.touches(&spec.name);
+        match self.experts {
+            Some(kind) => kind,
+            None if as_it_is => Kind::Mxfp4,
+            None => Kind::Bf16,
+        }
     }
 
     fn add(&mut self, spec: &'a TensorSpec) -> Result<()> {
@@ -119,8 +136,8 @@ impl<'a> Plan<'a> {
             "{}: {outputs} outputs are no pairs",
             spec.name
         );
-        let own = outputs / names.len();
-        let row = match self.experts {
+        let (own, kind) = (outputs / names.len(), self.kind(spec));
+        let row = match kind {
             Kind::Mxfp4 => {
                 ensure!(
                     inputs.is_multiple_of(32),
@@ -147,7 +164,7 @@ impl<'a> Plan<'a> {
         }
         self.tensors.extend(names.into_iter().map(|name| Tensor {
             name,
-            kind: self.experts,
+            kind,
             shape: vec![experts, own, inputs],
         }));
         Ok(())
@@ -195,14 +212,15 @@ impl<'a> Plan<'a> {
     ) -> Result<()> {
         let (_, inputs, outputs) = self.source.experts(spec)?;
         let mut rows = vec![0; to.iter().map(|to| to.len()).sum()];
-        if self.experts == Kind::Mxfp4 {
+        let kind = self.kind(spec);
+        if kind == Kind::Mxfp4 {
             let groups = inputs / 32 * outputs;
             let (mut values, mut scales) = (vec![0; groups * 16], vec![0; groups]);
             let room = ExpertRoom::Packed(&mut values, &mut scales);
             self.source.expert(spec, expert, buffer, room)?;
             blocks::lay_out(&mut rows, &values, &scales);
         } else {
-            let room = ExpertRoom::Rows(&mut rows, dtype(self.experts));
+            let room = ExpertRoom::Rows(&mut rows, dtype(kind));
             self.source.expert(spec, expert, buffer, room)?;
         }
         deal(&rows, rows.len() / outputs, to);
