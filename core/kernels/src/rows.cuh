@@ -12,7 +12,7 @@ struct Group {
     int expert, first, count;
 };
 
-// Where a launch is: its tile, and the part of it.
+// What a thread works on: a tile, or a part of its inputs, and in it rows r and r + 8 and place q of four.
 struct Place {
     int lane, r, q, tile, part;
 };
@@ -195,7 +195,7 @@ __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& mat
 #pragma unroll
         for (int i = 0; i < 4; i++) total[t][i] = 0.f;
     int part = 0, next = s.split == 1 ? first_unit(units, 1, s.parts) : to;
-    const int column = COLUMNS == 1 ? 0 : place.r, chunks = ((units + s.split - 1 >> (__ffs(s.split) - 1)) + s.chunk - 1) / s.chunk;
+    const int column = COLUMNS == 1 ? 0 : place.r, chunks = (first_unit(units + s.split - 1, 1, s.split) + s.chunk - 1) / s.chunk;
     const int buffer = s.split * s.chunk * EIGHTS * COLUMNS * 4;
     copy_x<Matrix, COLUMNS>(xs, row, s, 0, count);
     for (int chunk = 0; chunk < chunks; chunk++) {
@@ -251,10 +251,10 @@ __device__ __forceinline__ bool product(float (&total)[NT][4], const Matrix& mat
 __device__ __forceinline__ Place place_of(int split) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int shift = __ffs(split) - 1;
-    return {lane, lane / 4, lane % 4, (int)blockIdx.x * ((int)blockDim.x / 32 >> shift) + (warp >> shift), warp & (split - 1)};
+    return {lane, lane / 4, lane % 4, (int)blockIdx.x * ((int)(blockDim.x / 32) >> shift) + (warp >> shift), warp & (split - 1)};
 }
 
-// The place in `sum` of column n, below 8 NT, for the low row or the high one.
+// Hands each column below `count` to `write`, with its sums for the low row and the high one.
 template <int NT, class Write> __device__ __forceinline__ void each_sum(const float (&sum)[NT][4], int q, int count, const Write& write) {
 #pragma unroll
     for (int t = 0; t < NT; t++)

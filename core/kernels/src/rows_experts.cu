@@ -69,38 +69,38 @@ __device__ __forceinline__ void experts(const bf16* x, int k, const Make& make, 
 }
 
 // MOST is in tiles of 8 rows, COLUMNS the rows of x that shared memory has room for, U the units that are read ahead.
-#define ROWS_EXPERTS(n, MOST, COLUMNS, PACKED_U, DENSE_U, THREADS, BLOCKS)                                                                          \
-    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                              \
-        rows_gate_up_##n(bf16* __restrict__ h, const bf16* __restrict__ x, const uint8_t* __restrict__ blocks, const uint8_t* __restrict__ scales,         \
-                         const bf16* __restrict__ bias, const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots,      \
-                         int inputs, int outputs, int k, float limit, int parts, int split, int chunk) {                                        \
-        experts<PackedRows, MOST, COLUMNS, PACKED_U>(                                                                                               \
-            x, k, [&](i64 low, i64 high) { return PackedRows(blocks, scales, low, high, inputs); }, GateUp{h, bias, low, outputs, limit}, groups, slots,   \
-            Sizes{inputs, outputs, parts, split, chunk});                                                                                           \
-    }                                                                                                                                                      \
-    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                              \
-        rows_down_##n(float* __restrict__ y, const bf16* __restrict__ h, const uint8_t* __restrict__ blocks, const uint8_t* __restrict__ scales,           \
-                      const bf16* __restrict__ bias, const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots,         \
-                      int inputs, int outputs, int parts, int split, int chunk) {                                                               \
-        experts<PackedRows, MOST, COLUMNS, PACKED_U>(                                                                                               \
-            h, 1, [&](i64 low, i64 high) { return PackedRows(blocks, scales, low, high, inputs); }, Down{y, bias, low, outputs}, groups, slots,            \
-            Sizes{inputs, outputs, parts, split, chunk});                                                                                                  \
-    }                                                                                                                                                      \
-    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                              \
-        rows_dense_gate_up_##n(bf16* __restrict__ h, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias,                \
-                               const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots, int inputs,        \
-                               int outputs, int k, float limit, int parts, int split, int chunk) {                                                         \
-        experts<DenseRows, MOST, COLUMNS, DENSE_U>(                                                                                                 \
-            x, k, [&](i64 low, i64 high) { return DenseRows(w, low, high, inputs); }, GateUp{h, bias, low, outputs, limit}, groups, slots,                 \
-            Sizes{inputs, outputs, parts, split, chunk});                                                                                                  \
-    }                                                                                                                                                      \
-    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                              \
-        rows_dense_down_##n(float* __restrict__ y, const bf16* __restrict__ h, const bf16* __restrict__ w, const bf16* __restrict__ bias,                  \
-                            const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots, int inputs,           \
-                            int outputs, int parts, int split, int chunk) {                                                                                \
-        experts<DenseRows, MOST, COLUMNS, DENSE_U>(                                                                                                 \
-            h, 1, [&](i64 low, i64 high) { return DenseRows(w, low, high, inputs); }, Down{y, bias, low, outputs}, groups, slots,                          \
-            Sizes{inputs, outputs, parts, split, chunk});                                                                                                  \
+#define ROWS_EXPERTS(n, MOST, COLUMNS, PACKED_U, DENSE_U, THREADS, BLOCKS)                                                                             \
+    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                          \
+        rows_gate_up_##n(bf16* __restrict__ h, const bf16* __restrict__ x, const uint8_t* __restrict__ blocks, const uint8_t* __restrict__ scales,     \
+                         const bf16* __restrict__ bias, const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots,  \
+                         int inputs, int outputs, int k, float limit, int parts, int split, int chunk) {                                               \
+        experts<PackedRows, MOST, COLUMNS, PACKED_U>(                                                                                                  \
+            x, k, [&](i64 low, i64 high) { return PackedRows(blocks, scales, low, high, inputs); }, GateUp{h, bias, low, outputs, limit}, groups, slots,\
+            Sizes{inputs, outputs, parts, split, chunk});                                                                                              \
+    }                                                                                                                                                  \
+    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                          \
+        rows_down_##n(float* __restrict__ y, const bf16* __restrict__ h, const uint8_t* __restrict__ blocks, const uint8_t* __restrict__ scales,       \
+                      const bf16* __restrict__ bias, const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots,     \
+                      int inputs, int outputs, int parts, int split, int chunk) {                                                                      \
+        experts<PackedRows, MOST, COLUMNS, PACKED_U>(                                                                                                  \
+            h, 1, [&](i64 low, i64 high) { return PackedRows(blocks, scales, low, high, inputs); }, Down{y, bias, low, outputs}, groups, slots,        \
+            Sizes{inputs, outputs, parts, split, chunk});                                                                                              \
+    }                                                                                                                                                  \
+    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                          \
+        rows_dense_gate_up_##n(bf16* __restrict__ h, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias,            \
+                               const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots, int inputs,               \
+                               int outputs, int k, float limit, int parts, int split, int chunk) {                                                     \
+        experts<DenseRows, MOST, COLUMNS, DENSE_U>(                                                                                                    \
+            x, k, [&](i64 low, i64 high) { return DenseRows(w, low, high, inputs); }, GateUp{h, bias, low, outputs, limit}, groups, slots,             \
+            Sizes{inputs, outputs, parts, split, chunk});                                                                                              \
+    }                                                                                                                                                  \
+    KERNEL __launch_bounds__(THREADS, BLOCKS)                                                                                                          \
+        rows_dense_down_##n(float* __restrict__ y, const bf16* __restrict__ h, const bf16* __restrict__ w, const bf16* __restrict__ bias,              \
+                            const float* __restrict__ low, const u32* __restrict__ groups, const u32* __restrict__ slots, int inputs,                  \
+                            int outputs, int parts, int split, int chunk) {                                                                            \
+        experts<DenseRows, MOST, COLUMNS, DENSE_U>(                                                                                                    \
+            h, 1, [&](i64 low, i64 high) { return DenseRows(w, low, high, inputs); }, Down{y, bias, low, outputs}, groups, slots,                      \
+            Sizes{inputs, outputs, parts, split, chunk});                                                                                              \
     }
 
 ROWS_EXPERTS(1, 1, 1, 2, 4, 256, 3)

@@ -27,15 +27,15 @@ __device__ __forceinline__ void times(T* __restrict__ y, const bf16* __restrict_
     });
 }
 
-#define ROWS_PRODUCT(n, MOST, COLUMNS, U, BLOCKS)                                                                                                          \
-    KERNEL __launch_bounds__(256, BLOCKS)                                                                                                                  \
-        rows_product_##n(bf16* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias,                      \
-                         const bf16* __restrict__ residual, int rows, int inputs, int outputs, int parts, int split, int chunk) {                     \
+#define ROWS_PRODUCT(n, MOST, COLUMNS, U, BLOCKS)                                                                                                      \
+    KERNEL __launch_bounds__(256, BLOCKS)                                                                                                              \
+        rows_product_##n(bf16* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias,                  \
+                         const bf16* __restrict__ residual, int rows, int inputs, int outputs, int parts, int split, int chunk) {                      \
         times<bf16, MOST, COLUMNS, U>(y, x, w, bias, residual, rows, Sizes{inputs, outputs, parts, split, chunk});                                     \
-    }                                                                                                                                                      \
-    KERNEL __launch_bounds__(256, BLOCKS)                                                                                                                  \
-        rows_logits_##n(float* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias, int rows,            \
-                        int inputs, int outputs, int parts, int split, int chunk) {                                                                        \
+    }                                                                                                                                                  \
+    KERNEL __launch_bounds__(256, BLOCKS)                                                                                                              \
+        rows_logits_##n(float* __restrict__ y, const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ bias, int rows,        \
+                        int inputs, int outputs, int parts, int split, int chunk) {                                                                    \
         times<float, MOST, COLUMNS, U>(y, x, w, bias, nullptr, rows, Sizes{inputs, outputs, parts, split, chunk});                                     \
     }
 

@@ -161,6 +161,9 @@ def product(h):
                     h.close(f"rows_logits {name}", wide, expected, 1e-5)
                     if bias is not None:
                         h.equal(f"rows_logits {name} alone and among others", wide[:1], kept.setdefault("first", wide[:1].clone()))
+                        alone = torch.empty_like(wide[:1])
+                        rows_of.product(1, alone, x[rows - 1 : rows], w, bias)
+                        h.equal(f"rows_logits {name} the last row alone", wide[-1:], alone)
 
 
 def experts(h):
@@ -196,6 +199,12 @@ def experts(h):
                         if not with_low:
                             h.equal(f"rows_gate_up {name} alone and among others", got[:k], kept.setdefault("h", got[:k].clone()))
                             h.equal(f"rows_down {name} alone and among others", y[:k], kept.setdefault("y", y[:k].clone()))
+                            _, _, own_slots, own_groups = routed(rows_of, logits[-1:].contiguous(), k, 1)
+                            alone, alone_y = torch.empty_like(got[:k]), torch.empty_like(y[:k])
+                            rows_of.gate_up(1, alone, x[-1:], up, bias, None, own_groups, own_slots, k, 7.0)
+                            rows_of.down(1, alone_y, hs[-k:], down, bias_down, None, own_groups, own_slots, 1)
+                            h.equal(f"rows_gate_up {name} the last token alone", got[-k:], alone)
+                            h.equal(f"rows_down {name} the last token alone", y[-k:], alone_y)
                         raw, want_y = bias.double()[chosen], bias_down.double()[chosen]
                         for e in chosen.unique().tolist():
                             mine = (chosen == e).nonzero()[:, 0]
