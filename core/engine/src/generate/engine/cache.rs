@@ -143,14 +143,17 @@ impl Cache {
         let full = computed.min(nameable) / PAGE;
         held.extend_names(tokens, identity, full);
         for ((window, pages), table) in self.kinds.iter_mut().zip(&mut held.tables) {
-            for index in held.named.max(table.first)..full {
-                pages.name(table.pages[index], held.names[index]);
+            let fresh = held.named.max(table.first).min(full)..full;
+            for (page, name) in table.pages[fresh.clone()].iter().zip(&held.names[fresh]) {
+                pages.name(*page, *name);
             }
             let first = first_seen(*window, computed).min(table.pages.len());
-            for index in table.first..first {
-                pages.release(std::mem::take(&mut table.pages[index]));
+            if table.first < first {
+                for page in &mut table.pages[table.first..first] {
+                    pages.release(std::mem::take(page));
+                }
+                table.first = first;
             }
-            table.first = table.first.max(first);
         }
         held.named = held.named.max(full);
     }
@@ -158,8 +161,8 @@ impl Cache {
     /// Gives back everything that a sequence holds, the end first: beginnings are shared by more.
     pub fn release(&mut self, held: &mut Held) {
         for ((_, pages), table) in self.kinds.iter_mut().zip(&held.tables) {
-            let mut held = table.pages[table.first..].iter().rev();
-            held.by_ref().for_each(|page| pages.release(*page));
+            let held = table.pages[table.first..].iter().rev();
+            held.for_each(|page| pages.release(*page));
         }
         held.tables.clear();
         held.named = 0;

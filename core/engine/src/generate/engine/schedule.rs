@@ -98,8 +98,8 @@ impl Queue {
         }
     }
 
-    /// Lets the sequence that has waited longest run, if there are pages for all of its tokens beside those that
-    /// the others still need for theirs.
+    /// Lets the sequence that has waited longest run, if there are pages for all of its tokens beside those that the others still
+    /// need for theirs.
     fn admit(
         &mut self,
         cache: &mut Cache,
