@@ -76,11 +76,13 @@ template <typename F> __device__ __forceinline__ u32 draw(const Work& w, const f
     __shared__ u64 rest;
     __shared__ u32 token;
     u64 goal = 0;
+    const auto sum_of = [&](int c) { return c < w.chunks ? __ldcg(&w.parts[c].sum) : 0; };
+    const u64 first_sum = sum_of(threadIdx.x);
     for (int pass = 0; pass < 2; pass++) { // first the sum of all, then the chunk
         u64 before = 0, total;
         for (int base = 0; base < w.chunks; base += SAMPLE_THREADS) {
             const int c = base + threadIdx.x;
-            const u64 own = c < w.chunks ? __ldcg(&w.parts[c].sum) : 0, at = before + block_scan(own, total);
+            const u64 own = base == 0 ? first_sum : sum_of(c), at = before + block_scan(own, total);
             if (pass == 1 && at <= goal && goal < at + own) drawn = c, rest = goal - at;
             before += total;
         }
@@ -402,24 +404,31 @@ KERNEL __launch_bounds__(SAMPLE_THREADS) sample_floor(u32* work, const float* lo
 #pragma unroll
         for (int i = 0; i < EACH; i++) own |= (u32)all.wanted(x[i]) << i;
         if (!__any_sync(FULL, own != 0)) continue;
-        const u32 count = __popc(own), total = warp_sum(count);
-        u32 at = 0;
-        if (threadIdx.x % 32 == 0) at = atomicAdd(&state.gathered, total);
-        at = __shfl_sync(FULL, at, 0);
-        for (int l = 0; l < 32; l++) {
-            const u32 other = __shfl_sync(FULL, count, l);
-            if (l < threadIdx.x % 32) at += other;
+        const u32 count = __popc(own), lane = threadIdx.x % 32;
+        u32 sum = count, at = 0;
+#pragma unroll
+        for (int o = 1; o < 32; o <<= 1) {
+            const u32 other = __shfl_up_sync(FULL, sum, o);
+            if (lane >= o) sum += other;
         }
+        if (lane == 31) at = atomicAdd(&state.gathered, sum);
+        at = __shfl_sync(FULL, at, 31) + sum - count;
         for (; own != 0; own &= own - 1, at++)
             if (at < CANDIDATES) w.places[at] = place_of(turn.chunk, __ffs(own) - 1);
     }
     if (!last_block(&state.done[2])) return;
 
     all.count = __ldcg(&state.gathered);
-    for (u32 i = threadIdx.x; i < min(all.count, (u32)CANDIDATES); i += SAMPLE_THREADS) {
-        places[i] = __ldcg(w.places + i);
-        near[i] = row[places[i]];
-    }
+    // All reads first, so that they are under way together.
+    constexpr int PARTS = CANDIDATES / SAMPLE_THREADS;
+    u32 own[PARTS];
+    float logits_there[PARTS];
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) own[i] = i * SAMPLE_THREADS + threadIdx.x < all.count ? __ldcg(w.places + i * SAMPLE_THREADS + threadIdx.x) : 0;
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) logits_there[i] = __ldg(row + own[i]);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) places[i * SAMPLE_THREADS + threadIdx.x] = own[i], near[i * SAMPLE_THREADS + threadIdx.x] = logits_there[i];
     __syncthreads();
     const float top = all.top;
     const Inverse inverse(p[TEMPERATURE]);
