@@ -1,6 +1,7 @@
 //! `apus infer`
 
 use crate::{Ended, Failure};
+use apus_base::signals;
 use apus_components::config::{InferConfig, Resolved};
 use apus_sdk::errln;
 
@@ -9,6 +10,8 @@ pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    apus_engine::generate::infer(&resolved.config).map_err(Failure::Run)?;
-    Ok(Ended::Done)
+    match apus_engine::generate::infer(&resolved.config) {
+        Err(error) if signals::is_interrupted(&error) => Ok(Ended::Interrupted),
+        result => result.map(|()| Ended::Done).map_err(Failure::Run),
+    }
 }

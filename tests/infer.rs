@@ -135,11 +135,14 @@ fn weights_are_asked_as_their_run_was_told() {
             .replace('\n', " "),
     )
     .unwrap();
+    let asked = std::cell::Cell::new(0);
     let prompt = |weights: &str| {
+        asked.set(asked.get() + 1);
         let said = works(&format!(
-            "infer {weights} --val_dataset {} --max_new_tokens 1 --temperature 0 --result_path {}/answers.jsonl",
+            "infer {weights} --val_dataset {} --max_new_tokens 1 --temperature 0 --result_path {}/answers-{}.jsonl",
             rows.display(),
-            dir.display()
+            dir.display(),
+            asked.get()
         ));
         let count = said.split(" prompt tokens").next().unwrap();
         count.rsplit(' ').next().unwrap().parse::<usize>().unwrap()

@@ -8,6 +8,7 @@
 pub mod checksums;
 pub mod doing;
 pub mod folder;
+pub mod interrupts;
 pub mod limits;
 pub mod lines;
 pub mod memory;

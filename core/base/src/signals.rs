@@ -39,14 +39,26 @@ pub fn leave_until_caught() -> anyhow::Result<()> {
 
 /// Catches the signals from now on. `restore` puts the terminal back before the process ends at once.
 pub fn catch(restore: fn()) -> anyhow::Result<()> {
+    catch_and_say(restore, SAVING)
+}
+
+/// Catches the signals from now on; at the first one `said` is printed.
+pub fn catch_and_say(restore: fn(), said: &'static str) -> anyhow::Result<()> {
     // Whoever was first has given the same.
     let _ = RESTORE.set(restore);
+    let _ = SAID.set(said);
     install()?;
     NOTHING_TO_SAVE.store(false, Ordering::SeqCst);
     Ok(())
 }
 
 static RESTORE: OnceLock<fn()> = OnceLock::new();
+
+/// What is said at the first signal.
+static SAID: OnceLock<&str> = OnceLock::new();
+
+const SAVING: &str =
+    "stopping: the last whole step is saved; once more to leave at once without saving";
 
 fn install() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
@@ -74,10 +86,7 @@ pub fn ask() {
     }
     // On a thread of its own: a terminal that blocks must not keep the next signal away.
     std::thread::spawn(|| {
-        lines::line(
-            Level::Warning,
-            "stopping: the last whole step is saved; once more to leave at once without saving",
-        );
+        lines::line(Level::Warning, SAID.get().unwrap_or(&SAVING));
     });
 }
 

@@ -36,7 +36,7 @@ flags! {
         /// Adapter folder to start from, to answer with, or to merge
         adapters | adapter | ckpt_dir: Vec<String> = Vec::new()
             => sft "same; one folder, no id",
-               infer "one folder, where ms-swift takes several and ids",
+               infer "folders, `NAME=FOLDER` or called by their last part, where ms-swift takes ids too; at the terminal `/adapter NAME` chooses among them, rows are answered by one",
                deploy "same: `NAME=FOLDER` each, and a request names one by `model`; without `NAME=` one folder, which is part of the model",
                export "one folder, where ms-swift takes ids too";
         /// Directory or id with tokenizer.json, for a model that has none
@@ -265,7 +265,8 @@ flags! {
             => sft "same", bench;
         /// Repeat bit for bit on the same machine, or refuse to run
         deterministic | full_determinism: bool = false
-            => sft "same meaning; what cannot be repeated is an error";
+            => sft "same meaning; what cannot be repeated is an error",
+               infer "only in Apus: an answer has the same bits whatever else is answered, and on the same machine each time";
         /// Callbacks
         callbacks: Vec<Spec> = Vec::new()
             => sft "same meaning; names of components";
@@ -431,6 +432,27 @@ flags! {
             => infer "same: as generation_config.json says; tokens of the prompt count too, and it also changes which token is the most probable one. 0 and less is an error",
                deploy "for requests that do not say: generation_config.json's, else 1",
                eval "only in Apus; 1 if not given";
+        /// Keep only tokens that are at least this share as probable as the most probable one; as generation_config.json says if not given
+        min_p: Option<f64> = None, bounds between(0.0, 1.0)
+            => infer "only in Apus: a field of ms-swift's requests, no argument of its `infer`; as generation_config.json says";
+        /// Take this from the logits of all tokens that the answer has already
+        presence_penalty: f64 = 0.0, bounds between(-2.0, 2.0)
+            => infer "only in Apus: a field of ms-swift's requests, no argument of its `infer`";
+        /// Take this from the logit of a token for each time that the answer has it already
+        frequency_penalty: f64 = 0.0, bounds between(-2.0, 2.0)
+            => infer "only in Apus: a field of ms-swift's requests, no argument of its `infer`";
+        /// Strings that end an answer, which then ends with them
+        stop_words: Vec<String> = Vec::new()
+            => infer "same: they stay in the answer. They are found wherever tokens end, and in reasoning too";
+        /// Answers to each row, a line each
+        n | num_return_sequences: usize = 1, about Questions, bounds COUNT
+            => infer "only in Apus: a field of ms-swift's requests, no argument of its `infer`. The first answer is the one that a row has without it";
+        /// Write the log-probability of each token of an answer
+        logprobs: bool = false, about Questions
+            => infer "same: the model's own, before temperature and penalties. Without it a line has no key `logprobs`, where ms-swift writes null";
+        /// Write the most probable tokens at each place too, so many
+        top_logprobs: Option<usize> = None, about Questions, bounds between(0.0, 1000.0)
+            => infer "same; without `logprobs` it is an error";
         /// Seed of sampling; each answer draws numbers of its own
         seed: u64 = 42, bounds ANY
             => infer "different: each row draws random numbers of its own, whatever else is answered in the run",
@@ -441,9 +463,15 @@ flags! {
         /// Print the analysis channel too
         show_thinking: bool = true
             => infer "only in Apus";
-        /// File for the answers, jsonl; what it holds already stays
+        /// File for the answers, jsonl; if it holds some of them, the others are appended
         result_path: Option<String> = None
-            => infer "same: what the file holds already stays, and a conversation on the terminal is written too. Without it, answers to a dataset are in `infer_result/` beside the weights that a run made, else in `result/<model>`";
+            => infer "different: a file that holds some of the answers to the same rows is gone on with, and one that holds anything else is an error; ms-swift answers all rows again behind what is there. A conversation on the terminal is appended. Without it, answers to a dataset are in `infer_result/` beside the weights that a run made, else in `result/<model>`";
+        /// Rows that are answered at the same time
+        max_batch_size: usize = 64, about Questions, bounds between(1.0, 65536.0)
+            => infer "different default: ms-swift 1. Each row is answered as it would be alone";
+        /// Lines that are written together; 0 or -1 for all at the end
+        write_batch_size: i64 = 1, about Questions, bounds from(-1.0)
+            => infer "different default: ms-swift 1000. What is ready is written when a run is stopped, too";
         /// Answer this many rows of val_dataset, the first ones
         val_dataset_sample: Option<usize> = None, about Questions, bounds from(0.0)
             => infer "different: the first N rows; ms-swift draws N with `data_seed`, and takes rows again where there are fewer";

@@ -1,7 +1,7 @@
 //! Answers to conversations through the engine: one that is shown while it is generated, or many at once.
 
 use super::engine::{
-    AnswerText, Engine, Event, FinishReason, Request, RequestId, Stop, first_stop,
+    AnswerText, Engine, Event, FinishReason, Request, RequestId, Stop, TokenLogprobs, first_stop,
 };
 use super::{Counts, Sampling};
 use anyhow::{Result, bail};
@@ -9,6 +9,7 @@ use apus_base::signals;
 use apus_data::chat::Encoder;
 use apus_sdk::{Conversation, Message};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 /// A conversation whose next message is to be generated.
 #[derive(Debug, Clone)]
@@ -23,6 +24,10 @@ pub struct Job {
     pub adapter: Option<String>,
     /// Strings and tokens that end the answer, besides those at which the model's own answers end.
     pub stop: Stop,
+    /// Whether the string that ended the answer stays in its text.
+    pub keeps_stop: bool,
+    /// How many of the most probable tokens are told at each token, beside the one that was chosen.
+    pub logprobs: Option<usize>,
 }
 
 impl Job {
@@ -34,6 +39,8 @@ impl Job {
             number,
             adapter: None,
             stop: Stop::default(),
+            keeps_stop: false,
+            logprobs: None,
         }
     }
 }
@@ -43,10 +50,12 @@ impl Job {
 pub struct Answer {
     /// The assistant's message.
     pub message: Message,
-    /// The whole text, including special tokens, without the stop string that ended it.
+    /// The whole text, including special tokens; the stop string that ended it if the job keeps it.
     pub text: String,
     /// Its tokens, those of a stop string included.
     pub tokens: Vec<u32>,
+    /// What was told at each of them, if the job asks for log-probabilities.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Its length in tokens.
     pub counts: Counts,
     /// Why it ended.
@@ -65,6 +74,8 @@ struct Asked {
     index: usize,
     prompt: usize,
     stop: Vec<String>,
+    keeps_stop: bool,
+    logprobs: Vec<TokenLogprobs>,
 }
 
 fn ask(
@@ -78,6 +89,8 @@ fn ask(
         index,
         prompt: prompt.len(),
         stop: job.stop.strings.clone(),
+        keeps_stop: job.keeps_stop,
+        logprobs: Vec::new(),
     };
     let mut stop = job.stop;
     let ends = encoder.dialect().stop_tokens();
@@ -86,18 +99,20 @@ fn ask(
         stop,
         number: job.number,
         adapter: job.adapter,
+        logprobs: job.logprobs,
         ..Request::new(prompt, job.sampling)
     })?;
     Ok((id, asked))
 }
 
 impl Asked {
-    fn answer(&self, encoder: &Encoder, reason: FinishReason, tokens: Vec<u32>) -> Answer {
+    fn answer(self, encoder: &Encoder, reason: FinishReason, tokens: Vec<u32>) -> Answer {
         let mut completion = encoder.tokenizer().rendered(&tokens);
-        if let FinishReason::StopString(_) = &reason
+        if let FinishReason::StopString(stop) = &reason
             && let Some(end) = first_stop(&completion.text, &self.stop)
         {
-            completion = completion.slice(0..end);
+            let kept = if self.keeps_stop { stop.len() } else { 0 };
+            completion = completion.slice(0..end + kept);
         }
         Answer {
             message: encoder.dialect().answer(&completion),
@@ -108,13 +123,15 @@ impl Asked {
                 generated: tokens.len(),
             },
             tokens,
+            logprobs: self.logprobs,
             reason,
         }
     }
 }
 
 /// Generates the model's answer to a conversation, alone in the engine. `on_text` gets the text, including special tokens, while
-/// it is generated.
+/// it is generated, after each step of the engine; it says whether to go on. An answer that it stops has what was generated so
+/// far.
 ///
 /// # Errors
 /// A signal, a request that cannot be answered, or an engine that is answering others.
@@ -122,31 +139,43 @@ pub fn respond(
     engine: &mut Engine,
     encoder: &Encoder,
     job: Job,
-    on_text: &mut dyn FnMut(&str),
+    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Answer> {
     if !engine.is_idle() {
         bail!("one answer is asked for while the engine is answering others");
     }
     let mut shown = AnswerText::new(&job.stop.strings);
-    let (id, asked) = ask(engine, encoder, 0, job)?;
+    let (id, mut asked) = ask(engine, encoder, 0, job)?;
     loop {
+        let mut text = String::new();
         for event in step(engine, &[id])? {
             match event {
-                Event::Token { token, .. } => {
-                    on_text(&shown.push(token, encoder.tokenizer(), true));
+                Event::Token {
+                    token, logprobs, ..
+                } => {
+                    text += &shown.push(token, encoder.tokenizer(), true);
+                    asked.logprobs.extend(logprobs);
                 }
                 Event::Finished { reason, tokens, .. } => {
-                    on_text(&shown.end());
+                    text += &shown.end();
+                    if let (FinishReason::StopString(stop), true) = (&reason, asked.keeps_stop) {
+                        text += stop;
+                    }
+                    let _ = on_text(&text);
                     return Ok(asked.answer(encoder, reason, tokens));
                 }
                 Event::Failed { error, .. } => return Err(error),
             }
         }
+        if on_text(&text).is_break() {
+            engine.cancel(id);
+        }
     }
 }
 
 /// Answers jobs, as many at once as the engine takes. Jobs are read as they are needed, and answers are handed over as they end,
-/// with the index of their job. A job that cannot be answered is handed over with the reason.
+/// with the index of their job. A job that cannot be answered is handed over with the reason. Jobs that come to an end while
+/// others are being answered are asked for again: there may be none for now.
 ///
 /// # Errors
 /// A signal, an engine that cannot go on, or those of `on_answer`.
@@ -188,12 +217,17 @@ fn answer_all(
         }
         signals::check()?;
         for event in engine.step()? {
-            let Some(job) = (match event {
-                Event::Token { .. } => continue,
-                Event::Finished { id, .. } | Event::Failed { id, .. } => asked.remove(&id),
-            }) else {
+            let id = event.id();
+            if let Event::Token { logprobs, .. } = event {
+                if let (Some(job), Some(logprobs)) = (asked.get_mut(&id), logprobs) {
+                    job.logprobs.push(logprobs);
+                }
+                continue;
+            }
+            let Some(job) = asked.remove(&id) else {
                 continue;
             };
+            let index = job.index;
             let answer = match event {
                 Event::Finished { reason, tokens, .. } => Ok(job.answer(encoder, reason, tokens)),
                 Event::Failed { error, .. } => Err(error),
@@ -202,7 +236,7 @@ fn answer_all(
             if let Ok(answer) = &answer {
                 counts.add(&answer.counts);
             }
-            on_answer(job.index, answer)?;
+            on_answer(index, answer)?;
         }
     }
 }

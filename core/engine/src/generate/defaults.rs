@@ -16,13 +16,12 @@ use std::path::Path;
 const TOP_K: usize = 50;
 
 /// Keys of the file that can change the answer, with the values that change nothing.
-const CHANGING: [(&str, &[f64]); 23] = [
+const CHANGING: [(&str, &[f64]); 22] = [
     ("num_beams", &[1.0]),
     ("num_beam_groups", &[1.0]),
     ("no_repeat_ngram_size", &[0.0]),
     ("encoder_no_repeat_ngram_size", &[0.0]),
     ("encoder_repetition_penalty", &[1.0]),
-    ("min_p", &[0.0]),
     ("top_h", &[]),
     ("typical_p", &[1.0]),
     ("epsilon_cutoff", &[0.0]),
@@ -77,6 +76,9 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
         repetition_penalty: config
             .repetition_penalty
             .unwrap_or(saved.sampling.repetition_penalty),
+        min_p: config.min_p.unwrap_or(saved.sampling.min_p),
+        presence_penalty: config.presence_penalty,
+        frequency_penalty: config.frequency_penalty,
         seed: config.seed,
         ..Sampling::greedy(config.max_new_tokens)
     };
@@ -84,6 +86,7 @@ pub fn sampling(config: &InferConfig, model: Option<&Path>) -> Result<(Sampling,
     let idle = [
         ("top_p", config.top_p.is_some_and(|p| p < 1.0)),
         ("top_k", config.top_k.is_some_and(|k| k > 1)),
+        ("min_p", config.min_p.is_some_and(|p| p > 0.0)),
     ];
     let idle = idle.iter().find(|(_, given)| *given && !sampling.draws());
     let note = idle.map(|(name, _)| {
@@ -126,6 +129,7 @@ impl GenerationConfig {
             temperature: number(saved, "temperature")?.unwrap_or(1.0),
             top_p: number(saved, "top_p")?.unwrap_or(1.0),
             repetition_penalty: number(saved, "repetition_penalty")?.unwrap_or(1.0),
+            min_p: number(saved, "min_p")?.unwrap_or(0.0),
             top_k: match saved.get("top_k") {
                 None | Some(Value::Null) => TOP_K,
                 Some(value) => match value.as_i64() {

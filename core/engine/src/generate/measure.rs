@@ -81,7 +81,7 @@ fn reference(
     positions: usize,
 ) -> Result<Reference> {
     let place = record.to_string();
-    let question = question(sample, place.clone(), encoder.dialect())?;
+    let question = question(sample, &place, encoder.dialect())?;
     let most = (positions, "the number of positions of the model");
     fits(&question.conversation, encoder, most).with_context(|| place.clone())?;
     let answer = match question.labels {

@@ -1,5 +1,6 @@
 //! Generation: the engine that answers many requests at once, a conversation on a terminal, answers to the rows of a dataset.
 
+mod adapters;
 mod answers;
 mod chat;
 mod dataset;
@@ -7,9 +8,12 @@ mod defaults;
 mod engine;
 mod infer;
 mod logits;
+mod logprobs;
+mod made_with;
 mod measure;
 mod results;
 mod sample;
+mod target;
 
 pub use answers::{Answer, Job, answers, respond};
 pub use engine::{
@@ -58,29 +62,49 @@ impl Counts {
     }
 }
 
-/// Generates the answer to one prompt, as text. The random numbers are a function of the prompt, so they are the same each
+/// How many prompts are answered at once during training.
+const PROMPTS: usize = 16;
+
+/// Generates the answers to prompts, as text, together. The random numbers are a function of the prompt, so they are the same each
 /// time that the prompt is answered during training.
-pub fn answer(
+///
+/// # Errors
+/// A signal, or a prompt that cannot be answered.
+pub fn answer_prompts(
     model: &CausalLm,
     encoder: &Encoder,
-    prompt: &str,
-    sampling: &Sampling,
-) -> Result<String> {
-    let conversation = Conversation {
-        messages: vec![Message::new("user", prompt)],
-        ..Conversation::default()
+    prompts: &[String],
+    (sampling, deterministic): (&Sampling, bool),
+) -> Result<Vec<String>> {
+    let job = |prompt: &String| {
+        let conversation = Conversation {
+            messages: vec![Message::new("user", prompt.as_str())],
+            ..Conversation::default()
+        };
+        let mut number = [0; 8];
+        number.copy_from_slice(&Sha256::digest(prompt)[..8]);
+        Job::new(conversation, sampling.clone(), u64::from_le_bytes(number))
     };
-    let mut number = [0; 8];
-    number.copy_from_slice(&Sha256::digest(prompt)[..8]);
-    let job = Job::new(conversation, sampling.clone(), u64::from_le_bytes(number));
-    let (_, tokens) = encoder.prompt(&job.conversation)?;
+    if prompts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let jobs: Vec<Job> = prompts.iter().map(job).collect();
+    let mut longest = 0;
+    for job in &jobs {
+        longest = longest.max(encoder.prompt(&job.conversation)?.1.len());
+    }
     let options = EngineOptions {
-        max_batch_size: 1,
-        // The cache is made for this answer, beside a run that needs the memory.
-        max_length: Some(tokens.len() + sampling.max_new_tokens),
+        max_batch_size: prompts.len().clamp(1, PROMPTS),
+        // The cache is made for these answers, beside a run that needs the memory.
+        max_length: Some(longest + sampling.max_new_tokens),
+        deterministic,
         ..EngineOptions::default()
     };
     let mut engine = Engine::new(model, Arc::clone(encoder.tokenizer()), options)?;
-    let answer = respond(&mut engine, encoder, job, &mut |_| {})?;
-    Ok(answer.message.text().unwrap_or_default().to_owned())
+    let mut texts = vec![String::new(); prompts.len()];
+    answers(&mut engine, encoder, jobs, &mut |index, answer| {
+        texts[index] = answer?.message.text().unwrap_or_default().to_owned();
+        Ok(())
+    })?;
+    Ok(texts)
 }

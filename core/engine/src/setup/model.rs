@@ -1,6 +1,6 @@
 //! Finds a model by its name and loads its weights.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use apus_base::lines::{info, warning};
 use apus_components::config::{ExpertsForm, TorchDtype};
 use apus_data::hub::Hub;
@@ -93,6 +93,25 @@ pub fn load(place: &ModelPlace, options: &LoadOptions) -> Result<CausalLm> {
         }
     }
     Ok(model)
+}
+
+/// The files that say what a model computes, in the order of their names.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn model_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        let is_weights = path
+            .extension()
+            .is_some_and(|ending| ending == "safetensors");
+        if is_weights || path.ends_with("config.json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The name of a model or tokenizer in a form that is valid from any folder: an existing path becomes absolute, an id of a

@@ -4,13 +4,10 @@ use super::{E, I, IE, MsSwiftArguments, S, SE, no_effect, refused};
 
 #[rustfmt::skip]
 pub(super) const TABLE: &[MsSwiftArguments] = &[
-    refused(I, &["stop_words"], &[], "an answer ends where the model ends it, or at --max_new_tokens; leave it out"),
-    refused(I, &["num_beams"], &["1"], "an answer is sampled, or greedy with --temperature 0"),
-    refused(I, &["logprobs", "top_logprobs"], &["false"], "answers are written without log-probabilities"),
-    refused(I, &["n", "num_return_sequences", "best_of"], &["1"],
-        "a question has one answer; --seed gives another, and a row that stands several times as many"),
-    refused(I, &["presence_penalty", "frequency_penalty", "min_p"], &["0"],
-        "probabilities are shaped by --repetition_penalty, --temperature, --top_k and --top_p alone; leave it out"),
+    refused(I, &["num_beams"], &["1"],
+        "beams are not searched: an answer is greedy with --temperature 0, sampled with a higher one, and --n N gives N of them"),
+    refused(I, &["best_of"], &["1"], "the best of several answers is not chosen; --n N writes all N, with --logprobs true"),
+    refused(I, &["length_penalty"], &["1"], "only beams have it, which are not searched"),
     refused(I, &["structured_outputs_regex"], &[], "an answer cannot be bound to a pattern"),
     no_effect(S, &[
         "top_k", "top_p", "repetition_penalty", "num_beams", "stream", "stop_words", "logprobs", "top_logprobs",
@@ -27,8 +24,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(I, &["max_shard_size", "safe_serialization"], "infer writes no weights"),
     no_effect(SE, &["safe_serialization"], "weights are always safetensors"),
     refused(I, &["metric"], &[], "answers are not compared; --result_path writes them beside the labels"),
-    no_effect(I, &["max_batch_size"], "questions are answered one at a time"),
-    no_effect(I, &["write_batch_size"], "each answer is written as soon as it is there"),
     no_effect(I, &["reranker_use_activation"], "gpt-oss is no reranker"),
     no_effect(IE, &["infer_backend"], "answers come from Apus itself"),
     refused(I, &["vllm_quantization", "sglang_quantization", "lmdeploy_quant_policy"], &["0"],

@@ -95,11 +95,9 @@ fn what_changes_nothing_is_answered_in_a_line() {
             .iter()
             .all(|note| note.contains(": nothing to do here: "))
     );
-    let infer: Resolved<InferConfig> = from_arguments(&words(
-        "--write_batch_size 1000 --infer_backend vllm --vllm_max_num_seqs 8",
-    ))
-    .unwrap();
-    assert_eq!(infer.notes.len(), 3);
+    let infer: Resolved<InferConfig> =
+        from_arguments(&words("--infer_backend vllm --vllm_max_num_seqs 8")).unwrap();
+    assert_eq!(infer.notes.len(), 2);
     let export: Resolved<ExportConfig> =
         from_arguments(&words("--to_peft_format true --push_to_hub false")).unwrap();
     assert_eq!(export.notes.len(), 2);
@@ -131,18 +129,94 @@ fn what_would_change_something_is_an_error() {
         .unwrap_err()
         .to_string();
     assert!(said.contains("{{NAME}}"), "{said}");
-    for line in [
-        "--stop_words a b",
-        "--n 2",
-        "--min_p 0.1",
-        "--load_args false",
-    ] {
-        assert!(
-            from_arguments::<InferConfig>(&words(line)).is_err(),
-            "{line}"
-        );
-    }
+    assert!(from_arguments::<InferConfig>(&words("--load_args false")).is_err());
     assert!(from_arguments::<ExportConfig>(&words("--quant_method gptq")).is_err());
+}
+
+/// What becomes of an argument.
+enum Becomes {
+    /// A flag, whose value then holds.
+    Flag(fn(&InferConfig) -> bool),
+    /// A line that has these words.
+    Note(&'static str),
+    /// An error that has these words.
+    Refused(&'static str),
+}
+
+/// `GenerationArguments` and the own fields of `InferArguments` of ms-swift, and what of its `RequestConfig` has no argument there.
+#[test]
+fn every_argument_about_answers_counts_or_is_answered() {
+    use Becomes::{Flag, Note, Refused};
+    for (line, becomes) in [
+        ("--max_new_tokens 7", Flag(|c| c.max_new_tokens == 7)),
+        ("--temperature 0.3", Flag(|c| c.temperature == Some(0.3))),
+        ("--top_k 5", Flag(|c| c.top_k == Some(5))),
+        ("--top_p 0.5", Flag(|c| c.top_p == Some(0.5))),
+        (
+            "--repetition_penalty 1.1",
+            Flag(|c| c.repetition_penalty == Some(1.1)),
+        ),
+        ("--stream true", Flag(|c| c.stream == Some(true))),
+        ("--stop_words a b", Flag(|c| c.stop_words == ["a", "b"])),
+        ("--logprobs true", Flag(|c| c.logprobs)),
+        ("--top_logprobs 3", Flag(|c| c.top_logprobs == Some(3))),
+        ("--num_beams 1", Note("so it is with 1")),
+        ("--num_beams 4", Refused("--n N gives N of them")),
+        (
+            "--structured_outputs_regex a+",
+            Refused("bound to a pattern"),
+        ),
+        (
+            "--infer_backend vllm",
+            Note("answers come from Apus itself"),
+        ),
+        (
+            "--result_path a.jsonl",
+            Flag(|c| c.result_path.as_deref() == Some("a.jsonl")),
+        ),
+        ("--write_batch_size -1", Flag(|c| c.write_batch_size == -1)),
+        ("--max_batch_size 8", Flag(|c| c.max_batch_size == 8)),
+        ("--max_batch_size 0", Refused("max_batch_size is 0")),
+        (
+            "--val_dataset_sample 9",
+            Flag(|c| c.val_dataset_sample == Some(9)),
+        ),
+        ("--reranker_use_activation true", Note("no reranker")),
+        (
+            "--enable_thinking false",
+            Note("--reasoning_effort low is the least"),
+        ),
+        ("--response_prefix a", Refused("begins with its channel")),
+        ("--seed 3", Flag(|c| c.seed == 3)),
+        ("--n 2", Flag(|c| c.n == 2)),
+        ("--num_return_sequences 2", Flag(|c| c.n == 2)),
+        ("--n 0", Refused("n is 0")),
+        ("--best_of 2", Refused("--n N writes all N")),
+        ("--length_penalty 0.5", Refused("only beams have it")),
+        ("--min_p 0.1", Flag(|c| c.min_p == Some(0.1))),
+        ("--min_p 2", Refused("min_p is 2")),
+        (
+            "--presence_penalty 0.5",
+            Flag(|c| c.presence_penalty == 0.5),
+        ),
+        ("--frequency_penalty -3", Refused("frequency_penalty is -3")),
+    ] {
+        let found = from_arguments::<InferConfig>(&words(line));
+        let has = |said: &str, part: &str| assert!(said.contains(part), "{line}: {said}");
+        match (becomes, found) {
+            (Flag(holds), Ok(found)) => {
+                assert!(
+                    found.notes.is_empty() && holds(&found.config),
+                    "{line}: {:?}",
+                    found.notes
+                );
+            }
+            (Note(part), Ok(found)) => has(&found.notes.concat(), part),
+            (Refused(part), Err(error)) => has(&format!("{error:#}"), part),
+            (Refused(_), Ok(_)) => panic!("{line} was taken"),
+            (_, Err(error)) => panic!("{line}: {error:#}"),
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::super::terms::Terms;
 use super::{ModelPlace, Ready, optimizer};
+use crate::setup::model_files;
 use anyhow::Result;
 use apus_base::checksums::sampled;
 use apus_components::config::{Resolved, SftConfig};
@@ -9,8 +10,7 @@ use apus_data::data::cache::Fingerprint;
 use apus_model::adapter::PeftConfig;
 use apus_model::nn::Param;
 use serde_json::{Map, Value, json};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The terms of a run, but for those of its data and length.
@@ -81,27 +81,11 @@ fn trained(params: &[Arc<Param>]) -> Value {
 /// A file cannot be read.
 pub fn model_hash(config: &SftConfig, place: &ModelPlace) -> Result<String> {
     match &place.dir {
-        Some(dir) => sampled(files(dir)?.iter().map(PathBuf::as_path)),
+        Some(dir) => sampled(model_files(dir)?.iter().map(PathBuf::as_path)),
         None => {
             let mut hash = Fingerprint::blank();
             hash.text(&format!("{} {}", config.model, config.seed));
             Ok(hash.hex())
         }
     }
-}
-
-/// The files that say what a model computes, in the order of their names.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let is_weights = path
-            .extension()
-            .is_some_and(|ending| ending == "safetensors");
-        if is_weights || path.ends_with("config.json") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

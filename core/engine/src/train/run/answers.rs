@@ -1,7 +1,7 @@
 //! Answers during a run: to the sample prompts, and to prompts of callbacks.
 
 use super::reports::Reports;
-use crate::generate::{Sampling, answer};
+use crate::generate::{Sampling, answer_prompts};
 use crate::train::events::Events;
 use anyhow::Result;
 use apus_components::config::SftConfig;
@@ -13,6 +13,7 @@ use apus_sdk::RunState;
 pub struct Answers<'a> {
     encoder: &'a Encoder,
     sampling: Sampling,
+    deterministic: bool,
     /// The sample prompts, answered before the first step, at each evaluation and after the last step.
     prompts: &'a [String],
 }
@@ -31,6 +32,7 @@ impl<'a> Answers<'a> {
         Self {
             encoder,
             sampling: sampling(config),
+            deterministic: config.deterministic,
             prompts: &config.sample_prompts,
         }
     }
@@ -42,11 +44,7 @@ impl<'a> Answers<'a> {
 
     /// Answers the sample prompts and shows them to the trackers, under the `step` of the weights that answer.
     pub fn samples(&self, model: &CausalLm, step: u64, reports: &Reports) -> Result<Vec<String>> {
-        let answers = self
-            .prompts
-            .iter()
-            .map(|prompt| self.answer(model, prompt, step, reports));
-        answers.collect()
+        self.answers(model, self.prompts, step, reports)
     }
 
     /// Answers what callbacks have asked for. Prompts that they ask for while they are told of the answers wait for the next call.
@@ -60,22 +58,27 @@ impl<'a> Answers<'a> {
         (events, state): (&mut Events, &RunState),
         reports: &Reports,
     ) -> Result<()> {
-        for prompt in events.take_prompts() {
-            let answer = self.answer(model, &prompt, step, reports)?;
-            events.on_generate(&prompt, &answer, state)?;
+        let prompts = events.take_prompts();
+        let answers = self.answers(model, &prompts, step, reports)?;
+        for (prompt, answer) in prompts.iter().zip(&answers) {
+            events.on_generate(prompt, answer, state)?;
         }
         Ok(())
     }
 
-    fn answer(
+    /// Answers prompts together.
+    fn answers(
         &self,
         model: &CausalLm,
-        prompt: &str,
+        prompts: &[String],
         step: u64,
         reports: &Reports,
-    ) -> Result<String> {
-        let answer = answer(model, self.encoder, prompt, &self.sampling)?;
-        reports.text(step, prompt, &answer);
-        Ok(answer)
+    ) -> Result<Vec<String>> {
+        let how = (&self.sampling, self.deterministic);
+        let answers = answer_prompts(model, self.encoder, prompts, how)?;
+        for (prompt, answer) in prompts.iter().zip(&answers) {
+            reports.text(step, prompt, answer);
+        }
+        Ok(answers)
     }
 }

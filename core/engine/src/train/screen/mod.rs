@@ -7,9 +7,10 @@ mod draw;
 mod panel;
 
 use super::ranks::Loads;
+use crate::progress_bar::bar;
 use apus_base::{lines, memory};
 use apus_sdk::errln;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use panel::Panel;
 use serde_json::{Map, Value};
 use std::io::IsTerminal;
@@ -57,22 +58,13 @@ impl Screen {
             Some(Ok(panel)) => Self::Panel(panel),
             Some(Err(error)) => {
                 lines::warning!("tui: {error}; a progress bar is drawn instead");
-                Self::bar(total, made)
+                Self::Bar(bar(total, made))
             }
-            None => Self::bar(total, made),
+            None => Self::Bar(bar(total, made)),
         };
         let above = screen.clone();
         lines::print_by(Some(Arc::new(move |text| above.print(text))));
         screen
-    }
-
-    fn bar(total: u64, made: u64) -> Self {
-        let bar = ProgressBar::new(total).with_position(made);
-        let style = "{bar:30} {pos}/{len}  {msg}  {elapsed} < {eta}";
-        bar.set_style(
-            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        Self::Bar(bar)
     }
 
     /// Whether it draws.
