@@ -10,7 +10,9 @@ pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    match apus_engine::generate::infer(&resolved.config) {
+    let answered = apus_engine::generate::infer(&resolved.config)
+        .and_then(|()| apus_engine::eval::of_infer(&resolved.config));
+    match answered {
         Err(error) if signals::is_interrupted(&error) => Ok(Ended::Interrupted),
         result => result.map(|()| Ended::Done).map_err(Failure::Run),
     }

@@ -333,3 +333,43 @@ fn what_cannot_be_measured_is_said() {
     assert_eq!(set["models"][0]["model"], "base");
     assert!(set["models"][0]["standard_error"].is_null());
 }
+
+#[test]
+fn infer_measures_what_it_answered() {
+    let dir = folder("eval-infer");
+    let answers = dir.join("answers.jsonl");
+    let infer = |metrics: &str| {
+        format!(
+            "infer --model {TINY}/model_bf16 --val_dataset {TINY}/chat_train.jsonl --device cpu --current_date 2025-08-05 \
+             --max_new_tokens 6 --temperature 0 --result_path {} --metric {metrics}",
+            answers.display()
+        )
+    };
+    fails(&infer("rog"), 1, &["there is no metric \"rog\""]);
+    let said = works(&infer("chrf nlg token_acc"));
+    let written = numbers(&dir.join("answers.metrics.json"));
+    assert_eq!(written["rows"], 8);
+    let json = dir.join("numbers.json");
+    works(&format!(
+        "eval --model {TINY}/model_bf16 --val_dataset {TINY}/chat_train.jsonl --device cpu --current_date 2025-08-05 \
+         --max_new_tokens 6 --metrics chrf nlg token_acc --json {}",
+        json.display()
+    ));
+    let report = numbers(&json);
+    for name in ["rouge-1", "rouge-l", "bleu-4", "chrf"] {
+        let value = number(&report, 0, 0, name);
+        assert_eq!(written[name].as_f64(), Some(value), "{name}");
+        assert!(
+            said.contains(&format!("{name}: {value:.6}")),
+            "{name}: {said}"
+        );
+    }
+    // A file with all answers is measured again without a model.
+    fs::remove_file(dir.join("answers.metrics.json")).unwrap();
+    works(&infer("chrf"));
+    let again = numbers(&dir.join("answers.metrics.json"));
+    assert_eq!(again["chrf"], written["chrf"]);
+    // Metrics of tokens come from a pass over the same rows.
+    let loss = format!("{:.4}", number(&report, 0, 0, "loss"));
+    assert!(said.contains("token_acc") && said.contains(&loss), "{said}");
+}

@@ -53,7 +53,7 @@ const KINDS: [(&str, &str, &str); 10] = [
         "evaluated, with answers",
         "model_mxfp4",
         "--split_dataset_ratio 0.3 --per_device_eval_batch_size 1 --eval_steps 2 --load_best_model_at_end true \
-         --sample_prompts Hello --max_new_tokens 4",
+         --sample_prompts Hello --max_new_tokens 4 --predict_with_generate true --metrics token_acc rouge chrf",
     ),
 ];
 
@@ -91,8 +91,12 @@ fn same(name: &str, whole: &Path, sharded: &Path) {
     assert_eq!(losses(whole), losses(sharded), "{name}");
     let evaluated = |run: &Path| -> Vec<_> {
         let log = log(run).into_iter();
-        log.filter_map(|line| line.get("eval_loss").cloned())
-            .collect()
+        let names = ["eval_loss", "eval_token_acc", "eval_rouge-l", "eval_chrf"];
+        log.filter_map(|line| {
+            line.get("eval_loss")
+                .map(|_| names.map(|name| line.get(name).cloned()))
+        })
+        .collect()
     };
     assert_eq!(evaluated(whole), evaluated(sharded), "{name}");
     let (expected, found) = (weights(whole), weights(sharded));

@@ -350,8 +350,9 @@ flags! {
         eval_steps: Option<StepsOrShare> = None, bounds above(0.0)
             => sft "same: as `save_steps`; below 1 a share of all steps, rounded up";
         /// Evaluation metrics
-        metrics | eval_metric | metric: Vec<Spec> = Spec::all_named(METRICS)
-            => sft "different: components ([evaluating.md](evaluating.md)); ms-swift always logs token_acc, which is its `acc`, too";
+        metrics | eval_metric | metric: Vec<Spec> = Spec::all_named(METRICS), about Questions
+            => sft "different: components ([evaluating.md](evaluating.md)); ms-swift always logs token_acc, which is its `acc`, too",
+               infer(Vec<Spec> = Vec::new()) "any metric ([evaluating.md](evaluating.md)); ms-swift has two, of which its `acc` is equality to the letter. The numbers are also written beside the answers, in `.metrics.json`";
         /// Answer the rows of the evaluation data at each evaluation, for metrics that read answers (nlg if none are named)
         predict_with_generate: bool = false
             => sft "same, with `max_new_tokens` and `temperature`, and `predict.jsonl` in the run's folder; the loss is computed beside it, which ms-swift leaves out, so that `metric_for_best_model` stays `loss` unless it is given";

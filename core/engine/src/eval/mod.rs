@@ -7,10 +7,13 @@ mod answers;
 mod candidates;
 mod json;
 mod numbers;
+mod of_infer;
 mod page;
 mod row_losses;
 mod sets;
 mod table;
+
+pub use of_infer::of_infer;
 
 use crate::generate::{Answering, Sampling, split};
 use crate::out_of_memory::explain;

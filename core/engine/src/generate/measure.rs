@@ -1,6 +1,6 @@
 //! Answers to rows that have one already, and metrics that read both.
 
-use super::dataset::{fits, question};
+use super::dataset::question;
 use super::{Answer, Counts, Engine, EngineOptions, Job, Sampling, answers};
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Named;
@@ -19,6 +19,8 @@ const FEWEST_AT_ONCE: usize = 16;
 pub struct Reference {
     /// What is to be answered.
     pub conversation: Conversation,
+    /// How many tokens that is.
+    tokens: usize,
     /// The answer in the dataset.
     pub answer: String,
     /// File and line.
@@ -82,8 +84,13 @@ fn reference(
 ) -> Result<Reference> {
     let place = record.to_string();
     let question = question(sample, &place, encoder.dialect())?;
-    let most = (positions, "the number of positions of the model");
-    fits(&question.conversation, encoder, most).with_context(|| place.clone())?;
+    let asked = encoder.prompt(&question.conversation);
+    let (_, prompt) = asked.with_context(|| place.clone())?;
+    ensure!(
+        prompt.len() <= positions,
+        "{place}: {} tokens, the number of positions of the model is {positions}",
+        prompt.len()
+    );
     let answer = match question.labels {
         Some(Value::String(text)) => text,
         None | Some(Value::Null) => bail!("{place}: there is no answer to compare with"),
@@ -91,6 +98,7 @@ fn reference(
     };
     Ok(Reference {
         conversation: question.conversation,
+        tokens: prompt.len(),
         answer,
         place,
     })
@@ -129,8 +137,11 @@ impl Answering {
         rows: &[Reference],
         after: &mut dyn FnMut(usize),
     ) -> Result<(Vec<String>, Counts)> {
+        let longest = rows.iter().map(|row| row.tokens).max().unwrap_or(0);
         let options = EngineOptions {
-            max_batch_size: self.max_batch_size,
+            max_batch_size: self.max_batch_size.min(rows.len()).max(1),
+            // The cache has room for these rows alone, beside a run that needs the memory.
+            max_length: Some(longest + self.sampling.max_new_tokens),
             deterministic: self.deterministic,
             ..EngineOptions::default()
         };

@@ -13,6 +13,7 @@ mod made_with;
 mod measure;
 mod results;
 mod sample;
+mod score;
 mod target;
 
 pub use answers::{Answer, Job, answers, respond};

@@ -23,7 +23,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "an adapter answers unmerged; `apus export --merge_lora true` writes a merged model"),
     no_effect(I, &["max_shard_size", "safe_serialization"], "infer writes no weights"),
     no_effect(SE, &["safe_serialization"], "weights are always safetensors"),
-    refused(I, &["metric"], &[], "answers are not compared; --result_path writes them beside the labels"),
     no_effect(I, &["reranker_use_activation"], "gpt-oss is no reranker"),
     no_effect(IE, &["infer_backend"], "answers come from Apus itself"),
     refused(I, &["vllm_quantization", "sglang_quantization", "lmdeploy_quant_policy"], &["0"],

@@ -12,6 +12,7 @@ pub use rows::{fits, most, question};
 
 use super::logprobs::logprobs_of;
 use super::results::{MadeWith, Results};
+use super::score::Scores;
 use super::{Answer, Counts, Engine, Job, answers, respond};
 use crate::progress_bar::Progress;
 use anyhow::{Result, bail, ensure};
@@ -39,6 +40,8 @@ pub struct Questions {
     path: PathBuf,
     at_once: usize,
     strict: bool,
+    /// What reads the answers when all are there.
+    scores: Option<Scores>,
 }
 
 /// What of the rows is answered already.
@@ -83,6 +86,7 @@ impl Questions {
                 .filter(|&size| size > 0)
                 .unwrap_or(usize::MAX),
             strict: config.strict,
+            scores: Scores::of(&config.metrics)?,
         })
     }
 
@@ -246,6 +250,9 @@ impl Questions {
             );
             return Err(error);
         }
+        if let Some(scores) = self.scores {
+            scores.print(&self.path)?;
+        }
         complete(&missing, total)
     }
 
@@ -253,10 +260,14 @@ impl Questions {
     ///
     /// # Errors
     /// Rows without an answer.
-    pub fn leave(&self, begun: &Begun) -> Result<()> {
-        info!("all {} answers are there already", self.lines());
+    pub fn leave(self, begun: &Begun) -> Result<()> {
+        let total = self.lines();
+        info!("all {total} answers are there already");
         outln!("answers: {}", self.path.display());
-        complete(&begun.missing, self.lines())
+        if let Some(scores) = self.scores {
+            scores.print(&self.path)?;
+        }
+        complete(&begun.missing, total)
     }
 
     /// What is asked for a line of the file.
