@@ -7,6 +7,7 @@
 mod bench;
 mod components;
 mod data;
+mod deploy;
 mod eval;
 mod export;
 mod infer;
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
 
 /// Whether the result of this command stands on standard output, and nowhere else.
 fn shows(matches: &ArgMatches) -> bool {
-    !matches!(matches.subcommand_name(), Some("sft" | "infer"))
+    !matches!(matches.subcommand_name(), Some("sft" | "infer" | "deploy"))
 }
 
 /// The command line; where its help is asked for, with all components in it.
@@ -98,6 +99,7 @@ fn command(words: &[String]) -> Command {
         .arg_required_else_help(true)
         .subcommand(sft)
         .subcommand(config::command(Tool::Infer))
+        .subcommand(config::command(Tool::Deploy))
         .subcommand(config::command(Tool::Export))
         .subcommand(
             Command::new("model")
@@ -142,6 +144,7 @@ fn run(matches: &ArgMatches, options: &ComponentOptions) -> Result<Ended, Failur
     match matches.subcommand() {
         Some(("sft", matches)) => sft::run(&resolve(matches, options)?),
         Some(("infer", matches)) => infer::run(&resolve(matches, options)?),
+        Some(("deploy", matches)) => deploy::run(&resolve(matches, options)?),
         Some(("export", matches)) => export::run(&resolve(matches, options)?),
         Some(("model", matches)) => match matches.subcommand() {
             Some(("new", matches)) => model::run(&resolve(matches, options)?),

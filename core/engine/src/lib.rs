@@ -14,5 +14,6 @@ pub mod out_of_memory;
 pub mod plugin_check;
 pub mod preview;
 mod progress_bar;
+pub mod serve;
 pub mod setup;
 pub mod train;

@@ -8,6 +8,8 @@ mod host;
 mod routes;
 mod serve;
 
+pub use host::is_loopback;
+
 use anyhow::{Context, Result, anyhow, bail};
 use board::Board;
 use std::io::ErrorKind;

@@ -266,7 +266,8 @@ flags! {
         /// Repeat bit for bit on the same machine, or refuse to run
         deterministic | full_determinism: bool = false
             => sft "same meaning; what cannot be repeated is an error",
-               infer "only in Apus: an answer has the same bits whatever else is answered, and on the same machine each time";
+               infer "only in Apus: an answer has the same bits whatever else is answered, and on the same machine each time",
+               deploy "only in Apus: an answer has the same bits whatever else is answered";
         /// Callbacks
         callbacks: Vec<Spec> = Vec::new()
             => sft "same meaning; names of components";

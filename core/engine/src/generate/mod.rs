@@ -17,6 +17,7 @@ mod score;
 mod target;
 
 pub use answers::{Answer, Job, answers, respond};
+pub(crate) use defaults::sampling as default_sampling;
 pub use engine::{
     AnswerText, Engine, EngineOptions, Event, FinishReason, Request, RequestId, Stats, Stop,
     TokenLogprobs, TokenMask,
@@ -24,6 +25,8 @@ pub use engine::{
 pub use infer::infer;
 pub use measure::{Answering, Reference, References, measure, split};
 pub use sample::Sampling;
+pub(crate) use sample::token_logprobs;
+pub(crate) use target::InferTarget;
 
 use anyhow::Result;
 use apus_data::chat::Encoder;

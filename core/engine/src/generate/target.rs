@@ -142,6 +142,12 @@ impl InferTarget {
             .context("a synthetic model has no tokenizer; give one with --tokenizer DIR_OR_ID")
     }
 
+    /// The date of prompts, as a flag or the run says it.
+    pub fn date(&self, config: &InferConfig) -> Option<String> {
+        let given = config.current_date.clone();
+        given.or_else(|| self.args.text("current_date"))
+    }
+
     /// What renders conversations.
     pub fn backend(&self, config: &InferConfig) -> String {
         let given = config.template_backend.clone();
@@ -156,7 +162,7 @@ impl InferTarget {
     pub fn encoder(&self, config: &InferConfig, date: Option<&str>) -> Result<Encoder> {
         let given = |flag: &Option<String>, key: &str| flag.clone().or_else(|| self.args.text(key));
         let switch = |flag: Option<bool>, key: &str| flag.or_else(|| self.args.flag(key));
-        let date = given(&config.current_date, "current_date").or_else(|| date.map(str::to_owned));
+        let date = self.date(config).or_else(|| date.map(str::to_owned));
         ensure!(
             !config.deterministic || date.is_some(),
             "deterministic is true and current_date is not given: the system message would carry the day of the run; \

@@ -29,6 +29,16 @@ impl AnswerText {
         self.push_bytes(tokenizer.token(token))
     }
 
+    /// As [`push`](Self::push), for text.
+    pub fn push_text(&mut self, text: &str) -> String {
+        self.push_bytes(text.as_bytes())
+    }
+
+    /// Whether a stop string, or the end, was there.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     fn push_bytes(&mut self, bytes: &[u8]) -> String {
         if self.has_ended {
             return String::new();

@@ -35,7 +35,8 @@ pub fn grammar(shape: &AnswerShape) -> String {
         );
         last.push(format!("call{at}"));
     }
-    let preamble = match shape.calls.is_empty() {
+    // Where a call is demanded, words before it are not.
+    let preamble = match shape.calls.is_empty() || shape.must_call {
         true => "",
         false => " | preamble",
     };
@@ -98,7 +99,7 @@ mod tests {
             ..shape
         });
         assert!(
-            call.starts_with("start: (reasoning | preamble)* (call0 | call1)\n"),
+            call.starts_with("start: (reasoning)* (call0 | call1)\n"),
             "{call}"
         );
         assert!(

@@ -1,0 +1,141 @@
+//! Adapters beside the model: named by requests, added and removed while the server runs, by the administrator and from one folder.
+
+use super::server::{GOLDENS, Server};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+fn answer(server: &Server, model: &str) -> Value {
+    let body = json!({"model": model, "prompt": [7, 8, 9], "max_tokens": 16, "temperature": 0, "ignore_eos": true, "logprobs": 0});
+    let response = server.post("/v1/completions", &body);
+    assert_eq!(response.status, 200, "{response:?}");
+    response.json()["choices"][0]["text"].clone()
+}
+
+fn copy(from: &str, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn adapters_come_and_go() {
+    let home = super::common::folder("deploy-adapters");
+    let root = home.join("adapters");
+    copy(
+        &format!("{GOLDENS}/adapter_grad_attn_experts"),
+        &root.join("late"),
+    );
+    copy(
+        &format!("{GOLDENS}/adapter_grad_attn"),
+        &home.join("outside"),
+    );
+    // One whose targets the model does not have.
+    copy(
+        &format!("{GOLDENS}/adapter_grad_attn"),
+        &root.join("misfit"),
+    );
+    let config = root.join("misfit/adapter_config.json");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("q_proj", "w_pack");
+    fs::write(&config, text).unwrap();
+    let server = Server::start(&format!(
+        "--adapters early={GOLDENS}/adapter_grad_attn --adapters_dir {} --admin_api_key boss",
+        root.display()
+    ));
+    let names = |server: &Server| -> Vec<String> {
+        let models = server.get("/v1/models").json();
+        models["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let admin = |path: &str, body: Value| {
+        server.post_with(path, &body.to_string(), "Authorization: Bearer boss\r\n")
+    };
+    let load = |name: &str, path: &str| {
+        admin(
+            "/v1/load_lora_adapter",
+            json!({"lora_name": name, "lora_path": path}),
+        )
+    };
+    assert_eq!(names(&server), ["tiny", "early"]);
+    assert_eq!(server.get("/v1/models/early").json()["parent"], "tiny");
+    let (base, early) = (answer(&server, "tiny"), answer(&server, "early"));
+    assert_ne!(base, early);
+
+    assert_eq!(load("late", "late").status, 200);
+    assert_eq!(names(&server), ["tiny", "early", "late"]);
+    let late = answer(&server, "late");
+    assert!(late != base && late != early);
+    assert_eq!(
+        (answer(&server, "tiny"), answer(&server, "early")),
+        (base.clone(), early)
+    );
+    for (name, path, says) in [
+        ("late", "late", "loaded already"),
+        ("tiny", "late", "name of the model itself"),
+        ("a b", "late", "expected 1 to 128 letters"),
+        ("x", "../outside", "no folder of an adapter below"),
+        ("x", "/etc", "no folder of an adapter below"),
+        (
+            "x",
+            &home.join("outside").display().to_string(),
+            "no folder of an adapter below",
+        ),
+        ("x", "gone", "no folder of an adapter below"),
+        ("x", "misfit", "layers.0.self_attn.q_proj"),
+    ] {
+        let response = load(name, path);
+        let message = response.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(response.status, 400, "{message}");
+        assert!(message.contains(says), "{name} {path}: {message}");
+    }
+    let body = json!({"lora_name": "x", "lora_path": "late"});
+    assert_eq!(server.post("/v1/load_lora_adapter", &body).status, 401);
+    assert_eq!(names(&server), ["tiny", "early", "late"]);
+
+    let unload = |name: &str| admin("/v1/unload_lora_adapter", json!({"lora_name": name})).status;
+    assert_eq!(
+        (unload("late"), unload("late"), unload("tiny")),
+        (200, 404, 404)
+    );
+    assert_eq!(names(&server), ["tiny", "early"]);
+    let gone = server.post("/v1/completions", &json!({"model": "late", "prompt": "a"}));
+    assert_eq!(
+        (gone.status, gone.json()["error"]["code"].as_str().unwrap()),
+        (404, "model_not_found")
+    );
+    assert_eq!(load("late", "late").status, 200);
+    assert_eq!(answer(&server, "late"), late);
+
+    // Alone, as `--model ADAPTER`, it answers the same.
+    let alone = Server::start(&format!("--adapters {GOLDENS}/adapter_grad_attn_experts"));
+    assert_eq!(answer(&alone, "tiny"), late);
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_refused_before_anything_is_served() {
+    let dir = super::common::folder("deploy-misfit").join("misfit");
+    copy(&format!("{GOLDENS}/adapter_grad_attn"), &dir);
+    let config = dir.join("adapter_config.json");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("q_proj", "w_pack");
+    fs::write(&config, text).unwrap();
+    let line = format!(
+        "deploy --model {GOLDENS}/model_bf16 --port 0 --adapters bad={}",
+        dir.display()
+    );
+    super::common::fails(&line, 1, &["bad", "layers.0.self_attn.q_proj"]);
+}
