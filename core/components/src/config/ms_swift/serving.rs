@@ -10,7 +10,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     refused(D, &["log_level"], &["info"], "--verbose and --log_interval say which lines there are"),
     no_effect(D, &[
         "dataset", "val_dataset", "columns", "disable_auto_column_mapping", "strict", "result_path", "val_dataset_sample",
-        "write_batch_size",
+        "write_batch_size", "metric",
     ],
         "a server reads no data"),
     no_effect(D, &["stop_words", "logprobs", "top_logprobs", "n", "num_return_sequences", "min_p", "presence_penalty", "frequency_penalty"],
