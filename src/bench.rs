@@ -6,8 +6,9 @@ use apus_components::config::{BenchConfig, Resolved};
 /// Runs the command.
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<Ended, Failure> {
     resolved.config.check().map_err(Failure::Usage)?;
-    // Operations are timed on one card.
+    // Operations and answers are timed on one card.
     if !resolved.config.ops
+        && !resolved.config.generate
         && let Some(status) = ranks::launch(&resolved.config.device).map_err(Failure::Run)?
     {
         return Ok(Ended::Status(status));

@@ -166,6 +166,35 @@ fn training_is_measured() {
 }
 
 #[test]
+fn answers_are_measured() {
+    let dir = folder("bench_generate");
+    let json = dir.join("figures.json");
+    let said = works(&format!(
+        "bench --model {GOLDENS}/model_mxfp4 --device cpu --generate true --loads 1x8+4,3x20+6,1x9+1 --json {}",
+        json.display()
+    ));
+    for part in [
+        "streams",
+        "answers, tokens/s",
+        "share of limit",
+        "experts in mxfp4",
+    ] {
+        assert!(said.contains(part), "{part:?} not in: {said}");
+    }
+    let figures = fs::read_to_string(&json).unwrap();
+    let figures: serde_json::Value = serde_json::from_str(&figures).unwrap();
+    let loads = figures["loads"].as_array().unwrap();
+    assert_eq!(loads.len(), 3);
+    for (load, streams) in loads.iter().zip([1, 3, 1]) {
+        assert_eq!(load["streams"], streams);
+        assert!(load["prompt_tokens_per_second"].as_f64() > Some(0.0));
+        assert!(load["bytes_a_step"].as_f64() > Some(0.0));
+    }
+    assert!(loads[1]["answer_tokens_per_second"].as_f64() > Some(0.0));
+    assert!(loads[2]["answer_tokens_per_second"].is_null());
+}
+
+#[test]
 fn what_cannot_be_measured_is_named() {
     for (flags, says) in [
         ("--steps 2", "steps is 2, expected 3 or more"),
@@ -177,6 +206,8 @@ fn what_cannot_be_measured_is_named() {
         ("--seq 64:8", "the shorter one first"),
         ("--trained_share 1.5", "trained_share is 1.5"),
         ("--train_type all", "train_type is \"all\""),
+        ("--loads 1x8", "expected loads such as 1x128+512"),
+        ("--generate true --ops true", "give one of them"),
         ("--step 3", "--step"),
     ] {
         fails(&format!("bench --device cpu {flags}"), 2, &[says]);

@@ -10,14 +10,14 @@ __device__ __forceinline__ float dot8(uint4 a, uint4 b) {
     return sum;
 }
 
-// A warp takes one number of z.
+// A warp takes one number of z. Every `share` rows have one row of x.
 KERNEL __launch_bounds__(256) lora_rows_down(float* __restrict__ z, const bf16* __restrict__ x, const bf16* __restrict__ a, const u32* __restrict__ index,
-                                             int groups, int width, int rank) {
-    const i64 row = blockIdx.y;
+                                             int groups, int width, int rank, int share) {
+    const i64 row = blockIdx.x;
     const u32 group = index[row];
-    const int r = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int r = blockIdx.y * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (group >= (u32)groups) return;
-    const uint4* from = reinterpret_cast<const uint4*>(x + row * width);
+    const uint4* from = reinterpret_cast<const uint4*>(x + row / share * width);
     const uint4* with = reinterpret_cast<const uint4*>(a + ((i64)group * rank + r) * width);
     float sum = 0.f;
 #pragma unroll 6
@@ -26,25 +26,40 @@ KERNEL __launch_bounds__(256) lora_rows_down(float* __restrict__ z, const bf16* 
     if (lane == 0) z[row * rank + r] = sum;
 }
 
-// A thread takes one number of y.
-KERNEL __launch_bounds__(128) lora_rows_up(bf16* __restrict__ y, const float* __restrict__ z, const bf16* __restrict__ b, const u32* __restrict__ index,
-                                           int groups, int width, int rank) {
-    const i64 row = blockIdx.y;
-    const u32 group = index[row];
-    const int column = blockIdx.x * 128 + threadIdx.x;
-    if (group >= (u32)groups || column >= width) return;
-    const uint4* with = reinterpret_cast<const uint4*>(b + ((i64)group * width + column) * rank);
+// A number of z b^T.
+__device__ __forceinline__ float up(const float* z, const bf16* b, int rank) {
+    const uint4* with = reinterpret_cast<const uint4*>(b);
     float sum = 0.f;
 #pragma unroll 4
     for (int i = 0; i < rank / 8; i++) {
         float f[8], low[8];
         unpack8(__ldg(with + i), f);
-        wide_load4(z + row * rank + i * 8, low), wide_load4(z + row * rank + i * 8 + 4, low + 4);
+        wide_load4(z + i * 8, low), wide_load4(z + i * 8 + 4, low + 4);
 #pragma unroll
         for (int j = 0; j < 8; j++) sum += low[j] * f[j];
     }
+    return sum;
+}
+
+// A thread takes one number of y.
+KERNEL __launch_bounds__(128) lora_rows_up(bf16* __restrict__ y, const float* __restrict__ z, const bf16* __restrict__ b, const u32* __restrict__ index,
+                                           int groups, int width, int rank) {
+    const i64 row = blockIdx.x;
+    const u32 group = index[row];
+    const int column = blockIdx.y * 128 + threadIdx.x;
+    if (group >= (u32)groups || column >= width) return;
     bf16& to = y[row * width + column];
-    to = from_float<bf16>(to_float(to) + sum);
+    to = from_float<bf16>(to_float(to) + up(z + row * rank, b + ((i64)group * width + column) * rank, rank));
+}
+
+// The same apart: 0 for rows without an update.
+KERNEL __launch_bounds__(128) lora_rows_term(float* __restrict__ y, const float* __restrict__ z, const bf16* __restrict__ b, const u32* __restrict__ index,
+                                             int groups, int width, int rank) {
+    const i64 row = blockIdx.x;
+    const u32 group = index[row];
+    const int column = blockIdx.y * 128 + threadIdx.x;
+    if (column >= width) return;
+    y[row * width + column] = group < (u32)groups ? up(z + row * rank, b + ((i64)group * width + column) * rank, rank) : 0.f;
 }
 
 // The update of each sorted row of experts, adapter * experts + expert, from the adapter of each token.

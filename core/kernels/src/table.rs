@@ -277,12 +277,15 @@ kernels! {
     /// not below G; `b` carries the scale. P and K are multiples of 8.
     module LORA_ROWS = "lora_rows";
     {
-        /// `z = x a^T`: z `[N, P]`; rows without an update are left.
-        lora_rows_down(z: Out<f32>, x: In<bf16>, a: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32)
-            with (rows: usize) => Grid::new([rank / 8, rows, 1], 256);
+        /// `z = x a^T`: z `[N, P]`, x `[N / share, K]`; rows without an update are left.
+        lora_rows_down(z: Out<f32>, x: In<bf16>, a: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32, share: i32)
+            with (rows: usize) => Grid::new([rows, rank / 8, 1], 256);
         /// `y += z b^T`: y `[N, W]`.
         lora_rows_up(y: Out<bf16>, z: In<f32>, b: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32)
-            with (rows: usize) => Grid::new([width.div_ceil(128), rows, 1], 128);
+            with (rows: usize) => Grid::new([rows, width.div_ceil(128), 1], 128);
+        /// `y = z b^T`: y `[N, W]`, 0 for rows without an update.
+        lora_rows_term(y: Out<f32>, z: In<f32>, b: In<bf16>, index: In<u32>, groups: i32, width: i32, rank: i32)
+            with (rows: usize) => Grid::new([rows, width.div_ceil(128), 1], 128);
         /// `index` `[N]` of sorted rows of experts, `adapter * experts + expert`, from the adapter of each token or `u32::MAX`.
         lora_rows_index(index: Out<u32>, adapters: In<u32>, order: In<u32>, ids: In<u32>, rows: i32, k: i32, experts: i32)
             => Grid::each(rows, 128, 128);

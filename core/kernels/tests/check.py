@@ -250,14 +250,26 @@ def lora_rows(h):
                 want[row] += b[group].double() @ (a[group].double() @ x[row].double())
 
         def run(y):
-            h.launch("lora_rows", "lora_rows_down", (rank // 8, rows), 256, z, x, a, index, groups, inputs, rank)
-            h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), rows), 128, y, z, b, index, groups, outputs, rank)
+            h.launch("lora_rows", "lora_rows_down", (rows, rank // 8), 256, z, x, a, index, groups, inputs, rank, 1)
+            h.launch("lora_rows", "lora_rows_up", (rows, -(-outputs // 128)), 128, y, z, b, index, groups, outputs, rank)
         found, again = y.clone(), y.clone()
         run(found)
         h.close(f"lora_rows {rows}x{inputs}x{outputs} rank {rank}", found, want)
-        h.launch("lora_rows", "lora_rows_down", (rank // 8, 1), 256, z, x[rows - 1 :], a, index[rows - 1 :], groups, inputs, rank)
-        h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), 1), 128, again[rows - 1 :], z, b, index[rows - 1 :], groups, outputs, rank)
+        h.launch("lora_rows", "lora_rows_down", (1, rank // 8), 256, z, x[rows - 1 :], a, index[rows - 1 :], groups, inputs, rank, 1)
+        h.launch("lora_rows", "lora_rows_up", (1, -(-outputs // 128)), 128, again[rows - 1 :], z, b, index[rows - 1 :], groups, outputs, rank)
         h.equal(f"lora_rows {rows} alone", again[-1], found[-1])
+    rows, share, groups, rank = 12, 3, 4, 8
+    x, a, b = bf16(rows // share, 64), bf16(groups, rank, 64, scale=0.1), bf16(groups, 136, rank)
+    index = torch.randint(-1, groups, (rows,), device="cuda", dtype=torch.int32)
+    index[0] = none
+    z, found = torch.full((rows, rank), math.nan, device="cuda"), torch.full((rows, 136), math.nan, device="cuda")
+    h.launch("lora_rows", "lora_rows_down", (rows, rank // 8), 256, z, x, a, index, groups, 64, rank, share)
+    h.launch("lora_rows", "lora_rows_term", (rows, 2), 128, found, z, b, index, groups, 136, rank)
+    want = torch.zeros(rows, 136, device="cuda", dtype=torch.float64)
+    for row, group in enumerate(index.tolist()):
+        if group != none:
+            want[row] = b[group].double() @ (a[group].double() @ x[row // share].double())
+    h.close("lora_rows_term", found, want, 1e-5)
     ids, order, _, _ = plan(50, 3, 8)
     adapters = torch.randint(-1, 4, (50,), device="cuda", dtype=torch.int32)
     found = torch.empty(150, device="cuda", dtype=torch.int32)
@@ -270,8 +282,8 @@ def time_lora_rows(h):
     for rows, outputs, rank, groups in [(1, 5120, 16, 4), (32, 5120, 16, 4), (256, 5120, 16, 4), (1024, 5760, 16, 128)]:
         x, y, a, b = bf16(rows, 2880), bf16(rows, outputs), bf16(groups, rank, 2880), bf16(groups, outputs, rank, scale=1e-3)
         index, z = torch.randint(0, groups, (rows,), device="cuda", dtype=torch.int32), torch.empty(rows, rank, device="cuda")
-        h.replayed(f"lora_rows_down {rows} rank {rank}", x.nbytes, lambda: h.launch("lora_rows", "lora_rows_down", (rank // 8, rows), 256, z, x, a, index, groups, 2880, rank))
-        h.replayed(f"lora_rows_up {rows} rank {rank}", 2 * y.nbytes, lambda: h.launch("lora_rows", "lora_rows_up", (-(-outputs // 128), rows), 128, y, z, b, index, groups, outputs, rank))
+        h.replayed(f"lora_rows_down {rows} rank {rank}", x.nbytes, lambda: h.launch("lora_rows", "lora_rows_down", (rows, rank // 8), 256, z, x, a, index, groups, 2880, rank, 1))
+        h.replayed(f"lora_rows_up {rows} rank {rank}", 2 * y.nbytes, lambda: h.launch("lora_rows", "lora_rows_up", (rows, -(-outputs // 128)), 128, y, z, b, index, groups, outputs, rank))
 
 
 def time_all(h):

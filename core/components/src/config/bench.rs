@@ -20,6 +20,14 @@ impl BenchConfig {
             "steps is {}, expected 3 or more: the first two are reported apart",
             self.steps
         );
+        ensure!(
+            !(self.generate && self.ops),
+            "generate and ops measure different things; give one of them"
+        );
+        ensure!(
+            !self.generate || self.against.is_none(),
+            "against compares measurements of training or of operations; with generate leave it out"
+        );
         Ok(())
     }
 

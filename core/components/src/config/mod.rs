@@ -16,6 +16,7 @@ mod eval;
 mod file;
 mod flag;
 mod flags;
+mod generation_loads;
 mod lengths;
 mod merged;
 mod ms_swift;
@@ -39,6 +40,7 @@ pub use defaults::TRACKERS;
 pub use flag::{Change, Command, Flag, Group, Topic, Use, ValueKind};
 pub use flags::FLAGS;
 
+pub use generation_loads::{GenerationLoad, GenerationLoads};
 pub use lengths::Lengths;
 pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
 pub use of_components::{Flagged, bringing};

@@ -10,7 +10,7 @@ use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
 use super::flag::{AS_SFT, Change, Command, Flag, Group, Topic, Use};
 use super::value::{FlagValue, ScaleChain};
 use super::values;
-use super::{Lengths, StepsOrShare};
+use super::{GenerationLoads, Lengths, StepsOrShare};
 use crate::plugin::PluginSpec;
 use crate::registry::Spec;
 use apus_base::limits::MAX_RANK;
@@ -267,7 +267,8 @@ flags! {
         deterministic | full_determinism: bool = false
             => sft "same meaning; what cannot be repeated is an error",
                infer "only in Apus: an answer has the same bits whatever else is answered, and on the same machine each time",
-               deploy "only in Apus: an answer has the same bits whatever else is answered";
+               deploy "only in Apus: an answer has the same bits whatever else is answered",
+               bench;
         /// Callbacks
         callbacks: Vec<Spec> = Vec::new()
             => sft "same meaning; names of components";
@@ -629,6 +630,12 @@ flags! {
             => bench "only in Apus";
         /// Time each operation alone, at the model's sizes, in place of training
         ops: bool = false
+            => bench "only in Apus";
+        /// Time answers in place of training
+        generate: bool = false
+            => bench "only in Apus";
+        /// The answers to time: streams x tokens of a prompt + tokens of an answer, one load after another
+        loads: GenerationLoads = GenerationLoads::default()
             => bench "only in Apus";
         /// Write the figures to this file too
         json: Option<String> = None

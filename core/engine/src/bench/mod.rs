@@ -3,11 +3,13 @@
 //! A measurement trains for a few steps on random tokens. The model and the steps are those of `apus sft`. Steps are first
 //! timed and then profiled, so that profiling does not slow the timed ones. The limits of the device are measured in the
 //! same process right after the steps, at the same clock rate. Several ranks make the steps together, each with as many
-//! sequences as one process has; rank 0 reports.
+//! sequences as one process has; rank 0 reports. With `--generate` answers are timed in place of training, with `--ops` every
+//! operation alone.
 
 mod against;
 mod communication;
 pub mod count;
+mod generate;
 mod groups;
 mod lengths;
 mod limits;
@@ -26,7 +28,7 @@ use crate::train::shard_base::{Planned, decide_base};
 use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result, ensure};
-use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase, sharding};
+use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase, sharding, values};
 use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
@@ -54,15 +56,19 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let earlier = config.against.as_deref();
     let earlier = earlier.map(|path| Earlier::read(path, config.ops));
     let earlier = earlier.transpose()?;
-    let figures = match config.ops {
+    let figures = match config.ops || config.generate {
         true => {
             ensure!(
                 matches!(role()?, Role::Alone),
-                "ops: operations are timed on one card; start it without NPROC_PER_NODE and without torchrun, mpirun or srun"
+                "ops and generate: one card is measured; start it without NPROC_PER_NODE and without torchrun, mpirun or srun"
             );
             let device = apus_model::device::open(&config.device)?;
             let given = |flag: &str| resolved.given(flag);
-            Some(ops::run(config, &device, &given)?)
+            Some(match config.generate {
+                true => generate::run(config, &device)
+                    .map_err(|error| explain_out_of_memory(error, &device, &values(config)))?,
+                false => ops::run(config, &device, &given)?,
+            })
         }
         false => train(config)?,
     };

@@ -15,7 +15,7 @@ mod table;
 
 pub use of_infer::of_infer;
 
-use crate::generate::{Answering, Sampling, split};
+use crate::generate::{Answering, Sampling, SplitMetrics, split};
 use crate::out_of_memory::explain;
 use crate::progress_bar::Progress;
 use crate::setup;
@@ -60,8 +60,8 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
     let config = as_in_the_run(resolved, &place)?;
     let metrics = config.metrics.iter().map(registry::named);
     let metrics: Vec<Named<dyn Metric>> = metrics.collect::<Result<_>>()?;
-    let (mut of_tokens, mut of_answers) = split(metrics);
-    let asks = !of_answers.is_empty() || resolved.config.show_answers > 0;
+    let mut metrics = split(metrics);
+    let asks = !metrics.1.is_empty() || resolved.config.show_answers > 0;
 
     let device = apus_model::device::open(&config.device)?;
     if config.deterministic {
@@ -91,7 +91,7 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
             .with_context(|| name.clone())?;
         let mut of_sets = Vec::new();
         for set in &sets {
-            let found = measure.set(model, set, (&mut of_tokens, &mut of_answers));
+            let found = measure.set(model, set, &mut metrics);
             let found = found.map_err(|error| explain(error, &device, &values(&config)));
             of_sets.push(found.with_context(|| format!("{name} on {}", set.name))?);
         }
@@ -185,7 +185,7 @@ impl Measure<'_> {
         &self,
         model: &CausalLm,
         set: &EvalSet,
-        (of_tokens, of_answers): (&mut Vec<Named<dyn Metric>>, &mut [Named<dyn Metric>]),
+        (of_tokens, of_answers): &mut SplitMetrics,
     ) -> Result<Numbers> {
         let samples = &set.data.samples;
         let rows = RowLosses::default();

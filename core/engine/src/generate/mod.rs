@@ -23,7 +23,7 @@ pub use engine::{
     TokenLogprobs, TokenMask,
 };
 pub use infer::infer;
-pub use measure::{Answering, Reference, References, measure, split};
+pub use measure::{Answering, Reference, References, SplitMetrics, measure, split};
 pub use sample::Sampling;
 pub(crate) use sample::token_logprobs;
 pub(crate) use target::InferTarget;

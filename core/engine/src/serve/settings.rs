@@ -128,9 +128,12 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 3e7))
 }
 
+/// Adapters with their names.
+pub type NamedAdapters = Vec<(String, PathBuf)>;
+
 /// Adapters by name, and those without one, which are part of the model.
-pub fn adapters(config: &DeployConfig) -> Result<(Vec<(String, PathBuf)>, Vec<String>)> {
-    let (mut named, mut own): (Vec<(String, PathBuf)>, _) = (Vec::new(), Vec::new());
+pub fn adapters(config: &DeployConfig) -> Result<(NamedAdapters, Vec<String>)> {
+    let (mut named, mut own) = (NamedAdapters::new(), Vec::new());
     for word in &config.adapters {
         match word.split_once('=') {
             Some((name, dir)) if !Path::new(word).exists() => {

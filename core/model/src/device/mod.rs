@@ -89,6 +89,11 @@ fn card(_index: usize) -> Result<Device> {
 
 #[cfg(feature = "cuda")]
 mod deterministic;
+#[cfg(feature = "cuda")]
+mod graph;
+
+#[cfg(feature = "cuda")]
+pub use graph::Graph;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Memory, memory, peak_memory, reset_peak};

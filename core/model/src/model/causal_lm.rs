@@ -2,6 +2,7 @@
 
 use super::updates::PREFIX;
 use crate::families::ModelConfig;
+use crate::nn::few_rows::FewRows;
 use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready, Units};
 use crate::tensors::{ExpertMatrix, Role};
 use anyhow::{Result, bail};
@@ -56,6 +57,15 @@ impl CausalLm {
         params
             .map(|param| (part(param.name()), Arc::clone(param)))
             .collect()
+    }
+
+    /// Memory for steps in which each of up to `rows` sequences of up to `positions` positions adds one token; see
+    /// [`FewRows::new`].
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn few_rows(&self, most: (usize, usize), alone: bool) -> Result<Option<FewRows<'_>>> {
+        FewRows::new((&self.decoder, &self.head), self.dtype, most, alone)
     }
 
     /// The device that it is on.

@@ -75,6 +75,11 @@ impl FusedLinear {
         Ok(Some(Self { weight, bias }))
     }
 
+    /// The matrix and the bias.
+    pub fn parts(&self) -> (&Weight, Option<&Tensor>) {
+        (&self.weight, self.bias.as_ref())
+    }
+
     /// Whether layers can be computed as one product: without DoRA, and without dropout in this pass.
     pub fn can_fuse(layers: &[Linear], dropout: bool) -> bool {
         let plain = |layer: &Linear| match &layer.lora {

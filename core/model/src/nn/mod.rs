@@ -9,6 +9,7 @@ mod decoder;
 mod dense_mlp;
 mod embedding;
 mod experts;
+pub mod few_rows;
 mod fused_linear;
 mod head;
 mod layer;

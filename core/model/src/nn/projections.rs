@@ -2,6 +2,7 @@
 
 use super::fused_linear::{FusedLinear, Tape as FusedTape};
 use super::linear::{Linear, Tape as LinearTape};
+use super::param::Weight;
 use super::updates::{self, SiteUpdates};
 use crate::ops::Groups;
 use crate::ops::dropout::Draws;
@@ -40,6 +41,11 @@ impl<const N: usize> Projections<N> {
     /// The layers, to be given low-rank updates.
     pub fn layers_mut(&mut self) -> &mut [Linear; N] {
         &mut self.layers
+    }
+
+    /// The matrices of all layers as one with their biases, where no weight is trained.
+    pub fn joined(&self) -> Option<(&Weight, Option<&Tensor>)> {
+        self.fused.as_ref().map(FusedLinear::parts)
     }
 
     /// The layers fused, if this pass can be computed so.

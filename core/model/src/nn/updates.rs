@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 /// The updates of a layer's matrices by several adapters, each stacked. A matrix that no adapter updates has none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct LayerUpdates {
     /// Of the projections to queries, keys and values, side by side.
     pub qkv: Option<RowFactors>,
@@ -16,6 +16,14 @@ pub struct LayerUpdates {
     pub gate_up: Option<RowFactors>,
     /// Of the projection back, or of the second matrix of each expert.
     pub down: Option<RowFactors>,
+}
+
+impl LayerUpdates {
+    /// The matrices that have updates.
+    pub fn sites(&self) -> impl Iterator<Item = &RowFactors> {
+        let sites = [&self.qkv, &self.output, &self.gate_up, &self.down];
+        sites.into_iter().flatten()
+    }
 }
 
 /// The updates of all layers by several adapters, which rows name by their numbers.

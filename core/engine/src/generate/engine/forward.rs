@@ -7,14 +7,23 @@ use super::sequence::Sequence;
 use anyhow::Result;
 use apus_model::model::CausalLm;
 use apus_model::nn::Step;
+use apus_model::nn::few_rows::{FewRows, Rows};
 use apus_model::ops::paged::{HostLayout, PAGE, PagedLayout};
 use candle_core::{DType, Tensor};
+
+/// Whether parts are one token of each sequence, all of which are sampled from.
+pub fn is_decoding(parts: &[Part], running: &[Sequence]) -> bool {
+    parts.iter().all(|part| {
+        part.tokens.len() == 1 && part.tokens.end == running[part.sequence].tokens.len()
+    })
+}
 
 /// Computes parts in one pass. Returns the logits `[n, V]` f32 that follow the parts which end their sequences, in their order, if
 /// there are any.
 pub fn forward(
     model: &CausalLm,
     (cache, adapters): (&Cache, &Adapters),
+    few_rows: Option<&mut FewRows>,
     running: &[Sequence],
     parts: &[Part],
 ) -> Result<Option<Tensor>> {
@@ -36,8 +45,22 @@ pub fn forward(
             let held = &running[part.sequence].held;
             cache.lay_out(kind, held, part.tokens.clone(), (&mut layout, width));
         }
-        PagedLayout::new(layout, device)
+        layout
     });
+    let layouts: Vec<HostLayout> = layouts.collect();
+    if let Some(few_rows) = few_rows.filter(|_| is_decoding(parts, running)) {
+        let rows = Rows {
+            ids: &ids,
+            layouts: &layouts,
+            adapters: &of_adapters,
+        };
+        if let Some(logits) = few_rows.logits(rows, adapters.updates(), cache.pools())? {
+            return Ok(Some(logits));
+        }
+    }
+    let layouts = layouts
+        .into_iter()
+        .map(|layout| PagedLayout::new(layout, device));
     let layouts = layouts.collect::<Result<Vec<_>>>()?;
     let step = Step {
         ids: &ids,

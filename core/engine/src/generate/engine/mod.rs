@@ -8,6 +8,7 @@
 mod adapters;
 mod cache;
 mod forward;
+mod on_card;
 mod pages;
 mod pass;
 mod request;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use apus_data::chat::Tokenizer;
 use apus_model::model::CausalLm;
 use apus_model::nn::PagedCache;
+use apus_model::nn::few_rows::FewRows;
 use cache::Cache;
 use pages::Pages;
 use schedule::{Queue, Rules};
@@ -44,6 +46,8 @@ pub struct Engine<'m> {
     queue: Queue,
     cache: Cache,
     adapters: Adapters,
+    /// Steps in which each sequence adds one token, where the device has kernels for them.
+    few_rows: Option<FewRows<'m>>,
     /// Events of requests that ended between steps.
     events: Vec<Event>,
     stats: Stats,
@@ -62,6 +66,7 @@ impl<'m> Engine<'m> {
         options.check()?;
         let adapters = Adapters::new(model)?;
         let kinds = model.decoder().cache_kinds();
+        let few_rows = options.few_rows(model)?;
         let (max_length, pages) = options.sizes(model, &kinds);
         let pools = PagedCache::new(model.decoder(), &pages, model.dtype()).with_context(|| {
             format!(
@@ -87,6 +92,7 @@ impl<'m> Engine<'m> {
             },
             cache: Cache::new(pools, &pages),
             adapters,
+            few_rows,
             events: Vec::new(),
             stats: Stats::default(),
         })
@@ -230,12 +236,8 @@ impl<'m> Engine<'m> {
             });
         }
         let mut ended = BTreeMap::new();
-        let passes = match self.options.deterministic {
-            true => parts.chunks(1),
-            false => parts.chunks(parts.len().max(1)),
-        };
-        for pass in passes {
-            self.pass(pass, &mut events, &mut ended);
+        for pass in self.passes(parts) {
+            self.pass(&pass, &mut events, &mut ended);
         }
         let mut running = Vec::with_capacity(self.queue.running.len());
         for (at, mut sequence) in std::mem::take(&mut self.queue.running)

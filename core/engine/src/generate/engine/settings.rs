@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use apus_model::device::usage;
 use apus_model::model::CausalLm;
 use apus_model::nn::CacheKind;
+use apus_model::nn::few_rows::FewRows;
 use apus_model::ops::paged::PAGE;
 
 /// The settings of an engine.
@@ -90,6 +91,16 @@ impl EngineOptions {
         }
     }
 
+    /// The steps for few rows that a card has kernels for.
+    pub(super) fn few_rows<'m>(&self, model: &'m CausalLm) -> Result<Option<FewRows<'m>>> {
+        if model.device().is_cpu() {
+            return Ok(None);
+        }
+        let positions = model.config().architecture.max_position_embeddings;
+        let most = self.max_length.unwrap_or(positions).min(positions);
+        model.few_rows((self.max_batch_size, most), self.deterministic)
+    }
+
     /// The most tokens of a sequence, and how many pages of each kind the cache has.
     pub(super) fn sizes(&self, model: &CausalLm, kinds: &[CacheKind]) -> (usize, Vec<usize>) {
         let positions = model.config().architecture.max_position_embeddings;
@@ -102,7 +113,9 @@ impl EngineOptions {
                     true => most.min(CPU_POSITIONS),
                     false => most,
                 };
-                let wanted = each.saturating_mul(self.max_batch_size).max(most);
+                // A sequence is let in where a page more than it needs is free beside those of the others.
+                let wanted = (each + 2 * PAGE).saturating_mul(self.max_batch_size);
+                let wanted = wanted.max(most + 2 * PAGE);
                 let element = model.dtype().size_in_bytes() as u64;
                 let bytes = |tokens| {
                     let pages = pages(tokens);

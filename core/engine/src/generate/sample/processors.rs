@@ -4,6 +4,8 @@
 
 use super::Sampling;
 use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
+use candle_transformers::utils::apply_repeat_penalty;
 use std::collections::BTreeMap;
 
 /// The tokens that are there already.
@@ -49,24 +51,16 @@ impl Sampling {
     }
 
     fn penalise_repetition(&self, logits: &mut [f32], seen: Seen) -> Result<()> {
-        let penalty = self.repetition_penalty as f32;
-        let mut tokens: Vec<u32> = seen.prompt.iter().chain(seen.answer).copied().collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        for token in tokens {
-            let Some(logit) = logits.get_mut(token as usize) else {
-                continue;
-            };
-            let was_finite = logit.is_finite();
-            *logit = match *logit < 0.0 {
-                true => *logit * penalty,
-                false => *logit / penalty,
-            };
+        let tokens = [seen.prompt, seen.answer].concat();
+        let given = Tensor::new(&*logits, &Device::Cpu)?;
+        let changed = apply_repeat_penalty(&given, self.repetition_penalty as f32, &tokens)?;
+        for (logit, changed) in logits.iter_mut().zip(changed.to_vec1::<f32>()?) {
             ensure!(
-                logit.is_finite() || !was_finite,
+                changed.is_finite() || !logit.is_finite(),
                 "repetition_penalty is {}, which makes logits infinite; values from 1 to 1.5 are usual",
                 self.repetition_penalty
             );
+            *logit = changed;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Packs factors with candle's operations; updates by row.
 
 use super::{Factors, NO_UPDATE, PackedRange, RowFactors};
-use crate::ops::host;
 use crate::ops::router::RoutePlan;
 use crate::ops::simd::dot;
+use crate::ops::{copy, host};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -88,4 +88,51 @@ pub fn of_experts(adapters: &Tensor, plan: &RoutePlan) -> Result<Tensor> {
     });
     let index: Vec<u32> = index.collect();
     Ok(Tensor::new(index.as_slice(), plan.order.device())?)
+}
+
+/// See [`super::rows::add_rows_into`].
+pub fn add_rows_into(
+    y: &Tensor,
+    _low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+) -> Result<()> {
+    Ok(y.slice_set(&add_rows(y, x, index, factors)?, 0, 0)?)
+}
+
+/// See [`super::rows::term_of_rows`].
+pub fn term_of_rows(
+    y: &Tensor,
+    _low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+) -> Result<()> {
+    let ((rows, _), (shared, inputs)) = (y.dims2()?, x.dims2()?);
+    let share = rows / shared.max(1);
+    let x = x.unsqueeze(1)?.broadcast_as((shared, share, inputs))?;
+    let x = x.reshape((rows, inputs))?;
+    let term = add_rows(&y.zeros_like()?, &x, index, factors)?;
+    Ok(y.slice_set(&term, 0, 0)?)
+}
+
+/// See [`super::rows::of_pairs`].
+pub fn of_pairs(
+    index: &Tensor,
+    adapters: &Tensor,
+    ids: &Tensor,
+    _order: &Tensor,
+    experts: usize,
+) -> Result<()> {
+    let adapters: Vec<u32> = adapters.to_vec1()?;
+    let ids: Vec<Vec<u32>> = ids.to_vec2()?;
+    let pairs = adapters.iter().zip(ids).flat_map(|(&adapter, ids)| {
+        ids.into_iter().map(move |id| match adapter {
+            NO_UPDATE => NO_UPDATE,
+            adapter => adapter * experts as u32 + id,
+        })
+    });
+    let pairs: Vec<u32> = pairs.collect();
+    copy::from_host(index, &pairs)
 }

@@ -7,7 +7,7 @@ use crate::ops::router::RoutePlan;
 use anyhow::{Result, ensure};
 use apus_kernels::{
     In, lora_down, lora_gradient, lora_pack_a, lora_pack_b, lora_rows_down, lora_rows_index,
-    lora_rows_up, sum_rows,
+    lora_rows_term, lora_rows_up, sum_rows,
 };
 use candle_core::{CudaDevice, DType, Tensor};
 
@@ -211,11 +211,7 @@ pub fn add_rows(
     Ok(y)
 }
 
-/// [`super::rows::add_rows`] in place, with `low` `[N, P]` f32 for what is between the factors. It allocates nothing, so that it can be
-/// captured in a graph.
-///
-/// # Errors
-/// Shapes do not fit.
+/// [`super::rows::add_rows`] in place, with `low` `[N, P]` f32 for what is between the factors.
 pub fn add_rows_into(
     y: &Tensor,
     low: &Tensor,
@@ -224,7 +220,54 @@ pub fn add_rows_into(
     factors: &RowFactors,
     cuda: &CudaDevice,
 ) -> Result<()> {
-    let ((rows, outputs), (_, inputs)) = (y.dims2()?, x.dims2()?);
+    let (groups, rank, outputs) = down_rows(y, low, x, index, factors, cuda)?;
+    lora_rows_up {
+        y: output(y)?,
+        z: input(low)?,
+        b: input(&factors.b)?,
+        index: input(index)?,
+        groups,
+        width: outputs,
+        rank,
+        rows: y.dim(0)?,
+    }
+    .launch(&cuda.cuda_stream())
+}
+
+/// [`super::rows::term_of_rows`].
+pub fn term_of_rows(
+    y: &Tensor,
+    low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+    cuda: &CudaDevice,
+) -> Result<()> {
+    let (groups, rank, outputs) = down_rows(y, low, x, index, factors, cuda)?;
+    lora_rows_term {
+        y: output(y)?,
+        z: input(low)?,
+        b: input(&factors.b)?,
+        index: input(index)?,
+        groups,
+        width: outputs,
+        rank,
+        rows: y.dim(0)?,
+    }
+    .launch(&cuda.cuda_stream())
+}
+
+/// Takes rows of `x` through A to `low`; several neighbouring rows may have one row of `x`. Returns the numbers of updates, ranks and
+/// outputs.
+fn down_rows(
+    y: &Tensor,
+    low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+    cuda: &CudaDevice,
+) -> Result<(usize, usize, usize)> {
+    let ((rows, outputs), (shared, inputs)) = (y.dims2()?, x.dims2()?);
     let (groups, rank, _) = factors.a.dims3()?;
     ensure!(
         rank % 8 == 0
@@ -232,7 +275,8 @@ pub fn add_rows_into(
             && factors.a.dim(2)? == inputs
             && factors.b.dims() == [groups, outputs, rank]
             && low.dims() == [rows, rank]
-            && x.dim(0)? == rows
+            && shared > 0
+            && rows % shared == 0
             && index.dims() == [rows],
         "updates by row on a card: rows {:?} to {:?}, A {:?}, B {:?} and room {:?} do not fit; the rank and the width of the input \
          are multiples of 8",
@@ -242,29 +286,19 @@ pub fn add_rows_into(
         factors.b.dims(),
         low.dims()
     );
-    let (index, stream) = (input(index)?, cuda.cuda_stream());
     lora_rows_down {
         z: output(low)?,
         x: input(x)?,
         a: input(&factors.a)?,
-        index,
+        index: input(index)?,
         groups,
         width: inputs,
         rank,
+        share: rows / shared,
         rows,
     }
-    .launch(&stream)?;
-    lora_rows_up {
-        y: output(y)?,
-        z: input(low)?,
-        b: input(&factors.b)?,
-        index,
-        groups,
-        width: outputs,
-        rank,
-        rows,
-    }
-    .launch(&stream)
+    .launch(&cuda.cuda_stream())?;
+    Ok((groups, rank, outputs))
 }
 
 /// See [`super::rows::of_experts`].
@@ -281,4 +315,25 @@ pub fn of_experts(adapters: &Tensor, plan: &RoutePlan, cuda: &CudaDevice) -> Res
     }
     .launch(&cuda.cuda_stream())?;
     Ok(index)
+}
+
+/// [`super::rows::of_pairs`].
+pub fn of_pairs(
+    index: &Tensor,
+    adapters: &Tensor,
+    ids: &Tensor,
+    order: &Tensor,
+    experts: usize,
+    cuda: &CudaDevice,
+) -> Result<()> {
+    lora_rows_index {
+        index: output(index)?,
+        adapters: input(adapters)?,
+        order: input(order)?,
+        ids: input(ids)?,
+        rows: index.elem_count(),
+        k: ids.dim(1)?,
+        experts,
+    }
+    .launch(&cuda.cuda_stream())
 }

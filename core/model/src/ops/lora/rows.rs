@@ -13,9 +13,6 @@ use crate::profile::{self, OpGroup};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
-#[cfg(feature = "cuda")]
-pub use super::cuda::add_rows_into;
-
 /// The number of a row without an update.
 pub const NO_UPDATE: u32 = u32::MAX;
 
@@ -45,6 +42,56 @@ pub fn add_rows(y: Tensor, x: &Tensor, index: &Tensor, factors: &RowFactors) -> 
     );
     let _span = profile::whole(OpGroup::Lora);
     on_device!(x.device(), add_rows(&y, x, index, factors))
+}
+
+/// [`add_rows`] in place. `low` `[N, P]` f32 is room for what is between the factors; nothing is allocated on a card, so that it can be
+/// recorded.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn add_rows_into(
+    y: &Tensor,
+    low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+) -> Result<()> {
+    let _span = profile::whole(OpGroup::Lora);
+    on_device!(x.device(), add_rows_into(y, low, x, index, factors))
+}
+
+/// Writes the updates of rows alone to `y` `[N, O]` f32, 0 for a row without one. Each row of `x` `[T, I]` belongs to `N / T` neighbouring
+/// ones; `low` is as in [`add_rows_into`].
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn term_of_rows(
+    y: &Tensor,
+    low: &Tensor,
+    x: &Tensor,
+    index: &Tensor,
+    factors: &RowFactors,
+) -> Result<()> {
+    let _span = profile::whole(OpGroup::Lora);
+    on_device!(x.device(), term_of_rows(y, low, x, index, factors))
+}
+
+/// Writes the update of each pair of a token and a choice to `index` `[T K]`, from the adapter of each token `[T]` and the experts of its
+/// choices `ids` `[T, K]`; `order` are the numbers from 0 to T K.
+///
+/// # Errors
+/// The device has failed.
+pub fn of_pairs(
+    index: &Tensor,
+    adapters: &Tensor,
+    ids: &Tensor,
+    order: &Tensor,
+    experts: usize,
+) -> Result<()> {
+    on_device!(
+        adapters.device(),
+        of_pairs(index, adapters, ids, order, experts)
+    )
 }
 
 /// The update of each sorted row of experts `[N]` from the adapter of each token `[T]`.

@@ -34,6 +34,20 @@ pub struct Sampled {
 /// # Errors
 /// Shapes do not fit, or a row has a logit that is not a number or infinite, or no token that may come.
 pub fn sample(logits: &Tensor, rows: &[Row]) -> Result<Vec<Sampled>> {
+    let sampled = each(logits, rows)?;
+    let bad = sampled.iter().position(Option::is_none);
+    ensure!(
+        bad.is_none(),
+        "sampling: row {bad:?} has logits that are not numbers or infinite, or none that may come"
+    );
+    Ok(sampled.into_iter().flatten().collect())
+}
+
+/// The same, where a row without a token is no error: it gets none.
+///
+/// # Errors
+/// Shapes or settings do not fit.
+pub fn each(logits: &Tensor, rows: &[Row]) -> Result<Vec<Option<Sampled>>> {
     let (count, vocab) = logits.dims2()?;
     ensure!(
         count == rows.len() && vocab > 0,
@@ -45,11 +59,5 @@ pub fn sample(logits: &Tensor, rows: &[Row]) -> Result<Vec<Sampled>> {
         row.check(vocab)
             .map_err(|error| error.context(format!("row {at}")))?;
     }
-    let sampled = on_device!(logits.device(), sample(logits, rows))?;
-    let bad = sampled.iter().position(Option::is_none);
-    ensure!(
-        bad.is_none(),
-        "sampling: row {bad:?} has logits that are not numbers or infinite, or none that may come"
-    );
-    Ok(sampled.into_iter().flatten().collect())
+    on_device!(logits.device(), sample(logits, rows))
 }
