@@ -60,7 +60,7 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
         true => {
             ensure!(
                 matches!(role()?, Role::Alone),
-                "ops and generate: one card is measured; start it without NPROC_PER_NODE and without torchrun, mpirun or srun"
+                "operations and answers are timed on one card; start it without NPROC_PER_NODE and without torchrun, mpirun or srun"
             );
             let device = apus_model::device::open(&config.device)?;
             let given = |flag: &str| resolved.given(flag);
