@@ -157,8 +157,8 @@ fn ctrl_c_stops_an_answer_and_not_the_program() {
     terminal.wait_for("note: stopped");
     // At the prompt it takes away what was typed, and leaves when it comes twice.
     terminal.wait_for_prompt("<<< ");
-    terminal.send("thr");
-    terminal.wait_for("thr");
+    terminal.send("three");
+    terminal.wait_for("three");
     terminal.send(CTRL_C);
     terminal.wait_for("Ctrl-C once more leaves");
     terminal.wait_for_prompt("<<< ");
@@ -271,7 +271,7 @@ fn adapters_answer_by_name() {
         terminal.say("one?");
         terminal.wait_for("note: the answer was cut off");
     }
-    terminal.say("/adapter othe\t");
+    terminal.say("/adapter oth\t");
     terminal.wait_for("other answers from now on");
     terminal.say("/exit");
     terminal.wait_for("3 answers");

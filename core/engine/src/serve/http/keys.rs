@@ -115,7 +115,7 @@ mod tests {
             ("Bearer client", true, false),
             ("bearer  client", true, false),
             ("Bearer boss", true, true),
-            ("Bearer clien", false, false),
+            ("Bearer cl", false, false),
             ("Bearer ", false, false),
             ("Basic client", false, false),
             ("client", false, false),

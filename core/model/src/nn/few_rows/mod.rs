@@ -1,9 +1,9 @@
 //! A step in which each sequence adds one token, for a few hundred sequences at most: what most of the time of answering goes into.
 //!
 //! Such a step reads every weight for little arithmetic. It takes kernels of its own, which read packed weights as they are
-//! ([`rows`]) and write to memory that is there, so that a card can record the whole step once and repeat it by
-//! one call ([`Graph`](crate::device::Graph)). Steps of the same [`Room`] are one recording. [`Decoder::step`](super::Decoder::step)
-//! is the same for any tokens, and what this is tested against.
+//! ([`rows`]) and write to memory that is there, so that a card can record the whole step once and repeat it by one call
+//! (`device::Graph`). Steps of the same room, so many rows and pages, are one recording. [`Decoder::step`] is the same for any
+//! tokens, and what this is tested against.
 
 mod attention;
 mod buffers;
