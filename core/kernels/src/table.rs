@@ -74,19 +74,6 @@ kernels! {
         /// `dsinks` `[Q]`.
         attention_sink_grad(dsinks: Out<f32>, lse: In<f32>, delta: In<f32>, sinks: In<bf16>, tokens: i32)
             with (version: Attention, q_heads: usize) in version.module => Grid::new([q_heads, 1, 1], 256);
-        /// For few queries (1 to 8) against a long cache: query i stands at position `k_len - q_len + i`. `partial` is
-        /// `[q_len Q, splits, D + 2]`; `splits = clamp(ceil(seen / 256), 1, 64)`, where `seen` are the keys in the window.
-        attention_decode(
-            partial: Out<f32>, q: In<bf16>, k: In<bf16>, v: In<bf16>, q_len: i32, k_len: i32, q_stride: i32, kv_stride: i32,
-            q_heads: i32, kv_heads: i32, window: i32, scale: f32, splits: i32,
-        ) with (version: Attention) in version.module => Grid::new([q_heads, splits, q_len], 128);
-        /// `out` `[q_len, Q D]` of the partial results.
-        attention_decode_combine(out: Out<bf16>, partial: In<f32>, sinks: In<bf16>, q_heads: i32, splits: i32)
-            with (version: Attention, q_len: usize, dim: u32) in version.module => Grid::new([q_len * q_heads, 1, 1], dim);
-    }
-
-    in ATTENTION_D16; in ATTENTION_D32; in ATTENTION_D64; in ATTENTION_D128;
-    {
         /// One query a sequence against keys and values in pages. `q` are rows at `q_stride`, `table` `[S, pages]` the pages of each
         /// sequence, `lengths` `[S]` its keys, the query's own included; 0 gives a row of zeros. `partial` is
         /// `[S, Q, most_splits, D]`, `weights` `[S, Q, most_splits, 2]`; `most_splits` is [`crate::paged_splits`] of the greatest

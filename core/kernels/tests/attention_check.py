@@ -112,12 +112,6 @@ def cached(h, dim, on_hopper):
         h.launch(main, "attention_forward", (heads, -(-tq // tile)), block, out, None, q, k, v, sinks, None, None,
                  1, tq, tk, heads * dim, kv_heads * dim, heads * dim, heads, kv_heads, window, dim**-0.5)
         h.close(f"attention cached d{dim} {tq}/{tk} window {window}", out, want, 5e-3)
-        splits = max(1, min(64, -(-min(tk, window or tk) // 256)))
-        partial, out = torch.empty(tq * heads, splits, dim + 2, device="cuda"), torch.empty_like(q)
-        h.launch(module, "attention_decode", (heads, splits, tq), 128, partial, q, k, v,
-                 tq, tk, heads * dim, kv_heads * dim, heads, kv_heads, window, dim**-0.5, splits)
-        h.launch(module, "attention_decode_combine", (tq * heads,), dim, out, partial, sinks, heads, splits)
-        h.close(f"attention decode d{dim} {tq}/{tk} window {window}", out, want, 5e-3)
 
 
 def time_all(h):

@@ -1,7 +1,6 @@
 //! What `apus bench --generate` answers: how many prompts at once, how long they are, and how long their answers.
 
-use super::flag::ValueKind;
-use super::value::{FlagValue, Unexpected};
+use super::value::{Unexpected, written_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -77,20 +76,6 @@ impl FromStr for GenerationLoads {
     }
 }
 
-impl TryFrom<String> for GenerationLoads {
-    type Error = Unexpected;
-
-    fn try_from(text: String) -> Result<Self, Unexpected> {
-        text.parse()
-    }
-}
-
-impl From<GenerationLoads> for String {
-    fn from(loads: GenerationLoads) -> Self {
-        loads.to_string()
-    }
-}
-
 impl fmt::Display for GenerationLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}+{}", self.streams, self.prompt, self.new)
@@ -104,13 +89,7 @@ impl fmt::Display for GenerationLoads {
     }
 }
 
-impl FlagValue for GenerationLoads {
-    const KIND: ValueKind = ValueKind::Text;
-
-    fn check(text: &str) -> Result<(), Unexpected> {
-        text.parse::<Self>().map(drop)
-    }
-}
+written_as_text!(GenerationLoads);
 
 #[cfg(test)]
 mod tests {

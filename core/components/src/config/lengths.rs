@@ -1,7 +1,6 @@
 //! How long the sequences of a measurement are.
 
-use super::flag::ValueKind;
-use super::value::{FlagValue, Unexpected};
+use super::value::{Unexpected, written_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -59,20 +58,6 @@ impl FromStr for Lengths {
     }
 }
 
-impl TryFrom<String> for Lengths {
-    type Error = Unexpected;
-
-    fn try_from(text: String) -> Result<Self, Unexpected> {
-        text.parse()
-    }
-}
-
-impl From<Lengths> for String {
-    fn from(lengths: Lengths) -> Self {
-        lengths.to_string()
-    }
-}
-
 impl fmt::Display for Lengths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fixed() {
@@ -82,13 +67,7 @@ impl fmt::Display for Lengths {
     }
 }
 
-impl FlagValue for Lengths {
-    const KIND: ValueKind = ValueKind::Text;
-
-    fn check(text: &str) -> Result<(), Unexpected> {
-        text.parse::<Self>().map(drop)
-    }
-}
+written_as_text!(Lengths);
 
 #[cfg(test)]
 mod tests {

@@ -74,6 +74,34 @@ flag_values! {
     Plugins: Vec<PluginSpec>;
 }
 
+/// Makes a type that is read from a text (`FromStr`) and written as one (`Display`) the value of a flag, in files too.
+macro_rules! written_as_text {
+    ($type:ty) => {
+        impl TryFrom<String> for $type {
+            type Error = $crate::config::value::Unexpected;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+
+        impl $crate::config::value::FlagValue for $type {
+            const KIND: $crate::config::flag::ValueKind = $crate::config::flag::ValueKind::Text;
+
+            fn check(text: &str) -> Result<(), $crate::config::value::Unexpected> {
+                text.parse::<Self>().map(drop)
+            }
+        }
+    };
+}
+pub(super) use written_as_text;
+
 /// A flag that may be left out.
 impl<T: FlagValue> FlagValue for Option<T> {
     const KIND: ValueKind = T::KIND;

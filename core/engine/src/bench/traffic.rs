@@ -4,8 +4,8 @@
 use super::count::Work;
 use apus_model::tensors::{ExpertMatrix, Role};
 
-/// Bits of an MXFP4 number with its share of the scale.
-const PACKED_BITS: u64 = 4 * 32 + 8;
+/// Bits of 32 MXFP4 numbers with their scale.
+pub const PACKED_BITS: u64 = 4 * 32 + 8;
 
 /// Bytes by group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

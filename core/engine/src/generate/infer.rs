@@ -6,7 +6,7 @@ use super::dataset::{Asking, Questions, most};
 use super::made_with::made_with;
 use super::results::{MadeWith, Results};
 use super::target::InferTarget;
-use super::{Engine, EngineOptions, Job, Sampling, Stop, defaults, logits};
+use super::{Engine, EngineOptions, Job, Sampling, Stop, defaults, engine_for, logits};
 use anyhow::{Result, ensure};
 use apus_base::{interrupts, signals};
 use apus_components::config::{FLAGS, InferConfig, Topic, values};
@@ -100,13 +100,9 @@ fn over_rows(config: &InferConfig, target: &InferTarget, sampling: Sampling) -> 
     }
     let model = target.load(config, target.single())?;
     let is_shown = config.stream.unwrap_or(false);
-    let options = EngineOptions {
-        max_batch_size: if is_shown { 1 } else { config.max_batch_size },
-        max_length: Some(questions.longest() + sampling.max_new_tokens),
-        deterministic: config.deterministic,
-        ..EngineOptions::default()
-    };
-    let mut engine = Engine::new(&model, Arc::clone(encoder.tokenizer()), options)?;
+    let at_once = if is_shown { 1 } else { config.max_batch_size };
+    let length = questions.longest() + sampling.max_new_tokens;
+    let mut engine = engine_for(&model, &encoder, (at_once, length), config.deterministic)?;
     signals::catch_and_say(|| {}, STOPPING)?;
     let how = Asking {
         job: job(config, sampling),

@@ -1,7 +1,7 @@
 //! Answers to rows that have one already, and metrics that read both.
 
 use super::dataset::question;
-use super::{Answer, Counts, Engine, EngineOptions, Job, Sampling, answers};
+use super::{Answer, Counts, Job, Sampling, answers, engine_for};
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Named;
 use apus_data::chat::Encoder;
@@ -9,7 +9,6 @@ use apus_data::data::{Formats, Record, converted};
 use apus_model::model::CausalLm;
 use apus_sdk::{Conversation, Converted, Metric, Sample, TextPair, json};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// The fewest answers that are generated at a time, if there are so many.
 const FEWEST_AT_ONCE: usize = 16;
@@ -138,14 +137,9 @@ impl Answering {
         after: &mut dyn FnMut(usize),
     ) -> Result<(Vec<String>, Counts)> {
         let longest = rows.iter().map(|row| row.tokens).max().unwrap_or(0);
-        let options = EngineOptions {
-            max_batch_size: self.max_batch_size.min(rows.len()).max(1),
-            // The cache has room for these rows alone, beside a run that needs the memory.
-            max_length: Some(longest + self.sampling.max_new_tokens),
-            deterministic: self.deterministic,
-            ..EngineOptions::default()
-        };
-        let mut engine = Engine::new(model, Arc::clone(encoder.tokenizer()), options)?;
+        let length = longest + self.sampling.max_new_tokens;
+        let at_once = self.max_batch_size.min(rows.len());
+        let mut engine = engine_for(model, encoder, (at_once, length), self.deterministic)?;
         let job = |(row, number): (&Reference, u64)| {
             Job::new(row.conversation.clone(), self.sampling.clone(), number)
         };

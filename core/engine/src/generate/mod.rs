@@ -66,6 +66,23 @@ impl Counts {
     }
 }
 
+/// An engine whose cache is made for so many answers at once, of so many tokens with their prompts: beside it a run may need the
+/// memory.
+fn engine_for<'m>(
+    model: &'m CausalLm,
+    encoder: &Encoder,
+    (at_once, length): (usize, usize),
+    deterministic: bool,
+) -> Result<Engine<'m>> {
+    let options = EngineOptions {
+        max_batch_size: at_once.max(1),
+        max_length: Some(length),
+        deterministic,
+        ..EngineOptions::default()
+    };
+    Engine::new(model, Arc::clone(encoder.tokenizer()), options)
+}
+
 /// How many prompts are answered at once during training.
 const PROMPTS: usize = 16;
 
@@ -97,14 +114,9 @@ pub fn answer_prompts(
     for job in &jobs {
         longest = longest.max(encoder.prompt(&job.conversation)?.1.len());
     }
-    let options = EngineOptions {
-        max_batch_size: prompts.len().clamp(1, PROMPTS),
-        // The cache is made for these answers, beside a run that needs the memory.
-        max_length: Some(longest + sampling.max_new_tokens),
-        deterministic,
-        ..EngineOptions::default()
-    };
-    let mut engine = Engine::new(model, Arc::clone(encoder.tokenizer()), options)?;
+    let length = longest + sampling.max_new_tokens;
+    let at_once = prompts.len().min(PROMPTS);
+    let mut engine = engine_for(model, encoder, (at_once, length), deterministic)?;
     let mut texts = vec![String::new(); prompts.len()];
     answers(&mut engine, encoder, jobs, &mut |index, answer| {
         texts[index] = answer?.message.text().unwrap_or_default().to_owned();

@@ -7,7 +7,7 @@
 mod source;
 
 use apus_kernels::{
-    Attention, Declaration, Grid, In, MODULES, Module, Out, Parameter, attention_decode_combine,
+    Attention, Declaration, Grid, In, MODULES, Module, Out, Parameter, attention_delta,
     declarations, dropout, lora_down,
 };
 use serde_json::{Value, json};
@@ -174,18 +174,16 @@ fn grids_and_names_follow_from_the_fields() {
     assert_eq!(dropout.grid(), Grid::new([7, 3, 1], 256));
     assert_eq!(dropout.target().unwrap().1, "dropout_f32");
 
-    let forward = attention_decode_combine {
-        out,
-        partial: In::at(0, &()),
-        sinks: x,
+    let delta = attention_delta {
+        delta: Out::at(0, &()),
+        out: x,
+        dout: x,
+        tokens: 384,
         q_heads: 64,
-        splits: 2,
         version: Attention::new(128).unwrap(),
-        q_len: 3,
-        dim: 128,
     };
-    assert_eq!(forward.grid(), Grid::new([192, 1, 1], 128));
-    assert_eq!(forward.target().unwrap().0.name, "attention_d128");
+    assert_eq!(delta.grid(), Grid::new([192, 1, 1], 128));
+    assert_eq!(delta.target().unwrap().0.name, "attention_d128");
 }
 
 /// The table as the check script reads it, one module or kernel to a line.

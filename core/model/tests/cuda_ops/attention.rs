@@ -121,30 +121,3 @@ fn runs_repeat_bit_for_bit() {
         crate::support::same("attention, second run", second, first);
     }
 }
-
-#[test]
-fn cache_with_few_and_many_queries() {
-    let Some(card) = card() else { return };
-    for dim in [16, 32, 64, 128] {
-        let heads = Heads { q: 8, kv: 2, dim };
-        for (tq, tk) in [(1, 1), (1, 700), (5, 300), (8, 8), (40, 300), (200, 200)] {
-            let q = card.normal(1, &[tq, heads.q * dim], 1.0);
-            let (k, v) = (
-                card.normal(2, &[tk, heads.kv * dim], 1.0),
-                card.normal(3, &[tk, heads.kv * dim], 1.0),
-            );
-            let sinks = card.normal(4, &[heads.q], 1.0);
-            for window in [None, Some(3), Some(128)] {
-                for sunk in [true, false] {
-                    let (on, off) = (sunk.then_some(&sinks.gpu), sunk.then_some(&sinks.cpu));
-                    let out = attention::cached(&q.gpu, &k.gpu, &v.gpu, on, heads, window);
-                    let expected = attention::cached(&q.cpu, &k.cpu, &v.cpu, off, heads, window);
-                    let what = format!(
-                        "cached attention {tq} of {tk}, dim {dim}, window {window:?}, sinks {sunk}"
-                    );
-                    agree(&what, &out.unwrap(), &expected.unwrap(), CHAINED);
-                }
-            }
-        }
-    }
-}

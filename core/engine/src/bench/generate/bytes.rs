@@ -1,11 +1,9 @@
 //! Counts the bytes that a step of generation must read: every weight that its tokens use once, and the keys and values that
 //! they attend to. Which experts tokens use is not known here; the count assumes that all are equally likely.
 
+use crate::bench::traffic::PACKED_BITS;
 use apus_model::families::{Architecture, ModelConfig};
-use apus_model::tensors::{Role, TensorSpec};
-
-/// Bits of an MXFP4 number with its share of the scale.
-const PACKED_BITS: f64 = 4.0 + 8.0 / 32.0;
+use apus_model::tensors::{Role, TensorList, TensorSpec};
 
 /// A model as far as its bytes go.
 pub struct StepBytes<'a> {
@@ -21,24 +19,25 @@ impl StepBytes<'_> {
     /// The weights that one token of each of `streams` sequences uses.
     pub fn weights(&self, streams: usize) -> f64 {
         let list = self.config.tensors();
-        list.iter().map(|spec| self.weight(spec, streams)).sum()
+        let weights = list.iter();
+        weights.map(|spec| self.weight(&list, spec, streams)).sum()
     }
 
-    fn weight(&self, spec: &TensorSpec, streams: usize) -> f64 {
+    fn weight(&self, list: &TensorList, spec: &TensorSpec, streams: usize) -> f64 {
         let bytes = spec.elements() as f64 * self.width as f64;
         match (spec.role, spec.layer) {
             (Role::Embedding, _) => {
                 let row = spec.shape.last().copied().unwrap_or(0) * self.width;
                 let rows = (streams * row) as f64;
                 // A head that is the embedding reads all of it.
-                match self.config.tensors().weight(None, Role::Head) {
+                match list.weight(None, Role::Head) {
                     Some(_) => rows,
                     None => bytes,
                 }
             }
             (Role::Experts(_), Some(layer)) => {
                 let numbers = match self.packed && spec.expert_matrix().is_some() {
-                    true => spec.elements() as f64 * PACKED_BITS / 8.0,
+                    true => spec.elements() as f64 * PACKED_BITS as f64 / 32.0 / 8.0,
                     false => bytes,
                 };
                 numbers * self.used_experts(layer, streams)

@@ -66,17 +66,8 @@ impl Sequence {
         };
         let sampling = &self.request.sampling;
         Ok(Row {
-            choice: Choice {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-            },
-            draw: Draw {
-                seed: sampling.seed,
-                answer: self.request.number,
-                place: self.answer().len() as u64,
-            },
+            choice: sampling.choice(),
+            draw: sampling.draw(self.request.number, self.answer().len() as u64),
             penalties: Penalties {
                 repetition: sampling.repetition_penalty,
                 frequency: sampling.frequency_penalty,

@@ -14,14 +14,18 @@ impl Sampling {
         }
     }
 
-    /// The token at index `place` (from 0) of an answer by these logits, of which one at least is finite: drawn, or the most
-    /// probable one.
-    pub fn token(&self, logits: &[f32], answer: u64, place: u64) -> u32 {
-        let draw = Draw {
+    /// What the random number of the token at index `place` (from 0) of an answer follows from.
+    pub fn draw(&self, answer: u64, place: u64) -> Draw {
+        Draw {
             seed: self.seed,
             answer,
             place,
-        };
-        self.choice().token(logits, draw)
+        }
+    }
+
+    /// The token at index `place` (from 0) of an answer by these logits, of which one at least is finite: drawn, or the most
+    /// probable one.
+    pub fn token(&self, logits: &[f32], answer: u64, place: u64) -> u32 {
+        self.choice().token(logits, self.draw(answer, place))
     }
 }

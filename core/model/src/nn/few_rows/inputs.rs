@@ -136,33 +136,31 @@ impl Inputs {
             self.kinds.len()
         );
         let mut numbers = Vec::with_capacity(self.all.elem_count());
-        let mut fill = |values: &[u32], rest: u32| {
-            numbers.extend_from_slice(values);
-            numbers.resize(numbers.len() + room - values.len(), rest);
-        };
-        fill(ids, 0);
-        fill(layouts.first().map_or(&[], |layout| &layout.positions), 0);
-        fill(adapters, NO_UPDATE);
+        let positions = layouts.first().map_or(&[][..], |layout| &layout.positions);
+        fill(&mut numbers, ids, room, 0);
+        fill(&mut numbers, positions, room, 0);
+        fill(&mut numbers, adapters, room, NO_UPDATE);
         for (layout, kind) in layouts.iter().zip(&self.kinds) {
-            let mut fill = |values: &[u32], rest: u32| {
-                numbers.extend_from_slice(values);
-                numbers.resize(numbers.len() + room - values.len(), rest);
-            };
-            fill(&layout.slots, NO_SLOT);
-            fill(&layout.lengths, 0);
+            fill(&mut numbers, &layout.slots, room, NO_SLOT);
+            fill(&mut numbers, &layout.lengths, room, 0);
             let (width, pages) = (layout.width(), kind.pages.dim(1)?);
             ensure!(
                 width <= pages,
                 "tables of {width} pages in the room of {pages}"
             );
             for table in layout.pages.chunks(width.max(1)) {
-                numbers.extend_from_slice(table);
-                numbers.resize(numbers.len() + pages - width, 0);
+                fill(&mut numbers, table, pages, 0);
             }
             numbers.resize(numbers.len() + (room - rows) * pages, 0);
         }
         copy::from_host(&self.all, &numbers)
     }
+}
+
+/// Adds values, and `rest` in place of those that are missing to `room`.
+fn fill(numbers: &mut Vec<u32>, values: &[u32], room: usize, rest: u32) {
+    numbers.extend_from_slice(values);
+    numbers.resize(numbers.len() + room - values.len(), rest);
 }
 
 #[cfg(test)]

@@ -10,8 +10,6 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use std::ops::Range;
 
-pub use super::cached::cached;
-
 /// The number of queries that go through the products together.
 const BLOCK: usize = 32;
 

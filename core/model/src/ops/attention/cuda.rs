@@ -6,8 +6,7 @@ use crate::ops::{Heads, SeqLayout};
 use anyhow::{Context, Result};
 use apus_kernels::{
     Attention, In, LargeAttention, Out, attention_backward_kv, attention_backward_q,
-    attention_decode, attention_decode_combine, attention_delta, attention_forward,
-    attention_sink_grad, attention_tile,
+    attention_delta, attention_forward, attention_sink_grad, attention_tile,
 };
 use candle_core::{CudaDevice, DType, Tensor};
 use half::bf16;
@@ -178,79 +177,4 @@ pub fn backward(
     }
     .launch(&stream)?;
     Ok((dqkv, dsinks))
-}
-
-/// New queries over a cache.
-pub fn cached(
-    q: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    sinks: &Tensor,
-    heads: Heads,
-    window: Option<usize>,
-    cuda: &CudaDevice,
-) -> Result<Tensor> {
-    let ((tq, width), (tk, kv_width)) = (q.dims2()?, keys.dims2()?);
-    let (q, keys, values) = (q.contiguous()?, keys.contiguous()?, values.contiguous()?);
-    let version = every_card(heads)?;
-    let stream = cuda.cuda_stream();
-    let out = empty((tq, width), DType::BF16, cuda)?;
-    if tq > 8 {
-        attention_forward {
-            out: output(&out)?,
-            lse: None,
-            q: input(&q)?,
-            k: input(&keys)?,
-            v: input(&values)?,
-            sinks: input(sinks)?,
-            cu_q: None,
-            cu_k: None,
-            n: 1,
-            total_q: tq,
-            total_k: tk,
-            q_stride: width,
-            kv_stride: kv_width,
-            out_stride: width,
-            q_heads: heads.q,
-            kv_heads: heads.kv,
-            window: window.unwrap_or(0),
-            scale: scale(heads),
-            version: for_card(heads, cuda)?,
-            tiles: tq.div_ceil(attention_tile(heads.dim)),
-        }
-        .launch(&stream)?;
-        return Ok(out);
-    }
-    let seen = window.map_or(tk, |window| window.min(tk));
-    let splits = seen.div_ceil(256).clamp(1, 64);
-    let partial = empty((tq * heads.q, splits, heads.dim + 2), DType::F32, cuda)?;
-    attention_decode {
-        partial: output(&partial)?,
-        q: input(&q)?,
-        k: input(&keys)?,
-        v: input(&values)?,
-        q_len: tq,
-        k_len: tk,
-        q_stride: width,
-        kv_stride: kv_width,
-        q_heads: heads.q,
-        kv_heads: heads.kv,
-        window: window.unwrap_or(0),
-        scale: scale(heads),
-        splits,
-        version,
-    }
-    .launch(&stream)?;
-    attention_decode_combine {
-        out: output(&out)?,
-        partial: input(&partial)?,
-        sinks: input(sinks)?,
-        q_heads: heads.q,
-        splits,
-        version,
-        q_len: tq,
-        dim: heads.dim as u32,
-    }
-    .launch(&stream)?;
-    Ok(out)
 }

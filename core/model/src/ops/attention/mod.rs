@@ -6,7 +6,6 @@
 //! because `lse` contains the sink: `p = exp(score - lse)` are then the dropped-column
 //! probabilities, and `ds = p * (dp - sum(dout * out))` stays exact.
 
-mod cached;
 pub(super) mod cpu;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
@@ -105,31 +104,4 @@ fn check(qkv: &Tensor, sinks: &Tensor, seqs: &SeqLayout, heads: Heads) -> Result
         seqs.tokens()
     );
     Ok(())
-}
-
-/// Attends over a cache of keys and values, for generation: forward only, one sequence. Takes queries `[Tq, Q D]`, the last of
-/// which is at the end of the cache, and keys and values `[Tk, KV D]` each to `[Tq, Q D]`; `sinks` are as in [`forward`].
-///
-/// # Errors
-/// Shapes do not fit, or there are more queries than keys.
-pub fn cached(
-    q: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    sinks: Option<&Tensor>,
-    heads: Heads,
-    window: Option<usize>,
-) -> Result<Tensor> {
-    let ((tq, width), (tk, kv_width)) = (q.dims2()?, keys.dims2()?);
-    ensure!(
-        width == heads.q * heads.dim
-            && kv_width == heads.kv * heads.dim
-            && values.dims() == keys.dims()
-            && tq <= tk,
-        "attention: queries {:?} and a cache of {:?} do not fit {heads:?}",
-        q.dims(),
-        keys.dims()
-    );
-    let sinks = &or_minus_infinity(sinks, heads, q)?;
-    on_device!(q.device(), cached(q, keys, values, sinks, heads, window))
 }

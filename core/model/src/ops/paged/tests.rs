@@ -72,7 +72,7 @@ impl Setting {
         &self,
         parts: &[std::ops::Range<usize>],
         window: Option<usize>,
-        sinks: &Tensor,
+        sinks: Option<&Tensor>,
     ) -> Tensor {
         let rows: Vec<Tensor> = self
             .rows
@@ -89,7 +89,7 @@ impl Setting {
             &self.keys,
             &self.values,
             &layout,
-            Some(sinks),
+            sinks,
             HEADS,
             window,
         )
@@ -107,11 +107,13 @@ fn pages_give_what_whole_sequences_give() {
         [20..36, 1..1, 33..34, 15..16],
         [36..37, 1..1, 34..50, 16..16],
     ];
-    for window in [None, Some(1), Some(5), Some(16), Some(30)] {
+    let windows = [None, Some(1), Some(5), Some(16), Some(30)];
+    let sinks = [Some(&sinks), None].map(|sinks| windows.map(|window| (sinks, window)));
+    for (sinks, window) in sinks.into_iter().flatten() {
         let setting = Setting::new(&lengths);
         let mut found = vec![Vec::new(); lengths.len()];
         for parts in &steps {
-            let out = setting.step(parts, window, &sinks);
+            let out = setting.step(parts, window, sinks);
             let mut at = 0;
             for (found, part) in found.iter_mut().zip(parts) {
                 found.push(out.narrow(0, at, part.len()).unwrap());
@@ -121,7 +123,7 @@ fn pages_give_what_whole_sequences_give() {
         for ((rows, found), length) in setting.rows.iter().zip(found).zip(lengths) {
             let seqs = SeqLayout::new(&[length], &Device::Cpu).unwrap();
             let rows = rope::apply(rows, &table(), &seqs.positions, HEADS, false).unwrap();
-            let (whole, _) = attention::forward(&rows, Some(&sinks), &seqs, HEADS, window).unwrap();
+            let (whole, _) = attention::forward(&rows, sinks, &seqs, HEADS, window).unwrap();
             close(&Tensor::cat(&found, 0).unwrap(), &values(&whole), 1e-5);
         }
     }
@@ -132,9 +134,9 @@ fn a_row_has_the_same_bits_alone_and_beside_others() {
     let sinks = random(90, &[HEADS.q]);
     let lengths = [40, 23];
     let [together, alone] = [0, 1].map(|_| Setting::new(&lengths));
-    let both = together.step(&[0..40, 0..23], Some(7), &sinks);
-    let first = alone.step(&[0..40, 0..0], Some(7), &sinks);
-    let second = alone.step(&[0..0, 0..23], Some(7), &sinks);
+    let both = together.step(&[0..40, 0..23], Some(7), Some(&sinks));
+    let first = alone.step(&[0..40, 0..0], Some(7), Some(&sinks));
+    let second = alone.step(&[0..0, 0..23], Some(7), Some(&sinks));
     let apart = Tensor::cat(&[first, second], 0).unwrap();
     assert_eq!(values(&both), values(&apart));
 }

@@ -13,8 +13,6 @@ mod row;
 mod tests;
 
 pub use cpu::most_probable;
-#[cfg(feature = "cuda")]
-pub use cuda::{ListedInputs, SampleBuffers, SampleInputs, launch};
 pub use row::{Choice, Draw, Listed, Penalties, Row};
 
 use anyhow::{Result, ensure};
