@@ -22,6 +22,7 @@ pub fn join(turn: Vec<WeightedMessage>, purpose: Purpose) -> Result<Vec<Weighted
         }
     }
     name_channels(&mut joined, purpose)?;
+    joined.retain(says_something);
     Ok(joined)
 }
 
@@ -64,6 +65,13 @@ fn name_channels(turn: &mut [WeightedMessage], purpose: Purpose) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether anything of a message is left: an empty text before a call is nothing, also where it has a channel of its own
+/// and so was not joined with the call.
+fn says_something(weighted: &WeightedMessage) -> bool {
+    let parts = &weighted.parts;
+    parts.thinking.is_some() || parts.content.is_some() || !parts.calls.is_empty()
 }
 
 /// Whether `next` continues `last` in the order of harmony (reasoning, text, call).
@@ -207,7 +215,20 @@ mod tests {
                 "{messages}"
             );
         }
-        assert_eq!(turn(json!([text(""), call()])).unwrap(), ["call {}"]);
+        let empty_commentary = with(text(""), "channel", "commentary".into());
+        let empty_text = with(call(), "content", "".into());
+        for messages in [
+            json!([text(""), call()]),
+            json!([empty_commentary, call()]),
+            json!([empty_commentary, empty_text]),
+            json!([empty_commentary, text(""), call()]),
+            json!([text("<|channel|>commentary json<|message|>"), empty_text]),
+        ] {
+            assert_eq!(turn(messages.clone()).unwrap(), ["call {}"], "{messages}");
+        }
+        let reasoned = with(call(), "thinking", "R".into());
+        let found = turn(json!([empty_commentary, reasoned])).unwrap();
+        assert_eq!(found, ["analysis R, call {}"]);
     }
 
     #[test]
