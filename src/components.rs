@@ -87,6 +87,9 @@ pub fn lines(entry: &Entry) -> String {
         entry.doc.doc,
         entry.source.label()
     );
+    if !entry.doc.needs.is_empty() {
+        let _ = writeln!(text, "      needs {}", entry.doc.needs.join(", "));
+    }
     let rows: Vec<[String; 4]> = entry.doc.options.iter().map(row).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));

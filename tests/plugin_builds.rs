@@ -170,8 +170,8 @@ fn workspace(name: &str, next: bool) -> PathBuf {
         let sdk = dir.join("sdk");
         edit(
             &sdk.join("Cargo.toml"),
-            "version = \"1.0.0\"",
             "version = \"1.1.0\"",
+            "version = \"1.2.0\"",
         );
         // A function more at the end of a kind's table and of the host's, an operation more.
         let loss = sdk.join("src/abi/loss.rs");
@@ -192,7 +192,7 @@ fn workspace(name: &str, next: bool) -> PathBuf {
         edit(
             &op,
             "        Randn = 147,\n    }\n",
-            "        Randn = 147,\n    }\n    since 1 {\n        /// New.\n        Newest = 160,\n    }\n",
+            "        Randn = 147,\n    }\n    since 2 {\n        /// New.\n        Newest = 160,\n    }\n",
         );
         edit(
             &dir.join("focal-loss/src/lib.rs"),
@@ -263,8 +263,8 @@ fn plugins_built_otherwise() {
         text(&output)
     };
     let (old, new) = (run(&older), run(&newer));
-    assert!(old.contains("host 1.1.0 plugin 1.0.0"), "{old}");
-    assert!(new.contains("host 1.1.0 plugin 1.1.0"), "{new}");
+    assert!(old.contains("host 1.2.0 plugin 1.1.0"), "{old}");
+    assert!(new.contains("host 1.2.0 plugin 1.2.0"), "{new}");
     let values = |said: &str| said.split_once('[').map(|(_, values)| values.to_owned());
     assert_eq!(values(&old), values(&new));
 
@@ -281,7 +281,7 @@ fn plugins_built_otherwise() {
     let said = ask(&older);
     assert!(
         said.contains(
-            "built with apus-sdk 1.0.0, which has no kind of component \\\"reward\\\" yet"
+            "built with apus-sdk 1.1.0, which has no kind of component \\\"reward\\\" yet"
         ),
         "{said}"
     );
@@ -293,7 +293,7 @@ fn plugins_built_otherwise() {
     let file = reward.display().to_string();
     let said = text(&apus(&["plugin", "check", &file], &[]));
     assert!(
-        said.contains("it has a reward, a kind of component that this Apus, with apus-sdk 1.0.0, does not know"),
+        said.contains("it has a reward, a kind of component that this Apus, with apus-sdk 1.1.0, does not know"),
         "{said}"
     );
 
@@ -305,7 +305,7 @@ fn plugins_built_otherwise() {
         &["--loss_type.gamma", "9"],
     ));
     assert!(
-        said.contains("Newest needs a host with apus-sdk 1.1, this one has 1.0"),
+        said.contains("Newest needs a host with apus-sdk 1.2, this one has 1.1"),
         "{said}"
     );
 

@@ -1,6 +1,6 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::{Error, Result};
+use crate::{Error, Need, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -47,6 +47,14 @@ use std::path::{Path, PathBuf};
 /// ```
 #[allow(unused_variables)]
 pub trait Callback: Send {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// The trainer is ready; nothing has run yet.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Dataset formats: rows of a file to training examples.
 
-use crate::{Result, Sample};
+use crate::{Need, Result, Sample};
 
 /// One row of a dataset: column names to JSON values, in the order of the file.
 pub type Row = serde_json::Map<String, serde_json::Value>;
@@ -73,6 +73,14 @@ pub struct Unread {
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait DatasetFormat: Send + Sync {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// Whether this format reads rows with these columns. The first row of a dataset decides;
     /// where several formats answer yes, [`rank`](Self::rank) decides.
     fn recognises(&self, columns: &[&str]) -> bool;

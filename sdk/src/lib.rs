@@ -52,6 +52,7 @@ pub mod lines;
 mod loss;
 mod loss_scale;
 mod metric;
+mod needs;
 mod optimizer;
 mod options;
 mod registry;
@@ -69,6 +70,7 @@ pub use kinds::{Kind, Make};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric, TextPair};
+pub use needs::Need;
 pub use optimizer::{AdamW, Optimizer, Param, State, StepInfo};
 pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use registry::{Component, components};
@@ -83,6 +85,7 @@ pub use serde_json;
 #[doc(hidden)]
 pub mod private {
     pub use crate::abi::private::*;
+    pub use crate::needs::{checked, declare, note, require};
     pub use crate::options::{ByDescription, BySerde, Probe, option};
     pub use abi_stable;
     pub use inventory;

@@ -1,6 +1,6 @@
 //! Losses: supervised tokens to a loss per token.
 
-use crate::{Result, Tensor};
+use crate::{Need, Result, Tensor};
 
 /// Computes the loss of each supervised token.
 ///
@@ -42,6 +42,14 @@ use crate::{Result, Tensor};
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Loss: Send + Sync {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// A loss `[n]` (f32), one per token, not yet multiplied by the weights.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Loss scales: which parts of a conversation are trained, and how much.
 
-use crate::Result;
+use crate::{Need, Result};
 
 /// Splits the text of a turn into segments with weights.
 ///
@@ -39,6 +39,14 @@ use crate::Result;
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait LossScale: Send + Sync {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// The turns that are trained at all, if this component is a base strategy (the first name of
     /// a chain); `None` for a scale, which then works on top of [`Base::Default`].
     fn base(&self) -> Option<Base> {

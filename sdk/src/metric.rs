@@ -1,6 +1,6 @@
 //! Evaluation metrics.
 
-use crate::{Error, Result};
+use crate::{Error, Need, Result};
 
 /// Adds up something over an evaluation.
 ///
@@ -43,6 +43,14 @@ use crate::{Error, Result};
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Metric: Send {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// Takes in one batch. Every metric has this, or [`reads_answers`](Self::reads_answers) and
     /// [`update_answers`](Self::update_answers) in its place.
     ///

@@ -1,6 +1,6 @@
 //! Optimizers: one update of the trainable parameters.
 
-use crate::{Result, Tensor};
+use crate::{Need, Result, Tensor};
 use std::collections::BTreeMap;
 
 /// Updates parameters from their gradients.
@@ -39,6 +39,14 @@ use std::collections::BTreeMap;
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Optimizer: Send {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// One step over all parameters, in place ([`Tensor::set`], [`Tensor::adamw`]).
     ///
     /// What has to survive between steps goes into [`Param::state`], which the host saves in

@@ -1,6 +1,6 @@
 //! How a component becomes known: one registration line, collected by `inventory`.
 
-use crate::{Kind, Make, OptionDoc};
+use crate::{Kind, Make, Need, OptionDoc};
 
 /// One registered component.
 pub struct Component {
@@ -16,6 +16,8 @@ pub struct Component {
     pub make: Make,
     /// What can be set.
     pub options: fn() -> Vec<OptionDoc>,
+    /// What of SDK 1.1 and later it uses.
+    pub needs: fn() -> &'static [Need],
 }
 
 impl Component {
@@ -63,6 +65,7 @@ macro_rules! register {
                     version: ::std::env!("CARGO_PKG_VERSION"),
                     make: $crate::Make::$kind(make),
                     options,
+                    needs: <$component as $crate::$kind>::needs,
                 }
             }
         };

@@ -1,6 +1,6 @@
 //! Learning-rate schedules.
 
-use crate::Result;
+use crate::{Need, Result};
 
 /// The learning rate over a run, as a factor on `learning_rate`.
 ///
@@ -35,6 +35,14 @@ use crate::Result;
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait LrSchedule: Send + Sync {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// The factor for the update after `progress.step` updates were made.
     ///
     /// # Errors

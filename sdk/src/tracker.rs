@@ -1,6 +1,6 @@
 //! Trackers: where the numbers, texts and logs of a run go.
 
-use crate::Result;
+use crate::{Need, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,14 @@ use std::path::{Path, PathBuf};
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Tracker: Send {
+    /// What of SDK 1.1 and later it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// The run begins.
     ///
     /// # Errors

@@ -138,7 +138,11 @@ fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
     for plugin in loaded {
         print_plugin(plugin);
         for entry in entries(plugin).map_err(Failure::Run)? {
-            outln!("  {} {}: {}", entry.doc.kind, entry.name, entry.doc.doc);
+            let needs = match entry.doc.needs.is_empty() {
+                true => String::new(),
+                false => format!(" (needs {})", entry.doc.needs.join(", ")),
+            };
+            outln!("  {} {}{needs}: {}", entry.doc.kind, entry.name, entry.doc.doc);
         }
     }
     Ok(Ended::Done)

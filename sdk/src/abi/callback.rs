@@ -5,7 +5,7 @@
 
 use super::guard::guard;
 use super::object::{Object, Origin, component_mut, to_json};
-use crate::{Callback, Control, Result, RunState, Wire};
+use crate::{Callback, Control, Need, Result, RunState, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString};
@@ -83,12 +83,15 @@ trait Events: Send {
     fn callback(&mut self) -> &mut dyn Callback;
 }
 
-pub(super) fn export(callback: Box<dyn Callback>) -> Object<CallbackTableRef> {
+pub(super) fn export(
+    callback: Box<dyn Callback>,
+    needs: &'static [Need],
+) -> Object<CallbackTableRef> {
     let remembering: Box<dyn Events> = Box::new(Remembering {
         callback,
         history: Vec::new(),
     });
-    Object::new(remembering, table())
+    Object::new(remembering, needs, table())
 }
 
 fn table() -> CallbackTableRef {

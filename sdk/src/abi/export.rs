@@ -114,9 +114,12 @@ unsafe extern "C" fn make<K: Crosses + ?Sized>(
         let options = serde_json::from_str(options.as_str())?;
         let made = components()
             .filter(|component| component.name == name.as_str())
-            .find_map(|component| K::make(&component.make, &options));
+            .find_map(|component| {
+                let made = K::make(&component.make, &options)?;
+                Some(made.map(|made| K::export(made, (component.needs)())))
+            });
         match made {
-            Some(made) => Ok(K::export(made?)),
+            Some(made) => made,
             None => Err(Error::new(format!("there is no {} {name}", K::KIND))),
         }
     })

@@ -3,7 +3,7 @@
 //! The guard has to be compiled into the plugin: a panic that leaves the library that it was raised
 //! in is a foreign exception to the host, which nothing there can catch.
 
-use crate::{Result, Wire};
+use crate::{Result, Wire, needs};
 use abi_stable::std_types::RResult;
 use std::any::Any;
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ pub(super) fn silence_panics() {
 
 /// Runs `act`; an error or a panic of it becomes a message.
 pub(crate) fn guard<T>(act: impl FnOnce() -> Result<T>) -> Wire<T> {
-    match catch_unwind(AssertUnwindSafe(act)) {
+    match catch_unwind(AssertUnwindSafe(|| needs::scoped(act))) {
         Ok(Ok(value)) => RResult::ROk(value),
         Ok(Err(error)) => RResult::RErr(error.to_string().into()),
         Err(payload) => RResult::RErr(panicked(payload).into()),

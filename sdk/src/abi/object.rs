@@ -2,7 +2,7 @@
 
 use super::PluginRootRef;
 use super::guard::{PANICKED, guard};
-use crate::{Error, Kind, Make, Options, Result, Wire};
+use crate::{Error, Kind, Make, Need, Options, Result, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RStr, RString};
 use std::fmt;
@@ -23,18 +23,24 @@ unsafe impl<T> Send for Object<T> {}
 // component, those of the others go to `&self` methods of a `Sync` component.
 unsafe impl<T> Sync for Object<T> {}
 
+/// What an object's pointer points to; only the library that made it looks behind it.
+struct Held<K: ?Sized> {
+    component: Box<K>,
+    needs: &'static [Need],
+}
+
 impl<T: Copy> Object<T> {
-    /// Packs a component for its way to the host.
-    pub(super) fn new<K: ?Sized>(component: Box<K>, table: T) -> Self {
+    /// Packs a component, which declares these needs, for its way to the host.
+    pub(super) fn new<K: ?Sized>(component: Box<K>, needs: &'static [Need], table: T) -> Self {
         unsafe extern "C" fn release<K: ?Sized>(this: *mut ()) -> Wire<()> {
             guard(|| {
                 // SAFETY: `this` came from `Box::into_raw` below with the same type, and is dropped once.
-                drop(unsafe { Box::from_raw(this.cast::<Box<K>>()) });
+                drop(unsafe { Box::from_raw(this.cast::<Held<K>>()) });
                 Ok(())
             })
         }
         Self {
-            this: Box::into_raw(Box::new(component)).cast(),
+            this: Box::into_raw(Box::new(Held { component, needs })).cast(),
             table,
             release: release::<K>,
         }
@@ -102,8 +108,8 @@ pub trait Crosses: 'static {
     /// Makes one, if `make` makes this kind.
     fn make(make: &Make, options: &Options) -> Option<Result<Box<Self>>>;
 
-    /// Packs one for its way to the host.
-    fn export(component: Box<Self>) -> Object<Self::Table>;
+    /// Packs one, which declares these needs, for its way to the host.
+    fn export(component: Box<Self>, needs: &'static [Need]) -> Object<Self::Table>;
 
     /// The function of a plugin that makes one; `None` if the SDK of the plugin does not have this kind.
     #[doc(hidden)]
@@ -136,8 +142,8 @@ macro_rules! crosses {
                 }
             }
 
-            fn export(component: Box<Self>) -> Object<Self::Table> {
-                super::$file::export(component)
+            fn export(component: Box<Self>, needs: &'static [Need]) -> Object<Self::Table> {
+                super::$file::export(component, needs)
             }
 
             fn maker(root: PluginRootRef) -> Option<Maker<Self::Table>> {
@@ -157,13 +163,16 @@ crate::kinds!(crosses);
 /// functions.
 macro_rules! crosses_by {
     ($Table:ident { $($function:ident),* $(,)? } as $TableRef:ident for dyn $Trait:ident) => {
-        pub(super) fn export(component: Box<dyn $Trait>) -> $crate::abi::Object<$TableRef> {
+        pub(super) fn export(
+            component: Box<dyn $Trait>,
+            needs: &'static [$crate::Need],
+        ) -> $crate::abi::Object<$TableRef> {
             static TABLE: std::sync::OnceLock<$TableRef> = std::sync::OnceLock::new();
             let table = || {
                 let table = $Table { $($function),* };
                 abi_stable::prefix_type::PrefixTypeTrait::leak_into_prefix(table)
             };
-            $crate::abi::Object::new(component, *TABLE.get_or_init(table))
+            $crate::abi::Object::new(component, needs, *TABLE.get_or_init(table))
         }
 
         pub(super) fn import(
@@ -176,13 +185,15 @@ macro_rules! crosses_by {
 }
 pub(super) use crosses_by;
 
-/// The component behind an object's pointer.
+/// The component behind an object's pointer. Until the guard around it ends this thread is in that component.
 ///
 /// # Safety
 /// `this` is the pointer of an object that [`Object::new`] made from a `Box<K>`.
 pub(super) unsafe fn component<'a, K: ?Sized>(this: *const ()) -> &'a K {
     // SAFETY: by the contract above.
-    unsafe { &*this.cast::<Box<K>>() }
+    let held = unsafe { &*this.cast::<Held<K>>() };
+    needs::declare(held.needs);
+    &held.component
 }
 
 /// As [`component`], to be changed.
@@ -191,7 +202,9 @@ pub(super) unsafe fn component<'a, K: ?Sized>(this: *const ()) -> &'a K {
 /// As there; and nobody else uses the component meanwhile.
 pub(super) unsafe fn component_mut<'a, K: ?Sized>(this: *mut ()) -> &'a mut K {
     // SAFETY: by the contract above.
-    unsafe { &mut *this.cast::<Box<K>>() }
+    let held = unsafe { &mut *this.cast::<Held<K>>() };
+    needs::declare(held.needs);
+    &mut held.component
 }
 
 /// JSON text of a value.

@@ -60,7 +60,7 @@ pub use text::{convert, segments};
 pub use tracker::{DOT, track};
 
 use crate::abi::Crosses;
-use crate::{Element, Error, Result, Tensor, components};
+use crate::{Element, Error, Result, Tensor, components, needs};
 use serde_json::{Map, Value};
 
 /// A tensor of these elements, row by row, on the reference host.
@@ -88,7 +88,11 @@ pub fn make<K: Crosses + ?Sized>(name: &str, options: Value) -> Result<Box<K>> {
     let options = object(options, "options")?;
     let made = components()
         .filter(|component| component.name == name)
-        .find_map(|component| K::make(&component.make, &options));
+        .find_map(|component| {
+            let made = K::make(&component.make, &options)?;
+            needs::declare_more((component.needs)());
+            Some(made)
+        });
     made.unwrap_or_else(|| Err(Error::new(format!("there is no {} {name}", K::KIND))))
 }
 

@@ -98,6 +98,18 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
             abi::SDK_VERSION,
             plugin.description().sdk
         );
+        let (_, unknown) = component.known_needs();
+        ensure!(
+            unknown.is_empty(),
+            "plugin {}: its {} {} needs {}, which this Apus, with apus-sdk {}, does not have; the plugin is newer, \
+             it was built with apus-sdk {}: update Apus",
+            file.display(),
+            component.kind,
+            component.name,
+            unknown.join(", "),
+            abi::SDK_VERSION,
+            plugin.description().sdk
+        );
     }
     LOADED
         .lock()

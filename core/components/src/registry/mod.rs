@@ -9,7 +9,7 @@ use crate::plugin::{self, Plugin, PluginSpec};
 use crate::similar::similar_names;
 use anyhow::{Context, Result, bail};
 use apus_sdk::abi::{ComponentDoc, Crosses};
-use apus_sdk::{Component, Kind, components};
+use apus_sdk::{Component, Kind, Need, components};
 
 /// A component that a configuration can name.
 pub struct Entry {
@@ -50,6 +50,8 @@ pub struct Named<T: ?Sized> {
     pub label: String,
     /// Whether it comes from a plugin.
     pub from_plugin: bool,
+    /// What of SDK 1.1 and later it declares to use; nothing else of that is given to it.
+    pub needs: Vec<Need>,
     /// The component.
     pub component: Box<T>,
 }
@@ -61,13 +63,28 @@ impl<T: ?Sized> Named<T> {
             name: label.to_owned(),
             label: label.to_owned(),
             from_plugin: false,
+            needs: Vec::new(),
             component,
         }
     }
 
-    /// Adds this component and `event` to an error. An error of a plugin names its component already.
+    /// The same, with these needs.
+    pub fn with(self, needs: &[Need]) -> Self {
+        Self {
+            needs: needs.to_vec(),
+            ..self
+        }
+    }
+
+    /// Whether it declares this.
+    pub fn declares(&self, need: Need) -> bool {
+        need.is_in(&self.needs)
+    }
+
+    /// Adds this component and `event` to an error. An error of a plugin names its component already. What it used
+    /// without declaring it is an error too.
     pub fn context<R>(&self, event: &str, result: apus_sdk::Result<R>) -> Result<R> {
-        match result {
+        match apus_sdk::private::checked(result) {
             Ok(value) => Ok(value),
             Err(error) if self.from_plugin => Err(error.into()),
             Err(error) => bail!("{}, {event}: {error}", self.label),
@@ -183,6 +200,7 @@ fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
         name: spec.name.clone(),
         label,
         from_plugin: matches!(entry.source, Source::Plugin(_)),
+        needs: entry.doc.known_needs().0,
         component,
     })
 }
