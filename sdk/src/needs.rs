@@ -223,7 +223,11 @@ mod tests {
                     note(Need::Answers);
                     Ok(1)
                 });
-                assert_eq!(inner, Ok(1), "a call inside of another is a call of its own");
+                assert_eq!(
+                    inner,
+                    Ok(1),
+                    "a call inside of another is a call of its own"
+                );
                 Ok(2)
             })
         };

@@ -142,7 +142,12 @@ fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
                 true => String::new(),
                 false => format!(" (needs {})", entry.doc.needs.join(", ")),
             };
-            outln!("  {} {}{needs}: {}", entry.doc.kind, entry.name, entry.doc.doc);
+            outln!(
+                "  {} {}{needs}: {}",
+                entry.doc.kind,
+                entry.name,
+                entry.doc.doc
+            );
         }
     }
     Ok(Ended::Done)

@@ -130,7 +130,10 @@ mod tests {
         for &kind in Kind::ALL {
             let doc = ComponentDoc {
                 kind: kind.name().to_owned(),
-                needs: Need::ALL.iter().map(|need| need.name().to_owned()).collect(),
+                needs: Need::ALL
+                    .iter()
+                    .map(|need| need.name().to_owned())
+                    .collect(),
                 ..ComponentDoc::default()
             };
             let written = json!(doc);
