@@ -203,11 +203,36 @@ fn a_folder_of_plugins_is_loaded_whole() {
         .unwrap();
     }
     let folder = home.path().display().to_string();
-    let output = apus(&["plugin", "list"], &[("APUS_PLUGIN_PATH", &folder)]);
-    let said = text(&output);
-    assert!(
-        said.contains("optimizer muon: ") && said.contains("metric forced_chrf: "),
-        "{said}"
+    let list = |folders: &str| {
+        let output = apus(&["plugin", "list"], &[("APUS_PLUGIN_PATH", folders)]);
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("optimizer muon: ") && said.contains("metric forced_chrf: "),
+            "{said}"
+        );
+        said
+    };
+    list(&folder);
+
+    // What cannot be used is left out and told.
+    let bad = home.path().join(format!("a{DLL_SUFFIX}"));
+    fs::write(&bad, "no library").unwrap();
+    let said = list(&format!("/no/such:{folder}"));
+    let bad = bad.display().to_string();
+    for part in [
+        "warning: APUS_PLUGIN_PATH names /no/such, which cannot be read",
+        &format!("warning: plugin {bad}: this is not a shared library"),
+        "It is left out",
+    ] {
+        assert_eq!(said.matches(part).count(), 1, "{part:?} in: {said}");
+    }
+    let help = apus(&["sft", "--help"], &[("APUS_PLUGIN_PATH", &folder)]);
+    assert!(text(&help).contains("ns_steps"), "{}", text(&help));
+    // Who names it is told that it cannot be.
+    fails(
+        &format!("plugin list --plugin {bad}"),
+        &["no library at all"],
     );
 }
 
@@ -241,14 +266,27 @@ fn files_that_are_no_plugin_are_refused_before_they_are_opened() {
     let tag = old.windows(11).position(|w| w == b"apus-sdk 1.").unwrap();
     old[tag + 9] = b'2';
     check("two.so", &old, "was built with apus-sdk 2.");
-    fs::write(home.path().join("copy.so"), &whole).unwrap();
+    let copy = home.path().join("copy.so");
+    let both = format!(
+        "plugin list --plugin {} {}",
+        library("muon").display(),
+        copy.display()
+    );
+    fs::write(&copy, &whole).unwrap();
+    let said = works(&both);
+    assert_eq!(said.matches("optimizer muon: ").count(), 1, "{said}");
+    // Another library that has a component of the same name.
+    fs::write(&copy, [&whole[..], b" "].concat()).unwrap();
+    let files = [&library("muon"), &copy].map(|file| file.canonicalize().unwrap());
+    let [first, second] = files.each_ref().map(|file| file.display().to_string());
     fails(
-        &format!(
-            "plugin list --plugin {} {}",
-            library("muon").display(),
-            home.path().join("copy.so").display()
-        ),
-        &["two components are called optimizer \"muon\"", "prefix"],
+        &both,
+        &[
+            "two components are called optimizer \"muon\"",
+            "prefix",
+            &first,
+            &second,
+        ],
     );
     fails(
         &format!("plugin list --plugin {}", library("no_root").display()),

@@ -35,11 +35,11 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
     small_file::bytes(file, LIMIT).map_err(|error| anyhow!("plugin {error}"))
 }
 
-/// Checks the bytes of a library.
+/// Checks the bytes of a library and gives the version of the SDK that it was built with.
 ///
 /// # Errors
 /// A file that is no plugin for this machine and SDK; the error says what it is, and what to do.
-pub fn check(file: &Path, bytes: &[u8]) -> Result<()> {
+pub fn check(file: &Path, bytes: &[u8]) -> Result<String> {
     let name = file.display();
     ensure!(
         !bytes.is_empty(),
@@ -78,7 +78,7 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<()> {
             "plugin {name}: it was built with apus-sdk {version}, this Apus has {SDK_VERSION}; plugins \
              of another major version cannot be loaded. Build it again with apus-sdk {SDK_VERSION}"
         ),
-        Some(_) => Ok(()),
+        Some(version) => Ok(version.to_owned()),
     }
 }
 

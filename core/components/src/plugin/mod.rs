@@ -3,7 +3,8 @@
 //! A file is checked before it is opened: opening it runs its constructors, and a truncated file can kill the
 //! process. A library stays open until the process ends.
 
-mod inspect;
+pub mod inspect;
+pub mod installed;
 mod record;
 mod spec;
 
@@ -12,9 +13,11 @@ pub use spec::{PATH_VARIABLE, PluginSpec, from_environment};
 
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums::hex;
+use apus_base::lines::warning;
 use apus_sdk::abi::{self, Description, Library, OpenError, Origin};
 use apus_sdk::{Kind, Options};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,7 +45,7 @@ pub fn loaded() -> Vec<&'static Plugin> {
 }
 
 /// Loads these plugins and those in the folders of [`PATH_VARIABLE`]. A plugin that is loaded already is not loaded
-/// again.
+/// again. One of a folder that cannot be used is left out with a warning, since nobody has asked for that one.
 ///
 /// # Errors
 /// A plugin that cannot be used; the error says what was found, what was expected and what to do.
@@ -50,14 +53,27 @@ pub fn load(specs: &[PluginSpec]) -> Result<()> {
     // One at a time, or two threads would both find a plugin not loaded yet.
     static LOADING: Mutex<()> = Mutex::new(());
     let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    for spec in from_environment()?.iter().chain(specs) {
-        load_one(spec)?;
+    load_environment();
+    specs.iter().try_for_each(load_one)
+}
+
+/// Loads what the environment names; what is wrong with it is told once.
+fn load_environment() {
+    static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    for (path, found) in from_environment() {
+        if told.contains(&path) {
+            continue;
+        }
+        if let Err(error) = found.and_then(|spec| load_one(&spec)) {
+            warning!("{error:#}. It is left out; {PATH_VARIABLE} has named it");
+            told.insert(path);
+        }
     }
-    Ok(())
 }
 
 fn load_one(spec: &PluginSpec) -> Result<()> {
-    let file = &spec.path;
+    let (file, recorded) = &spec.locate()?;
     let bytes = inspect::read(file)?;
     let sha256 = hex(&Sha256::digest(&bytes));
     if let Some(pin) = &spec.sha256 {
@@ -68,15 +84,28 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
             file.display()
         );
     }
+    if let Some(recorded) = recorded {
+        ensure!(
+            *recorded == sha256,
+            "plugin {}: its sha256 is {sha256}, it was installed with {recorded}. It was not opened. \
+             Look at what has changed the file, and install the plugin again",
+            file.display()
+        );
+    }
     let canonical = file
         .canonicalize()
         .with_context(|| format!("plugin {}", file.display()))?;
+    let prefix = spec.prefix.clone().unwrap_or_default();
     if let Some(plugin) = loaded().iter().find(|plugin| plugin.canonical == canonical) {
         ensure!(
             plugin.sha256 == sha256,
             "plugin {}: the file has changed since it was loaded; start apus again",
             file.display()
         );
+    }
+    // The same bytes are one plugin, by however many paths they are named.
+    let same = |plugin: &&Plugin| plugin.sha256 == sha256 && plugin.prefix == prefix;
+    if loaded().into_iter().any(|plugin| same(&plugin)) {
         return Ok(());
     }
     inspect::check(file, &bytes)?;
@@ -85,7 +114,7 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
         file: file.clone(),
         canonical,
         sha256,
-        prefix: spec.prefix.clone().unwrap_or_default(),
+        prefix,
         library,
     };
     for component in &plugin.description().components {

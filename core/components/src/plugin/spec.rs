@@ -1,6 +1,7 @@
 //! The plugins to load: those of the configuration, and those in folders that the environment names.
 
-use anyhow::{Context, Result};
+use super::installed::{self, PluginHome};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::env::consts::DLL_SUFFIX;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ pub const PATH_VARIABLE: &str = "APUS_PLUGIN_PATH";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PluginForm")]
 pub struct PluginSpec {
-    /// The path of the library.
+    /// The path of the library, or the name of a plugin that was installed.
     pub path: PathBuf,
     /// The SHA-256 that the library must have, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,16 +65,53 @@ impl PluginSpec {
     }
 }
 
-/// The libraries in the folders that [`PATH_VARIABLE`] names, sorted by name.
-pub fn from_environment() -> Result<Vec<PluginSpec>> {
-    let Some(folders) = std::env::var_os(PATH_VARIABLE) else {
-        return Ok(Vec::new());
-    };
-    let mut found = Vec::new();
-    for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
-        found.extend(libraries(&folder)?.into_iter().map(PluginSpec::new));
+impl PluginSpec {
+    /// The file of the library, and the hash that it was installed with if it is a plugin's name. A path that exists comes first.
+    ///
+    /// # Errors
+    /// A name under which nothing is installed; the error says what is.
+    pub(super) fn locate(&self) -> Result<(PathBuf, Option<String>)> {
+        let word = self.path.to_string_lossy();
+        if self.path.symlink_metadata().is_ok() || !installed::is_name(&word) {
+            return Ok((self.path.clone(), None));
+        }
+        let home = PluginHome::from_environment();
+        if let Some(home) = &home
+            && let Some((file, record)) = home.find(&word)?
+        {
+            return Ok((file, Some(record.sha256)));
+        }
+        let mut names = Vec::new();
+        if let Some(home) = &home {
+            names.extend(home.all()?.into_iter().flatten().map(|found| found.name));
+        }
+        bail!(
+            "plugin {word}: there is no such file, and no plugin of this name is installed{}; \
+             `apus plugin install` installs one",
+            match names.is_empty() {
+                true => String::new(),
+                false => format!(" ({} are)", names.join(", ")),
+            }
+        )
     }
-    Ok(found)
+}
+
+/// The libraries in the folders that [`PATH_VARIABLE`] names, sorted by name, each with its path or that of the folder that cannot
+/// be read.
+pub fn from_environment() -> Vec<(PathBuf, Result<PluginSpec>)> {
+    let Some(folders) = std::env::var_os(PATH_VARIABLE) else {
+        return Vec::new();
+    };
+    let folders = std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty());
+    folders
+        .flat_map(|folder| match libraries(&folder) {
+            Ok(found) => found
+                .into_iter()
+                .map(|file| (file.clone(), Ok(PluginSpec::new(file))))
+                .collect(),
+            Err(error) => vec![(folder, Err(error))],
+        })
+        .collect()
 }
 
 fn libraries(folder: &Path) -> Result<Vec<PathBuf>> {

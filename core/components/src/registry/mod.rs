@@ -42,6 +42,23 @@ impl Source {
     }
 }
 
+impl Source {
+    /// As [`label`](Self::label), the file with its folders: `plugin mine 0.1.0 (/a/libmine.so)`.
+    fn located(self) -> String {
+        match self {
+            Self::BuiltIn(_) => self.label(),
+            Self::Plugin(plugin) => {
+                let description = plugin.description();
+                let file = plugin.canonical.display();
+                format!(
+                    "plugin {} {} ({file})",
+                    description.name, description.version
+                )
+            }
+        }
+    }
+}
+
 /// A component of a run, with the names that messages and configurations use for it.
 pub struct Named<T: ?Sized> {
     /// Its name in the configuration.
@@ -137,8 +154,8 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
                  one of the plugins a prefix in the configuration, \
                  plugins = [{{ path = \"...\", prefix = \"mine_\" }}], or leave one out",
                 a.name,
-                a.source.label(),
-                b.source.label()
+                a.source.located(),
+                b.source.located()
             );
         }
     }
