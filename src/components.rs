@@ -27,7 +27,7 @@ pub fn plugins_argument() -> Arg {
         .visible_aliases(["plugin"])
         .value_name("FILE")
         .num_args(1..)
-        .help("Plugin libraries, beside those in the folders of APUS_PLUGIN_PATH")
+        .help("Plugin libraries or names of installed plugins, beside those in the folders of APUS_PLUGIN_PATH")
 }
 
 /// The plugins that were given.

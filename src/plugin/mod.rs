@@ -1,5 +1,6 @@
-//! `apus plugin new|check|list`
+//! `apus plugin new|check|install|remove|list`
 
+mod install;
 mod new;
 
 use crate::components::{given_plugins, kind, lines, plugins_argument};
@@ -8,13 +9,13 @@ use apus_components::plugin::{self, PluginSpec};
 use apus_components::registry::{self, Source};
 use apus_engine::plugin_check;
 use apus_sdk::{Kind, out, outln};
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 
 /// What clap needs to know about it.
 pub fn command() -> Command {
     Command::new("plugin")
-        .about("Makes, checks and lists plugin libraries")
+        .about("Makes, checks, installs and lists plugin libraries")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
@@ -63,10 +64,21 @@ pub fn command() -> Command {
                         .help("auto, cpu, cuda or cuda:N"),
                 ),
         )
+        .subcommand(install::install_command())
+        .subcommand(install::remove_command())
         .subcommand(
             Command::new("list")
-                .about("Lists plugins with version, hash and components")
-                .arg(plugins_argument()),
+                .about(
+                    "Lists plugins with version, hash and components, and those that are installed",
+                )
+                .arg(plugins_argument())
+                .arg(
+                    Arg::new("available")
+                        .long("available")
+                        .action(ArgAction::SetTrue)
+                        .help("Lists the plugins of the index"),
+                )
+                .arg(install::index_argument()),
         )
 }
 
@@ -81,9 +93,18 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
     match matches.subcommand() {
         Some(("new", matches)) => new_crate(matches),
         Some(("check", matches)) => check_files(matches),
+        Some(("install", matches)) => done(install::run_install(matches)),
+        Some(("remove", matches)) => done(install::run_remove(matches)),
+        Some(("list", matches)) if matches.get_flag("available") => {
+            done(install::list_available(matches))
+        }
         Some(("list", matches)) => list(matches),
         _ => Ok(Ended::Done),
     }
+}
+
+fn done(result: anyhow::Result<()>) -> Result<Ended, Failure> {
+    result.map(|()| Ended::Done).map_err(Failure::Run)
 }
 
 fn new_crate(matches: &ArgMatches) -> Result<Ended, Failure> {
@@ -132,8 +153,11 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
 fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
     registry::load(&given_plugins(matches)).map_err(Failure::Run)?;
     let loaded = plugin::loaded();
-    if loaded.is_empty() {
-        outln!("no plugins; give some with --plugin FILE, or name a folder in APUS_PLUGIN_PATH");
+    let installed = install::list_installed().map_err(Failure::Run)?;
+    if loaded.is_empty() && !installed {
+        outln!(
+            "no plugins; give some with --plugin FILE, name a folder in APUS_PLUGIN_PATH, or install some"
+        );
     }
     for plugin in loaded {
         print_plugin(plugin);

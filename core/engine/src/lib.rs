@@ -9,6 +9,7 @@ pub mod export;
 pub mod generate;
 pub mod host;
 mod html;
+pub mod install;
 pub mod model_new;
 pub mod out_of_memory;
 pub mod plugin_check;

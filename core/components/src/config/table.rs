@@ -65,12 +65,12 @@ flags! {
                bench;
     }
     Plugins {
-        /// Plugin libraries whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too
+        /// Plugin libraries, or names of installed plugins, whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too
         plugins | plugin | external_plugins | custom_register_path: Vec<PluginSpec> = Vec::new()
-            => sft "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               infer "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               deploy "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               export "Plugin libraries whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+            => sft "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               infer "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               deploy "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+               export "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
                bench;
     }
     Data {

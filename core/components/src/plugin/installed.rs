@@ -32,6 +32,12 @@ pub struct Installed {
     pub version: Option<String>,
     /// Where it came from, in words.
     pub origin: String,
+    /// The index that it came from, if it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
+    /// The commit that it was built of, if the index named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Its licence, if who installed it knew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,

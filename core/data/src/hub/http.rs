@@ -5,6 +5,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, RANGE, RETRY_AFTER};
+use reqwest::redirect::Policy;
 use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -71,6 +72,15 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(key: Credentials, pause: Duration) -> anyhow::Result<Self> {
+        Self::following(Policy::default(), key, pause)
+    }
+
+    /// One that follows redirections by this policy.
+    pub(super) fn following(
+        policy: Policy,
+        key: Credentials,
+        pause: Duration,
+    ) -> anyhow::Result<Self> {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         // An error means that there is one already, which serves as well.
         PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -78,6 +88,7 @@ impl Http {
             .user_agent(concat!("apus/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .timeout(SILENCE)
+            .redirect(policy)
             .build()?;
         Ok(Self { client, key, pause })
     }
@@ -170,7 +181,7 @@ fn refused(url: &str, response: Response) -> HttpError {
 }
 
 /// The body of a response; `None` if it is longer than `most`.
-fn body(response: Response, most: u64) -> std::io::Result<Option<Vec<u8>>> {
+pub(super) fn body(response: Response, most: u64) -> std::io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     response.take(most + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
@@ -201,6 +212,6 @@ pub(super) fn escaped(part: &str) -> String {
 }
 
 /// Escapes a path of a URL, whose `/` stay.
-pub(super) fn escaped_path(path: &str) -> String {
+pub fn escaped_path(path: &str) -> String {
     path.split('/').map(escaped).collect::<Vec<_>>().join("/")
 }

@@ -13,9 +13,12 @@ mod readme;
 mod repository;
 mod select;
 mod settings;
+mod url;
 
+pub use http::escaped_path;
 pub use id::{Id, Site, Subsets};
 pub use settings::{Settings, SiteSettings};
+pub use url::{check_url, download};
 
 use anyhow::{Result, bail};
 use id::{Meaning, meaning, nearest_here};
