@@ -108,6 +108,27 @@ impl Tensor {
         self.call(Op::Affine, &[], &[], &[mul, add])
     }
 
+    /// `self * factor`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        self.affine(factor, 0.0)
+    }
+
+    /// From this tensor to `end`, as far as `weight` says: `self + weight * (end - self)`, with broadcasting. At 0 it is
+    /// exactly this tensor, at 1 exactly `end`.
+    ///
+    /// # Errors
+    /// Shapes that do not broadcast, or different element types.
+    pub fn lerp(&self, end: &Self, weight: f64) -> Result<Self> {
+        let way = end.sub(self)?;
+        match weight < 0.5 {
+            true => self.add(&way.scale(weight)?),
+            false => end.sub(&way.scale(1.0 - weight)?),
+        }
+    }
+
     /// x to the power of `exponent`.
     ///
     /// # Errors

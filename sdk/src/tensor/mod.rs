@@ -11,6 +11,7 @@ mod elementwise;
 mod host;
 mod index;
 mod op;
+mod operators;
 mod reduce;
 mod shape;
 mod update;

@@ -1,7 +1,10 @@
 //! Operations along a dimension.
 
-use super::{Op, Tensor};
+use super::{DType, Op, Tensor};
 use crate::{Error, Result};
+
+/// Below the greatest number of every element type that is a float.
+const FINITE: f64 = 3e38;
 
 macro_rules! along {
     ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {$(
@@ -51,6 +54,43 @@ impl Tensor {
     /// No elements, or out of memory.
     pub fn mean_all(&self) -> Result<Self> {
         self.flatten()?.mean(0)?.reshape(&[])
+    }
+
+    /// Logarithm of the sum of exponentials along `dim`, which stays with length 1. It does not overflow.
+    ///
+    /// # Errors
+    /// A dimension that the tensor does not have, whole numbers, or out of memory.
+    pub fn logsumexp(&self, dim: usize) -> Result<Self> {
+        // A constant to the gradient: it cancels. It is finite also where everything is minus infinity, since infinity
+        // less infinity is no number.
+        let greatest = self.max(dim)?.clamp(-FINITE, FINITE)?.detach()?;
+        let sum = self.sub(&greatest)?.exp()?.sum(dim)?;
+        sum.log()?.add(&greatest)
+    }
+
+    /// Euclidean norm along `dim`, which stays with length 1: the root of the sum of squares, which are added up in f32.
+    /// Where all elements are 0 its gradient is 0.
+    ///
+    /// # Errors
+    /// A dimension that the tensor does not have, or out of memory.
+    pub fn norm(&self, dim: usize) -> Result<Self> {
+        let squares = self.cast(DType::F32)?.sqr()?.sum(dim)?;
+        // The root has no gradient at 0: there it is taken of a constant, and left out.
+        let is_zero = squares.eq(&squares.zeros_like()?)?;
+        let root = is_zero
+            .where_cond(&squares.full_like(1.0)?, &squares)?
+            .sqrt()?;
+        is_zero
+            .where_cond(&root.zeros_like()?, &root)?
+            .cast(self.dtype())
+    }
+
+    /// Euclidean norm of all elements, a tensor of no dimension.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn norm_all(&self) -> Result<Self> {
+        self.flatten()?.norm(0)?.reshape(&[])
     }
 
     /// Places (u32) that sort along `dim`.

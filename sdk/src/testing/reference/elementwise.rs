@@ -184,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn lerp_ends_at_its_ends() {
+        let (from, to) = (tensor(&[0.1f32, -7.0], &[2]), tensor(&[0.3f32], &[1]));
+        let at = |weight| from.lerp(&to, weight).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(at(0.0), [0.1, -7.0]);
+        assert_eq!(at(1.0), [0.3, 0.3]);
+        close(&at(0.25), &[0.15, -5.175]);
+        close(&at(0.75), &[0.25, -1.525]);
+        assert_eq!(of(&[1.0, -2.0], |x| x.scale(0.5)), [0.5, -1.0]);
+    }
+
+    #[test]
     fn clamp_leaves_infinite_sides_open() {
         let x = [-5.0, 0.0, 5.0, f32::INFINITY];
         let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);

@@ -180,6 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn logsumexp_by_its_formula() {
+        let found = x().logsumexp(1).unwrap();
+        assert_eq!(found.shape(), [2, 1]);
+        for (found, row) in found
+            .to_vec::<f32>()
+            .unwrap()
+            .into_iter()
+            .zip([[3.0f64, 1.0, 2.0], [-1.0, 5.0, 5.0]])
+        {
+            let expected = row.iter().map(|x| x.exp()).sum::<f64>().ln();
+            assert!(
+                (f64::from(found) - expected).abs() < 1e-6,
+                "{found} {expected}"
+            );
+        }
+        let infinity = f32::INFINITY;
+        let edges = [1e30, 1e30, -infinity, -infinity, infinity, 0.0];
+        let edges = tensor(&edges, &[3, 2]).logsumexp(1);
+        same(edges, &[3, 1], &[1e30, -infinity, infinity]);
+    }
+
+    #[test]
+    fn norms_of_rows_and_of_everything() {
+        let x = tensor(&[3.0f32, -4.0, 0.0, 0.0, 12.0, 0.0], &[3, 2]);
+        same(x.norm(1), &[3, 1], &[5.0, 0.0, 12.0]);
+        same(x.norm_all(), &[], &[13.0]);
+        same(tensor(&[-2.0f32], &[]).norm_all(), &[], &[2.0]);
+        let half = x.cast(DType::BF16).unwrap().norm_all().unwrap();
+        assert_eq!((half.dtype(), half.item()), (DType::BF16, Ok(13.0)));
+        let holes = tensor(&[f32::NAN, 1.0], &[2]).norm_all();
+        assert!(holes.unwrap().item().unwrap().is_nan());
+    }
+
+    #[test]
     fn nothing_has_no_mean() {
         let nothing = tensor::<f32>(&[], &[2, 0]);
         same(nothing.sum(1), &[2, 1], &[0., 0.]);

@@ -22,9 +22,7 @@ impl Loss for LabelSmoothing {
         let right = chunk.cross_entropy()?;
         // Minus the mean log-probability of all tokens, [n, 1] to [n].
         let all = chunk.logits()?.log_softmax(1)?.mean(1)?.squeeze(1)?.neg()?;
-        right
-            .affine(1.0 - self.smoothing, 0.0)?
-            .add(&all.affine(self.smoothing, 0.0)?)
+        right.lerp(&all, self.smoothing)
     }
 }
 

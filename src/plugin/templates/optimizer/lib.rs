@@ -21,9 +21,8 @@ impl Optimizer for Momentum {
         for param in params {
             // What is kept in `state` is in every checkpoint, and there again in a resumed run.
             let direction = param.state.zeros_like("direction", &param.value)?;
-            direction.set(&direction.affine(self.momentum, 0.0)?.add(&param.grad)?)?;
-            let step = direction.affine(-param.lr, 0.0)?;
-            param.value.set(&param.value.add(&step)?)?;
+            direction.set(&((&direction * self.momentum)? + &param.grad)?)?;
+            param.value.set(&(&param.value - &direction * param.lr)?)?;
         }
         Ok(())
     }
