@@ -1,6 +1,6 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::{Error, Need, Result};
+use crate::{Error, Need, Result, Run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,16 @@ pub trait Callback: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a
+    /// need that implies it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working; the run does not begin.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
+        Ok(())
     }
 
     /// The trainer is ready; nothing has run yet.
@@ -111,7 +121,7 @@ pub trait Callback: Send {
     fn on_pre_optimizer_step(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
         Ok(())
     }
-    /// The optimizer has run; gradients are not cleared yet.
+    /// The optimizer has run; gradients are gone.
     ///
     /// # Errors
     /// As [`on_init_end`](Self::on_init_end).

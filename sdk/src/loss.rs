@@ -1,6 +1,6 @@
 //! Losses: supervised tokens to a loss per token.
 
-use crate::{Need, Result, Tensor};
+use crate::{Need, Result, Run, Tensor};
 
 /// Computes the loss of each supervised token.
 ///
@@ -48,6 +48,16 @@ pub trait Loss: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a
+    /// need that implies it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working; the run does not begin.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
+        Ok(())
     }
 
     /// A loss `[n]` (f32), one per token, not yet multiplied by the weights.

@@ -1,6 +1,6 @@
 //! Evaluation metrics.
 
-use crate::{Error, Need, Result};
+use crate::{Error, Need, Result, Run};
 
 /// Adds up something over an evaluation.
 ///
@@ -49,6 +49,16 @@ pub trait Metric: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a
+    /// need that implies it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working; the run does not begin.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
+        Ok(())
     }
 
     /// Takes in one batch. Every metric has this, or [`reads_answers`](Self::reads_answers) and

@@ -1,6 +1,6 @@
 //! Optimizers: one update of the trainable parameters.
 
-use crate::{Need, Result, Tensor};
+use crate::{Need, Result, Run, Tensor};
 use std::collections::BTreeMap;
 
 /// Updates parameters from their gradients.
@@ -45,6 +45,16 @@ pub trait Optimizer: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a
+    /// need that implies it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working; the run does not begin.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
+        Ok(())
     }
 
     /// One step over all parameters, in place ([`Tensor::set`], [`Tensor::adamw`]).

@@ -1,6 +1,6 @@
 //! Learning-rate schedules.
 
-use crate::{Need, Result};
+use crate::{Need, Result, Run};
 
 /// The learning rate over a run, as a factor on `learning_rate`.
 ///
@@ -41,6 +41,16 @@ pub trait LrSchedule: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a
+    /// need that implies it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working; the run does not begin.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
+        Ok(())
     }
 
     /// The factor for the update after `progress.step` updates were made.

@@ -5,7 +5,8 @@
 
 use super::guard::guard;
 use super::object::{Object, Origin, component_mut, to_json};
-use crate::{Callback, Control, Need, Result, RunState, Wire};
+use super::run::WireRun;
+use crate::{Callback, Control, Need, Result, Run, RunState, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString};
@@ -28,6 +29,8 @@ pub struct CallbackTable {
     /// See [`Callback::load_state`].
     #[sabi(last_prefix_field)]
     pub load_state: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
+    /// See [`Callback::begin`]; since 1.1.
+    pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
 }
 
 /// What goes out, as the host writes it.
@@ -101,6 +104,7 @@ fn table() -> CallbackTableRef {
             event,
             save_state,
             load_state,
+            begin,
         }
         .leak_into_prefix()
     })
@@ -130,6 +134,14 @@ unsafe extern "C" fn load_state(this: *mut (), saved: RStr<'_>) -> Wire<()> {
         let saved = serde_json::from_str(saved.as_str())?;
         // SAFETY: see `events`.
         unsafe { events(this) }.callback().load_state(saved)
+    })
+}
+
+unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
+    guard(|| {
+        let run = run.take()?;
+        // SAFETY: see `events`.
+        unsafe { events(this) }.callback().begin(&run)
     })
 }
 
@@ -215,6 +227,15 @@ macro_rules! plain_events {
                     ..About::default()
                 };
                 self.send("on_generate", about, state, control).map(drop)
+            }
+
+            fn begin(&mut self, run: &Run) -> Result<()> {
+                let Some(call) = self.object.table().begin() else {
+                    return Ok(());
+                };
+                // SAFETY: pointer and table belong together.
+                let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
+                self.origin.context("begin", wire)
             }
 
             fn save_state(&self) -> Result<Value> {

@@ -1,8 +1,9 @@
 //! Losses across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by};
-use crate::{ChunkOps, Error, Loss, LossChunk, Result, Tensor, Wire};
+use super::object::{Imported, component, component_mut, crosses_by};
+use super::run::WireRun;
+use crate::{ChunkOps, Error, Loss, LossChunk, Result, Run, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::RResult;
@@ -16,6 +17,8 @@ pub struct LossTable {
     /// The loss of each token of a chunk.
     #[sabi(last_prefix_field)]
     pub per_token: unsafe extern "C" fn(*const (), WireChunk<'_>) -> Wire<Tensor>,
+    /// See [`Loss::begin`]; since 1.1.
+    pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
 }
 
 /// A [`LossChunk`].
@@ -41,7 +44,7 @@ pub struct ChunkTable {
     pub cross_entropy: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
 }
 
-crosses_by!(LossTable { per_token } as LossTableRef for dyn Loss);
+crosses_by!(LossTable { per_token, begin } as LossTableRef for dyn Loss);
 
 unsafe extern "C" fn per_token(this: *const (), chunk: WireChunk<'_>) -> Wire<Tensor> {
     guard(|| {
@@ -98,7 +101,24 @@ unsafe extern "C" fn cross_entropy(this: *const ()) -> Wire<Tensor> {
     guard(|| unsafe { ops(this) }.cross_entropy())
 }
 
+unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
+    guard(|| {
+        let run = run.take()?;
+        // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
+        unsafe { component_mut::<dyn Loss>(this) }.begin(&run)
+    })
+}
+
 impl Loss for Imported<LossTableRef> {
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let Some(call) = self.object.table().begin() else {
+            return Ok(());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
+        self.origin.context("begin", wire)
+    }
+
     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
         let ops: &dyn ChunkOps = chunk.ops();
         let wire = WireChunk {

@@ -2,7 +2,8 @@
 
 use super::guard::guard;
 use super::object::{Imported, component_mut, crosses_by};
-use crate::{Decoder, Error, EvalBatch, Metric, Result, Wire};
+use super::run::WireRun;
+use crate::{Decoder, Error, EvalBatch, Metric, Result, Run, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RSlice, RString, RVec};
 
@@ -16,6 +17,8 @@ pub struct MetricTable {
     /// Names and values; starts afresh.
     #[sabi(last_prefix_field)]
     pub compute: unsafe extern "C" fn(*mut ()) -> Wire<RVec<Named>>,
+    /// See [`Metric::begin`]; since 1.1.
+    pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
 }
 
 /// An [`EvalBatch`].
@@ -40,7 +43,7 @@ pub struct Named {
     value: f64,
 }
 
-crosses_by!(MetricTable { update, compute } as MetricTableRef for dyn Metric);
+crosses_by!(MetricTable { update, compute, begin } as MetricTableRef for dyn Metric);
 
 /// The plugin's side of the decoder.
 impl Decoder for WireBatch<'_> {
@@ -89,7 +92,24 @@ unsafe extern "C" fn decode(decoder: *const (), tokens: RSlice<'_, u32>) -> Wire
     })
 }
 
+unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
+    guard(|| {
+        let run = run.take()?;
+        // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
+        unsafe { component_mut::<dyn Metric>(this) }.begin(&run)
+    })
+}
+
 impl Metric for Imported<MetricTableRef> {
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let Some(call) = self.object.table().begin() else {
+            return Ok(());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
+        self.origin.context("begin", wire)
+    }
+
     fn update(&mut self, batch: &EvalBatch) -> Result<()> {
         let decoder: &dyn Decoder = batch.decoder;
         let wire = WireBatch {

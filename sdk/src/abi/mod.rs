@@ -21,6 +21,7 @@ mod object;
 mod open;
 mod optimizer;
 mod root;
+mod run;
 mod schedule;
 mod tracker;
 

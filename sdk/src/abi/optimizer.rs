@@ -5,7 +5,8 @@
 
 use super::guard::guard;
 use super::object::{Imported, component_mut, crosses_by};
-use crate::{Optimizer, Param, Result, State, StepInfo, Tensor, Wire};
+use super::run::WireRun;
+use crate::{Optimizer, Param, Result, Run, State, StepInfo, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RStr, RString, RVec};
 
@@ -17,6 +18,8 @@ pub struct OptimizerTable {
     /// The step of this number; gives back the state of each parameter.
     #[sabi(last_prefix_field)]
     pub step: unsafe extern "C" fn(*mut (), RVec<WireParam<'_>>, u64) -> Wire<RVec<RVec<Kept>>>,
+    /// See [`Optimizer::begin`]; since 1.1.
+    pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
 }
 
 /// A [`Param`].
@@ -39,7 +42,7 @@ pub struct Kept {
     tensor: Tensor,
 }
 
-crosses_by!(OptimizerTable { step } as OptimizerTableRef for dyn Optimizer);
+crosses_by!(OptimizerTable { step, begin } as OptimizerTableRef for dyn Optimizer);
 
 fn pack(state: &mut State) -> RVec<Kept> {
     let kept = state.take().into_iter().map(|(name, tensor)| Kept {
@@ -85,7 +88,24 @@ unsafe extern "C" fn step(
     })
 }
 
+unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
+    guard(|| {
+        let run = run.take()?;
+        // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
+        unsafe { component_mut::<dyn Optimizer>(this) }.begin(&run)
+    })
+}
+
 impl Optimizer for Imported<OptimizerTableRef> {
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let Some(call) = self.object.table().begin() else {
+            return Ok(());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
+        self.origin.context("begin", wire)
+    }
+
     fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()> {
         let wire = params.iter_mut().map(|param| WireParam {
             name: param.name.into(),

@@ -1,8 +1,9 @@
 //! Schedules across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by};
-use crate::{LrSchedule, Progress, Result, Wire};
+use super::object::{Imported, component, component_mut, crosses_by};
+use super::run::WireRun;
+use crate::{LrSchedule, Progress, Result, Run, Wire};
 use abi_stable::StableAbi;
 
 /// A schedule's functions.
@@ -13,9 +14,11 @@ pub struct ScheduleTable {
     /// The factor after `(step, total, warmup, learning_rate)`.
     #[sabi(last_prefix_field)]
     pub factor: unsafe extern "C" fn(*const (), u64, u64, u64, f64) -> Wire<f64>,
+    /// See [`LrSchedule::begin`]; since 1.1.
+    pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
 }
 
-crosses_by!(ScheduleTable { factor } as ScheduleTableRef for dyn LrSchedule);
+crosses_by!(ScheduleTable { factor, begin } as ScheduleTableRef for dyn LrSchedule);
 
 unsafe extern "C" fn factor(
     this: *const (),
@@ -36,7 +39,24 @@ unsafe extern "C" fn factor(
     })
 }
 
+unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
+    guard(|| {
+        let run = run.take()?;
+        // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
+        unsafe { component_mut::<dyn LrSchedule>(this) }.begin(&run)
+    })
+}
+
 impl LrSchedule for Imported<ScheduleTableRef> {
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let Some(call) = self.object.table().begin() else {
+            return Ok(());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
+        self.origin.context("begin", wire)
+    }
+
     fn factor(&self, progress: &Progress) -> Result<f64> {
         let Progress {
             step,

@@ -11,6 +11,7 @@
 //! | optimizer | [`minimise`] |
 //! | schedule | [`curve`] |
 //! | callback | [`Run`] |
+//! | `begin` of any kind | [`Host`] |
 //! | metric | [`measure`]; [`measure_answers`] if it reads generated answers |
 //! | tracker | [`track`], with the picture [`DOT`] |
 //!
@@ -43,6 +44,7 @@
 //! ```
 
 mod callback;
+mod host;
 mod loss;
 mod metric;
 mod optimizer;
@@ -52,6 +54,7 @@ mod text;
 mod tracker;
 
 pub use callback::{Played, Run};
+pub use host::Host;
 pub use loss::Chunk;
 pub use metric::{measure, measure_answers};
 pub use optimizer::minimise;
