@@ -60,6 +60,7 @@ fn ten_thousand_conversations(bencher: divan::Bencher, way: &str) {
                 turn(i, 1),
                 turn(i, 2)
             ),
+            format: None,
         })
         .collect();
     let options = PrepareOptions::default();

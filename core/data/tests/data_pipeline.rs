@@ -42,7 +42,7 @@ fn records(dir: &Path, files: &[(&str, &str)]) -> Vec<Record> {
     for (name, text) in files {
         let path = dir.join(name);
         std::fs::write(&path, text).unwrap();
-        options.dataset.push(path.display().to_string());
+        options.dataset.push(path.display().to_string().into());
     }
     read_sets(&options).unwrap().train
 }
@@ -278,7 +278,13 @@ fn columns_choose_the_format_as_in_ms_swift() {
     let all = formats(None);
     let choose = |row: serde_json::Value| {
         let row = row.as_object().unwrap().clone();
-        let (name, _) = all.choose(&row).unwrap();
+        let record = Record {
+            source: "d.jsonl".into(),
+            line: 1,
+            text: String::new(),
+            format: None,
+        };
+        let (name, _) = all.choose(&record, &row).unwrap();
         name.to_owned()
     };
     // Both of these read messages and pairs alike.

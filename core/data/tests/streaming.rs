@@ -17,7 +17,7 @@ use std::time::Instant;
 
 fn options(dataset: Vec<String>) -> StreamOptions {
     StreamOptions {
-        dataset,
+        dataset: dataset.into_iter().map(Into::into).collect(),
         mix: None,
         columns: Value::Null,
         shuffle_buffer: None,
@@ -122,7 +122,7 @@ fn what_decides_which_examples_come_is_of_the_content() {
     let elsewhere = content(two.path(), &|options| options.prepare.workers = Some(1));
     assert_eq!(plain, elsewhere);
     let changes: [&dyn Fn(&mut StreamOptions); 7] = [
-        &|options| options.dataset[0].push_str("#5"),
+        &|options| options.dataset[0] = options.dataset[0].with_rows(5).unwrap(),
         &|options| options.columns = serde_json::json!({"a": "b"}),
         &|options| options.shuffle_buffer = Some(2),
         &|options| options.packing = Some(64),

@@ -91,14 +91,12 @@ impl SftConfig {
     /// # Errors
     /// Values that contradict each other; the error names both.
     pub fn check_data(&self) -> Result<()> {
-        let unfilled = |dataset: &&String| {
-            let id = dataset.split('#').next().unwrap_or_default();
-            let id = id.rsplit("::").next().unwrap_or_default();
+        for dataset in self.dataset.iter().chain(&self.val_dataset) {
+            let name = dataset.parts()?.name;
+            let id = name.rsplit("::").next().unwrap_or_default();
             let id = id.split([':', '@']).next().unwrap_or_default();
-            id.ends_with("/self-cognition") && !Path::new(id).exists()
-        };
-        if let Some(dataset) = self.dataset.iter().find(unfilled) {
-            bail!(
+            ensure!(
+                !id.ends_with("/self-cognition") || Path::new(id).exists(),
                 "dataset {dataset}: its texts have {{{{NAME}}}} and {{{{AUTHOR}}}} in them, which ms-swift fills in from \
                  model_name and model_author and Apus does not; fill them in a copy and give its path"
             );

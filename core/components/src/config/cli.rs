@@ -68,7 +68,7 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         ValueKind::Bool => "true|false",
         ValueKind::Int => "N",
         ValueKind::Float | ValueKind::Floats => "X",
-        ValueKind::Text | ValueKind::List => "TEXT",
+        ValueKind::Text | ValueKind::List | ValueKind::Datasets => "TEXT",
         ValueKind::Json => "JSON",
         ValueKind::JsonOrFile => "JSON|FILE",
         ValueKind::Component | ValueKind::Components => "NAME",
@@ -93,9 +93,11 @@ fn argument(flag: &'static Flag, default: &Value) -> Arg {
         .help(format!("{}{}", flag.help, shown(default)));
     argument = match flag.kind {
         ValueKind::Bool => argument.num_args(0..=1).default_missing_value("true"),
-        ValueKind::List | ValueKind::Floats | ValueKind::Components | ValueKind::Plugins => {
-            argument.num_args(1..)
-        }
+        ValueKind::List
+        | ValueKind::Datasets
+        | ValueKind::Floats
+        | ValueKind::Components
+        | ValueKind::Plugins => argument.num_args(1..),
         _ => argument.num_args(1),
     };
     argument

@@ -40,6 +40,12 @@ fn coerced(kind: ValueKind, value: Value) -> Result<Value, Value> {
                 other => Err(other),
             });
         }
+        ValueKind::Datasets => {
+            return each(value, |item| match item {
+                Value::String(_) | Value::Object(_) => Ok(item),
+                other => Err(other),
+            });
+        }
         ValueKind::Floats => {
             return each(value, |item| match item {
                 Value::Number(_) => Ok(item),
@@ -114,6 +120,7 @@ fn expected(kind: ValueKind) -> &'static str {
         ValueKind::Float => "a number",
         ValueKind::Text => "text",
         ValueKind::List => "a list of texts",
+        ValueKind::Datasets => "a list of texts, or of tables with path or id",
         ValueKind::Floats => "a list of numbers",
         ValueKind::Json => "a table of options",
         ValueKind::JsonOrFile => "a table, or the path of a JSON file",
@@ -126,7 +133,7 @@ fn expected(kind: ValueKind) -> &'static str {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",

@@ -165,7 +165,7 @@ mod tests {
     fn what_is_missing_is_said() {
         let run = |model: &str, data: &[&str]| SftConfig {
             model: model.to_owned(),
-            val_dataset: data.iter().map(|&name| name.to_owned()).collect(),
+            val_dataset: data.iter().map(|&name| name.into()).collect(),
             ..SftConfig::default()
         };
         let config = EvalConfig::default();

@@ -49,6 +49,8 @@ pub enum ValueKind {
     Text,
     /// One or more texts.
     List,
+    /// Datasets: texts, or tables with `path` or `id`.
+    Datasets,
     /// One or more numbers.
     Floats,
     /// A JSON object of options.
@@ -198,7 +200,9 @@ impl Flag {
                 numbers.collect::<Result<_>>()?
             }
             ValueKind::Text => one()?.into(),
-            ValueKind::List | ValueKind::Plugins => words.iter().map(String::as_str).collect(),
+            ValueKind::List | ValueKind::Datasets | ValueKind::Plugins => {
+                words.iter().map(String::as_str).collect()
+            }
             ValueKind::Json => {
                 let table: Map<String, Value> =
                     serde_json::from_str(one()?).with_context(|| {

@@ -10,6 +10,7 @@ mod choices;
 mod cli;
 mod coerce;
 mod data;
+mod datasets;
 mod declare;
 mod defaults;
 mod eval;
@@ -36,6 +37,7 @@ pub use choices::{
     SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
 };
 pub use cli::{command, help};
+pub use datasets::{DatasetParts, DatasetSpec, listed as listed_datasets};
 pub use defaults::TRACKERS;
 pub use flag::{Change, Command, Flag, Group, Topic, Use, ValueKind};
 pub use flags::FLAGS;

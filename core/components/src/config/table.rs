@@ -10,7 +10,7 @@ use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
 use super::flag::{AS_SFT, Change, Command, Flag, Group, Topic, Use};
 use super::value::{FlagValue, ScaleChain};
 use super::values;
-use super::{GenerationLoads, Lengths, StepsOrShare};
+use super::{DatasetSpec, GenerationLoads, Lengths, StepsOrShare};
 use crate::plugin::PluginSpec;
 use crate::registry::Spec;
 use apus_base::limits::MAX_RANK;
@@ -74,12 +74,12 @@ flags! {
                bench;
     }
     Data {
-        /// Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, patterns, or ids such as owner/name:subset; #N after one for N rows
-        dataset: Vec<String> = Vec::new(), changes Examples
-            => sft "same; json, jsonl, csv, txt (also .gz, .zst) and parquet files, folders, patterns such as `data/*.jsonl`, which ms-swift has not, or ids; `#N` after one for N rows",
+        /// Training data: json, jsonl, csv, txt or parquet files (also .gz, .zst), folders of them, patterns, or ids such as owner/name:subset; #N after one for N rows, then ?format=NAME&OPTION=VALUE for a format of its own
+        dataset: Vec<DatasetSpec> = Vec::new(), changes Examples
+            => sft "same; json, jsonl, csv, txt (also .gz, .zst) and parquet files, folders, patterns such as `data/*.jsonl`, which ms-swift has not, or ids; `#N` after one for N rows, and `?format=NAME&OPTION=VALUE` after that for a format of its own, which ms-swift has not",
                infer "different: its rows are answered if there is no `val_dataset`. ms-swift answers the part that `split_dataset_ratio` takes of it, and without that talks on the terminal";
         /// Evaluation data; for infer, the questions to answer
-        val_dataset: Vec<String> = Vec::new(), changes Examples
+        val_dataset: Vec<DatasetSpec> = Vec::new(), changes Examples
             => sft "same", infer "same; `#N` takes the first N rows";
         /// Mix the datasets by chance: the probability of each
         interleave_prob: Vec<f64> = Vec::new(), changes Rows, bounds between(0.0, 1.0)

@@ -243,6 +243,7 @@ mod tests {
             source: Arc::from("d.jsonl"),
             line: 3,
             text: row.to_string(),
+            format: None,
         };
         columns.apply(record).map(|record| record.text)
     }
@@ -273,6 +274,7 @@ mod tests {
             source: Arc::from("d.jsonl"),
             line: 1,
             text: text.to_owned(),
+            format: None,
         };
         let text = r#" {"\u0061" : [ 123456789012345678901234567890, 1e5, {"a": "a\": {"} ] , "c":"a", "b\"":-0}"#;
         let found = columns.apply(record(text)).unwrap().text;

@@ -102,6 +102,7 @@ mod tests {
                 source: source.into(),
                 line: 2,
                 text: text.to_owned(),
+                format: None,
             })
         };
         let row = r#"{"a":"","b":"x:\"\"","c":""}"#;

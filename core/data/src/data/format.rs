@@ -1,12 +1,26 @@
 //! Chooses the dataset format that reads a file.
 
+use super::Record;
 use anyhow::{Context, Result, bail};
+use apus_components::registry::Spec;
 use apus_sdk::{DatasetFormat, Row};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A format with its options as text, by which records name the format of their dataset.
+pub fn format_key(spec: &Spec) -> Arc<str> {
+    let mut key = spec.options.clone();
+    key.insert("name".to_owned(), spec.name.clone().into());
+    // With its keys in order, so that two ways of writing one format have one key.
+    let key: BTreeMap<_, _> = key.into_iter().collect();
+    Arc::from(serde_json::json!(key).to_string())
+}
 
 /// The formats that a run may use.
 pub struct Formats {
     known: Vec<(String, Box<dyn DatasetFormat>)>,
     forced: Option<usize>,
+    given: BTreeMap<Arc<str>, (String, Box<dyn DatasetFormat>)>,
 }
 
 impl Formats {
@@ -23,21 +37,52 @@ impl Formats {
             })
         };
         let forced = forced.map(index).transpose()?;
-        Ok(Self { known, forced })
+        Ok(Self {
+            known,
+            forced,
+            given: BTreeMap::new(),
+        })
     }
 
-    /// The format of this name.
-    pub fn named(&self, name: &str) -> Option<&dyn DatasetFormat> {
-        let found = self.known.iter().find(|(known, _)| known == name);
-        found.map(|(_, format)| format.as_ref())
+    /// Adds a format that a dataset names.
+    pub fn give(&mut self, spec: &Spec, format: Box<dyn DatasetFormat>) {
+        self.given
+            .insert(format_key(spec), (spec.name.clone(), format));
     }
 
-    /// Chooses the format for rows like this one: the forced one, or else the one with the highest rank among those that
-    /// recognise its columns.
+    /// The format of this name, of a record's dataset or of the run.
     ///
     /// # Errors
-    /// No format recognises the columns, or two formats with the same rank do.
-    pub fn choose(&self, row: &Row) -> Result<(&str, &dyn DatasetFormat)> {
+    /// There is none.
+    pub fn of(&self, record: &Record, name: &str) -> Result<&dyn DatasetFormat> {
+        if let Some(key) = &record.format {
+            return Ok(self.given_for(record, key)?.1);
+        }
+        let found = self.known.iter().find(|(known, _)| known == name);
+        let (_, format) = found.context("a file without a format")?;
+        Ok(format.as_ref())
+    }
+
+    fn given_for(&self, record: &Record, key: &Arc<str>) -> Result<(&str, &dyn DatasetFormat)> {
+        let given = self.given.get(key);
+        let (name, format) =
+            given.with_context(|| format!("{record}: the format {key} was not made"))?;
+        Ok((name, format.as_ref()))
+    }
+
+    /// Chooses the format for rows like this one of a record: the one that its dataset names, or else the forced one, or else
+    /// the one with the highest rank among those that recognise its columns.
+    ///
+    /// # Errors
+    /// No format recognises the columns, or two formats with the same rank do; the error names the record.
+    pub fn choose(&self, record: &Record, row: &Row) -> Result<(&str, &dyn DatasetFormat)> {
+        match &record.format {
+            Some(key) => self.given_for(record, key),
+            None => self.recognise(row).with_context(|| record.to_string()),
+        }
+    }
+
+    fn recognise(&self, row: &Row) -> Result<(&str, &dyn DatasetFormat)> {
         if let Some(index) = self.forced {
             let (name, format) = &self.known[index];
             return Ok((name, format.as_ref()));
@@ -60,14 +105,14 @@ impl Formats {
                 let names: Vec<_> = self.known.iter().map(|(name, _)| name.as_str()).collect();
                 bail!(
                     "no dataset format recognises the columns {}; known formats are {} (force one \
-                     with --dataset_format){hint}",
+                     with --dataset_format, or for a dataset of several with DATASET?format=NAME){hint}",
                     columns.join(", "),
                     names.join(", ")
                 )
             }
             [(first, a, _), (second, b, _), ..] if first == second => bail!(
                 "dataset formats `{a}` and `{b}` both recognise the columns {}; choose one with \
-                 --dataset_format",
+                 --dataset_format, or for a dataset of several with DATASET?format=NAME",
                 columns.join(", ")
             ),
             &[(_, name, format), ..] => Ok((name.as_str(), format.as_ref())),
@@ -115,7 +160,7 @@ mod tests {
         let formats = formats(None).unwrap();
         let choose = |columns: &[&str]| {
             formats
-                .choose(&row(columns))
+                .recognise(&row(columns))
                 .map(|(name, _)| name.to_owned())
         };
         assert_eq!(choose(&["a"]).unwrap(), "low");
@@ -131,7 +176,11 @@ mod tests {
 
     #[test]
     fn a_table_with_other_separators_is_explained() {
-        let bad = formats(None).unwrap().choose(&row(&["a;b"])).err().unwrap();
+        let bad = formats(None)
+            .unwrap()
+            .recognise(&row(&["a;b"]))
+            .err()
+            .unwrap();
         assert!(
             bad.to_string()
                 .ends_with("a csv file has commas between columns"),
@@ -143,10 +192,40 @@ mod tests {
     fn a_format_can_be_forced() {
         let (name, _) = formats(Some("low"))
             .unwrap()
-            .choose(&row(&["b"]))
+            .recognise(&row(&["b"]))
             .map(|(n, _)| (n.to_owned(), ()))
             .unwrap();
         assert_eq!(name, "low");
         assert!(formats(Some("lo")).is_err());
+    }
+
+    #[test]
+    fn the_format_of_a_dataset_comes_first() {
+        let spec = |options: serde_json::Value| Spec {
+            name: "mine".to_owned(),
+            options: options.as_object().unwrap().clone(),
+        };
+        let one = spec(serde_json::json!({"a": 1, "b": 2}));
+        assert_eq!(
+            format_key(&one),
+            format_key(&spec(serde_json::json!({"b": 2, "a": 1})))
+        );
+        let mut formats = formats(Some("low")).unwrap();
+        formats.give(&one, Box::new(Fake("z", 0)));
+        let mut record = Record {
+            source: "d.jsonl".into(),
+            line: 1,
+            text: String::new(),
+            format: Some(format_key(&one)),
+        };
+        let (name, format) = formats.choose(&record, &row(&["b"])).unwrap();
+        assert_eq!(
+            (name, format.recognises(&["z"]), format.recognises(&["b"])),
+            ("mine", true, false)
+        );
+        record.format = Some(format_key(&Spec::named("mine")));
+        assert!(formats.choose(&record, &row(&["b"])).is_err());
+        record.format = None;
+        assert_eq!(formats.choose(&record, &row(&["b"])).unwrap().0, "low");
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             source: "d.parquet".into(),
             line: 1,
             text: row.to_string(),
+            format: None,
         };
         fault(&record, &unread)
     }

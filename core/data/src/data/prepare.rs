@@ -131,9 +131,7 @@ pub fn prepare(
     let chosen = choose(records, formats)?;
     let done = AtomicUsize::new(0);
     let prepare_one = |record: &Record| -> Result<Outcome> {
-        let format = chosen
-            .get(&record.source)
-            .context("a file without a format")?;
+        let format = chosen.get(&of(record)).context("a file without a format")?;
         let outcome = outcome(record, format.1, encoder, options)?;
         progress(1 + done.fetch_add(1, Ordering::Relaxed));
         Ok(outcome)
@@ -148,7 +146,7 @@ pub fn prepare(
     let mut dataset = Dataset::default();
     let mut tally = Tally::default();
     for (index, (record, outcome)) in records.iter().zip(outcomes).enumerate() {
-        let format = chosen[&record.source].0;
+        let format = chosen[&of(record)].0;
         for sample in tally.add(record, format, outcome?, options)? {
             dataset.samples.push(sample);
             dataset.records.push(index);
@@ -210,7 +208,7 @@ impl Tally {
         let index = match self
             .sources
             .iter()
-            .position(|s| *s.source == *record.source)
+            .position(|s| *s.source == *record.source && s.format == format)
         {
             Some(index) => index,
             None => {
@@ -341,11 +339,10 @@ pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Con
                 continue;
             }
         };
-        if !chosen.contains_key(&record.source) {
-            let format = formats.choose(&row).with_context(|| record.to_string())?;
-            chosen.insert(Arc::clone(&record.source), format);
+        if !chosen.contains_key(&of(record)) {
+            chosen.insert(of(record), formats.choose(record, &row)?);
         }
-        let (_, format) = chosen[&record.source];
+        let (_, format) = chosen[&of(record)];
         all.push(match convert(record, format)? {
             Ok(converted) if converted.samples.is_empty() => Err(anyhow!("{record}: {NO_SAMPLE}")),
             Ok(converted) => Ok(converted),
@@ -355,16 +352,22 @@ pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Con
     Ok(all)
 }
 
-type ChosenFormats<'a> = BTreeMap<Arc<str>, (&'a str, &'a dyn DatasetFormat)>;
+type ChosenFormats<'a> = BTreeMap<FormatPlace, (&'a str, &'a dyn DatasetFormat)>;
+
+/// What has one format: a file, as far as it belongs to datasets that name the same format.
+type FormatPlace = (Arc<str>, Option<Arc<str>>);
+
+fn of(record: &Record) -> FormatPlace {
+    (Arc::clone(&record.source), record.format.clone())
+}
 
 /// Chooses the format of each file by its first row among the records.
 fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<'a>> {
     let mut chosen = ChosenFormats::new();
     for record in records {
-        if !chosen.contains_key(&record.source) {
+        if !chosen.contains_key(&of(record)) {
             let row = record.row()?;
-            let format = formats.choose(&row).with_context(|| record.to_string())?;
-            chosen.insert(Arc::clone(&record.source), format);
+            chosen.insert(of(record), formats.choose(record, &row)?);
         }
     }
     Ok(chosen)

@@ -4,14 +4,16 @@
 use super::{
     columns::Columns,
     file::{self, Record},
+    format::format_key,
     interleave::{Interleaved, Mix, OpenDataset, RowIter},
     rng::Shuffle,
 };
 use crate::hub::Hub;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use apus_components::config::{DatasetParts, DatasetSpec};
 use rayon::prelude::*;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The stream of the data seed that samples training rows; the one that shuffles them follows four later.
@@ -26,10 +28,10 @@ pub const MIX: u64 = 3;
 /// Which rows a run uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// The training data: files, folders, patterns or ids, each with `#N` after it for N rows.
-    pub dataset: Vec<String>,
+    /// The training data.
+    pub dataset: Vec<DatasetSpec>,
     /// The evaluation data. If there is any, nothing is split off the training set.
-    pub val_dataset: Vec<String>,
+    pub val_dataset: Vec<DatasetSpec>,
     /// The share of the training rows that is split off for evaluation, 0 to 1.
     pub split_dataset_ratio: f64,
     /// How the training datasets are mixed; without it they follow one after another.
@@ -91,9 +93,18 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let columns = Columns::new(&options.columns)?;
     let seed = options.data_seed;
     let shuffle = options.dataset_shuffle;
-    let mut sets = read_each(&options.dataset, &columns, shuffle, seed, TRAIN)?;
+    let mut warnings = Vec::new();
+    let mut read = |specs: &[DatasetSpec], shuffle, stream| {
+        let mut random = Shuffle::new(seed, stream);
+        let read = specs.iter().map(|spec| {
+            let rows = read_one(spec, &columns, shuffle, &mut random, &mut warnings);
+            rows.with_context(|| format!("dataset `{spec}`"))
+        });
+        read.collect::<Result<Vec<_>>>()
+    };
+    let mut sets = read(&options.dataset, shuffle, TRAIN)?;
     let val_shuffle = options.val_dataset_shuffle;
-    let val = read_each(&options.val_dataset, &columns, val_shuffle, seed, VAL)?;
+    let val = read(&options.val_dataset, val_shuffle, VAL)?;
     let files = sets.iter().chain(&val).flat_map(|set| files_of(set));
     let files: Vec<Arc<str>> = files.collect();
     let mut val: Vec<Record> = val.into_iter().flatten().collect();
@@ -121,37 +132,62 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
         val,
         val_is_split,
         files,
-        warnings: [columns.clash_warnings(), columns.absent_warnings()].concat(),
+        warnings: [
+            columns.clash_warnings(),
+            columns.absent_warnings(),
+            warnings,
+        ]
+        .concat(),
     })
 }
 
-/// Reads the rows of each dataset.
-fn read_each(
-    specs: &[String],
+/// Reads the rows of a dataset. Its own new names of columns hold in place of those of the run; warnings about them are added.
+fn read_one(
+    spec: &DatasetSpec,
     columns: &Columns,
     shuffle: bool,
-    seed: u64,
-    stream: u64,
-) -> Result<Vec<Vec<Record>>> {
-    let mut random = Shuffle::new(seed, stream);
-    let mut sets = Vec::new();
-    for spec in specs {
-        let (name, count) = parse(spec)?;
-        let mut records = Vec::new();
-        for path in files(name)? {
-            records.append(&mut file::read(&path)?);
-        }
-        if let Some(count) = count {
-            let picked = sample(records.len(), count, shuffle, &mut random);
-            records = picked.into_iter().map(|i| records[i].clone()).collect();
-        }
-        if !columns.is_empty() {
-            let renamed = records.into_par_iter().map(|record| columns.apply(record));
-            records = renamed.collect::<Result<_>>()?;
-        }
-        sets.push(records);
+    random: &mut Shuffle,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Record>> {
+    let parts = spec.parts()?;
+    let own = match parts.columns.is_null() {
+        true => None,
+        false => Some(Columns::new(&parts.columns)?),
+    };
+    no_options(&parts)?;
+    let format = parts.format.as_ref().map(format_key);
+    let mut records = Vec::new();
+    for path in files(&parts.name)? {
+        records.append(&mut file::read(&path)?);
     }
-    Ok(sets)
+    if let Some(count) = parts.rows {
+        let picked = sample(records.len(), count, shuffle, random);
+        records = picked.into_iter().map(|i| records[i].clone()).collect();
+    }
+    let columns = own.as_ref().unwrap_or(columns);
+    if !columns.is_empty() {
+        let renamed = records.into_par_iter().map(|record| columns.apply(record));
+        records = renamed.collect::<Result<_>>()?;
+    }
+    if let Some(own) = &own {
+        let own = [own.clash_warnings(), own.absent_warnings()].concat();
+        warnings.extend(own.iter().map(|line| format!("dataset `{spec}`: {line}")));
+    }
+    for record in &mut records {
+        record.format.clone_from(&format);
+    }
+    Ok(records)
+}
+
+/// Refuses options that stand before any format.
+pub(super) fn no_options(parts: &DatasetParts) -> Result<()> {
+    match parts.options.keys().next() {
+        None => Ok(()),
+        Some(option) => bail!(
+            "option {option}: `{}` takes no options; those of a format stand after `format=NAME`",
+            parts.name
+        ),
+    }
 }
 
 /// The files of these rows, in the order of their first rows.
@@ -186,23 +222,6 @@ pub fn files(name: &str) -> Result<Vec<PathBuf>> {
         files.extend(file::find(&path.to_string_lossy())?);
     }
     Ok(files)
-}
-
-/// Reads `path#N` as the path and the number of rows. A path that exists is taken whole, even with a `#` in it.
-///
-/// # Errors
-/// What stands after `#` is not a number above 0.
-pub fn parse(spec: &str) -> Result<(&str, Option<usize>)> {
-    match spec.rsplit_once('#') {
-        Some((path, count)) if !Path::new(spec).exists() => {
-            let count = count.parse::<usize>().with_context(|| {
-                format!("dataset `{spec}`: expected a number of rows after `#`, found `{count}`")
-            })?;
-            ensure!(count > 0, "dataset `{spec}`: `#0` leaves no rows");
-            Ok((path, Some(count)))
-        }
-        _ => Ok((spec, None)),
-    }
 }
 
 /// Samples `count` rows by ms-swift's rule: if there are more, a random choice of them (without shuffling the first ones);
@@ -280,7 +299,7 @@ mod tests {
     fn sampling_takes_fewer_or_more() {
         let (_dir, path) = write(4);
         let with = |spec: String, dataset_shuffle| SourceOptions {
-            dataset: vec![spec],
+            dataset: vec![spec.into()],
             dataset_shuffle,
             ..SourceOptions::default()
         };
@@ -305,7 +324,7 @@ mod tests {
     fn a_split_loses_no_row() {
         let (_dir, path) = write(10);
         let with = |ratio, shuffle| SourceOptions {
-            dataset: vec![path.clone()],
+            dataset: vec![path.clone().into()],
             split_dataset_ratio: ratio,
             dataset_shuffle: shuffle,
             ..SourceOptions::default()
@@ -325,7 +344,7 @@ mod tests {
         let (_b, many) = write(500);
         let mixed = |stopping, ratio| {
             let options = SourceOptions {
-                dataset: vec![few.clone(), many.clone()],
+                dataset: vec![few.clone().into(), many.clone().into()],
                 mix: Some(Mix {
                     probabilities: vec![0.5, 0.5],
                     stopping,
@@ -348,8 +367,8 @@ mod tests {
         assert_eq!((b, val.len()), (400, 101));
         // Validation sets are not mixed.
         let sets = read_sets(&SourceOptions {
-            dataset: vec![few.clone(), many.clone()],
-            val_dataset: vec![many, few],
+            dataset: vec![few.clone().into(), many.clone().into()],
+            val_dataset: vec![many.into(), few.into()],
             mix: Some(Mix {
                 probabilities: vec![0.5, 0.5],
                 stopping: StoppingStrategy::FirstExhausted,
@@ -363,7 +382,7 @@ mod tests {
     fn columns_are_renamed_before_anything_else() {
         let (_dir, path) = write(2);
         let sets = read_sets(&SourceOptions {
-            dataset: vec![path],
+            dataset: vec![path.into()],
             columns: serde_json::json!({"I": "query", "j": "response"}),
             dataset_shuffle: false,
             ..SourceOptions::default()
@@ -377,8 +396,8 @@ mod tests {
     fn a_val_dataset_replaces_the_split() {
         let (_dir, path) = write(3);
         let sets = read_sets(&SourceOptions {
-            dataset: vec![path.clone()],
-            val_dataset: vec![format!("{path}#1")],
+            dataset: vec![path.clone().into()],
+            val_dataset: vec![format!("{path}#1").into()],
             split_dataset_ratio: 0.5,
             ..SourceOptions::default()
         });

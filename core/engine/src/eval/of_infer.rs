@@ -1,7 +1,9 @@
 //! `apus infer --metric NAME` for metrics that read tokens: the model is measured on the same rows.
 
 use anyhow::{Result, bail};
-use apus_components::config::{Command, EvalConfig, FLAGS, InferConfig, Origin, Resolved, values};
+use apus_components::config::{
+    Command, DatasetSpec, EvalConfig, FLAGS, InferConfig, Origin, Resolved, values,
+};
 use apus_components::registry::{self, Named};
 use apus_sdk::Metric;
 use serde_json::Value;
@@ -57,15 +59,14 @@ fn take(eval: &mut EvalConfig, most: usize) -> Result<()> {
         match eval.run.get_mut(flag).and_then(Value::as_array_mut) {
             Some(names) if names.is_empty() => {}
             Some(names) => {
-                let [Value::String(name)] = names.as_mut_slice() else {
+                let [name] = names.as_mut_slice() else {
                     bail!(
                         "val_dataset_sample is given, several datasets, and a metric that reads tokens; take rows of each \
                          by FILE#N"
                     );
                 };
-                if !name.contains('#') {
-                    *name += &format!("#{most}");
-                }
+                let spec: DatasetSpec = serde_json::from_value(name.take())?;
+                *name = serde_json::to_value(spec.with_rows(most)?)?;
                 return Ok(());
             }
             None => {}

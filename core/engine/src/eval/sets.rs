@@ -37,6 +37,7 @@ pub fn read(
     let formats = setup::formats(
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
+        names,
     )?;
     let architecture = &place.config.architecture;
     let options = PrepareOptions {
@@ -60,7 +61,7 @@ pub fn read(
         }
         let bar = Preparing::start(read.val.len());
         let data = data::prepare(&read.val, &formats, encoder, &options, &|_| bar.one_more())
-            .with_context(|| name.clone())?;
+            .with_context(|| name.to_string())?;
         drop(bar);
         let mut found = References::default();
         if asks {
@@ -76,7 +77,7 @@ pub fn read(
             );
         }
         let set = EvalSet {
-            name: name.clone(),
+            name: name.to_string(),
             data,
             references: found.rows,
         };

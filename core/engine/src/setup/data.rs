@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::{info, warning};
-use apus_components::config::{FLAGS, SftConfig, values};
+use apus_components::config::{DatasetSpec, FLAGS, SftConfig, listed_datasets, values};
 use apus_components::registry::Spec;
 use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
@@ -19,30 +19,44 @@ use std::sync::Arc;
 /// The option of a format that accepts columns under several names.
 const MAPPING: &str = "auto_column_mapping";
 
-/// All dataset formats, or only one if it is forced. With `exact`, formats that accept columns under several names accept
-/// each column only under its own name.
-pub fn formats(forced: Option<&Spec>, exact: bool) -> Result<Formats> {
-    let known = registry::all(Kind::DatasetFormat)?
-        .into_iter()
-        .map(|entry| {
-            let mut spec = match forced {
-                Some(spec) if spec.name == entry.name => spec.clone(),
-                _ => Spec::named(entry.name.as_str()),
-            };
-            if exact
-                && entry
-                    .doc
-                    .options
-                    .iter()
-                    .any(|option| option.name == MAPPING)
-            {
-                spec.options.insert(MAPPING.to_owned(), false.into());
-            }
-            let format = registry::build::<dyn DatasetFormat>(&spec)?;
-            Ok((spec.name, format))
+/// All dataset formats, or only one if it is forced, and those that these datasets name. With `exact`, formats that accept
+/// columns under several names accept each column only under its own name.
+///
+/// # Errors
+/// No such format, or options that it does not take; the error names the dataset that names it.
+pub fn formats<'a>(
+    forced: Option<&Spec>,
+    exact: bool,
+    datasets: impl IntoIterator<Item = &'a DatasetSpec>,
+) -> Result<Formats> {
+    let known = registry::all(Kind::DatasetFormat)?;
+    let maps = |name: &str| {
+        let entry = known.iter().find(|entry| entry.name == name);
+        let mut options = entry.iter().flat_map(|entry| &entry.doc.options);
+        options.any(|option| option.name == MAPPING)
+    };
+    let build = |spec: &Spec| {
+        let mut spec = spec.clone();
+        if exact && maps(&spec.name) {
+            spec.options.insert(MAPPING.to_owned(), false.into());
+        }
+        registry::build::<dyn DatasetFormat>(&spec)
+    };
+    let all = known
+        .iter()
+        .map(|entry| match forced {
+            Some(spec) if spec.name == entry.name => Ok((spec.name.clone(), build(spec)?)),
+            _ => Ok((entry.name.clone(), build(&Spec::named(&*entry.name))?)),
         })
         .collect::<Result<Vec<_>>>()?;
-    Formats::new(known, forced.map(|spec| spec.name.as_str()))
+    let mut formats = Formats::new(all, forced.map(|spec| spec.name.as_str()))?;
+    for dataset in datasets {
+        if let Some(spec) = &dataset.parts()?.format {
+            let format = build(spec).with_context(|| format!("dataset `{dataset}`"))?;
+            formats.give(spec, format);
+        }
+    }
+    Ok(formats)
 }
 
 /// Training and validation set of a run.
@@ -65,6 +79,11 @@ pub struct Data {
 /// Files that cannot be read, rows that cannot be used, or no rows left.
 pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
     let mix = mix(config)?;
+    let formats = Arc::new(formats(
+        config.dataset_format.as_ref(),
+        config.disable_auto_column_mapping,
+        config.dataset.iter().chain(&config.val_dataset),
+    )?);
     let sets = read_sets(&SourceOptions {
         dataset: match config.streaming {
             true => Vec::new(),
@@ -83,12 +102,8 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         "split_dataset_ratio {} takes all {} rows of {} for evaluation, none is left to train on",
         config.split_dataset_ratio,
         sets.val.len(),
-        config.dataset.join(", ")
+        listed_datasets(&config.dataset)
     );
-    let formats = Arc::new(formats(
-        config.dataset_format.as_ref(),
-        config.disable_auto_column_mapping,
-    )?);
     let options = PrepareOptions {
         max_length: config.max_length,
         truncation: config.truncation_strategy,
@@ -130,9 +145,13 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     val.report.unmatched_scales.clear();
     // Columns of a stream are not known yet.
     let of_columns = sets.warnings.into_iter().filter(|_| !config.streaming);
-    let columns = Columns::new(&config.columns)?;
+    let mut unused = Columns::new(&config.columns)?.unused_warnings(&train.report);
+    for dataset in &config.dataset {
+        let own = Columns::new(&dataset.parts()?.columns)?;
+        unused.extend(own.unused_warnings(&train.report));
+    }
     for line in of_columns
-        .chain(columns.unused_warnings(&train.report))
+        .chain(unused)
         .chain(train.report.warnings())
         .chain(val.report.warnings())
     {

@@ -137,7 +137,13 @@ impl DataCache {
     pub fn path(&self, records: &[Record]) -> PathBuf {
         let mut key = self.settings.clone();
         let mut source: Option<&Arc<str>> = None;
+        let mut format: Option<&Arc<str>> = None;
         for record in records {
+            if format != record.format.as_ref() {
+                format = record.format.as_ref();
+                key.text("format");
+                key.text(format.map_or("", |format| format));
+            }
             if source != Some(&record.source) {
                 key.text(&record.source);
                 source = Some(&record.source);
@@ -185,6 +191,7 @@ mod tests {
             source: "a.jsonl".into(),
             line,
             text: text.to_owned(),
+            format: None,
         }
     }
 
@@ -236,6 +243,10 @@ mod tests {
             settings.flags([("loss_scale", &name)]).unwrap();
             DataCache::new(dir.path().to_owned(), settings).path(records)
         };
+        let of_format = |format: &str| Record {
+            format: Some(format.into()),
+            ..record(1, "{}")
+        };
         let one = key("{}", &[record(1, "{}")]);
         assert_eq!(one, key("{}", &[record(1, "{}")]));
         for other in [
@@ -243,6 +254,8 @@ mod tests {
             key("{}", &[record(2, "{}")]),
             key("{}", &[record(1, "{ }")]),
             key("{}", &[record(1, "{}"), record(2, "{}")]),
+            key("{}", &[of_format(r#"{"name":"a"}"#)]),
+            key("{}", &[of_format(r#"{"name":"a","b":1}"#)]),
         ] {
             assert_ne!(one, other);
         }

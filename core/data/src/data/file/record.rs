@@ -13,6 +13,8 @@ pub struct Record {
     pub line: usize,
     /// The row's JSON text.
     pub text: String,
+    /// The format that its dataset names, as [`format_key`](crate::data::format::format_key) writes it.
+    pub format: Option<Arc<str>>,
 }
 
 /// The location of a row, for messages.

@@ -15,7 +15,7 @@ use super::{
     cache::Fingerprint,
     columns::Columns,
     file,
-    format::Formats,
+    format::{Formats, format_key},
     interleave::Mix,
     prepare::{PrepareOptions, Tally, nothing_left},
     report::{Packing, Report},
@@ -24,6 +24,7 @@ use super::{
 use crate::chat::{Encoded, Encoder, RowNoteTexts};
 use anyhow::{Context, Result, ensure};
 use apus_base::checksums;
+use apus_components::config::DatasetSpec;
 use packing::Packer;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
@@ -32,8 +33,8 @@ use workers::{PreparedBatch, Workers};
 /// What is streamed, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamOptions {
-    /// Files, folders and patterns, each `path` or `path#N` for its first N rows.
-    pub dataset: Vec<String>,
+    /// The datasets; `#N` takes the first N rows.
+    pub dataset: Vec<DatasetSpec>,
     /// How datasets are mixed; without it they follow one after another.
     pub mix: Option<Mix>,
     /// New names of columns, as [`Columns::new`] takes them.
@@ -61,6 +62,23 @@ struct StreamPlan {
 struct DatasetEntry {
     files: Vec<PathBuf>,
     first: Option<usize>,
+    /// Its own new names of columns.
+    columns: Option<Columns>,
+    /// The format that it names.
+    format: Option<Arc<str>>,
+}
+
+impl StreamPlan {
+    /// The new names of the columns of a dataset.
+    fn columns_of(&self, set: usize) -> &Columns {
+        self.sets[set].columns.as_ref().unwrap_or(&self.columns)
+    }
+
+    /// The new names of columns of all datasets.
+    fn all_columns(&self) -> impl Iterator<Item = &Columns> {
+        let own = self.sets.iter().filter_map(|set| set.columns.as_ref());
+        std::iter::once(&self.columns).chain(own)
+    }
 }
 
 /// Prepared examples without end: pass after pass over the data.
@@ -102,14 +120,26 @@ impl Stream {
         let mut sets = Vec::new();
         let mut sizes = Vec::new();
         for spec in &options.dataset {
-            let (name, first) = source::parse(spec)?;
-            let files = source::files(name)?;
+            let parts = spec.parts()?;
+            source::no_options(&parts).with_context(|| format!("dataset `{spec}`"))?;
+            let files = source::files(&parts.name).with_context(|| format!("dataset `{spec}`"))?;
             for path in &files {
                 drop(file::open(path)?);
                 let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;
                 sizes.push(format!("{} ({} bytes)", path.display(), size.len()));
             }
-            sets.push(DatasetEntry { files, first });
+            sets.push(DatasetEntry {
+                files,
+                first: parts.rows,
+                columns: match parts.columns.is_null() {
+                    true => None,
+                    false => Some(
+                        Columns::new(&parts.columns)
+                            .with_context(|| format!("dataset `{spec}`"))?,
+                    ),
+                },
+                format: parts.format.as_ref().map(format_key),
+            });
         }
         let identity = identity(&options, &sizes);
         let content = content(&options, &sets)?;
@@ -209,7 +239,7 @@ impl Stream {
                 self.ready.extend(examples);
             }
         }
-        for line in self.plan.columns.clash_warnings() {
+        for line in self.plan.all_columns().flat_map(Columns::clash_warnings) {
             (self.warn)(&line);
         }
         for line in self.tally.new_warnings.drain(..) {
@@ -229,13 +259,12 @@ impl Stream {
             return Err(nothing_left(&self.report(), &self.plan.options.prepare));
         }
         if self.pass == 0 {
-            let columns = &self.plan.columns;
-            let absent = columns.absent_warnings();
-            for line in absent
-                .iter()
-                .chain(&columns.unused_warnings(&self.report()))
-            {
-                (self.warn)(line);
+            let report = self.report();
+            for columns in self.plan.all_columns() {
+                let unused = columns.unused_warnings(&report);
+                for line in columns.absent_warnings().iter().chain(&unused) {
+                    (self.warn)(line);
+                }
             }
             let examples = self.pass_examples;
             (self.warn)(&format!(
@@ -274,6 +303,12 @@ fn content(options: &StreamOptions, sets: &[DatasetEntry]) -> Result<Value> {
     order.text(&format!(
         "{of_sets:?} {mix:?} {columns} {shuffle_buffer:?} {packing:?} {max_length:?} {truncation:?}{empty}"
     ));
+    for spec in &options.dataset {
+        let parts = spec.parts()?;
+        if parts.format.is_some() || !parts.columns.is_null() {
+            order.text(&json!([parts.format, parts.columns]).to_string());
+        }
+    }
     let names = files().filter_map(|path| path.file_name());
     let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
     Ok(json!({ "stream of": names.join(", "), "sha256": order.hex() }))
@@ -305,8 +340,9 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
     let empty = empty_answers(prepare);
     let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
     format!(
-        "dataset {dataset:?}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
+        "dataset {}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
          max_length {max_length:?}, truncation {truncation:?}{empty}, {packed}files {}",
+        json!(dataset),
         files.join(", ")
     )
 }

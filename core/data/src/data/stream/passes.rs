@@ -6,7 +6,7 @@ use crate::data::{
     interleave::{Interleaved, OpenDataset},
     rng::Shuffle,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::{path::Path, sync::Arc};
 
 /// The first stream of the data seed that is used here, two for each pass. Those below it belong to data in memory.
@@ -16,6 +16,8 @@ const FIRST: u64 = 16;
 pub struct ReadRow {
     pub record: Record,
     pub format: Arc<str>,
+    /// The number of its dataset.
+    pub set: usize,
 }
 
 type ReadRowIter = Box<dyn Iterator<Item = Result<ReadRow>> + Send>;
@@ -53,7 +55,7 @@ fn rows_of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
     let plan = Arc::clone(plan);
     let rows = files
         .into_iter()
-        .flat_map(move |path| rows_of_file(&plan, &path).unwrap_or_else(failed));
+        .flat_map(move |path| rows_of_file(&plan, set, &path).unwrap_or_else(failed));
     match first {
         Some(first) => Box::new(rows.take(first)),
         None => Box::new(rows),
@@ -65,21 +67,25 @@ fn failed(error: anyhow::Error) -> ReadRowIter {
 }
 
 /// The rows of a file; its first row chooses the format.
-fn rows_of_file(plan: &Arc<StreamPlan>, path: &Path) -> Result<ReadRowIter> {
+fn rows_of_file(plan: &Arc<StreamPlan>, set: usize, path: &Path) -> Result<ReadRowIter> {
     let plan = Arc::clone(plan);
     let mut format = None::<Arc<str>>;
     let rows = file::open(path)?.map(move |record| {
-        let record = record?;
+        let mut record = record?;
+        record.format.clone_from(&plan.sets[set].format);
         let format = match &format {
             Some(format) => Arc::clone(format),
             None => {
-                let row = plan.columns.apply(record.clone())?.row()?;
-                let chosen = plan.formats.choose(&row);
-                let (name, _) = chosen.with_context(|| record.to_string())?;
+                let row = plan.columns_of(set).apply(record.clone())?.row()?;
+                let (name, _) = plan.formats.choose(&record, &row)?;
                 Arc::clone(format.insert(Arc::from(name)))
             }
         };
-        Ok(ReadRow { record, format })
+        Ok(ReadRow {
+            record,
+            format,
+            set,
+        })
     });
     Ok(Box::new(rows))
 }

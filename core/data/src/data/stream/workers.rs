@@ -134,9 +134,8 @@ fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<Pr
 }
 
 fn prepare_row(plan: &StreamPlan, mut read: ReadRow) -> Result<(ReadRow, Outcome)> {
-    read.record = plan.columns.apply(read.record)?;
-    let format = plan.formats.named(&read.format);
-    let format = format.context("a file without a format")?;
+    read.record = plan.columns_of(read.set).apply(read.record)?;
+    let format = plan.formats.of(&read.record, &read.format)?;
     let outcome = outcome(&read.record, format, &plan.encoder, &plan.options.prepare)?;
     // Whoever counts the row needs its text if it has empty cells.
     if !empty::has_cells(&read.record) {

@@ -2,7 +2,7 @@
 
 use crate::setup::formats;
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::InferConfig;
+use apus_components::config::{InferConfig, listed_datasets};
 use apus_data::chat::Encoder;
 use apus_data::chat::dialect::Dialect;
 use apus_data::data::unused::{self, Unused};
@@ -75,8 +75,9 @@ pub fn read(config: &InferConfig, encoder: &Encoder, positions: usize) -> Result
     let formats = formats(
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
+        files,
     )?;
-    let named = files.join(", ");
+    let named = listed_datasets(files);
     let most = most(config, positions);
     let mut rows = Vec::with_capacity(records.len());
     let mut lost = Unused::default();
@@ -226,6 +227,7 @@ mod tests {
             line: 1,
             text: r#"{"messages": [], "id": 1, "mood": "x", "tools": null, "note": null, "labels": "y", "error": "z"}"#
                 .to_owned(),
+            format: None,
         };
         let columns = |unread| {
             others(&record, unread)

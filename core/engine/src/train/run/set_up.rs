@@ -33,6 +33,7 @@ use apus_world::Place;
 use candle_core::Device;
 use console::Term;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -251,6 +252,13 @@ impl SetUp {
         if let Some(rows) = &self.data.split_rows {
             let lines: Vec<String> = rows.iter().map(|row| row.one_line()).collect();
             fs::write(dir.join("val_dataset.jsonl"), lines.join("\n") + "\n")?;
+            let formats: BTreeSet<_> = rows.iter().filter_map(|row| row.format.clone()).collect();
+            for format in formats {
+                info!(
+                    "note: val_dataset.jsonl has rows of a dataset whose format was given: {format}; whoever reads the file \
+                     gives it that format too"
+                );
+            }
         }
         Ok(())
     }
@@ -337,6 +345,7 @@ fn references(
     let formats = setup::formats(
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
+        config.dataset.iter().chain(&config.val_dataset),
     )?;
     let positions = place.config.architecture.max_position_embeddings;
     let found = References::read(&records, &formats, encoder, positions)?;

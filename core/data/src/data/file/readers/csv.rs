@@ -55,6 +55,7 @@ fn record(columns: &[String], row: &StringRecord, source: &Arc<str>) -> Result<R
             .position()
             .map_or(0, |position| position.line() as usize),
         text: serde_json::to_string(&cells)?,
+        format: None,
     })
 }
 

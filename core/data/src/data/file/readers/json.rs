@@ -114,6 +114,7 @@ impl Scanner {
             source: Arc::clone(&self.source),
             line,
             text,
+            format: None,
         })
     }
 

@@ -38,6 +38,7 @@ fn rows(
                     source: Arc::clone(&source),
                     line: number,
                     text: json(line)?,
+                    format: None,
                 }));
             }
         }

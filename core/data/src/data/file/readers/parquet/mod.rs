@@ -41,6 +41,7 @@ pub fn parquet(file: File, source: Arc<str>) -> Result<RecordIter> {
             source: Arc::clone(&source),
             line,
             text,
+            format: None,
         };
         text.map(|text| text.map(record)).transpose()
     }))
