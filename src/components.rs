@@ -138,14 +138,18 @@ mod tests {
     fn every_kind_has_its_flag() {
         for kind in Kind::ALL {
             let flag = FLAGS.iter().find(|flag| {
+                let command = match kind {
+                    Kind::Exporter => Command::Export,
+                    _ => Command::Sft,
+                };
                 flag.name == kind.flag()
-                    && flag.belongs_to(Command::Sft)
+                    && flag.belongs_to(command)
                     && matches!(
                         flag.kind,
                         ValueKind::Component | ValueKind::Components | ValueKind::Chain
                     )
             });
-            assert!(flag.is_some(), "{kind}: --{} of apus sft", kind.flag());
+            assert!(flag.is_some(), "{kind}: --{}", kind.flag());
         }
     }
 }

@@ -86,10 +86,9 @@ fn add_kind(dir: &Path) {
         "mod root;",
         "mod reward;\nmod root;",
     );
-    let last =
-        "                decides: \"where numbers, text and logs of a run go\",\n            }\n";
+    let end = "        }\n    };\n}\n\nmacro_rules! kind_and_make";
     let row = how_to("sdk/src/kinds.rs");
-    edit(&sdk.join("kinds.rs"), last, &format!("{last}{row}"));
+    edit(&sdk.join("kinds.rs"), end, &format!("{row}{end}"));
 
     let plugin = dir.join("reward");
     fs::create_dir_all(plugin.join("src")).unwrap();

@@ -122,6 +122,14 @@ macro_rules! kinds {
                 flag: "trackers",
                 decides: "where numbers, text and logs of a run go",
             }
+            Exporter {
+                file: exporter,
+                table: ExporterTableRef,
+                make: make_exporter,
+                name: "exporter",
+                flag: "to",
+                decides: "a folder made of a model's weights",
+            }
         }
     };
 }

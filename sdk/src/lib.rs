@@ -46,6 +46,7 @@ mod callback;
 mod conversation;
 mod dataset_format;
 mod error;
+mod exporter;
 pub mod json;
 mod kinds;
 pub mod lines;
@@ -67,6 +68,7 @@ pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
 pub use dataset_format::{Converted, DatasetFormat, Row, Unread};
 pub use error::{Error, Result};
+pub use exporter::{ExportModel, ExportTensor, Exporter, TensorSource, Writes};
 pub use kinds::{Kind, Make};
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
@@ -87,6 +89,7 @@ pub use serde_json;
 #[doc(hidden)]
 pub mod private {
     pub use crate::abi::private::*;
+    pub use crate::exporter::ExportAbout;
     pub use crate::needs::{checked, declare, note, require};
     pub use crate::options::{ByDescription, BySerde, Probe, option};
     pub use crate::run::no_parameter;

@@ -125,10 +125,18 @@ macro_rules! template {
 }
 apus_sdk::kinds!(template);
 
+/// The command that takes components of a kind, with what it needs besides.
+fn command(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Exporter => "export",
+        _ => "sft",
+    }
+}
+
 /// The files of the crate by their paths in it.
 fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
     let (lib, flag) = (template(kind), kind.flag());
-    let component = component(name);
+    let (component, command) = (component(name), command(kind));
     let library = format!("{DLL_PREFIX}{component}{DLL_SUFFIX}");
     let kind = match kind.name() {
         name if name.starts_with(['a', 'e', 'i', 'o', 'u']) => format!("an {name}"),
@@ -140,6 +148,7 @@ fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
             .replace("{{kind}}", &kind)
             .replace("{{flag}}", flag)
             .replace("{{library}}", &library)
+            .replace("{{command}}", command)
             .replace("{{sdk}}", sdk)
     };
     [
@@ -206,7 +215,8 @@ mod tests {
             }
             assert_eq!(read(".gitignore"), "/target\n");
             let command = format!(
-                "apus sft --plugin target/release/{DLL_PREFIX}my_part{DLL_SUFFIX} --{} my_part",
+                "apus {} --plugin target/release/{DLL_PREFIX}my_part{DLL_SUFFIX} --{} my_part",
+                command(kind),
                 kind.flag()
             );
             assert!(read("README.md").contains(&command), "{kind}");

@@ -13,6 +13,7 @@ mod callback;
 mod dataset_format;
 mod describe;
 mod export;
+mod exporter;
 pub(crate) mod guard;
 mod loss;
 mod loss_scale;

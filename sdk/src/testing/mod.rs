@@ -13,6 +13,7 @@
 //! | callback | [`Run`] |
 //! | `begin` of any kind | [`Host`] |
 //! | metric | [`measure`]; [`measure_answers`] if it reads generated answers |
+//! | exporter | [`export`] |
 //! | tracker | [`track`], with the picture [`DOT`] |
 //!
 //! ```
@@ -44,6 +45,7 @@
 //! ```
 
 mod callback;
+mod exporter;
 mod host;
 mod loss;
 mod metric;
@@ -54,6 +56,7 @@ mod text;
 mod tracker;
 
 pub use callback::{Played, Run};
+pub use exporter::export;
 pub use host::Host;
 pub use loss::Chunk;
 pub use metric::{measure, measure_answers};

@@ -558,6 +558,9 @@ flags! {
         output_dir | out: Option<String> = None
             => export "same: the adapter's folder with `-merged`, `-vllm` or `-gguf` behind it, or the model's with `-mxfp4`, `-bf16` or `-gguf`",
                model_new "only in Apus";
+        /// Exporter that writes the folder, as `apus components exporter` lists them
+        to: Option<Spec> = None
+            => export "only in Apus: a component with options; `merged`, `mxfp4`, `bf16`, `gguf` and `vllm` are what the flags below write";
         /// Merge the adapter into the model
         merge_lora: bool = false
             => export "same weights; experts that no adapter touches stay in MXFP4 bit for bit, where ms-swift writes all in BF16. The run's args.json goes along, as there";

@@ -3,6 +3,7 @@
 //! A plan says for every tensor what is done with it (`plan`), all cores carry it out piece by piece (`pieces`) into files whose
 //! layout is known beforehand (`layout`, `shards`), and the folder appears when it is whole (`whole`).
 
+mod files;
 mod finite;
 mod gguf;
 pub mod layout;
@@ -19,12 +20,12 @@ pub mod writer;
 
 use crate::setup::base_of;
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::ExportConfig;
+use apus_components::config::{ExpertsForm, ExportConfig, GgufType};
 use apus_components::plugin;
-use apus_components::registry;
+use apus_components::registry::{self, Spec};
 use apus_data::hub::{self, Hub};
 use apus_model::weights::StoredTensor;
-use apus_sdk::errln;
+use apus_sdk::{Exporter, Writes, errln};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use safetensors::Dtype;
@@ -37,6 +38,9 @@ use std::path::{Path, PathBuf};
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     registry::load(&options.plugins)?;
     hub::prefer(options.use_hf);
+    if let Some(to) = &options.to {
+        return by_exporter(to, options);
+    }
     ensure!(
         options.to_gguf || options.outtype.is_none(),
         "outtype is given, which says what a GGUF file holds: give --to_gguf true, too"
@@ -68,7 +72,7 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
         };
     }
     let form = rewrite::form(options)?.context(
-        "nothing to do: give --merge_lora true, --to_vllm true or --to_gguf true with --adapters, or --quantize mxfp4, --experts_dtype bf16 or --to_gguf true with --model",
+        "nothing to do: give --to NAME, --merge_lora true, --to_vllm true or --to_gguf true with --adapters, or --quantize mxfp4, --experts_dtype bf16 or --to_gguf true with --model",
     )?;
     ensure!(
         options.adapters.is_empty(),
@@ -77,6 +81,52 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
     );
     let (dir, name) = model(options)?;
     rewrite::convert(&dir, &name, form, options)
+}
+
+/// Exports by a component. A form that is written here has a flag of its own, and the two are one.
+fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
+    ensure!(
+        !options.merge_lora && !options.to_vllm && !options.to_gguf && options.outtype.is_none(),
+        "to is {}: leave merge_lora, to_vllm, to_gguf and outtype out, which say the same or something else",
+        to.name
+    );
+    let exporter = registry::named::<dyn Exporter>(to)?;
+    let mut flags = ExportConfig {
+        to: None,
+        ..options.clone()
+    };
+    let merge = !options.adapters.is_empty();
+    let experts = |form: ExpertsForm| -> Result<Option<ExpertsForm>> {
+        ensure!(
+            rewrite::form(options)?.is_none_or(|given| given == form),
+            "to is {}, and quantize or experts_dtype asks for another form of experts",
+            to.name
+        );
+        Ok(Some(form))
+    };
+    match exporter.component.writes() {
+        Writes::Files => return files::write(&exporter, options),
+        Writes::Merged => flags.merge_lora = true,
+        Writes::Mxfp4 => {
+            flags.experts_dtype = experts(ExpertsForm::Mxfp4)?;
+            flags.merge_lora = merge;
+        }
+        Writes::Bf16 => {
+            flags.experts_dtype = experts(ExpertsForm::Bf16)?;
+            flags.merge_lora = merge;
+        }
+        Writes::Gguf(outtype) => {
+            let outtype = outtype.parse::<GgufType>().map_err(anyhow::Error::msg);
+            flags.outtype = Some(outtype.with_context(|| format!("{}: outtype", exporter.label))?);
+            flags.to_gguf = true;
+        }
+        Writes::Vllm => flags.to_vllm = true,
+        other => bail!(
+            "{}: writes {other:?}, which this Apus does not know",
+            exporter.label
+        ),
+    }
+    run(&flags)
 }
 
 /// The folder of the model that is converted without an adapter, and after which the result is named: what came from a hub is not

@@ -36,7 +36,7 @@ pub(super) fn write(from: &Path, options: &ExportConfig) -> Result<PathBuf> {
         dir: &dir,
         replace: options.exist_ok,
         kind: "an adapter",
-        holds: |name| FILES.contains(&name),
+        holds: &|name| FILES.contains(&name),
         bytes: tensors.sum::<usize>() as u64,
     };
     whole::write(&output, |temporary| {

@@ -15,7 +15,7 @@ pub struct Output<'a> {
     /// What it holds, in a word for messages.
     pub kind: &'a str,
     /// The names of files that a folder of the kind may hold. One with other files is never replaced.
-    pub holds: fn(&str) -> bool,
+    pub holds: &'a dyn Fn(&str) -> bool,
     /// Bytes of what is written.
     pub bytes: u64,
 }

@@ -84,7 +84,7 @@ pub fn write_with(
         dir,
         replace,
         kind: "a model",
-        holds: is_of_a_model,
+        holds: &is_of_a_model,
         bytes: layout.size(),
     };
     whole::write(&output, |temporary| {

@@ -6,6 +6,7 @@
 
 mod callback;
 mod dataset_format;
+mod exporter;
 mod loss;
 mod loss_scale;
 mod metric;

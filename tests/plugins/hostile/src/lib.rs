@@ -3,5 +3,6 @@
 apus_sdk::export_plugin!();
 
 mod bad;
+mod exporter;
 mod rank;
 mod wrong;

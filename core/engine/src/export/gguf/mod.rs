@@ -70,7 +70,7 @@ pub(super) fn write(options: &ExportConfig) -> Result<PathBuf> {
         dir: &dir,
         replace: options.exist_ok,
         kind: "a GGUF export",
-        holds: |name| name.ends_with(".gguf"),
+        holds: &|name| name.ends_with(".gguf"),
         bytes: layout.size(),
     };
     whole::write(&output, |temporary| {
@@ -101,7 +101,7 @@ fn known(config: &ModelConfig) -> Result<&'static Gguf> {
     Ok(known)
 }
 
-fn opened(path: &Path, config: &ModelConfig) -> Result<Adapter> {
+pub(super) fn opened(path: &Path, config: &ModelConfig) -> Result<Adapter> {
     for line in plugin::compare(path) {
         errln!("note: {line}");
     }

@@ -1,0 +1,7 @@
+//! Exporters: the forms that the host writes itself.
+
+mod bf16;
+mod gguf;
+mod merged;
+mod mxfp4;
+mod vllm;
