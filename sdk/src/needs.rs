@@ -60,6 +60,17 @@ needs! {
     Parameters = "parameters",
     /// Values of parameters, to be set.
     SetParameters = "set parameters",
+    /// The groups of parameters of a step ([`OptimizerStep::group`](crate::OptimizerStep::group)): one optimizer updates all
+    /// of them, where otherwise a group with options of its own gets an optimizer of its own.
+    Groups = "groups",
+    /// What an optimizer keeps beside the state of parameters
+    /// ([`Optimizer::save_state`](crate::Optimizer::save_state)).
+    State = "state",
+    /// Other weights for evaluations and checkpoints than those that are trained
+    /// ([`Optimizer::before_evaluation`](crate::Optimizer::before_evaluation)).
+    Hooks = "hooks",
+    /// The passes of a step once more ([`OptimizerStep::evaluate`](crate::OptimizerStep::evaluate)).
+    Closure = "closure",
 }
 
 impl Need {

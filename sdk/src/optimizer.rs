@@ -1,6 +1,7 @@
 //! Optimizers: one update of the trainable parameters.
 
-use crate::{Need, Result, Run, Tensor};
+use crate::{Need, OptimizerStep, Result, Run, Tensor};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Updates parameters from their gradients.
@@ -65,6 +66,70 @@ pub trait Optimizer: Send {
     /// # Errors
     /// Whatever an operation returns.
     fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()>;
+
+    /// The same for an optimizer that declares [`Need::Groups`] or [`Need::Closure`], which is called in place of
+    /// [`step`](Self::step): the groups of the parameters, and the forward and backward passes of the step once more, with
+    /// the parameters as they are now.
+    ///
+    /// # Errors
+    /// Whatever an operation or a pass returns.
+    fn step_with(&mut self, params: &mut [Param], step: &mut OptimizerStep) -> Result<()> {
+        self.step(params, &step.info())
+    }
+
+    /// What a checkpoint keeps of the optimizer beside what it keeps of each parameter: any JSON, for an optimizer that
+    /// declares [`Need::State`]. With several ranks each has an optimizer of its own, and all of them must come to the same:
+    /// it follows from the steps, not from which parameters an optimizer is given.
+    ///
+    /// # Errors
+    /// Whatever the optimizer finds.
+    fn save_state(&self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+
+    /// Puts back what [`save_state`](Self::save_state) gave: before the first step of a run that goes on, and after a step
+    /// that was taken back.
+    ///
+    /// # Errors
+    /// State that does not fit.
+    fn load_state(&mut self, _saved: Value) -> Result<()> {
+        Ok(())
+    }
+
+    /// For an optimizer that declares [`Need::Hooks`]: sets the parameters to the weights that are evaluated and that answer
+    /// prompts (averaged ones), and keeps those that are trained in [`Param::state`]. Gradients are zeros here, and learning
+    /// rates 0. It is not called before the first step.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn before_evaluation(&mut self, _params: &mut [Param]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sets the parameters back to the weights that are trained.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn after_evaluation(&mut self, _params: &mut [Param]) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`before_evaluation`](Self::before_evaluation), for the weights of a checkpoint; the same as there unless it is written. The checkpoint holds
+    /// the state as it is afterwards.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn before_saving(&mut self, params: &mut [Param]) -> Result<()> {
+        self.before_evaluation(params)
+    }
+
+    /// As [`after_evaluation`](Self::after_evaluation), after a checkpoint was written, and also when a run goes on from one.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn after_saving(&mut self, params: &mut [Param]) -> Result<()> {
+        self.after_evaluation(params)
+    }
 }
 
 /// A trainable parameter in a step.
@@ -109,6 +174,11 @@ impl State {
     /// Keeps a tensor under this name.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
         self.0.insert(name.into(), tensor);
+    }
+
+    /// Takes the tensor of this name out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.0.remove(name)
     }
 
     /// Takes all tensors out.

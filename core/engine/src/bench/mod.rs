@@ -23,6 +23,7 @@ use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
 use crate::setup;
 use crate::train::fit::{Trial, fit};
 use crate::train::optimizer::alone::can_be_divided;
+use crate::train::optimizer::groups::make as optimizer_of;
 use crate::train::ranks::{self, Load, Loads, Ranks};
 use crate::train::shard_base::{Planned, decide_base};
 use crate::train::{args, parts};
@@ -141,7 +142,7 @@ fn measure(
     let (mut base, mut divided) = (None, false);
     let trial = |ranks: Option<usize>| -> Result<Trial> {
         Ok(Trial {
-            optimizer: registry::named(&optimizer)?,
+            optimizer: optimizer_of(&optimizer, sft.base_lr())?,
             ranks: ranks.unwrap_or(1),
         })
     };
@@ -151,7 +152,7 @@ fn measure(
         let mut decided = (false, false);
         if leads {
             decided.1 = sharding(sft, ranks.size())?.optimizer
-                && can_be_divided(&|| registry::named(&optimizer))?;
+                && can_be_divided(&|| optimizer_of(&optimizer, sft.base_lr()))?;
             let (shard_base, line) = decide_base(sft, ranks.size(), |over| {
                 let trial = trial(decided.1.then(|| ranks.size()))?;
                 Planned::new(sft, (&place, device), trial, (&batch, free), over)

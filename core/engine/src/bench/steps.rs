@@ -1,6 +1,7 @@
 //! Makes the optimizer steps of a run on random tokens.
 
 use super::lengths::{draw, rows};
+use crate::train::optimizer::groups;
 use crate::train::ranks::{Limit, Loads, Ranks, share};
 use crate::train::{MicroBatch, OptimizerHost, Sequence, Step, StepReport, Window, parts};
 use anyhow::Result;
@@ -77,7 +78,7 @@ impl<'a> Stepper<'a> {
     ) -> Result<Self> {
         let (spec, _) = parts::optimizer(config, &|_| None)?;
         let mut optimizer = OptimizerHost::new(
-            registry::named(&spec)?,
+            groups::make(&spec, config.base_lr())?,
             model.params().to_vec(),
             config.lorap_lr_ratio,
         );

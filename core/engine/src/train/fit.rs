@@ -1,5 +1,6 @@
 //! What a run keeps where, so that it fits: the embedding, the tapes of layers, and how many experts are unpacked at a time.
 
+use super::optimizer::Grouped;
 use super::optimizer::footprint::{self, Trained};
 use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
@@ -8,17 +9,15 @@ use super::steps::{RunLength, Steps};
 use anyhow::Result;
 use apus_base::lines::info;
 use apus_components::config::{Offload, SftConfig, SkippedLayers, StepsOrShare};
-use apus_components::registry::Named;
 use apus_model::adapter::Blueprint;
 use apus_model::families::ModelConfig;
 use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
-use apus_sdk::Optimizer;
 
 /// Another instance of a run's optimizer, to find out how much memory its state will take.
 pub struct Trial {
     /// The instance.
-    pub optimizer: Named<dyn Optimizer>,
+    pub optimizer: Grouped,
     /// The number of ranks that the state is spread over.
     pub ranks: usize,
 }
@@ -227,7 +226,7 @@ fn gradient_bytes(config: &SftConfig, numbers: u64, ranks: usize) -> u64 {
 /// The bytes that an optimizer keeps for these parameters on a rank. Where it cannot be asked, they are taken to be two f32 tensors
 /// for each.
 fn optimizer_bytes(trial: Trial, trained: &[Trained], numbers: u64) -> u64 {
-    let label = trial.optimizer.label.clone();
+    let label = trial.optimizer.optimizer.label.clone();
     let bytes = footprint::bytes(trial.optimizer, trained).unwrap_or_else(|error| {
         info!(
             "note: {label} makes no step over small parameters, so the memory plan takes its state to be 8 bytes for \
@@ -311,7 +310,8 @@ mod tests {
             shape: vec![1 << 20],
         }];
         let state = |ranks| {
-            let optimizer = registry::named(&Spec::named("adamw")).unwrap();
+            let optimizer = registry::named::<dyn apus_sdk::Optimizer>(&Spec::named("adamw"));
+            let optimizer = optimizer.unwrap().into();
             optimizer_bytes(Trial { optimizer, ranks }, &trained, 1 << 20)
         };
         assert_eq!((state(1), state(4)), (8 << 20, 2 << 20));

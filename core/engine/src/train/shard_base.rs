@@ -174,7 +174,9 @@ mod tests {
         blueprint.ranks = ranks;
         let config = SftConfig::default();
         let trial = Trial {
-            optimizer: registry::named(&Spec::named("adamw")).unwrap(),
+            optimizer: registry::named::<dyn apus_sdk::Optimizer>(&Spec::named("adamw"))
+                .unwrap()
+                .into(),
             ranks: ranks.unwrap_or(1),
         };
         let data = (&[tokens][..], Some(free));

@@ -69,6 +69,9 @@ pub struct TrainerState {
     /// The factor on the learning rate that a callback asked for.
     #[serde(default = "one")]
     pub lr_factor: f64,
+    /// What the optimizer keeps beside the state of parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optimizer_state: Vec<Value>,
     /// What callbacks keep, by name (`stateful_callbacks` of transformers).
     #[serde(default)]
     pub stateful_callbacks: Map<String, Value>,

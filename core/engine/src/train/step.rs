@@ -4,7 +4,7 @@
 
 use super::batch::MicroBatch;
 use super::channel_loss::ChannelLosses;
-use super::optimizer::OptimizerHost;
+use super::optimizer::{OptimizerHost, Passes};
 use super::ranks::{Found, Load, Loads, Ranks, Reduction};
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
@@ -137,10 +137,11 @@ impl Step<'_> {
         // As transformers and ms-swift report it.
         let loss = found.loss + options.aux_coef * found.aux_loss;
         let divided = self.ranks.filter(|ranks| ranks.is_divided());
-        let grad_norm = optimizer.clip(self.max_grad_norm, |here| match divided {
+        let total = |here| match divided {
             Some(ranks) => ranks.total(here),
             None => Ok(here),
-        })?;
+        };
+        let grad_norm = optimizer.clip(self.max_grad_norm, total)?;
         ensure!(
             grad_norm.is_finite(),
             "the gradient is not finite (its norm is {grad_norm}) although the loss is ({loss}): lower \
@@ -148,7 +149,9 @@ impl Step<'_> {
             self.loss.label
         );
         let learning_rate = hooks.gradient_and_update(optimizer)?;
-        optimizer.step_as_agreed(learning_rate, |here| match self.ranks {
+        let mut again = || self.passes_again(window, options);
+        let passes = Passes { run: &mut again, total: &total };
+        optimizer.step_as_agreed(learning_rate, passes, |here| match self.ranks {
             Some(ranks) => ranks.agreed(here),
             None => here,
         })?;
@@ -168,6 +171,19 @@ impl Step<'_> {
             learning_rate,
             loads,
         })
+    }
+
+    /// The passes of this step once more, for an optimizer that asks for them: gradients are added to those that are there.
+    /// Returns what is minimised.
+    fn passes_again(&self, window: &Window, options: &ForwardOptions) -> Result<f64> {
+        let mut found = Found::default();
+        for (at, batch) in window.batches.iter().enumerate() {
+            let micro_batch = self
+                .micro_batch(batch, window.supervised, options, &mut |_| Ok(()))
+                .with_context(|| format!("micro-batch {at} of {}, again", batch.described()))?;
+            found.add(&micro_batch);
+        }
+        Ok(found.loss + options.aux_coef * found.aux_loss)
     }
 
     /// The passes of other ranks that this one has no micro-batch for. With a base that is spread over the ranks all of them make

@@ -3,14 +3,13 @@
 //! steps over tiny parameters, all at once and in two parts. One that looks at all of them (a norm over everything, A together
 //! with its B) or draws random numbers gives other values, and is not spread.
 
-use super::OptimizerHost;
+use super::{Grouped, Hook, OptimizerHost};
 use anyhow::Result;
 use apus_base::lines::warning;
-use apus_components::registry::Named;
 use apus_model::nn::Param;
 use apus_model::ops::fill;
-use apus_sdk::Optimizer;
 use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,8 +54,8 @@ const LR: f64 = 1e-3;
 ///
 /// # Errors
 /// There is no such optimizer.
-pub fn can_be_divided(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result<bool> {
-    let label = make()?.label;
+pub fn can_be_divided(make: &dyn Fn() -> Result<Grouped>) -> Result<bool> {
+    let label = make()?.optimizer.label;
     let why = match updates_each_alone(make) {
         Ok(true) => return Ok(true),
         Ok(false) => "what it does to a parameter depends on which others it is given".to_owned(),
@@ -70,18 +69,24 @@ pub fn can_be_divided(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result
 ///
 /// # Errors
 /// It refuses such parameters.
-fn updates_each_alone(make: &dyn Fn() -> Result<Named<dyn Optimizer>>) -> Result<bool> {
+fn updates_each_alone(make: &dyn Fn() -> Result<Grouped>) -> Result<bool> {
     let all = after(make()?, |_| true)?;
-    let mut parts = after(make()?, |at| at % 2 == 0)?;
-    parts.extend(after(make()?, |at| at % 2 == 1)?);
-    Ok(all == parts)
+    let [mut parts, others] = [after(make()?, |at| at % 2 == 0)?, after(make()?, |at| at % 2 == 1)?];
+    parts.values.extend(others.values);
+    Ok(all == parts && others.own == all.own)
 }
 
-/// Bits of values and of state after the steps, by name, of the parameters that are `there`.
-fn after(
-    optimizer: Named<dyn Optimizer>,
-    there: impl Fn(usize) -> bool,
-) -> Result<BTreeMap<String, Vec<u8>>> {
+/// What is there after the steps.
+#[derive(PartialEq)]
+struct After {
+    /// Bits of values and of state, by name.
+    values: BTreeMap<String, Vec<u8>>,
+    /// What the optimizer keeps beside them.
+    own: Vec<Value>,
+}
+
+/// What comes of the parameters that are `there`.
+fn after(optimizer: Grouped, there: impl Fn(usize) -> bool) -> Result<After> {
     let numbered = PARAMS.iter().enumerate().filter(|(at, _)| there(*at));
     let some = |shape: &[usize], key: (u64, u64), size: f64| {
         fill::normal(shape, size as f32, key, DType::F32, &Device::Cpu)
@@ -100,12 +105,16 @@ fn after(
         host.step(LR)?;
         host.zero_grad();
     }
+    host.hook(Hook::BeforeEvaluation, |here| here)?;
     let values = params
         .iter()
         .map(|(_, param)| (param.name().to_owned(), param.value()));
     let all = values.chain(host.state()?);
-    all.map(|(name, tensor)| Ok((name, bytes(&tensor)?)))
-        .collect()
+    let all = all.map(|(name, tensor)| Ok((name, bytes(&tensor)?)));
+    Ok(After {
+        values: all.collect::<Result<_>>()?,
+        own: host.own_state()?,
+    })
 }
 
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
@@ -116,14 +125,14 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apus_components::registry::{self, Spec};
+    use apus_components::registry::{self, Named, Spec};
     use apus_plugins as _;
-    use apus_sdk::StepInfo;
+    use apus_sdk::{Need, Optimizer, StepInfo};
 
     #[test]
     fn built_in_optimizers_do() {
         for name in ["adamw", "lion", "sgd"] {
-            let make = || registry::named(&Spec::named(name));
+            let make = || Ok(registry::named::<dyn Optimizer>(&Spec::named(name))?.into());
             assert!(updates_each_alone(&make).unwrap(), "{name}");
         }
     }
@@ -162,10 +171,28 @@ mod tests {
         }
     }
 
+    /// Keeps the number of parameters that it has seen.
+    struct Counts(usize);
+
+    impl Optimizer for Counts {
+        fn step(&mut self, params: &mut [apus_sdk::Param], _: &StepInfo) -> apus_sdk::Result<()> {
+            self.0 += params.len();
+            Ok(())
+        }
+
+        fn save_state(&self) -> apus_sdk::Result<Value> {
+            Ok(self.0.into())
+        }
+    }
+
     #[test]
     fn those_that_look_at_several_parameters_do_not() {
-        let made = |optimizer: Box<dyn Optimizer>| Ok(Named::new("optimizer test", optimizer));
+        let made = |optimizer: Box<dyn Optimizer>| {
+            let named = Named::new("optimizer test", optimizer);
+            Ok(named.with(&[Need::State]).into())
+        };
         assert!(!updates_each_alone(&|| made(Box::new(Clips))).unwrap());
         assert!(!updates_each_alone(&|| made(Box::new(Pairs))).unwrap());
+        assert!(!updates_each_alone(&|| made(Box::new(Counts(0)))).unwrap());
     }
 }

@@ -5,12 +5,10 @@
 //! The sides of a tiny parameter are different primes. So the number of elements of a state says of which sides it is
 //! made: with sides 7 and 11, a moment of the whole matrix has 77 elements, its means over rows 7, a counter one.
 
-use super::OptimizerHost;
+use super::{Grouped, Hook, OptimizerHost};
 use anyhow::{Result, ensure};
-use apus_components::registry::Named;
 use apus_model::nn::Param;
 use apus_model::ops::fill;
-use apus_sdk::Optimizer;
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 
@@ -35,8 +33,9 @@ pub struct Trained {
 ///
 /// # Errors
 /// The optimizer refuses such parameters.
-pub fn bytes(optimizer: Named<dyn Optimizer>, trained: &[Trained]) -> Result<u64> {
-    let from_plugin = optimizer.from_plugin;
+pub fn bytes(optimizer: impl Into<Grouped>, trained: &[Trained]) -> Result<u64> {
+    let optimizer = optimizer.into();
+    let from_plugin = optimizer.optimizer.from_plugin;
     let shapes: BTreeMap<&str, &[usize]> = trained
         .iter()
         .map(|param| (param.name.as_str(), param.shape.as_slice()))
@@ -59,7 +58,7 @@ pub fn bytes(optimizer: Named<dyn Optimizer>, trained: &[Trained]) -> Result<u64
 
 /// For each tensor of the state: its parameter, its number of elements, and the bytes of one.
 fn state_after_a_step(
-    optimizer: Named<dyn Optimizer>,
+    optimizer: Grouped,
     trained: &[Trained],
 ) -> Result<Vec<(String, u64, u64)>> {
     let mut params = Vec::with_capacity(trained.len());
@@ -81,6 +80,8 @@ fn state_after_a_step(
     }
     let mut host = OptimizerHost::new(optimizer, params, None);
     host.step(LR)?;
+    // What it keeps while other weights are evaluated or saved.
+    host.hook(Hook::BeforeSaving, |here| here)?;
     let mut found = Vec::new();
     for slot in &host.slots {
         for (_, tensor) in slot.state.iter() {
@@ -108,9 +109,9 @@ fn scaled(tiny: u64, shape: &[usize]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apus_components::registry::{self, Spec};
+    use apus_components::registry::{self, Named, Spec};
     use apus_plugins as _;
-    use apus_sdk::{Param as Handle, StepInfo};
+    use apus_sdk::{Optimizer, Param as Handle, StepInfo};
     use serde_json::json;
 
     /// A matrix of rank 8 and a vector.
@@ -132,7 +133,7 @@ mod tests {
             options: options.as_object().cloned().unwrap(),
             ..Spec::named(name)
         };
-        bytes(registry::named(&spec).unwrap(), &trained()).unwrap()
+        bytes(registry::named::<dyn Optimizer>(&spec).unwrap(), &trained()).unwrap()
     }
 
     #[test]
@@ -197,7 +198,7 @@ mod tests {
     fn an_optimizer_that_refuses_is_an_error_and_nothing_trained_keeps_nothing() {
         let error = bytes(named(Refuses), &trained()).unwrap_err();
         assert!(error.to_string().contains("multiples of 32"), "{error}");
-        let adamw = registry::named(&Spec::named("adamw")).unwrap();
+        let adamw = registry::named::<dyn Optimizer>(&Spec::named("adamw")).unwrap();
         assert_eq!(bytes(adamw, &[]).unwrap(), 0);
     }
 }

@@ -1,5 +1,6 @@
 //! A parameter with what its optimizer keeps about it, and the copies of both that make a step all or nothing.
 
+use super::groups::{GroupRate, GroupTable};
 use crate::host::{unwrap, wrap};
 use anyhow::Result;
 use apus_model::nn::Param;
@@ -13,8 +14,14 @@ use std::sync::Arc;
 pub(super) struct Slot {
     /// The parameter.
     pub param: Arc<Param>,
-    /// Factor on the learning rate: LoRA+'s ratio for B matrices, else 1.
+    /// Factor on the learning rate: LoRA+'s ratio for B matrices, times that of its group.
     pub lr_ratio: f64,
+    /// Whether weight decay applies.
+    pub decay: bool,
+    /// The place of its group; 0 for none.
+    pub group: usize,
+    /// The place of the optimizer that updates it.
+    pub optimizer: usize,
     /// What the optimizer keeps about it. Of a parameter of another rank it is there only on the way to that one.
     pub state: State,
     /// The rank that updates it; none where each of them does.
@@ -26,12 +33,25 @@ impl Slot {
     /// A parameter that nothing is kept about yet.
     pub fn new(param: Arc<Param>, lr_ratio: f64) -> Self {
         Self {
+            decay: param.decay(),
+            group: 0,
+            optimizer: 0,
             param,
             lr_ratio,
             state: State::default(),
             owner: None,
             backup: None,
         }
+    }
+
+    /// Makes it one of a group, which is at this place and updated by the optimizer at that one.
+    pub fn join(&mut self, table: &GroupTable, group: usize, optimizer: usize) {
+        (self.group, self.optimizer) = (group, optimizer);
+        self.lr_ratio = match table.lr {
+            GroupRate::Factor(factor) => self.lr_ratio * factor,
+            GroupRate::InPlace(factor) => factor,
+        };
+        self.decay = table.decay.unwrap_or(self.decay);
     }
 
     /// Whether this rank updates it.

@@ -1,5 +1,7 @@
 use super::*;
-use apus_sdk::State;
+use candle_core::{DType, Device};
+use std::collections::BTreeMap;
+use apus_sdk::{State, StepInfo};
 use apus_sdk::Tensor as Handle;
 
 /// Keeps what optimizers are known to keep: statistics of rows and columns, a scalar, counters, a mask, a moment in half
@@ -171,7 +173,7 @@ fn a_step_that_failed_halfway_is_known() {
     }
     for foreign in [false, true] {
         let mut host = host(Fails(true));
-        host.optimizer.from_plugin = foreign;
+        host.optimizers[0].from_plugin = foreign;
         let before = values(&host);
         assert!(!host.is_torn());
         host.step(0.1).unwrap_err();

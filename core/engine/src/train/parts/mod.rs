@@ -7,6 +7,7 @@ mod trackers;
 pub use intent::Intent;
 pub use terms::{adapter, model_hash, terms};
 
+use super::optimizer::groups::{self, Grouped};
 use super::resume::Resume;
 use super::settings::{Every, Settings};
 use super::terms::Terms;
@@ -24,7 +25,7 @@ use apus_model::adapter::{PeftConfig, TargetSpec};
 use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
 use apus_model::nn::Sharding;
 use apus_sdk::abi::Crosses;
-use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Optimizer, Tracker};
+use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Tracker};
 use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -121,7 +122,7 @@ pub struct Components {
     /// Loss.
     pub loss: Named<dyn Loss>,
     /// Optimizer.
-    pub optimizer: Named<dyn Optimizer>,
+    pub optimizer: Grouped,
     /// Schedule.
     pub schedule: Named<dyn LrSchedule>,
     /// Callbacks.
@@ -178,7 +179,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
     }
     Ok(Components {
         loss: registry::named(&config.loss_type)?,
-        optimizer: registry::named(&optimizer)?,
+        optimizer: groups::make(&optimizer, config.base_lr())?,
         schedule: registry::named(&schedule)?,
         callbacks: each(&callbacks)?,
         metrics,
@@ -202,9 +203,9 @@ pub fn optimizer(
 ///
 /// # Errors
 /// An optimizer that there is not, or options that do not fit.
-pub fn trial_optimizer(resolved: &Resolved<SftConfig>) -> Result<Named<dyn Optimizer>> {
+pub fn trial_optimizer(resolved: &Resolved<SftConfig>) -> Result<Grouped> {
     let (spec, _) = optimizer(&resolved.config, &|flag| resolved.origin(flag))?;
-    registry::named(&spec)
+    groups::make(&spec, resolved.config.base_lr())
 }
 
 fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {

@@ -150,6 +150,10 @@ impl Follower {
                     ranks.enter("the optimizer's state, which rank 0 saves", true);
                     said(ranks.give_state(&self.optimizer).map(drop))?;
                 }
+                Task::Hook(hook) => {
+                    ranks.enter("other weights for an evaluation or a checkpoint", true);
+                    said(ranks.hook(&mut self.optimizer, hook))?;
+                }
                 Task::PrintInto(run) => print_into(Path::new(&run)),
                 Task::Forward => {
                     ranks.enter("an answer of rank 0", true);

@@ -6,7 +6,7 @@ use super::carry::carry;
 use super::message::{packed, unpacked};
 use super::owners::owners;
 use super::{Ranks, Task};
-use crate::train::optimizer::OptimizerHost;
+use crate::train::optimizer::{Hook, OptimizerHost};
 use anyhow::{Context, Result, anyhow, ensure};
 use apus_model::model::CausalLm;
 use apus_model::ops::copy;
@@ -154,10 +154,26 @@ impl Ranks {
                 received.insert(name, unpacked(&bytes)?);
             }
         }
+        let own = self.broadcast(serde_json::to_string(&optimizer.own_state()?)?)?;
+        if self.rank() != 0 && step > 0 {
+            optimizer.restore_own_state(serde_json::from_str(&own)?)?;
+        }
         optimizer.forget_others();
         match received.is_empty() && step == 0 || self.rank() == 0 {
             true => Ok(()),
             false => optimizer.restore(step, received, device),
+        }
+    }
+
+    /// A rank's part in telling the optimizer of all ranks of a hook; whoever has updated a parameter gives it to the others.
+    ///
+    /// # Errors
+    /// The optimizer fails on a rank, or a rank is gone.
+    pub fn hook(&self, optimizer: &mut OptimizerHost, hook: Hook) -> Result<()> {
+        optimizer.hook(hook, |here| self.agreed(here))?;
+        match self.is_divided() {
+            true => self.share_updates(),
+            false => Ok(()),
         }
     }
 

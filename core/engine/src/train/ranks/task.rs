@@ -7,6 +7,7 @@ use crate::train::batch::MicroBatch;
 use crate::train::channel_loss::ChannelLosses;
 use crate::train::examples::Example;
 use crate::train::loss::Tokens;
+use crate::train::optimizer::Hook;
 use anyhow::Result;
 use apus_data::chat::Encoded;
 use apus_model::ops::TokenKey;
@@ -39,6 +40,8 @@ pub enum Task {
     Compare(u64),
     /// Rank 0 saves the optimizer's state, of which each rank has a part.
     GiveState,
+    /// The optimizer sets other weights for an evaluation or a checkpoint, or takes them back.
+    Hook(Hook),
     /// Rank 0 gives all ranks its weights.
     TakeWeights,
     /// The run has a folder, in which a rank prints from now on if its host has it too.

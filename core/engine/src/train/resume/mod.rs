@@ -169,8 +169,11 @@ impl Resume {
                 info!("resume: the state of {saved} is nothing to {now}, which starts without one");
                 std::collections::HashMap::new()
             }
-            _ => candle_core::safetensors::load(&path, &Device::Cpu)
-                .with_context(|| format!("{}: cannot be read", path.display()))?,
+            _ => {
+                parts.optimizer.restore_own_state(state.optimizer_state.clone())?;
+                candle_core::safetensors::load(&path, &Device::Cpu)
+                    .with_context(|| format!("{}: cannot be read", path.display()))?
+            }
         };
         parts
             .optimizer

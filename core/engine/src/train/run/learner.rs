@@ -5,7 +5,7 @@ use crate::train::channel_loss::of_samples;
 use crate::train::events::Events;
 use crate::train::examples::Example;
 use crate::train::gradient_check;
-use crate::train::optimizer::OptimizerHost;
+use crate::train::optimizer::{Hook, OptimizerHost};
 use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, is_agreed, share};
 use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, StepReport, Window};
@@ -157,6 +157,45 @@ impl Learner<'_> {
             Some(ranks) => ranks.collect_state(&self.optimizer),
             None => self.optimizer.state(),
         }
+    }
+
+    /// Whether the optimizer has other weights for evaluations and checkpoints than those that are trained.
+    pub fn has_hooks(&self) -> bool {
+        self.optimizer.has_hooks()
+    }
+
+    /// Tells the optimizer, on all ranks, what is about to happen to the weights or has happened.
+    ///
+    /// # Errors
+    /// It failed, or a rank is gone.
+    pub fn hook(&mut self, hook: Hook) -> Result<()> {
+        if !self.optimizer.has_hooks() {
+            return Ok(());
+        }
+        let Some(ranks) = &self.ranks else {
+            return self.optimizer.hook(hook, |here| here);
+        };
+        ranks.tell(&Task::Hook(hook))?;
+        let told = ranks.hook(&mut self.optimizer, hook);
+        ranks.rests();
+        told
+    }
+
+    /// Does `work` with the weights that the optimizer gives it, between two hooks. The weights that are trained come back
+    /// also where it fails.
+    ///
+    /// # Errors
+    /// Those of `work`, or of a hook.
+    pub fn between<T>(
+        &mut self,
+        [before, after]: [Hook; 2],
+        work: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        self.hook(before)?;
+        let done = work(self);
+        let back = self.hook(after);
+        let done = done?;
+        back.map(|()| done)
     }
 
     /// Says what this rank does from now on, to those that wait for it; what is `unhurried` may take as long as it needs.

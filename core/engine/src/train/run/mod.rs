@@ -18,7 +18,7 @@ pub use learner::forward_options;
 
 use super::events::Events;
 use super::examples::{Example, Examples};
-use super::optimizer::OptimizerHost;
+use super::optimizer::{Hook, OptimizerHost};
 use super::parts::Components;
 use super::ranks::{COMPARED_EVERY, LastWords, Ranks};
 use super::settings::{Due, Every, Settings};
@@ -115,6 +115,9 @@ impl<'a> Run<'a> {
         let mut examples = set_up.examples(stream);
         let steps = settings.steps(examples.of_epoch(settings)?)?;
         settings.check_evaluations(&steps, val.is_empty())?;
+        let params = model.params().iter();
+        let names: Vec<&str> = params.map(|param| param.name()).collect();
+        components.optimizer.check(&names)?;
         let mut optimizer = OptimizerHost::new(
             components.optimizer,
             model.params().to_vec(),
@@ -142,6 +145,9 @@ impl<'a> Run<'a> {
             ranks.note_checkpoint(path);
         }
         learner.share_state(progress.state.global_step)?;
+        if settings.resume.is_some() {
+            learner.hook(Hook::AfterSaving)?;
+        }
         let reports = Reports::start(
             components.trackers,
             settings,
@@ -319,10 +325,12 @@ impl<'a> Run<'a> {
     /// Evaluates the weights of this step and logs what comes of it. Returns whether they are the best so far, as far as
     /// that is known before callbacks have reported their numbers.
     fn evaluate(&mut self) -> Result<bool> {
+        let values = self.with_evaluated_weights(|run| {
+            let (progress, events) = (&run.progress, &mut run.events);
+            run.evaluations
+                .evaluate(&run.learner, progress, events, &run.reports)
+        })?;
         let (progress, events) = (&mut self.progress, &mut self.events);
-        let values = self
-            .evaluations
-            .evaluate(&self.learner, progress, events, &self.reports)?;
         let better = self.checkpoints.evaluated(&values, &mut progress.state);
         events.on_evaluate(&values, &progress.state)?;
         self.report(values)?;
@@ -336,27 +344,48 @@ impl<'a> Run<'a> {
             .compare_reported_metric(&values, reported, &mut self.progress.state)
     }
 
+    /// Does `work` with the weights that are evaluated and that answer; once the best checkpoint was loaded those are there.
+    fn with_evaluated_weights<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let hooks = self.checkpoints.loaded().is_none() && self.learner.has_hooks();
+        if hooks {
+            self.learner.hook(Hook::BeforeEvaluation)?;
+        }
+        let done = work(self);
+        let back = match hooks {
+            true => self.learner.hook(Hook::AfterEvaluation),
+            false => Ok(()),
+        };
+        let done = done?;
+        back.map(|()| done)
+    }
+
     /// Answers the sample prompts.
-    fn answer_samples(&self) -> Result<Vec<String>> {
-        let step = self.checkpoints.weights_step(&self.progress.state);
-        self.answers
-            .samples(self.learner.model, step, &self.reports)
+    fn answer_samples(&mut self) -> Result<Vec<String>> {
+        self.with_evaluated_weights(|run| {
+            let step = run.checkpoints.weights_step(&run.progress.state);
+            run.answers.samples(run.learner.model, step, &run.reports)
+        })
     }
 
     /// Answers the prompts of callbacks.
     fn answer_callbacks(&mut self) -> Result<()> {
-        let state = &self.progress.state;
-        let step = self.checkpoints.weights_step(state);
-        let listeners = (&mut self.events, state);
-        self.answers
-            .of_callbacks(self.learner.model, step, listeners, &self.reports)
+        self.with_evaluated_weights(|run| {
+            let state = &run.progress.state;
+            let step = run.checkpoints.weights_step(state);
+            let listeners = (&mut run.events, state);
+            run.answers
+                .of_callbacks(run.learner.model, step, listeners, &run.reports)
+        })
     }
 
     /// Saves a checkpoint.
     fn save(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
         self.checkpoints
-            .save(&self.learner, progress, events, &self.reports)?;
+            .save(&mut self.learner, progress, events, &self.reports)?;
         if let (Some(ranks), Some(path)) = (&self.learner.ranks, self.checkpoints.last()) {
             ranks.note_checkpoint(path);
         }
@@ -367,18 +396,19 @@ impl<'a> Run<'a> {
     fn complete_checkpoint(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &self.events);
         self.checkpoints
-            .complete(&self.learner, progress, events, &self.reports)
+            .complete(&mut self.learner, progress, events, &self.reports)
     }
 
     /// Answers the sample prompts and evaluates: before the first step and after the last.
-    fn snapshot(&self) -> Result<Snapshot> {
+    fn snapshot(&mut self) -> Result<Snapshot> {
         if !self.answers.has_samples() {
             return Ok(Snapshot::default());
         }
         let step = self.checkpoints.weights_step(&self.progress.state);
         Ok(Snapshot {
             answers: self.answer_samples()?,
-            eval_loss: self.evaluations.loss(&self.learner, step)?,
+            eval_loss: self
+                .with_evaluated_weights(|run| run.evaluations.loss(&run.learner, step))?,
         })
     }
 
@@ -407,7 +437,7 @@ impl<'a> Run<'a> {
     fn save_after_signal(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
         self.checkpoints
-            .save_unsaved_steps(&self.learner, progress, events, &self.reports)?;
+            .save_unsaved_steps(&mut self.learner, progress, events, &self.reports)?;
         self.events.end_training(&self.progress.state)
     }
 
@@ -443,7 +473,7 @@ impl<'a> Run<'a> {
         let (progress, events) = (&mut self.progress, &self.events);
         let error = self
             .checkpoints
-            .rescue(error, &self.learner, progress, events, &self.reports);
+            .rescue(error, &mut self.learner, progress, events, &self.reports);
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error

@@ -32,6 +32,7 @@ use apus_model::model::CausalLm;
 use apus_world::Place;
 use candle_core::Device;
 use console::Term;
+use apus_sdk::Need;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -137,6 +138,13 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     for note in sharding.notes.iter().filter(|_| !is_group_of_one) {
         info!("note: {note}");
     }
+    let optimizer = &components.optimizer.optimizer;
+    ensure!(
+        count == 1 || !optimizer.declares(Need::Closure),
+        "{} makes the passes of a step again, which {count} ranks cannot do together: train with one process, or with another \
+         optimizer",
+        optimizer.label
+    );
     let divided = sharding.optimizer && can_be_divided(&|| parts::trial_optimizer(resolved))?;
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);

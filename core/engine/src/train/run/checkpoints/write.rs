@@ -6,6 +6,7 @@ use super::super::reports::Reports;
 use super::{Checkpoints, Saved};
 use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE};
 use crate::train::events::Events;
+use crate::train::optimizer::Hook;
 use crate::train::state::{TrainerState, VERSION, now};
 use anyhow::{Error, Result, anyhow};
 use apus_base::lines::warning;
@@ -17,7 +18,7 @@ impl Checkpoints<'_> {
     /// Saves a checkpoint and reports it.
     pub fn save(
         &mut self,
-        learner: &Learner,
+        learner: &mut Learner,
         progress: &mut Progress,
         events: &mut Events,
         reports: &Reports,
@@ -36,7 +37,7 @@ impl Checkpoints<'_> {
     /// Writes the newest checkpoint again, if callbacks ended the run or it was evaluated after it was saved.
     pub fn complete(
         &mut self,
-        learner: &Learner,
+        learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
         reports: &Reports,
@@ -56,7 +57,7 @@ impl Checkpoints<'_> {
     /// After a signal: saves what was trained since the newest checkpoint.
     pub fn save_unsaved_steps(
         &mut self,
-        learner: &Learner,
+        learner: &mut Learner,
         progress: &mut Progress,
         events: &mut Events,
         reports: &Reports,
@@ -73,7 +74,7 @@ impl Checkpoints<'_> {
     pub fn rescue(
         &mut self,
         error: Error,
-        learner: &Learner,
+        learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
         reports: &Reports,
@@ -126,25 +127,30 @@ impl Checkpoints<'_> {
     fn write(
         &mut self,
         stateful_callbacks: Map<String, Value>,
-        learner: &Learner,
+        learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
         reports: &Reports,
     ) -> Result<PathBuf> {
         let (settings, step) = (self.settings, progress.state.global_step);
-        let saved = self.state(stateful_callbacks, progress, events);
+        let mut saved = self.state(stateful_callbacks, progress, events);
         self.saving = true;
-        let path = Checkpoint::write(&settings.run_dir, step, |dir| {
-            self.trained.save(learner.model, dir)?;
+        let path = learner.between([Hook::BeforeSaving, Hook::AfterSaving], |learner| {
             if !settings.save_only_model {
-                let state = learner.optimizer_state()?.into_iter().collect();
-                weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
+                saved.optimizer_state = learner.optimizer.own_state()?;
             }
-            saved.write(dir)?;
-            Ok(std::fs::write(
-                dir.join("args.json"),
-                serde_json::to_string_pretty(&settings.config)?,
-            )?)
+            Checkpoint::write(&settings.run_dir, step, |dir| {
+                self.trained.save(learner.model, dir)?;
+                if !settings.save_only_model {
+                    let state = learner.optimizer_state()?.into_iter().collect();
+                    weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
+                }
+                saved.write(dir)?;
+                Ok(std::fs::write(
+                    dir.join("args.json"),
+                    serde_json::to_string_pretty(&settings.config)?,
+                )?)
+            })
         })?;
         self.saving = false;
         self.saved = Some(Saved::by(&saved));
@@ -188,6 +194,7 @@ impl Checkpoints<'_> {
             pending: progress.pending.clone(),
             log_history: state.log_history.clone(),
             lr_factor: events.lr_factor(),
+            optimizer_state: Vec::new(),
             stateful_callbacks,
         }
     }
