@@ -151,7 +151,12 @@ mod tests {
             .with_closure(&mut again);
         assert_eq!(step.group(0).unwrap().name(), "b");
         assert_eq!(step.group(1).unwrap().name(), "");
-        assert!(step.group(2).unwrap_err().to_string().contains("the step has 2"));
+        assert!(
+            step.group(2)
+                .unwrap_err()
+                .to_string()
+                .contains("the step has 2")
+        );
         assert_eq!(step.evaluate().unwrap() + step.evaluate().unwrap(), 3.0);
     }
 }

@@ -7,7 +7,9 @@ use super::guard::guard;
 use super::object::{Imported, component, component_mut, crosses_by, to_json};
 use super::run::WireRun;
 use crate::optimizer_step::{Again, Grouping};
-use crate::{Optimizer, OptimizerStep, Param, ParameterGroup, Result, Run, State, StepInfo, Tensor, Wire};
+use crate::{
+    Optimizer, OptimizerStep, Param, ParameterGroup, Result, Run, State, StepInfo, Tensor, Wire,
+};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RStr, RString, RVec};
 use serde::{Deserialize, Serialize};

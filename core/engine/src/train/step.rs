@@ -150,7 +150,10 @@ impl Step<'_> {
         );
         let learning_rate = hooks.gradient_and_update(optimizer)?;
         let mut again = || self.passes_again(window, options);
-        let passes = Passes { run: &mut again, total: &total };
+        let passes = Passes {
+            run: &mut again,
+            total: &total,
+        };
         optimizer.step_as_agreed(learning_rate, passes, |here| match self.ranks {
             Some(ranks) => ranks.agreed(here),
             None => here,

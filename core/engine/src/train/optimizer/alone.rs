@@ -71,7 +71,10 @@ pub fn can_be_divided(make: &dyn Fn() -> Result<Grouped>) -> Result<bool> {
 /// It refuses such parameters.
 fn updates_each_alone(make: &dyn Fn() -> Result<Grouped>) -> Result<bool> {
     let all = after(make()?, |_| true)?;
-    let [mut parts, others] = [after(make()?, |at| at % 2 == 0)?, after(make()?, |at| at % 2 == 1)?];
+    let [mut parts, others] = [
+        after(make()?, |at| at % 2 == 0)?,
+        after(make()?, |at| at % 2 == 1)?,
+    ];
     parts.values.extend(others.values);
     Ok(all == parts && others.own == all.own)
 }

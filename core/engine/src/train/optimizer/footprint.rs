@@ -57,10 +57,7 @@ pub fn bytes(optimizer: impl Into<Grouped>, trained: &[Trained]) -> Result<u64> 
 }
 
 /// For each tensor of the state: its parameter, its number of elements, and the bytes of one.
-fn state_after_a_step(
-    optimizer: Grouped,
-    trained: &[Trained],
-) -> Result<Vec<(String, u64, u64)>> {
+fn state_after_a_step(optimizer: Grouped, trained: &[Trained]) -> Result<Vec<(String, u64, u64)>> {
     let mut params = Vec::with_capacity(trained.len());
     for (number, Trained { name, shape }) in trained.iter().enumerate() {
         ensure!(

@@ -131,10 +131,14 @@ impl GroupTable {
             Patterns::One(one) => vec![one],
             Patterns::Many(many) => many,
         };
-        ensure!(!patterns.is_empty(), "params is empty: no parameter is meant");
+        ensure!(
+            !patterns.is_empty(),
+            "params is empty: no parameter is meant"
+        );
         let compiled = patterns.iter().map(|pattern| {
             let regex = Regex::new(pattern);
-            let regex = regex.with_context(|| format!("params: {pattern:?} is no regular expression"))?;
+            let regex =
+                regex.with_context(|| format!("params: {pattern:?} is no regular expression"))?;
             Ok((pattern.clone(), regex))
         });
         let compiled = compiled.collect::<Result<_>>()?;
@@ -215,11 +219,15 @@ impl Grouped {
 }
 
 fn examples(trained: &[&str]) -> String {
-    let few: Vec<&str> = [trained.first(), trained.get(trained.len() / 2), trained.last()]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    let few: Vec<&str> = [
+        trained.first(),
+        trained.get(trained.len() / 2),
+        trained.last(),
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .collect();
     few.join(", ")
 }
 
@@ -233,7 +241,12 @@ mod tests {
     use serde_json::json;
     use std::sync::Arc;
 
-    const NAMES: [&str; 4] = ["l.0.lora_A.weight", "l.0.lora_B.weight", "embed.weight", "norm"];
+    const NAMES: [&str; 4] = [
+        "l.0.lora_A.weight",
+        "l.0.lora_B.weight",
+        "embed.weight",
+        "norm",
+    ];
 
     fn spec(name: &str, options: Value) -> Spec {
         Spec {
@@ -254,10 +267,19 @@ mod tests {
     fn after(optimizer: impl Into<Grouped>, lorap: Option<f64>) -> Vec<f32> {
         let mut host = OptimizerHost::new(optimizer, params(), lorap);
         for param in host.params() {
-            param.accumulate(param.value().ones_like().unwrap()).unwrap();
+            param
+                .accumulate(param.value().ones_like().unwrap())
+                .unwrap();
         }
         host.step(0.1).unwrap();
-        let first = |param: &Arc<Param>| param.value().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        let first = |param: &Arc<Param>| {
+            param
+                .value()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()[0]
+        };
         host.params().map(first).collect()
     }
 
@@ -302,9 +324,15 @@ mod tests {
         };
         check(json!([{"params": "lora_[AB]"}, {"params": ["embed", "norm"]}])).unwrap();
         let said = check(json!([{"params": ["lora_A", "lm_head"]}])).unwrap_err();
-        assert!(said.contains("number 1") && said.contains("\"lm_head\"") && said.contains("norm"), "{said}");
+        assert!(
+            said.contains("number 1") && said.contains("\"lm_head\"") && said.contains("norm"),
+            "{said}"
+        );
         let said = check(json!([{"params": "lora"}, {"params": "lora_A"}])).unwrap_err();
-        assert!(said.contains("number 2") && said.contains("before"), "{said}");
+        assert!(
+            said.contains("number 2") && said.contains("before"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -43,11 +43,7 @@ impl OptimizerHost {
     ///
     /// # Errors
     /// The component failed, or left a value that is not finite.
-    pub fn hook(
-        &mut self,
-        hook: Hook,
-        agree: impl FnOnce(Result<()>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn hook(&mut self, hook: Hook, agree: impl FnOnce(Result<()>) -> Result<()>) -> Result<()> {
         if !self.has_hooks() {
             return Ok(());
         }
@@ -61,14 +57,19 @@ impl OptimizerHost {
         for (at, optimizer) in self.optimizers.iter_mut().enumerate() {
             let own = self.slots.iter_mut();
             let own = own.filter(|slot| slot.is_of(rank) && slot.optimizer == at);
-            on_params(own, optimizer, hook.name(), 0.0, no_gradient, |it, params| {
-                match hook {
+            on_params(
+                own,
+                optimizer,
+                hook.name(),
+                0.0,
+                no_gradient,
+                |it, params| match hook {
                     Hook::BeforeEvaluation => it.before_evaluation(params),
                     Hook::AfterEvaluation => it.after_evaluation(params),
                     Hook::BeforeSaving => it.before_saving(params),
                     Hook::AfterSaving => it.after_saving(params),
-                }
-            })?;
+                },
+            )?;
         }
         Ok(())
     }

@@ -94,7 +94,11 @@ fn a_closure_runs_the_passes_with_the_parameters_as_they_are() {
         for _ in 0..5 {
             let clipped = |grad: Vec<f64>| {
                 let norm = grad.iter().map(|g| g * g).sum::<f64>().sqrt();
-                let factor = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+                let factor = if max_norm > 0.0 {
+                    (max_norm / (norm + 1e-6)).min(1.0)
+                } else {
+                    1.0
+                };
                 grad.into_iter().map(|g| g * factor).collect::<Vec<f64>>()
             };
             let first = clipped(x.iter().map(|x| x - 1.0).collect());
@@ -105,7 +109,10 @@ fn a_closure_runs_the_passes_with_the_parameters_as_they_are() {
             bowl.step(max_norm).unwrap();
         }
         for (found, expected) in bowl.values().into_iter().zip(x) {
-            assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
+            assert!(
+                (f64::from(found) - expected).abs() < 1e-5,
+                "{found} {expected}"
+            );
         }
     }
 }
@@ -131,7 +138,10 @@ fn an_error_of_the_passes_ends_the_step_as_it_is() {
         total: &Ok,
     };
     let error = bowl.0.step_as_agreed(0.1, passes, |here| here).unwrap_err();
-    assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error:#}");
+    assert!(
+        error.downcast_ref::<std::io::Error>().is_some(),
+        "{error:#}"
+    );
     assert!(bowl.0.is_torn());
 }
 
@@ -184,7 +194,13 @@ const ALL: &[Need] = &[Need::State, Need::Hooks];
 
 #[test]
 fn other_weights_are_there_between_two_hooks_alone_and_come_back_from_a_checkpoint() {
-    let mut bowl = Bowl::new(Shows { steps: 0, fails_at: 0 }, ALL);
+    let mut bowl = Bowl::new(
+        Shows {
+            steps: 0,
+            fails_at: 0,
+        },
+        ALL,
+    );
     let tell = |bowl: &mut Bowl, hook| bowl.0.hook(hook, |here| here).unwrap();
     let first = bowl.values();
     tell(&mut bowl, Hook::BeforeEvaluation);
@@ -196,7 +212,10 @@ fn other_weights_are_there_between_two_hooks_alone_and_come_back_from_a_checkpoi
         [Hook::BeforeSaving, Hook::AfterSaving],
     ] {
         tell(&mut bowl, before);
-        assert!(bowl.0.is_torn(), "nobody saves these weights as those that are trained");
+        assert!(
+            bowl.0.is_torn(),
+            "nobody saves these weights as those that are trained"
+        );
         assert!(bowl.values().iter().all(|value| *value > 90.0));
         tell(&mut bowl, after);
         assert_eq!(bowl.values(), trained);
@@ -207,7 +226,13 @@ fn other_weights_are_there_between_two_hooks_alone_and_come_back_from_a_checkpoi
     let own = bowl.0.own_state().unwrap();
     assert_eq!(own, [Value::from(1)]);
 
-    let mut resumed = Bowl::new(Shows { steps: 0, fails_at: 0 }, ALL);
+    let mut resumed = Bowl::new(
+        Shows {
+            steps: 0,
+            fails_at: 0,
+        },
+        ALL,
+    );
     for (param, saved) in resumed.0.params().zip(bowl.0.params()) {
         param.set(&saved.value()).unwrap();
     }
@@ -221,14 +246,26 @@ fn other_weights_are_there_between_two_hooks_alone_and_come_back_from_a_checkpoi
 
 #[test]
 fn own_state_is_taken_back_with_a_plugin_s_step() {
-    let mut bowl = Bowl::new(Shows { steps: 0, fails_at: 2 }, ALL);
+    let mut bowl = Bowl::new(
+        Shows {
+            steps: 0,
+            fails_at: 2,
+        },
+        ALL,
+    );
     bowl.0.optimizers[0].from_plugin = true;
     bowl.step(0.0).unwrap();
     let before = bowl.values();
     bowl.step(0.0).unwrap_err();
     assert_eq!(bowl.values(), before);
     assert_eq!(bowl.0.own_state().unwrap(), [Value::from(1)]);
-    let mut undeclared = Bowl::new(Shows { steps: 0, fails_at: 0 }, &[]);
+    let mut undeclared = Bowl::new(
+        Shows {
+            steps: 0,
+            fails_at: 0,
+        },
+        &[],
+    );
     undeclared.step(0.0).unwrap();
     assert!(undeclared.0.own_state().unwrap().is_empty() && !undeclared.0.has_hooks());
 }
@@ -248,7 +285,9 @@ impl Optimizer for Moves {
     ) -> apus_sdk::Result<()> {
         for (at, param) in params.iter().enumerate() {
             let by = step.group(at)?.options().get("by").and_then(Value::as_f64);
-            param.value.set(&param.value.full_like(by.unwrap_or(0.0))?)?;
+            param
+                .value
+                .set(&param.value.full_like(by.unwrap_or(0.0))?)?;
         }
         Ok(())
     }

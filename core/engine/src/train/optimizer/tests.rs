@@ -1,8 +1,8 @@
 use super::*;
+use apus_sdk::Tensor as Handle;
+use apus_sdk::{State, StepInfo};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
-use apus_sdk::{State, StepInfo};
-use apus_sdk::Tensor as Handle;
 
 /// Keeps what optimizers are known to keep: statistics of rows and columns, a scalar, counters, a mask, a moment in half
 /// the bits, and everything about a vector as it is.

@@ -170,7 +170,9 @@ impl Resume {
                 std::collections::HashMap::new()
             }
             _ => {
-                parts.optimizer.restore_own_state(state.optimizer_state.clone())?;
+                parts
+                    .optimizer
+                    .restore_own_state(state.optimizer_state.clone())?;
                 candle_core::safetensors::load(&path, &Device::Cpu)
                     .with_context(|| format!("{}: cannot be read", path.display()))?
             }

@@ -471,9 +471,9 @@ impl<'a> Run<'a> {
     fn fail(mut self, error: anyhow::Error) -> anyhow::Error {
         let error = self.set_up.explain(error);
         let (progress, events) = (&mut self.progress, &self.events);
-        let error = self
-            .checkpoints
-            .rescue(error, &mut self.learner, progress, events, &self.reports);
+        let error =
+            self.checkpoints
+                .rescue(error, &mut self.learner, progress, events, &self.reports);
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error
