@@ -157,6 +157,18 @@ fn a_library_is_installed_found_by_its_name_pinned_and_removed() {
     let args = fs::read_to_string(out.join("args.json")).unwrap();
     assert!(args.contains(&hash), "{args}");
 
+    let pin = user.write(
+        "pin.toml",
+        "plugins = [{ path = \"two-cycles\", sha256 = \"00ff\" }]\n",
+    );
+    user.fails(
+        &format!(
+            "sft --config {} --model {goldens}/model_bf16 --dataset {goldens}/chat_train.jsonl --dry_run true",
+            pin.display()
+        ),
+        &["the configuration pins 00ff", "It was not opened"],
+    );
+
     let listed = user.works("plugin list");
     assert!(listed.contains("installed: two-cycles"), "{listed}");
     user.fails(

@@ -386,4 +386,30 @@ fn plugins_built_otherwise() {
             text(&said)
         );
     }
+
+    // A crate is built by cargo and installed.
+    let dir = home.path().join("new-exporter").display().to_string();
+    let (plugins, target) = (home.path().join("plugins"), target());
+    let environment = [
+        ("CARGO", env!("CARGO")),
+        ("APUS_PLUGIN_HOME", plugins.to_str().unwrap()),
+        ("CARGO_TARGET_DIR", target.to_str().unwrap()),
+    ];
+    let said = apus(&["plugin", "install", &dir, "--yes"], &environment);
+    built(&said);
+    assert!(
+        text(&said).contains("installed: new-exporter 0.1.0"),
+        "{}",
+        text(&said)
+    );
+    let said = apus(
+        &["plugin", "list", "--plugin", "new-exporter"],
+        &environment,
+    );
+    built(&said);
+    assert!(
+        text(&said).contains("exporter new_exporter"),
+        "{}",
+        text(&said)
+    );
 }
