@@ -60,7 +60,7 @@ pub fn run_install(matches: &ArgMatches) -> Result<()> {
     let home = home()?;
     let record = install(&home, &wanted)?;
     outln!(
-        "installed: {} in {}",
+        "installed: {}\n  in {}",
         line(&record),
         home.folder().display()
     );
@@ -122,15 +122,13 @@ pub fn list_installed() -> Result<bool> {
 fn line(record: &Installed) -> String {
     let version = record.version.as_ref();
     format!(
-        "{}{}\n  from {}\n  apus-sdk {}, sha256 {}\n ",
+        "{}{}\n  from {}\n  apus-sdk {}, sha256 {}",
         record.name,
         version.map_or(String::new(), |version| format!(" {version}")),
         record.origin,
         record.sdk,
         record.sha256
     )
-    .trim_end()
-    .to_owned()
 }
 
 fn index(matches: &ArgMatches) -> Option<String> {
