@@ -174,17 +174,10 @@ fn workspace(name: &str, next: bool) -> PathBuf {
         );
         // A function more at the end of a kind's table and of the host's, an operation more.
         let loss = sdk.join("src/abi/loss.rs");
-        let last = "per_token: unsafe extern \"C\" fn(*const (), WireChunk<'_>) -> Wire<Tensor>,\n";
-        edit(
-            &loss,
-            last,
-            &format!("{last}    /// New.\n    pub newest: extern \"C\" fn() -> u32,\n"),
-        );
-        edit(
-            &loss,
-            "LossTable { per_token }",
-            "LossTable { per_token, newest }",
-        );
+        let end = "}\n\n/// A [`LossChunk`].\n";
+        let field = "    /// New.\n    pub newest: extern \"C\" fn() -> u32,\n";
+        edit(&loss, end, &format!("{field}{end}"));
+        edit(&loss, " } as LossTableRef", ", newest } as LossTableRef");
         let function = "extern \"C\" fn newest() -> u32 { 7 }\n\nunsafe extern \"C\" fn per_token(";
         edit(&loss, "unsafe extern \"C\" fn per_token(", function);
         let op = sdk.join("src/tensor/op.rs");
