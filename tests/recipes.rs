@@ -132,7 +132,7 @@ fn what_would_change_the_run_is_an_error() {
             "--label_smoothing_factor 0.1",
             "--label_smoothing_factor is 0.1: labels are not smoothed",
         ),
-        ("--optim adamw_8bit", "float32"),
+        ("--optim lion_8bit", "adamw_8bit"),
         (
             "--optim sgd --adam_beta1 0.8",
             "optimizer sgd has no option beta1",

@@ -12,6 +12,8 @@ pub struct BuiltIn {
     pub kind: Kind,
     /// The component's name.
     pub name: &'static str,
+    /// Whether a plugin's component of the same kind and name takes its place: it came when plugins had been written already.
+    pub gives_way: bool,
     /// What a flag of ms-swift that chooses a component of this kind (`optim`) calls it.
     pub aliases: &'static [&'static str],
     /// Flags that stand for options of the component.
@@ -34,6 +36,7 @@ impl BuiltIn {
         Self {
             kind,
             name,
+            gives_way: false,
             aliases: &[],
             flags: &[],
             after: "",

@@ -1,5 +1,11 @@
 //! Optimizers: one update of the trainable parameters.
 
+mod adafactor;
 mod adamw;
+mod adamw_8bit;
+#[cfg(test)]
+mod goldens;
 mod lion;
+mod muon;
+mod schedule_free_adamw;
 mod sgd;

@@ -154,6 +154,23 @@ impl Tensor {
         self.call(Op::Where, &[a, b], &[], &[])
     }
 
+    /// Codes of 8 bits, four in a [`DType::U32`]: for each element the place of the nearest number in `map`, which has 256
+    /// numbers and is sorted. The elements are f32, and a multiple of four.
+    ///
+    /// # Errors
+    /// Shapes or types that do not fit; a host without this operation, which came with SDK 1.1.
+    pub fn quantize(&self, map: &Self) -> Result<Self> {
+        self.call(Op::Quantize, &[map], &[], &[])
+    }
+
+    /// The numbers of `map` for the codes of [`quantize`](Self::quantize), in one dimension.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dequantize(&self, map: &Self) -> Result<Self> {
+        self.call(Op::Dequantize, &[map], &[], &[])
+    }
+
     /// The same values in another element type; truth values become 0 and 1, numbers become whether
     /// they are other than 0.
     ///

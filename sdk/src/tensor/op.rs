@@ -171,6 +171,12 @@ ops! {
         /// Normal with `(mean)` and `(standard deviation)`, f32: `[seed, stream, shape ..]`.
         Randn = 147,
     }
+    since 1 {
+        /// For each f32 the place of the nearest number of a sorted map of 256, four in a u32, the first in the lowest bits.
+        Quantize = 160,
+        /// The numbers of a map of 256 at the places that [`Quantize`](Self::Quantize) gave.
+        Dequantize = 161,
+    }
 }
 
 macro_rules! updates {

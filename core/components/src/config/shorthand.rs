@@ -64,7 +64,7 @@ impl SftConfig {
         Ok((spec, lines))
     }
 
-    /// The component that `optim`, a name from transformers, stands for. An optimizer with 8-bit state is none.
+    /// The component that `optim`, a name from transformers, stands for. Of optimizers with a state of few bits there is one.
     fn optim_component(&self) -> Result<&'static str> {
         let optim = self.optim.as_str();
         let optimizers = built_ins().into_iter();
@@ -79,8 +79,8 @@ impl SftConfig {
         }
         if optim.contains("8bit") || optim.contains("4bit") {
             bail!(
-                "optim is {optim:?}: the optimizer's state is kept in float32 here, so that another update would come \
-                 out than with 8 bits. Give --optim {OPTIM}, which needs 8 bytes for each trained parameter"
+                "optim is {optim:?}: of optimizers with a state of few bits there is adamw_8bit. Give --optim adamw_8bit, or \
+                 {OPTIM}, which needs 8 bytes for each trained parameter"
             );
         }
         let names: Vec<&str> = optimizers

@@ -292,9 +292,9 @@ flags! {
         /// Learning rate; 1e-4 for lora, 1e-5 for full if not given
         learning_rate: Option<f64> = None, changes Learning, bounds from(0.0)
             => sft "same: 1e-4, for `full` 1e-5", bench;
-        /// adamw_torch, adamw_torch_fused, sgd or lion: shorthand for optimizer
+        /// adamw_torch, adamw_8bit, adafactor, muon, schedule_free_adamw, sgd, lion or another name of transformers: shorthand for optimizer
         optim: String = OPTIM.to_owned(), changes Learning, over optimizer, term optimizer
-            => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd` and `lion_32bit`, with `adam_beta1` and `adam_beta2`; optimizers with a state of 8 bits, such as `adamw_8bit`, and others are an error that says so";
+            => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd`, `lion_32bit`, `adafactor`, `muon`, `schedule_free_adamw` and, with moments of 8 bits, `adamw_8bit`, `adamw_bnb_8bit`, `adamw_torch_8bit` and `paged_adamw_8bit`, with `adam_beta1` and `adam_beta2`; others are an error that says so";
         /// The optimizer
         optimizer: Option<Spec> = None, changes Learning, over optim
             => sft "different: a component with options, not a Python function", bench;

@@ -9,6 +9,7 @@ use crate::plugin::{self, Plugin, PluginSpec};
 use crate::similar::similar_names;
 use anyhow::{Context, Result, bail};
 use apus_sdk::abi::{ComponentDoc, Crosses};
+use apus_sdk::built_in::{BuiltIn, built_ins};
 use apus_sdk::{Component, Kind, Need, components};
 
 /// A component that a configuration can name.
@@ -143,7 +144,14 @@ pub fn all(kind: Kind) -> Result<Vec<Entry>> {
             })
             .collect::<Vec<_>>()
     });
-    let mut found: Vec<Entry> = linked.chain(loaded).collect();
+    let loaded: Vec<Entry> = loaded.collect();
+    let gives_way = |entry: &Entry| {
+        let mut declared = built_ins().into_iter();
+        let is_it = |of: &&BuiltIn| of.kind == kind && of.name == entry.name && of.gives_way;
+        declared.any(|of| is_it(&of)) && loaded.iter().any(|own| own.name == entry.name)
+    };
+    let linked: Vec<Entry> = linked.filter(|entry| !gives_way(entry)).collect();
+    let mut found: Vec<Entry> = linked.into_iter().chain(loaded).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     for pair in found.windows(2) {
         if let [a, b] = pair
@@ -268,7 +276,18 @@ mod tests {
                 .map(|entry| entry.name.clone())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(Kind::Optimizer), ["adamw", "lion", "sgd"]);
+        assert_eq!(
+            names(Kind::Optimizer),
+            [
+                "adafactor",
+                "adamw",
+                "adamw_8bit",
+                "lion",
+                "muon",
+                "schedule_free_adamw",
+                "sgd"
+            ]
+        );
         assert_eq!(names(Kind::Loss), ["cross_entropy", "dft"]);
         assert_eq!(names(Kind::LrSchedule).len(), 11);
     }

@@ -11,6 +11,7 @@ mod create;
 mod elementwise;
 mod index;
 mod pair;
+mod quantize;
 mod random;
 mod reduce;
 mod shape;
@@ -163,7 +164,8 @@ fn run(op: Op, arguments: &Arguments) -> Result<Array> {
         96..112 => shape::run(op, arguments),
         112..128 => index::run(op, arguments),
         128..144 => create::convert(op, arguments),
-        _ => create::run(op, arguments),
+        144..160 => create::run(op, arguments),
+        _ => quantize::run(op, arguments),
     }
 }
 

@@ -248,7 +248,7 @@ fn a_shorthand_and_its_option() {
         r#"{"weight_decay":0.1,"beta1":0.9,"beta2":0.95}"#
     );
     assert_eq!(of("", "--optim paged_adamw_32bit"), of("", ""));
-    let said = optimizer("", "--optim adamw_8bit").unwrap_err().to_string();
+    let said = optimizer("", "--optim lion_8bit").unwrap_err().to_string();
     assert!(
         said.contains("float32") && said.contains("--optim adamw_torch"),
         "{said}"

@@ -29,8 +29,9 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
         "gpt-oss has no part that sees"),
     refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer NAME --optimizer.OPTION VALUE"),
-    refused(S, &["optim_target_modules", "use_galore", "lisa_activated_layers", "adafactor"], &["0", "false"],
+    refused(S, &["optim_target_modules", "use_galore", "lisa_activated_layers"], &["0", "false"],
         "there is no such optimizer; --optimizer NAME takes a component, also of a plugin (docs/plugin-guide.md)"),
+    refused(S, &["adafactor"], &["0", "false"], "it is --optim adafactor here"),
     no_effect(S, &[
         "galore_config", "galore_target_modules", "galore_rank", "galore_update_proj_gap", "galore_scale",
         "galore_proj_type", "galore_optim_per_parameter", "galore_with_embedding", "galore_quantization",

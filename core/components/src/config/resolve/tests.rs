@@ -330,7 +330,7 @@ fn contradictions_are_named() {
         check("--use_dora true --target_parameters 1.mlp.experts.down_proj")
             .contains("target_parameters")
     );
-    assert!(check("--optim adafactor").contains("adafactor"));
+    assert!(check("--optim apollo_adamw").contains("adafactor"));
     assert!(
         check("--val_dataset v --load_best_model_at_end true --save_steps 5 --eval_steps 2")
             .contains("multiple")

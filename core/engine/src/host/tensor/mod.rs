@@ -7,6 +7,7 @@
 mod create;
 mod elementwise;
 mod index;
+mod quantize;
 mod reduce;
 mod shape;
 #[cfg(test)]
@@ -200,7 +201,8 @@ impl<'a> Arguments<'a> {
             96..112 => shape::run(op, self),
             112..128 => index::run(op, self),
             128..144 => create::convert(op, self.one()?, self.ints),
-            _ => create::run(op, self.one()?, self.ints, self.floats),
+            144..160 => create::run(op, self.one()?, self.ints, self.floats),
+            _ => quantize::run(op, self),
         }
     }
 

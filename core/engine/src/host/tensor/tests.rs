@@ -96,6 +96,18 @@ fn elementwise() {
         let (a, b) = (n(&some(12), &[3, 4]), n(&some(3), &[3, 1]));
         ((1.5 - (&a * &b)?)? / -b.exp()?)? + &a * 0.25
     });
+    let map: Vec<f32> = (0..256)
+        .map(|at| (at as f32 / 128.0 - 1.0).powi(3))
+        .collect();
+    same("codes of 8 bits", |n| {
+        n(&some(24), &[6, 4])
+            .quantize(&n(&map, &[256]))?
+            .cast(DType::I64)
+    });
+    same("codes and back", |n| {
+        let map = n(&map, &[256]);
+        n(&some(24), &[6, 4]).quantize(&map)?.dequantize(&map)
+    });
     same("clamp", |n| n(&some(12), &[12]).clamp(-1.0, 2.0));
     same("clamp one side", |n| {
         n(&some(12), &[12]).clamp(f64::NEG_INFINITY, 0.5)

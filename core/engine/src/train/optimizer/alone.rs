@@ -134,7 +134,15 @@ mod tests {
 
     #[test]
     fn built_in_optimizers_do() {
-        for name in ["adamw", "lion", "sgd"] {
+        for name in [
+            "adafactor",
+            "adamw",
+            "adamw_8bit",
+            "lion",
+            "muon",
+            "schedule_free_adamw",
+            "sgd",
+        ] {
             let make = || Ok(registry::named::<dyn Optimizer>(&Spec::named(name))?.into());
             assert!(updates_each_alone(&make).unwrap(), "{name}");
         }
