@@ -18,6 +18,7 @@ mod metrics;
 mod optimizers;
 mod schedules;
 mod trackers;
+mod tuners;
 
 /// Keeps this crate, and with it every registration in it, in the binary that calls it.
 pub fn link() {

@@ -130,6 +130,14 @@ macro_rules! kinds {
                 flag: "to",
                 decides: "a folder made of a model's weights",
             }
+            Tuner {
+                file: tuner,
+                table: TunerTableRef,
+                make: make_tuner,
+                name: "tuner",
+                flag: "train_type",
+                decides: "parameters added to layers, and what is computed with them",
+            }
         }
     };
 }

@@ -64,6 +64,7 @@ pub mod small_file;
 mod tensor;
 pub mod testing;
 mod tracker;
+mod tuner;
 
 pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
@@ -83,6 +84,7 @@ pub use run::{Parameter, Run, RunHost};
 pub use schedule::{LrSchedule, Progress};
 pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, Level, RunInfo, Tracker, log_path};
+pub use tuner::{AddedParam, Init, LayerInfo, Tuner};
 
 /// JSON values, which rows, logs and states are made of, in the version that this SDK speaks.
 pub use serde_json;

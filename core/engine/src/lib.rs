@@ -18,3 +18,4 @@ mod progress_bar;
 pub mod serve;
 pub mod setup;
 pub mod train;
+pub mod tuners;

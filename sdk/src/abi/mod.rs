@@ -25,6 +25,7 @@ mod root;
 mod run;
 mod schedule;
 mod tracker;
+mod tuner;
 
 pub use describe::{ComponentDoc, Description};
 pub use object::{Crosses, Object, Origin};

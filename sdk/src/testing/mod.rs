@@ -15,6 +15,7 @@
 //! | metric | [`measure`]; [`measure_answers`] if it reads generated answers |
 //! | exporter | [`export`] |
 //! | tracker | [`track`], with the picture [`DOT`] |
+//! | tuner | [`tune`] |
 //!
 //! ```
 //! use apus_sdk::{LrSchedule, Progress, Result, options, register, testing};
@@ -54,6 +55,7 @@ mod reference;
 mod schedule;
 mod text;
 mod tracker;
+mod tuner;
 
 pub use callback::{Played, Run};
 pub use exporter::export;
@@ -64,6 +66,7 @@ pub use optimizer::minimise;
 pub use schedule::curve;
 pub use text::{convert, segments};
 pub use tracker::{DOT, track};
+pub use tuner::{Tuned, tune};
 
 use crate::abi::Crosses;
 use crate::{Element, Error, Result, Tensor, components, needs};

@@ -167,14 +167,6 @@ choices! {
         None = "none",
     }
 
-    /// `train_type`: what of a model is trained.
-    TrainType {
-        /// Low-rank updates.
-        Lora = "lora",
-        /// Everything.
-        Full = "full",
-    }
-
     /// `init_weights`: how the matrices A of an adapter start.
     InitWeights {
         /// Kaiming uniform.
@@ -275,12 +267,12 @@ mod tests {
         };
         for (line, expected) in [
             (
-                "--train_type all",
-                "train_type is \"all\", expected lora or full",
+                "--experts_dtype fp8",
+                "experts_dtype is \"fp8\", expected mxfp4 or bf16",
             ),
             (
-                "--train_type fulls",
-                "train_type is \"fulls\", expected lora or full; did you mean full?",
+                "--eval_strategy step",
+                "eval_strategy is \"step\", expected steps, epoch or no; did you mean steps?",
             ),
             (
                 "--save_strategy never",

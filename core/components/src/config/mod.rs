@@ -30,11 +30,12 @@ mod steps_or_share;
 mod suggestion;
 mod table;
 mod tools;
+mod train_type;
 mod value;
 
 pub use choices::{
     EvalStrategy, ExpertsForm, GgufType, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
-    SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
+    SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, Truncation,
 };
 pub use cli::{command, help};
 pub use datasets::{DatasetParts, DatasetSpec, listed as listed_datasets};
@@ -57,6 +58,7 @@ pub use table::{
     BenchConfig, DataConfig, DeployConfig, EvalConfig, ExportConfig, InferConfig, ModelNewConfig,
     SftConfig,
 };
+pub use train_type::TrainType;
 pub use value::{FlagValue, ScaleChain, Unexpected};
 
 use anyhow::{Context, Result, ensure};

@@ -57,9 +57,9 @@ impl SftConfig {
 
     /// Base learning rate.
     pub fn base_lr(&self) -> f64 {
-        let default = match self.train_type {
+        let default = match &self.train_type {
             TrainType::Full => 1e-5,
-            TrainType::Lora => 1e-4,
+            TrainType::Lora | TrainType::Tuner(_) => 1e-4,
         };
         self.learning_rate.unwrap_or(default)
     }

@@ -3,11 +3,12 @@
 use super::bounds::{ANY, COUNT, SHARE, above, between, from, share_above};
 use super::choices::{
     EvalStrategy, ExpertsForm, GgufType, InitWeights, Offload, Quantize, SaveStrategy, ShardBase,
-    SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, TrainType, Truncation,
+    SkippedLayers, StoppingStrategy, TorchDtype, TrainHeader, TrainStop, Truncation,
 };
 use super::declare::{config, flags, given_or, type_given_or};
 use super::defaults::{LOSS, LOSS_SCALE, LR_SCHEDULER, METRICS, OPTIM};
 use super::flag::{AS_SFT, Change, Command, Flag, Group, Topic, Use};
+use super::train_type::TrainType;
 use super::value::{FlagValue, ScaleChain};
 use super::values;
 use super::{DatasetSpec, GenerationLoads, Lengths, StepsOrShare};
@@ -192,9 +193,9 @@ flags! {
             => sft "only in Apus; `none` is what ms-swift does";
     }
     Adapter {
-        /// lora or full
+        /// lora, full, or the name of a tuner, which adds parameters of its own to the layers of target_modules
         train_type | tuner_type | sft_type: TrainType = TrainType::Lora
-            => sft "same", bench;
+            => sft "same for `lora`, `full` and `ia3`; other tuners are components (`apus components tuner`)", bench;
         /// Rank
         lora_rank: usize = 8, bounds between(1.0, MAX_RANK as f64)
             => sft "same", bench;

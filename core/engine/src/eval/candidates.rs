@@ -4,11 +4,11 @@
 //! replaces weights of the base, so that it gets a copy of the base of its own, after the others.
 
 use crate::setup::{ModelPlace, RunArgs, base_of, find_model, load, load_options};
+use crate::tuners::OpenedAdapter;
 use anyhow::{Result, bail};
 use apus_base::lines::info;
 use apus_components::config::SftConfig;
 use apus_components::plugin;
-use apus_model::adapter::Adapter;
 use apus_model::model::{CausalLm, Training};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ fn short_names(dirs: &[PathBuf]) -> Vec<String> {
 pub struct Candidates<'a> {
     place: &'a Place,
     config: &'a SftConfig,
-    adapters: Vec<Option<Adapter>>,
+    adapters: Vec<Option<OpenedAdapter>>,
     loaded: Option<CausalLm>,
     /// Whether the weights of the model that is loaded are those of the base.
     is_shared: bool,
@@ -121,8 +121,8 @@ impl<'a> Candidates<'a> {
             let Some(dir) = dir else {
                 return Ok(None);
             };
-            let adapter = Adapter::open(dir, &place.model.config)?;
-            for note in &adapter.notes {
+            let adapter = OpenedAdapter::open(dir, &place.model.config)?;
+            for note in adapter.notes() {
                 info!("note: {name}: {note}");
             }
             Ok(Some(adapter))
@@ -142,7 +142,7 @@ impl<'a> Candidates<'a> {
     /// Weights that are missing or do not fit, out of memory.
     pub fn model(&mut self, number: usize, device: &Device) -> Result<&CausalLm> {
         let adapter = self.adapters[number].as_ref();
-        let saved = adapter.map(|adapter| adapter.targets.modules_to_save.clone());
+        let saved = adapter.map(|adapter| adapter.modules_to_save().to_vec());
         let saved = saved.unwrap_or_default();
         let can_share = saved.is_empty();
         if !can_share && self.is_shared {
@@ -168,8 +168,7 @@ impl<'a> Candidates<'a> {
         self.is_shared = can_share;
         model.remove_lora();
         if let Some(adapter) = adapter {
-            model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
-            adapter.load_into(model.params())?;
+            adapter.put_on(&mut model)?;
         }
         Ok(self.loaded.insert(model))
     }

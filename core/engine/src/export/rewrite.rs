@@ -3,10 +3,11 @@
 use super::plan::{Form, Plan};
 use super::writer::{Extra, size, write_with};
 use super::{apart, base_model, pieces, quantization, target};
+use crate::tuners::OpenedAdapter;
 use anyhow::{Result, bail, ensure};
 use apus_base::wording::counted;
 use apus_components::config::{ExpertsForm, ExportConfig, Quantize};
-use apus_model::adapter::{Adapter, Squares};
+use apus_model::adapter::Squares;
 use apus_model::families::ModelConfig;
 use apus_model::weights::Directory;
 use apus_sdk::errln;
@@ -22,10 +23,11 @@ pub(super) fn merge(adapter: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let directory = Directory::open(&base)?;
     let dir = target(options, adapter, "-merged");
     apart(&dir, &base)?;
-    let merged = Adapter::open(adapter, &config)?;
-    for note in &merged.notes {
+    let opened = OpenedAdapter::open(adapter, &config)?;
+    for note in opened.notes() {
         errln!("note: {note}");
     }
+    let merged = opened.for_merging(&directory)?;
     let form = match form(options)? {
         Some(ExpertsForm::Mxfp4) => Form::Packed,
         Some(ExpertsForm::Bf16) => Form::Dense,

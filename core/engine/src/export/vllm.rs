@@ -3,7 +3,8 @@
 use super::whole::{self, Output};
 use super::writer::ARGS;
 use super::{base_model, target};
-use anyhow::{Context, Result};
+use crate::tuners::OpenedAdapter;
+use anyhow::{Context, Result, bail};
 use apus_base::wording;
 use apus_components::config::ExportConfig;
 use apus_model::adapter::{self, Adapter};
@@ -19,7 +20,14 @@ const FILES: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", AR
 pub(super) fn write(from: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let base = base_model(from, options)?;
     let config = ModelConfig::read(&base.join("config.json"))?;
-    let adapter = Adapter::open(from, &config)?;
+    let adapter = match OpenedAdapter::open(from, &config)? {
+        OpenedAdapter::LowRank(adapter) => *adapter,
+        OpenedAdapter::Tuned(tuned) => bail!(
+            "{}: it was trained by the {}, and vLLM takes low-rank updates alone; merge it (--merge_lora true)",
+            from.display(),
+            tuned.label()
+        ),
+    };
     for note in &adapter.notes {
         errln!("note: {note}");
     }

@@ -6,10 +6,10 @@ use crate::setup::RunArgs;
 use crate::setup::{
     ChatOptions, ModelPlace, base_of, encoder, find_model, load as load_model, load_options,
 };
+use crate::tuners::OpenedAdapter;
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::{InferConfig, values};
 use apus_data::chat::{EncodeOptions, Encoder, RenderOptions};
-use apus_model::adapter::Adapter;
 use apus_model::model::{CausalLm, Training};
 use apus_sdk::errln;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ impl InferTarget {
         let Some(single) = self.single() else {
             return Ok(true);
         };
-        let adapter = Adapter::open(&single.dir, &self.place.config)?;
+        let adapter = OpenedAdapter::open(&single.dir, &self.place.config)?;
         Ok(adapter.update_set().is_ok())
     }
 
@@ -104,15 +104,15 @@ impl InferTarget {
             apus_model::device::make_deterministic(&device)?;
         }
         let adapter = match own {
-            Some(own) => Some(Adapter::open(&own.dir, &self.place.config)?),
+            Some(own) => Some(OpenedAdapter::open(&own.dir, &self.place.config)?),
             None => None,
         };
-        for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
+        for note in adapter.iter().flat_map(|adapter| adapter.notes()) {
             errln!("note: {note}");
         }
         let saved = adapter
             .as_ref()
-            .map(|adapter| adapter.targets.modules_to_save.clone())
+            .map(|adapter| adapter.modules_to_save().to_vec())
             .unwrap_or_default();
         let options = load_options(
             &device,
@@ -123,8 +123,7 @@ impl InferTarget {
         let mut model = load_model(&self.place, &options)
             .map_err(|error| explain(error, &device, &values(config)))?;
         if let Some(adapter) = adapter {
-            model.add_lora(&adapter.targets, &adapter.config.settings(0))?;
-            adapter.load_into(model.params())?;
+            adapter.put_on(&mut model)?;
         }
         Ok(model)
     }

@@ -13,6 +13,7 @@ mod metric;
 mod optimizer;
 mod schedule;
 mod tracker;
+mod tuner;
 
 use anyhow::Result;
 use apus_components::registry::{self, Entry, Named, Spec};

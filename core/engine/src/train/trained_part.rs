@@ -3,7 +3,7 @@
 use super::checkpoint::weights_file;
 use crate::export::writer::copy_companions;
 use anyhow::{Context, Result};
-use apus_model::adapter::{self, Adapter, PeftConfig};
+use apus_model::adapter::{self, Adapter, PeftConfig, TunedConfig};
 use apus_model::model::CausalLm;
 use apus_model::weights;
 use candle_core::Device;
@@ -12,10 +12,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What is written beside an adapter's tensors.
+pub enum AdapterForm {
+    /// Low-rank updates, as PEFT writes them.
+    LowRank(PeftConfig),
+    /// What a tuner has added.
+    Tuned(TunedConfig),
+}
+
 /// What is written about the trained part beside its tensors, and so how it is read back.
 pub struct TrainedPart {
-    /// The adapter's configuration; `None` where the whole model is trained.
-    pub peft: Option<PeftConfig>,
+    /// The adapter's form; `None` where the whole model is trained.
+    pub adapter: Option<AdapterForm>,
     /// The model's config.json.
     pub config: Map<String, Value>,
     /// The model's folder, unless it is synthetic.
@@ -25,8 +33,14 @@ pub struct TrainedPart {
 impl TrainedPart {
     /// Writes it into a folder.
     pub fn save(&self, model: &CausalLm, dir: &Path) -> Result<()> {
-        if let Some(peft) = &self.peft {
-            return adapter::save(dir, model.params(), peft);
+        match &self.adapter {
+            Some(AdapterForm::LowRank(peft)) => {
+                return adapter::save(dir, model.params(), peft);
+            }
+            Some(AdapterForm::Tuned(config)) => {
+                return adapter::save_tuned(dir, model.params(), config);
+            }
+            None => {}
         }
         let tensors: HashMap<String, _> = model
             .params()
@@ -49,8 +63,12 @@ impl TrainedPart {
 
     /// Reads it from a folder into the model.
     pub fn load(&self, model: &CausalLm, dir: &Path) -> Result<()> {
-        if self.peft.is_some() {
-            return Adapter::open(dir, model.config())?.load_into(model.params());
+        match &self.adapter {
+            Some(AdapterForm::LowRank(_)) => {
+                return Adapter::open(dir, model.config())?.load_into(model.params());
+            }
+            Some(AdapterForm::Tuned(_)) => return adapter::load_tuned(dir, model.params()),
+            None => {}
         }
         let path = dir.join(weights_file(true));
         let saved = candle_core::safetensors::load(&path, &Device::Cpu)

@@ -2,7 +2,7 @@
 
 use crate::families::ModelConfig;
 use crate::model::updates::{self, Update, UpdateTensor};
-use crate::model::{ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
+use crate::model::{Addition, ExpertsDtype, LoadOptions, LoraSettings, Targets, Training};
 use crate::nn::most_at_a_time;
 use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
@@ -16,6 +16,8 @@ pub struct Blueprint {
     pub weights: Vec<PlannedTensor>,
     /// The low-rank updates.
     pub updates: Vec<Update>,
+    /// What a tuner adds.
+    pub additions: Vec<Addition>,
     /// The rank of the updates.
     pub rank: usize,
     /// The compute type.
@@ -69,6 +71,7 @@ impl Blueprint {
             weights: weights.collect(),
             rank,
             updates,
+            additions: Vec::new(),
             compute: options.dtype,
             ranks: options.sharding.as_ref().map(|sharding| sharding.ranks),
         })
@@ -144,7 +147,8 @@ impl Blueprint {
         let trained = self.weights.iter().filter(|planned| planned.trained);
         let trained: u64 = trained.map(|planned| planned.spec.elements() as u64).sum();
         let updates = self.updates.iter().map(Update::elements);
-        updates.fold(trained, u64::saturating_add)
+        let additions = self.additions.iter().map(Addition::elements);
+        updates.chain(additions).fold(trained, u64::saturating_add)
     }
 
     /// Names and shapes of all tensors that are trained.
@@ -152,7 +156,10 @@ impl Blueprint {
         let weights = self.weights.iter().filter(|planned| planned.trained);
         let weights = weights.map(|planned| (&planned.spec.name, &planned.spec.shape));
         let updates = self.updates.iter().flat_map(Update::tensors);
-        weights.chain(updates.map(|UpdateTensor { name, shape }| (name, shape)))
+        let added = self.additions.iter().flat_map(|addition| &addition.tensors);
+        let added = added.map(|(tensor, _)| tensor);
+        let tensors = updates.chain(added);
+        weights.chain(tensors.map(|UpdateTensor { name, shape }| (name, shape)))
     }
 
     /// Whether matrices of experts are unpacked or converted for each use.

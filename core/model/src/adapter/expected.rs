@@ -46,11 +46,11 @@ pub fn added_whole(found: &Shapes, expected: &Shapes, list: &TensorList) -> Vec<
     added.map(|spec| spec.module().to_owned()).collect()
 }
 
-/// Checks that the file holds these tensors, in these shapes, and no others.
+/// Checks that the file holds these tensors, in these shapes, and no others; `r` is the rank of those of LoRA.
 ///
 /// # Errors
 /// Tensors are missing, superfluous or of another shape; the error names them.
-pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
+pub fn compare(found: &Shapes, expected: &Shapes, r: Option<usize>) -> Result<()> {
     if let Some(key) = found.keys().find(|key| !key.starts_with(PREFIX)) {
         anyhow::bail!("{key} is no key of a PEFT adapter: it does not start with {PREFIX}");
     }
@@ -77,11 +77,12 @@ pub fn compare(found: &Shapes, expected: &Shapes, r: usize) -> Result<()> {
         found.len(),
         some(&extra)
     );
+    let rank = r.map_or(String::new(), |r| format!("rank {r}, and "));
     for (key, shape) in expected {
         let actual = &found[key];
         ensure!(
             actual == shape,
-            "{key} has shape {actual:?}, expected {shape:?} (rank {r}, and the shape of the base model)"
+            "{key} has shape {actual:?}, expected {shape:?} ({rank}the shape of the base model)"
         );
     }
     Ok(())

@@ -3,9 +3,10 @@
 use super::expected::{self, Shapes};
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
+use super::targets::TargetSpec;
 use crate::families::ModelConfig;
-use crate::model::Targets;
 use crate::model::updates::{PREFIX, expert_module, magnitude_key, pair_keys};
+use crate::model::{Init, LoraSettings, Targets};
 use crate::nn::Param;
 use crate::ops::reduce;
 use crate::tensors::{ExpertMatrix, TensorList};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The name of the file of tensors.
-const TENSORS: &str = "adapter_model.safetensors";
+pub(super) const TENSORS: &str = "adapter_model.safetensors";
 
 /// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
 ///
@@ -28,6 +29,12 @@ const TENSORS: &str = "adapter_model.safetensors";
 /// # Errors
 /// A value is not finite, or a file cannot be written.
 pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()> {
+    save_tensors(dir, params)?;
+    config.write(dir)
+}
+
+/// Writes parameters in f32 under their names.
+pub(super) fn save_tensors(dir: &Path, params: &[Arc<Param>]) -> Result<()> {
     let tensors = params.iter().map(|p| (p.name(), p.value()));
     ensure_finite(tensors).context("the adapter is not saved")?;
     let mut written = Vec::with_capacity(params.len());
@@ -49,8 +56,27 @@ pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()
     safetensors::serialize_to_file(views, Some(metadata), &path)
         .map_err(Into::into)
         .and_then(|()| apply_umask(&path))
-        .with_context(|| format!("{}: cannot be written", path.display()))?;
-    config.write(dir)
+        .with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Reads tensors of these names and shapes as f32.
+pub(super) fn read_tensors(path: &Path, expected: &Shapes) -> Result<BTreeMap<String, Tensor>> {
+    let place = || path.display().to_string();
+    let file = Shard::open(path.to_owned()).context("is this the folder of an adapter?")?;
+    let mut shapes = Shapes::new();
+    for name in file.names() {
+        let shape = file.tensor(&name)?.shape().to_vec();
+        shapes.insert(name, shape);
+    }
+    expected::compare(&shapes, expected, None).with_context(place)?;
+    let tensors = shapes.into_keys().map(|name| {
+        let tensor = read(&file, &name)?;
+        Ok((name, tensor))
+    });
+    let tensors: BTreeMap<String, Tensor> = tensors.collect::<Result<_>>()?;
+    let all = tensors.iter().map(|(name, t)| (name.as_str(), t.clone()));
+    ensure_finite(all).with_context(place)?;
+    Ok(tensors)
 }
 
 /// Checks tensors in f32.
@@ -130,7 +156,7 @@ impl Adapter {
             expected = expected::expected(&config, &targets, &list)?;
         }
         let swapped = expected::swapped(&mut shapes, &expected, &targets, &list);
-        expected::compare(&shapes, &expected, config.r).with_context(place)?;
+        expected::compare(&shapes, &expected, Some(config.r)).with_context(place)?;
         let mut tensors = BTreeMap::new();
         for (key, stored) in keys {
             tensors.insert(key, read(&file, &stored)?);
@@ -155,6 +181,33 @@ impl Adapter {
             list,
             tensors,
         })
+    }
+
+    /// One of nothing but whole tensors, by their keys.
+    pub(super) fn of_whole(
+        dir: &Path,
+        model: &ModelConfig,
+        tensors: BTreeMap<String, Tensor>,
+    ) -> Self {
+        let targets = Targets::default();
+        let settings = LoraSettings {
+            rank: 1,
+            alpha: 1.0,
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+            init: Init::Kaiming,
+            seed: 0,
+        };
+        let wanted = TargetSpec::default();
+        Self {
+            config: PeftConfig::new(model, &wanted, &targets, &settings, None),
+            targets,
+            notes: Vec::new(),
+            dir: dir.to_owned(),
+            list: model.tensors(),
+            tensors,
+        }
     }
 
     /// Its directory.

@@ -14,6 +14,7 @@ mod peft_config;
 mod saved_targets;
 mod table;
 mod targets;
+mod tuned;
 mod unmerged;
 mod vllm;
 
@@ -23,6 +24,7 @@ pub use file::{Adapter, save};
 pub use peft_config::{PeftConfig, TargetModules};
 pub use table::{ParameterRow, ParameterTable};
 pub use targets::{TargetSpec, resolve};
+pub use tuned::{TunedConfig, load_tuned, save_tuned, tuned_tensors, whole_tensors};
 pub use vllm::VllmAdapter;
 
 #[cfg(test)]

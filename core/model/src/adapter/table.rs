@@ -1,7 +1,7 @@
 //! The table of a model's parts: how many numbers, stored and computed in which type, how many trained.
 
 use super::blueprint::Blueprint;
-use crate::model::{CausalLm, LoadedForm, LoadedTensor};
+use crate::model::{CausalLm, LoadedForm, LoadedTensor, part};
 use crate::nn::Param;
 use crate::tensors::{Part, Role, TensorSpec};
 use candle_core::DType;
@@ -109,6 +109,10 @@ impl ParameterTable {
             let part = format!("LoRA on {}, rank {}", update.short_target(), blueprint.rank);
             table.add(&part, count, "f32", computed, count);
         }
+        for addition in &blueprint.additions {
+            let count = addition.elements() as usize;
+            table.add(&addition.part(), count, "f32", computed, count);
+        }
         table.sorted()
     }
 
@@ -138,6 +142,10 @@ impl ParameterTable {
             self.add(&part, count, "f32", computed, count);
         };
         for linear in model.linears() {
+            if let Some(tuned) = &linear.tuned {
+                let params: Vec<&Arc<Param>> = tuned.params.iter().collect();
+                add(part(tuned.tuning.as_ref(), &linear.name), &params);
+            }
             if let Some(lora) = &linear.lora {
                 let mut params = vec![&lora.a, &lora.b];
                 params.extend(&lora.magnitude);

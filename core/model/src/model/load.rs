@@ -199,6 +199,7 @@ impl<'a> Loader<'a> {
             weight,
             bias: bias.map(|spec| self.weight(spec)).transpose()?,
             lora: None,
+            tuned: None,
         })
     }
 
@@ -441,6 +442,7 @@ impl CausalLm {
                 weight: embed.clone(),
                 bias: None,
                 lora: None,
+                tuned: None,
             },
             false => {
                 loader.begin_unit("the output head".to_owned());

@@ -131,11 +131,19 @@ impl CausalLm {
         Ok(())
     }
 
-    /// Takes all updates off, so that the model computes as it did before [`add_lora`](Self::add_lora). Modules that are
+    /// Takes all updates off, so that the model computes as it did before [`add_lora`](Self::add_lora) or [`add_tuned`](Self::add_tuned). Modules that are
     /// trained whole stay as they are.
     pub fn remove_lora(&mut self) {
+        let mut added = Vec::new();
         for linear in self.linears_mut() {
             linear.lora = None;
+            added.extend(
+                linear
+                    .tuned
+                    .take()
+                    .into_iter()
+                    .flat_map(|tuned| tuned.params),
+            );
         }
         for layer in &mut self.decoder.layers {
             if let Mlp::Mixture(mixture) = &mut layer.mlp {
@@ -143,7 +151,10 @@ impl CausalLm {
                 mixture.down.lora = None;
             }
         }
-        self.params.retain(|param| !param.name().contains(".lora_"));
+        self.params.retain(|param| {
+            let of_tuner = added.iter().any(|other| Arc::ptr_eq(other, param));
+            !of_tuner && !param.name().contains(".lora_")
+        });
     }
 }
 

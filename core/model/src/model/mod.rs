@@ -7,6 +7,7 @@ mod loaded;
 mod lora;
 #[cfg(test)]
 mod tests;
+mod tuned;
 mod update_set;
 pub mod updates;
 
@@ -15,4 +16,5 @@ pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
 pub use loaded::{LoadedForm, LoadedTensor};
 pub use lora::{Init, LoraSettings, Targets};
+pub use tuned::{Addition, part};
 pub use update_set::{OwnUpdates, UpdateSet};

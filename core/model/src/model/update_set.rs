@@ -39,6 +39,9 @@ impl CausalLm {
         };
         let mut scales = Vec::new();
         for linear in self.linears() {
+            if linear.tuned.is_some() {
+                return Ok(OwnUpdates::Always("what a tuner has added"));
+            }
             let Some(lora) = &linear.lora else { continue };
             if lora.magnitude.is_some() {
                 return Ok(OwnUpdates::Always("DoRA"));

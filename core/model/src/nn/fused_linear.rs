@@ -80,13 +80,15 @@ impl FusedLinear {
         (&self.weight, self.bias.as_ref())
     }
 
-    /// Whether layers can be computed as one product: without DoRA, and without dropout in this pass.
+    /// Whether layers can be computed as one product: without DoRA and tuners, and without dropout in this pass.
     pub fn can_fuse(layers: &[Linear], dropout: bool) -> bool {
         let plain = |layer: &Linear| match &layer.lora {
             Some(lora) => lora.magnitude.is_none() && !(dropout && lora.dropout > 0.0),
             None => true,
         };
-        layers.iter().all(plain)
+        layers
+            .iter()
+            .all(|layer| layer.tuned.is_none() && plain(layer))
     }
 
     /// Takes `x` `[T, I]` to `[T, O]`, the outputs of the layers side by side.

@@ -2,10 +2,11 @@
 //! (<https://arxiv.org/abs/2312.03732>) or DoRA (<https://arxiv.org/abs/2402.09353>), as `peft.tuners.lora.Linear`.
 
 use super::param::{Param, Weight};
+use super::tuned::{Tape as TunedTape, Tuned};
 use crate::ops;
 use crate::ops::dropout::Draws;
 use crate::ops::lora::Pair;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct Linear {
     pub bias: Option<Weight>,
     /// The low-rank update.
     pub lora: Option<Lora>,
+    /// A tuner, in place of a low-rank update.
+    pub tuned: Option<Tuned>,
 }
 
 /// A low-rank update of a matrix.
@@ -42,6 +45,7 @@ pub struct Lora {
 pub struct Tape {
     x: Tensor,
     lora: Option<LoraTape>,
+    tuned: Option<TunedTape>,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,17 @@ struct DoraTape {
 impl Linear {
     /// Takes `x` `[T, I]` to `[T, O]`. `draws` switches dropout on.
     pub fn forward(&self, x: &Tensor, draws: Option<&Draws>) -> Result<(Tensor, Tape)> {
+        let Some(tuned) = &self.tuned else {
+            return self.forward_untuned(x, draws);
+        };
+        let (y, tape, own) = tuned
+            .forward(x, |x| self.forward_untuned(x, draws))
+            .with_context(|| self.name.clone())?;
+        let tuned = Some(tape);
+        Ok((y, Tape { tuned, ..own }))
+    }
+
+    fn forward_untuned(&self, x: &Tensor, draws: Option<&Draws>) -> Result<(Tensor, Tape)> {
         let dtype = x.dtype();
         let w = self.weight.get(dtype)?;
         let bias = self.bias.as_ref().map(|b| b.get(dtype)).transpose()?;
@@ -74,6 +89,7 @@ impl Linear {
                 Tape {
                     x: x.clone(),
                     lora: None,
+                    tuned: None,
                 },
             ));
         };
@@ -100,6 +116,7 @@ impl Linear {
             Tape {
                 x: x.clone(),
                 lora: Some(LoraTape { xa, draws, dora }),
+                tuned: None,
             },
         ))
     }
@@ -112,6 +129,15 @@ impl Linear {
 
     /// Returns the gradient by `x` from `dy` `[T, O]`; trainable parts accumulate theirs.
     pub fn backward(&self, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
+        match (&self.tuned, &tape.tuned) {
+            (Some(tuned), Some(of_tuner)) => tuned
+                .backward(of_tuner, dy, |dy| self.backward_untuned(tape, dy))
+                .with_context(|| self.name.clone()),
+            _ => self.backward_untuned(tape, dy),
+        }
+    }
+
+    fn backward_untuned(&self, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
         let w = self.weight.get(dy.dtype())?;
         if let Some(bias) = &self.bias {
             bias.accumulate(|| ops::linear::bias_grad(dy))?;

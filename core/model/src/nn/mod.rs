@@ -28,6 +28,7 @@ mod sharding;
 mod step;
 #[cfg(test)]
 mod tests;
+mod tuned;
 mod updates;
 
 pub use attention::{Attention, BatchLayout};
@@ -50,4 +51,5 @@ pub use ready::{OnReady, Ready};
 pub use rope::Angles;
 pub use sharding::{Gather, Read, Sharded, Sharding, Unit, UnitBuilder, Units, most_at_a_time};
 pub use step::Step;
+pub use tuned::{Tuned, Tuning};
 pub use updates::{LayerUpdates, RowUpdates, StepRows, StepUpdates};

@@ -17,6 +17,7 @@ use super::shards::Shards;
 use super::source::Source;
 use super::whole::{self, Output};
 use super::{base_model, pieces, rewrite, target};
+use crate::tuners::OpenedAdapter;
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::config::{ExportConfig, GgufType};
 use apus_components::plugin;
@@ -56,7 +57,9 @@ pub(super) fn write(options: &ExportConfig) -> Result<PathBuf> {
     );
     super::apart(&dir, &base)?;
     super::apart(&dir, &from)?;
-    let merged = adapter.map(|path| opened(path, &config)).transpose()?;
+    let merged = adapter
+        .map(|path| opened(path, &config, &directory))
+        .transpose()?;
     let list = config.tensors();
     let source = Source::new(&directory, &list, merged.as_ref());
     let plan = Plan::new(&source, options.outtype.unwrap_or(GgufType::Auto))?;
@@ -101,15 +104,15 @@ fn known(config: &ModelConfig) -> Result<&'static Gguf> {
     Ok(known)
 }
 
-pub(super) fn opened(path: &Path, config: &ModelConfig) -> Result<Adapter> {
+pub(super) fn opened(path: &Path, config: &ModelConfig, base: &Directory) -> Result<Adapter> {
     for line in plugin::compare(path) {
         errln!("note: {line}");
     }
-    let adapter = Adapter::open(path, config)?;
-    for note in &adapter.notes {
+    let adapter = OpenedAdapter::open(path, config)?;
+    for note in adapter.notes() {
         errln!("note: {note}");
     }
-    Ok(adapter)
+    adapter.for_merging(base)
 }
 
 /// The name of a model: that of its folder.

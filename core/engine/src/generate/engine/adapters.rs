@@ -4,8 +4,8 @@
 //! one may have its name at once.
 
 use super::cache::Identity;
+use crate::tuners::OpenedAdapter;
 use anyhow::{Context, Result, bail, ensure};
-use apus_model::adapter::Adapter;
 use apus_model::model::{CausalLm, OwnUpdates, UpdateSet};
 use apus_model::nn::RowUpdates;
 use apus_model::ops::lora::NO_UPDATE;
@@ -95,7 +95,7 @@ impl Adapters {
             "{}: it is a whole model, which cannot share a batch with other adapters; it can answer alone, given by --model",
             place()
         );
-        let adapter = Adapter::open(dir, model.config()).with_context(place)?;
+        let adapter = OpenedAdapter::open(dir, model.config()).with_context(place)?;
         let updates = adapter.update_set().with_context(place)?;
         let added = Place {
             name: Some(name.to_owned()),

@@ -2,10 +2,12 @@
 
 use super::{ModelPlace, settings, wanted};
 use crate::setup::load_options;
+use crate::tuners::{self, OpenedAdapter, TunedAdapter};
 use anyhow::{Result, bail, ensure};
 use apus_components::config::{SftConfig, TrainType};
-use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec};
-use apus_model::model::{LoadOptions, LoraSettings, Targets, Training};
+use apus_components::registry::Spec;
+use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec, TunedConfig};
+use apus_model::model::{Addition, LoadOptions, LoraSettings, Targets, Training};
 use candle_core::Device;
 use std::path::Path;
 
@@ -21,6 +23,18 @@ pub struct Intent {
     pub targets: Targets,
     /// Which of the model's own weights are trained.
     pub training: Training,
+    /// What a tuner adds, in place of low-rank updates.
+    pub tuned: Option<IntendedTuner>,
+}
+
+/// A tuner of a run.
+pub struct IntendedTuner {
+    /// What is written beside its parameters.
+    pub config: TunedConfig,
+    /// What it adds.
+    pub additions: Vec<Addition>,
+    /// What the run begins with.
+    pub start: Option<Box<TunedAdapter>>,
 }
 
 impl Intent {
@@ -30,12 +44,23 @@ impl Intent {
     /// Targets that match nothing, or an adapter that cannot be read.
     pub fn new(config: &SftConfig, place: &ModelPlace) -> Result<Self> {
         let full = config.train_type == TrainType::Full;
+        if let (TrainType::Tuner(spec), []) = (&config.train_type, config.adapters.as_slice()) {
+            return Self::tuner(config, spec, place);
+        }
         let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
             (true, []) => (None, None, None),
             (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
             (false, []) => (Some(wanted(config)), Some(settings(config)?), None),
             (false, [dir]) => {
-                let adapter = Adapter::open(Path::new(dir), &place.config)?;
+                let adapter = match OpenedAdapter::open(Path::new(dir), &place.config)? {
+                    OpenedAdapter::LowRank(adapter) => *adapter,
+                    OpenedAdapter::Tuned(tuned) => return Self::of_tuned(config, tuned),
+                };
+                ensure!(
+                    config.train_type == TrainType::Lora,
+                    "{dir}: holds low-rank updates, and train_type is {}; leave train_type out to train them on",
+                    config.train_type
+                );
                 let settings = adapter.config.settings(config.seed);
                 (
                     Some(adapter.config.target_spec()),
@@ -60,7 +85,69 @@ impl Intent {
             start,
             targets,
             training,
+            tuned: None,
         })
+    }
+
+    /// What a tuner adds to a model.
+    fn tuner(config: &SftConfig, spec: &Spec, place: &ModelPlace) -> Result<Self> {
+        check_flags(config)?;
+        let tuner = tuners::make(spec)?;
+        let mut wanted = wanted(config);
+        if wanted.modules == ["all-linear"] && wanted.regex.is_none() {
+            wanted.modules = tuner.context("targets", tuner.component.targets())?;
+        }
+        let targets = adapter::resolve(&place.config, &wanted)?;
+        let additions = tuners::additions(&tuner, &place.config, &targets.linears)?;
+        let modules = additions.iter().map(|addition| addition.target.clone());
+        let config = TunedConfig {
+            name: spec.name.clone(),
+            options: spec.options.clone(),
+            modules: modules.collect(),
+            modules_to_save: targets.modules_to_save.clone(),
+            base_model: None,
+            peft: tuner.context("peft_config", tuner.component.peft_config())?,
+        };
+        Ok(Self::with_tuner(config, additions, None))
+    }
+
+    /// What a tuner has trained already.
+    fn of_tuned(config: &SftConfig, tuned: Box<TunedAdapter>) -> Result<Self> {
+        check_flags(config)?;
+        let named = match &config.train_type {
+            TrainType::Tuner(spec) => {
+                spec.name == tuned.config.name && spec.options == tuned.config.options
+            }
+            _ => true,
+        };
+        ensure!(
+            named,
+            "the adapter was trained by the {}, with the options {}, and train_type is another one; leave train_type out to \
+             train it on",
+            tuned.label(),
+            serde_json::Value::Object(tuned.config.options.clone())
+        );
+        let (settings, additions) = (tuned.settings()?, tuned.additions.clone());
+        Ok(Self::with_tuner(settings, additions, Some(tuned)))
+    }
+
+    fn with_tuner(
+        config: TunedConfig,
+        additions: Vec<Addition>,
+        start: Option<Box<TunedAdapter>>,
+    ) -> Self {
+        Self {
+            wanted: None,
+            settings: None,
+            start: None,
+            targets: Targets::default(),
+            training: Training::Adapters(config.modules_to_save.clone()),
+            tuned: Some(IntendedTuner {
+                config,
+                additions,
+                start,
+            }),
+        }
     }
 
     /// How to load the model.
@@ -95,7 +182,11 @@ impl Intent {
             .as_ref()
             .map(|settings| (&self.targets, settings));
         let source = place.source.as_ref();
-        Blueprint::new(&place.config, source, options, updates)
+        let mut blueprint = Blueprint::new(&place.config, source, options, updates)?;
+        if let Some(tuned) = &self.tuned {
+            blueprint.additions = tuned.additions.clone();
+        }
+        Ok(blueprint)
     }
 
     /// Checks before anything is allocated that weights and what is trained can be there at all.
@@ -128,4 +219,23 @@ impl Intent {
         );
         Ok(())
     }
+}
+
+/// Refuses flags of low-rank updates that a tuner has no use for and that would otherwise be ignored.
+fn check_flags(config: &SftConfig) -> Result<()> {
+    let flags = [
+        ("target_parameters", !config.target_parameters.is_empty()),
+        ("use_dora", config.use_dora),
+        ("use_rslora", config.use_rslora),
+        ("lorap_lr_ratio", config.lorap_lr_ratio.is_some()),
+        ("lora_dropout", config.lora_dropout != 0.0),
+    ];
+    for (flag, is_set) in flags {
+        ensure!(
+            !is_set,
+            "{flag} is set, which is about low-rank updates, and a tuner trains something else on linear layers: leave it out, \
+             or train with --train_type lora"
+        );
+    }
+    Ok(())
 }

@@ -5,12 +5,13 @@ mod terms;
 mod trackers;
 
 pub use intent::Intent;
-pub use terms::{adapter, model_hash, terms};
+pub use terms::{adapter, model_hash, terms, tuned};
 
 use super::optimizer::groups::{self, Grouped};
 use super::resume::Resume;
 use super::settings::{Every, Settings};
 use super::terms::Terms;
+use super::trained_part::AdapterForm;
 use crate::out_of_memory::Phase;
 use crate::setup::{ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
@@ -21,7 +22,7 @@ use apus_components::config::{
 };
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
-use apus_model::adapter::{PeftConfig, TargetSpec};
+use apus_model::adapter::{PeftConfig, TargetSpec, TunedConfig};
 use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
 use apus_model::nn::Sharding;
 use apus_sdk::abi::Crosses;
@@ -35,8 +36,8 @@ use std::time::Duration;
 pub struct Ready {
     /// The model.
     pub model: CausalLm,
-    /// The adapter's configuration; `None` where the whole model is trained.
-    pub peft: Option<PeftConfig>,
+    /// The adapter's form; `None` where the whole model is trained.
+    pub adapter: Option<AdapterForm>,
 }
 
 /// Loads the model and puts adapters on it; `sharding` says how the frozen base is spread over ranks, if it is.
@@ -60,30 +61,43 @@ pub fn model(
         settings,
         start,
         targets,
+        tuned,
         ..
     } = intent;
     for note in start.iter().flat_map(|adapter| &adapter.notes) {
         warning!("adapters: {note}");
     }
     let mut model = load(place, &options).with_context(|| Phase::Loading(config.model.clone()))?;
-    let peft = match (wanted, settings) {
+    let base = Some(lasting(&config.model));
+    if let Some(intended) = tuned {
+        model.add_tuned(&intended.additions, config.seed)?;
+        if let Some(adapter) = &intended.start {
+            adapter.load_into(&model)?;
+        }
+        let config = TunedConfig {
+            base_model: base,
+            ..intended.config
+        };
+        let adapter = Some(AdapterForm::Tuned(config));
+        return Ok(Ready { model, adapter });
+    }
+    let adapter = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
             model.add_lora(&targets, &settings)?;
             if let Some(adapter) = &start {
                 adapter.load_into(model.params())?;
             }
-            let base = Some(lasting(&config.model));
-            Some(match start {
+            Some(AdapterForm::LowRank(match start {
                 Some(adapter) => PeftConfig {
                     base_model: base,
                     ..adapter.config
                 },
                 None => PeftConfig::new(&place.config, &wanted, &targets, &settings, base),
-            })
+            }))
         }
         _ => None,
     };
-    Ok(Ready { model, peft })
+    Ok(Ready { model, adapter })
 }
 
 fn wanted(config: &SftConfig) -> TargetSpec {

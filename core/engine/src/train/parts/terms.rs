@@ -1,13 +1,14 @@
 //! From a configuration to what a run has to have in common with the checkpoint that it goes on from.
 
 use super::super::terms::Terms;
+use super::super::trained_part::AdapterForm;
 use super::{ModelPlace, Ready, optimizer};
 use crate::setup::model_files;
 use anyhow::Result;
 use apus_base::checksums::sampled;
 use apus_components::config::{Resolved, SftConfig};
 use apus_data::data::cache::Fingerprint;
-use apus_model::adapter::PeftConfig;
+use apus_model::adapter::{PeftConfig, TunedConfig};
 use apus_model::nn::Param;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -27,9 +28,15 @@ pub fn terms(
     let mut terms = Terms::default();
     terms.put("train_type", config.train_type.as_str());
     terms.put("trained", trained(ready.model.params()));
-    if let Some(peft) = &ready.peft {
-        terms.put("adapter", adapter(peft));
-        terms.put("lora_dropout", peft.lora_dropout);
+    match &ready.adapter {
+        Some(AdapterForm::LowRank(peft)) => {
+            terms.put("adapter", adapter(peft));
+            terms.put("lora_dropout", peft.lora_dropout);
+        }
+        Some(AdapterForm::Tuned(config)) => terms.put("adapter", tuned(config)),
+        None => {}
+    }
+    if ready.adapter.is_some() {
         // A model that is trained whole is in the checkpoint itself.
         terms.put("model", json!({ "sha256": model_hash(config, place)? }));
     }
@@ -58,6 +65,11 @@ pub fn adapter(peft: &PeftConfig) -> Value {
         "use_rslora": peft.use_rslora,
         "use_dora": peft.use_dora,
     })
+}
+
+/// What of a tuner its parameters do not tell.
+pub fn tuned(config: &TunedConfig) -> Value {
+    json!({ "tuner": config.name, "options": config.options })
 }
 
 /// Names and shapes of what is trained.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use apus_base::checksums;
 use apus_base::lines::{info, warning};
 use apus_components::config::{FLAGS, SftConfig, TrainType};
-use apus_model::adapter::PeftConfig;
+use apus_model::adapter::{PeftConfig, TunedConfig};
 use apus_model::model::CausalLm;
 use apus_sdk::small_file::{self, Limit};
 use candle_core::Device;
@@ -216,9 +216,12 @@ impl Resume {
 
     /// What an adapter's own configuration tells, where terms do not.
     fn with_adapter(&self, mut terms: Terms) -> Terms {
-        if terms.get("adapter").is_none()
-            && let Ok((peft, _)) = PeftConfig::read(&self.dir)
-        {
+        if terms.get("adapter").is_some() {
+            return terms;
+        }
+        if let Ok(Some(config)) = TunedConfig::read(&self.dir) {
+            terms.put("adapter", parts::tuned(&config));
+        } else if let Ok((peft, _)) = PeftConfig::read(&self.dir) {
             terms.put("adapter", parts::adapter(&peft));
         }
         terms

@@ -71,9 +71,11 @@ impl Outcome {
             outln!("last checkpoint: {}", last.display());
         }
         if let Some(weights) = &self.weights {
-            match config.train_type {
+            match &config.train_type {
                 TrainType::Full => outln!("try it: apus infer --model {}", weights.display()),
-                TrainType::Lora => outln!("try it: apus infer --adapters {}", weights.display()),
+                TrainType::Lora | TrainType::Tuner(_) => {
+                    outln!("try it: apus infer --adapters {}", weights.display())
+                }
             }
         }
         if let (true, Some(last)) = (self.interrupted, &self.last_checkpoint) {

@@ -222,7 +222,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         config,
         model: ready.model,
         trained: TrainedPart {
-            peft: ready.peft,
+            adapter: ready.adapter,
             config: place.config.raw.clone(),
             model_dir: place.dir.clone(),
         },

@@ -102,9 +102,10 @@ impl ModelWeights {
     }
 }
 
-fn is_dora(linear: &Linear) -> bool {
+/// Whether it computes more than its product and a low-rank update.
+fn is_special(linear: &Linear) -> bool {
     let lora = linear.lora.as_ref();
-    lora.is_some_and(|lora| lora.magnitude.is_some())
+    linear.tuned.is_some() || lora.is_some_and(|lora| lora.magnitude.is_some())
 }
 
 struct Find<'a> {
@@ -139,14 +140,14 @@ impl Find<'_> {
             self.optional(linear.bias.as_ref())?,
         );
         Ok(w.zip(bias)
-            .filter(|_| !is_dora(linear))
+            .filter(|_| !is_special(linear))
             .map(|(w, bias)| MatrixWeights { w, bias }))
     }
 
     /// Matrices that read the same input, which are one in memory.
     fn joined(&self, projections: &Projections<3>) -> Result<Option<MatrixWeights>> {
         let mut layers = projections.layers().iter();
-        let Some((weight, bias)) = projections.joined().filter(|_| !layers.any(is_dora)) else {
+        let Some((weight, bias)) = projections.joined().filter(|_| !layers.any(is_special)) else {
             return Ok(None);
         };
         let bias = bias.map(|bias| bias.to_dtype(self.dtype)).transpose()?;

@@ -76,6 +76,7 @@ impl Maker {
             weight,
             bias,
             lora,
+            tuned: None,
         }
     }
 
@@ -172,6 +173,7 @@ impl Maker {
                 weight: lm_head,
                 bias: None,
                 lora: None,
+                tuned: None,
             },
             tied: spec.tie_word_embeddings,
         };

@@ -1,0 +1,193 @@
+//! Tuners: what is added, shapes, gradients against finite differences, rows that do not depend on each other, and a merged layer that
+//! computes what the layer with the tuner does.
+
+use super::{Checked, Findings, push};
+use crate::tuners::{Bound, MadeTuner};
+use anyhow::{Context, Result, ensure};
+use apus_model::model::Addition;
+use apus_model::nn::{Linear, Param, Tuned, Weight};
+use apus_model::ops::fill;
+use apus_sdk::{Init, LayerInfo, Tuner};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+const MODULE: &str = "model.layers.0.self_attn.v_proj";
+const ROWS: usize = 5;
+const INPUTS: usize = 6;
+const OUTPUTS: usize = 4;
+
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
+    let tuner: MadeTuner = Arc::new(checked.make::<dyn Tuner>()?);
+    let device = checked.device;
+    let layer = match layer(&tuner, device) {
+        Ok((layer, added)) => {
+            push(findings, "parameters", Ok(added));
+            layer
+        }
+        Err(error) => {
+            push(findings, "parameters", Err(error));
+            return Ok(());
+        }
+    };
+    push(findings, "shapes and finite values", values(&layer, device));
+    push(
+        findings,
+        "gradient against finite differences",
+        gradient(&layer, device),
+    );
+    push(findings, "row by row", row_by_row(&layer, device));
+    push(findings, "merged", merged(&layer, &tuner, device));
+    Ok(())
+}
+
+fn random(shape: &[usize], stream: u64, device: &Device) -> Result<Tensor> {
+    fill::normal(shape, 0.5, (7, stream), DType::F32, device)
+}
+
+/// A layer with the tuner, whose parameters are moved away from where they begin, so that they do something.
+fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, String)> {
+    let added = Bound::new(tuner, info()).addition()?;
+    let added = added.with_context(|| format!("it adds nothing to {MODULE}"))?;
+    let Addition {
+        tensors, tuning, ..
+    } = added;
+    let mut params = Vec::new();
+    for (stream, (tensor, init)) in (20..).zip(&tensors) {
+        let start = match init {
+            Init::Constant(value) => Tensor::full(*value as f32, tensor.shape.as_slice(), device)?,
+            _ => Tensor::zeros(tensor.shape.as_slice(), DType::F32, device)?,
+        };
+        let value = (start + random(&tensor.shape, stream, device)?)?;
+        params.push(Param::new(tensor.name.as_str(), &value, true)?);
+    }
+    let found = tensors.iter().map(|(tensor, _)| {
+        let name = tensor.name.rsplit('.').next().unwrap_or_default();
+        format!("{name} {:?}", tensor.shape)
+    });
+    let found: Vec<String> = found.collect();
+    let layer = Linear {
+        name: MODULE.to_owned(),
+        weight: Weight::Frozen(random(&[OUTPUTS, INPUTS], 1, device)?),
+        bias: Some(Weight::Frozen(random(&[OUTPUTS], 2, device)?)),
+        lora: None,
+        tuned: Some(Tuned { tuning, params }),
+    };
+    Ok((layer, found.join(", ")))
+}
+
+fn info() -> LayerInfo {
+    LayerInfo::new(MODULE, INPUTS, OUTPUTS).with_bias(true)
+}
+
+/// What the layer gives for `x`.
+fn output(layer: &Linear, x: &Tensor) -> Result<Vec<f32>> {
+    let (y, _) = layer.forward(x, None)?;
+    Ok(y.flatten_all()?.to_vec1()?)
+}
+
+fn values(layer: &Linear, device: &Device) -> Result<String> {
+    let found = output(layer, &random(&[ROWS, INPUTS], 3, device)?)?;
+    ensure!(found.iter().all(|value| value.is_finite()), "{found:?}");
+    Ok(String::new())
+}
+
+/// The sum of outputs, each times a fixed number, in f64.
+fn total(layer: &Linear, x: &Tensor, dy: &[f32]) -> Result<f64> {
+    let found = output(layer, x)?;
+    let terms = found.iter().zip(dy);
+    Ok(terms.map(|(&y, &dy)| f64::from(y) * f64::from(dy)).sum())
+}
+
+fn gradient(layer: &Linear, device: &Device) -> Result<String> {
+    let (x, dy) = (
+        random(&[ROWS, INPUTS], 3, device)?,
+        random(&[ROWS, OUTPUTS], 4, device)?,
+    );
+    let (_, tape) = layer.forward(&x, None)?;
+    let dx = layer.backward(&tape, &dy)?;
+    let dy: Vec<f32> = dy.flatten_all()?.to_vec1()?;
+    let mut most = compare("the input", &dx, &x, |x| total(layer, x, &dy))?;
+    for param in layer.tuned.iter().flat_map(|tuned| &tuned.params) {
+        let (start, grad) = (param.value().copy()?, param.grad());
+        let grad = grad.with_context(|| format!("{} has no gradient", param.name()))?;
+        let gap = compare(param.name(), &grad, &start, |value| {
+            param.set(value)?;
+            total(layer, &x, &dy)
+        })?;
+        param.set(&start)?;
+        most = most.max(gap);
+    }
+    Ok(format!("off by at most {most:.1e}"))
+}
+
+/// How far a gradient by the elements of `at` is from finite differences of `total`.
+fn compare(
+    what: &str,
+    gradient: &Tensor,
+    at: &Tensor,
+    total: impl Fn(&Tensor) -> Result<f64>,
+) -> Result<f64> {
+    const STEP: f32 = 1e-2;
+    let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
+    let flat: Vec<f32> = at.flatten_all()?.to_vec1()?;
+    let scale = gradient
+        .iter()
+        .fold(0f32, |most, value| most.max(value.abs()));
+    let mut most: f64 = 0.0;
+    for (place, found) in gradient.iter().enumerate() {
+        let moved = |by: f32| -> Result<f64> {
+            let mut flat = flat.clone();
+            flat[place] += by;
+            total(&Tensor::from_vec(flat, at.shape(), at.device())?)
+        };
+        let numeric = (moved(STEP)? - moved(-STEP)?) / f64::from(2.0 * STEP);
+        most = most.max((numeric - f64::from(*found)).abs());
+    }
+    ensure!(
+        most <= 2e-2 * f64::from(scale.max(1e-2)),
+        "by {what} it is off by {most:.2e}, with gradients up to {scale:.2e}"
+    );
+    Ok(most)
+}
+
+/// Answers are computed with fewer tokens at a time than training.
+fn row_by_row(layer: &Linear, device: &Device) -> Result<String> {
+    let x = random(&[ROWS, INPUTS], 3, device)?;
+    let (all, first) = (output(layer, &x)?, output(layer, &x.narrow(0, 0, 2)?)?);
+    for (all, alone) in all.iter().zip(&first) {
+        ensure!(
+            (all - alone).abs() <= 1e-4 * (1.0 + all.abs()),
+            "an output is {all} among {ROWS} tokens and {alone} among 2: rows are tokens, and must not depend on each other"
+        );
+    }
+    Ok("does not depend on its neighbours".to_owned())
+}
+
+fn merged(layer: &Linear, tuner: &MadeTuner, device: &Device) -> Result<String> {
+    let bound = Bound::new(tuner, info());
+    let params = layer.tuned.iter().flat_map(|tuned| &tuned.params);
+    let params: Vec<Tensor> = params.map(|param| param.value()).collect();
+    let weight = layer.weight.get(DType::F32)?;
+    let Some(weight) = bound.merged_weight(&weight, &params)? else {
+        return Ok("it cannot be, which export refuses by name".to_owned());
+    };
+    let bias = match &layer.bias {
+        Some(bias) => Some(bound.merged_bias(&bias.get(DType::F32)?, &params)?),
+        None => None,
+    };
+    let alone = Linear {
+        name: MODULE.to_owned(),
+        weight: Weight::Frozen(weight),
+        bias: bias.map(Weight::Frozen),
+        lora: None,
+        tuned: None,
+    };
+    let x = random(&[ROWS, INPUTS], 3, device)?;
+    for (with, without) in output(layer, &x)?.iter().zip(output(&alone, &x)?) {
+        ensure!(
+            (with - without).abs() <= 1e-3 * (1.0 + with.abs()),
+            "an output is {with} with the tuner and {without} of the merged layer"
+        );
+    }
+    Ok("computes the same".to_owned())
+}

@@ -1,0 +1,29 @@
+//! Tuners: which parameters one adds to a model, what is computed with them, and what it has trained, read from a folder.
+
+mod adapter;
+mod bound;
+
+pub use adapter::{OpenedAdapter, TunedAdapter};
+pub use bound::{Bound, additions};
+
+use anyhow::{Context, Result};
+use apus_components::registry::{self, Named, Spec};
+use apus_sdk::Tuner;
+use std::sync::Arc;
+
+/// A tuner that has been made.
+pub type MadeTuner = Arc<Named<dyn Tuner>>;
+
+/// Makes a tuner.
+///
+/// # Errors
+/// There is none of this name, or options that it does not take.
+pub fn make(spec: &Spec) -> Result<MadeTuner> {
+    let made = registry::named(spec).with_context(|| {
+        format!(
+            "train_type {:?}: it is lora, full, or a tuner",
+            spec.name.as_str()
+        )
+    })?;
+    Ok(Arc::new(made))
+}

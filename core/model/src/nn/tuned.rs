@@ -1,0 +1,275 @@
+//! Parameters that a tuner has added to a layer. What is computed with them is differentiated by candle: its graph begins at copies of
+//! the layer's input, output and parameters, and ends at what replaces them.
+
+use super::param::Param;
+use anyhow::{Context, Error, Result, ensure};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// What a tuner computes in one layer. All tensors are f32.
+pub trait Tuning: Debug + Send + Sync {
+    /// What the layer reads in place of `x`.
+    ///
+    /// # Errors
+    /// The tuner's own.
+    fn input(&self, x: &Tensor, params: &[Tensor]) -> Result<Tensor>;
+
+    /// What the layer gives in place of `y`.
+    ///
+    /// # Errors
+    /// The tuner's own.
+    fn output(&self, x: &Tensor, y: &Tensor, params: &[Tensor]) -> Result<Tensor>;
+
+    /// The tuner's name.
+    fn tuner(&self) -> &str;
+}
+
+/// A tuner in a layer.
+#[derive(Debug, Clone)]
+pub struct Tuned {
+    /// What it computes.
+    pub tuning: Arc<dyn Tuning>,
+    /// The parameters, in the tuner's order.
+    pub params: Vec<Arc<Param>>,
+}
+
+/// What [`Tuned::backward_output`] and [`Tuned::backward_input`] need.
+#[derive(Debug)]
+pub struct Tape {
+    /// The layer's input.
+    x: Var,
+    /// Its output, as the tuner was given it.
+    y: Var,
+    /// The parameters, f32.
+    params: Vec<Var>,
+    /// What replaces the input and the output.
+    replaced: [Tensor; 2],
+}
+
+impl Tuned {
+    /// The output that replaces that of `layer` for `x`, and what `layer` tells of its own.
+    ///
+    /// # Errors
+    /// The tuner's own, or what it gives has another shape or type.
+    pub fn forward<T>(
+        &self,
+        x: &Tensor,
+        layer: impl FnOnce(&Tensor) -> Result<(Tensor, T)>,
+    ) -> Result<(Tensor, Tape, T)> {
+        let dtype = x.dtype();
+        let leaf = |value: &Tensor| Ok::<_, Error>(Var::from_tensor(&value.to_dtype(DType::F32)?)?);
+        let x = leaf(x)?;
+        let params = self.params.iter().map(|param| leaf(&param.value()));
+        let params: Vec<Var> = params.collect::<Result<_>>()?;
+        let given: Vec<Tensor> = params
+            .iter()
+            .map(|param| param.as_tensor().clone())
+            .collect();
+        let input = self.tuning.input(&x, &given)?;
+        self.same("input", &input, &x)?;
+        let (y, told) = layer(&input.detach().to_dtype(dtype)?)?;
+        let y = leaf(&y)?;
+        let output = self.tuning.output(&x, &y, &given)?;
+        self.same("output", &output, &y)?;
+        let out = output.detach().to_dtype(dtype)?;
+        let tape = Tape {
+            x,
+            y,
+            params,
+            replaced: [input, output],
+        };
+        Ok((out, tape, told))
+    }
+
+    fn same(&self, what: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
+        ensure!(
+            found.dims() == expected.dims() && found.dtype() == DType::F32,
+            "tuner {}, {what}: it gave {:?} {:?}, expected F32 {:?}",
+            self.tuning.tuner(),
+            found.dtype(),
+            found.dims(),
+            expected.dims()
+        );
+        Ok(())
+    }
+
+    /// Takes the gradient by the output that replaces the layer's to that by the layer's own output and, beside the layer, by its
+    /// input; the parameters get theirs. `layer` takes the gradient by the layer's output to that by what the layer has read.
+    ///
+    /// # Errors
+    /// A parameter that nothing depends on.
+    pub fn backward(
+        &self,
+        tape: &Tape,
+        dout: &Tensor,
+        layer: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let dtype = dout.dtype();
+        let [input, output] = &tape.replaced;
+        let mut by_output = pull(output, &dout.to_dtype(DType::F32)?)?;
+        let dy = by_output.remove(&tape.y);
+        let dy = dy.map_or_else(|| tape.y.zeros_like(), Ok)?;
+        let dread = layer(&dy.to_dtype(dtype)?)?;
+        let mut by_input = pull(input, &dread.to_dtype(DType::F32)?)?;
+        for (param, var) in self.params.iter().zip(&tape.params) {
+            let parts = [by_output.remove(var), by_input.remove(var)];
+            let parts = parts.into_iter().flatten();
+            let sum = parts.map(Ok).reduce(|a, b| a? + b?).transpose()?;
+            let sum = sum.with_context(|| {
+                format!(
+                    "tuner {}: no gradient reaches {}: what the tuner gives does not depend on it, or it passed through \
+                     detach()",
+                    self.tuning.tuner(),
+                    param.name()
+                )
+            })?;
+            param.accumulate(sum.detach())?;
+        }
+        let parts = [by_output.remove(&tape.x), by_input.remove(&tape.x)];
+        let sum = parts.into_iter().flatten().map(Ok);
+        let dx = sum.reduce(|a, b| a? + b?).transpose()?;
+        let dx = dx.map_or_else(|| tape.x.zeros_like(), Ok)?;
+        Ok(dx.detach().to_dtype(dtype)?)
+    }
+}
+
+/// The gradients by the leaves that `y` was made of, from the gradient by `y`. That one may carry a graph of its own, since candle
+/// makes gradients of tensors that are tracked: it must not be differentiated again.
+fn pull(y: &Tensor, dy: &Tensor) -> Result<GradStore> {
+    Ok((y * dy.detach())?.sum_all()?.backward()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Linear, Weight};
+    use crate::ops::fill;
+    use candle_core::Device;
+
+    /// Scales the input, shifts it by a row's mean, and multiplies the output by a function of the input.
+    #[derive(Debug)]
+    struct Mixed;
+
+    impl Tuning for Mixed {
+        fn input(&self, x: &Tensor, params: &[Tensor]) -> Result<Tensor> {
+            Ok(x.broadcast_mul(&params[0])?
+                .broadcast_add(&x.mean_keepdim(1)?)?)
+        }
+
+        fn output(&self, x: &Tensor, y: &Tensor, params: &[Tensor]) -> Result<Tensor> {
+            let gate = x.matmul(&params[1])?.tanh()?;
+            Ok((y * gate)?.broadcast_add(&params[0].narrow(0, 0, 1)?)?)
+        }
+
+        fn tuner(&self) -> &str {
+            "mixed"
+        }
+    }
+
+    fn random(shape: &[usize], stream: u64) -> Tensor {
+        fill::normal(shape, 0.5, (3, stream), DType::F32, &Device::Cpu).unwrap()
+    }
+
+    fn layer(tuning: Arc<dyn Tuning>, shapes: &[&[usize]]) -> Linear {
+        let params = shapes.iter().zip(10..).map(|(shape, stream)| {
+            Param::new(format!("p{stream}"), &random(shape, stream), true).unwrap()
+        });
+        Linear {
+            name: "linear".to_owned(),
+            weight: Weight::Frozen(random(&[3, 4], 1)),
+            bias: Some(Weight::Frozen(random(&[3], 2))),
+            lora: None,
+            tuned: Some(Tuned {
+                tuning,
+                params: params.collect(),
+            }),
+        }
+    }
+
+    /// The sum of outputs, each times a fixed number.
+    fn total(layer: &Linear, x: &Tensor) -> f64 {
+        let (y, _) = layer.forward(x, None).unwrap();
+        let sum = (y * random(&[5, 3], 7)).unwrap().sum_all().unwrap();
+        f64::from(sum.to_scalar::<f32>().unwrap())
+    }
+
+    /// The greatest gap between a gradient and finite differences by the elements of `at`.
+    fn gap(gradient: &Tensor, at: &Tensor, total: &dyn Fn(&Tensor) -> f64) -> f64 {
+        let gradient: Vec<f32> = gradient.flatten_all().unwrap().to_vec1().unwrap();
+        let flat: Vec<f32> = at.flatten_all().unwrap().to_vec1().unwrap();
+        let gaps = gradient.iter().enumerate().map(|(place, found)| {
+            let moved = |by: f32| {
+                let mut flat = flat.clone();
+                flat[place] += by;
+                total(&Tensor::from_vec(flat, at.shape(), &Device::Cpu).unwrap())
+            };
+            let expected = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            (expected - f64::from(*found)).abs()
+        });
+        assert!(gradient.iter().any(|value| value.abs() > 1e-3));
+        gaps.fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let layer = layer(Arc::new(Mixed), &[&[4], &[4, 3]]);
+        let x = random(&[5, 4], 4);
+        let (_, tape) = layer.forward(&x, None).unwrap();
+        let dx = layer.backward(&tape, &random(&[5, 3], 7)).unwrap();
+        let by_input = gap(&dx, &x, &|x| total(&layer, x));
+        assert!(by_input < 2e-3, "{by_input}");
+        for param in &layer.tuned.as_ref().unwrap().params {
+            let start = param.value().copy().unwrap();
+            let by_param = |value: &Tensor| {
+                param.set(value).unwrap();
+                let sum = total(&layer, &x);
+                param.set(&start).unwrap();
+                sum
+            };
+            let by_param = gap(&param.grad().unwrap(), &start, &by_param);
+            assert!(by_param < 2e-3, "{}: {by_param}", param.name());
+        }
+    }
+
+    #[derive(Debug)]
+    struct Wrong(bool);
+
+    impl Tuning for Wrong {
+        fn input(&self, x: &Tensor, _params: &[Tensor]) -> Result<Tensor> {
+            Ok(x.clone())
+        }
+
+        fn output(&self, _x: &Tensor, y: &Tensor, _params: &[Tensor]) -> Result<Tensor> {
+            match self.0 {
+                true => Ok(y.narrow(1, 0, 2)?),
+                false => Ok(y.clone()),
+            }
+        }
+
+        fn tuner(&self) -> &str {
+            "wrong"
+        }
+    }
+
+    #[test]
+    fn what_a_tuner_does_wrong_is_said_with_its_name() {
+        let x = random(&[5, 4], 4);
+        let thin = layer(Arc::new(Wrong(true)), &[&[4]]);
+        let error = format!("{:#}", thin.forward(&x, None).unwrap_err());
+        assert!(
+            error.contains("linear: tuner wrong, output: it gave F32 [5, 2], expected F32 [5, 3]")
+        );
+        let idle = layer(Arc::new(Wrong(false)), &[&[4]]);
+        let (_, tape) = idle.forward(&x, None).unwrap();
+        let error = format!(
+            "{:#}",
+            idle.backward(&tape, &random(&[5, 3], 7)).unwrap_err()
+        );
+        assert!(
+            error.contains("tuner wrong: no gradient reaches p10"),
+            "{error}"
+        );
+    }
+}

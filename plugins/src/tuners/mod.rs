@@ -1,0 +1,3 @@
+//! Tuners: parameters added to layers of a frozen model.
+
+mod ia3;

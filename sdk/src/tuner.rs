@@ -1,0 +1,236 @@
+//! Tuners: parameters that are added to layers of a frozen model, and what is computed with them.
+
+use crate::{Options, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Adds parameters to layers of a model whose own weights stay as they are, and computes with them.
+///
+/// The host asks [`parameters`](Self::parameters) for each layer that `--target_modules` names. In a pass a layer with
+/// parameters reads [`input`](Self::input) in place of its input and gives [`output`](Self::output) in place of its output.
+/// Both are written with operations of [`Tensor`]; the host differentiates them, runs them again where a layer keeps only its
+/// input, adds up gradients over ranks, and saves, resumes and answers with the parameters.
+///
+/// ```
+/// use apus_sdk::{AddedParam, Init, LayerInfo, Result, Tensor, Tuner, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct Shift {
+///         /// What every number of the added vector begins with.
+///         start: f64 = 0.0,
+///     }
+/// }
+///
+/// impl Tuner for Shift {
+///     fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>> {
+///         Ok(vec![AddedParam::new("shift", &[layer.outputs()], Init::Constant(self.start))])
+///     }
+///
+///     fn output(&self, _layer: &LayerInfo, _x: &Tensor, y: &Tensor, params: &[Tensor]) -> Result<Tensor> {
+///         y.add(&params[0])
+///     }
+/// }
+///
+/// register! {
+///     /// Adds a vector to what a layer gives.
+///     Tuner, "shift", Shift
+/// }
+///
+/// let shift = testing::make::<dyn Tuner>("shift", json!({"start": 0.5}))?;
+/// let layer = LayerInfo::new("model.layers.0.self_attn.q_proj", 4, 2);
+/// let x = testing::tensor(&[1.0, 2.0, 3.0, 4.0], &[1, 4])?;
+/// let y = testing::tensor(&[1.0, -1.0], &[1, 2])?;
+/// let vector = testing::tensor(&[0.5, 0.5], &[2])?;
+/// let out = shift.output(&layer, &x, &y, &[vector])?;
+/// assert_eq!(out.to_vec::<f32>()?, [1.5, -0.5]);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
+pub trait Tuner: Send + Sync {
+    /// The parameters that it adds to a layer. A layer without any stays as it is.
+    ///
+    /// # Errors
+    /// A layer that it cannot be added to, or options that do not go with it.
+    fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>>;
+
+    /// What the layer reads in place of `x` `[T, I]`, in the same shape; `x` itself unless this is written. `params` are the
+    /// values of the layer's parameters, in the order of [`parameters`](Self::parameters). All tensors are f32, here and below.
+    ///
+    /// A row is a token, and all rows have to be treated alike: answers are computed with fewer of them at a time.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn input(&self, layer: &LayerInfo, x: &Tensor, params: &[Tensor]) -> Result<Tensor> {
+        let _ = (layer, params);
+        Ok(x.clone())
+    }
+
+    /// What the layer gives in place of its output `y` `[T, O]`, in the same shape; `y` itself unless this is written. `x`
+    /// `[T, I]` is the layer's input as it was before [`input`](Self::input).
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn output(
+        &self,
+        layer: &LayerInfo,
+        x: &Tensor,
+        y: &Tensor,
+        params: &[Tensor],
+    ) -> Result<Tensor> {
+        let _ = (layer, x, params);
+        Ok(y.clone())
+    }
+
+    /// The weight `[O, I]` of a layer that computes without this tuner what it computes with it, from the layer's own; all f32.
+    /// `None`, as it is unless this is written, if there is no such weight: then a model with it is not merged.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn merged_weight(
+        &self,
+        layer: &LayerInfo,
+        weight: &Tensor,
+        params: &[Tensor],
+    ) -> Result<Option<Tensor>> {
+        let _ = (layer, weight, params);
+        Ok(None)
+    }
+
+    /// The same for the bias `[O]` of a layer that has one; the bias itself unless this is written. Where
+    /// [`merged_weight`](Self::merged_weight) gives none this is not asked.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn merged_bias(&self, layer: &LayerInfo, bias: &Tensor, params: &[Tensor]) -> Result<Tensor> {
+        let _ = (layer, params);
+        Ok(bias.clone())
+    }
+
+    /// The layers that it is added to where `--target_modules` does not say, by the ends of their names.
+    ///
+    /// # Errors
+    /// Options that do not go together.
+    fn targets(&self) -> Result<Vec<String>> {
+        Ok(vec!["all-linear".to_owned()])
+    }
+
+    /// The fields of PEFT's adapter_config.json for the same method, `peft_type` among them, if PEFT has it and reads these
+    /// parameters: then PEFT can load what was trained. None unless this is written.
+    ///
+    /// # Errors
+    /// Options that do not go together.
+    fn peft_config(&self) -> Result<Options> {
+        Ok(Options::new())
+    }
+}
+
+/// A layer as a [`Tuner`] sees it: a matrix `[O, I]`, perhaps with a bias `[O]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    name: String,
+    inputs: usize,
+    outputs: usize,
+    #[serde(default)]
+    bias: bool,
+    #[serde(default)]
+    experts: Option<usize>,
+}
+
+impl LayerInfo {
+    /// A linear layer without a bias; made by the host and by tests.
+    pub fn new(name: impl Into<String>, inputs: usize, outputs: usize) -> Self {
+        Self {
+            name: name.into(),
+            inputs,
+            outputs,
+            bias: false,
+            experts: None,
+        }
+    }
+
+    /// The same layer with a bias, or without.
+    #[must_use]
+    pub fn with_bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The same layer as a block of so many experts, which has no matrix of its own.
+    #[must_use]
+    pub fn with_experts(mut self, experts: usize) -> Self {
+        self.experts = Some(experts);
+        self
+    }
+
+    /// Its path in the model: `model.layers.0.self_attn.q_proj`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of its inputs, I.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The number of its outputs, O.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Whether it has a bias.
+    pub fn has_bias(&self) -> bool {
+        self.bias
+    }
+
+    /// The number of its experts, if it is a block of experts: its input goes to some of them, its output is their weighted sum.
+    pub fn experts(&self) -> Option<usize> {
+        self.experts
+    }
+}
+
+/// A parameter that a [`Tuner`] adds to a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AddedParam {
+    name: String,
+    shape: Vec<usize>,
+    init: Init,
+}
+
+impl AddedParam {
+    /// A parameter of this name, which tells it from others of the layer: letters, digits, `_` and `.`. It is kept in f32, and
+    /// saved as the layer's name, a dot and this one.
+    pub fn new(name: impl Into<String>, shape: &[usize], init: Init) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            init,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How it begins.
+    pub fn init(&self) -> Init {
+        self.init
+    }
+}
+
+/// The values that a parameter begins with. Random ones follow from the run's seed and the parameter's name.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Uniform between minus this and this.
+    Uniform(f64),
+    /// Normal around 0 with this standard deviation.
+    Normal(f64),
+}
