@@ -1,6 +1,6 @@
 //! Tuners: parameters that are added to layers of a frozen model, and what is computed with them.
 
-use crate::{Options, Result, Tensor};
+use crate::{Need, Options, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Adds parameters to layers of a model whose own weights stay as they are, and computes with them.
@@ -46,6 +46,14 @@ use serde::{Deserialize, Serialize};
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Tuner: Send + Sync {
+    /// What of later SDKs it uses.
+    fn needs() -> &'static [Need]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// The parameters that it adds to a layer. A layer without any stays as it is.
     ///
     /// # Errors

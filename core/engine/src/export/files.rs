@@ -40,7 +40,9 @@ pub(super) fn write(exporter: &Named<dyn Exporter>, options: &ExportConfig) -> R
     let dir = target(options, &from, &format!("-{}", exporter.name));
     super::apart(&dir, &base)?;
     super::apart(&dir, &from)?;
-    let merged = adapter.map(|path| opened(path, &config)).transpose()?;
+    let merged = adapter
+        .map(|path| opened(path, &config, &directory))
+        .transpose()?;
     let form = match rewrite::form(options)? {
         Some(ExpertsForm::Mxfp4) => Form::Packed,
         Some(ExpertsForm::Bf16) => Form::Dense,

@@ -2,6 +2,8 @@
 
 apus_sdk::export_plugin!();
 
+mod tuner;
+
 use apus_sdk::serde_json::{Map, Value, json};
 use apus_sdk::{Callback, Control, Result, RunState};
 use std::path::Path;

@@ -1,0 +1,200 @@
+//! Tuners, built in and of a plugin library: trained, gone on with, answered with, merged or refused.
+
+mod common;
+
+use common::training::{TINY, losses, refuses, trains, weights};
+use common::{fails, works};
+use serde_json::{Value, json};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny/model_bf16");
+
+fn plugin() -> String {
+    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
+    let library = std::env::current_exe().unwrap().with_file_name(file);
+    format!("--plugin {}", library.display())
+}
+
+fn tuners() -> [(&'static str, String); 2] {
+    let bottleneck = format!(
+        "--train_type bottleneck --train_type.width 3 {} --gradient_accumulation_steps 2",
+        plugin()
+    );
+    [
+        ("ia3", "--tuner_type ia3 --gradient_accumulation_steps 2".to_owned()),
+        ("bottleneck", bottleneck),
+    ]
+}
+
+fn config(checkpoint: &Path) -> Value {
+    let text = fs::read_to_string(checkpoint.join("adapter_config.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Names and shapes of the tensors of a checkpoint.
+fn tensors(checkpoint: &Path) -> Vec<(String, Vec<usize>)> {
+    let file = checkpoint.join("adapter_model.safetensors");
+    let all = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let mut found: Vec<_> = all
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.dims().to_vec()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The answers to a question, one token after another, and the last layer's keys with them.
+fn answer(home: &Path, name: &str, flags: &str) -> String {
+    let rows = home.join("rows.jsonl");
+    fs::write(&rows, "{\"query\": \"Who are you?\"}\n").unwrap();
+    let out = home.join(format!("{name}.jsonl"));
+    works(&format!(
+        "infer {flags} --val_dataset {} --device cpu --current_date 2025-08-05 --max_new_tokens 12 --temperature 0 \
+         --logprobs true --result_path {}",
+        rows.display(),
+        out.display()
+    ));
+    let line = fs::read_to_string(out).unwrap();
+    let row: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    json!([row["response"], row["logprobs"]]).to_string()
+}
+
+fn run(dir: &Path, flags: &str) -> PathBuf {
+    trains(
+        dir,
+        &format!("--model {MODEL} --learning_rate 1e-2 --max_steps 4 --save_steps 2 {flags}"),
+    );
+    dir.join("checkpoint-4")
+}
+
+#[test]
+fn a_run_goes_on_bit_for_bit_and_recomputes_the_same() {
+    for (name, flags) in tuners() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let whole = run(&at("whole"), &flags);
+        let all = losses(&at("whole"));
+        assert!(all.iter().all(|(_, loss, norm)| loss.is_finite() && *norm > 0.0), "{name}");
+        let half = at("whole").join("checkpoint-2");
+        assert_ne!(weights(&half), weights(&whole), "{name}");
+        let rest = run(
+            &at("rest"),
+            &format!("{flags} --resume_from_checkpoint {}", half.display()),
+        );
+        assert_eq!(losses(&at("rest")), all[2..], "{name}");
+        assert_eq!(weights(&rest), weights(&whole), "{name}");
+        let kept = run(&at("kept"), &format!("{flags} --gradient_checkpointing false"));
+        assert_eq!(weights(&kept), weights(&whole), "{name}");
+    }
+}
+
+#[test]
+fn ia3_is_saved_as_peft_does() {
+    let home = tempfile::tempdir().unwrap();
+    let ia3 = run(&home.path().join("run"), &tuners()[0].1);
+    let found = config(&ia3);
+    for (key, expected) in [
+        ("peft_type", json!("IA3")),
+        ("feedforward_modules", json!([])),
+        ("task_type", json!("CAUSAL_LM")),
+    ] {
+        assert_eq!(found[key], expected, "{key}");
+    }
+    let tensors = tensors(&ia3);
+    assert_eq!(tensors.len(), 8);
+    let name = "base_model.model.model.layers.0.self_attn.k_proj.ia3_l";
+    assert!(tensors.iter().any(|(found, shape)| found == name && shape.len() == 2 && shape[1] == 1));
+}
+
+#[test]
+fn a_tuner_answers_and_is_merged_or_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let base = answer(home.path(), "base", &format!("--model {MODEL}"));
+    for (name, flags) in tuners() {
+        let checkpoint = run(&home.path().join(name), &flags);
+        let adapter = format!("--adapters {} {}", checkpoint.display(), plugin());
+        let with = answer(home.path(), name, &adapter);
+        assert_ne!(with, base, "{name}");
+        let merged = home.path().join(format!("{name}-merged"));
+        let export = format!(
+            "export {adapter} --merge_lora true --output_dir {}",
+            merged.display()
+        );
+        if name == "ia3" {
+            works(&export);
+            let first = |text: &str| -> Value {
+                let all: Value = serde_json::from_str(text).unwrap();
+                all[0].clone()
+            };
+            let alone = answer(home.path(), "merged", &format!("--model {}", merged.display()));
+            // The merged weights are rounded to the type of the base.
+            assert_eq!(first(&alone), first(&with));
+            assert_ne!(alone, base);
+        } else {
+            fails(&export, 1, &["tuner bottleneck", "cannot be merged", "--adapters"]);
+            assert!(!merged.exists());
+        }
+        let vllm = format!("export {adapter} --to_vllm true --output_dir {}", merged.display());
+        fails(&vllm, 1, &[&format!("tuner {name}"), "vLLM takes low-rank updates alone"]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("run");
+    let bottleneck = &tuners()[1].1;
+    let run = format!("--model {TINY}/model_bf16 --max_steps 1");
+    for (flags, says) in [
+        ("--train_type ia4".to_owned(), &["train_type \"ia4\"", "there is no tuner", "ia3"][..]),
+        ("--train_type ia3 --train_type.width 3".to_owned(), &["tuner ia3", "width"][..]),
+        ("--train_type ia3 --use_dora true".to_owned(), &["use_dora is set"][..]),
+        ("--train_type ia3 --target_modules lm_head".to_owned(), &["the output head"][..]),
+        (
+            format!("{bottleneck} --train_type.fails parameters"),
+            &["tuner bottleneck of plugin asking-plugin", "no parameters today"][..],
+        ),
+        (
+            format!("{bottleneck} --train_type.fails output"),
+            &["tuner bottleneck of plugin asking-plugin", "no output today", "o_proj"][..],
+        ),
+        (
+            format!("{bottleneck} --train_type.fails panic"),
+            &["tuner bottleneck of plugin asking-plugin", "a panic of the tuner"][..],
+        ),
+    ] {
+        refuses(&dir, &format!("{run} {flags}"), says);
+    }
+}
+
+#[test]
+fn what_a_tuner_has_trained_is_trained_on_by_it_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    let first = run(&dir("first"), &tuners()[1].1);
+    let on = format!("--adapters {} {}", first.display(), plugin());
+    let second = run(&dir("second"), &on);
+    assert_eq!(config(&second)["apus_tuner"], config(&first)["apus_tuner"]);
+    assert_ne!(weights(&second), weights(&first));
+    let flags = format!("--model {MODEL} --max_steps 1");
+    refuses(
+        &dir("other"),
+        &format!("{flags} {on} --train_type ia3"),
+        &["tuner bottleneck", "train_type is another one"],
+    );
+    refuses(
+        &dir("without"),
+        &format!("{flags} --adapters {}", first.display()),
+        &["there is no tuner \"bottleneck\"", "--plugin"],
+    );
+}
+
+#[test]
+fn a_library_is_checked() {
+    let library = plugin().replace("--plugin ", "");
+    let said = works(&format!("plugin check {library} --device cpu"));
+    assert!(said.contains("bottleneck"), "{said}");
+    assert!(said.contains("which export refuses by name"), "{said}");
+}
