@@ -23,7 +23,10 @@ fn tuners() -> [(&'static str, String); 2] {
         plugin()
     );
     [
-        ("ia3", "--tuner_type ia3 --gradient_accumulation_steps 2".to_owned()),
+        (
+            "ia3",
+            "--tuner_type ia3 --gradient_accumulation_steps 2".to_owned(),
+        ),
         ("bottleneck", bottleneck),
     ]
 }
@@ -76,7 +79,11 @@ fn a_run_goes_on_bit_for_bit_and_recomputes_the_same() {
         let at = |name: &str| home.path().join(name);
         let whole = run(&at("whole"), &flags);
         let all = losses(&at("whole"));
-        assert!(all.iter().all(|(_, loss, norm)| loss.is_finite() && *norm > 0.0), "{name}");
+        assert!(
+            all.iter()
+                .all(|(_, loss, norm)| loss.is_finite() && *norm > 0.0),
+            "{name}"
+        );
         let half = at("whole").join("checkpoint-2");
         assert_ne!(weights(&half), weights(&whole), "{name}");
         let rest = run(
@@ -85,7 +92,10 @@ fn a_run_goes_on_bit_for_bit_and_recomputes_the_same() {
         );
         assert_eq!(losses(&at("rest")), all[2..], "{name}");
         assert_eq!(weights(&rest), weights(&whole), "{name}");
-        let kept = run(&at("kept"), &format!("{flags} --gradient_checkpointing false"));
+        let kept = run(
+            &at("kept"),
+            &format!("{flags} --gradient_checkpointing false"),
+        );
         assert_eq!(weights(&kept), weights(&whole), "{name}");
     }
 }
@@ -105,7 +115,11 @@ fn ia3_is_saved_as_peft_does() {
     let tensors = tensors(&ia3);
     assert_eq!(tensors.len(), 8);
     let name = "base_model.model.model.layers.0.self_attn.k_proj.ia3_l";
-    assert!(tensors.iter().any(|(found, shape)| found == name && shape.len() == 2 && shape[1] == 1));
+    assert!(
+        tensors
+            .iter()
+            .any(|(found, shape)| found == name && shape.len() == 2 && shape[1] == 1)
+    );
 }
 
 #[test]
@@ -128,16 +142,34 @@ fn a_tuner_answers_and_is_merged_or_refused() {
                 let all: Value = serde_json::from_str(text).unwrap();
                 all[0].clone()
             };
-            let alone = answer(home.path(), "merged", &format!("--model {}", merged.display()));
+            let alone = answer(
+                home.path(),
+                "merged",
+                &format!("--model {}", merged.display()),
+            );
             // The merged weights are rounded to the type of the base.
             assert_eq!(first(&alone), first(&with));
             assert_ne!(alone, base);
         } else {
-            fails(&export, 1, &["tuner bottleneck", "cannot be merged", "--adapters"]);
+            fails(
+                &export,
+                1,
+                &["tuner bottleneck", "cannot be merged", "--adapters"],
+            );
             assert!(!merged.exists());
         }
-        let vllm = format!("export {adapter} --to_vllm true --output_dir {}", merged.display());
-        fails(&vllm, 1, &[&format!("tuner {name}"), "vLLM takes low-rank updates alone"]);
+        let vllm = format!(
+            "export {adapter} --to_vllm true --output_dir {}",
+            merged.display()
+        );
+        fails(
+            &vllm,
+            1,
+            &[
+                &format!("tuner {name}"),
+                "vLLM takes low-rank updates alone",
+            ],
+        );
     }
 }
 
@@ -148,21 +180,43 @@ fn what_does_not_fit_is_refused_by_name() {
     let bottleneck = &tuners()[1].1;
     let run = format!("--model {TINY}/model_bf16 --max_steps 1");
     for (flags, says) in [
-        ("--train_type ia4".to_owned(), &["train_type \"ia4\"", "there is no tuner", "ia3"][..]),
-        ("--train_type ia3 --train_type.width 3".to_owned(), &["tuner ia3", "width"][..]),
-        ("--train_type ia3 --use_dora true".to_owned(), &["use_dora is set"][..]),
-        ("--train_type ia3 --target_modules lm_head".to_owned(), &["the output head"][..]),
+        (
+            "--train_type ia4".to_owned(),
+            &["train_type \"ia4\"", "there is no tuner", "ia3"][..],
+        ),
+        (
+            "--train_type ia3 --train_type.width 3".to_owned(),
+            &["tuner ia3", "width"][..],
+        ),
+        (
+            "--train_type ia3 --use_dora true".to_owned(),
+            &["use_dora is set"][..],
+        ),
+        (
+            "--train_type ia3 --target_modules lm_head".to_owned(),
+            &["the output head"][..],
+        ),
         (
             format!("{bottleneck} --train_type.fails parameters"),
-            &["tuner bottleneck of plugin asking-plugin", "no parameters today"][..],
+            &[
+                "tuner bottleneck of plugin asking-plugin",
+                "no parameters today",
+            ][..],
         ),
         (
             format!("{bottleneck} --train_type.fails output"),
-            &["tuner bottleneck of plugin asking-plugin", "no output today", "o_proj"][..],
+            &[
+                "tuner bottleneck of plugin asking-plugin",
+                "no output today",
+                "o_proj",
+            ][..],
         ),
         (
             format!("{bottleneck} --train_type.fails panic"),
-            &["tuner bottleneck of plugin asking-plugin", "a panic of the tuner"][..],
+            &[
+                "tuner bottleneck of plugin asking-plugin",
+                "a panic of the tuner",
+            ][..],
         ),
     ] {
         refuses(&dir, &format!("{run} {flags}"), says);
