@@ -195,7 +195,7 @@ flags! {
     Adapter {
         /// lora, full, or the name of a tuner, which adds parameters of its own to the layers of target_modules
         train_type | tuner_type | sft_type: TrainType = TrainType::Lora
-            => sft "same for `lora`, `full` and `ia3`; other tuners are components (`apus components tuner`)", bench;
+            => sft "same for `lora` and `full`; other names are those of tuners, which are components (`apus components tuner`)", bench;
         /// Rank
         lora_rank: usize = 8, bounds between(1.0, MAX_RANK as f64)
             => sft "same", bench;
