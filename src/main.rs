@@ -60,7 +60,9 @@ fn main() -> ExitCode {
             config::with_suggestion(error, &command(&words), words.get(1..).unwrap_or_default())
                 .exit()
         });
-    let result = run(&matches, &options).and_then(|ended| match lines::output_failed() {
+    let result = run(&matches, &options);
+    apus_components::plugin::end_processes();
+    let result = result.and_then(|ended| match lines::output_failed() {
         Some(error) if shows(&matches) => Err(Failure::Run(anyhow::anyhow!(
             "standard output cannot be written: {error}"
         ))),

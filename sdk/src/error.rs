@@ -25,6 +25,13 @@ impl Error {
         self.panicked
     }
 
+    /// The same, as a mistake of the component and not of what it was given: it ends the run where an error of a row would
+    /// leave out the row.
+    #[doc(hidden)]
+    pub fn of_component(self) -> Self {
+        self.of_panic(true)
+    }
+
     pub(crate) fn of_panic(self, panicked: bool) -> Self {
         Self { panicked, ..self }
     }

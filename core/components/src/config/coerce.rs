@@ -129,7 +129,7 @@ fn expected(kind: ValueKind) -> &'static str {
         ValueKind::Chain => {
             "names with + between them, or a list of names or tables with name and options"
         }
-        ValueKind::Plugins => "a list of paths, or of tables with path, sha256 and prefix",
+        ValueKind::Plugins => "a list of paths, or of tables with path, sha256, prefix and timeout",
     }
 }
 

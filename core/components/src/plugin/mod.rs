@@ -1,10 +1,11 @@
-//! Finds, checks and opens plugin libraries, and registers their components.
+//! Finds, checks and opens plugin libraries, and registers their components; starts programs that are plugins.
 //!
 //! A file is checked before it is opened: opening it runs its constructors, and a truncated file can kill the
 //! process. A library stays open until the process ends.
 
 pub mod inspect;
 pub mod installed;
+pub mod process;
 mod record;
 mod spec;
 
@@ -16,25 +17,44 @@ use apus_base::checksums::hex;
 use apus_base::lines::warning;
 use apus_sdk::abi::{self, Description, Library, OpenError, Origin};
 use apus_sdk::{Kind, Options};
+use process::Process;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// A plugin that was loaded.
 pub struct Plugin {
-    /// The path of the file as the configuration names it.
+    /// The path of the file as the configuration names it, or `cmd:` and a command.
     pub file: PathBuf,
-    /// The absolute path of the file.
+    /// The absolute path of the file, or `cmd:` and a command.
     pub canonical: PathBuf,
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the file, in hexadecimal digits; of a command that of its script, empty if it names no file.
     pub sha256: String,
     /// The prefix of the names of its components.
     pub prefix: String,
-    library: Library,
+    code: Code,
+}
+
+/// What a plugin is.
+enum Code {
+    /// A library that was opened.
+    Library(Library),
+    /// A program that was started.
+    Process(Process),
 }
 
 static LOADED: Mutex<Vec<&'static Plugin>> = Mutex::new(Vec::new());
+
+/// Tells the programs among the plugins that the run is over, and waits for them to end.
+pub fn end_processes() {
+    for plugin in loaded() {
+        if let Code::Process(process) = &plugin.code {
+            process.end();
+        }
+    }
+}
 
 /// Every plugin that was loaded, in the order of loading.
 pub fn loaded() -> Vec<&'static Plugin> {
@@ -73,6 +93,9 @@ fn load_environment() {
 }
 
 fn load_one(spec: &PluginSpec) -> Result<()> {
+    if let Some(command) = spec.command() {
+        return start(spec, command);
+    }
     let (file, recorded) = &spec.locate()?;
     let bytes = inspect::read(file)?;
     let sha256 = hex(&Sha256::digest(&bytes));
@@ -115,8 +138,45 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
         canonical,
         sha256,
         prefix,
-        library,
+        code: Code::Library(library),
     };
+    keep(plugin)
+}
+
+/// Starts a program, unless it runs already.
+fn start(spec: &PluginSpec, command: &str) -> Result<()> {
+    let prefix = spec.prefix.clone().unwrap_or_default();
+    let same = |plugin: &&Plugin| plugin.file == spec.path && plugin.prefix == prefix;
+    if loaded().into_iter().any(|plugin| same(&plugin)) {
+        return Ok(());
+    }
+    let sha256 = process::sha256(&process::words(command)?)?;
+    if let Some(pin) = &spec.sha256 {
+        ensure!(
+            sha256
+                .as_ref()
+                .is_some_and(|found| pin.eq_ignore_ascii_case(found)),
+            "plugin {}: the sha256 of its script is {}, the configuration pins {pin}. It was not started. Put back the \
+             file that was pinned, or look at what has changed and pin the new one",
+            spec.path.display(),
+            sha256
+                .as_deref()
+                .unwrap_or("not there: the command names no file"),
+        );
+    }
+    let timeout = spec.timeout.map_or(process::TIMEOUT, Duration::from_secs);
+    keep(Plugin {
+        file: spec.path.clone(),
+        canonical: spec.path.clone(),
+        sha256: sha256.unwrap_or_default(),
+        prefix,
+        code: Code::Process(Process::start(command, timeout)?),
+    })
+}
+
+/// Keeps a plugin until the end, once all of its components are of kinds that are known.
+fn keep(plugin: Plugin) -> Result<()> {
+    let file = &plugin.file;
     for component in &plugin.description().components {
         ensure!(
             Kind::from_name(&component.kind).is_some(),
@@ -189,13 +249,19 @@ fn refused(file: &str, message: &str) -> String {
 impl Plugin {
     /// The plugin's description of itself.
     pub fn description(&self) -> &Description {
-        self.library.description()
+        match &self.code {
+            Code::Library(library) => library.description(),
+            Code::Process(process) => process.description(),
+        }
     }
 
     /// For messages: `plugin mine 0.1.0 (libmine.so)`.
     pub fn label(&self) -> String {
         let Description { name, version, .. } = self.description();
-        let file = self.file.file_name().unwrap_or(self.file.as_os_str());
+        let file = match &self.code {
+            Code::Library(_) => self.file.file_name().unwrap_or(self.file.as_os_str()),
+            Code::Process(_) => self.file.as_os_str(),
+        };
         format!("plugin {name} {version} ({})", file.display())
     }
 
@@ -209,7 +275,11 @@ impl Plugin {
         options: &Options,
         label: &str,
     ) -> Result<Box<K>> {
-        match self.library.make(name, options, Origin::new(label)) {
+        let made = match &self.code {
+            Code::Library(library) => library.make(name, options, Origin::new(label)),
+            Code::Process(process) => process.make::<K>(K::KIND, name, options, label),
+        };
+        match made {
             Ok(component) => Ok(component),
             Err(error) => bail!("{error}"),
         }

@@ -1,6 +1,9 @@
 //! The plugins to load: those of the configuration, and those in folders that the environment names.
 
-use super::installed::{self, PluginHome};
+use super::{
+    installed::{self, PluginHome},
+    process,
+};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::env::consts::DLL_SUFFIX;
@@ -13,7 +16,7 @@ pub const PATH_VARIABLE: &str = "APUS_PLUGIN_PATH";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PluginForm")]
 pub struct PluginSpec {
-    /// The path of the library, or the name of a plugin that was installed.
+    /// The path of the library, the name of a plugin that was installed, or `cmd:` and the command of a program.
     pub path: PathBuf,
     /// The SHA-256 that the library must have, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,6 +24,9 @@ pub struct PluginSpec {
     /// A prefix for the names of its components, so that they do not clash with others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// How many seconds a program may take for an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +42,7 @@ struct PluginTable {
     path: PathBuf,
     sha256: Option<String>,
     prefix: Option<String>,
+    timeout: Option<u64>,
 }
 
 impl From<PluginForm> for PluginSpec {
@@ -46,10 +53,12 @@ impl From<PluginForm> for PluginSpec {
                 path,
                 sha256,
                 prefix,
+                timeout,
             }) => Self {
                 path,
                 sha256,
                 prefix,
+                timeout,
             },
         }
     }
@@ -66,6 +75,11 @@ impl PluginSpec {
 }
 
 impl PluginSpec {
+    /// The command, if it is a program.
+    pub fn command(&self) -> Option<&str> {
+        self.path.to_str()?.strip_prefix(process::PREFIX)
+    }
+
     /// The file of the library, and the hash that it was installed with if it is a plugin's name. A path that exists comes first.
     ///
     /// # Errors

@@ -1,0 +1,323 @@
+//! A process as a plugin: a program that speaks lines of JSON over standard input and output.
+//!
+//! It says what components it has, makes them, and is called, one line a question and one line an answer
+//! (docs/process-plugins.md). Here a component of it is a component as any other: each kind has a file that turns calls of its
+//! trait into questions.
+
+mod callback;
+mod child;
+mod dataset_format;
+mod loss_scale;
+mod metric;
+mod schedule;
+mod tracker;
+
+use super::inspect;
+use anyhow::{Context, Result, ensure};
+use apus_base::checksums::hex;
+use apus_sdk::abi::{ComponentDoc, Description, SDK_VERSION};
+use apus_sdk::{Error, Kind, OptionDoc, Options};
+use child::Child;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::any::Any;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the path of a plugin begins with if it is a command.
+pub const PREFIX: &str = "cmd:";
+
+/// The version of the lines, which a program is told first.
+const PROTOCOL: u64 = 1;
+
+/// How long an answer may take, if the configuration does not say.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A program that runs, and what it says that it has.
+pub struct Process {
+    child: Arc<Child>,
+    description: Description,
+}
+
+/// What a program says of itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Announced {
+    name: String,
+    #[serde(default)]
+    version: String,
+    components: Vec<AnnouncedComponent>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnnouncedComponent {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    doc: String,
+    #[serde(default)]
+    options: Vec<AnnouncedOption>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnnouncedOption {
+    name: String,
+    default: Value,
+    #[serde(default)]
+    doc: String,
+}
+
+impl AnnouncedOption {
+    fn doc(self) -> OptionDoc {
+        let kind = match &self.default {
+            Value::Bool(_) => "true or false",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "whole number",
+            Value::String(_) => "text",
+            Value::Array(_) => "list",
+            _ => "any value",
+        };
+        OptionDoc {
+            name: self.name,
+            kind: kind.to_owned(),
+            default: Some(self.default),
+            doc: self.doc,
+        }
+    }
+}
+
+/// The words of a command, the first of which is the program.
+///
+/// # Errors
+/// A quote that is not closed, no word.
+pub fn words(command: &str) -> Result<Vec<String>> {
+    let words = shell_words::split(command)
+        .with_context(|| format!("plugin {PREFIX}{command}: the command cannot be read"))?;
+    ensure!(
+        !words.is_empty(),
+        "plugin {PREFIX}: it names no command; write {PREFIX}./mine.py, or {PREFIX}'python3 mine.py'"
+    );
+    Ok(words)
+}
+
+/// The SHA-256 of the first word of a command that is the path of a file, which is the script where an interpreter is
+/// named first; `None` without one.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256(words: &[String]) -> Result<Option<String>> {
+    let is_path = |(i, word): &(usize, &String)| {
+        let path = Path::new(word.as_str());
+        (*i > 0 || path.components().count() > 1) && path.is_file()
+    };
+    let paths: Vec<&String> = words
+        .iter()
+        .enumerate()
+        .filter(is_path)
+        .map(|(_, word)| word)
+        .collect();
+    let scripts = paths
+        .iter()
+        .find(|word| Path::new(word.as_str()).extension().is_some());
+    let Some(file) = scripts.or(paths.first()) else {
+        return Ok(None);
+    };
+    let bytes = inspect::read(Path::new(file.as_str()))?;
+    Ok(Some(hex(&Sha256::digest(&bytes))))
+}
+
+impl Process {
+    /// Starts a program and asks what it has.
+    ///
+    /// # Errors
+    /// It cannot be started, or its answer is no description.
+    pub fn start(command: &str, timeout: Duration) -> Result<Self> {
+        let child = Child::start(command, &words(command)?, timeout)?;
+        let what = format!("plugin {PREFIX}{command}, announce");
+        let announced: Announced = child
+            .ask(&what, json!({"do": "announce", "apus": PROTOCOL}))
+            .and_then(|answer| read(&what, answer))?;
+        let kinds: Vec<&str> = Kind::ALL
+            .iter()
+            .map(|kind| kind.name())
+            .filter(|&kind| can_be(kind))
+            .collect();
+        let mut components = Vec::new();
+        for component in announced.components {
+            ensure!(
+                can_be(&component.kind),
+                "{what}: it has a {:?} called {:?}; a process can be a {}",
+                component.kind,
+                component.name,
+                kinds.join(", ")
+            );
+            components.push(ComponentDoc {
+                kind: component.kind,
+                name: component.name,
+                doc: component.doc,
+                options: component
+                    .options
+                    .into_iter()
+                    .map(AnnouncedOption::doc)
+                    .collect(),
+                ..ComponentDoc::default()
+            });
+        }
+        components.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+        Ok(Self {
+            child: Arc::new(child),
+            description: Description {
+                name: announced.name,
+                version: announced.version,
+                sdk: SDK_VERSION.to_owned(),
+                components,
+            },
+        })
+    }
+
+    /// Its description of itself.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Tells the program that nothing more is asked, and waits for its end for a moment.
+    pub fn end(&self) {
+        self.child.end();
+    }
+
+    /// Checks that the component has these options, which the program need not do.
+    fn knows(&self, kind: Kind, name: &str, options: &Options) -> Result<()> {
+        let mut components = self.description.components.iter();
+        let component = components.find(|known| known.kind == kind.name() && known.name == name);
+        let component = component.context("the program has not announced it")?;
+        let names: Vec<&str> = component
+            .options
+            .iter()
+            .map(|option| option.name.as_str())
+            .collect();
+        for name in options.keys() {
+            ensure!(
+                names.contains(&name.as_str()),
+                "there is no option {name}; there are {}",
+                names.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes a component; `K` is the trait object of its kind.
+    ///
+    /// # Errors
+    /// The program does not make it.
+    pub fn make<K: ?Sized + 'static>(
+        &self,
+        kind: Kind,
+        name: &str,
+        options: &Options,
+        label: &str,
+    ) -> apus_sdk::Result<Box<K>> {
+        self.knows(kind, name, options)
+            .map_err(|error| Error::new(format!("{label}: {error}")))?;
+        let remote = Remote::make(Arc::clone(&self.child), kind, name, options, label)?;
+        let made: Box<dyn Any> = match kind {
+            Kind::DatasetFormat => Box::new(dataset_format::new(remote)?),
+            Kind::LossScale => Box::new(loss_scale::new(remote)?),
+            Kind::LrSchedule => Box::new(schedule::new(remote)),
+            Kind::Callback => Box::new(callback::new(remote)?),
+            Kind::Metric => Box::new(metric::new(remote)?),
+            Kind::Tracker => Box::new(tracker::new(remote)?),
+            _ => return Err(Error::new(format!("{label}: a process cannot be a {kind}"))),
+        };
+        match made.downcast::<Box<K>>() {
+            Ok(made) => Ok(*made),
+            Err(_) => Err(Error::new(format!(
+                "{label}: it is a {kind}, something else was asked for"
+            ))),
+        }
+    }
+}
+
+fn can_be(kind: &str) -> bool {
+    let kinds = [
+        Kind::DatasetFormat,
+        Kind::LossScale,
+        Kind::LrSchedule,
+        Kind::Callback,
+        Kind::Metric,
+        Kind::Tracker,
+    ];
+    kinds.iter().any(|known| known.name() == kind)
+}
+
+/// A component in the program.
+struct Remote {
+    child: Arc<Child>,
+    number: u64,
+    label: String,
+    /// What it said of itself when it was made.
+    facts: Value,
+}
+
+impl Remote {
+    fn make(
+        child: Arc<Child>,
+        kind: Kind,
+        name: &str,
+        options: &Options,
+        label: &str,
+    ) -> apus_sdk::Result<Self> {
+        let number = child.new_component();
+        let question = json!({
+            "do": "make", "component": number, "kind": kind.name(), "name": name, "options": options,
+        });
+        let facts = child.ask(&format!("{label}, make"), question)?;
+        Ok(Self {
+            child,
+            number,
+            label: label.to_owned(),
+            facts,
+        })
+    }
+
+    /// What it said of itself, as the kind reads it.
+    fn facts<T: DeserializeOwned + Default>(&self) -> apus_sdk::Result<T> {
+        match &self.facts {
+            Value::Null => Ok(T::default()),
+            facts => read(&self.what("make"), facts.clone()),
+        }
+    }
+
+    /// Calls a method of it.
+    fn call<T: DeserializeOwned>(&self, method: &str, with: Value) -> apus_sdk::Result<T> {
+        let what = self.what(method);
+        let question =
+            json!({"do": "call", "component": self.number, "method": method, "with": with});
+        read(&what, self.child.ask(&what, question)?)
+    }
+
+    fn what(&self, method: &str) -> String {
+        format!("{}, {method}", self.label)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.child.forget(self.number);
+    }
+}
+
+/// Reads an answer, whose shape is a mistake of the program if it does not fit.
+fn read<T: DeserializeOwned>(what: &str, answer: Value) -> apus_sdk::Result<T> {
+    let start: String = answer.to_string().chars().take(200).collect();
+    serde_json::from_value(answer).map_err(|error| {
+        Error::new(format!(
+            "{what}: the answer has another shape: {error}; it is {start}"
+        ))
+        .of_component()
+    })
+}
