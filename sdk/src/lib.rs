@@ -4,11 +4,11 @@
 //! trait per kind, implemented by a type and made known with one line:
 //!
 //! ```
-//! use apus_sdk::{LossScale, Result, Segment, Turn, register};
-//! use serde::Deserialize;
+//! use apus_sdk::{LossScale, Result, Segment, Turn, options, register};
 //!
-//! #[derive(Deserialize)]
-//! struct NoApology;
+//! options! {
+//!     struct NoApology {}
+//! }
 //!
 //! impl LossScale for NoApology {
 //!     fn segments(&self, text: &str, _turn: &Turn) -> Result<Vec<Segment>> {
@@ -95,7 +95,10 @@ pub mod private {
     pub use crate::abi::private::*;
     pub use crate::exporter::ExportAbout;
     pub use crate::needs::{checked, declare, note, require};
-    pub use crate::options::{ByDescription, BySerde, Probe, option};
+    pub use crate::options::{
+        ByDescription, BySerde, Probe, Values, ValuesOfAny, allowed_name, allowed_option, build,
+        option, read_as,
+    };
     pub use crate::run::no_parameter;
     pub use abi_stable;
     pub use inventory;

@@ -38,11 +38,51 @@ pub fn components() -> impl Iterator<Item = &'static Component> {
 ///
 /// The type is its own options: it is read by serde from what the configuration gives beside
 /// `name`. Declare it with [`options!`](crate::options), or derive `Deserialize` yourself (on a unit
-/// struct for no options at all). The doc comment becomes the line that lists show.
+/// struct for no options at all). The doc comment becomes the line that lists show. The name is a literal or a `const`;
+/// one with `+`, `.` or a space does not compile, and neither does an option called `name`.
+///
+/// ```
+/// # use apus_sdk::{LrSchedule, Progress, Result, options, register};
+/// const NAME: &str = "flat";
+///
+/// options! {
+///     struct Flat {}
+/// }
+///
+/// impl LrSchedule for Flat {
+///     fn factor(&self, _progress: &Progress) -> Result<f64> {
+///         Ok(1.0)
+///     }
+/// }
+///
+/// register! {
+///     /// The same rate at every step.
+///     LrSchedule, NAME, Flat
+/// }
+/// ```
+///
+/// ```compile_fail,E0080
+/// # use apus_sdk::{LrSchedule, Progress, Result, options, register};
+/// # options! { struct Flat {} }
+/// # impl LrSchedule for Flat {
+/// #     fn factor(&self, _progress: &Progress) -> Result<f64> { Ok(1.0) }
+/// # }
+/// register! { LrSchedule, "nearly.flat", Flat }
+/// ```
+///
+/// ```compile_fail,E0080
+/// apus_sdk::options! {
+///     struct Flat {
+///         name: String = String::new(),
+///     }
+/// }
+/// ```
 #[macro_export]
 macro_rules! register {
-    ($(#[doc = $doc:literal])* $kind:ident, $name:literal, $component:ty) => {
+    ($(#[doc = $doc:literal])* $kind:ident, $name:expr, $component:ty $(,)?) => {
         const _: () = {
+            const __NAME: &str = $name;
+            const _: () = $crate::private::allowed_name(__NAME);
             fn make(
                 options: &$crate::Options,
             ) -> $crate::Result<::std::boxed::Box<dyn $crate::$kind>> {
@@ -59,7 +99,7 @@ macro_rules! register {
             }
             $crate::private::inventory::submit! {
                 $crate::Component {
-                    name: $name,
+                    name: __NAME,
                     doc: ::std::concat!("" $(, $doc)*).trim_ascii(),
                     source: ::std::env!("CARGO_PKG_NAME"),
                     version: ::std::env!("CARGO_PKG_VERSION"),
