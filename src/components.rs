@@ -146,7 +146,10 @@ mod tests {
                     && flag.belongs_to(command)
                     && matches!(
                         flag.kind,
-                        ValueKind::Component | ValueKind::Components | ValueKind::Chain
+                        ValueKind::Component
+                            | ValueKind::Components
+                            | ValueKind::Datasets
+                            | ValueKind::Chain
                     )
             });
             assert!(flag.is_some(), "{kind}: --{}", kind.flag());

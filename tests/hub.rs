@@ -112,3 +112,118 @@ fn a_run_by_names_and_again_without_a_network() {
         "{said}"
     );
 }
+
+/// Datasets that have a component are found on the site that has them, and filled in.
+#[test]
+fn datasets_of_the_tutorials_by_name() {
+    let home = folder("named_datasets");
+    let rows = "{\"query\": \"你是{{NAME}}吗?\", \"response\": \"我是{{NAME}}, {{AUTHOR}}的\", \"tag\": \"zh\"}\n\
+                {\"query\": \"Are you {{NAME}}?\", \"response\": \"{{NAME}} of {{AUTHOR}}.\", \"tag\": \"en\"}\n";
+    let cognition: Files = vec![("self_cognition.jsonl", rows.as_bytes().to_vec(), false)];
+    let thought = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"thinking\": \"Hm.\", \"content\": \"Ja.\"}]}\n";
+    let thinking: Files = vec![("train.jsonl", thought.as_bytes().to_vec(), false)];
+    let cat = "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"Miau.\", \"history\": []}\n";
+    let server = Server::start(move |request, _| {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let of_modelscope = |name: &str, row: &'static str| match path {
+            path if path.ends_with("/repo/tree") => {
+                let file = serde_json::json!({"Path": name, "Type": "blob", "Size": row.len(), "Sha256": loopback::sha256(row.as_bytes())});
+                let body =
+                    serde_json::json!({"Code": 200, "Success": true, "Data": {"Files": [file]}});
+                Answer::new(200, body.to_string())
+            }
+            _ => Answer::bytes(request, row.as_bytes()),
+        };
+        match path {
+            path if path.contains("modelscope/self-cognition") => {
+                hugging_face("datasets/modelscope/self-cognition", &cognition, request)
+            }
+            path if path.contains("Multilingual-Thinking") => hugging_face(
+                "datasets/HuggingFaceH4/Multilingual-Thinking",
+                &thinking,
+                request,
+            ),
+            path if path.contains("himzhzx/muice-dataset-train.catgirl") => {
+                of_modelscope("cat.jsonl", cat)
+            }
+            path if path.contains("swift/self-cognition") => of_modelscope(
+                "self_cognition.jsonl",
+                "{\"query\": \"q\", \"response\": \"{{NAME}} on ModelScope\", \"tag\": \"en\"}\n",
+            ),
+            _ => Answer::new(404, "{}"),
+        }
+    });
+    let run = |arguments: &[&str]| {
+        let home = home.display().to_string();
+        let environment = [
+            ("HF_HOME", home.as_str()),
+            ("HF_HUB_CACHE", ""),
+            ("HF_TOKEN", ""),
+            ("HF_HUB_OFFLINE", ""),
+            ("USE_HF", ""),
+            ("MODELSCOPE_CACHE", home.as_str()),
+            ("MODELSCOPE_DOMAIN", server.url.as_str()),
+            ("HF_ENDPOINT", server.url.as_str()),
+            ("NO_PROXY", "127.0.0.1"),
+        ];
+        let model = format!("{GOLDENS}/model_bf16");
+        let first = [
+            "data",
+            "--model",
+            &model,
+            "--current_date",
+            "2025-08-05",
+            "--samples",
+            "9",
+        ];
+        let output = apus(&[&first[..], arguments].concat(), &environment);
+        (output.status.success(), text(&output))
+    };
+    let names = ["--model_name", "小黄", "Xiao Huang", "--model_author", "Me"];
+    let shown = |arguments: &[&str], expected: &[&str]| {
+        let (fine, said) = run(&[&names[..], arguments].concat());
+        assert!(
+            fine && expected.iter().all(|part| said.contains(part)),
+            "{said}"
+        );
+        assert!(!said.contains("{{") && !said.contains("not used"), "{said}");
+    };
+    let filled = [
+        "你是小黄吗?",
+        "我是小黄, Me的",
+        "Are you Xiao Huang?",
+        "Xiao Huang of Me.",
+    ];
+    shown(&["--dataset", "swift/self-cognition#2"], &filled);
+    shown(&["--dataset", "hf::modelscope/self-cognition"], &filled);
+    shown(
+        &["--dataset", "swift/self-cognition:qwen3"],
+        &["Are you Xiao Huang? /no_think"],
+    );
+    shown(
+        &["--dataset", "ms::swift/self-cognition"],
+        &["Xiao Huang on ModelScope"],
+    );
+    shown(
+        &["--dataset", "swift/self-cognition", "--use_hf", "false"],
+        &["Xiao Huang on ModelScope"],
+    );
+    shown(
+        &[
+            "--dataset",
+            "HuggingFaceH4/Multilingual-Thinking",
+            "--use_hf",
+            "false",
+        ],
+        &["Hm.", "Ja."],
+    );
+    shown(
+        &["--dataset", "himzhzx/muice-dataset-train.catgirl#1"],
+        &["Miau."],
+    );
+    let (fine, said) = run(&["--dataset", "swift/self-cognition"]);
+    assert!(!fine && said.contains("model_name has 0 texts"), "{said}");
+    let given = "swift/self-cognition?model_name=A&model_author=B";
+    let (fine, said) = run(&["--dataset", given]);
+    assert!(fine && said.contains("A of B."), "{said}");
+}

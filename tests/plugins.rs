@@ -653,3 +653,69 @@ fn prepared_data_is_of_one_format() {
         "{again}"
     );
 }
+
+/// A name of data that a library gives: rows that it makes, and rows of a file that it changes.
+#[test]
+fn datasets_of_a_library_have_names() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("t.jsonl").display().to_string();
+    fs::write(
+        &file,
+        "{\"ask\": \"A?\"}\n{\"ask\": \"B?\", \"spam\": 1}\n{\"ask\": \"C?\"}\n{\"ask\": \"D?\"}\n",
+    )
+    .unwrap();
+    let line = |command: &str, dataset: &str| {
+        format!(
+            "{command} --model {GOLDENS}/model_bf16 --current_date 2025-08-05 --dataset_shuffle false --plugin {} --dataset {dataset}",
+            library("asking_plugin").display()
+        )
+    };
+    let data = |dataset: &str| works(&line("data --samples 9", dataset));
+    let made = data("mine/tickets");
+    assert!(
+        made.contains("Ticket 1?") && !made.contains("Ticket 2?"),
+        "{made}"
+    );
+    assert!(data("mine/tickets:closed#3?made=4").contains("Ticket 2?"));
+    let changed = data(&format!("mine/tickets?file={file}&format=query_response"));
+    assert!(
+        changed.contains("A?") && changed.contains("C?") && changed.contains("Changed."),
+        "{changed}"
+    );
+    assert!(
+        !changed.contains("B?") && !changed.contains("D?"),
+        "{changed}"
+    );
+    for dataset in [
+        "mine/tickets".to_owned(),
+        format!("mine/tickets?file={file}"),
+    ] {
+        let out = home.path().join("out");
+        let sft = format!(
+            "sft --device cpu --add_version false --output_dir {} --max_steps 2",
+            out.display()
+        );
+        let _ = fs::remove_dir_all(&out);
+        works(&line(&sft, &dataset));
+        let whole = losses(&out);
+        fs::remove_dir_all(&out).unwrap();
+        works(&line(&format!("{sft} --streaming true"), &dataset));
+        assert_eq!(losses(&out).len(), whole.len());
+    }
+    for (dataset, says) in [
+        ("mine/tickets:open", "there is one subset, closed"),
+        ("mine/tickets?yeer=1", "yeer"),
+        ("mine/tickets?made=x", "option made"),
+        ("mine/tickets?made=0", "it makes no rows"),
+        ("mine/tickets?panics=source", "source: panicked"),
+        ("mine/tickets?panics=rows", "rows: panicked"),
+        ("nobody?a=1", "takes no options"),
+    ] {
+        fails(
+            &line("data", dataset),
+            &[says, &format!("dataset `{dataset}`")],
+        );
+    }
+    let row = format!("mine/tickets?file={file}&panics=row");
+    fails(&line("data", &row), &["t.jsonl:", "row: panicked"]);
+}

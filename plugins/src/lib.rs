@@ -10,6 +10,7 @@
 #![deny(clippy::unwrap_used)]
 
 mod callbacks;
+mod datasets;
 mod exporters;
 mod formats;
 mod loss_scales;

@@ -138,6 +138,14 @@ macro_rules! kinds {
                 flag: "train_type",
                 decides: "parameters added to layers, and what is computed with them",
             }
+            Dataset {
+                file: dataset,
+                table: DatasetTableRef,
+                make: make_dataset,
+                name: "dataset",
+                flag: "dataset",
+                decides: "what a name of data stands for: files or rows, and how they are read",
+            }
         }
     };
 }

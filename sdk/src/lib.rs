@@ -44,6 +44,7 @@ pub mod abi;
 pub mod built_in;
 mod callback;
 mod conversation;
+mod dataset;
 mod dataset_format;
 mod error;
 mod exporter;
@@ -68,6 +69,7 @@ mod tuner;
 
 pub use callback::{Callback, Control, RunState};
 pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
+pub use dataset::{Dataset, DatasetSource};
 pub use dataset_format::{Converted, DatasetFormat, Row, Unread};
 pub use error::{Error, Result};
 pub use exporter::{ExportModel, ExportTensor, Exporter, TensorSource, Writes};

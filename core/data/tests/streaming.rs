@@ -18,6 +18,7 @@ use std::time::Instant;
 fn options(dataset: Vec<String>) -> StreamOptions {
     StreamOptions {
         dataset: dataset.into_iter().map(Into::into).collect(),
+        dataset_options: apus_sdk::Options::new(),
         mix: None,
         columns: Value::Null,
         shuffle_buffer: None,

@@ -10,6 +10,7 @@
 //! into the plugin.
 
 mod callback;
+mod dataset;
 mod dataset_format;
 mod describe;
 mod export;

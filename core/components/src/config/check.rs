@@ -3,7 +3,6 @@
 use super::shorthand::shorthands;
 use super::{EvalStrategy, Offload, SaveStrategy, SftConfig, StepsOrShare, TrainType};
 use anyhow::{Result, bail, ensure};
-use std::path::Path;
 
 impl SftConfig {
     /// Checks that the values fit together; `given` says which flags were written.
@@ -92,14 +91,7 @@ impl SftConfig {
     /// Values that contradict each other; the error names both.
     pub fn check_data(&self) -> Result<()> {
         for dataset in self.dataset.iter().chain(&self.val_dataset) {
-            let name = dataset.parts()?.name;
-            let id = name.rsplit("::").next().unwrap_or_default();
-            let id = id.split([':', '@']).next().unwrap_or_default();
-            ensure!(
-                !id.ends_with("/self-cognition") || Path::new(id).exists(),
-                "dataset {dataset}: its texts have {{{{NAME}}}} and {{{{AUTHOR}}}} in them, which ms-swift fills in from \
-                 model_name and model_author and Apus does not; fill them in a copy and give its path"
-            );
+            dataset.parts()?;
         }
         ensure!(
             !self.packing || self.max_length.is_some(),

@@ -2,6 +2,7 @@
 //!
 //! What exists under the whole text comes first, so that no name of a file is lost to the notation.
 
+use super::SftConfig;
 use super::coerce::kind_of;
 use super::flag::ValueKind;
 use super::value::FlagValue;
@@ -100,6 +101,20 @@ impl DatasetSpec {
                 ..*table.clone()
             })),
         })
+    }
+}
+
+impl SftConfig {
+    /// Options for datasets that are components, as flags of the run give them: those that are given.
+    pub fn dataset_options(&self) -> Map<String, Value> {
+        let flags = [
+            ("model_name", &self.model_name),
+            ("model_author", &self.model_author),
+        ];
+        let given = flags.into_iter().filter(|(_, names)| !names.is_empty());
+        given
+            .map(|(flag, names)| (flag.to_owned(), Value::from(names.clone())))
+            .collect()
     }
 }
 

@@ -82,6 +82,12 @@ flags! {
         /// Evaluation data; for infer, the questions to answer
         val_dataset: Vec<DatasetSpec> = Vec::new(), changes Examples
             => sft "same", infer "same; `#N` takes the first N rows";
+        /// Name of the model in datasets that have a place for it: in Chinese and in English, or one for both
+        model_name: Vec<String> = Vec::new(), changes Examples
+            => sft "same: fills in `{{NAME}}` of datasets of self-cognition";
+        /// Author of the model in datasets that have a place for it: in Chinese and in English, or one for both
+        model_author: Vec<String> = Vec::new(), changes Examples
+            => sft "same: fills in `{{AUTHOR}}` of datasets of self-cognition";
         /// Mix the datasets by chance: the probability of each
         interleave_prob: Vec<f64> = Vec::new(), changes Rows, bounds between(0.0, 1.0)
             => sft "same, for `dataset` alone. What `split_dataset_ratio` takes off is evaluated whole; ms-swift mixes that too and so leaves rows of it out";

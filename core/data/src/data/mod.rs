@@ -13,6 +13,7 @@ mod empty;
 pub mod file;
 pub mod format;
 pub mod interleave;
+pub mod named;
 mod not_text;
 pub mod pack;
 pub mod prepare;

@@ -6,14 +6,14 @@ use super::{
     file::{self, Record},
     format::format_key,
     interleave::{Interleaved, Mix, OpenDataset, RowIter},
+    named,
     rng::Shuffle,
 };
-use crate::hub::Hub;
-use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::{DatasetParts, DatasetSpec};
+use anyhow::{Context, Result, ensure};
+use apus_components::config::DatasetSpec;
+use apus_sdk::Options;
 use rayon::prelude::*;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The stream of the data seed that samples training rows; the one that shuffles them follows four later.
@@ -30,6 +30,8 @@ pub const MIX: u64 = 3;
 pub struct SourceOptions {
     /// The training data.
     pub dataset: Vec<DatasetSpec>,
+    /// Options for datasets that are components and have options of these names.
+    pub dataset_options: Options,
     /// The evaluation data. If there is any, nothing is split off the training set.
     pub val_dataset: Vec<DatasetSpec>,
     /// The share of the training rows that is split off for evaluation, 0 to 1.
@@ -50,6 +52,7 @@ impl Default for SourceOptions {
     fn default() -> Self {
         Self {
             dataset: Vec::new(),
+            dataset_options: Options::new(),
             val_dataset: Vec::new(),
             split_dataset_ratio: 0.0,
             mix: None,
@@ -97,7 +100,14 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let mut read = |specs: &[DatasetSpec], shuffle, stream| {
         let mut random = Shuffle::new(seed, stream);
         let read = specs.iter().map(|spec| {
-            let rows = read_one(spec, &columns, shuffle, &mut random, &mut warnings);
+            let rows = read_one(
+                spec,
+                &options.dataset_options,
+                &columns,
+                shuffle,
+                &mut random,
+                &mut warnings,
+            );
             rows.with_context(|| format!("dataset `{spec}`"))
         });
         read.collect::<Result<Vec<_>>>()
@@ -144,22 +154,26 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
 /// Reads the rows of a dataset. Its own new names of columns hold in place of those of the run; warnings about them are added.
 fn read_one(
     spec: &DatasetSpec,
+    options: &Options,
     columns: &Columns,
     shuffle: bool,
     random: &mut Shuffle,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Record>> {
-    let parts = spec.parts()?;
+    let dataset = named::open(spec.parts()?, options)?;
+    let parts = &dataset.parts;
     let own = match parts.columns.is_null() {
         true => None,
         false => Some(Columns::new(&parts.columns)?),
     };
-    no_options(&parts)?;
     let format = parts.format.as_ref().map(format_key);
-    let mut records = Vec::new();
-    for path in files(&parts.name)? {
-        records.append(&mut file::read(&path)?);
+    let mut records = dataset.made()?.unwrap_or_default();
+    for path in &dataset.files {
+        let read = file::read(path)?;
+        let changed = read.into_par_iter().map(|record| dataset.change(record));
+        records.extend(changed.collect::<Result<Vec<_>>>()?.into_iter().flatten());
     }
+    ensure!(!records.is_empty(), "its component leaves all rows out");
     if let Some(count) = parts.rows {
         let picked = sample(records.len(), count, shuffle, random);
         records = picked.into_iter().map(|i| records[i].clone()).collect();
@@ -177,17 +191,6 @@ fn read_one(
         record.format.clone_from(&format);
     }
     Ok(records)
-}
-
-/// Refuses options that stand before any format.
-pub(super) fn no_options(parts: &DatasetParts) -> Result<()> {
-    match parts.options.keys().next() {
-        None => Ok(()),
-        Some(option) => bail!(
-            "option {option}: `{}` takes no options; those of a format stand after `format=NAME`",
-            parts.name
-        ),
-    }
 }
 
 /// The files of these rows, in the order of their first rows.
@@ -210,18 +213,6 @@ fn interleave(sets: &[Vec<Record>], mix: &Mix, seed: u64) -> Result<Vec<Record>>
     Interleaved::new(open.collect(), mix.clone(), Shuffle::new(seed, MIX))?
         .map(|chosen| chosen.map(|(set, row)| sets[set][row].clone()))
         .collect()
-}
-
-/// The files that a name stands for: a file, those of a folder or a pattern, or those of a dataset by its id.
-///
-/// # Errors
-/// The name stands for nothing, or a download fails.
-pub fn files(name: &str) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in Hub::from_environment().dataset(name)? {
-        files.extend(file::find(&path.to_string_lossy())?);
-    }
-    Ok(files)
 }
 
 /// Samples `count` rows by ms-swift's rule: if there are more, a random choice of them (without shuffling the first ones);

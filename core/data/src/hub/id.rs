@@ -61,7 +61,7 @@ pub(super) fn meaning(word: &str) -> Meaning {
     }
 }
 
-fn split_site(word: &str) -> (Option<Site>, &str) {
+pub(crate) fn split_site(word: &str) -> (Option<Site>, &str) {
     let site = |name: &str| match name.to_ascii_lowercase().as_str() {
         "hf" => Some(Site::HuggingFace),
         "ms" => Some(Site::ModelScope),

@@ -21,6 +21,7 @@ pub use settings::{Settings, SiteSettings};
 pub use url::{check_url, download};
 
 use anyhow::{Result, bail};
+pub(crate) use id::split_site;
 use id::{Meaning, meaning, nearest_here};
 use obtain::{RepositoryFiles, obtain};
 use repository::RepositoryKind;
@@ -58,6 +59,11 @@ impl Hub {
     pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         Self::new(Settings::read(&variable, USE_HF.get().copied()))
+    }
+
+    /// The site of ids that name none.
+    pub fn site(&self) -> Site {
+        self.settings.site
     }
 
     /// The directory of a model: a path, or an id whose files are downloaded if they are not there.

@@ -38,6 +38,7 @@ pub fn read(
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
         names,
+        &config.dataset_options(),
     )?;
     let architecture = &place.config.architecture;
     let options = PrepareOptions {
@@ -53,6 +54,7 @@ pub fn read(
     for name in names {
         let read = read_sets(&SourceOptions {
             val_dataset: vec![name.clone()],
+            dataset_options: config.dataset_options(),
             columns: config.columns.clone(),
             ..SourceOptions::default()
         })?;

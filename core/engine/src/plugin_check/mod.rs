@@ -5,6 +5,7 @@
 //! kind has a module with its checks.
 
 mod callback;
+mod dataset;
 mod dataset_format;
 mod exporter;
 mod loss;

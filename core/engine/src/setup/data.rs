@@ -13,7 +13,7 @@ use apus_data::data::{
     StreamOptions, read_sets,
 };
 use apus_model::families::Architecture;
-use apus_sdk::{DatasetFormat, Kind};
+use apus_sdk::{DatasetFormat, Kind, Options};
 use std::sync::Arc;
 
 /// The option of a format that accepts columns under several names.
@@ -28,6 +28,7 @@ pub fn formats<'a>(
     forced: Option<&Spec>,
     exact: bool,
     datasets: impl IntoIterator<Item = &'a DatasetSpec>,
+    options: &Options,
 ) -> Result<Formats> {
     let known = registry::all(Kind::DatasetFormat)?;
     let maps = |name: &str| {
@@ -51,9 +52,10 @@ pub fn formats<'a>(
         .collect::<Result<Vec<_>>>()?;
     let mut formats = Formats::new(all, forced.map(|spec| spec.name.as_str()))?;
     for dataset in datasets {
-        if let Some(spec) = &dataset.parts()?.format {
-            let format = build(spec).with_context(|| format!("dataset `{dataset}`"))?;
-            formats.give(spec, format);
+        let given = data::named::format(dataset.parts()?, options);
+        let made = given.and_then(|given| given.map(|spec| Ok((build(&spec)?, spec))).transpose());
+        if let Some((format, spec)) = made.with_context(|| format!("dataset `{dataset}`"))? {
+            formats.give(&spec, format);
         }
     }
     Ok(formats)
@@ -83,12 +85,14 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
         config.dataset.iter().chain(&config.val_dataset),
+        &config.dataset_options(),
     )?);
     let sets = read_sets(&SourceOptions {
         dataset: match config.streaming {
             true => Vec::new(),
             false => config.dataset.clone(),
         },
+        dataset_options: config.dataset_options(),
         val_dataset: config.val_dataset.clone(),
         split_dataset_ratio: config.split_dataset_ratio,
         mix: mix.clone().filter(|_| !config.streaming),
@@ -173,6 +177,7 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
     }
     let stream = StreamOptions {
         dataset: config.dataset.clone(),
+        dataset_options: config.dataset_options(),
         mix,
         columns: config.columns.clone(),
         shuffle_buffer: config.dataset_shuffle.then_some(config.shuffle_buffer_size),

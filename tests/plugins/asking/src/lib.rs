@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod tickets;
 mod tuner;
 
 use apus_sdk::serde_json::{Map, Value, json};

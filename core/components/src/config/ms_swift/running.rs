@@ -69,8 +69,9 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "packing_num_proc", "lazy_tokenize", "max_length", "truncation_strategy",
     ],
         "export reads no data"),
-    no_effect(SIE, &["model_name", "model_author"],
-        "only datasets of self-cognition have a place for it, and an id of one is an error"),
+    no_effect(IE, &["model_name", "model_author"],
+        "training has a place for it; a dataset of self-cognition that is answered is given them behind its name, \
+         NAME?model_name=A&model_author=B"),
     refused(SI, &["template"], &["gpt_oss"], "gpt-oss has one template, harmony"),
     refused(SI, &["agent_template"], &[], "gpt-oss calls tools in harmony, which is always used; leave it out"),
     refused(SI, &["use_chat_template"], &["true"],

@@ -14,17 +14,18 @@ mod workers;
 use super::{
     cache::Fingerprint,
     columns::Columns,
-    file,
+    file::{self, Record},
     format::{Formats, format_key},
     interleave::Mix,
+    named::{self, OpenedDataset},
     prepare::{PrepareOptions, Tally, nothing_left},
     report::{Packing, Report},
-    source,
 };
 use crate::chat::{Encoded, Encoder, RowNoteTexts};
 use anyhow::{Context, Result, ensure};
 use apus_base::checksums;
 use apus_components::config::DatasetSpec;
+use apus_sdk::Options;
 use packing::Packer;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
@@ -35,6 +36,8 @@ use workers::{PreparedBatch, Workers};
 pub struct StreamOptions {
     /// The datasets; `#N` takes the first N rows.
     pub dataset: Vec<DatasetSpec>,
+    /// Options for datasets that are components and have options of these names.
+    pub dataset_options: Options,
     /// How datasets are mixed; without it they follow one after another.
     pub mix: Option<Mix>,
     /// New names of columns, as [`Columns::new`] takes them.
@@ -60,7 +63,9 @@ struct StreamPlan {
 
 /// One entry of `dataset`.
 struct DatasetEntry {
-    files: Vec<PathBuf>,
+    opened: OpenedDataset,
+    /// The rows that its component makes.
+    made: Vec<Record>,
     first: Option<usize>,
     /// Its own new names of columns.
     columns: Option<Columns>,
@@ -120,16 +125,21 @@ impl Stream {
         let mut sets = Vec::new();
         let mut sizes = Vec::new();
         for spec in &options.dataset {
-            let parts = spec.parts()?;
-            source::no_options(&parts).with_context(|| format!("dataset `{spec}`"))?;
-            let files = source::files(&parts.name).with_context(|| format!("dataset `{spec}`"))?;
-            for path in &files {
+            let opened = named::open(spec.parts()?, &options.dataset_options);
+            let opened = opened.with_context(|| format!("dataset `{spec}`"))?;
+            let parts = opened.parts.clone();
+            let made = opened.made().with_context(|| format!("dataset `{spec}`"))?;
+            if let Some(rows) = &made {
+                sizes.push(format!("{} ({} rows made)", parts.name, rows.len()));
+            }
+            for path in &opened.files {
                 drop(file::open(path)?);
                 let size = std::fs::metadata(path).with_context(|| path.display().to_string())?;
                 sizes.push(format!("{} ({} bytes)", path.display(), size.len()));
             }
             sets.push(DatasetEntry {
-                files,
+                made: made.unwrap_or_default(),
+                opened,
                 first: parts.rows,
                 columns: match parts.columns.is_null() {
                     true => None,
@@ -292,10 +302,10 @@ fn content(options: &StreamOptions, sets: &[DatasetEntry]) -> Result<Value> {
         truncation,
         ..
     } = prepare;
-    let files = || sets.iter().flat_map(|set| &set.files);
+    let files = || sets.iter().flat_map(|set| &set.opened.files);
     let of_sets: Vec<_> = sets
         .iter()
-        .map(|set| (set.files.len(), set.first))
+        .map(|set| (set.opened.files.len(), set.first))
         .collect();
     let mut order = Fingerprint::blank();
     order.text(&checksums::sampled(files().map(PathBuf::as_path))?);
@@ -308,6 +318,12 @@ fn content(options: &StreamOptions, sets: &[DatasetEntry]) -> Result<Value> {
         if parts.format.is_some() || !parts.columns.is_null() {
             order.text(&json!([parts.format, parts.columns]).to_string());
         }
+    }
+    for set in sets {
+        set.made.iter().for_each(|row| order.text(&row.text));
+    }
+    if !options.dataset_options.is_empty() {
+        order.text(&json!(options.dataset_options).to_string());
     }
     let names = files().filter_map(|path| path.file_name());
     let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
@@ -325,6 +341,7 @@ fn empty_answers(prepare: &PrepareOptions) -> &'static str {
 fn identity(options: &StreamOptions, files: &[String]) -> String {
     let StreamOptions {
         dataset,
+        dataset_options,
         mix,
         columns,
         shuffle_buffer,
@@ -338,9 +355,13 @@ fn identity(options: &StreamOptions, files: &[String]) -> String {
         ..
     } = prepare;
     let empty = empty_answers(prepare);
+    let filled = match dataset_options.is_empty() {
+        true => String::new(),
+        false => format!("{}, ", json!(dataset_options)),
+    };
     let packed = packing.map_or(String::new(), |tokens| format!("packing {tokens}, "));
     format!(
-        "dataset {}, {mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
+        "dataset {}, {filled}{mix:?}, columns {columns}, shuffle_buffer {shuffle_buffer:?}, data_seed {data_seed}, \
          max_length {max_length:?}, truncation {truncation:?}{empty}, {packed}files {}",
         json!(dataset),
         files.join(", ")

@@ -50,12 +50,15 @@ pub fn rows(plan: &Arc<StreamPlan>, pass: u64) -> Result<ReadRowIter> {
 }
 
 fn rows_of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
-    let files = plan.sets[set].files.clone();
+    let files = plan.sets[set].opened.files.clone();
     let first = plan.sets[set].first;
+    let of_component = rows_of_one(plan, set, plan.sets[set].made.clone().into_iter().map(Ok));
     let plan = Arc::clone(plan);
-    let rows = files
-        .into_iter()
-        .flat_map(move |path| rows_of_file(&plan, set, &path).unwrap_or_else(failed));
+    let rows = of_component.chain(
+        files
+            .into_iter()
+            .flat_map(move |path| rows_of_file(&plan, set, &path).unwrap_or_else(failed)),
+    );
     match first {
         Some(first) => Box::new(rows.take(first)),
         None => Box::new(rows),
@@ -66,12 +69,22 @@ fn failed(error: anyhow::Error) -> ReadRowIter {
     Box::new(std::iter::once(Err(error)))
 }
 
-/// The rows of a file; its first row chooses the format.
 fn rows_of_file(plan: &Arc<StreamPlan>, set: usize, path: &Path) -> Result<ReadRowIter> {
+    Ok(rows_of_one(plan, set, file::open(path)?))
+}
+
+/// The rows of a file, or those that a component makes; the first one chooses the format.
+fn rows_of_one(
+    plan: &Arc<StreamPlan>,
+    set: usize,
+    rows: impl Iterator<Item = Result<Record>> + Send + 'static,
+) -> ReadRowIter {
     let plan = Arc::clone(plan);
     let mut format = None::<Arc<str>>;
-    let rows = file::open(path)?.map(move |record| {
-        let mut record = record?;
+    let read = move |record: Result<Record>| -> Result<Option<ReadRow>> {
+        let Some(mut record) = plan.sets[set].opened.change(record?)? else {
+            return Ok(None);
+        };
         record.format.clone_from(&plan.sets[set].format);
         let format = match &format {
             Some(format) => Arc::clone(format),
@@ -81,11 +94,11 @@ fn rows_of_file(plan: &Arc<StreamPlan>, set: usize, path: &Path) -> Result<ReadR
                 Arc::clone(format.insert(Arc::from(name)))
             }
         };
-        Ok(ReadRow {
+        Ok(Some(ReadRow {
             record,
             format,
             set,
-        })
-    });
-    Ok(Box::new(rows))
+        }))
+    };
+    Box::new(rows.map(read).filter_map(Result::transpose))
 }

@@ -7,7 +7,7 @@ use apus_data::chat::Encoder;
 use apus_data::chat::dialect::Dialect;
 use apus_data::data::unused::{self, Unused};
 use apus_data::data::{self, SourceOptions, read_sets};
-use apus_sdk::{Conversation, Converted, Message, Sample, Unread, errln, json};
+use apus_sdk::{Conversation, Converted, Message, Options, Sample, Unread, errln, json};
 use serde_json::{Map, Value};
 
 /// The columns of a conversation, for a format that does not tell which columns it reads. All other columns are copied to
@@ -76,6 +76,7 @@ pub fn read(config: &InferConfig, encoder: &Encoder, positions: usize) -> Result
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
         files,
+        &Options::new(),
     )?;
     let named = listed_datasets(files);
     let most = most(config, positions);

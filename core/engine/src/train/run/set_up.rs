@@ -354,6 +354,7 @@ fn references(
         config.dataset_format.as_ref(),
         config.disable_auto_column_mapping,
         config.dataset.iter().chain(&config.val_dataset),
+        &config.dataset_options(),
     )?;
     let positions = place.config.architecture.max_position_embeddings;
     let found = References::read(&records, &formats, encoder, positions)?;
