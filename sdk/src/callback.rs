@@ -1,6 +1,6 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::{Error, Need, Result, Run};
+use crate::{Answer, Control, Need, Result, Run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -193,6 +193,21 @@ pub trait Callback: Send {
         Ok(())
     }
 
+    /// The questions of [`Control::ask`] that this callback asked are answered, by the model as it is now and in the step in
+    /// which they were asked. Nobody else hears of it. A number that is reported here in the step of an evaluation can be
+    /// the `metric_for_best_model`.
+    ///
+    /// # Errors
+    /// As [`on_init_end`](Self::on_init_end).
+    fn on_answers(
+        &mut self,
+        answers: &[Answer],
+        state: &RunState,
+        control: &mut Control,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// What has to survive in a checkpoint; `Null` for nothing.
     ///
     /// # Errors
@@ -274,94 +289,3 @@ impl Default for RunState {
         }
     }
 }
-
-/// What a callback asks for, by the names of `TrainerControl`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Control {
-    /// Leave after this step, as if all steps were made: it is logged, evaluated and saved. Once one callback has
-    /// asked for it, it stays.
-    pub should_training_stop: bool,
-    /// Save a checkpoint after this step.
-    pub should_save: bool,
-    /// Evaluate after this step.
-    pub should_evaluate: bool,
-    /// Log after this step.
-    pub should_log: bool,
-    /// Extra numbers for the next log line, under names of their own. One of them may be the
-    /// `metric_for_best_model`.
-    pub metrics: Map<String, Value>,
-    /// A factor on the scheduled learning rate from the next step on.
-    pub lr_factor: Option<f64>,
-    /// Prompts to answer after this step; trackers and [`Callback::on_generate`] receive the texts.
-    pub generate: Vec<String>,
-}
-
-impl Control {
-    /// Checks what was asked for.
-    ///
-    /// # Errors
-    /// A learning-rate factor that is negative or not a number; a metric as in
-    /// [`check_metric`](Self::check_metric).
-    pub fn check(&self) -> Result<()> {
-        if let Some(factor) = self.lr_factor
-            && !(factor.is_finite() && factor >= 0.0)
-        {
-            return Err(Error::new(format!(
-                "asked for a learning-rate factor of {factor}; it is a finite number of 0 or more"
-            )));
-        }
-        let mut metrics = self.metrics.iter();
-        metrics.try_for_each(|(name, value)| Self::check_metric(name, value))
-    }
-
-    /// Checks a number for the log.
-    ///
-    /// # Errors
-    /// A name that is the run's own, or no finite number.
-    pub fn check_metric(name: &str, value: &Value) -> Result<()> {
-        if OWN.contains(&name) {
-            return Err(Error::new(format!(
-                "reports {name:?}, which is the run's own number; give it another name"
-            )));
-        }
-        if !value.as_f64().is_some_and(f64::is_finite) {
-            return Err(Error::new(format!(
-                "reports {value} as {name:?}; a metric is a finite number (NaN and infinity turn into null)"
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// Numbers that the run itself reports.
-const OWN: [&str; 28] = [
-    "loss",
-    "aux_loss",
-    "grad_norm",
-    "learning_rate",
-    "token_acc",
-    "epoch",
-    "global_step",
-    "global_step/max_steps",
-    "elapsed_time",
-    "remaining_time",
-    "memory(GiB)",
-    "train_speed(s/it)",
-    "tokens_per_second",
-    "tokens_per_second_per_rank",
-    "collectives(s/it)",
-    "eval_loss",
-    "eval_aux_loss",
-    "eval_runtime",
-    "eval_samples_per_second",
-    "eval_steps_per_second",
-    "train_loss",
-    "train_runtime",
-    "train_samples_per_second",
-    "train_steps_per_second",
-    "train_tokens",
-    "last_model_checkpoint",
-    "best_model_checkpoint",
-    "best_metric",
-];

@@ -71,6 +71,14 @@ needs! {
     Hooks = "hooks",
     /// The passes of a step once more ([`OptimizerStep::evaluate`](crate::OptimizerStep::evaluate)).
     Closure = "closure",
+    /// Answers of the model to a [`Callback`](crate::Callback)'s own questions ([`Control::ask`](crate::Control::ask)).
+    Generation = "generation",
+    /// To freeze parameters and train them again ([`Control::freeze`](crate::Control::freeze)).
+    Freeze = "freeze",
+    /// Factors on the learning rates of some parameters ([`Control::set_lr_factor`](crate::Control::set_lr_factor)).
+    LearningRates = "learning rates",
+    /// To keep checkpoints ([`Control::keep`](crate::Control::keep)).
+    Checkpoints = "checkpoints",
 }
 
 impl Need {

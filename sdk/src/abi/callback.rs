@@ -6,7 +6,7 @@
 use super::guard::guard;
 use super::object::{Object, Origin, component_mut, to_json};
 use super::run::WireRun;
-use crate::{Callback, Control, Need, Result, Run, RunState, Wire};
+use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString};
@@ -64,13 +64,21 @@ struct About {
     checkpoint: PathBuf,
     prompt: String,
     answer: String,
+    answers: Vec<Answer>,
 }
 
 /// What comes back.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Serialize)]
 struct Asked {
     control: Control,
+    values: Line,
+}
+
+/// The same, as the host reads it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answered {
+    control: Value,
     values: Line,
 }
 
@@ -150,7 +158,7 @@ macro_rules! plain_events {
         impl Events for Remembering {
             fn event(&mut self, name: &str, event: Event) -> Result<Asked> {
                 let Event { mut state, mut control, lines, fresh, about } = event;
-                let About { mut values, checkpoint, prompt, answer } = about;
+                let About { mut values, checkpoint, prompt, answer, answers } = about;
                 if fresh {
                     self.history.clear();
                 }
@@ -165,6 +173,7 @@ macro_rules! plain_events {
                     "on_generate" => {
                         callback.on_generate(&prompt, &answer, &state, &mut control)
                     }
+                    "on_answers" => callback.on_answers(&answers, &state, &mut control),
                     _ => Ok(()),
                 };
                 self.history = state.log_history;
@@ -238,6 +247,16 @@ macro_rules! plain_events {
                 self.origin.context("begin", wire)
             }
 
+            fn on_answers(
+                &mut self,
+                answers: &[Answer],
+                state: &RunState,
+                control: &mut Control,
+            ) -> Result<()> {
+                let about = About { answers: answers.to_vec(), ..About::default() };
+                self.send("on_answers", about, state, control).map(drop)
+            }
+
             fn save_state(&self) -> Result<Value> {
                 let (this, call) = (self.object.this(), self.object.table().save_state());
                 // SAFETY: pointer and table belong together.
@@ -294,6 +313,8 @@ impl ImportedCallback {
     ) -> Result<Line> {
         let fresh = state.log_history.len() < self.seen;
         let seen = if fresh { 0 } else { self.seen };
+        // What others asked for is not this one's to see, and one with an older SDK would lose it.
+        let others = std::mem::take(&mut control.requests);
         let json = to_json(&Sent {
             state,
             control,
@@ -307,9 +328,11 @@ impl ImportedCallback {
             .origin
             .context(name, unsafe { call(this, name.into(), json.as_rstr()) })?;
         self.seen = state.log_history.len();
-        let asked: Asked =
-            serde_json::from_str(&json).map_err(|error| self.origin.failed(name, &error))?;
-        *control = asked.control;
+        let failed = |error: &dyn std::fmt::Display| self.origin.failed(name, error);
+        let asked: Answered = serde_json::from_str(&json).map_err(|error| failed(&error))?;
+        let own = Control::read(asked.control).map_err(|error| failed(&error))?;
+        let requests = others.into_iter().chain(own.requests).collect();
+        *control = Control { requests, ..own };
         Ok(asked.values)
     }
 }

@@ -11,6 +11,7 @@ mod logits;
 mod logprobs;
 mod made_with;
 mod measure;
+mod questions;
 mod results;
 mod sample;
 mod score;
@@ -24,6 +25,7 @@ pub use engine::{
 };
 pub use infer::infer;
 pub use measure::{Answering, Reference, References, SplitMetrics, measure, split};
+pub use questions::{Asking, answer_questions};
 pub use sample::Sampling;
 pub(crate) use sample::token_logprobs;
 pub(crate) use target::InferTarget;
@@ -86,6 +88,13 @@ fn engine_for<'m>(
 /// How many prompts are answered at once during training.
 const PROMPTS: usize = 16;
 
+/// A number for the random numbers of an answer, which follows from what is asked.
+fn number_of(asked: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&Sha256::digest(asked)[..8]);
+    u64::from_le_bytes(number)
+}
+
 /// Generates the answers to prompts, as text, together. The random numbers are a function of the prompt, so they are the same each
 /// time that the prompt is answered during training.
 ///
@@ -102,9 +111,7 @@ pub fn answer_prompts(
             messages: vec![Message::new("user", prompt.as_str())],
             ..Conversation::default()
         };
-        let mut number = [0; 8];
-        number.copy_from_slice(&Sha256::digest(prompt)[..8]);
-        Job::new(conversation, sampling.clone(), u64::from_le_bytes(number))
+        Job::new(conversation, sampling.clone(), number_of(prompt.as_bytes()))
     };
     if prompts.is_empty() {
         return Ok(Vec::new());

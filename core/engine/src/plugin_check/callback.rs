@@ -3,7 +3,7 @@
 use super::{Checked, Findings, map, push};
 use crate::train::Events;
 use anyhow::{Context, Result, ensure};
-use apus_sdk::RunState;
+use apus_sdk::{Answer, RunState};
 use serde_json::json;
 use std::path::Path;
 
@@ -75,6 +75,19 @@ fn play(events: &mut Events, folder: &Path) -> Result<String> {
         let control = std::mem::take(&mut events.control);
         for prompt in &control.generate {
             events.on_generate(prompt, "an answer", &state)?;
+        }
+        for (asker, question) in events.take_questions() {
+            let answers = (0..question.count()).map(|at| Answer::new(question.id(), at, "an answer"));
+            events.on_answers(asker, &answers.collect::<Vec<_>>(), &state)?;
+            asked.retain(|&what| what != "answer questions");
+            asked.push("answer questions");
+        }
+        if !events.take_kept().is_empty() && !asked.contains(&"keep checkpoints") {
+            asked.push("keep checkpoints");
+        }
+        let what = "change what is trained or how fast";
+        if !events.take_of_parameters().is_empty() && !asked.contains(&what) {
+            asked.push(what);
         }
         for (what, is) in [
             ("save", control.should_save),

@@ -8,10 +8,10 @@ use anyhow::{Result, bail};
 use apus_base::doing;
 use apus_base::lines::warning;
 use apus_components::registry::Named;
-use apus_sdk::{Callback, Control, RunState};
+use apus_sdk::{Answer, Callback, Control, Question, Request, RunState};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The callbacks of a run, in the order of the configuration.
 pub struct Events {
@@ -24,8 +24,21 @@ pub struct Events {
     reported: Map<String, Value>,
     lr_factor: f64,
     stopped: Option<String>,
+    /// Questions without an answer yet, each with the number of the callback that asked.
+    questions: Vec<(usize, Question)>,
+    /// What else was asked for by a list of requests.
+    requests: Vec<Asked>,
     /// Whether callbacks were told that training is over.
     ended: bool,
+}
+
+/// A request, and who made it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The callback and the event, for messages.
+    pub by: String,
+    /// The request.
+    pub request: Request,
 }
 
 macro_rules! events {
@@ -58,6 +71,8 @@ impl Events {
             reported: Map::new(),
             lr_factor: 1.0,
             stopped: None,
+            questions: Vec::new(),
+            requests: Vec::new(),
             ended: false,
         }
     }
@@ -148,6 +163,7 @@ impl Events {
         for (name, value) in fresh.filter(|(name, value)| before.get(name) != Some(value)) {
             self.record_number(index, name, value)?;
         }
+        self.take_list(index, event)?;
         if let Some(factor) = self.control.lr_factor {
             self.lr_factor = factor;
         }
@@ -155,6 +171,35 @@ impl Events {
             self.stopped = Some(format!("{}, {event}", self.callbacks[index].label));
         }
         self.control.should_training_stop = self.stopped.is_some();
+        Ok(())
+    }
+
+    /// Takes what callback `index` asked for in its list of requests.
+    fn take_list(&mut self, index: usize, event: &str) -> Result<()> {
+        let callback = &self.callbacks[index];
+        for request in std::mem::take(&mut self.control.requests) {
+            let need = request.need();
+            if !callback.declares(need) {
+                bail!("{}, {event}: {}", callback.label, need.undeclared(&callback.needs));
+            }
+            match request {
+                Request::Ask(question) => {
+                    let mut own = self.questions.iter().filter(|(asker, _)| *asker == index);
+                    if own.any(|(_, other)| other.id() == question.id()) {
+                        bail!(
+                            "{}, {event}: asks two questions by the id {:?} in one step; give each its own",
+                            callback.label,
+                            question.id()
+                        );
+                    }
+                    self.questions.push((index, *question));
+                }
+                request => self.requests.push(Asked {
+                    by: format!("{}, {event}", callback.label),
+                    request,
+                }),
+            }
+        }
         Ok(())
     }
 
@@ -221,7 +266,54 @@ impl Events {
 
     /// Whether answers were asked for.
     pub fn has_prompts(&self) -> bool {
-        !self.control.generate.is_empty()
+        !self.control.generate.is_empty() || !self.questions.is_empty()
+    }
+
+    /// Questions that were asked since the last time, each with the number of the callback that asked.
+    pub fn take_questions(&mut self) -> Vec<(usize, Question)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// What was asked of the parameters since the last time.
+    pub fn take_of_parameters(&mut self) -> Vec<Asked> {
+        let of_parameters = |asked: &mut Asked| {
+            !matches!(asked.request, Request::Keep(_) | Request::Release(_))
+        };
+        self.requests.extract_if(.., of_parameters).collect()
+    }
+
+    /// The checkpoints that are to be kept, or not any more: who asks, which, and whether to keep it.
+    pub fn take_kept(&mut self) -> Vec<(String, PathBuf, bool)> {
+        let mut kept = Vec::new();
+        self.requests.retain(|Asked { by, request }| match request {
+            Request::Keep(path) | Request::Release(path) => {
+                let keep = matches!(request, Request::Keep(_));
+                kept.push((by.clone(), path.clone(), keep));
+                false
+            }
+            _ => true,
+        });
+        kept
+    }
+
+    /// The callback of a number, for messages.
+    pub fn label(&self, index: usize) -> &str {
+        &self.callbacks[index].label
+    }
+
+    /// Gives a callback the answers to its questions.
+    ///
+    /// # Errors
+    /// As those of the events.
+    pub fn on_answers(&mut self, index: usize, answers: &[Answer], state: &RunState) -> Result<()> {
+        let before = self.control.metrics.clone();
+        let callback = &mut self.callbacks[index];
+        let inside = doing::enter(&callback.label, "on_answers");
+        let event = callback
+            .component
+            .on_answers(answers, state, &mut self.control);
+        drop(inside);
+        self.record_requests(index, "on_answers", event, &before)
     }
 
     /// Prompts that were asked for since the last time.

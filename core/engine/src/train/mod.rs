@@ -24,6 +24,7 @@ pub(crate) mod parts;
 mod pictures;
 mod plan;
 pub(crate) mod ranks;
+mod requested;
 mod resume;
 mod run;
 mod run_folder;

@@ -1,6 +1,7 @@
 //! `trainer_state.json`: what a run has reached, by the names of `transformers.TrainerState`.
 
 use super::channel_loss::ChannelLosses;
+use super::requested::Requested;
 use super::steps::Steps;
 use super::terms::Terms;
 use anyhow::{Context, Result, ensure};
@@ -72,6 +73,9 @@ pub struct TrainerState {
     /// What the optimizer keeps beside the state of parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optimizer_state: Vec<Value>,
+    /// What callbacks have asked of the parameters.
+    #[serde(default, skip_serializing_if = "Requested::is_empty")]
+    pub requested: Requested,
     /// What callbacks keep, by name (`stateful_callbacks` of transformers).
     #[serde(default)]
     pub stateful_callbacks: Map<String, Value>,

@@ -59,6 +59,26 @@ impl CausalLm {
             .collect()
     }
 
+    /// Trains from now on only the parameters that are not `frozen`, by their names. A backward pass ends at the lowest layer that
+    /// has one of them.
+    pub fn freeze(&self, frozen: &dyn Fn(&str) -> bool) {
+        let count = self.decoder.layers.len();
+        let mut lowest = count;
+        for (part, param) in self.params_by_part() {
+            let is_frozen = frozen(param.name());
+            param.set_frozen(is_frozen);
+            if !is_frozen {
+                lowest = lowest.min(match part {
+                    Ready::Head => count,
+                    Ready::Layer(layer) => layer,
+                    Ready::Embedding => 0,
+                });
+            }
+        }
+        let place = &self.decoder.lowest_trained;
+        place.store(lowest, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Memory for steps in which each of up to `rows` sequences of up to `positions` positions adds one token; see
     /// [`FewRows::new`].
     ///

@@ -465,6 +465,7 @@ impl CausalLm {
                 layers,
                 angles: Angles::new(architecture, device),
                 device: device.clone(),
+                lowest_trained: Default::default(),
                 units,
             },
             head: Head {

@@ -13,6 +13,7 @@ use crate::ops::dropout::Draws;
 use crate::ops::{Groups, SeqLayout};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An embedding and layers. A head is not part of it, since only some rows of the output go there.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Decoder {
     pub device: Device,
     /// What the layers and the head have spread over ranks, if anything.
     pub units: Option<Units>,
+    /// The first layer that a backward pass goes down to: nothing below it is trained for now.
+    pub lowest_trained: AtomicUsize,
 }
 
 /// How to run forward.
@@ -50,6 +53,8 @@ pub struct Pass {
     batch: BatchLayout,
     draws: Option<Draws>,
     options: ForwardOptions,
+    /// The layers from this one on have kept something.
+    lowest: usize,
     layers: Vec<Kept>,
     aux: Option<Aux>,
 }
@@ -85,7 +90,7 @@ impl Decoder {
         if let Some(neftune) = &options.neftune {
             x = neftune.add(&x, seqs)?;
         }
-        let count = self.layers.len();
+        let (count, lowest) = (self.layers.len(), self.lowest());
         let mut kept = Vec::new();
         let mut loads = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
@@ -96,7 +101,7 @@ impl Decoder {
             if options.aux_coef != 0.0 {
                 loads.extend(tape.mlp.router_load()?);
             }
-            if options.training {
+            if options.training && index >= lowest {
                 kept.push(if index + options.kept_layers >= count {
                     Kept::Tape(Box::new(tape))
                 } else {
@@ -115,6 +120,7 @@ impl Decoder {
             batch,
             draws,
             options: options.clone(),
+            lowest,
             layers: kept,
             aux,
         };
@@ -148,7 +154,8 @@ impl Decoder {
 
     /// Runs backward from the gradient by the hidden states `[T, H]`; all parameters accumulate their gradients. The
     /// gradient of the auxiliary loss is multiplied by its coefficient and by `aux_scale`. `ready` hears of each layer and
-    /// of the embedding when their gradients are complete.
+    /// of the embedding when their gradients are complete; of layers below which nothing is trained for now it does not hear,
+    /// since the pass ends above them.
     ///
     /// # Errors
     /// The forward pass was not made for training, or those of `ready`.
@@ -164,11 +171,12 @@ impl Decoder {
             batch,
             draws,
             options,
+            lowest,
             layers,
             aux,
         } = pass;
         ensure!(
-            layers.len() == self.layers.len(),
+            lowest + layers.len() == self.layers.len(),
             "backward of a pass that was not for training"
         );
         let daux = match aux {
@@ -176,8 +184,9 @@ impl Decoder {
             None => None,
         };
         let mut dx = dhidden;
-        for (index, (layer, kept)) in self.layers.iter().zip(layers).enumerate().rev() {
-            self.enter(index, index.checked_sub(1))?;
+        let trained = self.layers.iter().enumerate().skip(lowest);
+        for ((index, layer), kept) in trained.zip(layers).rev() {
+            self.enter(index, self.below(index, lowest))?;
             let draws = of_layer(&draws, index);
             dx = layer
                 .backward(kept, &batch, draws.as_ref(), dx, daux.as_ref())
@@ -186,6 +195,17 @@ impl Decoder {
         }
         self.embedding.backward(&ids, &dx)?;
         ready(Ready::Embedding)
+    }
+
+    /// The first layer that a backward pass goes down to.
+    fn lowest(&self) -> usize {
+        let lowest = self.lowest_trained.load(Ordering::Relaxed);
+        lowest.min(self.layers.len())
+    }
+
+    /// The layer that a backward pass comes to after this one.
+    fn below(&self, index: usize, lowest: usize) -> Option<usize> {
+        index.checked_sub(1).filter(|&below| below >= lowest)
     }
 
     /// Makes the weights of a layer readable, and begins to gather those of the next one.
@@ -199,7 +219,8 @@ impl Decoder {
     /// Makes the weights of the head readable, which follow those of the layers; a backward pass begins with the last layer.
     pub(super) fn enter_head(&self, training: bool) -> Result<()> {
         let last = self.layers.len().checked_sub(1);
-        self.enter(self.layers.len(), last.filter(|_| training))
+        let back = |&last: &usize| training && last >= self.lowest();
+        self.enter(self.layers.len(), last.filter(back))
     }
 
     /// Makes the weights of one layer readable, outside of a pass. Where they are spread over ranks, all ranks do the same.
@@ -231,8 +252,9 @@ impl Decoder {
     /// # Errors
     /// A rank or the connection has failed, or those of `ready`.
     pub fn idle_backward(&self, ready: OnReady) -> Result<()> {
-        for index in (0..self.layers.len()).rev() {
-            self.enter(index, index.checked_sub(1))?;
+        let lowest = self.lowest();
+        for index in (lowest..self.layers.len()).rev() {
+            self.enter(index, self.below(index, lowest))?;
             ready(Ready::Layer(index))?;
         }
         ready(Ready::Embedding)

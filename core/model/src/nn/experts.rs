@@ -135,11 +135,15 @@ impl ExpertLinear {
         }
         if let (Some(lora), Some(PackTape { pack, xa })) = (&self.lora, tape) {
             let dxa = pack.down_backward(&dy.rows, experts)?;
-            let (by_xa, weighed) = (dy.weighted(&dxa)?, dy.weighted(xa)?);
-            let gradients = pack.gradients(&input()?, &by_xa, &weighed, &dy.rows, experts)?;
-            for gradient in gradients.into_iter().flatten() {
-                lora.a.accumulate(gradient.a)?;
-                lora.b.accumulate(gradient.b)?;
+            if !lora.a.is_frozen() {
+                let all = pack.gradients_by_a(&input()?, &dy.weighted(&dxa)?, experts)?;
+                let mut all = all.into_iter().flatten();
+                all.try_for_each(|gradient| lora.a.accumulate(gradient))?;
+            }
+            if !lora.b.is_frozen() {
+                let all = pack.gradients_by_b(&dy.weighted(xa)?, &dy.rows, experts)?;
+                let mut all = all.into_iter().flatten();
+                all.try_for_each(|gradient| lora.b.accumulate(gradient))?;
             }
             addends.low_rank = Some(pack.input_grad(dxa));
         } else if let ExpertWeight::Dense(weight) = &self.matrix {

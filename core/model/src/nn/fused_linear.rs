@@ -133,11 +133,21 @@ impl FusedLinear {
         let mut addends = Addends::default();
         if let Some(PackTape { pack, xa }) = &tape.lora {
             let dxa = pack.down_backward(dy, rows)?;
-            let gradients = pack.gradients(&tape.x, &dxa, xa, dy, rows)?;
-            for (layer, gradient) in layers.iter().zip(gradients) {
-                if let (Some(lora), Some(gradient)) = (&layer.lora, gradient) {
-                    lora.a.accumulate(gradient.a)?;
-                    lora.b.accumulate(gradient.b)?;
+            let loras = || layers.iter().map(|layer| layer.lora.as_ref());
+            if loras().flatten().any(|lora| !lora.a.is_frozen()) {
+                let all = pack.gradients_by_a(&tape.x, &dxa, rows)?;
+                for (lora, gradient) in loras().zip(all) {
+                    if let (Some(lora), Some(gradient)) = (lora, gradient) {
+                        lora.a.accumulate(gradient)?;
+                    }
+                }
+            }
+            if loras().flatten().any(|lora| !lora.b.is_frozen()) {
+                let all = pack.gradients_by_b(xa, dy, rows)?;
+                for (lora, gradient) in loras().zip(all) {
+                    if let (Some(lora), Some(gradient)) = (lora, gradient) {
+                        lora.b.accumulate(gradient)?;
+                    }
                 }
             }
             addends.low_rank = Some(pack.input_grad(dxa));

@@ -149,15 +149,22 @@ impl Linear {
         };
         let mut dz = dy.clone();
         if let (Some(dora), Some(magnitude)) = (&saved.dora, &lora.magnitude) {
-            let dm = (dy * &dora.z)?.to_dtype(DType::F32)?.sum(0)?;
-            magnitude.accumulate((dm / &dora.norm)?)?;
+            if !magnitude.is_frozen() {
+                let dm = (dy * &dora.z)?.to_dtype(DType::F32)?.sum(0)?;
+                magnitude.accumulate((dm / &dora.norm)?)?;
+            }
             dz = dy.broadcast_mul(&dora.ratio)?;
         }
-        let dropped = lora.dropped(&tape.x, &saved.draws)?;
-        let grads = ops::lora::backward(&dropped, &lora.pair(), &saved.xa, &dz)?;
-        lora.a.accumulate(grads.da)?;
-        lora.b.accumulate(grads.db)?;
-        Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&grads.dx, &saved.draws)?)?)
+        let pair = lora.pair();
+        let (dx, dxa) = ops::lora::input_grad(&pair, &dz)?;
+        if !lora.a.is_frozen() {
+            let dropped = lora.dropped(&tape.x, &saved.draws)?;
+            lora.a.accumulate(ops::lora::a_grad(&dropped, &dxa)?)?;
+        }
+        if !lora.b.is_frozen() {
+            lora.b.accumulate(ops::lora::b_grad(&saved.xa, &pair, &dz)?)?;
+        }
+        Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&dx, &saved.draws)?)?)
     }
 
     /// The number of inputs and of outputs.

@@ -3,6 +3,7 @@
 use super::sharding::Sharded;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A named trainable tensor with its gradient, both f32.
@@ -13,6 +14,8 @@ pub struct Param {
     name: String,
     decay: bool,
     value: Tensor,
+    /// Whether it is not trained for now.
+    frozen: AtomicBool,
     grad: Mutex<Option<Tensor>>,
 }
 
@@ -25,6 +28,7 @@ impl Param {
             name: name.into(),
             decay,
             value,
+            frozen: AtomicBool::new(false),
             grad: Mutex::new(None),
         }))
     }
@@ -44,6 +48,19 @@ impl Param {
         self.value.clone()
     }
 
+    /// Whether it is not trained for now: no gradient is computed for it.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Freezes it, or trains it again. A frozen one has no gradient.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
+        if frozen {
+            self.take_grad();
+        }
+    }
+
     /// Overwrites its value.
     pub fn set(&self, value: &Tensor) -> Result<()> {
         ensure!(
@@ -57,8 +74,11 @@ impl Param {
         crate::ops::copy::into(&self.value, &value)
     }
 
-    /// Adds `grad` to its gradient.
+    /// Adds `grad` to its gradient, unless it is frozen.
     pub fn accumulate(&self, grad: Tensor) -> Result<()> {
+        if self.is_frozen() {
+            return Ok(());
+        }
         ensure!(
             grad.dims() == self.value.dims(),
             "{}: gradient of shape {:?}, expected {:?}",
@@ -148,10 +168,11 @@ impl Weight {
         }
     }
 
-    /// Accumulates a gradient if it is trained; `grad` is not called otherwise.
+    /// Accumulates a gradient if it is trained and not frozen for now; `grad` is not called otherwise.
     pub fn accumulate(&self, grad: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         match self {
             Self::Frozen(_) | Self::Sharded(_) => Ok(()),
+            Self::Trainable(param) if param.is_frozen() => Ok(()),
             Self::Trainable(param) => param.accumulate(grad()?),
         }
     }

@@ -2,7 +2,7 @@
 
 mod player;
 
-use crate::{Callback, Result};
+use crate::{Callback, Question, Request, Result};
 use player::Player;
 use serde_json::{Map, Value};
 
@@ -14,7 +14,11 @@ pub struct Run {
     steps: u64,
     eval_losses: Vec<f64>,
     answer: Box<dyn Fn(&str) -> String>,
+    respond: Option<Box<Respond>>,
 }
+
+/// Answers a question: the answer of this number.
+type Respond = dyn Fn(&Question, usize) -> String;
 
 /// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +36,9 @@ pub struct Played {
     pub lr_factors: Vec<(u64, f64)>,
     /// Answers: step, prompt, answer.
     pub answers: Vec<(u64, String, String)>,
+    /// What the callback asked for by the methods of [`Control`](crate::Control), its questions among them, with the step after
+    /// which it did.
+    pub requests: Vec<(u64, Request)>,
 }
 
 impl Run {
@@ -41,6 +48,7 @@ impl Run {
             steps,
             eval_losses: Vec::new(),
             answer: Box::new(str::to_owned),
+            respond: None,
         }
     }
 
@@ -61,6 +69,14 @@ impl Run {
         Self { answer, ..self }
     }
 
+    /// Answers the questions of [`Control::ask`](crate::Control::ask): the answer of a number, from 0. Without it
+    /// [`answer`](Self::answer) answers their last message.
+    #[must_use]
+    pub fn respond(self, respond: impl Fn(&Question, usize) -> String + 'static) -> Self {
+        let respond: Option<Box<Respond>> = Some(Box::new(respond));
+        Self { respond, ..self }
+    }
+
     /// Sends the events of the run. It ends early if the callback asks for that.
     ///
     /// # Errors
@@ -73,7 +89,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Control, RunState};
+    use crate::{Answer, Control, RunState};
     use std::path::Path;
 
     /// Records the names of events.
@@ -188,6 +204,54 @@ mod tests {
         assert_eq!(played.logs[2]["mine"], 7);
         assert_eq!(played.logs[4]["learning_rate"], 0.5e-4);
         assert_eq!(run.play(&mut Asks::default()).unwrap(), played);
+    }
+
+    /// Asks twice for two answers to a question, and rates what it gets.
+    #[derive(Default)]
+    struct Rates(Vec<(u64, String)>);
+    impl Callback for Rates {
+        fn on_evaluate(
+            &mut self,
+            _metrics: &Map<String, Value>,
+            _state: &RunState,
+            control: &mut Control,
+        ) -> Result<()> {
+            control.ask(Question::new("rate").user("How?").answers(2));
+            control.freeze("layers.0");
+            Ok(())
+        }
+        fn on_answers(
+            &mut self,
+            answers: &[Answer],
+            state: &RunState,
+            control: &mut Control,
+        ) -> Result<()> {
+            for answer in answers {
+                let said = format!("{} {}: {}", answer.id(), answer.index(), answer.text());
+                self.0.push((state.global_step, said));
+            }
+            control.metrics.insert("rated".to_owned(), answers.len().into());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn questions_are_answered_in_their_step() {
+        let mut rates = Rates::default();
+        let mut run = Run::new(2).eval_losses(&[1.0]);
+        let played = run.play(&mut rates).unwrap();
+        let said = |index| (1, format!("rate {index}: How?"));
+        assert_eq!(rates.0, [said(0), said(1)]);
+        assert_eq!(played.logs[2]["rated"], 2);
+        let requests: Vec<&Request> = played.requests.iter().map(|(_, asked)| asked).collect();
+        assert!(
+            matches!(requests[..], [Request::Ask(_), Request::Freeze(layer)] if layer == "layers.0"),
+            "{requests:?}"
+        );
+        run = run.respond(|question, index| format!("{}{index}", question.id()));
+        let mut rates = Rates::default();
+        run.play(&mut rates).unwrap();
+        assert_eq!(rates.0[1].1, "rate 1: rate1");
     }
 
     struct Wild;

@@ -1,7 +1,7 @@
 //! A run under way: the trainer's loop, without a model.
 
 use super::{Played, Run};
-use crate::{Callback, Control, Error, Result, RunState};
+use crate::{Answer, Callback, Control, Error, Question, Request, Result, RunState, needs};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -19,16 +19,19 @@ pub struct Player<'a> {
     control: Control,
     lr_factor: Option<f64>,
     played: Played,
+    /// Questions without an answer yet.
+    asked: Vec<Question>,
 }
 
 /// Sends an event: its name, and what it is about.
 macro_rules! send {
     ($player:ident.$event:ident($($about:expr),*)) => {{
         let event = stringify!($event);
-        $player.callback
-            .$event($($about,)* &$player.state, &mut $player.control)
+        let result = $player.callback.$event($($about,)* &$player.state, &mut $player.control);
+        needs::checked(result)
             .and_then(|()| $player.control.check())
-            .map_err(|error| Error::new(format!("{event}: {error}")))?
+            .map_err(|error| Error::new(format!("{event}: {error}")))?;
+        $player.take_requests();
     }};
 }
 
@@ -49,6 +52,7 @@ impl<'a> Player<'a> {
             control: Control::default(),
             lr_factor: None,
             played: Played::default(),
+            asked: Vec::new(),
         }
     }
 
@@ -69,6 +73,15 @@ impl<'a> Player<'a> {
         self.played.steps = self.state.global_step;
         send!(self.on_train_end());
         Ok(self.played)
+    }
+
+    fn take_requests(&mut self) {
+        for request in std::mem::take(&mut self.control.requests) {
+            if let Request::Ask(question) = &request {
+                self.asked.push((**question).clone());
+            }
+            self.played.requests.push((self.state.global_step, request));
+        }
     }
 
     fn step(&mut self) -> Result<()> {
@@ -109,7 +122,7 @@ impl<'a> Player<'a> {
             if evaluate && !evaluated {
                 evaluated = true;
                 self.evaluate()?;
-            } else if !self.control.generate.is_empty() && rounds < ROUNDS {
+            } else if !(self.control.generate.is_empty() && self.asked.is_empty()) && rounds < ROUNDS {
                 rounds += 1;
                 self.answer()?;
             } else if save && !saved {
@@ -135,6 +148,22 @@ impl<'a> Player<'a> {
             send!(self.on_generate(&prompt, &answer));
             let step = self.state.global_step;
             self.played.answers.push((step, prompt, answer));
+        }
+        let mut answers = Vec::new();
+        for question in std::mem::take(&mut self.asked) {
+            for index in 0..question.count() {
+                let text = match (&self.run.respond, question.asked().messages.last()) {
+                    (Some(respond), _) => respond(&question, index),
+                    (None, last) => {
+                        let text = last.and_then(|message| message.text());
+                        (self.run.answer)(text.unwrap_or_default())
+                    }
+                };
+                answers.push(Answer::new(question.id(), index, text));
+            }
+        }
+        if !answers.is_empty() {
+            send!(self.on_answers(&answers));
         }
         Ok(())
     }

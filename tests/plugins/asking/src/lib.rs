@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod requests;
 mod tickets;
 mod tuner;
 

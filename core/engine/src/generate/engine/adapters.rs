@@ -119,6 +119,22 @@ impl Adapters {
         Ok(())
     }
 
+    /// Gives the model without what was trained a name, as if it were an adapter.
+    pub fn name_base(&mut self, model: &CausalLm, name: &str) -> Result<()> {
+        if let Some(what) = self.always {
+            bail!("the model has {what}, without which it cannot answer");
+        }
+        self.places.push(Some(Place {
+            name: Some(name.to_owned()),
+            identity: self.next,
+            updates: None,
+            requests: 0,
+            is_leaving: false,
+        }));
+        self.next += 1;
+        self.stack(model)
+    }
+
     /// Takes an adapter away once no request runs on it.
     pub fn unload(&mut self, model: &CausalLm, name: &str) -> Result<()> {
         let Some(at) = self.place_of(name) else {

@@ -265,6 +265,14 @@ impl<'m> Engine<'m> {
         self.adapters.load(self.model, name, dir)
     }
 
+    /// Gives the model without its own low-rank updates a name, which requests can name as an adapter from now on.
+    ///
+    /// # Errors
+    /// The model cannot answer without what was trained.
+    pub fn name_base(&mut self, name: &str) -> Result<()> {
+        self.adapters.name_base(self.model, name)
+    }
+
     /// Unloads an adapter. New requests cannot name it; those that are there finish first, and then its memory is given back.
     ///
     /// # Errors

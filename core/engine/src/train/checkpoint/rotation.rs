@@ -1,11 +1,13 @@
 //! Which checkpoints `save_total_limit` deletes: those of this run, the oldest first.
 //!
 //! The number in a checkpoint's name does not tell its age. A folder may hold checkpoints of another run, and of this
-//! run's own steps beyond the one that it was resumed from: those are nobody's to delete here.
+//! run's own steps beyond the one that it was resumed from: those are nobody's to delete here. Nor is one that holds the file
+//! `kept`, which a callback has asked to keep; it does not count.
 
 use super::Checkpoint;
 use crate::train::state::TrainerState;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The checkpoints that a run has made in its folder, oldest first.
@@ -14,7 +16,39 @@ pub struct Rotation {
     made: Vec<PathBuf>,
 }
 
+/// The file in a checkpoint that is kept.
+const KEPT: &str = "kept";
+
 impl Rotation {
+    /// Marks the checkpoint in a folder as kept.
+    pub fn mark(dir: &Path) -> Result<()> {
+        let mark = dir.join(KEPT);
+        fs::write(&mark, "save_total_limit does not delete this checkpoint\n")
+            .with_context(|| format!("{}: cannot be written", mark.display()))
+    }
+
+    /// Whether a checkpoint is kept.
+    pub fn is_kept(&self, path: &Path) -> bool {
+        path.join(KEPT).is_file()
+    }
+
+    /// Keeps a checkpoint of this run, or lets it be deleted again.
+    ///
+    /// # Errors
+    /// It is none, or the disk failed.
+    pub fn keep(&self, path: &Path, keep: bool) -> Result<()> {
+        ensure!(
+            self.made.iter().any(|made| made == path) && path.is_dir(),
+            "{} is no checkpoint of this run",
+            path.display()
+        );
+        match keep {
+            true => Self::mark(path),
+            false if self.is_kept(path) => Ok(fs::remove_file(path.join(KEPT))?),
+            false => Ok(()),
+        }
+    }
+
     /// Those of the run `id` in this folder, which is resumed after `step` steps.
     pub fn resumed(run: &Path, id: &str, step: u64) -> Self {
         let mine = |(number, path): (u64, PathBuf)| {
@@ -37,10 +71,11 @@ impl Rotation {
     pub fn rotate(&mut self, limit: usize, best: Option<&Path>) -> Result<()> {
         // Whoever deletes one by hand gains room.
         self.made.retain(|path| path.is_dir());
-        let mut excess = self.made.len().saturating_sub(limit.max(1));
+        let counted = self.made.iter().filter(|path| !self.is_kept(path)).count();
+        let mut excess = counted.saturating_sub(limit.max(1));
         let mut at = 0;
         while excess > 0 && at + 1 < self.made.len() {
-            if best == Some(self.made[at].as_path()) {
+            if best == Some(self.made[at].as_path()) || self.is_kept(&self.made[at]) {
                 at += 1;
                 continue;
             }
@@ -82,6 +117,24 @@ mod tests {
         assert_eq!(steps(run), [100]);
         rotation.rotate(0, None).unwrap();
         assert_eq!(steps(run), [100]);
+    }
+
+    #[test]
+    fn what_is_kept_stays_and_does_not_count() {
+        let run = tempfile::tempdir().unwrap();
+        let run = run.path();
+        let mut rotation = Rotation::default();
+        for step in [1, 2, 3, 4] {
+            save(run, &mut rotation, step);
+        }
+        rotation.keep(&Checkpoint::path(run, 1), true).unwrap();
+        rotation.rotate(2, None).unwrap();
+        assert_eq!(steps(run), [1, 3, 4]);
+        rotation.keep(&Checkpoint::path(run, 1), false).unwrap();
+        rotation.rotate(2, None).unwrap();
+        assert_eq!(steps(run), [3, 4]);
+        let gone = rotation.keep(&Checkpoint::path(run, 1), true);
+        assert!(gone.unwrap_err().to_string().contains("no checkpoint of this run"));
     }
 
     #[test]

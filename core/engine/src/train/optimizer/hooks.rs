@@ -56,7 +56,7 @@ impl OptimizerHost {
         let rank = self.rank;
         for (at, optimizer) in self.optimizers.iter_mut().enumerate() {
             let own = self.slots.iter_mut();
-            let own = own.filter(|slot| slot.is_of(rank) && slot.optimizer == at);
+            let own = own.filter(|slot| slot.moves(rank) && slot.optimizer == at);
             on_params(
                 own,
                 optimizer,

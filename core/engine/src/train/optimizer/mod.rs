@@ -16,6 +16,7 @@ pub use groups::Grouped;
 pub use hooks::Hook;
 pub use update::Passes;
 
+use super::requested::Requested;
 use anyhow::Result;
 use apus_components::registry::Named;
 use apus_model::nn::Param;
@@ -123,6 +124,19 @@ impl OptimizerHost {
         }
     }
 
+    /// Does what callbacks have asked of the parameters: about a frozen one nothing is kept, and one that is trained again begins
+    /// as all did. Which are frozen the model knows already ([`CausalLm::freeze`](apus_model::model::CausalLm::freeze)).
+    pub fn obey(&mut self, requested: &Requested) {
+        for slot in &mut self.slots {
+            let name = slot.param.name();
+            slot.lr_factor = requested.lr_factors.get(name).copied().unwrap_or(1.0);
+            slot.since = requested.trained_since.get(name).copied().unwrap_or(0);
+            if slot.param.is_frozen() {
+                slot.forget();
+            }
+        }
+    }
+
     /// The component, for messages.
     pub fn label(&self) -> &str {
         &self.optimizers[0].label
@@ -137,7 +151,7 @@ impl OptimizerHost {
 
     /// The parameters that this rank updates.
     pub fn own(&self) -> impl Iterator<Item = &Arc<Param>> {
-        let own = self.slots.iter().filter(|slot| slot.is_of(self.rank));
+        let own = self.slots.iter().filter(|slot| slot.moves(self.rank));
         own.map(|slot| &slot.param)
     }
 

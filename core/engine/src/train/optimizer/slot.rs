@@ -22,6 +22,10 @@ pub(super) struct Slot {
     pub group: usize,
     /// The place of the optimizer that updates it.
     pub optimizer: usize,
+    /// Factor on the learning rate that a callback has asked for.
+    pub lr_factor: f64,
+    /// How many steps were made when it began to be trained.
+    pub since: u64,
     /// What the optimizer keeps about it. Of a parameter of another rank it is there only on the way to that one.
     pub state: State,
     /// The rank that updates it; none where each of them does.
@@ -38,6 +42,8 @@ impl Slot {
             optimizer: 0,
             param,
             lr_ratio,
+            lr_factor: 1.0,
+            since: 0,
             state: State::default(),
             owner: None,
             backup: None,
@@ -57,6 +63,17 @@ impl Slot {
     /// Whether this rank updates it.
     pub fn is_of(&self, rank: usize) -> bool {
         self.owner.is_none_or(|owner| owner == rank)
+    }
+
+    /// Whether this rank updates it in the steps that are made now.
+    pub fn moves(&self, rank: usize) -> bool {
+        self.is_of(rank) && !self.param.is_frozen()
+    }
+
+    /// Forgets what the optimizer keeps about it.
+    pub fn forget(&mut self) {
+        self.state = State::default();
+        self.backup = None;
     }
 
     /// Copies value and state, into the copies of the step before where they fit.

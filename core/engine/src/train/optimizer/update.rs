@@ -9,6 +9,7 @@ use apus_model::ops::{copy, reduce};
 use apus_model::profile::{self, OpGroup};
 use apus_sdk::{Need, Optimizer, OptimizerStep, StepInfo};
 use candle_core::Tensor;
+use std::collections::BTreeSet;
 
 /// The forward and backward passes of a step once more, over the parameters as they are: gradients are added to those that
 /// are there; gives the loss. What follows is the norm of all gradients, over all ranks.
@@ -102,7 +103,7 @@ impl OptimizerHost {
     fn back_up(&mut self) -> Result<()> {
         self.own_before = self.own_state()?;
         let rank = self.rank;
-        let mut own = self.slots.iter_mut().filter(|slot| slot.is_of(rank));
+        let mut own = self.slots.iter_mut().filter(|slot| slot.moves(rank));
         own.try_for_each(Slot::back_up)
     }
 
@@ -133,12 +134,27 @@ impl OptimizerHost {
                 optimizer.declares(Need::Groups),
                 optimizer.declares(Need::Closure),
             );
-            let own = |slot: &Slot| slot.is_of(rank) && slot.optimizer == at;
+            let own = |slot: &Slot| slot.moves(rank) && slot.optimizer == at;
             if !sees_groups && !repeats {
-                let own = self.slots.iter_mut().filter(|slot| own(slot));
-                on_params(own, optimizer, "step", lr, present, |it, params| {
-                    it.step(params, &info)
-                })?;
+                // Parameters that are trained since another step have made another number of updates, as in torch, where each
+                // counts its own. An optimizer that keeps something of its own counts by itself.
+                let counts = optimizer.declares(Need::State) || optimizer.declares(Need::Hooks);
+                let since = |slot: &Slot| if counts { 0 } else { slot.since };
+                let mut starts: BTreeSet<u64> =
+                    self.slots.iter().filter(|slot| own(slot)).map(since).collect();
+                if starts.is_empty() {
+                    starts.insert(0);
+                }
+                for start in starts {
+                    let slots = self.slots.iter_mut();
+                    let slots = slots.filter(|slot| own(slot) && since(slot) == start);
+                    let info = StepInfo {
+                        step: self.step - start,
+                    };
+                    on_params(slots, optimizer, "step", lr, present, |it, params| {
+                        it.step(params, &info)
+                    })?;
+                }
                 continue;
             }
             let members: Vec<usize> = self
@@ -149,7 +165,7 @@ impl OptimizerHost {
                 .collect();
             // The gradients that the optimizer holds; what a pass finds is written over them.
             let mut held = Vec::new();
-            for slot in self.slots.iter().filter(|slot| slot.is_of(rank)) {
+            for slot in self.slots.iter().filter(|slot| slot.moves(rank)) {
                 held.push(present(slot.param.grad(), &slot.param.value())?);
             }
             let mut given = held.iter();
@@ -227,7 +243,7 @@ pub(super) fn on_params<'a>(
             name: slot.param.name(),
             value: wrap(value),
             grad: wrap(grad),
-            lr: lr * slot.lr_ratio,
+            lr: lr * slot.lr_ratio * slot.lr_factor,
             decay: slot.decay,
             state: &mut slot.state,
         });

@@ -31,13 +31,18 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// Its parameters that are not frozen for now, which are the same on all ranks.
+    pub fn moving(&self) -> impl Iterator<Item = &Arc<Param>> {
+        self.params.iter().filter(|param| !param.is_frozen())
+    }
+
     /// Its parameters, each with its part, in its shape, of a tensor in which their numbers lie one after another.
     pub fn parts<'a>(
         &'a self,
         joined: &'a Tensor,
     ) -> impl Iterator<Item = (&'a Param, candle_core::Result<Tensor>)> {
         let mut end = 0;
-        self.params.iter().map(move |param| {
+        self.moving().map(move |param| {
             let start = end;
             end += count(param);
             let part = joined.narrow(0, start, end - start);

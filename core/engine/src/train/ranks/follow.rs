@@ -10,6 +10,7 @@ use crate::train::gradient_check;
 use crate::train::optimizer::OptimizerHost;
 use crate::train::parts;
 use crate::train::run::forward_options;
+use crate::train::run::obey;
 use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, Window};
 use crate::train::terms::Terms;
@@ -153,6 +154,9 @@ impl Follower {
                 Task::Hook(hook) => {
                     ranks.enter("other weights for an evaluation or a checkpoint", true);
                     said(ranks.hook(&mut self.optimizer, hook))?;
+                }
+                Task::Obey(requested) => {
+                    obey(&self.model, &mut self.optimizer, &requested);
                 }
                 Task::PrintInto(run) => print_into(Path::new(&run)),
                 Task::Forward => {

@@ -89,8 +89,11 @@ impl<'a> Reduction<'a> {
     }
 
     fn send(&mut self, bucket: &'a Bucket) -> Result<()> {
-        let grads = bucket.params.iter().map(|param| taken(param));
+        let grads = bucket.moving().map(|param| taken(param));
         let grads = grads.collect::<Result<Vec<Tensor>>>()?;
+        if grads.is_empty() {
+            return Ok(());
+        }
         let joined = Tensor::cat(&grads, 0)?;
         drop(grads);
         let (joined, queued) = self.watched(|| {

@@ -46,13 +46,11 @@ impl Ranks {
         let collectives = self.collectives()?;
         for bucket in self.buckets.get().into_iter().flatten() {
             let Some(owner) = bucket.owner else { continue };
-            let values = bucket
-                .params
-                .iter()
-                .map(|param| param.value().flatten_all());
+            let values = bucket.moving().map(|param| param.value().flatten_all());
             let values = values.collect::<candle_core::Result<Vec<Tensor>>>()?;
             // The only value of a bucket would not be copied otherwise, and it is replaced below.
             let joined = match values.as_slice() {
+                [] => continue,
                 [one] => one.copy()?,
                 several => Tensor::cat(several, 0)?,
             };

@@ -8,6 +8,7 @@ use crate::train::channel_loss::ChannelLosses;
 use crate::train::examples::Example;
 use crate::train::loss::Tokens;
 use crate::train::optimizer::Hook;
+use crate::train::requested::Requested;
 use anyhow::Result;
 use apus_data::chat::Encoded;
 use apus_model::ops::TokenKey;
@@ -44,6 +45,8 @@ pub enum Task {
     Hook(Hook),
     /// Rank 0 gives all ranks its weights.
     TakeWeights,
+    /// What callbacks have asked of the parameters; it holds from the next step on.
+    Obey(Requested),
     /// The run has a folder, in which a rank prints from now on if its host has it too.
     PrintInto(String),
     /// The run is over.

@@ -1,13 +1,14 @@
 //! Answers during a run: to the sample prompts, and to prompts of callbacks.
 
 use super::reports::Reports;
-use crate::generate::{Sampling, answer_prompts};
+use crate::generate::{Asking, Sampling, answer_prompts, answer_questions};
 use crate::train::events::Events;
 use anyhow::Result;
 use apus_components::config::SftConfig;
 use apus_data::chat::Encoder;
 use apus_model::model::CausalLm;
-use apus_sdk::RunState;
+use apus_sdk::{Answer, RunState};
+use std::collections::BTreeMap;
 
 /// Answers prompts.
 pub struct Answers<'a> {
@@ -62,6 +63,25 @@ impl<'a> Answers<'a> {
         let answers = self.answers(model, &prompts, step, reports)?;
         for (prompt, answer) in prompts.iter().zip(&answers) {
             events.on_generate(prompt, answer, state)?;
+        }
+        self.of_questions(model, (events, state))
+    }
+
+    /// Answers the questions of callbacks together, each by its own settings; a callback gets the answers to its own.
+    fn of_questions(&self, model: &CausalLm, (events, state): (&mut Events, &RunState)) -> Result<()> {
+        let questions = events.take_questions();
+        let asked = questions.iter().map(|(asker, question)| Asking {
+            by: events.label(*asker),
+            question,
+        });
+        let how = (&self.sampling, self.deterministic);
+        let answers = answer_questions(model, self.encoder, &asked.collect::<Vec<_>>(), how)?;
+        let mut of_askers: BTreeMap<usize, Vec<Answer>> = BTreeMap::new();
+        for ((asker, _), answers) in questions.iter().zip(answers) {
+            of_askers.entry(*asker).or_default().extend(answers);
+        }
+        for (asker, answers) in of_askers {
+            events.on_answers(asker, &answers, state)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::train::examples::Example;
 use crate::train::gradient_check;
 use crate::train::optimizer::{Hook, OptimizerHost};
 use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, is_agreed, share};
+use crate::train::requested::Requested;
 use crate::train::settings::Settings;
 use crate::train::step::{Step, StepHooks, StepReport, Window};
 use anyhow::{Result, ensure};
@@ -36,6 +37,8 @@ pub struct Learner<'a> {
     pub ranks: Option<Ranks>,
     /// Whether the ranks were found to have different weights.
     pub ranks_differ: Cell<bool>,
+    /// What callbacks have asked of the parameters.
+    pub requested: Requested,
 }
 
 impl Learner<'_> {
@@ -205,6 +208,20 @@ impl Learner<'_> {
         }
     }
 
+    /// Does what callbacks have asked of the parameters, on all ranks.
+    ///
+    /// # Errors
+    /// A rank is gone.
+    pub fn obey(&mut self, requested: Requested) -> Result<()> {
+        obey(self.model, &mut self.optimizer, &requested);
+        if let Some(ranks) = &self.ranks {
+            ranks.tell(&Task::Obey(requested.clone()))?;
+            ranks.rests();
+        }
+        self.requested = requested;
+        Ok(())
+    }
+
     /// Lets the other ranks print into the folder of the run.
     ///
     /// # Errors
@@ -275,6 +292,12 @@ impl Learner<'_> {
         ensure!(reduce::square_sum(&values)?.is_finite(), "it is not finite");
         Ok(())
     }
+}
+
+/// Does on one rank what callbacks have asked of the parameters.
+pub fn obey(model: &CausalLm, optimizer: &mut OptimizerHost, requested: &Requested) {
+    model.freeze(&|name| requested.frozen.contains(name));
+    optimizer.obey(requested);
 }
 
 /// What the forward passes of the step after `steps_made` do. Random numbers follow from the step and from the place of an

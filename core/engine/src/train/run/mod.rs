@@ -12,9 +12,10 @@ mod outcome;
 mod predictions;
 mod progress;
 mod reports;
+mod requests;
 mod set_up;
 
-pub use learner::forward_options;
+pub use learner::{forward_options, obey};
 
 use super::events::Events;
 use super::examples::{Example, Examples};
@@ -134,6 +135,7 @@ impl<'a> Run<'a> {
             gradient_is_checked: false,
             ranks,
             ranks_differ: Cell::new(false),
+            requested: Default::default(),
         };
         let mut events = Events::new(components.callbacks);
         let mut progress = Progress::new(steps, settings, &examples, model.device());
@@ -145,6 +147,10 @@ impl<'a> Run<'a> {
             ranks.note_checkpoint(path);
         }
         learner.share_state(progress.state.global_step)?;
+        if !learner.requested.is_empty() {
+            let requested = learner.requested.clone();
+            learner.obey(requested)?;
+        }
         if settings.resume.is_some() {
             learner.hook(Hook::AfterSaving)?;
         }
@@ -228,6 +234,8 @@ impl<'a> Run<'a> {
         let step = progress.state.global_step + 1;
         self.learner.enter(|| format!("step {step}"), false);
         events.on_step_begin(&progress.state)?;
+        self.do_requests()?;
+        let (events, progress) = (&mut self.events, &mut self.progress);
         let steps_made = progress.state.global_step;
         let window = self.learner.window(groups, self.settings, steps_made)?;
         let report = self
@@ -256,6 +264,7 @@ impl<'a> Run<'a> {
         let mut due = settings.due_after(step, &self.progress.steps);
         let (mut done, mut rounds) = (Due::default(), 0);
         loop {
+            self.do_requests()?;
             due |= self.take_requests();
             if self.is_over() {
                 due |= settings.due_at_the_end();
@@ -424,6 +433,7 @@ impl<'a> Run<'a> {
             self.progress.add_to(&mut values);
             self.report(values)?;
         }
+        self.checkpoints.keep_asked(&mut self.events)?;
         let late = self.take_requests();
         if late.evaluate || late.save {
             warning!(

@@ -260,3 +260,52 @@ fn an_adapter_of_rows_gives_what_the_layers_own_gives() {
         assert!(moved.fold(0.0, f64::max) > 1e-2);
     }
 }
+
+/// What is frozen gets no gradient and ends the pass above it; what is trained gets the bits that it always gets.
+#[test]
+fn frozen_parameters_cost_no_backward_pass_and_change_no_other_gradient() {
+    for spec in kinds() {
+        for trained in [true, false] {
+            let maker = Maker::new(trained);
+            let (decoder, head) = &maker.decoder(&spec);
+            let dlogits = random(90, &[IDS.len(), spec.vocab_size]);
+            let last = decoder.layers.len() - 1;
+            let pass = |lowest: usize| {
+                let place = &decoder.lowest_trained;
+                place.store(lowest, std::sync::atomic::Ordering::Relaxed);
+                let (hidden, pass) = decoder.forward(&ids(), &seqs(), &options(1)).unwrap();
+                let (normed, tape) = head.forward(&hidden).unwrap();
+                let dnormed = head.logits_backward(&normed, &dlogits).unwrap();
+                let dhidden = head.backward(&tape, &dnormed).unwrap();
+                let mut parts = Vec::new();
+                let mut ready = |part| {
+                    parts.push(part);
+                    Ok(())
+                };
+                decoder.backward(pass, dhidden, 1.0, &mut ready).unwrap();
+                let params = maker.params.borrow();
+                let grads = params.iter().map(|param| param.take_grad());
+                let grads = grads.map(|grad| grad.map(|grad| values(&grad)));
+                (parts, grads.collect::<Vec<_>>())
+            };
+            let (_, whole) = pass(0);
+            // One half of each update, or the weights, of what attention has in the last layer.
+            let own = |linear: &Linear| match &linear.lora {
+                Some(lora) => lora.b.name().to_owned(),
+                None => linear.weight.param().unwrap().name().to_owned(),
+            };
+            let kept: Vec<String> = decoder.layers[last].attention.linears().map(own).collect();
+            for param in maker.params.borrow().iter() {
+                param.set_frozen(!kept.iter().any(|name| name == param.name()));
+            }
+            let (parts, some) = pass(last);
+            assert_eq!(parts, [Ready::Layer(last), Ready::Embedding]);
+            for ((param, whole), some) in maker.params.borrow().iter().zip(whole).zip(some) {
+                match param.is_frozen() {
+                    true => assert_eq!(some, None, "{}", param.name()),
+                    false => assert_eq!(some, whole, "{}", param.name()),
+                }
+            }
+        }
+    }
+}

@@ -182,6 +182,7 @@ impl Maker {
             layers,
             angles: Angles::new(spec, &Device::Cpu),
             device: Device::Cpu,
+            lowest_trained: Default::default(),
             units: None,
         };
         (decoder, head)

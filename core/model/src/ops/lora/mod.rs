@@ -53,15 +53,33 @@ pub fn forward(x: &Tensor, pair: &Pair) -> Result<(Tensor, Tensor)> {
 
 /// Returns the gradients from that of the output, `dy` `[T, O]`.
 pub fn backward(x: &Tensor, pair: &Pair, xa: &Tensor, dy: &Tensor) -> Result<Grads> {
-    let _span = profile::whole(OpGroup::Lora);
-    let a = pair.a.to_dtype(x.dtype())?;
-    let b = (&pair.b * pair.scale)?.to_dtype(x.dtype())?;
-    let dxa = dy.matmul(&b)?;
+    let (dx, dxa) = input_grad(pair, dy)?;
     Ok(Grads {
-        dx: dxa.matmul(&a)?,
-        da: linear::weight_grad(x, &dxa)?,
-        db: (linear::weight_grad(xa, dy)? * pair.scale)?,
+        dx,
+        da: a_grad(x, &dxa)?,
+        db: b_grad(xa, pair, dy)?,
     })
+}
+
+/// The gradient by the input from that of the output, and that by `x a^T`.
+pub fn input_grad(pair: &Pair, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    let _span = profile::whole(OpGroup::Lora);
+    let a = pair.a.to_dtype(dy.dtype())?;
+    let b = (&pair.b * pair.scale)?.to_dtype(dy.dtype())?;
+    let dxa = dy.matmul(&b)?;
+    Ok((dxa.matmul(&a)?, dxa))
+}
+
+/// The gradient by `a`, f32.
+pub fn a_grad(x: &Tensor, dxa: &Tensor) -> Result<Tensor> {
+    let _span = profile::whole(OpGroup::Lora);
+    linear::weight_grad(x, dxa)
+}
+
+/// The gradient by `b`, f32.
+pub fn b_grad(xa: &Tensor, pair: &Pair, dy: &Tensor) -> Result<Tensor> {
+    let _span = profile::whole(OpGroup::Lora);
+    Ok((linear::weight_grad(xa, dy)? * pair.scale)?)
 }
 
 #[cfg(test)]

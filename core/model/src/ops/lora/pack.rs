@@ -162,8 +162,40 @@ impl Pack {
         dy: &Tensor,
         groups: &Groups,
     ) -> Result<Vec<Option<Factors>>> {
+        let a = self.gradients_by_a(x, dxa, groups)?;
+        let b = self.gradients_by_b(xa, dy, groups)?;
+        let both = a.into_iter().zip(b);
+        Ok(both.map(|(a, b)| Some(Factors { a: a?, b: b? })).collect())
+    }
+
+    /// The gradients by A alone.
+    pub fn gradients_by_a(
+        &self,
+        x: &Tensor,
+        dxa: &Tensor,
+        groups: &Groups,
+    ) -> Result<Vec<Option<Tensor>>> {
         let _span = profile::whole(OpGroup::Lora);
         let da = self.by_a(x, dxa, groups)?;
+        let of = |range: &PackedRange| -> Result<Option<Tensor>> {
+            if range.rank == 0 {
+                return Ok(None);
+            }
+            let a = da.narrow(1, range.first_rank, range.rank)?.contiguous()?;
+            let rows = groups.count() * range.rank;
+            Ok(Some(a.reshape((rows, x.dim(1)?))?))
+        };
+        self.ranges.iter().map(of).collect()
+    }
+
+    /// The gradients by B alone.
+    pub fn gradients_by_b(
+        &self,
+        xa: &Tensor,
+        dy: &Tensor,
+        groups: &Groups,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let _span = profile::whole(OpGroup::Lora);
         let db = self.by_b(xa, dy, groups)?;
         let count = groups.count();
         let mut gradients = Vec::new();
@@ -178,14 +210,10 @@ impl Pack {
             gradients.push(match rank {
                 0 => None,
                 _ => {
-                    let a = da.narrow(1, first_rank, rank)?.contiguous()?;
                     let b = db
                         .narrow(0, first_output, outputs)?
                         .narrow(1, first_rank, rank)?;
-                    Some(Factors {
-                        a: a.reshape((count * rank, x.dim(1)?))?,
-                        b: b.contiguous()?.reshape((outputs, rank * count))?,
-                    })
+                    Some(b.contiguous()?.reshape((outputs, rank * count))?)
                 }
             });
         }

@@ -146,6 +146,7 @@ impl<'a> Checkpoints<'a> {
         self.rotation = Rotation::resumed(&settings.run_dir, &progress.run_id, saved.global_step);
         self.last = Some(resume.dir.clone());
         events.resume_lr_factor(saved.lr_factor);
+        learner.requested = saved.requested.clone();
         events.load_state(saved.stateful_callbacks)
     }
 

@@ -4,11 +4,11 @@ use super::super::learner::Learner;
 use super::super::progress::Progress;
 use super::super::reports::Reports;
 use super::{Checkpoints, Saved};
-use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE};
+use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE, Rotation};
 use crate::train::events::Events;
 use crate::train::optimizer::Hook;
 use crate::train::state::{TrainerState, VERSION, now};
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use apus_base::lines::warning;
 use apus_model::weights;
 use serde_json::{Map, Value};
@@ -27,11 +27,22 @@ impl Checkpoints<'_> {
         let kept = events.save_state()?;
         let path = self.write(kept, learner, progress, events, reports)?;
         events.on_save(&path, &progress.state)?;
+        self.keep_asked(events)?;
         let best = progress.state.best_model_checkpoint.as_deref();
         match self.settings.save_total_limit {
             Some(limit) => self.rotation.rotate(limit, best),
             None => Ok(()),
         }
+    }
+
+    /// Keeps the checkpoints that callbacks have asked to keep, and gives back those that they have released.
+    pub fn keep_asked(&mut self, events: &mut Events) -> Result<()> {
+        for (by, path, keep) in events.take_kept() {
+            self.rotation
+                .keep(&path, keep)
+                .with_context(|| format!("{by}: asks to keep or release a checkpoint"))?;
+        }
+        Ok(())
     }
 
     /// Writes the newest checkpoint again, if callbacks ended the run or it was evaluated after it was saved.
@@ -133,7 +144,14 @@ impl Checkpoints<'_> {
         reports: &Reports,
     ) -> Result<PathBuf> {
         let (settings, step) = (self.settings, progress.state.global_step);
-        let mut saved = self.state(stateful_callbacks, progress, events);
+        let requested = learner.requested.clone();
+        let mut saved = TrainerState {
+            requested,
+            ..self.state(stateful_callbacks, progress, events)
+        };
+        let is_kept = self
+            .rotation
+            .is_kept(&Checkpoint::path(&settings.run_dir, step));
         self.saving = true;
         let path = learner.between([Hook::BeforeSaving, Hook::AfterSaving], |learner| {
             if !settings.save_only_model {
@@ -146,6 +164,9 @@ impl Checkpoints<'_> {
                     weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
                 }
                 saved.write(dir)?;
+                if is_kept {
+                    Rotation::mark(dir)?;
+                }
                 Ok(std::fs::write(
                     dir.join("args.json"),
                     serde_json::to_string_pretty(&settings.config)?,
@@ -195,6 +216,7 @@ impl Checkpoints<'_> {
             log_history: state.log_history.clone(),
             lr_factor: events.lr_factor(),
             optimizer_state: Vec::new(),
+            requested: Default::default(),
             stateful_callbacks,
         }
     }

@@ -1,0 +1,119 @@
+//! A callback that makes the requests of SDK 1.1 that its options name, and one that does not say so beforehand.
+
+use apus_sdk::serde_json::json;
+use apus_sdk::{Answer, Callback, Control, Need, Question, Result, RunState};
+use std::path::Path;
+
+apus_sdk::options! {
+    struct Requests {
+        /// The step after which it asks, or before which it freezes.
+        step: u64 = 0,
+        /// Asks this, twice with the adapters and once without.
+        question: Option<String> = None,
+        /// Freezes parameters of these names before the first step.
+        freeze: Option<String> = None,
+        /// Freezes parameters of these names after the step.
+        freeze_later: Option<String> = None,
+        /// Trains parameters of these names again after the step.
+        unfreeze: Option<String> = None,
+        /// A factor on the learning rate of the parameters of `names`, after the step.
+        factor: Option<f64> = None,
+        /// See `factor`.
+        names: String = "lora_B".to_owned(),
+        /// Keeps the checkpoint of the step.
+        keep: bool = false,
+    }
+}
+
+impl Callback for Requests {
+    fn needs() -> &'static [Need] {
+        &[
+            Need::Generation,
+            Need::Freeze,
+            Need::LearningRates,
+            Need::Checkpoints,
+        ]
+    }
+
+    fn on_train_begin(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
+        if let (Some(names), 0) = (&self.freeze, state.global_step) {
+            control.freeze(names);
+        }
+        Ok(())
+    }
+
+    fn on_step_end(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
+        if state.global_step != self.step {
+            return Ok(());
+        }
+        if let Some(text) = &self.question {
+            let question = |id| Question::new(id).system("Be brief.").user(text);
+            control.ask(question("with").answers(2).temperature(1.0).max_new_tokens(5));
+            control.ask(question("without").adapters(false));
+        }
+        if let Some(names) = &self.freeze_later {
+            control.freeze(names);
+        }
+        if let Some(names) = &self.unfreeze {
+            control.unfreeze(names);
+        }
+        if let Some(factor) = self.factor {
+            control.set_lr_factor(&self.names, factor);
+        }
+        Ok(())
+    }
+
+    fn on_answers(
+        &mut self,
+        answers: &[Answer],
+        state: &RunState,
+        control: &mut Control,
+    ) -> Result<()> {
+        for answer in answers {
+            apus_sdk::errln!(
+                "heard after step {}: {} {} of {} tokens: {:?}",
+                state.global_step,
+                answer.id(),
+                answer.index(),
+                answer.tokens(),
+                answer.text()
+            );
+        }
+        let tokens: usize = answers.iter().map(Answer::tokens).sum();
+        control.metrics.insert("heard".to_owned(), json!(tokens));
+        Ok(())
+    }
+
+    fn on_save(
+        &mut self,
+        checkpoint: &Path,
+        state: &RunState,
+        control: &mut Control,
+    ) -> Result<()> {
+        if self.keep && state.global_step == self.step {
+            control.keep(checkpoint);
+        }
+        Ok(())
+    }
+}
+
+apus_sdk::register! {
+    /// Makes the requests that it is told to.
+    Callback, "requests", Requests
+}
+
+apus_sdk::options! {
+    struct Undeclared {}
+}
+
+impl Callback for Undeclared {
+    fn on_step_end(&mut self, _: &RunState, control: &mut Control) -> Result<()> {
+        control.freeze("lora_A");
+        Ok(())
+    }
+}
+
+apus_sdk::register! {
+    /// Makes a request that it does not declare.
+    Callback, "undeclared", Undeclared
+}
