@@ -200,21 +200,39 @@ fn questions_are_answered_to_who_asked_with_and_without_adapters() {
                  --callbacks.question Who? --callbacks.step 2";
     let dir = folder("questions");
     let said = works(&sft(&dir, &format!("{flags} --max_steps 2")));
-    let heard: Vec<&str> = said.lines().filter(|line| line.contains("heard after")).collect();
+    let heard: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("heard after"))
+        .collect();
     assert_eq!(heard.len(), 3, "{said}");
     for (line, who) in heard.iter().zip(["with 0", "with 1", "without 0"]) {
-        assert!(line.contains(&format!("heard after step 2: {who}")), "{line}");
+        assert!(
+            line.contains(&format!("heard after step 2: {who}")),
+            "{line}"
+        );
     }
     assert!(!heard[2].contains("of 5 tokens"), "{}", heard[2]);
     // What it reports of the answers, in the step of an evaluation, chooses the best.
     let lines = lines(&dir, "logging.jsonl");
     let log = lines.iter().find_map(|line| line.get("heard"));
-    assert!(log.is_some_and(|heard| heard.as_f64() > Some(1.0)), "{lines:?}");
-    assert_eq!(state(&dir, 2)["best_metric"].as_f64(), log.unwrap().as_f64());
+    assert!(
+        log.is_some_and(|heard| heard.as_f64() > Some(1.0)),
+        "{lines:?}"
+    );
+    assert_eq!(
+        state(&dir, 2)["best_metric"].as_f64(),
+        log.unwrap().as_f64()
+    );
     // The model without its adapters answers as before training, whatever was learnt.
     let fast = folder("questions-fast");
-    let said = works(&sft(&fast, &format!("{flags} --max_steps 2 --learning_rate 0.3")));
-    let again: Vec<&str> = said.lines().filter(|line| line.contains("heard after")).collect();
+    let said = works(&sft(
+        &fast,
+        &format!("{flags} --max_steps 2 --learning_rate 0.3"),
+    ));
+    let again: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("heard after"))
+        .collect();
     assert_eq!(again[2], heard[2]);
     assert_ne!(again[..2], heard[..2]);
 
@@ -224,14 +242,21 @@ fn questions_are_answered_to_who_asked_with_and_without_adapters() {
     fails(
         &line,
         1,
-        &["callback requests", "question \"without\": without adapters", "trained whole"],
+        &[
+            "callback requests",
+            "question \"without\": without adapters",
+            "trained whole",
+        ],
     );
 }
 
 #[test]
 fn what_is_frozen_is_as_if_it_were_never_trained_and_goes_on_so() {
     let never = folder("frozen-never");
-    works(&sft(&never, "--target_regex .*layers\\.[23]\\.self_attn\\.[qkvo]_proj --save_steps 4"));
+    works(&sft(
+        &never,
+        "--target_regex .*layers\\.[23]\\.self_attn\\.[qkvo]_proj --save_steps 4",
+    ));
     let dir = folder("frozen");
     let flags = "--save_steps 4 --callbacks requests --callbacks.freeze .*layers\\.[01]\\..*";
     works(&sft(&dir, flags));
@@ -240,13 +265,22 @@ fn what_is_frozen_is_as_if_it_were_never_trained_and_goes_on_so() {
     for (name, values) in &all {
         match trained.get(name) {
             Some(expected) => assert_eq!(values, expected, "{name}"),
-            None => assert!(name.contains("lora_A") || values.iter().all(|&x| x == 0.0), "{name}"),
+            None => assert!(
+                name.contains("lora_A") || values.iter().all(|&x| x == 0.0),
+                "{name}"
+            ),
         }
-        assert!(trained.contains_key(name) || first[name] == *values, "{name}");
+        assert!(
+            trained.contains_key(name) || first[name] == *values,
+            "{name}"
+        );
     }
     let optimizer = dir.join("checkpoint-8/optimizer.safetensors");
     let kept = candle_core::safetensors::load(optimizer, &candle_core::Device::Cpu).unwrap();
-    assert!(kept.keys().all(|key| key.contains("layers.2.") || key.contains("layers.3.")));
+    assert!(
+        kept.keys()
+            .all(|key| key.contains("layers.2.") || key.contains("layers.3."))
+    );
     // A run that goes on is told by its checkpoint what is frozen: the callback asks before the first step alone.
     let rest = folder("frozen-rest");
     works(&sft(&rest, &format!("{flags} {}", resumed(&dir, 4))));
@@ -262,7 +296,11 @@ fn what_is_frozen_is_as_if_it_were_never_trained_and_goes_on_so() {
     let (six, eight) = (adapter(&later, 6), adapter(&later, 8));
     for (name, values) in &six {
         let moved = *values != first[name];
-        assert_eq!(moved, name.contains("layers.1.") || name.contains("layers.2."), "{name}");
+        assert_eq!(
+            moved,
+            name.contains("layers.1.") || name.contains("layers.2."),
+            "{name}"
+        );
     }
     let rest = folder("frozen-later-rest");
     let going_on = flags.replace("--save_steps 4", "");
@@ -273,11 +311,24 @@ fn what_is_frozen_is_as_if_it_were_never_trained_and_goes_on_so() {
     assert!(!factors.is_empty() && factors.keys().all(|name| name.contains("lora_B")));
 
     for (flags, says) in [
-        ("--callbacks.freeze lora_A --callbacks.freeze_later lora_B", "nothing is left to train"),
-        ("--callbacks.freeze layers.9", "no trained parameter is named by \"layers.9\""),
+        (
+            "--callbacks.freeze lora_A --callbacks.freeze_later lora_B",
+            "nothing is left to train",
+        ),
+        (
+            "--callbacks.freeze layers.9",
+            "no trained parameter is named by \"layers.9\"",
+        ),
     ] {
-        let line = sft(&folder("frozen-wrong"), &format!("--callbacks requests {flags} --callbacks.step 1"));
-        fails(&line, 1, &["callback requests of plugin asking-plugin", says]);
+        let line = sft(
+            &folder("frozen-wrong"),
+            &format!("--callbacks requests {flags} --callbacks.step 1"),
+        );
+        fails(
+            &line,
+            1,
+            &["callback requests of plugin asking-plugin", says],
+        );
     }
 }
 
@@ -285,17 +336,26 @@ fn what_is_frozen_is_as_if_it_were_never_trained_and_goes_on_so() {
 fn a_factor_on_some_learning_rates_is_that_rate() {
     let factor = folder("rates-factor");
     let flags = "--callbacks requests --callbacks.names lora_B --callbacks.factor 2 --optimizer sgd --max_steps 2";
-    works(&sft(&factor, &format!("{flags} --callbacks.step 1 --save_steps 1")));
+    works(&sft(
+        &factor,
+        &format!("{flags} --callbacks.step 1 --save_steps 1"),
+    ));
     let start = folder("rates-start");
     works(&sft(&start, "--optimizer sgd --max_steps 2 --save_steps 1"));
     let [one, two] = [adapter(&factor, 1), adapter(&factor, 2)];
     let (plain_one, plain_two) = (adapter(&start, 1), adapter(&start, 2));
     for (name, values) in &two {
         let step: Vec<f32> = values.iter().zip(&one[name]).map(|(a, b)| a - b).collect();
-        let plain = plain_two[name].iter().zip(&plain_one[name]).map(|(a, b)| a - b);
+        let plain = plain_two[name]
+            .iter()
+            .zip(&plain_one[name])
+            .map(|(a, b)| a - b);
         let times = if name.contains("lora_B") { 2.0 } else { 1.0 };
         for (found, plain) in step.iter().zip(plain) {
-            assert!((found - times * plain).abs() <= 1e-6 + 1e-3 * plain.abs(), "{name}");
+            assert!(
+                (found - times * plain).abs() <= 1e-6 + 1e-3 * plain.abs(),
+                "{name}"
+            );
         }
     }
 }

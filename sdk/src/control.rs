@@ -251,7 +251,10 @@ mod tests {
         assert!(Control::read(old).unwrap().should_save);
         for (sent, name) in [
             (json!({"should_pause": true}), "`should_pause`"),
-            (json!({"requests": [{"teleport": "layers.0"}]}), "`teleport`"),
+            (
+                json!({"requests": [{"teleport": "layers.0"}]}),
+                "`teleport`",
+            ),
             (
                 json!({"requests": [{"ask": {"id": "a", "conversation": {"messages": []}, "mood": 1}}]}),
                 "`mood`",
@@ -271,8 +274,14 @@ mod tests {
         type Act = fn(&mut Control);
         let cases: [(Act, &str); 7] = [
             (|control| control.freeze(""), "the name is empty"),
-            (|control| control.set_lr_factor("a", -1.0), "of -1 for \"a\""),
-            (|control| control.ask(Question::new("").user("?")), "an empty id"),
+            (
+                |control| control.set_lr_factor("a", -1.0),
+                "of -1 for \"a\"",
+            ),
+            (
+                |control| control.ask(Question::new("").user("?")),
+                "an empty id",
+            ),
             (|control| control.ask(Question::new("a")), "no message"),
             (
                 |control| control.ask(Question::new("a").user("?").answers(0)),
@@ -298,6 +307,9 @@ mod tests {
         control.check().unwrap();
         control.ask(question());
         let error = control.check().unwrap_err().to_string();
-        assert_eq!(error, "asks two questions by the id \"a\"; give each its own");
+        assert_eq!(
+            error,
+            "asks two questions by the id \"a\"; give each its own"
+        );
     }
 }

@@ -211,10 +211,18 @@ impl Question {
         let from_0 = (Bound::Included(0.0), Bound::Unbounded);
         check("temperature", self.temperature, &from_0)?;
         check("top_p", self.top_p, &share)?;
-        check("min_p", self.min_p, &(Bound::Included(0.0), Bound::Included(1.0)))?;
+        check(
+            "min_p",
+            self.min_p,
+            &(Bound::Included(0.0), Bound::Included(1.0)),
+        )?;
         check("repetition_penalty", self.repetition_penalty, &above_0)?;
         let limit = self.max_new_tokens.map(|limit| limit as f64);
-        check("max_new_tokens", limit, &(Bound::Included(1.0), Bound::Unbounded))
+        check(
+            "max_new_tokens",
+            limit,
+            &(Bound::Included(1.0), Bound::Unbounded),
+        )
     }
 }
 

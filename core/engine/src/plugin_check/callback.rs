@@ -77,7 +77,8 @@ fn play(events: &mut Events, folder: &Path) -> Result<String> {
             events.on_generate(prompt, "an answer", &state)?;
         }
         for (asker, question) in events.take_questions() {
-            let answers = (0..question.count()).map(|at| Answer::new(question.id(), at, "an answer"));
+            let answers =
+                (0..question.count()).map(|at| Answer::new(question.id(), at, "an answer"));
             events.on_answers(asker, &answers.collect::<Vec<_>>(), &state)?;
             asked.retain(|&what| what != "answer questions");
             asked.push("answer questions");

@@ -180,7 +180,11 @@ impl Events {
         for request in std::mem::take(&mut self.control.requests) {
             let need = request.need();
             if !callback.declares(need) {
-                bail!("{}, {event}: {}", callback.label, need.undeclared(&callback.needs));
+                bail!(
+                    "{}, {event}: {}",
+                    callback.label,
+                    need.undeclared(&callback.needs)
+                );
             }
             match request {
                 Request::Ask(question) => {
@@ -276,9 +280,8 @@ impl Events {
 
     /// What was asked of the parameters since the last time.
     pub fn take_of_parameters(&mut self) -> Vec<Asked> {
-        let of_parameters = |asked: &mut Asked| {
-            !matches!(asked.request, Request::Keep(_) | Request::Release(_))
-        };
+        let of_parameters =
+            |asked: &mut Asked| !matches!(asked.request, Request::Keep(_) | Request::Release(_));
         self.requests.extract_if(.., of_parameters).collect()
     }
 

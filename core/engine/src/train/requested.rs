@@ -117,7 +117,10 @@ mod tests {
         let mut requested = Requested::default();
         requested.freeze(names());
         requested.unfreeze(vec!["b".to_owned(), "c".to_owned()], 5);
-        assert_eq!(requested.trained_since, BTreeMap::from([("b".to_owned(), 5)]));
+        assert_eq!(
+            requested.trained_since,
+            BTreeMap::from([("b".to_owned(), 5)])
+        );
         requested.freeze(names());
         assert!(requested.trained_since.is_empty() && requested.frozen.len() == 2);
         requested.set_lr_factor(names(), 2.0);

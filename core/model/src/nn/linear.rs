@@ -162,7 +162,8 @@ impl Linear {
             lora.a.accumulate(ops::lora::a_grad(&dropped, &dxa)?)?;
         }
         if !lora.b.is_frozen() {
-            lora.b.accumulate(ops::lora::b_grad(&saved.xa, &pair, &dz)?)?;
+            lora.b
+                .accumulate(ops::lora::b_grad(&saved.xa, &pair, &dz)?)?;
         }
         Ok((ops::linear::input_grad(&dz, &w)? + lora.dropped(&dx, &saved.draws)?)?)
     }

@@ -230,7 +230,9 @@ mod tests {
                 let said = format!("{} {}: {}", answer.id(), answer.index(), answer.text());
                 self.0.push((state.global_step, said));
             }
-            control.metrics.insert("rated".to_owned(), answers.len().into());
+            control
+                .metrics
+                .insert("rated".to_owned(), answers.len().into());
             Ok(())
         }
     }

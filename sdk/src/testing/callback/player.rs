@@ -122,7 +122,9 @@ impl<'a> Player<'a> {
             if evaluate && !evaluated {
                 evaluated = true;
                 self.evaluate()?;
-            } else if !(self.control.generate.is_empty() && self.asked.is_empty()) && rounds < ROUNDS {
+            } else if !(self.control.generate.is_empty() && self.asked.is_empty())
+                && rounds < ROUNDS
+            {
                 rounds += 1;
                 self.answer()?;
             } else if save && !saved {

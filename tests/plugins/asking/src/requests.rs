@@ -48,7 +48,12 @@ impl Callback for Requests {
         }
         if let Some(text) = &self.question {
             let question = |id| Question::new(id).system("Be brief.").user(text);
-            control.ask(question("with").answers(2).temperature(1.0).max_new_tokens(5));
+            control.ask(
+                question("with")
+                    .answers(2)
+                    .temperature(1.0)
+                    .max_new_tokens(5),
+            );
             control.ask(question("without").adapters(false));
         }
         if let Some(names) = &self.freeze_later {

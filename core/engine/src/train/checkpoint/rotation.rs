@@ -134,7 +134,11 @@ mod tests {
         rotation.rotate(2, None).unwrap();
         assert_eq!(steps(run), [3, 4]);
         let gone = rotation.keep(&Checkpoint::path(run, 1), true);
-        assert!(gone.unwrap_err().to_string().contains("no checkpoint of this run"));
+        assert!(
+            gone.unwrap_err()
+                .to_string()
+                .contains("no checkpoint of this run")
+        );
     }
 
     #[test]

@@ -140,8 +140,12 @@ impl OptimizerHost {
                 // counts its own. An optimizer that keeps something of its own counts by itself.
                 let counts = optimizer.declares(Need::State) || optimizer.declares(Need::Hooks);
                 let since = |slot: &Slot| if counts { 0 } else { slot.since };
-                let mut starts: BTreeSet<u64> =
-                    self.slots.iter().filter(|slot| own(slot)).map(since).collect();
+                let mut starts: BTreeSet<u64> = self
+                    .slots
+                    .iter()
+                    .filter(|slot| own(slot))
+                    .map(since)
+                    .collect();
                 if starts.is_empty() {
                     starts.insert(0);
                 }

@@ -68,7 +68,11 @@ impl<'a> Answers<'a> {
     }
 
     /// Answers the questions of callbacks together, each by its own settings; a callback gets the answers to its own.
-    fn of_questions(&self, model: &CausalLm, (events, state): (&mut Events, &RunState)) -> Result<()> {
+    fn of_questions(
+        &self,
+        model: &CausalLm,
+        (events, state): (&mut Events, &RunState),
+    ) -> Result<()> {
         let questions = events.take_questions();
         let asked = questions.iter().map(|(asker, question)| Asking {
             by: events.label(*asker),
