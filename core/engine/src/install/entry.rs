@@ -306,7 +306,7 @@ mod tests {
                 "sha256 = \"",
                 "libraries.x86_64-minix.sha256 is",
             ),
-            ("version =", "versoin =", "unknown field `versoin`"),
+            ("version =", "release =", "unknown field `release`"),
             ("commit =", "# ", "git and commit go together"),
         ] {
             let text = ENTRY.replacen(from, to, 1);
