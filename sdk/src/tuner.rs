@@ -38,9 +38,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// let shift = testing::make::<dyn Tuner>("shift", json!({"start": 0.5}))?;
 /// let layer = LayerInfo::new("model.layers.0.self_attn.q_proj", 4, 2);
-/// let x = testing::tensor(&[1.0, 2.0, 3.0, 4.0], &[1, 4])?;
-/// let y = testing::tensor(&[1.0, -1.0], &[1, 2])?;
-/// let vector = testing::tensor(&[0.5, 0.5], &[2])?;
+/// let x = testing::tensor(&[1.0, 2.0, 3.0, 4.0], &[1, 4]);
+/// let y = testing::tensor(&[1.0, -1.0], &[1, 2]);
+/// let vector = testing::tensor(&[0.5, 0.5], &[2]);
 /// let out = shift.output(&layer, &x, &y, &[vector])?;
 /// assert_eq!(out.to_vec::<f32>()?, [1.5, -0.5]);
 /// # Ok::<(), apus_sdk::Error>(())

@@ -66,7 +66,7 @@ pub use optimizer::minimise;
 pub use schedule::curve;
 pub use text::{convert, segments};
 pub use tracker::{DOT, track};
-pub use tuner::{Tuned, tune};
+pub use tuner::{MergedLayer, Tuned, tune};
 
 use crate::abi::Crosses;
 use crate::{Element, Error, Result, Tensor, components, needs};

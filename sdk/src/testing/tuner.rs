@@ -3,6 +3,9 @@
 use super::tensor;
 use crate::{Error, Init, LayerInfo, Result, Tensor, Tuner};
 
+/// The numbers of a layer's weight and of its bias, if it has one, with a tuner merged in.
+pub type MergedLayer = (Vec<f32>, Option<Vec<f32>>);
+
 /// A layer that a tuner has been added to.
 pub struct Tuned<'a> {
     tuner: &'a dyn Tuner,
@@ -73,11 +76,7 @@ impl Tuned<'_> {
     ///
     /// # Errors
     /// What the tuner says, or a result of another shape.
-    pub fn merged(
-        &self,
-        weight: &[f32],
-        bias: Option<&[f32]>,
-    ) -> Result<Option<(Vec<f32>, Option<Vec<f32>>)>> {
+    pub fn merged(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<Option<MergedLayer>> {
         let weight = tensor(weight, &[self.layer.outputs(), self.layer.inputs()]);
         let Some(merged) = self
             .tuner

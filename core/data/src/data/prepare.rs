@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use apus_sdk::{Converted, DatasetFormat, Sample};
 use rayon::prelude::*;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -339,10 +339,10 @@ pub fn converted(records: &[Record], formats: &Formats) -> Result<Vec<Result<Con
                 continue;
             }
         };
-        if !chosen.contains_key(&of(record)) {
-            chosen.insert(of(record), formats.choose(record, &row)?);
-        }
-        let (_, format) = chosen[&of(record)];
+        let (_, format) = match chosen.entry(of(record)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(formats.choose(record, &row)?),
+        };
         all.push(match convert(record, format)? {
             Ok(converted) if converted.samples.is_empty() => Err(anyhow!("{record}: {NO_SAMPLE}")),
             Ok(converted) => Ok(converted),
@@ -365,9 +365,8 @@ fn of(record: &Record) -> FormatPlace {
 fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<'a>> {
     let mut chosen = ChosenFormats::new();
     for record in records {
-        if !chosen.contains_key(&of(record)) {
-            let row = record.row()?;
-            chosen.insert(of(record), formats.choose(record, &row)?);
+        if let Entry::Vacant(new) = chosen.entry(of(record)) {
+            new.insert(formats.choose(record, &record.row()?)?);
         }
     }
     Ok(chosen)
