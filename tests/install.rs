@@ -483,7 +483,7 @@ fn an_index_and_a_source_in_git() {
     user.write("index/muon.toml", text(COMMIT, "crates/muon"));
     user.fails(&line, &["installed with the commit"]);
     user.works("plugin remove muon");
-    user.fails(&line, &[&format!("git checkout failed"), COMMIT]);
+    user.fails(&line, &["git checkout failed", COMMIT]);
     user.write("index/muon.toml", text(&commit, "crates/no"));
     user.fails(&line, &["crates/no"]);
     let later = text(&commit, "crates/muon").replace("0.1.0", "0.2.0");

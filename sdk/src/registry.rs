@@ -39,7 +39,7 @@ pub fn components() -> impl Iterator<Item = &'static Component> {
 /// The type is its own options: it is read by serde from what the configuration gives beside
 /// `name`. Declare it with [`options!`](crate::options), or derive `Deserialize` yourself (on a unit
 /// struct for no options at all). The doc comment becomes the line that lists show. The name is a literal or a `const`;
-/// one with `+`, `.` or a space does not compile, and neither does an option called `name`.
+/// one with `+`, `.` or a space does not compile (a dataset's may have `+` and `.`, as ids have), and neither does an option called `name`.
 ///
 /// ```
 /// # use apus_sdk::{LrSchedule, Progress, Result, options, register};
@@ -82,7 +82,7 @@ macro_rules! register {
     ($(#[doc = $doc:literal])* $kind:ident, $name:expr, $component:ty $(,)?) => {
         const _: () = {
             const __NAME: &str = $name;
-            const _: () = $crate::private::allowed_name(__NAME);
+            const _: () = $crate::private::allowed_name($crate::Kind::$kind, __NAME);
             fn make(
                 options: &$crate::Options,
             ) -> $crate::Result<::std::boxed::Box<dyn $crate::$kind>> {

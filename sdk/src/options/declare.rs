@@ -82,10 +82,12 @@ macro_rules! options {
             {
                 $vis struct $name {
                     $(
+                        #[allow(clippy::empty_docs)]
                         #[doc = $crate::options_doc!($(#[$($attribute)*])*)]
                         $field: $type,
                     )*
                     $($(
+                        #[allow(clippy::empty_docs)]
                         #[doc = $crate::options_doc!($(#[$($state_attribute)*])*)]
                         #[allow(dead_code)]
                         $state: $state_type,
@@ -267,17 +269,19 @@ macro_rules! options_aliases {
     };
 }
 
-/// Refuses a name of a component that a configuration could not name.
+/// Refuses a name of a component that a configuration could not name. That of a dataset stands in the place of an id, and is
+/// written as one.
 ///
 /// # Panics
 /// It is empty, or has a `+`, a `.` or white space in it: for a constant, the compiler says so.
-pub const fn allowed_name(name: &str) {
+pub const fn allowed_name(kind: crate::Kind, name: &str) {
     let bytes = name.as_bytes();
+    let is_id = matches!(kind, crate::Kind::Dataset);
     assert!(!bytes.is_empty(), "the name of a component is empty");
     let mut at = 0;
     while at < bytes.len() {
         assert!(
-            !matches!(bytes[at], b'+' | b'.') && !bytes[at].is_ascii_whitespace(),
+            (is_id || !matches!(bytes[at], b'+' | b'.')) && !bytes[at].is_ascii_whitespace(),
             "the name of a component has a `+` (which joins names), a `.` (which stands before an option) or a space; \
              take `_` or `-`"
         );
@@ -300,8 +304,8 @@ pub const fn allowed_option(option: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Describe;
     use crate::options::read::build;
+    use crate::{Describe, Kind};
     use serde_json::json;
     use std::cell::Cell;
 
@@ -411,11 +415,12 @@ mod tests {
     #[test]
     fn names_that_no_configuration_could_give_are_refused() {
         let refused = |act: fn()| std::panic::catch_unwind(act).is_err();
-        allowed_name("focal-loss_2");
-        assert!(refused(|| allowed_name("")));
+        allowed_name(Kind::Loss, "focal-loss_2");
+        allowed_name(Kind::Dataset, "mine/tickets.v2");
+        assert!(refused(|| allowed_name(Kind::Dataset, "")));
         for name in ["a+b", "a.b", "a b", "a\tb", "+", "."] {
             assert!(
-                std::panic::catch_unwind(|| allowed_name(name)).is_err(),
+                std::panic::catch_unwind(|| allowed_name(Kind::Loss, name)).is_err(),
                 "{name:?}"
             );
         }
