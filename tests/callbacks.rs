@@ -588,3 +588,76 @@ fn a_callback_that_fails_leaves_the_state_that_its_weights_have() {
         assert!(said.contains("--resume_only_model true"), "{said}");
     }
 }
+
+/// Components of a library are given the run that they are part of.
+#[test]
+fn components_of_a_library_see_their_run() {
+    let dir = folder("sees");
+    works(&sft(
+        &dir,
+        "--max_steps 2 --callbacks sees --loss_type seeing --optimizer seeing --lr_scheduler seeing --metrics seeing \
+         --predict_with_generate true --metric_for_best_model seen_answers",
+    ));
+    let lines = lines(&dir, "logging.jsonl");
+    let seen: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line.get("seen_rank").is_some())
+        .collect();
+    assert_eq!(seen.len(), 2, "{lines:?}");
+    for line in seen {
+        assert_eq!(
+            (&line["seen_rank"], &line["seen_ranks"]),
+            (&4.into(), &1.into())
+        );
+        assert!(line["seen_parameters"].as_u64() > Some(1), "{line}");
+        // Clipped to max_grad_norm, or as it was.
+        let norm = line["seen_norm"].as_f64().unwrap();
+        let expected = line["grad_norm"].as_f64().unwrap().min(1.0);
+        assert!((norm - expected).abs() < 1e-4 * expected, "{line}");
+    }
+    let evaluated = lines
+        .iter()
+        .find(|line| line.get("eval_seen_answers").is_some());
+    assert!(
+        evaluated.unwrap()["eval_seen_answers"].as_f64() > Some(0.0),
+        "{lines:?}"
+    );
+}
+
+/// A value that a callback sets is what the run goes on with and saves; within a step it is refused.
+#[test]
+fn a_parameter_is_set_between_steps() {
+    let dir = folder("sets");
+    works(&sft(
+        &dir,
+        "--max_steps 2 --callbacks sees --callbacks.set 0.5",
+    ));
+    let file = fs::read(dir.join("checkpoint-2/adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let all_half = |name: &&str| {
+        let bytes = tensors.tensor(name).unwrap().data().to_vec();
+        bytes
+            .chunks(4)
+            .all(|b| f32::from_le_bytes(b.try_into().unwrap()) == 0.5)
+    };
+    let names = tensors.names();
+    let b = names.iter().map(|name| name.as_ref());
+    assert_eq!(b.filter(all_half).count(), 1, "{names:?}");
+
+    let flags = "--max_steps 2 --callbacks sees --callbacks.set 0.5 --callbacks.event on_pre_optimizer_step";
+    let said = fails(&sft(&folder("sets-within"), flags));
+    assert!(
+        said.contains("on_pre_optimizer_step: a parameter is set between steps"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_not_declared_is_not_given() {
+    let said = fails(&sft(&folder("silent"), "--max_steps 2 --callbacks silent"));
+    assert!(
+        said.contains("callback silent of plugin asking-plugin")
+            && said.contains("fn needs() -> &'static [Need] { &[Need::Run] }"),
+        "{said}"
+    );
+}

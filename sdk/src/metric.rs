@@ -68,14 +68,14 @@ pub trait Metric: Send {
     /// Whatever the metric cannot handle.
     fn update(&mut self, _batch: &EvalBatch) -> Result<()> {
         Err(Error::new(
-            "this metric takes in no tokens: it has no `update`. One that reads generated answers has to be linked in; \
-             in a plugin library it cannot say so",
+            "this metric takes in no tokens: it has no `update`. One that reads generated answers says so by \
+             `reads_answers`, and needs an Apus with apus-sdk 1.1",
         ))
     }
 
     /// Whether the metric reads answers that the model has generated, not the most probable tokens: then it is given
-    /// [`update_answers`](Self::update_answers) and never [`update`](Self::update). A plugin library's metric says no,
-    /// whatever is written here: the question does not cross its boundary.
+    /// [`update_answers`](Self::update_answers) and never [`update`](Self::update). In a plugin library it declares
+    /// [`Need::Answers`].
     fn reads_answers(&self) -> bool {
         false
     }
@@ -94,7 +94,7 @@ pub trait Metric: Send {
     /// Whatever the metric cannot handle.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
 
-    /// The names that [`compute`](Self::compute) gives; none if it does not tell, as no plugin library does. With
+    /// The names that [`compute`](Self::compute) gives; none if it does not tell. With
     /// it, a `metric_for_best_model` that nobody reports is an error before the run begins.
     fn names(&self) -> Option<Vec<String>> {
         None

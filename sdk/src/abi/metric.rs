@@ -1,11 +1,11 @@
 //! Metrics across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component_mut, crosses_by};
+use super::object::{Imported, component, component_mut, crosses_by, to_json};
 use super::run::WireRun;
-use crate::{Decoder, Error, EvalBatch, Metric, Result, Run, Wire};
+use crate::{Decoder, Error, EvalBatch, Metric, Need, Result, Run, TextPair, Wire, needs};
 use abi_stable::StableAbi;
-use abi_stable::std_types::{RResult, RSlice, RString, RVec};
+use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
 
 /// A metric's functions.
 #[repr(C)]
@@ -19,6 +19,12 @@ pub struct MetricTable {
     pub compute: unsafe extern "C" fn(*mut ()) -> Wire<RVec<Named>>,
     /// See [`Metric::begin`]; since 1.1.
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
+    /// See [`Metric::reads_answers`]; since 1.1, as those that follow.
+    pub reads_answers: unsafe extern "C" fn(*const ()) -> Wire<bool>,
+    /// See [`Metric::update_answers`].
+    pub update_answers: unsafe extern "C" fn(*mut (), RSlice<'_, WirePair<'_>>) -> Wire<()>,
+    /// See [`Metric::names`]; JSON.
+    pub names: unsafe extern "C" fn(*const ()) -> Wire<RString>,
 }
 
 /// An [`EvalBatch`].
@@ -35,6 +41,14 @@ pub struct WireBatch<'a> {
     decode: unsafe extern "C" fn(*const (), RSlice<'_, u32>) -> Wire<RString>,
 }
 
+/// A [`TextPair`].
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WirePair<'a> {
+    reference: RStr<'a>,
+    answer: RStr<'a>,
+}
+
 /// A value with its name.
 #[repr(C)]
 #[derive(StableAbi)]
@@ -43,7 +57,7 @@ pub struct Named {
     value: f64,
 }
 
-crosses_by!(MetricTable { update, compute, begin } as MetricTableRef for dyn Metric);
+crosses_by!(MetricTable { update, compute, begin, reads_answers, update_answers, names } as MetricTableRef for dyn Metric);
 
 /// The plugin's side of the decoder.
 impl Decoder for WireBatch<'_> {
@@ -96,8 +110,36 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
     guard(|| {
         let run = run.take()?;
         // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
-        unsafe { component_mut::<dyn Metric>(this) }.begin(&run)
+        let metric = unsafe { component_mut::<dyn Metric>(this) };
+        // Said before the first evaluation, which may be hours away.
+        if metric.reads_answers() {
+            needs::require(Need::Answers)?;
+        }
+        metric.begin(&run)
     })
+}
+
+unsafe extern "C" fn reads_answers(this: *const ()) -> Wire<bool> {
+    // SAFETY: the host gives the object's own pointer.
+    guard(|| Ok(unsafe { component::<dyn Metric>(this) }.reads_answers()))
+}
+
+unsafe extern "C" fn update_answers(this: *mut (), pairs: RSlice<'_, WirePair<'_>>) -> Wire<()> {
+    guard(|| {
+        // SAFETY: as in `begin`.
+        let metric = unsafe { component_mut::<dyn Metric>(this) };
+        needs::require(Need::Answers)?;
+        let pairs = pairs.iter().map(|pair| TextPair {
+            reference: pair.reference.as_str(),
+            answer: pair.answer.as_str(),
+        });
+        metric.update_answers(&pairs.collect::<Vec<_>>())
+    })
+}
+
+unsafe extern "C" fn names(this: *const ()) -> Wire<RString> {
+    // SAFETY: the host gives the object's own pointer.
+    guard(|| to_json(&unsafe { component::<dyn Metric>(this) }.names()))
 }
 
 impl Metric for Imported<MetricTableRef> {
@@ -124,6 +166,35 @@ impl Metric for Imported<MetricTableRef> {
         let (this, call) = (self.object.this(), self.object.table().update());
         // SAFETY: pointer and table belong together; the batch outlives the call.
         self.origin.context("update", unsafe { call(this, wire) })
+    }
+
+    fn reads_answers(&self) -> bool {
+        let call = self.object.table().reads_answers();
+        // SAFETY: pointer and table belong together.
+        call.is_some_and(|call| unsafe { call(self.object.this()) }.unwrap_or(false))
+    }
+
+    fn update_answers(&mut self, pairs: &[TextPair]) -> Result<()> {
+        let Some(call) = self.object.table().update_answers() else {
+            return Err(self
+                .origin
+                .failed("update_answers", &"built with apus-sdk 1.0"));
+        };
+        let pairs = pairs.iter().map(|pair| WirePair {
+            reference: pair.reference.into(),
+            answer: pair.answer.into(),
+        });
+        let pairs: Vec<WirePair> = pairs.collect();
+        // SAFETY: pointer and table belong together; the texts outlive the call.
+        let wire = unsafe { call(self.object.this(), RSlice::from_slice(&pairs)) };
+        self.origin.context("update_answers", wire)
+    }
+
+    fn names(&self) -> Option<Vec<String>> {
+        let call = self.object.table().names()?;
+        // SAFETY: pointer and table belong together.
+        let json = unsafe { call(self.object.this()) }.into_result().ok()?;
+        serde_json::from_str(&json).ok()?
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {

@@ -1,7 +1,9 @@
 //! The host side of components: tensors behind the SDK's handle, and chunks of logits for losses.
 
 mod chunk;
+mod run;
 mod tensor;
 
 pub use chunk::{ChunkLoss, chunk_loss};
+pub use run::{Busy, RunView, Shown};
 pub use tensor::{unwrap, wrap};

@@ -4,6 +4,7 @@
 //! two callbacks cannot report two numbers under one name.
 
 use super::settings::Due;
+use crate::host::RunView;
 use anyhow::{Result, bail};
 use apus_base::doing;
 use apus_base::lines::warning;
@@ -75,6 +76,15 @@ impl Events {
             requests: Vec::new(),
             ended: false,
         }
+    }
+
+    /// Gives the run to the callbacks.
+    ///
+    /// # Errors
+    /// A callback failed; the error names it.
+    pub fn begin(&mut self, view: &RunView) -> Result<()> {
+        let mut all = self.callbacks.iter_mut();
+        all.try_for_each(|callback| view.begin(callback, |callback, run| callback.begin(run)))
     }
 
     events! {

@@ -3,6 +3,7 @@
 apus_sdk::export_plugin!();
 
 mod requests;
+mod run;
 mod tickets;
 mod tuner;
 

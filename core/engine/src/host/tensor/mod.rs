@@ -28,6 +28,16 @@ pub fn wrap(tensor: Tensor) -> apus_sdk::Tensor {
     unsafe { apus_sdk::Tensor::from_raw(into_handle(tensor), host()) }
 }
 
+/// A component's handle on this tensor, which it can read and not change in place.
+pub fn to_read(tensor: Tensor) -> apus_sdk::Tensor {
+    let held = Held {
+        tensor,
+        to_read: true,
+    };
+    // SAFETY: as in `wrap`.
+    unsafe { apus_sdk::Tensor::from_raw(held.into_handle(), host()) }
+}
+
 /// The tensor behind a handle.
 ///
 /// # Errors
@@ -61,9 +71,36 @@ fn host() -> TensorHostRef {
     })
 }
 
+/// What a handle points to.
+#[derive(Clone)]
+struct Held {
+    tensor: Tensor,
+    /// Whether it must not be changed in place: somebody else's, given to be read.
+    to_read: bool,
+}
+
+impl Held {
+    fn into_handle(self) -> Handle {
+        Handle(Box::into_raw(Box::new(self)).cast())
+    }
+}
+
 /// A handle that owns this tensor.
 fn into_handle(tensor: Tensor) -> Handle {
-    Handle(Box::into_raw(Box::new(tensor)).cast())
+    let held = Held {
+        tensor,
+        to_read: false,
+    };
+    held.into_handle()
+}
+
+/// What is behind a handle.
+///
+/// # Safety
+/// As [`tensor_of`].
+unsafe fn held<'a>(handle: Handle) -> &'a Held {
+    // SAFETY: by the contract above.
+    unsafe { &*handle.0.cast::<Held>() }
 }
 
 /// The tensor of a handle.
@@ -72,7 +109,7 @@ fn into_handle(tensor: Tensor) -> Handle {
 /// The handle came from [`into_handle`] and is not released while the reference lives.
 unsafe fn tensor_of<'a>(handle: Handle) -> &'a Tensor {
     // SAFETY: by the contract above.
-    unsafe { &*handle.0.cast::<Tensor>() }
+    &unsafe { held(handle) }.tensor
 }
 
 /// Runs `act`; an error or a panic of it becomes a message.
@@ -86,12 +123,12 @@ fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Wire<T> {
 
 unsafe extern "C" fn retain(handle: Handle) -> Handle {
     // SAFETY: callers give handles of this host only, here and below.
-    into_handle(unsafe { tensor_of(handle) }.clone())
+    unsafe { held(handle) }.clone().into_handle()
 }
 
 unsafe extern "C" fn release(handle: Handle) {
     // SAFETY: the handle came from `into_handle` and is released once.
-    drop(unsafe { Box::from_raw(handle.0.cast::<Tensor>()) });
+    drop(unsafe { Box::from_raw(handle.0.cast::<Held>()) });
 }
 
 unsafe extern "C" fn shape(handle: Handle) -> RSlice<'static, usize> {
@@ -125,9 +162,10 @@ unsafe extern "C" fn call(
         })?;
         // SAFETY: see `retain`.
         let arguments = unsafe { Arguments::new(&tensors, &ints, &floats) };
-        Ok(into_handle(
-            arguments.run(op).with_context(|| arguments.describe(op))?,
-        ))
+        let tensor = arguments.run(op).with_context(|| arguments.describe(op))?;
+        // Another shape or type may be the same memory.
+        let to_read = matches!(op as u32, 96..112 | 128..144) && arguments.any_to_read();
+        Ok(Held { tensor, to_read }.into_handle())
     })
 }
 
@@ -212,6 +250,20 @@ impl<'a> Arguments<'a> {
         self.tensors
             .iter()
             .map(|&handle| unsafe { tensor_of(handle) })
+    }
+
+    /// Whether one of them is there to be read.
+    fn any_to_read(&self) -> bool {
+        // SAFETY: by the contract of `new`.
+        let mut all = self.tensors.iter().map(|&handle| unsafe { held(handle) });
+        all.any(|held| held.to_read)
+    }
+
+    /// Whether the tensor at a place is there to be read.
+    fn is_to_read(&self, at: usize) -> bool {
+        // SAFETY: by the contract of `new`.
+        let held = self.tensors.get(at).map(|&handle| unsafe { held(handle) });
+        held.is_some_and(|held| held.to_read)
     }
 
     /// Exactly `N` tensors.

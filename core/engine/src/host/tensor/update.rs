@@ -6,6 +6,13 @@ use apus_sdk::{AdamW, Update};
 use candle_core::Tensor;
 
 pub(super) fn run(op: Update, arguments: &Arguments) -> Result<()> {
+    // The second is read by every update: a source, or a gradient.
+    let mut written = (0..arguments.tensors.len()).filter(|at| *at != 1);
+    ensure!(
+        !written.any(|at| arguments.is_to_read(at)),
+        "this tensor was given to read; a parameter's value is set by Run::set, and a tensor of one's own is made by an \
+         operation, such as affine(1.0, 0.0)"
+    );
     match op {
         Update::Set => {
             let [x, src] = arguments.tensors()?;

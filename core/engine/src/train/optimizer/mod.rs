@@ -17,6 +17,7 @@ pub use hooks::Hook;
 pub use update::Passes;
 
 use super::requested::Requested;
+use crate::host::RunView;
 use anyhow::Result;
 use apus_components::registry::Named;
 use apus_model::nn::Param;
@@ -27,6 +28,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 use slot::Slot;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Between the name of a parameter and the name of its state in a checkpoint.
@@ -137,6 +139,15 @@ impl OptimizerHost {
         }
     }
 
+    /// Gives the run to the optimizers.
+    ///
+    /// # Errors
+    /// One failed; the error names it.
+    pub fn begin(&mut self, view: &RunView) -> Result<()> {
+        let mut all = self.optimizers.iter_mut();
+        all.try_for_each(|optimizer| view.begin(optimizer, |optimizer, run| optimizer.begin(run)))
+    }
+
     /// The component, for messages.
     pub fn label(&self) -> &str {
         &self.optimizers[0].label
@@ -153,6 +164,11 @@ impl OptimizerHost {
     pub fn own(&self) -> impl Iterator<Item = &Arc<Param>> {
         let own = self.slots.iter().filter(|slot| slot.moves(self.rank));
         own.map(|slot| &slot.param)
+    }
+
+    /// Their names.
+    pub fn own_names(&self) -> BTreeSet<String> {
+        self.own().map(|param| param.name().to_owned()).collect()
     }
 
     /// Norm of all gradients together, which are then scaled down to `max_norm` if they exceed it

@@ -1,6 +1,7 @@
 //! What a rank other than 0 does: it keeps a model and an optimizer as rank 0 has them, and does what it is told.
 
 use super::{Evaluated, Ranks, Start, StepTask, Task, is_agreed};
+use crate::host::{RunView, Shown};
 use crate::out_of_memory;
 use crate::setup;
 use crate::train::about::machines;
@@ -22,7 +23,7 @@ use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_components::registry::{self, Named};
 use apus_model::model::CausalLm;
-use apus_sdk::{Loss, errln};
+use apus_sdk::{Loss, Need, RunInfo, errln};
 use candle_core::Device;
 use serde_json::Map;
 use std::path::Path;
@@ -55,6 +56,8 @@ struct Follower {
     optimizer: OptimizerHost,
     settings: Settings,
     gradient_is_checked: bool,
+    /// The run that loss and optimizer were given.
+    _view: RunView,
 }
 
 impl Follower {
@@ -103,13 +106,41 @@ impl Follower {
         }
         ranks.share_weights(model.params())?;
         ranks.share_state(&mut optimizer, device, 0)?;
-        let loss = registry::named(&config.loss_type)?;
+        let mut loss: Named<dyn Loss> = registry::named(&config.loss_type)?;
+        let tokenizer = match loss.declares(Need::Run) || optimizer.declares(Need::Run) {
+            true => Some(
+                setup::run_encoder(config, place.dir.as_deref())?
+                    .tokenizer()
+                    .clone(),
+            ),
+            false => None,
+        };
+        let info = RunInfo {
+            config: args::args(config),
+            rank: ranks.rank(),
+            world_size: ranks.size(),
+            ..RunInfo::default()
+        };
+        let view = RunView::new(
+            info,
+            Shown {
+                params: model.params().to_vec(),
+                own: start.divided.then(|| optimizer.own_names()),
+                tokenizer,
+            },
+        );
+        // Rank 0 alone sets values, between its steps.
+        let busy = view.busy();
+        view.begin(&mut loss, |loss, run| loss.begin(run))?;
+        optimizer.begin(&view)?;
+        drop(busy);
         Ok(Self {
             model,
             loss,
             optimizer,
             settings,
             gradient_is_checked: false,
+            _view: view,
         })
     }
 

@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::reports::Reports;
 use super::set_up::SetUp;
 use crate::generate::split;
+use crate::host::RunView;
 use crate::train::evaluate::{Evaluation, Spelling, evaluate};
 use crate::train::events::Events;
 use crate::train::settings::Settings;
@@ -38,6 +39,16 @@ impl<'a> Evaluations<'a> {
             predictions: Predictions::new(set_up, of_answers),
             last: None,
         }
+    }
+
+    /// Gives the run to the metrics.
+    ///
+    /// # Errors
+    /// A metric failed; the error names it.
+    pub fn begin(&mut self, view: &RunView) -> Result<()> {
+        let of_answers = self.predictions.iter_mut().flat_map(Predictions::metrics);
+        let mut all = self.metrics.iter_mut().chain(of_answers);
+        all.try_for_each(|metric| view.begin(metric, |metric, run| metric.begin(run)))
     }
 
     /// Whether there is nothing to evaluate on.

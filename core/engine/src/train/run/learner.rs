@@ -1,6 +1,7 @@
 //! What a run trains, and with what: the model, its loss, its optimizer and the schedule of the learning rate.
 
 use super::progress::Progress;
+use crate::host::RunView;
 use crate::train::channel_loss::of_samples;
 use crate::train::events::Events;
 use crate::train::examples::Example;
@@ -42,6 +43,16 @@ pub struct Learner<'a> {
 }
 
 impl Learner<'_> {
+    /// Gives the run to loss, optimizer and schedule.
+    ///
+    /// # Errors
+    /// One of them failed; the error names it.
+    pub fn begin(&mut self, view: &RunView) -> Result<()> {
+        view.begin(&mut self.loss, |loss, run| loss.begin(run))?;
+        self.optimizer.begin(view)?;
+        view.begin(&mut self.schedule, |schedule, run| schedule.begin(run))
+    }
+
     /// The micro-batches of the step after `steps_made`, on the device: all of them, or this rank's share, after the others
     /// were given theirs.
     ///

@@ -23,6 +23,7 @@ use super::optimizer::{Hook, OptimizerHost};
 use super::parts::Components;
 use super::ranks::{COMPARED_EVERY, LastWords, Ranks};
 use super::settings::{Due, Every, Settings};
+use crate::host::{RunView, Shown};
 use crate::out_of_memory::Phase;
 use answers::Answers;
 use anyhow::{Context, Result};
@@ -101,6 +102,7 @@ struct Run<'a> {
     answers: Answers<'a>,
     checkpoints: Checkpoints<'a>,
     reports: Reports,
+    view: RunView,
 }
 
 impl<'a> Run<'a> {
@@ -146,6 +148,20 @@ impl<'a> Run<'a> {
         if let (Some(ranks), Some(path)) = (&learner.ranks, checkpoints.last()) {
             ranks.note_checkpoint(path);
         }
+        let info = reports::info(settings, &progress, learner.ranks.as_ref());
+        let view = RunView::new(
+            info.clone(),
+            Shown {
+                params: model.params().to_vec(),
+                own: set_up.divided.then(|| learner.optimizer.own_names()),
+                tokenizer: Some(set_up.encoder.tokenizer().clone()),
+            },
+        );
+        let mut evaluations = Evaluations::new(set_up, components.metrics);
+        learner.begin(&view)?;
+        events.begin(&view)?;
+        evaluations.begin(&view)?;
+        view.take_changed();
         learner.share_state(progress.state.global_step)?;
         if !learner.requested.is_empty() {
             let requested = learner.requested.clone();
@@ -154,13 +170,8 @@ impl<'a> Run<'a> {
         if settings.resume.is_some() {
             learner.hook(Hook::AfterSaving)?;
         }
-        let reports = Reports::start(
-            components.trackers,
-            settings,
-            &progress,
-            model.device(),
-            learner.ranks.as_ref(),
-        );
+        let ranks = learner.ranks.as_ref();
+        let reports = Reports::start(components.trackers, info, settings, model.device(), ranks);
         progress.start_clock();
         Ok(Self {
             set_up,
@@ -169,10 +180,11 @@ impl<'a> Run<'a> {
             learner,
             events,
             progress,
-            evaluations: Evaluations::new(set_up, components.metrics),
+            evaluations,
             answers: Answers::new(&set_up.config, &set_up.encoder),
             checkpoints,
             reports,
+            view,
         })
     }
 
@@ -235,12 +247,15 @@ impl<'a> Run<'a> {
         self.learner.enter(|| format!("step {step}"), false);
         events.on_step_begin(&progress.state)?;
         self.do_requests()?;
+        share_changes(&self.view, &self.learner)?;
         let (events, progress) = (&mut self.events, &mut self.progress);
         let steps_made = progress.state.global_step;
+        let busy = self.view.busy();
         let window = self.learner.window(groups, self.settings, steps_made)?;
         let report = self
             .learner
             .step(&window, self.settings, progress, events)?;
+        drop(busy);
         let hook = events.on_optimizer_step(&progress.state);
         self.learner.model.device().synchronize()?;
 
@@ -258,6 +273,7 @@ impl<'a> Run<'a> {
         let (settings, step) = (self.settings, self.progress.state.global_step);
         self.learner
             .enter(|| format!("what is due after step {step}"), true);
+        share_changes(&self.view, &self.learner)?;
         if step.is_multiple_of(COMPARED_EVERY) {
             self.learner.compare(step)?;
         }
@@ -266,6 +282,7 @@ impl<'a> Run<'a> {
         loop {
             self.do_requests()?;
             due |= self.take_requests();
+            share_changes(&self.view, &self.learner)?;
             if self.is_over() {
                 due |= settings.due_at_the_end();
             }
@@ -336,6 +353,7 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self) -> Result<bool> {
         let values = self.with_evaluated_weights(|run| {
             let (progress, events) = (&run.progress, &mut run.events);
+            let _busy = run.view.busy();
             run.evaluations
                 .evaluate(&run.learner, progress, events, &run.reports)
         })?;
@@ -487,5 +505,13 @@ impl<'a> Run<'a> {
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error
+    }
+}
+
+/// Gives the other ranks the weights that components have set.
+fn share_changes(view: &RunView, learner: &Learner) -> Result<()> {
+    match view.take_changed() {
+        true => learner.share_weights(),
+        false => Ok(()),
     }
 }

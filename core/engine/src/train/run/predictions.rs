@@ -45,6 +45,11 @@ impl<'a> Predictions<'a> {
         })
     }
 
+    /// The metrics that read them.
+    pub fn metrics(&mut self) -> impl Iterator<Item = &mut Named<dyn Metric>> {
+        self.metrics.iter_mut()
+    }
+
     /// Answers all rows after so many steps, to each metric as `eval_NAME`.
     ///
     /// # Errors

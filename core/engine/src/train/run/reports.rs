@@ -13,6 +13,26 @@ use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// What components and trackers are told of a run, new or resumed, at the step of `progress`.
+pub fn info(settings: &Settings, progress: &Progress, ranks: Option<&Ranks>) -> RunInfo {
+    let mut about = about::process();
+    if let Some(others) = ranks.map(Ranks::other_machines) {
+        let described = others.described();
+        about.hardware.insert("ranks".to_owned(), described);
+    }
+    RunInfo {
+        name: settings.run_name.clone(),
+        dir: settings.run_dir.clone(),
+        config: settings.config.clone(),
+        max_steps: progress.steps.total,
+        resumed_at: progress.state.global_step,
+        id: progress.run_id.clone(),
+        model: settings.model.clone(),
+        world_size: progress.state.world_size,
+        ..about
+    }
+}
+
 /// Trackers and screen.
 pub struct Reports {
     trackers: Trackers,
@@ -20,35 +40,21 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Starts the trackers of a run, new or resumed, at the step of `progress`.
+    /// Starts the trackers of a run, new or resumed.
     pub fn start(
         trackers: Vec<Named<dyn Tracker>>,
+        info: RunInfo,
         settings: &Settings,
-        progress: &Progress,
         device: &Device,
         ranks: Option<&Ranks>,
     ) -> Self {
-        let (total, made) = (progress.steps.total, progress.state.global_step);
         let title = settings.run_dir.file_name().unwrap_or_default();
+        let (total, made) = (info.max_steps, info.resumed_at);
         let screen = Screen::open(&title.to_string_lossy(), total, made, settings.tui);
         let others = ranks.map(Ranks::other_machines);
-        let mut about = about::process();
-        if let Some(others) = &others {
-            about
-                .hardware
-                .insert("ranks".to_owned(), others.described());
-        }
         let info = RunInfo {
-            name: settings.run_name.clone(),
-            dir: settings.run_dir.clone(),
-            config: settings.config.clone(),
-            max_steps: total,
-            resumed_at: made,
             interactive: screen.draws(),
-            id: progress.run_id.clone(),
-            model: settings.model.clone(),
-            world_size: progress.state.world_size,
-            ..about
+            ..info
         };
         let mut trackers = Trackers::start(trackers, &info, &screen, settings.tracker_timeout);
         if settings.plot {
