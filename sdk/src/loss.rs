@@ -1,6 +1,6 @@
 //! Losses: supervised tokens to a loss per token.
 
-use crate::{Need, Result, Run, Tensor};
+use crate::{ChunkRows, Error, Need, Result, Run, Tensor, needs};
 
 /// Computes the loss of each supervised token.
 ///
@@ -105,6 +105,25 @@ impl<'a> LossChunk<'a> {
     pub fn cross_entropy(&self) -> Result<Tensor> {
         self.ops.cross_entropy()
     }
+
+    /// The sequences and rows that the tokens belong to, and the step.
+    ///
+    /// # Errors
+    /// The loss does not declare [`Need::ChunkRows`].
+    pub fn rows(&self) -> Result<ChunkRows> {
+        needs::require(Need::ChunkRows)?;
+        self.ops.rows()
+    }
+
+    /// The hidden states `[n, hidden size]` in f32 that the head makes the logits of: the output of the last layer after
+    /// the final norm. They are differentiable.
+    ///
+    /// # Errors
+    /// The loss does not declare [`Need::HiddenStates`]; out of memory.
+    pub fn hidden(&self) -> Result<Tensor> {
+        needs::require(Need::HiddenStates)?;
+        self.ops.hidden()
+    }
 }
 
 /// The operations of the host for a [`LossChunk`].
@@ -120,4 +139,20 @@ pub trait ChunkOps {
     /// # Errors
     /// As there.
     fn cross_entropy(&self) -> Result<Tensor>;
+
+    /// See [`LossChunk::rows`].
+    ///
+    /// # Errors
+    /// As there; this host does not have it.
+    fn rows(&self) -> Result<ChunkRows> {
+        Err(Error::new("rows of a chunk need an Apus with apus-sdk 1.1"))
+    }
+
+    /// See [`LossChunk::hidden`].
+    ///
+    /// # Errors
+    /// As there; this host does not have it.
+    fn hidden(&self) -> Result<Tensor> {
+        Err(Error::new("hidden states need an Apus with apus-sdk 1.1"))
+    }
 }

@@ -1,6 +1,6 @@
 //! Loss scales: which parts of a conversation are trained, and how much.
 
-use crate::{Need, Result};
+use crate::{Need, Piece, Result};
 
 /// Splits the text of a turn into segments with weights.
 ///
@@ -74,6 +74,15 @@ pub trait LossScale: Send + Sync {
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
         let _ = turn;
         Ok(vec![Segment::new(text, 1.0)])
+    }
+
+    /// [`segments`](Self::segments) of a piece that says where it stands; it is what the host calls, and by itself it
+    /// calls `segments`.
+    ///
+    /// # Errors
+    /// Whatever the component cannot handle.
+    fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
+        self.segments(piece.text(), piece.turn())
     }
 }
 

@@ -1,12 +1,12 @@
 //! Losses across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by};
+use super::object::{Imported, component, component_mut, crosses_by, to_json};
 use super::run::WireRun;
-use crate::{ChunkOps, Error, Loss, LossChunk, Result, Run, Tensor, Wire};
+use crate::{ChunkOps, ChunkRows, Error, Loss, LossChunk, Result, Run, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::RResult;
+use abi_stable::std_types::{RResult, RString};
 use std::sync::OnceLock;
 
 /// A loss's functions.
@@ -42,6 +42,10 @@ pub struct ChunkTable {
     /// See [`LossChunk::cross_entropy`].
     #[sabi(last_prefix_field)]
     pub cross_entropy: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
+    /// See [`LossChunk::rows`]; JSON. Since 1.1, as what follows.
+    pub rows: unsafe extern "C" fn(*const ()) -> Wire<RString>,
+    /// See [`LossChunk::hidden`].
+    pub hidden: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
 }
 
 crosses_by!(LossTable { per_token, begin } as LossTableRef for dyn Loss);
@@ -65,11 +69,23 @@ impl ChunkOps for WireChunk<'_> {
         // SAFETY: as above.
         given(unsafe { self.host.cross_entropy()(self.ops) })
     }
+
+    fn rows(&self) -> Result<ChunkRows> {
+        let rows = self.host.rows().ok_or("this host has no rows of a chunk")?;
+        // SAFETY: as above.
+        Ok(serde_json::from_str(&given(unsafe { rows(self.ops) })?)?)
+    }
+
+    fn hidden(&self) -> Result<Tensor> {
+        let hidden = self.host.hidden().ok_or("this host has no hidden states")?;
+        // SAFETY: as above.
+        given(unsafe { hidden(self.ops) })
+    }
 }
 
-fn given(wire: Wire<Tensor>) -> Result<Tensor> {
+fn given<T>(wire: Wire<T>) -> Result<T> {
     match wire {
-        RResult::ROk(tensor) => Ok(tensor),
+        RResult::ROk(value) => Ok(value),
         RResult::RErr(message) => Err(Error::new(message)),
     }
 }
@@ -80,6 +96,8 @@ fn chunk_table() -> ChunkTableRef {
         ChunkTable {
             logits,
             cross_entropy,
+            rows,
+            hidden,
         }
         .leak_into_prefix()
     })
@@ -107,6 +125,16 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
         // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
         unsafe { component_mut::<dyn Loss>(this) }.begin(&run)
     })
+}
+
+unsafe extern "C" fn rows(this: *const ()) -> Wire<RString> {
+    // SAFETY: the plugin gives the chunk's own pointer.
+    guard(|| to_json(&unsafe { ops(this) }.rows()?))
+}
+
+unsafe extern "C" fn hidden(this: *const ()) -> Wire<Tensor> {
+    // SAFETY: the plugin gives the chunk's own pointer.
+    guard(|| unsafe { ops(this) }.hidden())
 }
 
 impl Loss for Imported<LossTableRef> {

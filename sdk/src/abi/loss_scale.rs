@@ -2,7 +2,7 @@
 
 use super::guard::guard;
 use super::object::{Imported, component, crosses_by};
-use crate::{Base, Field, LossScale, Result, Segment, Turn, Wire};
+use crate::{Base, Field, LossScale, Piece, Result, Segment, Turn, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RStr, RString, RVec};
 
@@ -17,6 +17,23 @@ pub struct LossScaleTable {
     #[sabi(last_prefix_field)]
     pub segments:
         unsafe extern "C" fn(*const (), RStr<'_>, WireTurn<'_>) -> Wire<RVec<WireSegment>>,
+    /// The segments of a piece; since 1.1.
+    pub segments_of: unsafe extern "C" fn(*const (), WirePiece<'_>) -> Wire<RVec<WireSegment>>,
+}
+
+/// A [`Piece`].
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WirePiece<'a> {
+    text: RStr<'a>,
+    turn: WireTurn<'a>,
+    message: usize,
+    messages: usize,
+    whole: RStr<'a>,
+    offset: usize,
+    channel: ROption<RStr<'a>>,
+    /// JSON text, or nothing.
+    row: RStr<'a>,
 }
 
 /// A [`Turn`].
@@ -38,7 +55,7 @@ pub struct WireSegment {
     weight: f64,
 }
 
-crosses_by!(LossScaleTable { base, segments } as LossScaleTableRef for dyn LossScale);
+crosses_by!(LossScaleTable { base, segments, segments_of } as LossScaleTableRef for dyn LossScale);
 
 unsafe extern "C" fn base(this: *const ()) -> Wire<u32> {
     guard(|| {
@@ -61,22 +78,64 @@ unsafe extern "C" fn segments(
     guard(|| {
         // SAFETY: the host gives the object's own pointer.
         let scale = unsafe { component::<dyn LossScale>(this) };
-        let turn = Turn {
-            role: turn.role.as_str(),
+        let turn = turn.take();
+        give(scale.segments_of(&Piece::bare(text.as_str(), &turn))?)
+    })
+}
+
+unsafe extern "C" fn segments_of(this: *const (), piece: WirePiece<'_>) -> Wire<RVec<WireSegment>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let scale = unsafe { component::<dyn LossScale>(this) };
+        let turn = piece.turn.take();
+        let channel = piece.channel.as_ref().map(RStr::as_str).into_option();
+        let piece = Piece::new(piece.text.as_str(), &turn)
+            .in_message(piece.message, piece.messages)
+            .within(piece.whole.as_str(), piece.offset)
+            .of_row(channel, piece.row.as_str());
+        give(scale.segments_of(&piece)?)
+    })
+}
+
+fn give(segments: Vec<Segment>) -> Result<RVec<WireSegment>> {
+    let wire = segments.into_iter().map(|segment| WireSegment {
+        text: segment.text.into(),
+        weight: segment.weight,
+    });
+    Ok(wire.collect())
+}
+
+fn taken(segments: RVec<WireSegment>) -> Vec<Segment> {
+    segments
+        .into_iter()
+        .map(|segment| Segment::new(segment.text.into_string(), segment.weight))
+        .collect()
+}
+
+impl<'a> WireTurn<'a> {
+    fn give(turn: &Turn<'a>) -> Self {
+        Self {
+            role: turn.role.into(),
             field: match turn.field {
+                Field::Content => 0,
+                Field::Thinking => 1,
+            },
+            query: turn.query.map(RStr::from).into(),
+            is_last: turn.is_last,
+        }
+    }
+
+    fn take(&self) -> Turn<'a> {
+        Turn {
+            role: self.role.as_str(),
+            field: match self.field {
                 0 => Field::Content,
                 _ => Field::Thinking,
             },
-            query: turn.query.as_ref().map(RStr::as_str).into_option(),
-            is_last: turn.is_last,
-        };
-        let segments = scale.segments(text.as_str(), &turn)?;
-        let wire = segments.into_iter().map(|segment| WireSegment {
-            text: segment.text.into(),
-            weight: segment.weight,
-        });
-        Ok(wire.collect())
-    })
+            query: self.query.as_ref().map(RStr::as_str).into_option(),
+            is_last: self.is_last,
+        }
+    }
 }
 
 impl LossScale for Imported<LossScaleTableRef> {
@@ -100,21 +159,28 @@ impl LossScale for Imported<LossScaleTableRef> {
 
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
         let (this, table) = (self.object.this(), self.object.table());
-        let turn = WireTurn {
-            role: turn.role.into(),
-            field: match turn.field {
-                Field::Content => 0,
-                Field::Thinking => 1,
-            },
-            query: turn.query.map(RStr::from).into(),
-            is_last: turn.is_last,
-        };
         // SAFETY: pointer and table belong together; the texts outlive the call.
-        let wire = unsafe { table.segments()(this, text.into(), turn) };
-        let segments = self.origin.context("segments", wire)?;
-        Ok(segments
-            .into_iter()
-            .map(|segment| Segment::new(segment.text.into_string(), segment.weight))
-            .collect())
+        let wire = unsafe { table.segments()(this, text.into(), WireTurn::give(turn)) };
+        Ok(taken(self.origin.context("segments", wire)?))
+    }
+
+    fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
+        let call = match self.object.table().segments_of() {
+            Some(call) if piece.given() => call,
+            _ => return self.segments(piece.text(), piece.turn()),
+        };
+        let wire = WirePiece {
+            text: piece.text().into(),
+            turn: WireTurn::give(piece.turn()),
+            message: piece.message(),
+            messages: piece.messages(),
+            whole: piece.whole().into(),
+            offset: piece.offset(),
+            channel: piece.channel().map(RStr::from).into(),
+            row: piece.row().into(),
+        };
+        // SAFETY: as above.
+        let wire = unsafe { call(self.object.this(), wire) };
+        Ok(taken(self.origin.context("segments", wire)?))
     }
 }

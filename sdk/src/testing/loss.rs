@@ -2,7 +2,7 @@
 
 use super::reference::{floats, unrounded, values};
 use super::tensor;
-use crate::{ChunkOps, DType, Error, Loss, LossChunk, Result, Tensor};
+use crate::{BatchRow, ChunkOps, ChunkRows, DType, Error, Loss, LossChunk, Result, Tensor};
 
 /// How far a logit is moved to each side for a gradient.
 const STEP: f64 = 1e-4;
@@ -14,6 +14,8 @@ pub struct Chunk {
     vocabulary: usize,
     labels: Vec<u32>,
     weights: Vec<f32>,
+    rows: Option<ChunkRows>,
+    hidden: Option<(Vec<f32>, usize)>,
 }
 
 impl Chunk {
@@ -40,6 +42,8 @@ impl Chunk {
             vocabulary,
             labels: labels.to_vec(),
             weights: vec![1.0; labels.len()],
+            rows: None,
+            hidden: None,
         }
     }
 
@@ -77,6 +81,33 @@ impl Chunk {
         );
         let weights = weights.to_vec();
         Self { weights, ..self }
+    }
+
+    /// The same tokens of these rows, for a loss that asks for [`LossChunk::rows`]. By itself a chunk is one sequence.
+    #[must_use]
+    pub fn with_rows(self, rows: ChunkRows) -> Self {
+        Self {
+            rows: Some(rows),
+            ..self
+        }
+    }
+
+    /// The same tokens with hidden states of this size, `size` numbers for each token.
+    ///
+    /// # Panics
+    /// Another number of elements.
+    #[must_use]
+    #[track_caller]
+    pub fn with_hidden(self, hidden: &[f32], size: usize) -> Self {
+        assert_eq!(
+            hidden.len(),
+            self.labels.len() * size,
+            "every token needs {size} numbers"
+        );
+        Self {
+            hidden: Some((hidden.to_vec(), size)),
+            ..self
+        }
     }
 
     /// The loss of each token, not multiplied by its weight.
@@ -129,6 +160,14 @@ impl Chunk {
         let ops = ChunkTensors {
             logits: floats(logits, &[n, self.vocabulary])?,
             labels: tensor(&self.labels, &[n]),
+            rows: self.rows.clone().unwrap_or_else(|| {
+                let positions = (1..=n as u32).collect();
+                ChunkRows::new(vec![0; n], positions, vec![BatchRow::default()])
+            }),
+            hidden: self
+                .hidden
+                .as_ref()
+                .map(|(all, size)| tensor(all, &[n, *size])),
         };
         let weights = tensor(&self.weights, &[n]);
         let found = loss.per_token(&LossChunk::new(&ops.labels, &weights, &ops))?;
@@ -154,6 +193,8 @@ impl Chunk {
 struct ChunkTensors {
     logits: Tensor,
     labels: Tensor,
+    rows: ChunkRows,
+    hidden: Option<Tensor>,
 }
 
 impl ChunkOps for ChunkTensors {
@@ -166,6 +207,15 @@ impl ChunkOps for ChunkTensors {
         logs.gather(1, &self.labels.unsqueeze(1)?)?
             .neg()?
             .squeeze(1)
+    }
+
+    fn rows(&self) -> Result<ChunkRows> {
+        Ok(self.rows.clone())
+    }
+
+    fn hidden(&self) -> Result<Tensor> {
+        let hidden = self.hidden.clone();
+        hidden.ok_or_else(|| Error::new("give the chunk hidden states: Chunk::with_hidden"))
     }
 }
 

@@ -6,7 +6,7 @@
 //! | kind | driven by |
 //! |---|---|
 //! | dataset format | [`convert`] |
-//! | loss scale | [`segments`] |
+//! | loss scale | [`segments`], [`segments_of`] |
 //! | loss | [`Chunk`] |
 //! | optimizer | [`minimise`] |
 //! | schedule | [`curve`] |
@@ -64,7 +64,7 @@ pub use loss::Chunk;
 pub use metric::{measure, measure_answers};
 pub use optimizer::minimise;
 pub use schedule::curve;
-pub use text::{convert, segments};
+pub use text::{TURN, convert, segments, segments_of};
 pub use tracker::{DOT, track};
 pub use tuner::{MergedLayer, Tuned, tune};
 

@@ -1,7 +1,7 @@
 //! Loss scales and dataset formats: one text, one row.
 
 use super::object;
-use crate::{DatasetFormat, Error, Field, LossScale, Result, Sample, Turn};
+use crate::{DatasetFormat, Error, Field, LossScale, Piece, Result, Sample, Turn, needs};
 use serde_json::Value;
 
 /// Segments of the content of an assistant's last answer, with their weights.
@@ -10,13 +10,24 @@ use serde_json::Value;
 /// Those of the scale; segments that do not join back to the text; a weight that is negative or not
 /// finite.
 pub fn segments(scale: &dyn LossScale, text: &str) -> Result<Vec<(String, f64)>> {
-    let turn = Turn {
-        role: "assistant",
-        field: Field::Content,
-        query: None,
-        is_last: true,
-    };
-    let segments = scale.segments(text, &turn)?;
+    segments_of(scale, &Piece::new(text, &TURN))
+}
+
+/// The content of an assistant's last answer, as a turn.
+pub const TURN: Turn = Turn {
+    role: "assistant",
+    field: Field::Content,
+    query: None,
+    is_last: true,
+};
+
+/// As [`segments`], of a piece that says where it stands.
+///
+/// # Errors
+/// As there.
+pub fn segments_of(scale: &dyn LossScale, piece: &Piece) -> Result<Vec<(String, f64)>> {
+    let text = piece.text();
+    let segments = needs::checked(scale.segments_of(piece))?;
     let joined: String = segments
         .iter()
         .map(|segment| segment.text.as_str())

@@ -4,7 +4,11 @@
 //! syntax. Models may have another one. So a chain of scales is given a call in the syntax that the chain is made for, and
 //! the weights of name and arguments there are the weights of the call.
 
-use super::{json::dumps, scale::Chain, weighted::Weighted};
+use super::{
+    json::dumps,
+    scale::{Chain, Place},
+    weighted::Weighted,
+};
 use anyhow::Result;
 use apus_sdk::{Field, ToolCall, Turn};
 use serde_json::json;
@@ -74,9 +78,9 @@ impl CallSyntax {
 }
 
 /// Returns the arguments of a call with their weights. The header, which names the tool, gets the weight of the name.
-pub fn weigh(name: &str, arguments: &str, turn: &Turn, chain: &Chain) -> Result<Weighted> {
+pub fn weigh(name: &str, arguments: &str, place: &Place, chain: &Chain) -> Result<Weighted> {
     let written = chain.call_syntax().write(name, arguments);
-    let segments = chain.fold(&written.text, turn)?;
+    let segments = chain.fold_at(&written.text, place)?;
     let all = Weighted::from_segments(&written.text, &segments);
     Ok(Weighted {
         text: arguments.to_owned(),
@@ -107,7 +111,7 @@ mod tests {
             query: None,
             is_last: true,
         };
-        let found = weigh("f", "{}", &turn, &Chain::default()).unwrap();
+        let found = weigh("f", "{}", &Place::alone(&turn), &Chain::default()).unwrap();
         assert_eq!(found, Weighted::uniform("{}", 1.0));
     }
 }

@@ -168,8 +168,16 @@ impl Encoder {
 
     /// Like [`Self::encode`], but also returns what was changed in the sample.
     pub fn encode_with_notes(&self, sample: &Sample) -> Result<(Encoded, RowNotes)> {
+        self.encode_row(sample, "")
+    }
+
+    /// Like [`Self::encode_with_notes`], of a row whose JSON text loss scales may read.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_row(&self, sample: &Sample, row: &str) -> Result<(Encoded, RowNotes)> {
         match sample {
-            Sample::Conversation(conversation) => self.conversation(conversation),
+            Sample::Conversation(conversation) => self.conversation(conversation, row),
             Sample::Tokens(row) => Ok((self.tokens(row)?, RowNotes::default())),
         }
     }
@@ -180,7 +188,7 @@ impl Encoder {
     /// # Errors
     /// A conversation that cannot be rendered.
     pub fn prompt(&self, conversation: &Conversation) -> Result<(String, Vec<u32>)> {
-        let prepared = self.prepare(conversation, Purpose::Prompt)?;
+        let prepared = self.prepare(conversation, Purpose::Prompt, "")?;
         let options = RenderOptions {
             add_generation_prompt: true,
             ..self.options.render.of(conversation)?.into_owned()
@@ -203,10 +211,18 @@ impl Encoder {
         &self,
         conversation: &Conversation,
         purpose: Purpose,
+        row: &str,
     ) -> Result<PreparedConversation> {
         let think = self.options.think_to_analysis;
         let prepare = |conversation: &Conversation| {
-            prepare(conversation, &self.scales, self.dialect(), think, purpose)
+            prepare(
+                conversation,
+                &self.scales,
+                self.dialect(),
+                think,
+                purpose,
+                row,
+            )
         };
         match self.options.render.messages(conversation) {
             Cow::Borrowed(_) => prepare(conversation),
@@ -217,13 +233,13 @@ impl Encoder {
         }
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Result<(Encoded, RowNotes)> {
+    fn conversation(&self, conversation: &Conversation, row: &str) -> Result<(Encoded, RowNotes)> {
         let is_assistant = |message: &Message| message.role == "assistant";
         ensure!(
             conversation.messages.iter().any(is_assistant),
             "row has no assistant message to train on"
         );
-        let prepared = self.prepare(conversation, Purpose::Training)?;
+        let prepared = self.prepare(conversation, Purpose::Training, row)?;
         let options = self.options.render.of(conversation)?;
         let rendered = self.render(&prepared.conversation, &options)?;
         let switches = (self.options.train_header, self.options.train_stop);

@@ -2,7 +2,7 @@
 
 use super::call::CallSyntax;
 use anyhow::{Context, Result, bail, ensure};
-use apus_sdk::{Base, LossScale, Segment, Turn};
+use apus_sdk::{Base, LossScale, Need, Piece, Segment, Turn};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,10 +18,48 @@ pub struct Chain {
     call_syntax: OnceLock<CallSyntax>,
 }
 
+/// Where a text stands: in its message, its conversation and its row.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The message and what it answers.
+    pub turn: &'a Turn<'a>,
+    /// The index of the message.
+    pub message: usize,
+    /// The number of messages.
+    pub messages: usize,
+    /// The channel of the row.
+    pub channel: Option<&'a str>,
+    /// The JSON text of the row; empty where there is none.
+    pub row: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The place of a text that stands alone.
+    pub fn alone(turn: &'a Turn<'a>) -> Self {
+        Self {
+            turn,
+            message: 0,
+            messages: 1,
+            channel: None,
+            row: "",
+        }
+    }
+
+    /// A piece of the text `whole` here.
+    fn piece(&self, text: &'a str, whole: &'a str, offset: usize) -> Piece<'a> {
+        Piece::new(text, self.turn)
+            .in_message(self.message, self.messages)
+            .within(whole, offset)
+            .of_row(self.channel, self.row)
+    }
+}
+
 struct Link {
     name: String,
     scale: Box<dyn LossScale>,
     is_base: bool,
+    /// Whether it asks where the text stands.
+    reads_place: bool,
     matched: AtomicBool,
 }
 
@@ -59,6 +97,7 @@ impl Chain {
                 name,
                 scale,
                 is_base: found.is_some(),
+                reads_place: false,
                 matched: AtomicBool::new(false),
             });
         }
@@ -67,6 +106,15 @@ impl Chain {
             links,
             call_syntax: OnceLock::new(),
         })
+    }
+
+    /// The same chain, whose scales declare these needs.
+    #[must_use]
+    pub fn with_needs(mut self, needs: &[Vec<Need>]) -> Self {
+        for (link, needs) in self.links.iter_mut().zip(needs) {
+            link.reads_place = Need::Piece.is_in(needs);
+        }
+        self
     }
 
     /// Which turns are trained at all.
@@ -79,12 +127,20 @@ impl Chain {
     /// # Errors
     /// A scale that fails, changes the text, or gives a weight that is negative or not finite.
     pub fn fold(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        self.run(text, turn, true)
+        self.fold_at(text, &Place::alone(turn))
+    }
+
+    /// As [`Self::fold`], for scales that ask where the text stands.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fold_at(&self, text: &str, place: &Place) -> Result<Vec<Segment>> {
+        self.run(text, place, true)
     }
 
     /// Like [`Self::fold`], but for a text that is in no dataset, so that matches in it are not counted.
     pub(super) fn try_on(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        self.run(text, turn, false)
+        self.run(text, &Place::alone(turn), false)
     }
 
     /// The syntax in which the scales get a call of a tool.
@@ -92,13 +148,19 @@ impl Chain {
         *self.call_syntax.get_or_init(|| CallSyntax::of(self))
     }
 
-    fn run(&self, text: &str, turn: &Turn, counts: bool) -> Result<Vec<Segment>> {
+    fn run(&self, text: &str, place: &Place, counts: bool) -> Result<Vec<Segment>> {
         let mut segments = vec![Segment::new(text, 1.0)];
         for link in &self.links {
             let mut next = Vec::with_capacity(segments.len());
+            let mut offset = 0;
             for outer in segments {
+                let piece = match link.reads_place {
+                    true => place.piece(&outer.text, text, offset),
+                    false => Piece::bare(&outer.text, place.turn),
+                };
+                offset += outer.text.len();
                 let inner = link
-                    .run(&outer.text, turn, counts)
+                    .run(&piece, counts)
                     .with_context(|| ScaleFailed(link.name.clone()))?;
                 for mut segment in inner {
                     segment.weight *= outer.weight;
@@ -129,8 +191,8 @@ impl Chain {
 }
 
 impl Link {
-    fn run(&self, text: &str, turn: &Turn, counts: bool) -> Result<Vec<Segment>> {
-        let segments = segments(self.scale.as_ref(), text, turn)?;
+    fn run(&self, piece: &Piece, counts: bool) -> Result<Vec<Segment>> {
+        let segments = segments(self.scale.as_ref(), piece)?;
         if counts && segments.iter().any(|segment| segment.weight != 1.0) {
             self.matched.store(true, Ordering::Relaxed);
         }
@@ -138,14 +200,14 @@ impl Link {
     }
 }
 
-/// Runs a scale on a text and checks its segments.
+/// Runs a scale on a piece of text and checks its segments.
 ///
 /// # Errors
 /// The scale fails, changes the text, or gives a weight that is negative or not finite.
-pub fn segments(scale: &dyn LossScale, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-    let segments = scale
-        .segments(text, turn)
-        .map_err(|e| anyhow::anyhow!("{e}"))?;
+pub fn segments(scale: &dyn LossScale, piece: &Piece) -> Result<Vec<Segment>> {
+    let text = piece.text();
+    let segments =
+        apus_sdk::private::checked(scale.segments_of(piece)).map_err(|e| anyhow::anyhow!("{e}"))?;
     let mut rest = text;
     for segment in &segments {
         ensure!(
@@ -183,6 +245,7 @@ fn start_of(text: &str) -> String {
 mod tests {
     use super::*;
     use apus_sdk::Field;
+    use std::sync::{Arc, Mutex};
 
     struct Fixed(Vec<(&'static str, f64)>, Option<Base>);
     impl LossScale for Fixed {
@@ -241,5 +304,61 @@ mod tests {
         assert_eq!(good.unmatched(), ["s1"]);
         let bad = chain(vec![idle(), base()]).err().unwrap().to_string();
         assert!(bad.contains("`s1`") && bad.contains("first"), "{bad}");
+    }
+
+    /// Weighs a piece by its offset, and says what else it sees.
+    struct Looks(Arc<Mutex<Vec<String>>>);
+    impl LossScale for Looks {
+        fn segments_of(&self, piece: &Piece) -> apus_sdk::Result<Vec<Segment>> {
+            let seen = format!(
+                "{} of {}, {:?} at {} in {:?}, {:?}, {}",
+                piece.message(),
+                piece.messages(),
+                piece.text(),
+                piece.offset(),
+                piece.whole(),
+                piece.channel(),
+                piece
+                    .columns()
+                    .get("id")
+                    .unwrap_or(&serde_json::Value::Null)
+            );
+            self.0.lock().unwrap().push(seen);
+            Ok(vec![Segment::new(piece.text(), piece.offset() as f64)])
+        }
+    }
+
+    #[test]
+    fn a_scale_that_says_so_is_told_where_its_piece_stands() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let halves = Fixed(vec![("é", 1.0), ("bc", 2.0)], None);
+        let links: Vec<(String, Box<dyn LossScale>)> = vec![
+            ("halves".to_owned(), Box::new(halves)),
+            ("looks".to_owned(), Box::new(Looks(seen.clone()))),
+        ];
+        let chain = Chain::new(links).unwrap();
+        let place = Place {
+            message: 3,
+            messages: 5,
+            channel: Some("math"),
+            row: r#"{"id": 7}"#,
+            ..Place::alone(&TURN)
+        };
+        let error = format!("{:#}", chain.fold_at("ébc", &place).unwrap_err());
+        assert!(
+            error.contains("`looks`") && error.contains("&[Need::Piece]"),
+            "{error}"
+        );
+        seen.lock().unwrap().clear();
+        let chain = chain.with_needs(&[vec![], vec![Need::Piece]]);
+        let folded = chain.fold_at("ébc", &place).unwrap();
+        assert_eq!(folded, [Segment::new("é", 0.0), Segment::new("bc", 4.0)]);
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [
+                r#"3 of 5, "é" at 0 in "ébc", Some("math"), 7"#,
+                r#"3 of 5, "bc" at 2 in "ébc", Some("math"), 7"#
+            ]
+        );
     }
 }

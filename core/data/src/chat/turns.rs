@@ -8,7 +8,7 @@
 use super::{
     dialect::Dialect,
     join::Joiner,
-    scale::Chain,
+    scale::{Chain, Place},
     template::is_system,
     weigh,
     weighted::{Parts, WeightedMessage},
@@ -36,7 +36,8 @@ pub struct PreparedConversation {
     pub moved_thinking: bool,
 }
 
-/// Gives weights to the messages of a conversation, splits and joins them.
+/// Gives weights to the messages of a conversation, splits and joins them. `row` is the JSON text of its row, if it comes
+/// of one.
 ///
 /// # Errors
 /// A message cannot be rendered, which the error names by its number (from 1), or a loss scale fails.
@@ -46,6 +47,7 @@ pub fn prepare(
     dialect: &dyn Dialect,
     think_to_analysis: bool,
     purpose: Purpose,
+    row: &str,
 ) -> Result<PreparedConversation> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
@@ -60,8 +62,15 @@ pub fn prepare(
             query: query.as_deref().filter(|_| message.role == "assistant"),
             is_last: last_prompt.is_none_or(|last| i > last),
         };
+        let place = Place {
+            turn: &turn,
+            message: i,
+            messages: messages.len(),
+            channel: conversation.channel.as_deref(),
+            row,
+        };
         let written = if message.role == "assistant" {
-            let split = weigh::answer(i + 1, message, &turn, chain)
+            let split = weigh::answer(i + 1, message, &place, chain)
                 .and_then(|answer| dialect.split(answer, think_to_analysis));
             split.map(|split| {
                 moved_thinking |= split.moved_thinking;
@@ -77,7 +86,7 @@ pub fn prepare(
                 message.role
             ))
         } else {
-            weigh::prompt(i + 1, message, &turn, chain).map(|prompt| vec![prompt])
+            weigh::prompt(i + 1, message, &place, chain).map(|prompt| vec![prompt])
         };
         let written = written.with_context(|| format!("message {} ({})", i + 1, message.role))?;
         for message in written {
@@ -116,6 +125,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
+            "",
         )?;
         let parts = prepared.parts.pop().unwrap();
         Ok((prepared.conversation.messages.pop().unwrap(), parts))
@@ -143,6 +153,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
+            "",
         )
         .unwrap();
         let messages = &prepared.conversation.messages;

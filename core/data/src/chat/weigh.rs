@@ -3,7 +3,7 @@
 use super::{
     call,
     json::dumps,
-    scale::Chain,
+    scale::{Chain, Place},
     weighted::{Parts, Weighted, WeightedMessage},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -17,18 +17,18 @@ use serde_json::Value;
 pub fn prompt(
     number: usize,
     message: &Message,
-    turn: &Turn,
+    place: &Place,
     chain: &Chain,
 ) -> Result<WeightedMessage> {
     let content = if message.role == "tool" {
         let text = dumps(&message.content);
-        let weight = fixed_weight(message, turn, chain.base())?.unwrap_or(1.0);
+        let weight = fixed_weight(message, place.turn, chain.base())?.unwrap_or(1.0);
         Weighted::uniform(&text, weight)
     } else {
         let text = message.text();
         let text =
             text.with_context(|| format!("content must be text, found {}", message.content))?;
-        weigh(text, message, turn, chain)?
+        weigh(text, message, place, chain)?
     };
     Ok(WeightedMessage {
         number,
@@ -47,29 +47,33 @@ pub fn prompt(
 pub fn answer(
     number: usize,
     message: &Message,
-    turn: &Turn,
+    place: &Place,
     chain: &Chain,
 ) -> Result<WeightedMessage> {
     let mut parts = Parts::default();
     if let Some(thinking) = &message.thinking {
         let turn = Turn {
             field: Field::Thinking,
-            ..turn.clone()
+            ..place.turn.clone()
         };
-        parts.thinking = Some(weigh(thinking, message, &turn, chain)?);
+        let place = Place {
+            turn: &turn,
+            ..*place
+        };
+        parts.thinking = Some(weigh(thinking, message, &place, chain)?);
     }
     for call in &message.tool_calls {
         let arguments = dumps(&call.arguments);
         parts
             .calls
-            .push(match fixed_weight(message, turn, chain.base())? {
+            .push(match fixed_weight(message, place.turn, chain.base())? {
                 Some(weight) => Weighted::uniform(&arguments, weight),
-                None => call::weigh(&call.name, &arguments, turn, chain)?,
+                None => call::weigh(&call.name, &arguments, place, chain)?,
             });
     }
     parts.content = match &message.content {
         Value::Null => None,
-        Value::String(text) => Some(weigh(text, message, turn, chain)?),
+        Value::String(text) => Some(weigh(text, message, place, chain)?),
         other => bail!("content must be text, found {other}"),
     };
     Ok(WeightedMessage {
@@ -103,9 +107,9 @@ fn fixed_weight(message: &Message, turn: &Turn, base: Base) -> Result<Option<f32
 }
 
 /// Gives a text the weights that the marks of its message or the loss scales say.
-fn weigh(text: &str, message: &Message, turn: &Turn, chain: &Chain) -> Result<Weighted> {
-    Ok(match fixed_weight(message, turn, chain.base())? {
+fn weigh(text: &str, message: &Message, place: &Place, chain: &Chain) -> Result<Weighted> {
+    Ok(match fixed_weight(message, place.turn, chain.base())? {
         Some(weight) => Weighted::uniform(text, weight),
-        None => Weighted::from_segments(text, &chain.fold(text, turn)?),
+        None => Weighted::from_segments(text, &chain.fold_at(text, place)?),
     })
 }

@@ -406,7 +406,8 @@ pub(super) fn outcome(
 ) -> Result<Outcome> {
     Ok(match convert(record, format)? {
         Ok(Converted { samples, unread }) => Outcome {
-            result: encode(&samples, encoder, options).with_context(|| record.to_string())?,
+            result: encode(&samples, encoder, options, &record.text)
+                .with_context(|| record.to_string())?,
             unused: unread.map(|unread| unused::names(&unread, &samples, encoder.template())),
         },
         Err(error) => Outcome {
@@ -420,7 +421,12 @@ pub(super) fn outcome(
 ///
 /// # Errors
 /// A loss scale or a template fails: this stops everything, since it is not the row's mistake.
-fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Result<RowResult> {
+fn encode(
+    samples: &[Sample],
+    encoder: &Encoder,
+    options: &PrepareOptions,
+    row: &str,
+) -> Result<RowResult> {
     let mut prepared = Vec::with_capacity(samples.len());
     let (mut notes, mut longest) = (RowNotes::default(), 0);
     for sample in samples {
@@ -431,7 +437,7 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
             prepared.push(PreparedSample::Dropped(EMPTY_ANSWER, 0));
             continue;
         }
-        match encode_one(sample, encoder, options, &mut prepared) {
+        match encode_one((sample, row), encoder, options, &mut prepared) {
             Ok((noted, length)) => {
                 notes += noted;
                 longest = longest.max(length);
@@ -446,12 +452,12 @@ fn encode(samples: &[Sample], encoder: &Encoder, options: &PrepareOptions) -> Re
 }
 
 fn encode_one(
-    sample: &Sample,
+    (sample, row): (&Sample, &str),
     encoder: &Encoder,
     options: &PrepareOptions,
     prepared: &mut Vec<PreparedSample>,
 ) -> Result<(RowNotes, usize)> {
-    let (encoded, notes) = encoder.encode_with_notes(sample)?;
+    let (encoded, notes) = encoder.encode_row(sample, row)?;
     let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));

@@ -103,7 +103,7 @@ fn only_the_frame_is_control(
         false => Purpose::Training,
     };
     let mut plain = encoder
-        .prepare(conversation, purpose)
+        .prepare(conversation, purpose, "")
         .expect("it was encoded");
     let plain = &mut plain.conversation;
     let broken = |text: &str| tokenizer.control().broken(text).into_owned();

@@ -9,7 +9,7 @@ use super::{unwrap, wrap};
 use anyhow::{Result, bail, ensure};
 use apus_components::registry::Named;
 use apus_model::ops::cross_entropy::{self, CrossEntropy};
-use apus_sdk::{ChunkOps, Loss, LossChunk};
+use apus_sdk::{ChunkOps, ChunkRows, Loss, LossChunk, Need};
 use candle_core::{D, DType, Tensor, Var};
 use std::cell::RefCell;
 
@@ -21,6 +21,17 @@ pub struct ChunkLoss {
     pub predictions: Tensor,
     /// Gradient of `sum(weight * loss) * scale` by the logits, in their type; `None` if not asked for.
     pub dlogits: Option<Tensor>,
+    /// Gradient of the same by the hidden states, past the logits, where the loss used them.
+    pub dhidden: Option<Tensor>,
+}
+
+/// What a loss may know of a chunk beside its tokens.
+#[derive(Default)]
+pub struct ChunkContext {
+    /// The rows that the tokens belong to.
+    pub rows: ChunkRows,
+    /// The hidden states that the logits are made of, `[n, H]`.
+    pub hidden: Option<Tensor>,
 }
 
 /// Runs `loss` on `logits` `[n, vocabulary]` with `labels` `[n]` u32 and `weights` `[n]` f32.
@@ -36,10 +47,14 @@ pub fn chunk_loss(
     labels: &Tensor,
     weights: &Tensor,
     scale: Option<f64>,
+    context: ChunkContext,
 ) -> Result<ChunkLoss> {
     let ops = Chunk {
         logits: &logits,
         labels,
+        loss,
+        context,
+        hidden: RefCell::default(),
         differentiate: scale.is_some(),
         fused: RefCell::default(),
         leaf: RefCell::default(),
@@ -59,23 +74,26 @@ pub fn chunk_loss(
         per_token.dims()
     );
     let (fused, leaf) = (ops.fused.into_inner(), ops.leaf.into_inner());
+    let hidden = ops.hidden.into_inner();
     let predictions = match &fused {
         Some(fused) => fused.found.argmax.clone(),
         None => logits.argmax(D::Minus1)?,
     };
     let value = per_token.detach();
-    let dlogits = match scale {
-        None => None,
+    let (dlogits, dhidden) = match scale {
+        None => (None, None),
         Some(scale) => {
-            let by = gradients(per_token, weights, scale, fused.as_ref(), leaf.as_ref())?;
+            let leaves = (fused.as_ref(), leaf.as_ref(), hidden.as_ref());
+            let mut by = gradients(per_token, weights, scale, leaves)?;
             drop((found, leaf));
+            let dhidden = by.hidden.take();
             match by.join(logits, labels, fused)? {
-                Some(dlogits) => Some(dlogits),
-                None => bail!(
+                None if dhidden.is_none() => bail!(
                     "no gradient reached the logits: the result of {} does not depend on them, or \
                      passed through detach()",
                     loss.label
                 ),
+                dlogits => (dlogits, dhidden),
             }
         }
     };
@@ -83,6 +101,7 @@ pub fn chunk_loss(
         per_token: value,
         predictions,
         dlogits,
+        dhidden,
     })
 }
 
@@ -92,19 +111,21 @@ struct Gradients {
     fused: Option<Tensor>,
     /// By the logits, past the cross entropy.
     logits: Option<Tensor>,
+    /// By the hidden states, past the logits.
+    hidden: Option<Tensor>,
 }
 
 fn gradients(
     per_token: &Tensor,
     weights: &Tensor,
     scale: f64,
-    fused: Option<&Fused>,
-    leaf: Option<&Var>,
+    (fused, leaf, hidden): (Option<&Fused>, Option<&Var>, Option<&Var>),
 ) -> Result<Gradients> {
     if fused.is_some_and(|fused| fused.handed.id() == per_token.id()) {
         return Ok(Gradients {
             fused: Some((weights * scale)?),
             logits: None,
+            hidden: None,
         });
     }
     let total = ((per_token * weights)?.sum_all()? * scale)?;
@@ -112,6 +133,7 @@ fn gradients(
     Ok(Gradients {
         fused: fused.and_then(|fused| grads.remove(&fused.handed)),
         logits: leaf.and_then(|leaf| grads.remove(leaf)),
+        hidden: hidden.and_then(|hidden| grads.remove(hidden)),
     })
 }
 
@@ -138,6 +160,9 @@ struct Fused {
 struct Chunk<'a> {
     logits: &'a Tensor,
     labels: &'a Tensor,
+    loss: &'a Named<dyn Loss>,
+    context: ChunkContext,
+    hidden: RefCell<Option<Var>>,
     differentiate: bool,
     fused: RefCell<Option<Fused>>,
     leaf: RefCell<Option<Var>>,
@@ -152,6 +177,28 @@ impl Chunk<'_> {
         let var = match leaf.take() {
             Some(var) => var,
             None => Var::from_tensor(self.logits)?,
+        };
+        Ok(leaf.insert(var).as_tensor().clone())
+    }
+
+    fn require(&self, need: Need) -> apus_sdk::Result<()> {
+        match self.loss.declares(need) {
+            true => Ok(()),
+            false => Err(need.undeclared(&self.loss.needs)),
+        }
+    }
+
+    fn hidden_leaf(&self) -> Result<Tensor> {
+        let Some(hidden) = &self.context.hidden else {
+            bail!("there are no hidden states here");
+        };
+        if !self.differentiate {
+            return Ok(hidden.clone());
+        }
+        let mut leaf = self.hidden.borrow_mut();
+        let var = match leaf.take() {
+            Some(var) => var,
+            None => Var::from_tensor(hidden)?,
         };
         Ok(leaf.insert(var).as_tensor().clone())
     }
@@ -182,6 +229,17 @@ impl ChunkOps for Chunk<'_> {
     fn cross_entropy(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
         given(self.fused())
     }
+
+    fn rows(&self) -> apus_sdk::Result<ChunkRows> {
+        self.require(Need::ChunkRows)?;
+        Ok(self.context.rows.clone())
+    }
+
+    fn hidden(&self) -> apus_sdk::Result<apus_sdk::Tensor> {
+        self.require(Need::HiddenStates)?;
+        let hidden = || -> Result<Tensor> { Ok(self.hidden_leaf()?.to_dtype(DType::F32)?) };
+        given(hidden())
+    }
 }
 
 fn given(tensor: Result<Tensor>) -> apus_sdk::Result<apus_sdk::Tensor> {
@@ -193,6 +251,7 @@ fn given(tensor: Result<Tensor>) -> apus_sdk::Result<apus_sdk::Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apus_sdk::BatchRow;
     use candle_core::Device;
 
     struct Fused;
@@ -246,7 +305,16 @@ mod tests {
     #[test]
     fn fused_and_composed_losses_agree() {
         let (logits, labels, weights) = inputs();
-        let run = |loss| chunk_loss(&loss, logits.copy().unwrap(), &labels, &weights, Some(0.25));
+        let run = |loss| {
+            chunk_loss(
+                &loss,
+                logits.copy().unwrap(),
+                &labels,
+                &weights,
+                Some(0.25),
+                ChunkContext::default(),
+            )
+        };
         let expected = run(named(Composed)).unwrap();
         let dlogits = expected.dlogits.unwrap();
         let close = |a: &Tensor, b: &Tensor| {
@@ -266,7 +334,15 @@ mod tests {
     fn the_gradient_of_the_cross_entropy_takes_the_memory_of_the_logits() {
         let (logits, labels, weights) = inputs();
         let held = logits.clone();
-        let found = chunk_loss(&named(Fused), logits, &labels, &weights, Some(0.25)).unwrap();
+        let found = chunk_loss(
+            &named(Fused),
+            logits,
+            &labels,
+            &weights,
+            Some(0.25),
+            ChunkContext::default(),
+        )
+        .unwrap();
         let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
         assert_eq!(rows(&held), rows(&found.dlogits.unwrap()));
     }
@@ -274,9 +350,109 @@ mod tests {
     #[test]
     fn a_loss_without_gradient_is_an_error() {
         let (logits, labels, weights) = inputs();
-        let run = |scale| chunk_loss(&named(Constant), logits.clone(), &labels, &weights, scale);
+        let run = |scale| {
+            chunk_loss(
+                &named(Constant),
+                logits.clone(),
+                &labels,
+                &weights,
+                scale,
+                ChunkContext::default(),
+            )
+        };
         assert!(run(None).is_ok());
         let error = run(Some(1.0)).err().unwrap();
         assert!(error.to_string().contains("no gradient reached the logits"));
+    }
+
+    /// The cross entropy, and the mean square of the hidden states for rows of one channel.
+    struct Hidden;
+    impl Loss for Hidden {
+        fn per_token(&self, chunk: &LossChunk) -> apus_sdk::Result<apus_sdk::Tensor> {
+            let rows = chunk.rows()?;
+            let of_channel = rows
+                .of_tokens()
+                .map(|row| f32::from(row.channel() == Some("a")));
+            let of_channel: Vec<f32> = of_channel.collect();
+            let hidden = chunk.hidden()?;
+            let square = hidden.sqr()?.mean(1)?.squeeze(1)?;
+            let factor = square.new_tensor(&of_channel, &[of_channel.len()])?;
+            chunk.cross_entropy()?.add(&square.mul(&factor)?)
+        }
+    }
+
+    /// Gradients flow into the hidden states where the loss uses them, by small differences.
+    #[test]
+    fn hidden_states_are_differentiable_and_tokens_know_their_rows() {
+        let (logits, labels, weights) = inputs();
+        let loss = named(Hidden).with(&[Need::ChunkRows, Need::HiddenStates]);
+        let values: Vec<f32> = (0..15).map(|i| (i as f32 * 0.7).sin()).collect();
+        let row = |channel: &str| BatchRow::new(None, Some(channel.to_owned()));
+        let run = |values: &[f32], scale| {
+            let context = ChunkContext {
+                rows: ChunkRows::new(
+                    vec![0, 0, 1, 1, 1],
+                    vec![1, 2, 1, 2, 3],
+                    vec![row("a"), row("b")],
+                ),
+                hidden: Some(Tensor::from_slice(values, (5, 3), &Device::Cpu).unwrap()),
+            };
+            chunk_loss(
+                &loss,
+                logits.copy().unwrap(),
+                &labels,
+                &weights,
+                scale,
+                context,
+            )
+            .unwrap()
+        };
+        let found = run(&values, Some(0.25));
+        let plain = ChunkContext::default();
+        let usual = chunk_loss(
+            &named(Fused),
+            logits.copy().unwrap(),
+            &labels,
+            &weights,
+            Some(0.25),
+            plain,
+        );
+        let rows = |tensor: Option<Tensor>| tensor.unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rows(found.dlogits), rows(usual.unwrap().dlogits));
+        let gradient = rows(found.dhidden).concat();
+        let total = |values: &[f32]| {
+            let losses = run(values, None).per_token;
+            (losses * &weights)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+                * 0.25
+        };
+        for (at, found) in gradient.iter().enumerate() {
+            let moved = |by: f32| {
+                let mut values = values.clone();
+                values[at] += by;
+                total(&values)
+            };
+            let expected = (moved(0.05) - moved(-0.05)) / 0.1;
+            assert!((found - expected).abs() < 2e-3, "{at}: {found}, {expected}");
+            assert_eq!(*found != 0.0, at < 6, "only tokens of channel a");
+        }
+        let undeclared = named(Hidden).with(&[Need::ChunkRows]);
+        let error = chunk_loss(
+            &undeclared,
+            logits.clone(),
+            &labels,
+            &weights,
+            None,
+            ChunkContext::default(),
+        );
+        let error = error.err().unwrap().to_string();
+        assert!(
+            error.ends_with("&[Need::ChunkRows, Need::HiddenStates] }"),
+            "{error}"
+        );
     }
 }

@@ -4,6 +4,6 @@ mod chunk;
 mod run;
 mod tensor;
 
-pub use chunk::{ChunkLoss, chunk_loss};
+pub use chunk::{ChunkContext, ChunkLoss, chunk_loss};
 pub use run::{Busy, RunView, Shown};
 pub use tensor::{unwrap, wrap};

@@ -2,15 +2,16 @@
 //! each other.
 
 use super::{Checked, Finding, Findings, push};
-use crate::host::chunk_loss;
+use crate::host::{ChunkContext, chunk_loss};
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
 use apus_model::ops::fill;
-use apus_sdk::Loss;
+use apus_sdk::{BatchRow, ChunkRows, Loss};
 use candle_core::{DType, Device, Tensor};
 
 const TOKENS: usize = 6;
 const VOCABULARY: usize = 11;
+const HIDDEN: usize = 4;
 const LABELS: [u32; TOKENS] = [0, 10, 3, 3, 7, 1];
 const WEIGHTS: [f32; TOKENS] = [1.0, 2.0, 0.5, 1.0, 0.25, 1.0];
 
@@ -46,7 +47,18 @@ fn run(
     let labels = Tensor::new(&LABELS[..n], logits.device())?;
     let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
     let scale = gradient.then_some(1.0);
-    let found = chunk_loss(loss, logits.copy()?, &labels, &weights, scale)?;
+    let positions = (1..=n as u32).collect();
+    let context = ChunkContext {
+        rows: ChunkRows::new(vec![0; n], positions, vec![BatchRow::default()]),
+        hidden: Some(fill::normal(
+            (n, HIDDEN),
+            1.0,
+            (7, 2),
+            DType::F32,
+            logits.device(),
+        )?),
+    };
+    let found = chunk_loss(loss, logits.copy()?, &labels, &weights, scale, context)?;
     let grad = found
         .dlogits
         .map(|grad| grad.flatten_all()?.to_vec1())

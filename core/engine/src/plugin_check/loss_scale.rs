@@ -2,7 +2,7 @@
 
 use super::{Checked, Finding, Findings};
 use anyhow::Result;
-use apus_sdk::{Base, Field, LossScale, Turn};
+use apus_sdk::{Base, Field, LossScale, Need, Piece, Turn};
 
 /// Texts with the markers that loss scales look for.
 const TEXTS: [&str; 8] = [
@@ -40,7 +40,11 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
                 query,
                 is_last: true,
             };
-            match apus_data::chat::scale::segments(scale, text, &turn) {
+            let piece = match made.declares(Need::Piece) {
+                true => Piece::new(text, &turn),
+                false => Piece::bare(text, &turn),
+            };
+            match apus_data::chat::scale::segments(scale, &piece) {
                 Ok(segments) => weights.extend(segments.iter().map(|segment| segment.weight)),
                 Err(error) => findings.push(Finding::Bad(format!("{text:?}: {error:#}"))),
             }

@@ -10,7 +10,7 @@ use apus_data::chat::{
     Chain, ChatTemplate, EncodeOptions, Encoder, RenderOptions, Renderer, Tokenizer, dialect,
 };
 use apus_data::hub::Hub;
-use apus_sdk::LossScale;
+use apus_sdk::{LossScale, Need};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,9 +53,16 @@ pub fn encoder(options: ChatOptions) -> Result<Encoder> {
     let scales = options
         .loss_scale
         .iter()
-        .map(|spec| Ok((scale_name(spec), registry::build::<dyn LossScale>(spec)?)))
+        .map(|spec| Ok((scale_name(spec), registry::named::<dyn LossScale>(spec)?)))
         .collect::<Result<Vec<_>>>()?;
-    let chain = Chain::new(scales)?;
+    let needs: Vec<Vec<Need>> = scales
+        .iter()
+        .map(|(_, scale)| scale.needs.clone())
+        .collect();
+    let scales = scales
+        .into_iter()
+        .map(|(name, scale)| (name, scale.component));
+    let chain = Chain::new(scales.collect())?.with_needs(&needs);
     let encoder = Encoder::new(Arc::new(tokenizer), template, chain, options.encode)?;
     Ok(encoder.of_folder(dir))
 }

@@ -7,7 +7,7 @@ use apus_components::registry::Named;
 use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, OnReady, Ready};
 use apus_model::ops::{SeqLayout, TokenKey};
-use apus_sdk::{Loss, LossChunk};
+use apus_sdk::{BatchRow, Loss, LossChunk};
 use candle_core::{Device, Tensor};
 
 /// Sequences on the device.
@@ -69,6 +69,7 @@ impl MicroBatch {
                 }
             }
             supervised.lengths.push(supervised.rows.len() - before);
+            supervised.starts.push(start as u32);
             ids.extend_from_slice(tokens);
             lengths.push(tokens.len());
         }
@@ -101,6 +102,13 @@ impl MicroBatch {
     #[must_use]
     pub fn of_channels(mut self, channels: Vec<String>) -> Self {
         self.channels = channels;
+        self
+    }
+
+    /// As this one, for a loss that asks for the step and for the rows of its sequences.
+    #[must_use]
+    pub fn of_rows(mut self, step: Option<u64>, rows: Vec<BatchRow>) -> Self {
+        self.supervised.origin = (step, rows);
         self
     }
 

@@ -10,7 +10,7 @@ use apus_components::registry::Named;
 use apus_data::chat::{Encoded, Encoder};
 use apus_model::model::CausalLm;
 use apus_model::nn::ForwardOptions;
-use apus_sdk::{Decoder, EvalBatch, Loss, Metric};
+use apus_sdk::{Decoder, EvalBatch, Loss, Metric, Need};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
@@ -136,12 +136,19 @@ impl Evaluation<'_> {
         round: &[&[Encoded]],
     ) -> Result<Vec<Evaluated>> {
         if let Some(ranks) = self.ranks {
-            let task =
-                |rank: usize| Task::Evaluate(round.get(rank).map(|group| BatchData::new(*group)));
+            let data = |group: &&[Encoded]| match loss.declares(Need::ChunkRows) {
+                true => BatchData::new(*group).of_rows(*group),
+                false => BatchData::new(*group),
+            };
+            let task = |rank: usize| Task::Evaluate(round.get(rank).map(data));
             ranks.give(&(1..ranks.size()).map(task).collect::<Vec<_>>())?;
         }
-        let rows = round.iter().take(1).flat_map(|group| group.iter());
-        let first = MicroBatch::new(rows.map(Encoded::sequence), model.device())?;
+        let own = || round.iter().take(1).flat_map(|group| group.iter());
+        let mut first = MicroBatch::new(own().map(Encoded::sequence), model.device())?;
+        if loss.declares(Need::ChunkRows) {
+            let (step, rows) = BatchData::default().of_rows(own()).origin;
+            first = first.of_rows(step, rows);
+        }
         let first = batch(model, loss, &first, self.aux_coef)?;
         match self.ranks {
             Some(ranks) => {

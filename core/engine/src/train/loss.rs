@@ -1,11 +1,11 @@
 //! From hidden states to a loss and back, over supervised tokens only, a chunk at a time.
 
-use crate::host::chunk_loss;
+use crate::host::{ChunkContext, chunk_loss};
 use anyhow::Result;
 use apus_components::registry::Named;
 use apus_model::nn::Head;
 use apus_model::profile::{self, OpGroup};
-use apus_sdk::Loss;
+use apus_sdk::{BatchRow, ChunkRows, Loss, Need};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,26 @@ pub struct Supervised {
     pub weights: Vec<f32>,
     /// Number of supervised tokens of each sequence.
     pub lengths: Vec<usize>,
+    /// Where each sequence begins among all tokens.
+    pub starts: Vec<u32>,
+    /// The number of the step, in training, and the row of each sequence, where the loss asks for them.
+    pub origin: (Option<u64>, Vec<BatchRow>),
+}
+
+impl Supervised {
+    /// The rows of the tokens from `start` on.
+    fn chunk_rows(&self, start: usize, len: usize) -> ChunkRows {
+        let of = self.lengths.iter().enumerate();
+        let of = of.flat_map(|(sequence, &length)| std::iter::repeat_n(sequence, length));
+        let sequences: Vec<u32> = of.skip(start).take(len).map(|one| one as u32).collect();
+        let rows = self.rows[start..start + len].iter();
+        let positions = rows.zip(&sequences);
+        // The label stands after its predecessor.
+        let positions = positions.map(|(row, one)| row + 1 - self.starts[*one as usize]);
+        let positions = positions.collect();
+        let (step, rows) = &self.origin;
+        ChunkRows::new(sequences, positions, rows.clone()).at_step(*step)
+    }
 }
 
 impl Tokens {
@@ -90,6 +110,7 @@ pub fn head_loss(
         labels,
         weights,
         lengths,
+        ..
     } = supervised;
     let mut tokens = Tokens {
         labels: labels.clone(),
@@ -124,11 +145,23 @@ pub fn head_loss(
             &labels.narrow(0, start, len)?,
             &weights_dev.narrow(0, start, len)?,
             scale,
+            ChunkContext {
+                rows: match loss.declares(Need::ChunkRows) {
+                    true => supervised.chunk_rows(start, len),
+                    false => ChunkRows::default(),
+                },
+                hidden: loss.declares(Need::HiddenStates).then(|| part.clone()),
+            },
         )?;
         losses.push(found.per_token);
         predictions.push(found.predictions);
-        if let Some(dlogits) = found.dlogits {
-            normed.slice_set(&head.logits_backward(&part, &dlogits)?, 0, start)?;
+        let by_logits = found.dlogits.map(|by| head.logits_backward(&part, &by));
+        let gradient = match (by_logits.transpose()?, found.dhidden) {
+            (Some(by_logits), Some(more)) => Some((by_logits + more)?),
+            (one, other) => one.or(other),
+        };
+        if let Some(gradient) = gradient {
+            normed.slice_set(&gradient, 0, start)?;
         }
     }
     tokens.losses = Tensor::cat(&losses, 0)?.to_vec1()?;
@@ -178,5 +211,20 @@ mod tests {
             .to_vec2::<f32>()
             .unwrap();
         assert_eq!(spread, [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]);
+    }
+
+    #[test]
+    fn tokens_of_a_chunk_know_sequence_and_position() {
+        let supervised = Supervised {
+            rows: vec![1, 2, 5, 7],
+            lengths: vec![2, 0, 2],
+            starts: vec![0, 4, 5],
+            origin: (Some(3), vec![BatchRow::default(); 3]),
+            ..Supervised::default()
+        };
+        let rows = supervised.chunk_rows(1, 3);
+        assert_eq!(rows.sequences(), [0, 2, 2]);
+        assert_eq!(rows.positions(), [3, 1, 3]);
+        assert_eq!((rows.step(), rows.of_tokens().count()), (Some(3), 3));
     }
 }

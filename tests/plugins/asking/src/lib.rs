@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod piece;
 mod requests;
 mod run;
 mod tickets;

@@ -12,6 +12,7 @@ use crate::train::requested::Requested;
 use anyhow::Result;
 use apus_data::chat::Encoded;
 use apus_model::ops::TokenKey;
+use apus_sdk::BatchRow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,8 @@ pub struct BatchData {
     pub firsts: Vec<(u32, u32)>,
     /// The channel of each sequence, where their losses are reported.
     pub channels: Vec<String>,
+    /// The number of the step, in training, and the row of each sequence, where the loss asks for them.
+    pub origin: (Option<u64>, Vec<BatchRow>),
 }
 
 impl BatchData {
@@ -91,6 +94,15 @@ impl BatchData {
             sequences: sequences.collect(),
             ..Self::default()
         }
+    }
+
+    /// The same, for a loss that asks for rows: those of samples of an evaluation.
+    #[must_use]
+    pub fn of_rows<'a>(mut self, samples: impl IntoIterator<Item = &'a Encoded>) -> Self {
+        let rows = samples.into_iter();
+        let rows = rows.map(|sample| BatchRow::new(None, sample.channel.clone()));
+        self.origin = (None, rows.collect());
+        self
     }
 
     /// Of examples of a step, each with its place in it.
@@ -121,7 +133,8 @@ impl BatchData {
             let key = |&(example, place): &(u32, u32)| TokenKey { example, place };
             batch = batch.beginning_at(firsts.map(key).collect())?;
         }
-        Ok(batch.of_channels(self.channels.clone()))
+        let (step, rows) = self.origin.clone();
+        Ok(batch.of_channels(self.channels.clone()).of_rows(step, rows))
     }
 }
 

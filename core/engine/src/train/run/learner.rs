@@ -16,7 +16,7 @@ use apus_components::registry::Named;
 use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, Neftune};
 use apus_model::ops::reduce;
-use apus_sdk::{Loss, LrSchedule};
+use apus_sdk::{BatchRow, Loss, LrSchedule, Need};
 use candle_core::Tensor;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -72,6 +72,14 @@ impl Learner<'_> {
             if settings.enable_channel_loss {
                 let rows = own().flat_map(|(_, example)| &example.rows);
                 data.channels = of_samples(rows.map(AsRef::as_ref));
+            }
+            if self.loss.declares(Need::ChunkRows) {
+                let rows = own().flat_map(|(_, example)| {
+                    let number = Some(example.number as u64);
+                    let rows = example.rows.iter();
+                    rows.map(move |row| BatchRow::new(number, row.channel.clone()))
+                });
+                data.origin = (Some(steps_made + 1), rows.collect());
             }
             data
         };

@@ -51,6 +51,7 @@ fn comes_back(conversation: &Conversation) {
         &Harmony,
         true,
         Purpose::Training,
+        "",
     ) else {
         return;
     };

@@ -135,6 +135,7 @@ mod tests {
             &Harmony,
             true,
             Purpose::Training,
+            "",
         )?;
         let both = prepared.conversation.messages.iter().zip(&prepared.parts);
         let line = |(message, parts): (&Message, &Parts)| {

@@ -1,0 +1,179 @@
+//! Where a text that a loss scale weighs stands: in its message, its conversation and its row.
+
+use crate::{Need, Row, Turn, needs};
+use serde_json::Map;
+use std::sync::OnceLock;
+
+/// A piece of the text of a turn, for [`LossScale::segments_of`](crate::LossScale::segments_of).
+///
+/// The first scale of a chain gets the whole text of a field, the scale after it one piece for each segment of the
+/// first. Text and turn are there for every scale, the rest for those that declare [`Need::Piece`].
+///
+/// ```
+/// use apus_sdk::{LossScale, Need, Piece, Result, Segment, options, register, testing};
+/// use serde_json::json;
+///
+/// options! {
+///     struct ByChannel {
+///         /// Weight of rows of the channel `forum`.
+///         forum: f64 = 0.5,
+///     }
+/// }
+///
+/// impl LossScale for ByChannel {
+///     fn needs() -> &'static [Need] {
+///         &[Need::Piece]
+///     }
+///
+///     fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
+///         let weight = if piece.channel() == Some("forum") { self.forum } else { 1.0 };
+///         Ok(vec![Segment::new(piece.text(), weight)])
+///     }
+/// }
+///
+/// register! {
+///     /// Trains what comes from the forum less.
+///     LossScale, "by_channel", ByChannel
+/// }
+///
+/// let scale = testing::make::<dyn LossScale>("by_channel", json!({}))?;
+/// let turn = testing::TURN;
+/// let piece = Piece::new("Hi.", &turn).of_row(Some("forum"), r#"{"channel": "forum"}"#);
+/// assert_eq!(testing::segments_of(&*scale, &piece)?, [("Hi.".to_owned(), 0.5)]);
+/// # Ok::<(), apus_sdk::Error>(())
+/// ```
+pub struct Piece<'a> {
+    text: &'a str,
+    turn: &'a Turn<'a>,
+    given: bool,
+    message: usize,
+    messages: usize,
+    whole: &'a str,
+    offset: usize,
+    channel: Option<&'a str>,
+    row: &'a str,
+    columns: OnceLock<Row>,
+}
+
+impl<'a> Piece<'a> {
+    /// A piece that is all there is: the whole text of the one message of a conversation.
+    pub fn new(text: &'a str, turn: &'a Turn<'a>) -> Self {
+        Self {
+            text,
+            turn,
+            given: true,
+            message: 0,
+            messages: 1,
+            whole: text,
+            offset: 0,
+            channel: None,
+            row: "",
+            columns: OnceLock::new(),
+        }
+    }
+
+    /// A piece of which only text and turn are told.
+    #[doc(hidden)]
+    pub fn bare(text: &'a str, turn: &'a Turn<'a>) -> Self {
+        Self {
+            given: false,
+            ..Self::new(text, turn)
+        }
+    }
+
+    /// The same in the message of this index among so many.
+    #[must_use]
+    pub fn in_message(self, index: usize, messages: usize) -> Self {
+        Self {
+            message: index,
+            messages,
+            ..self
+        }
+    }
+
+    /// The same as a part of this text, from this byte on.
+    #[must_use]
+    pub fn within(self, whole: &'a str, offset: usize) -> Self {
+        Self {
+            whole,
+            offset,
+            ..self
+        }
+    }
+
+    /// The same of a row of this channel; `row` is its JSON text.
+    #[must_use]
+    pub fn of_row(self, channel: Option<&'a str>, row: &'a str) -> Self {
+        Self {
+            channel,
+            row,
+            columns: OnceLock::new(),
+            ..self
+        }
+    }
+
+    /// The text, which the segments join back to.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Role, field, question and whether it is the last round.
+    pub fn turn(&self) -> &'a Turn<'a> {
+        self.turn
+    }
+
+    /// The index of the message in the conversation, from 0; a system message counts.
+    pub fn message(&self) -> usize {
+        self.note();
+        self.message
+    }
+
+    /// The number of messages of the conversation.
+    pub fn messages(&self) -> usize {
+        self.note();
+        self.messages
+    }
+
+    /// The whole text of the field, which this is a piece of. A structured call of a tool is a text of its own.
+    pub fn whole(&self) -> &'a str {
+        self.note();
+        self.whole
+    }
+
+    /// The byte of the [whole text](Self::whole) at which this piece begins.
+    pub fn offset(&self) -> usize {
+        self.note();
+        self.offset
+    }
+
+    /// The channel of the row, its column `channel`.
+    pub fn channel(&self) -> Option<&'a str> {
+        self.note();
+        self.channel
+    }
+
+    /// The columns of the row as they stand in the dataset (`--columns` applied), what no format reads included; none
+    /// where there is no row. They are read when they are first asked for.
+    pub fn columns(&self) -> &Row {
+        self.note();
+        self.columns
+            .get_or_init(|| serde_json::from_str(self.row).unwrap_or_else(|_| Map::new()))
+    }
+
+    /// Whether more than text and turn is told.
+    pub(crate) fn given(&self) -> bool {
+        self.given
+    }
+
+    /// The JSON text of the row.
+    pub(crate) fn row(&self) -> &'a str {
+        self.row
+    }
+
+    fn note(&self) {
+        match self.given {
+            true => needs::note(Need::Piece),
+            false => needs::miss(Need::Piece),
+        }
+    }
+}
