@@ -8,46 +8,13 @@
 mod common;
 
 use apus_sdk::Kind;
+use common::crates::{built, cargo, copy, target, workspace_manifest};
 use common::{apus, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Runs cargo in a folder, with one target folder for all that is built here.
-fn cargo(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO"))
-        .arg(arguments[0])
-        .arg("--offline")
-        .args(&arguments[1..])
-        .current_dir(dir)
-        .env("CARGO_TARGET_DIR", target())
-        .env_remove("RUSTFLAGS")
-        .output()
-        .expect("cargo starts")
-}
-
-#[track_caller]
-fn built(output: &Output) {
-    assert!(output.status.success(), "{}", text(output));
-}
-
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin_builds")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 fn edit(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).unwrap();
@@ -130,15 +97,7 @@ fn workspace(name: &str, next: bool) -> PathBuf {
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
     let root = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
-    let (_, shared) = root.split_once("[workspace.package]").unwrap();
-    let (shared, _) = shared.split_once("\n[package]").unwrap();
-    let kept = shared
-        .lines()
-        .filter(|line| !line.contains("path = \"") || line.contains("apus-sdk"));
-    let kept = kept.collect::<Vec<_>>().join("\n");
-    let manifest = format!(
-        "[workspace]\nmembers = [\"sdk\", \"focal-loss\", \"host\"]\nresolver = \"3\"\n[workspace.package]{kept}\n"
-    );
+    let manifest = workspace_manifest(&root, &["sdk", "focal-loss", "host"]);
     fs::write(dir.join("Cargo.toml"), manifest).unwrap();
     fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     copy(&Path::new(ROOT).join("sdk"), &dir.join("sdk"));

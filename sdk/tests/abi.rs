@@ -1,8 +1,8 @@
 //! The released ABI stays: what plugins were built against is still the beginning of what is there.
 //!
-//! `abi-1.0.txt` describes every type of this crate that crosses the boundary, as it was released. A
-//! table may have grown at its end since; anything else is another ABI, which needs another major
-//! version. To write the description of a new release: `APUS_WRITE_ABI=1 cargo test -p apus-sdk --test abi`.
+//! `abi-1.0.txt` describes every type of this crate that crosses the boundary, as it was released, and so does the file of
+//! each later version. A table may have grown at its end since; anything else is another ABI, which needs another major
+//! version. To write the description of the newest: `APUS_WRITE_ABI=1 cargo test -p apus-sdk --test abi`.
 
 use abi_stable::std_types::utypeid::UTypeId;
 use abi_stable::type_layout::{TLData, TLField, TLFunction, TypeLayout};
@@ -108,18 +108,32 @@ fn now() -> Described {
     found
 }
 
+/// The versions that were released, and the one that is next.
+const VERSIONS: [&str; 2] = ["1.0", "1.1"];
+
+fn file(version: &str) -> String {
+    format!("{}/tests/abi-{version}.txt", env!("CARGO_MANIFEST_DIR"))
+}
+
 #[test]
 fn the_released_abi_is_the_beginning_of_this_one() {
     let now = now();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/abi-1.0.txt");
+    let [.., newest] = VERSIONS;
+    assert!(apus_sdk::abi::SDK_VERSION.starts_with(newest), "{newest}");
     if std::env::var_os("APUS_WRITE_ABI").is_some() {
         let mut text = String::new();
         for (name, (_, lines)) in &now {
             let _ = writeln!(text, "{name}\n    {}", lines.join("\n    "));
         }
-        std::fs::write(path, text).unwrap();
+        std::fs::write(file(newest), text).unwrap();
     }
-    let released = std::fs::read_to_string(path).unwrap();
+    for version in VERSIONS {
+        is_the_beginning(version, &now);
+    }
+}
+
+fn is_the_beginning(version: &str, now: &Described) {
+    let released = std::fs::read_to_string(file(version)).unwrap();
     let mut lines = released.lines().peekable();
     let mut types = 0;
     while let Some(name) = lines.next() {
@@ -131,7 +145,7 @@ fn the_released_abi_is_the_beginning_of_this_one() {
         let kept = is.len() >= was.len() && is.iter().zip(&was).all(|(is, was)| is == was);
         assert!(
             kept && (*grows || is.len() == was.len()),
-            "{name} has changed: plugins built with apus-sdk 1.0 would break\nwas {was:#?}\nis {is:#?}"
+            "{name} has changed: plugins built with apus-sdk {version} would break\nwas {was:#?}\nis {is:#?}"
         );
         types += 1;
     }

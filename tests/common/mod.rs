@@ -1,6 +1,7 @@
 //! Running the real binary and reading what it says.
 #![allow(dead_code)]
 
+pub mod crates;
 pub mod training;
 
 use std::fs;

@@ -386,7 +386,7 @@ mod tests {
     fn hidden_states_are_differentiable_and_tokens_know_their_rows() {
         let (logits, labels, weights) = inputs();
         let loss = named(Hidden).with(&[Need::ChunkRows, Need::HiddenStates]);
-        let values: Vec<f32> = (0..15).map(|i| (i as f32 * 0.7).sin()).collect();
+        let values: Vec<f32> = (0..15).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect();
         let row = |channel: &str| BatchRow::new(None, Some(channel.to_owned()));
         let run = |values: &[f32], scale| {
             let context = ChunkContext {
