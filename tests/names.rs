@@ -84,6 +84,26 @@ const OTHERS: &[(&str, &str, &str)] = &[
         "ms-swift's name",
     ),
     (
+        "core/components/src/config/table.rs",
+        "adafactor",
+        "transformers' name",
+    ),
+    (
+        "core/components/src/config/table.rs",
+        "muon",
+        "transformers' name",
+    ),
+    (
+        "core/components/src/config/table.rs",
+        "adamw_8bit",
+        "transformers' name",
+    ),
+    (
+        "core/components/src/config/table.rs",
+        "schedule_free_adamw",
+        "transformers' name",
+    ),
+    (
         "core/engine/src/plugin_check/dataset_format.rs",
         "sharegpt",
         "a shape of rows",

@@ -606,7 +606,7 @@ fn each_dataset_has_a_format_of_its_own() {
         &format!("{b}?format=csv_columns&quest=q"),
         &["quest", "question"],
     );
-    error(&format!("{b}?format=csv_colums"), &["csv_columns"]);
+    error(&format!("{b}?format=csv_column"), &["csv_columns"]);
     error(
         &format!("{b}?format=csv_columns&question=[1]"),
         &["option question", "expected"],

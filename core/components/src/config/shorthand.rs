@@ -78,9 +78,15 @@ impl SftConfig {
             return Ok(found.name);
         }
         if optim.contains("8bit") || optim.contains("4bit") {
+            let few_bits = optimizers.iter().flat_map(|known| known.aliases);
+            let few_bits: Vec<&str> = few_bits
+                .copied()
+                .filter(|name| name.contains("bit"))
+                .collect();
             bail!(
-                "optim is {optim:?}: of optimizers with a state of few bits there is adamw_8bit. Give --optim adamw_8bit, or \
-                 {OPTIM}, which needs 8 bytes for each trained parameter"
+                "optim is {optim:?}: of names with a state of few bits there are {}. Give one of them to --optim, or \
+                 {OPTIM}, which needs 8 bytes for each trained parameter",
+                few_bits.join(", ")
             );
         }
         let names: Vec<&str> = optimizers
