@@ -205,13 +205,17 @@ fn what_cannot_be_measured_is_named() {
         ),
         ("--seq 64:8", "the shorter one first"),
         ("--trained_share 1.5", "trained_share is 1.5"),
-        ("--train_type all", "train_type is \"all\""),
         ("--loads 1x8", "expected loads such as 1x128+512"),
         ("--generate true --ops true", "give one of them"),
         ("--step 3", "--step"),
     ] {
         fails(&format!("bench --device cpu {flags}"), 2, &[says]);
     }
+    fails(
+        "bench --device cpu --train_type all",
+        1,
+        &["train_type \"all\": it is lora, full, or a tuner"],
+    );
     fails(
         &format!("bench --model {GOLDENS}/model_bf16 --device cpu --seq 999999"),
         1,

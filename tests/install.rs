@@ -213,8 +213,11 @@ fn what_is_no_plugin_for_here_is_not_installed_and_what_is_there_stays() {
     let mut other = whole.clone();
     other[18..20].copy_from_slice(&183u16.to_le_bytes());
     let mut two = whole.clone();
-    let tag = two.windows(11).position(|w| w == b"apus-sdk 1.").unwrap();
-    two[tag + 9] = b'2';
+    let tag = b"apus-sdk 1.";
+    let tags = 0..whole.len() - tag.len();
+    let tags = tags.filter(|&at| whole[at..].starts_with(tag));
+    tags.for_each(|at| two[at + tag.len() - 2] = b'2');
+    assert_ne!(two, whole);
     for (name, bytes, says) in [
         ("arm.so", other, "it was built for aarch64"),
         ("two.so", two, "built with apus-sdk 2."),

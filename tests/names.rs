@@ -104,6 +104,11 @@ const OTHERS: &[(&str, &str, &str)] = &[
         "transformers' name",
     ),
     (
+        "core/components/src/config/ms_swift",
+        "adafactor",
+        "an argument of ms-swift",
+    ),
+    (
         "core/engine/src/plugin_check/dataset_format.rs",
         "sharegpt",
         "a shape of rows",

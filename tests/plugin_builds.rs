@@ -143,7 +143,7 @@ fn workspace(name: &str, next: bool) -> PathBuf {
         edit(
             &op,
             "        Randn = 147,\n    }\n",
-            "        Randn = 147,\n    }\n    since 2 {\n        /// New.\n        Newest = 160,\n    }\n",
+            "        Randn = 147,\n    }\n    since 2 {\n        /// New.\n        Newest = 999,\n    }\n",
         );
         edit(
             &dir.join("focal-loss/src/lib.rs"),
