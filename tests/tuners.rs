@@ -248,7 +248,15 @@ fn what_a_tuner_has_trained_is_trained_on_by_it_alone() {
 #[test]
 fn a_library_is_checked() {
     let library = plugin().replace("--plugin ", "");
-    let said = works(&format!("plugin check {library} --device cpu"));
+    // Another component of the library does wrong on purpose, which is found too.
+    let said = common::fails(&format!("plugin check {library} --device cpu"), 1, &[]);
+    let failed: Vec<&str> = said.lines().filter(|line| line.contains("FAIL")).collect();
+    assert!(
+        failed
+            .iter()
+            .all(|line| line.contains("callback undeclared")),
+        "{said}"
+    );
     assert!(said.contains("bottleneck"), "{said}");
     assert!(said.contains("which export refuses by name"), "{said}");
 }

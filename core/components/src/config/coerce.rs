@@ -80,8 +80,10 @@ fn coerced(kind: ValueKind, value: Value) -> Result<Value, Value> {
             return each(value, |item| match &item {
                 Value::String(_) => Ok(item),
                 Value::Object(table) => {
-                    let known = |(key, value): (&String, &Value)| {
-                        ["path", "sha256", "prefix"].contains(&key.as_str()) && value.is_string()
+                    let known = |(key, value): (&String, &Value)| match key.as_str() {
+                        "path" | "sha256" | "prefix" => value.is_string(),
+                        "timeout" => value.is_u64(),
+                        _ => false,
                     };
                     match table.contains_key("path") && table.iter().all(known) {
                         true => Ok(item),

@@ -85,7 +85,7 @@ impl SftConfig {
                 .collect();
             bail!(
                 "optim is {optim:?}: of names with a state of few bits there are {}. Give one of them to --optim, or \
-                 {OPTIM}, which needs 8 bytes for each trained parameter",
+                 --optim {OPTIM}, whose moments are float32, 8 bytes for each trained parameter",
                 few_bits.join(", ")
             );
         }

@@ -2,7 +2,7 @@
 
 use super::{Checked, Finding, Findings, push};
 use anyhow::{Result, ensure};
-use apus_sdk::{Decoder, EvalBatch, Metric};
+use apus_sdk::{Decoder, EvalBatch, Metric, TextPair};
 
 /// A decoder whose tokens are characters.
 struct Characters;
@@ -23,16 +23,26 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     let wrong = tokens("the cow sat in the sun");
     let lengths = [11, right.len() - 11];
     let (weights, losses) = (vec![1.0; right.len()], vec![0.5; right.len()]);
+    let text = |tokens: &[u32]| {
+        let text = Characters.decode(tokens);
+        text.map_err(|error| anyhow::anyhow!("{error}"))
+    };
     let mut values = |predictions: &[u32]| -> Result<Vec<(String, f64)>> {
         for _ in 0..2 {
-            let updated = metric.component.update(&EvalBatch {
-                labels: &right,
-                predictions,
-                weights: &weights,
-                losses: &losses,
-                lengths: &lengths,
-                decoder: &Characters,
-            });
+            let updated = match metric.component.reads_answers() {
+                true => metric.component.update_answers(&[TextPair {
+                    reference: &text(&right)?,
+                    answer: &text(predictions)?,
+                }]),
+                false => metric.component.update(&EvalBatch {
+                    labels: &right,
+                    predictions,
+                    weights: &weights,
+                    losses: &losses,
+                    lengths: &lengths,
+                    decoder: &Characters,
+                }),
+            };
             updated.map_err(|error| anyhow::anyhow!("{error}"))?;
         }
         let computed = metric.component.compute();

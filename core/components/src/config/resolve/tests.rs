@@ -67,7 +67,7 @@ fn the_tutorials_commands() {
     assert_eq!(c.report_to, ["swanlab"]);
     assert_eq!(values(c)["swanlab_project"], "swift-robot");
     assert_eq!(c.deepspeed, "zero3");
-    assert_eq!(found.notes.len(), 4, "{:#?}", found.notes);
+    assert_eq!(found.notes.len(), 2, "{:#?}", found.notes);
     c.check(&|flag| found.given(flag)).unwrap();
 
     let line = "--adapters v0-20250811-150539/checkpoint-551 --stream true --temperature 0 --max_new_tokens 2048";
