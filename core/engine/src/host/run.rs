@@ -156,7 +156,7 @@ impl Shown {
             )));
         }
         let found = found.contiguous().map_err(Error::new)?;
-        if !reduce::finite(&[found.clone()]).map_err(told)? {
+        if !reduce::finite(std::slice::from_ref(&found)).map_err(told)? {
             return Err(Error::new(format!(
                 "{name} cannot be set to numbers that are not finite"
             )));
