@@ -104,6 +104,11 @@ const OTHERS: &[(&str, &str, &str)] = &[
         "transformers' name",
     ),
     (
+        "core/components/src/plugin/process/loss_scale.rs",
+        "last_round",
+        "a base of loss scales",
+    ),
+    (
         "core/components/src/config/ms_swift",
         "adafactor",
         "an argument of ms-swift",

@@ -187,7 +187,10 @@ fn what_rank_0_cannot_begin_with_is_known_to_all() {
     let flags = "--dataset /nowhere/rows.jsonl";
     let (ended_well, said) = two_command_lines(&run, flags, flags);
     assert!(!ended_well);
-    says(&said, &["error: no dataset /nowhere/rows.jsonl"]);
+    says(
+        &said,
+        &["no dataset /nowhere/rows.jsonl: there is no folder /nowhere"],
+    );
     says(&said, &["error: rank 0 (host "]);
 }
 
