@@ -35,27 +35,20 @@ impl Optimizer for Adafactor {
     fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()> {
         let fresh = (info.step as f64).powf(-self.decay_rate);
         for param in params {
-            let square = param.grad.sqr()?.affine(1.0, self.eps)?;
-            let update = match param.value.shape() {
-                [_, _] => {
-                    let row = average(param.state, "exp_avg_sq_row", &square.mean(1)?, fresh)?;
-                    let column = average(param.state, "exp_avg_sq_col", &square.mean(0)?, fresh)?;
-                    let row = row.div(&row.mean(0)?)?.sqrt()?;
-                    param.grad.div(&row)?.div(&column.sqrt()?)?
-                }
-                _ => {
-                    let all = average(param.state, "exp_avg_sq", &square, fresh)?;
-                    param.grad.div(&all.sqrt()?)?
-                }
+            let square = (param.grad.sqr()? + self.eps)?;
+            let second = if let [_, _] = param.value.shape() {
+                let row = average(param.state, "exp_avg_sq_row", &square.mean(1)?, fresh)?;
+                let column = average(param.state, "exp_avg_sq_col", &square.mean(0)?, fresh)?;
+                (&row / row.mean(0)? * column)?
+            } else {
+                average(param.state, "exp_avg_sq", &square, fresh)?
             };
-            let size = update.sqr()?.mean_all()?.sqrt()?;
-            let excess = size.affine(1.0 / self.clip_threshold, 0.0)?;
-            let update = update.div(&excess.clamp(1.0, f64::from(f32::MAX))?)?;
+            let update = (&param.grad / second.sqrt()?)?;
+            let excess = (update.sqr()?.mean_all()?.sqrt()? / self.clip_threshold)?;
+            let update = (update / excess.clamp(1.0, f64::from(f32::MAX))?)?;
             let decay = if param.decay { self.weight_decay } else { 0.0 };
-            let kept = param.value.affine(1.0 - param.lr * decay, 0.0)?;
-            param
-                .value
-                .set(&kept.sub(&update.affine(param.lr, 0.0)?)?)?;
+            let kept = (&param.value * (1.0 - param.lr * decay))?;
+            param.value.set(&(kept - (update * param.lr)?)?)?;
         }
         Ok(())
     }
@@ -64,11 +57,7 @@ impl Optimizer for Adafactor {
 /// The running mean under this name, after `new` came in with this share. The first has a share of 1.
 fn average(state: &mut State, name: &str, new: &Tensor, share: f64) -> Result<Tensor> {
     let mean = state.zeros_like(name, new)?;
-    mean.set(
-        &mean
-            .affine(1.0 - share, 0.0)?
-            .add(&new.affine(share, 0.0)?)?,
-    )?;
+    mean.set(&mean.lerp(new, share)?)?;
     Ok(mean)
 }
 

@@ -1,0 +1,78 @@
+//! Five example libraries that replace every part of one run: format, loss scale, loss, optimizer, callback and tracker.
+
+mod common;
+
+use common::{folder, works};
+use serde_json::Value;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::fs;
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
+
+#[test]
+fn every_part_of_a_run_is_of_a_library() {
+    let home = folder("example-plugins");
+    let data = home.join("tickets.jsonl");
+    let ticket = |product: &str, answer: &str| {
+        serde_json::json!({"subject": "A lamp", "product": product, "turns": [
+            {"from": "customer", "text": "It is dark."},
+            {"from": "bot", "text": "Is it plugged in?"},
+            {"from": "agent", "text": answer},
+        ]})
+    };
+    let rows = [
+        ticket(
+            "lamp",
+            "Run this:\n```sh\nlight --on\n```\nThen it is bright.\n",
+        ),
+        ticket("desk", "A new one is on its way.\n"),
+    ];
+    fs::write(&data, rows.map(|row| format!("{row}\n")).concat()).unwrap();
+    let questions = home.join("run.toml");
+    let (data, out) = (data.display(), home.join("out"));
+    let toml = "[[callbacks]]\nname = \"quiz\"\ntokens = 3\nquestions = { \"Is it dark?\" = \"\", \"Who?\" = \"nobody\" }\n";
+    fs::write(&questions, toml).unwrap();
+    let plugins = [
+        "ticket_format",
+        "code_decay",
+        "smooth_z_loss",
+        "adafactor",
+        "quiz",
+    ]
+    .map(|name| {
+        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+        std::env::current_exe()
+            .unwrap()
+            .with_file_name(file)
+            .display()
+            .to_string()
+    });
+    let said = works(&format!(
+        "sft --config {} --device cpu --model {TINY}/model_bf16 --dataset {data}?include_bot=true --val_dataset {data} \
+         --plugin {} --loss_scale default+code_decay --loss_type smooth_z --optimizer adafactor --trackers page \
+         --max_steps 4 --eval_strategy steps --eval_steps 2 --save_steps 2 --lora_rank 4 --learning_rate 1e-2 \
+         --metric_for_best_model quiz_correct --greater_is_better true --enable_channel_loss true \
+         --output_dir {} --add_version false",
+        questions.display(),
+        plugins.join(" "),
+        out.display()
+    ));
+    assert!(said.contains("step 4: 1 of 2 are right"), "{said}");
+    let page = fs::read_to_string(out.join("numbers.md")).unwrap();
+    assert!(
+        page.contains("| step | eval_loss | quiz_correct |"),
+        "{page}"
+    );
+    assert_eq!(page.matches("| 0.5 |").count(), 2, "{page}");
+    let state = fs::read_to_string(out.join("checkpoint-4/trainer_state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["best_metric"], 0.5);
+    let args = fs::read_to_string(out.join("args.json")).unwrap();
+    let args: Value = serde_json::from_str(&args).unwrap();
+    assert_eq!(args["plugin"].as_array().map(Vec::len), Some(5), "{args}");
+    let log = fs::read_to_string(out.join("logging.jsonl")).unwrap();
+    assert!(
+        log.contains("loss_lamp") && log.contains("loss_desk"),
+        "{log}"
+    );
+}
