@@ -48,7 +48,7 @@ fn every_part_of_a_run_is_of_a_library() {
             .to_string()
     });
     let said = works(&format!(
-        "sft --config {} --device cpu --model {TINY}/model_bf16 --dataset {data}?include_bot=true --val_dataset {data} \
+        "sft --config {} --device cpu --model {TINY}/model_bf16 --dataset {data}?format=ticket&include_bot=true --val_dataset {data} \
          --plugin {} --loss_scale default+code_decay --loss_type smooth_z --optimizer adafactor --trackers page \
          --max_steps 4 --eval_strategy steps --eval_steps 2 --save_steps 2 --lora_rank 4 --learning_rate 1e-2 \
          --metric_for_best_model quiz_correct --greater_is_better true --enable_channel_loss true \
@@ -69,7 +69,7 @@ fn every_part_of_a_run_is_of_a_library() {
     assert_eq!(state["best_metric"], 0.5);
     let args = fs::read_to_string(out.join("args.json")).unwrap();
     let args: Value = serde_json::from_str(&args).unwrap();
-    assert_eq!(args["plugin"].as_array().map(Vec::len), Some(5), "{args}");
+    assert_eq!(args["plugins"].as_array().map(Vec::len), Some(5), "{args}");
     let log = fs::read_to_string(out.join("logging.jsonl")).unwrap();
     assert!(
         log.contains("loss_lamp") && log.contains("loss_desk"),
