@@ -433,9 +433,38 @@ fn check_passes_every_example_and_finds_what_is_wrong() {
         "sqlite_tracker",
         "plateau",
         "csv_columns",
+        "adafactor",
+        "channel_loss",
+        "norms",
     ] {
         let said = works(&format!("plugin check {}", library(name).display()));
         assert!(said.contains("ok    ") && !said.contains("FAIL"), "{said}");
+    }
+    // Components that keep the run that they are given are checked in one, and those that use what they do not declare are
+    // found.
+    let said = fails(
+        &format!("plugin check {}", library("asking_plugin").display()),
+        &["checks failed"],
+    );
+    let (mut component, mut failed) = ("", Vec::new());
+    for line in said.lines() {
+        let kinds = ["callback ", "loss ", "metric ", "optimizer ", "schedule "];
+        match line.trim_start().strip_prefix("FAIL") {
+            Some(_) => failed.push(component),
+            None if kinds.iter().any(|kind| line.starts_with(kind)) => {
+                component = line.split("  ").next().unwrap_or_default();
+            }
+            None => {}
+        }
+    }
+    failed.dedup();
+    let wrong = ["loss scale unplaced", "callback silent", "callback undeclared"];
+    assert_eq!(failed, wrong, "{said}");
+    for begun in ["callback sees", "loss seeing", "optimizer seeing"] {
+        let of_it = said.split_once(&format!("{begun} ")).unwrap().1;
+        let findings = of_it.lines().skip_while(|line| !line.contains("ok    "));
+        let first = findings.map(str::trim).find(|line| line.contains("begins"));
+        assert_eq!(first, Some("ok    begins with its run"), "{said}");
     }
     // Not `plugin check` on the hostile one: its tracker sleeps for an hour.
     let listed = works(&format!(

@@ -7,6 +7,7 @@
 
 pub mod align;
 mod assistant_texts;
+mod byte_tokenizer;
 mod call;
 pub mod control;
 pub mod dialect;

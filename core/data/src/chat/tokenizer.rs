@@ -307,7 +307,7 @@ fn token_bytes(inner: &tokenizers::Tokenizer) -> Result<(Vec<u8>, Vec<Range<u32>
 }
 
 /// The character of each byte: the alphabet the other way round.
-fn letters() -> Vec<char> {
+pub(super) fn letters() -> Vec<char> {
     let mut letters = vec!['\0'; 256];
     for (character, byte) in ('\0'..).zip(alphabet()) {
         if let Some(byte) = byte {

@@ -1,25 +1,27 @@
 //! Callbacks: every event of a run, and state that comes back from a checkpoint as it went in.
 
+use super::run::{STEPS, SmallRun};
 use super::{Checked, Findings, map, push};
 use crate::train::Events;
-use anyhow::{Context, Result, ensure};
-use apus_sdk::{Answer, RunState};
+use anyhow::{Result, ensure};
+use apus_sdk::{Answer, Callback, RunState};
 use serde_json::json;
-use std::path::Path;
 
 /// Plays a run of six steps in two epochs, with evaluations and saves, in the trainer's order.
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
-    let folder = tempfile::tempdir().context("a folder for the run")?;
-    let mut events = Events::new(vec![checked.make()?]);
-    push(
-        findings,
-        "every event of a run",
-        play(&mut events, folder.path()),
-    );
+    let run = SmallRun::new(checked.device)?;
+    let mut callback = checked.make::<dyn Callback>()?;
+    if !run.begins(findings, &mut callback, |callback, run| callback.begin(run)) {
+        return Ok(());
+    }
+    let mut events = Events::new(vec![callback]);
+    let played = play(&mut events, &run);
+    push(findings, "every event of a run", played);
     let kept = (|| -> Result<String> {
         let kept = events.save_state()?;
         let mut again = Events::new(vec![checked.make()?]);
         again.load_state(kept.clone())?;
+        again.begin(run.view())?;
         ensure!(
             again.save_state()? == kept,
             "what load_state was given is not what save_state gives then"
@@ -33,8 +35,8 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn play(events: &mut Events, folder: &Path) -> Result<String> {
-    const STEPS: u64 = 6;
+fn play(events: &mut Events, run: &SmallRun) -> Result<String> {
+    let folder = run.folder();
     let mut state = RunState {
         max_steps: STEPS,
         num_train_epochs: 2.0,
@@ -49,8 +51,12 @@ fn play(events: &mut Events, folder: &Path) -> Result<String> {
             events.on_epoch_begin(&state)?;
         }
         events.on_step_begin(&state)?;
+        let busy = run.busy();
         events.on_substep_end(&state)?;
+        run.make_gradients()?;
         events.on_pre_optimizer_step(&state)?;
+        run.forget_gradients();
+        drop(busy);
         events.on_optimizer_step(&state)?;
         let loss = 2.0 / (step + 1) as f64;
         state.global_step = step + 1;

@@ -1,6 +1,7 @@
 //! Losses: shape, finite values, gradients against finite differences, and chunks that do not depend on
 //! each other.
 
+use super::run::SmallRun;
 use super::{Checked, Finding, Findings, push};
 use crate::host::{ChunkContext, chunk_loss};
 use anyhow::{Result, ensure};
@@ -16,7 +17,12 @@ const LABELS: [u32; TOKENS] = [0, 10, 3, 3, 7, 1];
 const WEIGHTS: [f32; TOKENS] = [1.0, 2.0, 0.5, 1.0, 0.25, 1.0];
 
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
-    let (loss, device) = (&checked.make::<dyn Loss>()?, checked.device);
+    let (mut loss, device) = (checked.make::<dyn Loss>()?, checked.device);
+    let run = SmallRun::new(device)?;
+    if !run.begins(findings, &mut loss, |loss, run| loss.begin(run)) {
+        return Ok(());
+    }
+    let (loss, _busy) = (&loss, run.busy());
     push(findings, "one finite loss a token", values(loss, device));
     let before = findings.len();
     push(
@@ -48,8 +54,9 @@ fn run(
     let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
     let scale = gradient.then_some(1.0);
     let positions = (1..=n as u32).collect();
+    let row = BatchRow::new(Some(0), Some("check".to_owned()));
     let context = ChunkContext {
-        rows: ChunkRows::new(vec![0; n], positions, vec![BatchRow::default()]),
+        rows: ChunkRows::new(vec![0; n], positions, vec![row]).at_step(scale.map(|_| 1)),
         hidden: Some(fill::normal(
             (n, HIDDEN),
             1.0,

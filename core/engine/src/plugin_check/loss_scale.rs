@@ -16,6 +16,10 @@ const TEXTS: [&str; 8] = [
     "Ünïcödé 喵 \u{1f431}\u{200d}\u{1f4bb} and a very long tail ... ... ...",
 ];
 
+/// A row for a scale that looks at its columns.
+const ROW: &str = r#"{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What?"},
+    {"role": "assistant", "content": "Hi."}], "channel": "check", "score": 0.5}"#;
+
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     let made = checked.make::<dyn LossScale>()?;
     let scale = made.component.as_ref();
@@ -31,7 +35,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
         Ok(None) => {}
         Err(error) => findings.push(Finding::Bad(error.to_string())),
     }
-    let mut weights: Vec<f64> = Vec::new();
+    let (mut weights, mut texts): (Vec<f64>, usize) = (Vec::new(), 0);
     for text in TEXTS {
         for (field, query) in [(Field::Content, Some("What?")), (Field::Thinking, None)] {
             let turn = Turn {
@@ -40,13 +44,25 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
                 query,
                 is_last: true,
             };
-            let piece = match made.declares(Need::Piece) {
-                true => Piece::new(text, &turn),
-                false => Piece::bare(text, &turn),
+            let whole = format!("Before. {text} After.");
+            let offset = "Before. ".len();
+            let pieces = match made.declares(Need::Piece) {
+                // Alone, and as a part of the third message of a row.
+                true => vec![
+                    Piece::new(text, &turn),
+                    Piece::new(text, &turn)
+                        .in_message(2, 3)
+                        .within(&whole, offset)
+                        .of_row(Some("check"), ROW),
+                ],
+                false => vec![Piece::bare(text, &turn)],
             };
-            match apus_data::chat::scale::segments(scale, &piece) {
-                Ok(segments) => weights.extend(segments.iter().map(|segment| segment.weight)),
-                Err(error) => findings.push(Finding::Bad(format!("{text:?}: {error:#}"))),
+            for piece in &pieces {
+                texts += 1;
+                match apus_data::chat::scale::segments(scale, piece) {
+                    Ok(segments) => weights.extend(segments.iter().map(|segment| segment.weight)),
+                    Err(error) => findings.push(Finding::Bad(format!("{text:?}: {error:#}"))),
+                }
             }
         }
     }
@@ -54,8 +70,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     weights.dedup();
     let list: Vec<String> = weights.iter().map(f64::to_string).collect();
     findings.push(Finding::Good(format!(
-        "segments join back to {} texts; weights seen, all honoured as they are: {}",
-        2 * TEXTS.len(),
+        "segments join back to {texts} texts; weights seen, all honoured as they are: {}",
         list.join(", ")
     )));
     if weights == [1.0] && !matches!(scale.try_base(), Ok(Some(_))) {

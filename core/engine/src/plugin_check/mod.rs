@@ -12,6 +12,7 @@ mod loss;
 mod loss_scale;
 mod metric;
 mod optimizer;
+mod run;
 mod schedule;
 mod tracker;
 mod tuner;

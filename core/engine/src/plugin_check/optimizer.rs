@@ -1,5 +1,6 @@
 //! Optimizers: they minimise a quadratic, and a resumed run is exactly the one that was not interrupted.
 
+use super::run::SmallRun;
 use super::{Checked, Findings, push};
 use crate::train::OptimizerHost;
 use anyhow::{Result, ensure};
@@ -12,7 +13,11 @@ const STEPS: usize = 40;
 const LR: f64 = 0.02;
 
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
-    checked.make::<dyn Optimizer>()?;
+    let mut made = checked.make::<dyn Optimizer>()?;
+    let run = SmallRun::new(checked.device)?;
+    if !run.begins(findings, &mut made, |optimizer, run| optimizer.begin(run)) {
+        return Ok(());
+    }
     push(findings, "a quadratic goes down", descends(checked));
     push(
         findings,
@@ -26,11 +31,17 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
 /// A quadratic, `0.5 * |x - target|^2`, over parameters with the shapes of adapters.
 struct Quadratic {
     host: OptimizerHost,
+    run: SmallRun,
     targets: Vec<Tensor>,
 }
 
 impl Quadratic {
     fn new(checked: &Checked) -> Result<Self> {
+        Self::made(checked)?.begun()
+    }
+
+    /// One whose optimizer has not begun.
+    fn made(checked: &Checked) -> Result<Self> {
         let device = checked.device;
         let shapes: [&[usize]; 3] = [&[4, 6], &[6, 4], &[5]];
         let (mut params, mut targets) = (Vec::new(), Vec::new());
@@ -45,9 +56,15 @@ impl Quadratic {
             params.push(Param::new(name[i], &value, i < 2)?);
         }
         Ok(Self {
+            run: SmallRun::of(params.clone())?,
             host: OptimizerHost::new(checked.make()?, params, None),
             targets,
         })
+    }
+
+    fn begun(mut self) -> Result<Self> {
+        self.host.begin(self.run.view())?;
+        Ok(self)
     }
 
     /// Makes a step; returns the value before it.
@@ -58,7 +75,9 @@ impl Quadratic {
             value += f64::from(gap.sqr()?.sum_all()?.to_scalar::<f32>()?) / 2.0;
             param.accumulate(gap)?;
         }
+        let busy = self.run.busy();
         self.host.step(LR)?;
+        drop(busy);
         self.host.zero_grad();
         Ok(value)
     }
@@ -105,11 +124,12 @@ fn resumes(checked: &Checked) -> Result<String> {
     candle_core::safetensors::save(&state.into_iter().collect(), &file)?;
     let state = candle_core::safetensors::load(&file, checked.device)?;
     let state = state.into_iter().collect();
-    let mut resumed = Quadratic::new(checked)?;
+    let mut resumed = Quadratic::made(checked)?;
     for (param, value) in resumed.host.params().zip(values) {
         param.set(&value)?;
     }
     resumed.host.restore(3, state, checked.device)?;
+    let mut resumed = resumed.begun()?;
     for _ in 0..3 {
         whole.step()?;
         resumed.step()?;

@@ -1,12 +1,17 @@
 //! Schedules: factors of whole runs are finite and not below 0.
 
+use super::run::SmallRun;
 use super::{Checked, Findings, push};
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
 use apus_sdk::{LrSchedule, Progress};
 
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
-    let schedule = checked.make::<dyn LrSchedule>()?;
+    let mut schedule = checked.make::<dyn LrSchedule>()?;
+    let run = SmallRun::new(checked.device)?;
+    if !run.begins(findings, &mut schedule, |schedule, run| schedule.begin(run)) {
+        return Ok(());
+    }
     for (total, warmup) in [(100, 0), (100, 10), (1, 0), (1_000_000, 1000)] {
         let name = format!("{total} steps, {warmup} of warm-up");
         push(findings, &name, curve(&schedule, total, warmup));

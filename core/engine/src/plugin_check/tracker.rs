@@ -1,5 +1,6 @@
 //! Trackers: they receive a whole run, with everything that one reports.
 
+use super::run::info;
 use super::{Checked, Finding, Findings, map, push};
 use anyhow::{Context, Result};
 use apus_sdk::{EndState, Level, RunInfo, Tracker, testing};
@@ -10,15 +11,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     let result = tempfile::tempdir()
         .context("a folder for the run")
         .and_then(|folder| {
-            let run = RunInfo {
-                name: "check".to_owned(),
-                dir: folder.path().to_owned(),
-                config: map(
-                    json!({"model": "tiny", "learning_rate": 1e-4, "dataset": ["a.jsonl"]}),
-                ),
-                max_steps: 3,
-                ..RunInfo::default()
-            };
+            let run = info(folder.path());
             play(tracker.component.as_mut(), &run)?;
             let files = std::fs::read_dir(folder.path())?;
             let names: Vec<String> = files

@@ -110,6 +110,7 @@ macro_rules! begins {
             struct $Type {}
             state {
                 rank: Option<String>,
+                read: usize,
             }
         }
 
@@ -177,14 +178,13 @@ begins! {
 
         fn update_answers(&mut self, pairs: &[TextPair]) -> Result<()> {
             self.check()?;
-            self.rank = Some(pairs.len().to_string());
+            self.read += pairs.len();
             Ok(())
         }
 
         fn compute(&mut self) -> Result<Vec<(String, f64)>> {
-            let read = self.rank.replace("4".to_owned());
-            let read = read.and_then(|read| read.parse().ok()).ok_or("nothing was read")?;
-            Ok(vec![("seen_answers".to_owned(), read)])
+            let read = std::mem::take(&mut self.read);
+            Ok(vec![("seen_answers".to_owned(), read as f64)])
         }
 
         fn names(&self) -> Option<Vec<String>> {
