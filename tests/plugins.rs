@@ -458,7 +458,11 @@ fn check_passes_every_example_and_finds_what_is_wrong() {
         }
     }
     failed.dedup();
-    let wrong = ["loss scale unplaced", "callback silent", "callback undeclared"];
+    let wrong = [
+        "loss scale unplaced",
+        "callback silent",
+        "callback undeclared",
+    ];
     assert_eq!(failed, wrong, "{said}");
     for begun in ["callback sees", "loss seeing", "optimizer seeing"] {
         let of_it = said.split_once(&format!("{begun} ")).unwrap().1;
