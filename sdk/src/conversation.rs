@@ -13,6 +13,18 @@ pub enum Sample {
     Tokens(TokenRow),
 }
 
+impl From<Conversation> for Sample {
+    fn from(conversation: Conversation) -> Self {
+        Self::Conversation(conversation)
+    }
+}
+
+impl From<TokenRow> for Sample {
+    fn from(row: TokenRow) -> Self {
+        Self::Tokens(row)
+    }
+}
+
 /// A conversation in the form of the OpenAI messages API.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
@@ -27,6 +39,23 @@ pub struct Conversation {
     /// Name of the group of rows under which this conversation's loss is reported (`enable_channel_loss`), if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
+}
+
+impl Conversation {
+    /// A conversation of these messages, without tools.
+    pub fn new(messages: Vec<Message>) -> Self {
+        Self {
+            messages,
+            ..Self::default()
+        }
+    }
+
+    /// The same in this [channel](Self::channel), or in none.
+    #[must_use]
+    pub fn of_channel(mut self, channel: Option<String>) -> Self {
+        self.channel = channel;
+        self
+    }
 }
 
 /// One message of a conversation.
@@ -65,6 +94,13 @@ impl Message {
             content: Value::String(content.into()),
             ..Self::default()
         }
+    }
+
+    /// The same trained whatever the base strategy says, or never ([`loss`](Self::loss)).
+    #[must_use]
+    pub fn trained(mut self, trained: bool) -> Self {
+        self.loss = Some(trained);
+        self
     }
 
     /// The content if it is text.

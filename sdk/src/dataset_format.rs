@@ -51,10 +51,7 @@ pub struct Unread {
 ///             Message::new("user", text(&self.column)?),
 ///             Message::new("assistant", text("answer")?),
 ///         ];
-///         Ok(vec![Sample::Conversation(Conversation {
-///             messages,
-///             ..Conversation::default()
-///         })])
+///         Ok(vec![Conversation::new(messages).into()])
 ///     }
 /// }
 ///

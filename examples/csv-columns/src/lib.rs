@@ -53,10 +53,7 @@ impl DatasetFormat for CsvColumns {
         }
         messages.push(Message::new("user", text(&self.question)?));
         messages.push(Message::new("assistant", answer));
-        Ok(vec![Sample::Conversation(Conversation {
-            messages,
-            ..Conversation::default()
-        })])
+        Ok(vec![Conversation::new(messages).into()])
     }
 }
 

@@ -25,17 +25,11 @@ struct Ticket {
 }
 
 #[derive(Deserialize)]
-struct Said {
-    from: Speaker,
-    text: String,
-}
-
-#[derive(Deserialize, Clone, Copy, PartialEq)]
-#[serde(rename_all = "snake_case")]
-enum Speaker {
-    Customer,
-    Agent,
-    Bot,
+#[serde(tag = "from", content = "text", rename_all = "snake_case")]
+enum Said {
+    Customer(String),
+    Agent(String),
+    Bot(String),
 }
 
 impl DatasetFormat for Tickets {
@@ -50,24 +44,20 @@ impl DatasetFormat for Tickets {
     /// A ticket without an answer that is trained is dropped.
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
         let ticket: Ticket = serde_json::from_value(row.into())?;
-        let trained = |from| from == Speaker::Agent || from == Speaker::Bot && self.include_bot;
-        if !ticket.turns.iter().any(|turn| trained(turn.from)) {
+        let mut messages = vec![Message::new(
+            "system",
+            format!("Ticket: {}", ticket.subject),
+        )];
+        messages.extend(ticket.turns.into_iter().map(|said| match said {
+            Said::Customer(text) => Message::new("user", text),
+            Said::Agent(text) => Message::new("assistant", text).trained(true),
+            Said::Bot(text) => Message::new("assistant", text).trained(self.include_bot),
+        }));
+        if messages.iter().all(|message| message.loss != Some(true)) {
             return Ok(Vec::new());
         }
-        let message = |turn: Said| match turn.from {
-            Speaker::Customer => Message::new("user", turn.text),
-            from => Message {
-                loss: Some(trained(from)),
-                ..Message::new("assistant", turn.text)
-            },
-        };
-        let subject = Message::new("system", format!("Ticket: {}", ticket.subject));
-        let turns = ticket.turns.into_iter().map(message);
-        Ok(vec![Sample::Conversation(Conversation {
-            messages: std::iter::once(subject).chain(turns).collect(),
-            channel: ticket.product,
-            ..Conversation::default()
-        })])
+        let conversation = Conversation::new(messages).of_channel(ticket.product);
+        Ok(vec![conversation.into()])
     }
 }
 

@@ -35,10 +35,7 @@ impl DatasetFormat for AskReply {
         }
         messages.push(Message::new("user", text(&row, "ask")?));
         messages.push(Message::new("assistant", text(&row, "reply")?));
-        Ok(vec![Sample::Conversation(Conversation {
-            messages,
-            ..Conversation::default()
-        })])
+        Ok(vec![Conversation::new(messages).into()])
     }
 }
 
