@@ -84,7 +84,7 @@ fn adamw_step(bencher: divan::Bencher, way: &str) {
         param.accumulate(param.value().copy().unwrap()).unwrap();
     }
     let optimizer = registry::named(&Spec::named(format!("{way}adamw"))).unwrap();
-    let mut host = OptimizerHost::new(optimizer, params, None);
+    let mut host = OptimizerHost::new(optimizer, params);
     bencher.bench_local(|| host.step(1e-4).unwrap());
 }
 

@@ -61,7 +61,7 @@ impl Bench {
         let labels: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
         let rows = (0..sequences).map(|_| (ids.as_slice(), labels.as_slice(), None) as Sequence);
         Self {
-            optimizer: OptimizerHost::new(adamw, model.params().to_vec(), None),
+            optimizer: OptimizerHost::new(adamw, model.params().to_vec()),
             loss: registry::named(&Spec::named("cross_entropy")).unwrap(),
             window: Window::whole(vec![MicroBatch::new(rows, &Device::Cpu).unwrap()]),
             model,

@@ -63,7 +63,9 @@ pub trait Tuner: Send + Sync {
     /// What the layer reads in place of `x` `[T, I]`, in the same shape; `x` itself unless this is written. `params` are the
     /// values of the layer's parameters, in the order of [`parameters`](Self::parameters). All tensors are f32, here and below.
     ///
-    /// A row is a token, and all rows have to be treated alike: answers are computed with fewer of them at a time.
+    /// A row is a token, and all rows have to be treated alike: answers are computed with fewer of them at a time. Before the
+    /// model is loaded, this and [`output`](Self::output) are called with a row of zeros for each layer, to see what they do; what they
+    /// do must not depend on the numbers.
     ///
     /// # Errors
     /// Whatever an operation returns.
@@ -141,6 +143,12 @@ pub struct LayerInfo {
     bias: bool,
     #[serde(default)]
     experts: Option<usize>,
+    #[serde(default = "one")]
+    matrices: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl LayerInfo {
@@ -152,6 +160,7 @@ impl LayerInfo {
             outputs,
             bias: false,
             experts: None,
+            matrices: 1,
         }
     }
 
@@ -166,6 +175,13 @@ impl LayerInfo {
     #[must_use]
     pub fn with_experts(mut self, experts: usize) -> Self {
         self.experts = Some(experts);
+        self
+    }
+
+    /// The same layer as a parameter that holds the matrices of so many experts.
+    #[must_use]
+    pub fn with_matrices(mut self, matrices: usize) -> Self {
+        self.matrices = matrices;
         self
     }
 
@@ -193,6 +209,20 @@ impl LayerInfo {
     pub fn experts(&self) -> Option<usize> {
         self.experts
     }
+
+    /// The number of its matrices `[O, I]`: 1 of a linear layer, and one of each expert where it is a parameter of experts
+    /// (`--target_parameters mlp.experts.gate_up_proj`), of which each row goes to one. There a tuner can do nothing but
+    /// [`Tensor::low_rank`].
+    pub fn matrices(&self) -> usize {
+        self.matrices
+    }
+
+    /// The shapes of A and B of a low-rank update of this rank, as PEFT has them: `[R, I]` and `[O, R]`, and where there are several
+    /// [matrices](Self::matrices) `[R E, I]`, the rows of a matrix together, and `[O, R E]`, the columns of a rank together.
+    pub fn low_rank_shapes(&self, rank: usize) -> [[usize; 2]; 2] {
+        let ranks = rank * self.matrices;
+        [[ranks, self.inputs], [self.outputs, ranks]]
+    }
 }
 
 /// A parameter that a [`Tuner`] adds to a layer.
@@ -201,6 +231,14 @@ pub struct AddedParam {
     name: String,
     shape: Vec<usize>,
     init: Init,
+    #[serde(default)]
+    frozen: bool,
+    #[serde(default = "unchanged")]
+    lr_factor: f64,
+}
+
+fn unchanged() -> f64 {
+    1.0
 }
 
 impl AddedParam {
@@ -211,7 +249,23 @@ impl AddedParam {
             name: name.into(),
             shape: shape.to_vec(),
             init,
+            frozen: false,
+            lr_factor: unchanged(),
         }
+    }
+
+    /// The same parameter, which stays as it begins and is saved with the others (A of LoRA-FA).
+    #[must_use]
+    pub fn frozen(mut self) -> Self {
+        self.frozen = true;
+        self
+    }
+
+    /// The same parameter with a learning rate that is so many times that of the run (B of LoRA+).
+    #[must_use]
+    pub fn with_lr_factor(mut self, factor: f64) -> Self {
+        self.lr_factor = factor;
+        self
     }
 
     /// Its name.
@@ -228,6 +282,16 @@ impl AddedParam {
     pub fn init(&self) -> Init {
         self.init
     }
+
+    /// Whether it stays as it begins.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// The factor on its learning rate.
+    pub fn lr_factor(&self) -> f64 {
+        self.lr_factor
+    }
 }
 
 /// The values that a parameter begins with. Random ones follow from the run's seed and the parameter's name.
@@ -241,4 +305,6 @@ pub enum Init {
     Uniform(f64),
     /// Normal around 0 with this standard deviation.
     Normal(f64),
+    /// The norm of each row of the layer's weight: of a parameter `[O]`.
+    RowNorms,
 }

@@ -8,6 +8,7 @@ mod common;
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
 use apus_engine::train::{MicroBatch, OptimizerHost, Sequence, Step, Window, head_loss};
+use apus_engine::tuners;
 use apus_model::model::{CausalLm, ExpertsDtype, Init, LoraSettings, Targets, Training};
 use apus_model::nn::ForwardOptions;
 use apus_model::tensors::ExpertMatrix;
@@ -51,7 +52,8 @@ const SETTINGS: LoraSettings = LoraSettings {
 };
 
 fn adapted(form: &str, adapter: &str, experts: &[usize], settings: &LoraSettings) -> CausalLm {
-    adapted_on(&Device::Cpu, form, adapter, experts, settings)
+    let tuner = tuners::lora(settings, None);
+    adapted_on(&Device::Cpu, form, adapter, experts, &tuner)
 }
 
 fn adapted_on(
@@ -59,12 +61,16 @@ fn adapted_on(
     form: &str,
     adapter: &str,
     experts: &[usize],
-    settings: &LoraSettings,
+    tuner: &Spec,
 ) -> CausalLm {
+    apus_plugins::link();
     let training = Training::Adapters(vec![]);
     let mut model = load_on(device, form, ExpertsDtype::Mxfp4, training);
     let targets = targets(&model, experts);
-    model.add_lora(&targets, settings).unwrap();
+    let tuner = tuners::make(tuner).unwrap();
+    let updates = tuners::additions(&tuner, model.config(), &targets).unwrap();
+    assert!(updates.iter().all(|update| update.low_rank.is_some()));
+    model.add_tuned(&updates, SETTINGS.seed).unwrap();
     let saved = tensors(&format!("{adapter}/adapter_model.safetensors"));
     assert_eq!(saved.len(), model.params().len());
     for param in model.params() {
@@ -221,7 +227,9 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
     let number = |name: &str| hyper[name].as_f64().unwrap();
     let data = tensors("train_data.safetensors");
     let init = hyper["init_adapter"].as_str().unwrap();
-    let model = adapted_on(device, "model_mxfp4", init, curve.experts, &SETTINGS);
+    let mut lora = tuners::lora(&SETTINGS, hyper["loraplus_lr_ratio"].as_f64());
+    lora.name.insert_str(0, way);
+    let model = adapted_on(device, "model_mxfp4", init, curve.experts, &lora);
     let loss = component::<dyn Loss>(&format!("{way}cross_entropy"), json!({}));
     let adamw = component::<dyn Optimizer>(
         &format!("{way}adamw"),
@@ -231,8 +239,7 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
         &format!("{way}cosine_with_min_lr"),
         json!({"min_lr_rate": number("min_lr_rate")}),
     );
-    let ratio = hyper["loraplus_lr_ratio"].as_f64();
-    let mut optimizer = OptimizerHost::new(adamw, model.params().to_vec(), ratio);
+    let mut optimizer = OptimizerHost::new(adamw, model.params().to_vec());
     let accumulation = hyper["grad_accum"].as_u64().unwrap() as usize;
     let total = hyper["steps"].as_u64().unwrap();
     for step in 0..total as usize {

@@ -1,3 +1,4 @@
 //! Tuners: parameters added to layers of a frozen model.
 
 mod ia3;
+mod lora;

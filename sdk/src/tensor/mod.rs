@@ -10,6 +10,7 @@ mod dtype;
 mod elementwise;
 mod host;
 mod index;
+mod low_rank;
 mod op;
 mod operators;
 mod reduce;

@@ -176,6 +176,12 @@ ops! {
         Quantize = 160,
         /// The numbers of a map of 256 at the places that [`Quantize`](Self::Quantize) gave.
         Dequantize = 161,
+
+        /// What a layer gives with a low-rank update: of its output y, its input x, A and B, `y + (scale) x A^T B^T`; in
+        /// training an input of A is dropped with probability `(dropout)`.
+        LowRank = 176,
+        /// The same with a magnitude of each output (DoRA): of y, x, A, B and the magnitude, `(scale)`.
+        LowRankDecomposed = 177,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Plays the host's part for a tuner: a layer with its parameters, forward and merged.
 
-use super::tensor;
+use super::{reference, tensor};
 use crate::{Error, Init, LayerInfo, Result, Tensor, Tuner};
 
 /// The numbers of a layer's weight and of its bias, if it has one, with a tuner merged in.
 pub type MergedLayer = (Vec<f32>, Option<Vec<f32>>);
 
 /// A layer that a tuner has been added to.
+///
+/// A layer of several [matrices](LayerInfo::matrices) is one of a test of [`Tuner::parameters`] alone: which rows are whose the host knows.
 pub struct Tuned<'a> {
     tuner: &'a dyn Tuner,
     layer: LayerInfo,
@@ -16,7 +18,8 @@ pub struct Tuned<'a> {
     pub params: Vec<Tensor>,
 }
 
-/// Adds a tuner to a layer. Random parameters begin with numbers that only look random.
+/// Adds a tuner to a layer. Random parameters begin with numbers that only look random, and norms of a weight, which is not there
+/// yet, with 1.
 ///
 /// # Errors
 /// What the tuner says, a layer that gets no parameters, or two of one name.
@@ -38,6 +41,7 @@ pub fn tune<'a>(tuner: &'a dyn Tuner, layer: &LayerInfo) -> Result<Tuned<'a>> {
         let spread = |at: usize| ((at + 1) as f32 * 0.618_034).fract() * 2.0 - 1.0;
         let values: Vec<f32> = match param.init() {
             Init::Constant(value) => vec![value as f32; count],
+            Init::RowNorms => vec![1.0; count],
             Init::Uniform(size) | Init::Normal(size) => {
                 (0..count).map(|at| spread(at) * size as f32).collect()
             }
@@ -58,16 +62,25 @@ impl Tuned<'_> {
     /// # Errors
     /// What the tuner says, or a result of another shape.
     pub fn forward(&self, weight: &[f32], bias: Option<&[f32]>, x: &[f32]) -> Result<Vec<f32>> {
+        if self.layer.matrices() > 1 {
+            return Err(Error::new(format!(
+                "{} has {} matrices: a test computes layers of one",
+                self.layer.name(),
+                self.layer.matrices()
+            )));
+        }
         let rows = x.len() / self.layer.inputs();
         let x = tensor(x, &[rows, self.layer.inputs()]);
         let read = self.tuner.input(&self.layer, &x, &self.params)?;
         expect("input", &read, x.shape())?;
-        let weight = tensor(weight, &[self.layer.outputs(), self.layer.inputs()]);
-        let mut y = read.matmul(&weight.transpose(0, 1)?)?;
+        let matrix = tensor(weight, &[self.layer.outputs(), self.layer.inputs()]);
+        let mut y = read.matmul(&matrix.transpose(0, 1)?)?;
         if let Some(bias) = bias {
             y = y.add(&tensor(bias, &[self.layer.outputs()]))?;
         }
-        let out = self.tuner.output(&self.layer, &x, &y, &self.params)?;
+        let out = reference::with_layer(weight, bias, || {
+            self.tuner.output(&self.layer, &x, &y, &self.params)
+        })?;
         expect("output", &out, y.shape())?;
         out.to_vec()
     }

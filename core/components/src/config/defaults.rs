@@ -12,6 +12,9 @@ pub(super) const OPTIM: &str = "adamw_torch";
 /// The schedule, `lr_scheduler_type`.
 pub(super) const LR_SCHEDULER: &str = "cosine";
 
+/// The tuner, `train_type`.
+pub const TUNER: &str = "lora";
+
 /// The metrics of an evaluation, `metrics`.
 pub(super) const METRICS: &[&str] = &["token_acc"];
 

@@ -39,7 +39,7 @@ pub use choices::{
 };
 pub use cli::{command, help};
 pub use datasets::{DatasetParts, DatasetSpec, listed as listed_datasets};
-pub use defaults::TRACKERS;
+pub use defaults::{TRACKERS, TUNER};
 pub use flag::{Change, Command, Flag, Group, Topic, Use, ValueKind};
 pub use flags::FLAGS;
 

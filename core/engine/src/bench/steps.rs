@@ -80,7 +80,6 @@ impl<'a> Stepper<'a> {
         let mut optimizer = OptimizerHost::new(
             groups::make(&spec, config.base_lr())?,
             model.params().to_vec(),
-            config.lorap_lr_ratio,
         );
         if let Some(ranks) = ranks.filter(|_| divided) {
             ranks.divide(model, &mut optimizer)?;

@@ -6,4 +6,4 @@ mod tensor;
 
 pub use chunk::{ChunkContext, ChunkLoss, chunk_loss};
 pub use run::{Busy, RunView, Shown};
-pub use tensor::{unwrap, wrap};
+pub use tensor::{Role, role, unwrap, wrap, wrap_as};

@@ -57,7 +57,7 @@ impl Quadratic {
         }
         Ok(Self {
             run: SmallRun::of(params.clone())?,
-            host: OptimizerHost::new(checked.make()?, params, None),
+            host: OptimizerHost::new(checked.make()?, params),
             targets,
         })
     }

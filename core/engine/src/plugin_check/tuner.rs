@@ -4,8 +4,7 @@
 use super::{Checked, Findings, push};
 use crate::tuners::{Bound, MadeTuner};
 use anyhow::{Context, Result, ensure};
-use apus_model::model::Addition;
-use apus_model::nn::{Linear, Param, Tuned, Weight};
+use apus_model::nn::{Linear, Lora, Param, Weight};
 use apus_model::ops::fill;
 use apus_sdk::{Init, LayerInfo, Tuner};
 use candle_core::{DType, Device, Tensor};
@@ -48,31 +47,31 @@ fn random(shape: &[usize], stream: u64, device: &Device) -> Result<Tensor> {
 fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, String)> {
     let added = Bound::new(tuner, info()).addition()?;
     let added = added.with_context(|| format!("it adds nothing to {MODULE}"))?;
-    let Addition {
-        tensors, tuning, ..
-    } = added;
     let mut params = Vec::new();
-    for (stream, (tensor, init)) in (20..).zip(&tensors) {
-        let start = match init {
-            Init::Constant(value) => Tensor::full(*value as f32, tensor.shape.as_slice(), device)?,
+    for (stream, (tensor, param)) in (20..).zip(&added.tensors) {
+        let start = match param.init() {
+            Init::Constant(value) => Tensor::full(value as f32, tensor.shape.as_slice(), device)?,
             _ => Tensor::zeros(tensor.shape.as_slice(), DType::F32, device)?,
         };
         let value = (start + random(&tensor.shape, stream, device)?)?;
         params.push(Param::new(tensor.name.as_str(), &value, true)?);
     }
-    let found = tensors.iter().map(|(tensor, _)| {
-        let name = tensor.name.rsplit('.').next().unwrap_or_default();
-        format!("{name} {:?}", tensor.shape)
-    });
+    let found = added.tensors.iter();
+    let found = found.map(|(_, param)| format!("{} {:?}", param.name(), param.shape()));
     let found: Vec<String> = found.collect();
-    let layer = Linear {
+    let mut layer = Linear {
         name: MODULE.to_owned(),
         weight: Weight::Frozen(random(&[OUTPUTS, INPUTS], 1, device)?),
         bias: Some(Weight::Frozen(random(&[OUTPUTS], 2, device)?)),
         lora: None,
-        tuned: Some(Tuned { tuning, params }),
+        tuned: None,
     };
-    Ok((layer, found.join(", ")))
+    added.put_on(&mut layer, params)?;
+    let kind = match added.low_rank {
+        Some(_) => "a low-rank update of ",
+        None => "",
+    };
+    Ok((layer, format!("{kind}{}", found.join(", "))))
 }
 
 fn info() -> LayerInfo {
@@ -107,7 +106,7 @@ fn gradient(layer: &Linear, device: &Device) -> Result<String> {
     let dx = layer.backward(&tape, &dy)?;
     let dy: Vec<f32> = dy.flatten_all()?.to_vec1()?;
     let mut most = compare("the input", &dx, &x, |x| total(layer, x, &dy))?;
-    for param in layer.tuned.iter().flat_map(|tuned| &tuned.params) {
+    for param in differentiated(layer) {
         let (start, grad) = (param.value().copy()?, param.grad());
         let grad = grad.with_context(|| format!("{} has no gradient", param.name()))?;
         let gap = compare(param.name(), &grad, &start, |value| {
@@ -118,6 +117,20 @@ fn gradient(layer: &Linear, device: &Device) -> Result<String> {
         most = most.max(gap);
     }
     Ok(format!("off by at most {most:.1e}"))
+}
+
+/// The parameters whose gradients are those of what is computed: of DoRA not the factors, since norms are not differentiated.
+fn differentiated(layer: &Linear) -> Vec<&Arc<Param>> {
+    match &layer.lora {
+        Some(lora) if lora.magnitude.is_some() => lora.magnitude.iter().collect(),
+        _ => params(layer),
+    }
+}
+
+fn params(layer: &Linear) -> Vec<&Arc<Param>> {
+    let tuned = layer.tuned.iter().flat_map(|tuned| &tuned.params);
+    let lora = layer.lora.iter().flat_map(Lora::params);
+    tuned.chain(lora).collect()
 }
 
 /// How far a gradient by the elements of `at` is from finite differences of `total`: from the range between the slope before and
@@ -170,15 +183,20 @@ fn row_by_row(layer: &Linear, device: &Device) -> Result<String> {
 
 fn merged(layer: &Linear, tuner: &MadeTuner, device: &Device) -> Result<String> {
     let bound = Bound::new(tuner, info());
-    let params = layer.tuned.iter().flat_map(|tuned| &tuned.params);
-    let params: Vec<Tensor> = params.map(|param| param.value()).collect();
     let weight = layer.weight.get(DType::F32)?;
-    let Some(weight) = bound.merged_weight(&weight, &params)? else {
-        return Ok("it cannot be, which export refuses by name".to_owned());
-    };
-    let bias = match &layer.bias {
-        Some(bias) => Some(bound.merged_bias(&bias.get(DType::F32)?, &params)?),
-        None => None,
+    let bias = layer.bias.as_ref().map(|bias| bias.get(DType::F32));
+    let bias = bias.transpose()?;
+    let (weight, bias) = match &layer.lora {
+        Some(lora) => (lora.merged_weight(&weight)?, bias),
+        None => {
+            let params = params(layer).into_iter().map(|param| param.value());
+            let params: Vec<Tensor> = params.collect();
+            let Some(weight) = bound.merged_weight(&weight, &params)? else {
+                return Ok("it cannot be, which export refuses by name".to_owned());
+            };
+            let bias = bias.map(|bias| bound.merged_bias(&bias, &params));
+            (weight, bias.transpose()?)
+        }
     };
     let alone = Linear {
         name: MODULE.to_owned(),

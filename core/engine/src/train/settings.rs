@@ -83,8 +83,6 @@ pub struct Settings {
     pub warmup: StepsOrShare,
     /// Bound of the gradient norm; 0 does not clip.
     pub max_grad_norm: f64,
-    /// LoRA+'s factor for B.
-    pub lorap_lr_ratio: Option<f64>,
     /// Tokens of a micro-batch that the memory plan has room for.
     pub planned_tokens: usize,
     /// Layers that keep their tape.

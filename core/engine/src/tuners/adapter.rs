@@ -7,7 +7,9 @@ use apus_components::registry::Spec;
 use apus_model::adapter::{Adapter, TunedConfig, tuned_tensors, whole_tensors};
 use apus_model::families::ModelConfig;
 use apus_model::model::updates::PREFIX;
-use apus_model::model::{Addition, CausalLm, UpdateSet};
+use apus_model::model::{Addition, CausalLm, Targets, UpdateSet};
+use apus_model::nn::Param;
+use apus_model::ops::lora::Factors;
 use apus_model::weights::{Directory, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
@@ -90,11 +92,7 @@ impl OpenedAdapter {
     pub fn update_set(&self) -> Result<UpdateSet> {
         match self {
             Self::LowRank(adapter) => adapter.update_set(),
-            Self::Tuned(tuned) => bail!(
-                "it was trained by the {}, which cannot share a batch with other adapters; it can answer alone, given by \
-                 --adapters",
-                tuned.tuner.label
-            ),
+            Self::Tuned(tuned) => tuned.update_set(),
         }
     }
 
@@ -116,7 +114,12 @@ impl TunedAdapter {
             name: config.name.clone(),
             options: config.options.clone(),
         })?;
-        let additions = additions(&tuner, model, &config.modules)?;
+        let targets = Targets {
+            linears: config.modules.clone(),
+            modules_to_save: config.modules_to_save.clone(),
+            ..Targets::default()
+        };
+        let additions = additions(&tuner, model, &targets)?;
         let added = additions.iter().flat_map(|addition| &addition.tensors);
         let mut expected: BTreeMap<String, Vec<usize>> = added
             .map(|(tensor, _)| (tensor.name.clone(), tensor.shape.clone()))
@@ -171,6 +174,35 @@ impl TunedAdapter {
         })
     }
 
+    /// Its updates for rows that name it.
+    fn update_set(&self) -> Result<UpdateSet> {
+        let updates = self.additions.iter().map(|addition| {
+            let update = addition
+                .low_rank
+                .filter(|update| update.magnitude.is_none())?;
+            let at = |place: usize| {
+                self.tensors
+                    .get(&addition.tensors.get(place)?.0.name)
+                    .cloned()
+            };
+            let factors = Factors {
+                a: at(update.a)?,
+                b: at(update.b)?,
+            };
+            Some((addition.target.clone(), update.scale, factors))
+        });
+        match updates.collect::<Option<Vec<_>>>() {
+            Some(updates) if self.config.modules_to_save.is_empty() => {
+                UpdateSet::of_scaled(updates)
+            }
+            _ => bail!(
+                "it was trained by the {}, which cannot share a batch with other adapters; it can answer alone, given by \
+                 --adapters",
+                self.tuner.label
+            ),
+        }
+    }
+
     /// Its name in messages.
     pub fn label(&self) -> &str {
         &self.tuner.label
@@ -190,7 +222,7 @@ impl TunedAdapter {
                 let value = self.tensors.get(&tensor.name).cloned();
                 value.with_context(|| format!("{} was not read", tensor.name))
             });
-            let params: Vec<Tensor> = params.collect::<Result<_>>()?;
+            let mut params: Vec<Tensor> = params.collect::<Result<_>>()?;
             let name = format!("{}.weight", addition.target);
             let layer = bound.layer();
             let weight = base.tensor(
@@ -199,7 +231,17 @@ impl TunedAdapter {
                 DType::F32,
                 &Device::Cpu,
             )?;
-            let Some(weight) = bound.merged_weight(&weight, &params)? else {
+            let weight = match &addition.low_rank {
+                Some(update) => {
+                    let params = params.drain(..).zip(&addition.tensors);
+                    let params =
+                        params.map(|(value, (tensor, _))| Param::new(&*tensor.name, &value, true));
+                    let params: Vec<_> = params.collect::<Result<_>>()?;
+                    Some(update.lora(&params)?.merged_weight(&weight)?)
+                }
+                None => bound.merged_weight(&weight, &params)?,
+            };
+            let Some(weight) = weight else {
                 bail!(
                     "{}: what the {} has trained cannot be merged into the weights: it computes what no weight of {} \
                      can; answer with --adapters, unmerged",
@@ -209,7 +251,7 @@ impl TunedAdapter {
                 );
             };
             merged.insert(name.clone(), stored_as(base, &name, weight)?);
-            if layer.has_bias() {
+            if layer.has_bias() && addition.low_rank.is_none() {
                 let name = format!("{}.bias", addition.target);
                 let bias = base.tensor(&name, &[layer.outputs()], DType::F32, &Device::Cpu)?;
                 let bias = bound.merged_bias(&bias, &params)?;

@@ -1,15 +1,15 @@
 //! A tuner bound to the layers of a model.
 
 use super::MadeTuner;
-use crate::host::{unwrap, wrap};
+use crate::host::{Role, role, unwrap, wrap, wrap_as};
 use anyhow::{Context, Result, ensure};
 use apus_model::families::ModelConfig;
-use apus_model::model::Addition;
-use apus_model::model::updates::{PREFIX, UpdateTensor};
+use apus_model::model::updates::{PREFIX, UpdateTensor, expert_module};
+use apus_model::model::{Addition, LowRank, Targets};
 use apus_model::nn::Tuning;
-use apus_model::tensors::TensorSpec;
+use apus_model::tensors::{ExpertMatrix, Role as Part, TensorSpec};
 use apus_sdk::{AddedParam, Init, LayerInfo};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,24 +26,27 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// What a tuner adds to these linear modules of a model. Modules that it adds nothing to are left out.
+/// What a tuner adds to these linear modules and experts of a model. Those that it adds nothing to are left out.
 ///
 /// # Errors
 /// The tuner's own, parameters that cannot be, or none at all.
 pub fn additions(
     tuner: &MadeTuner,
     model: &ModelConfig,
-    modules: &[String],
+    targets: &Targets,
 ) -> Result<Vec<Addition>> {
     let mut all = Vec::new();
-    for module in modules {
+    for module in &targets.linears {
         all.extend(Bound::of(tuner, model, module)?.addition()?);
     }
+    for &at in &targets.experts {
+        all.extend(Bound::of_experts(tuner, model, targets, at)?);
+    }
     ensure!(
-        !all.is_empty(),
-        "{} adds parameters to none of the {} layers of target_modules",
+        !all.is_empty() || !targets.modules_to_save.is_empty(),
+        "{} adds parameters to none of the {} layers of target_modules and target_parameters",
         tuner.label,
-        modules.len()
+        targets.linears.len() + targets.experts.len()
     );
     Ok(all)
 }
@@ -53,8 +56,8 @@ fn check(added: &[AddedParam]) -> Result<()> {
         let name = param.name();
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         ensure!(
-            !name.is_empty() && name.chars().all(allowed) && !name.starts_with("lora_"),
-            "a parameter is called {name:?}, expected letters, digits, _ and ., and not the beginning lora_"
+            !name.is_empty() && name.chars().all(allowed),
+            "a parameter is called {name:?}, expected letters, digits, _ and ."
         );
         ensure!(
             !["weight", "bias"].contains(&name),
@@ -71,12 +74,18 @@ fn check(added: &[AddedParam]) -> Result<()> {
         );
         let number = match param.init() {
             Init::Constant(number) | Init::Uniform(number) | Init::Normal(number) => number,
+            Init::RowNorms => 0.0,
             other => anyhow::bail!("{name} begins with {other:?}, which is not known here"),
         };
         ensure!(
             number.is_finite(),
             "{name} begins with {:?}, expected a finite number",
             param.init()
+        );
+        ensure!(
+            param.lr_factor().is_finite() && param.lr_factor() >= 0.0,
+            "{name} has a learning rate {} times that of the run, expected a factor of 0 or more",
+            param.lr_factor()
         );
     }
     Ok(())
@@ -96,26 +105,99 @@ impl Bound {
     /// # Errors
     /// The tuner's own, or parameters that cannot be.
     pub fn addition(self) -> Result<Option<Addition>> {
-        let (tuner, module) = (Arc::clone(&self.tuner), self.layer.name().to_owned());
+        let module = self.layer.name().to_owned();
+        self.addition_as(&module, None)
+    }
+
+    /// The same; in files the parameters belong to this module.
+    fn addition_as(
+        self,
+        module: &str,
+        experts: Option<(usize, ExpertMatrix)>,
+    ) -> Result<Option<Addition>> {
+        let tuner = Arc::clone(&self.tuner);
         let inside = apus_base::doing::enter(&tuner.label, "parameters");
         let added = tuner.context("parameters", tuner.component.parameters(&self.layer))?;
         drop(inside);
         if added.is_empty() {
             return Ok(None);
         }
-        check(&added).with_context(|| format!("{}, parameters of {module}", tuner.label))?;
-        let tensors = added.iter().map(|param| {
+        let target = self.layer.name().to_owned();
+        let place = || format!("{}, parameters of {target}", tuner.label);
+        check(&added).with_context(place)?;
+        let low_rank = self.low_rank(&added)?;
+        if low_rank.is_none() {
+            let called = added.iter().find(|param| param.name().starts_with("lora_"));
+            ensure!(
+                called.is_none() && experts.is_none(),
+                "{}: {} on {target} is no low-rank update: output has to be y.low_rank(x, a, b, ..) of the parameters, and nothing \
+                 else, {}",
+                tuner.label,
+                called.map_or("what it computes", AddedParam::name),
+                match experts {
+                    Some(_) =>
+                        "since nothing else can be done with a parameter of experts (target_parameters)",
+                    None => "where a name begins with lora_, as in PEFT's files",
+                }
+            );
+        }
+        if let (Some(update), Some(_)) = (&low_rank, experts) {
+            let ranks = added[update.a].shape()[0];
+            ensure!(
+                update.dropout == 0.0
+                    && update.magnitude.is_none()
+                    && ranks.is_multiple_of(self.layer.matrices()),
+                "{}: on {target} it computes a low-rank update with {ranks} rows of A, dropout {}{}: of experts it has as many rows of \
+                 A for each of the {}, and neither dropout nor magnitudes, as in PEFT",
+                tuner.label,
+                update.dropout,
+                match update.magnitude {
+                    Some(_) => " and magnitudes",
+                    None => "",
+                },
+                self.layer.matrices()
+            );
+        }
+        let tensors = added.into_iter().map(|param| {
             let tensor = UpdateTensor {
                 name: format!("{PREFIX}{module}.{}", param.name()),
                 shape: param.shape().to_vec(),
             };
-            (tensor, param.init())
+            (tensor, param)
         });
         Ok(Some(Addition {
+            experts,
             tensors: tensors.collect(),
-            target: module,
+            target: target.clone(),
             tuning: Arc::new(self),
+            low_rank,
         }))
+    }
+
+    /// The low-rank update that the tuner is, if it is one: seen by what it does with a row of zeros, whose handles say which part
+    /// of the layer they are.
+    fn low_rank(&self, added: &[AddedParam]) -> Result<Option<LowRank>> {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+        let row =
+            |sides: usize, role: Role| Ok::<_, anyhow::Error>(wrap_as(zeros(&[1, sides])?, role));
+        let x = row(self.layer.inputs(), Role::Input)?;
+        let y = row(self.layer.outputs(), Role::Output)?;
+        let params = added.iter().enumerate().map(|(place, param)| {
+            let value = zeros(param.shape())?;
+            Ok(wrap_as(value, Role::Param(place)))
+        });
+        let params: Vec<apus_sdk::Tensor> = params.collect::<Result<_>>()?;
+        let tuner = &self.tuner.component;
+        let input = self.ask("input", || tuner.input(&self.layer, &x, &params))?;
+        let output = self.ask("output", || tuner.output(&self.layer, &x, &y, &params))?;
+        Ok(match (role(&input)?, role(&output)?) {
+            (Some(Role::Input), Some(Role::Updated(update)))
+                if added.len() == 2 + usize::from(update.magnitude.is_some()) =>
+            {
+                Some(update)
+            }
+            _ => None,
+        })
     }
 
     /// A tuner in a linear module of a model.
@@ -133,6 +215,25 @@ impl Bound {
         Ok(Self::new(tuner, layer))
     }
 
+    /// What a tuner adds to a parameter of experts: the low-rank updates of their matrices.
+    fn of_experts(
+        tuner: &MadeTuner,
+        model: &ModelConfig,
+        targets: &Targets,
+        (layer, matrix): (usize, ExpertMatrix),
+    ) -> Result<Option<Addition>> {
+        let list = model.tensors();
+        let missing = || format!("the model has no experts {matrix:?} in layer {layer}");
+        let spec = list.weight(Some(layer), Part::Experts(matrix));
+        let spec = spec.with_context(missing)?;
+        let (inputs, outputs) = spec.dims().with_context(missing)?;
+        let module = expert_module(&list, targets, layer, matrix).with_context(missing)?;
+        let info = LayerInfo::new(&spec.name, inputs, outputs)
+            .with_bias(list.bias(Some(layer), Part::Experts(matrix)).is_some())
+            .with_matrices(spec.matrices());
+        Self::new(tuner, info).addition_as(&module, Some((layer, matrix)))
+    }
+
     fn call(
         &self,
         event: &str,
@@ -140,11 +241,15 @@ impl Bound {
         act: impl FnOnce(&[apus_sdk::Tensor]) -> apus_sdk::Result<apus_sdk::Tensor>,
     ) -> Result<Tensor> {
         let params: Vec<apus_sdk::Tensor> = params.iter().cloned().map(wrap).collect();
-        let inside = apus_base::doing::enter(&self.tuner.label, event);
-        let found = self.tuner.context(event, act(&params));
-        drop(inside);
-        let found = found.with_context(|| format!("in {}", self.layer.name()))?;
+        let found = self.ask(event, || act(&params))?;
         Ok(unwrap(&found)?.clone())
+    }
+
+    fn ask<T>(&self, event: &str, act: impl FnOnce() -> apus_sdk::Result<T>) -> Result<T> {
+        let inside = apus_base::doing::enter(&self.tuner.label, event);
+        let found = self.tuner.context(event, act());
+        drop(inside);
+        found.with_context(|| format!("in {}", self.layer.name()))
     }
 
     /// The merged weight of the layer; `None` if the tuner has none.
@@ -216,5 +321,9 @@ impl Tuning for Bound {
 
     fn tuner(&self) -> &str {
         &self.tuner.name
+    }
+
+    fn matrices(&self) -> usize {
+        self.layer.matrices()
     }
 }

@@ -2,9 +2,11 @@
 
 mod adapter;
 mod bound;
+mod peft_form;
 
 pub use adapter::{OpenedAdapter, TunedAdapter};
 pub use bound::{Bound, additions};
+pub use peft_form::{lora, lora_settings};
 
 use anyhow::{Context, Result};
 use apus_components::registry::{self, Named, Spec};

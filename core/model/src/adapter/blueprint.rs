@@ -178,7 +178,9 @@ impl Blueprint {
     /// Whether experts carry updates.
     pub fn expert_adapters(&self) -> bool {
         let mut updates = self.updates.iter();
+        let mut additions = self.additions.iter();
         updates.any(|update| update.experts.is_some())
+            || additions.any(|addition| addition.experts.is_some())
     }
 
     fn bytes(&self, planned: &PlannedTensor) -> u64 {

@@ -110,8 +110,9 @@ impl ParameterTable {
             table.add(&part, count, "f32", computed, count);
         }
         for addition in &blueprint.additions {
-            let count = addition.elements() as usize;
-            table.add(&addition.part(), count, "f32", computed, count);
+            let (count, trained) = (addition.elements(), addition.trained_elements());
+            let part = addition.part();
+            table.add(&part, count as usize, "f32", computed, trained as usize);
         }
         table.sorted()
     }
@@ -138,8 +139,11 @@ impl ParameterTable {
 
     fn adapters(&mut self, model: &CausalLm, computed: &str) {
         let mut add = |part: String, params: &[&Arc<Param>]| {
-            let count = params.iter().map(|p| p.value().elem_count()).sum();
-            self.add(&part, count, "f32", computed, count);
+            let count = |param: &&Arc<Param>| param.value().elem_count();
+            let trained = params.iter().copied().filter(|param| !param.is_fixed());
+            let trained = trained.map(|param| count(&param)).sum();
+            let all = params.iter().map(count).sum();
+            self.add(&part, all, "f32", computed, trained);
         };
         for linear in model.linears() {
             if let Some(tuned) = &linear.tuned {

@@ -65,9 +65,8 @@ impl CausalLm {
         let count = self.decoder.layers.len();
         let mut lowest = count;
         for (part, param) in self.params_by_part() {
-            let is_frozen = frozen(param.name());
-            param.set_frozen(is_frozen);
-            if !is_frozen {
+            param.set_frozen(frozen(param.name()));
+            if !param.is_frozen() {
                 lowest = lowest.min(match part {
                     Ready::Head => count,
                     Ready::Layer(layer) => layer,

@@ -136,25 +136,24 @@ impl CausalLm {
     pub fn remove_lora(&mut self) {
         let mut added = Vec::new();
         for linear in self.linears_mut() {
-            linear.lora = None;
-            added.extend(
-                linear
-                    .tuned
-                    .take()
-                    .into_iter()
-                    .flat_map(|tuned| tuned.params),
-            );
+            let tuned = linear.tuned.take();
+            added.extend(tuned.into_iter().flat_map(|tuned| tuned.params));
+            if let Some(Lora {
+                a, b, magnitude, ..
+            }) = linear.lora.take()
+            {
+                added.extend([a, b].into_iter().chain(magnitude));
+            }
         }
         for layer in &mut self.decoder.layers {
             if let Mlp::Mixture(mixture) = &mut layer.mlp {
-                mixture.gate_up.lora = None;
-                mixture.down.lora = None;
+                for lora in [mixture.gate_up.lora.take(), mixture.down.lora.take()] {
+                    added.extend(lora.into_iter().flat_map(|lora| [lora.a, lora.b]));
+                }
             }
         }
-        self.params.retain(|param| {
-            let of_tuner = added.iter().any(|other| Arc::ptr_eq(other, param));
-            !of_tuner && !param.name().contains(".lora_")
-        });
+        self.params
+            .retain(|param| !added.iter().any(|other| Arc::ptr_eq(other, param)));
     }
 }
 

@@ -16,5 +16,5 @@ pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
 pub use loaded::{LoadedForm, LoadedTensor};
 pub use lora::{Init, LoraSettings, Targets};
-pub use tuned::{Addition, part};
+pub use tuned::{Addition, LowRank, part};
 pub use update_set::{OwnUpdates, UpdateSet};

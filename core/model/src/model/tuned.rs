@@ -2,38 +2,151 @@
 
 use super::CausalLm;
 use super::updates::UpdateTensor;
-use crate::nn::{Param, Tuned, Tuning, decays};
+use crate::nn::{ExpertLora, Linear, Lora, Param, Tuned, Tuning, decays};
 use crate::ops::fill;
-use anyhow::{Context, Result, bail};
-use apus_sdk::Init;
+use crate::tensors::ExpertMatrix;
+use anyhow::{Context, Result, bail, ensure};
+use apus_sdk::{AddedParam, Init};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-/// What a tuner adds to a linear module.
+/// What a tuner adds to a linear module, or to a matrix of each expert.
 #[derive(Debug, Clone)]
 pub struct Addition {
-    /// The path of the module.
+    /// The path of the module, or the name of the parameter of experts.
     pub target: String,
-    /// The parameters, in the tuner's order, each with how it begins.
-    pub tensors: Vec<(UpdateTensor, Init)>,
+    /// The layer and the matrix, if it is one of experts.
+    pub experts: Option<(usize, ExpertMatrix)>,
+    /// The parameters, in the tuner's order.
+    pub tensors: Vec<(UpdateTensor, AddedParam)>,
     /// What is computed with them.
     pub tuning: Arc<dyn Tuning>,
+    /// The low-rank update that it is, if it is one: then the layer computes it by itself and does not ask the tuner.
+    pub low_rank: Option<LowRank>,
+}
+
+/// A low-rank update that a tuner has described by what it computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowRank {
+    /// The place of A among the parameters.
+    pub a: usize,
+    /// That of B.
+    pub b: usize,
+    /// That of DoRA's magnitude.
+    pub magnitude: Option<usize>,
+    /// The factor on `B A`.
+    pub scale: f64,
+    /// The probability of dropping an input of A.
+    pub dropout: f64,
+}
+
+impl LowRank {
+    /// Whether another one has the same settings; the places of the parameters are not among them.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let of = |update: &Self| (update.scale, update.dropout, update.magnitude.is_some());
+        of(self) == of(other)
+    }
+
+    /// The update of a linear layer with these parameters, in the tuner's order.
+    ///
+    /// # Errors
+    /// There are fewer than it names.
+    pub fn lora(&self, params: &[Arc<Param>]) -> Result<Lora> {
+        let at = |place: usize| {
+            let found = params.get(place).cloned();
+            found.with_context(|| {
+                format!("a low-rank update of parameter {place} of {}", params.len())
+            })
+        };
+        Ok(Lora {
+            a: at(self.a)?,
+            b: at(self.b)?,
+            magnitude: self.magnitude.map(at).transpose()?,
+            scale: self.scale,
+            dropout: self.dropout as f32,
+        })
+    }
 }
 
 impl Addition {
     /// What it is in the table of a model's parts: `ia3 on k_proj`.
     pub fn part(&self) -> String {
-        part(self.tuning.as_ref(), &self.target)
+        let Some(rank) = self.rank() else {
+            return part(self.tuning.as_ref(), &self.target);
+        };
+        let parts = if self.experts.is_some() { 2 } else { 1 };
+        let dots = self.target.rmatch_indices('.');
+        let start = dots.map(|(at, _)| at + 1).nth(parts - 1).unwrap_or(0);
+        format!("LoRA on {}, rank {rank}", &self.target[start..])
+    }
+
+    /// The rank, if it is a low-rank update.
+    pub fn rank(&self) -> Option<usize> {
+        let update = self.low_rank?;
+        let (a, _) = self.tensors.get(update.a)?;
+        let rows = *a.shape.first()?;
+        Some(rows / self.tuning.matrices())
     }
 
     /// The number of its elements.
     pub fn elements(&self) -> u64 {
-        let shapes = self.tensors.iter().map(|(tensor, _)| &tensor.shape);
-        let counts = shapes.map(|shape| {
-            let sides = shape.iter().map(|&side| side as u64);
+        self.count(|_| true)
+    }
+
+    /// The number of those that are trained.
+    pub fn trained_elements(&self) -> u64 {
+        self.count(|param| !param.is_frozen())
+    }
+
+    fn count(&self, counts: impl Fn(&AddedParam) -> bool) -> u64 {
+        let counted = self.tensors.iter().filter(|(_, param)| counts(param));
+        let counts = counted.map(|(tensor, _)| {
+            let sides = tensor.shape.iter().map(|&side| side as u64);
             sides.fold(1, u64::saturating_mul)
         });
         counts.fold(0, u64::saturating_add)
+    }
+
+    /// Gives a linear layer these parameters.
+    ///
+    /// # Errors
+    /// They are fewer than it has.
+    pub fn put_on(&self, linear: &mut Linear, params: Vec<Arc<Param>>) -> Result<()> {
+        match &self.low_rank {
+            Some(update) => linear.lora = Some(update.lora(&params)?),
+            None => {
+                linear.tuned = Some(Tuned {
+                    tuning: Arc::clone(&self.tuning),
+                    params,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters as they begin; `norms` are those of the rows of the layer's weight.
+    fn params(
+        &self,
+        (seed, device): (u64, &Device),
+        norms: &dyn Fn() -> Result<Tensor>,
+    ) -> Result<Vec<Arc<Param>>> {
+        let params = self.tensors.iter().map(|(tensor, param)| {
+            let value = match param.init() {
+                Init::RowNorms => norms().with_context(|| tensor.name.clone())?,
+                init => initial(tensor, init, seed, device)?,
+            };
+            let lr_factor = (!param.is_frozen()).then(|| param.lr_factor());
+            let name = tensor.name.as_str();
+            let made = Param::learning(name, &value, decays(name), lr_factor)?;
+            ensure!(
+                made.value().dims() == tensor.shape,
+                "{name} has shape {:?}, and begins with {:?}",
+                tensor.shape,
+                made.value().dims()
+            );
+            Ok(made)
+        });
+        params.collect()
     }
 }
 
@@ -44,27 +157,51 @@ pub fn part(tuning: &dyn Tuning, module: &str) -> String {
 }
 
 impl CausalLm {
-    /// Adds a tuner's parameters to linear modules; they join [`params`](Self::params). Random ones follow from the seed and their
-    /// names.
+    /// Adds a tuner's parameters to linear modules and experts; they join [`params`](Self::params). Random ones follow from the seed
+    /// and their names.
     ///
     /// # Errors
     /// The model does not have a module, or out of memory.
     pub fn add_tuned(&mut self, additions: &[Addition], seed: u64) -> Result<()> {
         let device = self.device().clone();
+        let list = self.config.tensors();
         for addition in additions {
-            let linear = self
-                .linears_mut()
-                .find(|linear| linear.name == addition.target)
-                .with_context(|| format!("the model has no linear layer {}", addition.target))?;
-            let params = addition.tensors.iter().map(|(tensor, init)| {
-                let value = initial(tensor, *init, seed, &device)?;
-                Param::new(tensor.name.as_str(), &value, decays(&tensor.name))
-            });
-            let params: Vec<Arc<Param>> = params.collect::<Result<_>>()?;
-            linear.tuned = Some(Tuned {
-                tuning: Arc::clone(&addition.tuning),
-                params: params.clone(),
-            });
+            let params = match addition.experts {
+                None => {
+                    let mut inits = addition.tensors.iter().map(|(_, param)| param.init());
+                    if inits.any(|init| init == Init::RowNorms)
+                        && let Some(layer) = list.layer_of(&addition.target)
+                    {
+                        self.decoder.read_layer(layer)?;
+                    }
+                    let linear = self
+                        .linears_mut()
+                        .find(|linear| linear.name == addition.target)
+                        .with_context(|| {
+                            format!("the model has no linear layer {}", addition.target)
+                        })?;
+                    let norms = || Ok(linear.weight.get(DType::F32)?.sqr()?.sum(1)?.sqrt()?);
+                    let params = addition.params((seed, &device), &norms)?;
+                    addition.put_on(linear, params.clone())?;
+                    params
+                }
+                Some((layer, matrix)) => {
+                    let norms = || bail!("experts have no norms of rows");
+                    let params = addition.params((seed, &device), &norms)?;
+                    let expert = self.experts_mut(layer, matrix)?;
+                    let update = addition.low_rank.with_context(|| {
+                        format!("{} can have a low-rank update alone", addition.target)
+                    })?;
+                    let Lora { a, b, scale, .. } = update.lora(&params)?;
+                    expert.lora = Some(ExpertLora {
+                        a,
+                        b,
+                        scale,
+                        experts: expert.dims().0,
+                    });
+                    params
+                }
+            };
             self.params.extend(params);
         }
         Ok(())

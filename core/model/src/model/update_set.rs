@@ -3,7 +3,7 @@
 use super::CausalLm;
 use crate::nn::{LayerUpdates, Linear, Mlp, RowUpdates};
 use crate::ops::lora::{Factors, Pack, RowFactors};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,28 @@ pub struct UpdateSet {
     pub scale: f64,
     /// A and B, f32, in PEFT's layouts, by the path of the linear module or the name of the parameter of experts.
     pub factors: BTreeMap<String, Factors>,
+}
+
+impl UpdateSet {
+    /// The set of updates that are given each with its matrix and scale. Where scales differ, what an update differs by from the
+    /// first goes into its B.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn of_scaled(updates: Vec<(String, f64, Factors)>) -> Result<Self> {
+        let first = updates.first().map_or(1.0, |(_, scale, _)| *scale);
+        let factors = updates.into_iter().map(|(name, scale, factors)| {
+            let b = match scale == first {
+                true => factors.b,
+                false => (factors.b * (scale / first))?,
+            };
+            Ok((name, Factors { a: factors.a, b }))
+        });
+        Ok(Self {
+            scale: first,
+            factors: factors.collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// What a model has of its own beside its base.
@@ -31,13 +53,9 @@ impl CausalLm {
     /// What it has of its own beside its base.
     ///
     /// # Errors
-    /// Its updates have different scales.
+    /// Out of memory.
     pub fn own_updates(&self) -> Result<OwnUpdates> {
-        let mut set = UpdateSet {
-            scale: 1.0,
-            factors: BTreeMap::new(),
-        };
-        let mut scales = Vec::new();
+        let mut found = Vec::new();
         for linear in self.linears() {
             if linear.tuned.is_some() {
                 return Ok(OwnUpdates::Always("what a tuner has added"));
@@ -46,36 +64,29 @@ impl CausalLm {
             if lora.magnitude.is_some() {
                 return Ok(OwnUpdates::Always("DoRA"));
             }
-            scales.push(lora.scale);
             let factors = Factors {
                 a: lora.a.value(),
                 b: lora.b.value(),
             };
-            set.factors.insert(linear.name.clone(), factors);
+            found.push((linear.name.clone(), lora.scale, factors));
         }
         let layers = self.decoder().layers.iter();
         for experts in layers.flat_map(|layer| layer.mlp.experts()) {
             let Some(lora) = &experts.lora else { continue };
-            scales.push(lora.scale);
             let factors = Factors {
                 a: lora.a.value(),
                 b: lora.b.value(),
             };
-            set.factors.insert(experts.name.clone(), factors);
+            found.push((experts.name.clone(), lora.scale, factors));
         }
-        let pairs = 2 * set.factors.len();
+        let pairs = 2 * found.len();
         if self.params().len() != pairs {
             return Ok(OwnUpdates::Always("weights that are trained whole"));
         }
-        let Some(first) = scales.first() else {
-            return Ok(OwnUpdates::None);
-        };
-        ensure!(
-            scales.iter().all(|scale| scale == first),
-            "the model's updates have the scales {scales:?}, expected one"
-        );
-        set.scale = *first;
-        Ok(OwnUpdates::Rows(set))
+        match found.is_empty() {
+            true => Ok(OwnUpdates::None),
+            false => UpdateSet::of_scaled(found).map(OwnUpdates::Rows),
+        }
     }
 
     /// Stacks the updates of adapters for the rows of a step, which name them by their place; a place without one changes nothing.

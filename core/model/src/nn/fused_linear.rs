@@ -80,8 +80,15 @@ impl FusedLinear {
         (&self.weight, self.bias.as_ref())
     }
 
-    /// Whether layers can be computed as one product: without DoRA and tuners, and without dropout in this pass.
+    /// Whether layers can be computed as one product: with one scale, without DoRA and tuners, and without dropout in this pass.
     pub fn can_fuse(layers: &[Linear], dropout: bool) -> bool {
+        let mut scales = layers
+            .iter()
+            .filter_map(|layer| Some(layer.lora.as_ref()?.scale));
+        let first = scales.next();
+        if !scales.all(|scale| Some(scale) == first) {
+            return false;
+        }
         let plain = |layer: &Linear| match &layer.lora {
             Some(lora) => lora.magnitude.is_none() && !(dropout && lora.dropout > 0.0),
             None => true,

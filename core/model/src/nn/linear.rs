@@ -196,4 +196,19 @@ impl Lora {
         let delta = (self.b.value().matmul(&self.a.value())? * self.scale)?;
         Ok((w.to_dtype(DType::F32)? + delta)?)
     }
+
+    /// The weight, f32, that computes without this update what `w` computes with it.
+    pub fn merged_weight(&self, w: &Tensor) -> Result<Tensor> {
+        let merged = self.merged(w)?;
+        let Some(magnitude) = &self.magnitude else {
+            return Ok(merged);
+        };
+        let ratio = (magnitude.value() / merged.sqr()?.sum(1)?.sqrt()?)?;
+        Ok(merged.broadcast_mul(&ratio.unsqueeze(1)?)?)
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> impl Iterator<Item = &Arc<Param>> {
+        [&self.a, &self.b].into_iter().chain(&self.magnitude)
+    }
 }

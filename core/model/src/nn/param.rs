@@ -14,6 +14,10 @@ pub struct Param {
     name: String,
     decay: bool,
     value: Tensor,
+    /// Whether it is never trained.
+    fixed: bool,
+    /// Factor on its learning rate.
+    lr_factor: f64,
     /// Whether it is not trained for now.
     frozen: AtomicBool,
     grad: Mutex<Option<Tensor>>,
@@ -22,13 +26,25 @@ pub struct Param {
 impl Param {
     /// Makes a parameter; `decay` says whether weight decay applies to it.
     pub fn new(name: impl Into<String>, value: &Tensor, decay: bool) -> Result<Arc<Self>> {
+        Self::learning(name, value, decay, Some(1.0))
+    }
+
+    /// The same with a factor on its learning rate; without one it is never trained.
+    pub fn learning(
+        name: impl Into<String>,
+        value: &Tensor,
+        decay: bool,
+        lr_factor: Option<f64>,
+    ) -> Result<Arc<Self>> {
         // The value is copied, since updates in place must not reach other holders of the tensor.
         let value = value.to_dtype(DType::F32)?.contiguous()?.copy()?;
         Ok(Arc::new(Self {
             name: name.into(),
             decay,
             value,
-            frozen: AtomicBool::new(false),
+            fixed: lr_factor.is_none(),
+            lr_factor: lr_factor.unwrap_or(1.0),
+            frozen: AtomicBool::new(lr_factor.is_none()),
             grad: Mutex::new(None),
         }))
     }
@@ -43,6 +59,16 @@ impl Param {
         self.decay
     }
 
+    /// Whether it is never trained.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// The factor on its learning rate.
+    pub fn lr_factor(&self) -> f64 {
+        self.lr_factor
+    }
+
     /// Its value, f32.
     pub fn value(&self) -> Tensor {
         self.value.clone()
@@ -53,8 +79,9 @@ impl Param {
         self.frozen.load(Ordering::Relaxed)
     }
 
-    /// Freezes it, or trains it again. A frozen one has no gradient.
+    /// Freezes it, or trains it again, unless it is never trained. A frozen one has no gradient.
     pub fn set_frozen(&self, frozen: bool) {
+        let frozen = frozen || self.fixed;
         self.frozen.store(frozen, Ordering::Relaxed);
         if frozen {
             self.take_grad();

@@ -24,6 +24,11 @@ pub trait Tuning: Debug + Send + Sync {
 
     /// The tuner's name.
     fn tuner(&self) -> &str;
+
+    /// The number of matrices of the layer: one of each expert.
+    fn matrices(&self) -> usize {
+        1
+    }
 }
 
 /// A tuner in a layer.
@@ -114,6 +119,9 @@ impl Tuned {
         let dread = layer(&dy.to_dtype(dtype)?)?;
         let mut by_input = pull(input, &dread.to_dtype(DType::F32)?)?;
         for (param, var) in self.params.iter().zip(&tape.params) {
+            if param.is_frozen() {
+                continue;
+            }
             let parts = [by_output.remove(var), by_input.remove(var)];
             let parts = parts.into_iter().flatten();
             let sum = parts.map(Ok).reduce(|a, b| a? + b?).transpose()?;

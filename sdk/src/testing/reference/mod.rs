@@ -10,6 +10,7 @@ mod array;
 mod create;
 mod elementwise;
 mod index;
+mod low_rank;
 mod pair;
 mod quantize;
 mod random;
@@ -18,6 +19,7 @@ mod shape;
 mod update;
 
 pub(super) use array::unrounded;
+pub(super) use low_rank::with_layer;
 
 use crate::abi::guard::guard;
 use crate::{DType, Error, Handle, Op, Result, Tensor, TensorHost, TensorHostRef, Update, Wire};
@@ -165,6 +167,7 @@ fn run(op: Op, arguments: &Arguments) -> Result<Array> {
         112..128 => index::run(op, arguments),
         128..144 => create::convert(op, arguments),
         144..160 => create::run(op, arguments),
+        176..192 => low_rank::run(op, arguments),
         _ => quantize::run(op, arguments),
     }
 }

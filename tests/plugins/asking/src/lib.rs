@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod pair;
 mod piece;
 mod requests;
 mod run;

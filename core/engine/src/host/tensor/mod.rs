@@ -7,6 +7,7 @@
 mod create;
 mod elementwise;
 mod index;
+mod low_rank;
 mod quantize;
 mod reduce;
 mod shape;
@@ -17,6 +18,7 @@ mod update;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RResult, RSlice, RSliceMut, RString};
 use anyhow::{Context, Result, bail, ensure};
+use apus_model::model::LowRank;
 use apus_sdk::{DType, Handle, Op, TensorHost, TensorHostRef, Update, Wire};
 use candle_core::Tensor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,11 +33,31 @@ pub fn wrap(tensor: Tensor) -> apus_sdk::Tensor {
 /// A component's handle on this tensor, which it can read and not change in place.
 pub fn to_read(tensor: Tensor) -> apus_sdk::Tensor {
     let held = Held {
-        tensor,
         to_read: true,
+        ..Held::new(tensor)
     };
     // SAFETY: as in `wrap`.
     unsafe { apus_sdk::Tensor::from_raw(held.into_handle(), host()) }
+}
+
+/// A component's handle on this tensor, which is a part of a layer that a tuner computes with.
+pub fn wrap_as(tensor: Tensor, role: Role) -> apus_sdk::Tensor {
+    let held = Held {
+        role: Some(role),
+        ..Held::new(tensor)
+    };
+    // SAFETY: as in `wrap`.
+    unsafe { apus_sdk::Tensor::from_raw(held.into_handle(), host()) }
+}
+
+/// The part of a layer that a tensor is.
+///
+/// # Errors
+/// A handle that another host made.
+pub fn role(tensor: &apus_sdk::Tensor) -> Result<Option<Role>> {
+    unwrap(tensor)?;
+    // SAFETY: this host made it, and it lives as long as `tensor`.
+    Ok(unsafe { held(tensor.raw().0) }.role)
 }
 
 /// The tensor behind a handle.
@@ -71,15 +93,38 @@ fn host() -> TensorHostRef {
     })
 }
 
+/// What a tensor is of a layer that a tuner computes with. It goes with the handle and its clones; what operations make has none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Role {
+    /// The layer's input.
+    Input,
+    /// Its output.
+    Output,
+    /// The parameter at this place.
+    Param(usize),
+    /// The output with a low-rank update of parameters, and nothing else.
+    Updated(LowRank),
+}
+
 /// What a handle points to.
 #[derive(Clone)]
 struct Held {
     tensor: Tensor,
     /// Whether it must not be changed in place: somebody else's, given to be read.
     to_read: bool,
+    /// What it is of a layer.
+    role: Option<Role>,
 }
 
 impl Held {
+    fn new(tensor: Tensor) -> Self {
+        Self {
+            tensor,
+            to_read: false,
+            role: None,
+        }
+    }
+
     fn into_handle(self) -> Handle {
         Handle(Box::into_raw(Box::new(self)).cast())
     }
@@ -87,11 +132,7 @@ impl Held {
 
 /// A handle that owns this tensor.
 fn into_handle(tensor: Tensor) -> Handle {
-    let held = Held {
-        tensor,
-        to_read: false,
-    };
-    held.into_handle()
+    Held::new(tensor).into_handle()
 }
 
 /// What is behind a handle.
@@ -162,10 +203,15 @@ unsafe extern "C" fn call(
         })?;
         // SAFETY: see `retain`.
         let arguments = unsafe { Arguments::new(&tensors, &ints, &floats) };
-        let tensor = arguments.run(op).with_context(|| arguments.describe(op))?;
+        let (tensor, role) = arguments.run(op).with_context(|| arguments.describe(op))?;
         // Another shape or type may be the same memory.
         let to_read = matches!(op as u32, 96..112 | 128..144) && arguments.any_to_read();
-        Ok(Held { tensor, to_read }.into_handle())
+        let held = Held {
+            tensor,
+            to_read,
+            role,
+        };
+        Ok(held.into_handle())
     })
 }
 
@@ -230,8 +276,8 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    fn run(&self, op: Op) -> Result<Tensor> {
-        match op as u32 {
+    fn run(&self, op: Op) -> Result<(Tensor, Option<Role>)> {
+        let made = match op as u32 {
             0..32 => elementwise::unary(op, self.one()?),
             32..64 => elementwise::several(op, self),
             64..80 => elementwise::scalars(op, self.one()?, self.floats),
@@ -240,8 +286,10 @@ impl<'a> Arguments<'a> {
             112..128 => index::run(op, self),
             128..144 => create::convert(op, self.one()?, self.ints),
             144..160 => create::run(op, self.one()?, self.ints, self.floats),
+            176..192 => return low_rank::run(op, self),
             _ => quantize::run(op, self),
-        }
+        };
+        Ok((made?, None))
     }
 
     /// The tensors.
@@ -250,6 +298,13 @@ impl<'a> Arguments<'a> {
         self.tensors
             .iter()
             .map(|&handle| unsafe { tensor_of(handle) })
+    }
+
+    /// What the tensors are of a layer.
+    fn roles(&self) -> Vec<Option<Role>> {
+        // SAFETY: by the contract of `new`.
+        let all = self.tensors.iter().map(|&handle| unsafe { held(handle) });
+        all.map(|held| held.role).collect()
     }
 
     /// Whether one of them is there to be read.

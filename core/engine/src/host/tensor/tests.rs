@@ -108,6 +108,10 @@ fn elementwise() {
         let map = n(&map, &[256]);
         n(&some(24), &[6, 4]).quantize(&map)?.dequantize(&map)
     });
+    same("low rank", |n| {
+        let (y, x) = (n(&some(6), &[3, 2]), n(&some(12), &[3, 4]));
+        y.low_rank(&x, &n(&some(8), &[2, 4]), &n(&some(4), &[2, 2]), 0.5, 0.0)
+    });
     same("clamp", |n| n(&some(12), &[12]).clamp(-1.0, 2.0));
     same("clamp one side", |n| {
         n(&some(12), &[12]).clamp(f64::NEG_INFINITY, 0.5)

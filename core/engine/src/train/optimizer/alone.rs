@@ -100,7 +100,7 @@ fn after(optimizer: Grouped, there: impl Fn(usize) -> bool) -> Result<After> {
     });
     let params = params.collect::<Result<Vec<(u64, Arc<Param>)>>>()?;
     let list = params.iter().map(|(_, param)| Arc::clone(param)).collect();
-    let mut host = OptimizerHost::new(optimizer, list, None);
+    let mut host = OptimizerHost::new(optimizer, list);
     for (step, size) in (1..).zip(SIZES) {
         for (at, param) in &params {
             param.accumulate(some(param.value().dims(), (step, *at), size)?)?;

@@ -75,7 +75,7 @@ fn state_after_a_step(optimizer: Grouped, trained: &[Trained]) -> Result<Vec<(St
         param.accumulate(some(2)?)?;
         params.push(param);
     }
-    let mut host = OptimizerHost::new(optimizer, params, None);
+    let mut host = OptimizerHost::new(optimizer, params);
     host.step(LR)?;
     // What it keeps while other weights are evaluated or saved.
     host.hook(Hook::BeforeSaving, |here| here)?;

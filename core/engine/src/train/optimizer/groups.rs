@@ -33,7 +33,7 @@ impl From<Named<dyn Optimizer>> for Grouped {
 /// A factor on the learning rate of a group.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum GroupRate {
-    /// Beside that of `lorap_lr_ratio`.
+    /// Beside its own, such as that of `lorap_lr_ratio`.
     Factor(f64),
     /// In place of it: the group has a learning rate of its own.
     InPlace(f64),
@@ -255,17 +255,22 @@ mod tests {
         }
     }
 
-    fn params() -> Vec<Arc<Param>> {
+    fn params(lorap: Option<f64>) -> Vec<Arc<Param>> {
         let one = |name: &&str| {
             let value = Tensor::ones((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
-            Param::new(*name, &value, *name != "norm").unwrap()
+            let ratio = if name.contains("lora_B") {
+                lorap.unwrap_or(1.0)
+            } else {
+                1.0
+            };
+            Param::learning(*name, &value, *name != "norm", Some(ratio)).unwrap()
         };
         NAMES.iter().map(one).collect()
     }
 
     /// The first value of each parameter after a step of gradients of one.
     fn after(optimizer: impl Into<Grouped>, lorap: Option<f64>) -> Vec<f32> {
-        let mut host = OptimizerHost::new(optimizer, params(), lorap);
+        let mut host = OptimizerHost::new(optimizer, params(lorap));
         for param in host.params() {
             param
                 .accumulate(param.value().ones_like().unwrap())

@@ -62,28 +62,12 @@ pub struct OptimizerHost {
 
 impl OptimizerHost {
     /// Takes the parameters in the order given.
-    ///
-    /// With `lorap_lr_ratio`, parameters whose name contains `lora_B` learn that many times faster
-    /// (LoRA+, <https://arxiv.org/abs/2402.12354>, `peft.optimizers.create_loraplus_optimizer`).
-    pub fn new(
-        optimizer: impl Into<Grouped>,
-        params: Vec<Arc<Param>>,
-        lorap_lr_ratio: Option<f64>,
-    ) -> Self {
+    pub fn new(optimizer: impl Into<Grouped>, params: Vec<Arc<Param>>) -> Self {
         let Grouped {
             optimizer,
             groups: tables,
         } = optimizer.into();
-        let mut slots: Vec<Slot> = params
-            .into_iter()
-            .map(|param| {
-                let lr_ratio = match lorap_lr_ratio {
-                    Some(ratio) if param.name().contains("lora_B") => ratio,
-                    _ => 1.0,
-                };
-                Slot::new(param, lr_ratio)
-            })
-            .collect();
+        let mut slots: Vec<Slot> = params.into_iter().map(Slot::new).collect();
         let mut optimizers = vec![optimizer];
         let mut groups = vec![ParameterGroup::default()];
         for (table, own) in tables {

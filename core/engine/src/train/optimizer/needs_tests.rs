@@ -16,7 +16,7 @@ impl Bowl {
             Param::new(name, &value, true).unwrap()
         });
         let named = Named::new("optimizer test", Box::new(optimizer) as Box<dyn Optimizer>);
-        Self(OptimizerHost::new(named.with(needs), params.to_vec(), None))
+        Self(OptimizerHost::new(named.with(needs), params.to_vec()))
     }
 
     /// A step with gradients that are limited to `max_norm`.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) struct Slot {
     /// The parameter.
     pub param: Arc<Param>,
-    /// Factor on the learning rate: LoRA+'s ratio for B matrices, times that of its group.
+    /// Factor on the learning rate: its own, such as LoRA+'s ratio for B matrices, times that of its group.
     pub lr_ratio: f64,
     /// Whether weight decay applies.
     pub decay: bool,
@@ -35,13 +35,13 @@ pub(super) struct Slot {
 
 impl Slot {
     /// A parameter that nothing is kept about yet.
-    pub fn new(param: Arc<Param>, lr_ratio: f64) -> Self {
+    pub fn new(param: Arc<Param>) -> Self {
         Self {
             decay: param.decay(),
             group: 0,
             optimizer: 0,
+            lr_ratio: param.lr_factor(),
             param,
-            lr_ratio,
             lr_factor: 1.0,
             since: 0,
             state: State::default(),

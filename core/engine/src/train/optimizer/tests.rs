@@ -89,7 +89,7 @@ fn host(optimizer: impl Optimizer + 'static) -> OptimizerHost {
         Param::new(name, &value, true).unwrap()
     });
     let optimizer = Named::new("optimizer test", Box::new(optimizer) as Box<dyn Optimizer>);
-    OptimizerHost::new(optimizer, params.to_vec(), None)
+    OptimizerHost::new(optimizer, params.to_vec())
 }
 
 fn steps(host: &mut OptimizerHost, numbers: std::ops::Range<u32>) {

@@ -21,6 +21,8 @@ pub struct Intent {
     pub start: Option<Adapter>,
     /// What is adapted.
     pub targets: Targets,
+    /// The low-rank updates that a tuner adds.
+    pub updates: Vec<Addition>,
     /// Which of the model's own weights are trained.
     pub training: Training,
     /// What a tuner adds, in place of low-rank updates.
@@ -43,62 +45,132 @@ impl Intent {
     /// # Errors
     /// Targets that match nothing, or an adapter that cannot be read.
     pub fn new(config: &SftConfig, place: &ModelPlace) -> Result<Self> {
-        let full = config.train_type == TrainType::Full;
-        if let (TrainType::Tuner(spec), []) = (&config.train_type, config.adapters.as_slice()) {
-            return Self::tuner(config, spec, place);
-        }
-        let (wanted, settings, start) = match (full, config.adapters.as_slice()) {
-            (true, []) => (None, None, None),
-            (true, _) => bail!("adapters cannot be used with train_type full; merge them first"),
-            (false, []) => (Some(wanted(config)), Some(settings(config)?), None),
-            (false, [dir]) => {
-                let adapter = match OpenedAdapter::open(Path::new(dir), &place.config)? {
-                    OpenedAdapter::LowRank(adapter) => *adapter,
-                    OpenedAdapter::Tuned(tuned) => return Self::of_tuned(config, tuned),
-                };
-                ensure!(
-                    config.train_type == TrainType::Lora,
-                    "{dir}: holds low-rank updates, and train_type is {}; leave train_type out to train them on",
-                    config.train_type
-                );
-                let settings = adapter.config.settings(config.seed);
-                (
-                    Some(adapter.config.target_spec()),
-                    Some(settings),
-                    Some(adapter),
-                )
+        match (&config.train_type, config.adapters.as_slice()) {
+            (TrainType::Full, []) => Ok(Self {
+                wanted: None,
+                settings: None,
+                start: None,
+                targets: Targets::default(),
+                updates: Vec::new(),
+                training: Training::Full,
+                tuned: None,
+            }),
+            (TrainType::Full, _) => {
+                bail!("adapters cannot be used with train_type full; merge them first")
             }
-            (false, many) => bail!("{} adapters are given, sft starts from one", many.len()),
-        };
-        let targets = match (&start, &wanted) {
-            (Some(adapter), _) => adapter.targets.clone(),
-            (None, Some(wanted)) => adapter::resolve(&place.config, wanted)?,
-            (None, None) => Targets::default(),
-        };
-        let training = match full {
-            true => Training::Full,
-            false => Training::Adapters(targets.modules_to_save.clone()),
-        };
-        Ok(Self {
-            wanted,
-            settings,
-            start,
+            (TrainType::Tuner(spec), []) => {
+                check_flags(config)?;
+                Self::begun(config, spec, place)
+            }
+            (TrainType::Lora, []) => Self::begun(
+                config,
+                &tuners::lora(&settings(config)?, config.lorap_lr_ratio),
+                place,
+            ),
+            (_, [dir]) => match OpenedAdapter::open(Path::new(dir), &place.config)? {
+                OpenedAdapter::LowRank(adapter) => Self::trained_on(config, *adapter, place),
+                OpenedAdapter::Tuned(tuned) => Self::of_tuned(config, tuned),
+            },
+            (_, many) => bail!("{} adapters are given, sft starts from one", many.len()),
+        }
+    }
+
+    /// Low-rank updates of a tuner.
+    fn of_updates(
+        wanted: TargetSpec,
+        settings: LoraSettings,
+        targets: Targets,
+        updates: Vec<Addition>,
+    ) -> Self {
+        Self {
+            wanted: Some(wanted),
+            settings: Some(settings),
+            start: None,
+            training: Training::Adapters(targets.modules_to_save.clone()),
             targets,
-            training,
+            updates,
             tuned: None,
+        }
+    }
+
+    /// Low-rank updates from a folder, which are trained on.
+    fn trained_on(config: &SftConfig, adapter: Adapter, place: &ModelPlace) -> Result<Self> {
+        let settings = adapter.config.settings(config.seed);
+        let spec = match &config.train_type {
+            TrainType::Tuner(spec) => {
+                check_flags(config)?;
+                spec.clone()
+            }
+            _ => tuners::lora(&settings, config.lorap_lr_ratio),
+        };
+        let tuner = tuners::make(&spec)?;
+        let updates = tuners::additions(&tuner, &place.config, &adapter.targets)?;
+        let found = tuners::lora_settings(&tuner, &updates, config.seed)?;
+        let of = |settings: &LoraSettings| {
+            let LoraSettings {
+                rank,
+                dropout,
+                use_dora,
+                ..
+            } = *settings;
+            (rank, settings.scale(), dropout, use_dora)
+        };
+        // Where modules are trained whole and nothing else, there are no updates.
+        let fits = updates.is_empty() || found.is_some_and(|found| of(&found) == of(&settings));
+        ensure!(
+            fits,
+            "{}: holds low-rank updates, and train_type is {}, which adds {}; leave train_type out to train them on",
+            adapter.dir().display(),
+            config.train_type,
+            match found {
+                None => "something else",
+                Some(_) => "other ones",
+            }
+        );
+        let (wanted, targets) = (adapter.config.target_spec(), adapter.targets.clone());
+        Ok(Self {
+            start: Some(adapter),
+            ..Self::of_updates(wanted, settings, targets, updates)
         })
     }
 
     /// What a tuner adds to a model.
-    fn tuner(config: &SftConfig, spec: &Spec, place: &ModelPlace) -> Result<Self> {
-        check_flags(config)?;
+    fn begun(config: &SftConfig, spec: &Spec, place: &ModelPlace) -> Result<Self> {
         let tuner = tuners::make(spec)?;
         let mut wanted = wanted(config);
         if wanted.modules == ["all-linear"] && wanted.regex.is_none() {
             wanted.modules = tuner.context("targets", tuner.component.targets())?;
         }
         let targets = adapter::resolve(&place.config, &wanted)?;
-        let additions = tuners::additions(&tuner, &place.config, &targets.linears)?;
+        let additions = tuners::additions(&tuner, &place.config, &targets)?;
+        let own = match config.train_type {
+            TrainType::Lora => Some(settings(config)?),
+            _ => None,
+        };
+        let found = tuners::lora_settings(&tuner, &additions, config.seed)?;
+        if let Some(settings) = found.or(own) {
+            let linears = additions
+                .iter()
+                .filter(|addition| addition.experts.is_none());
+            let linears = linears.map(|addition| addition.target.clone());
+            let targets = Targets {
+                linears: linears.collect(),
+                experts: additions
+                    .iter()
+                    .filter_map(|addition| addition.experts)
+                    .collect(),
+                modules_to_save: targets.modules_to_save,
+            };
+            return Ok(Self::of_updates(wanted, settings, targets, additions));
+        }
+        if let Some(other) = additions.iter().find(|addition| addition.experts.is_some()) {
+            bail!(
+                "{} on {}: low-rank updates of experts have one rank, scale and dropout in all layers, and the parameters \
+                 lora_A.weight and lora_B.weight, as PEFT has them",
+                tuner.label,
+                other.target
+            );
+        }
         let modules = additions.iter().map(|addition| addition.target.clone());
         let config = TunedConfig {
             name: spec.name.clone(),
@@ -141,6 +213,7 @@ impl Intent {
             settings: None,
             start: None,
             targets: Targets::default(),
+            updates: Vec::new(),
             training: Training::Adapters(config.modules_to_save.clone()),
             tuned: Some(IntendedTuner {
                 config,
@@ -224,7 +297,6 @@ impl Intent {
 /// Refuses flags of low-rank updates that a tuner has no use for and that would otherwise be ignored.
 fn check_flags(config: &SftConfig) -> Result<()> {
     let flags = [
-        ("target_parameters", !config.target_parameters.is_empty()),
         ("use_dora", config.use_dora),
         ("use_rslora", config.use_rslora),
         ("lorap_lr_ratio", config.lorap_lr_ratio.is_some()),
@@ -233,8 +305,8 @@ fn check_flags(config: &SftConfig) -> Result<()> {
     for (flag, is_set) in flags {
         ensure!(
             !is_set,
-            "{flag} is set, which is about low-rank updates, and a tuner trains something else on linear layers: leave it out, \
-             or train with --train_type lora"
+            "{flag} is set, which is a setting of --train_type lora: leave it out, or train with lora; another tuner has settings of \
+             its own"
         );
     }
     Ok(())

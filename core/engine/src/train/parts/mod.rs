@@ -61,6 +61,7 @@ pub fn model(
         settings,
         start,
         targets,
+        updates,
         tuned,
         ..
     } = intent;
@@ -83,7 +84,7 @@ pub fn model(
     }
     let adapter = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
-            model.add_lora(&targets, &settings)?;
+            model.add_tuned(&updates, settings.seed)?;
             if let Some(adapter) = &start {
                 adapter.load_into(model.params())?;
             }
@@ -256,7 +257,6 @@ pub fn loop_settings(
         neftune_noise_alpha: config.neftune_noise_alpha.filter(|alpha| *alpha != 0.0),
         warmup: config.warmup(),
         max_grad_norm: config.max_grad_norm,
-        lorap_lr_ratio: config.lorap_lr_ratio,
         planned_tokens: 0,
         kept_layers,
         router_aux_loss_coef: config.router_aux_loss_coef,

@@ -6,7 +6,7 @@ use super::{ModelPlace, Ready, optimizer};
 use crate::setup::model_files;
 use anyhow::Result;
 use apus_base::checksums::sampled;
-use apus_components::config::{Resolved, SftConfig};
+use apus_components::config::{Resolved, SftConfig, TrainType};
 use apus_data::data::cache::Fingerprint;
 use apus_model::adapter::{PeftConfig, TunedConfig};
 use apus_model::nn::Param;
@@ -30,7 +30,14 @@ pub fn terms(
     terms.put("trained", trained(ready.model.params()));
     match &ready.adapter {
         Some(AdapterForm::LowRank(peft)) => {
-            terms.put("adapter", adapter(peft));
+            let mut of_adapter = adapter(peft);
+            if let (Value::Object(fields), TrainType::Tuner(spec)) =
+                (&mut of_adapter, &config.train_type)
+            {
+                fields.insert("tuner".to_owned(), json!(spec.name));
+                fields.insert("options".to_owned(), json!(spec.options));
+            }
+            terms.put("adapter", of_adapter);
             terms.put("lora_dropout", peft.lora_dropout);
         }
         Some(AdapterForm::Tuned(config)) => terms.put("adapter", tuned(config)),

@@ -96,11 +96,8 @@ impl Follower {
             Map::new(),
             none,
         )?;
-        let mut optimizer = OptimizerHost::new(
-            parts::trial_optimizer(resolved)?,
-            model.params().to_vec(),
-            settings.lorap_lr_ratio,
-        );
+        let mut optimizer =
+            OptimizerHost::new(parts::trial_optimizer(resolved)?, model.params().to_vec());
         if start.divided {
             ranks.divide(&model, &mut optimizer)?;
         }

@@ -121,11 +121,7 @@ impl<'a> Run<'a> {
         let params = model.params().iter();
         let names: Vec<&str> = params.map(|param| param.name()).collect();
         components.optimizer.check(&names)?;
-        let mut optimizer = OptimizerHost::new(
-            components.optimizer,
-            model.params().to_vec(),
-            settings.lorap_lr_ratio,
-        );
+        let mut optimizer = OptimizerHost::new(components.optimizer, model.params().to_vec());
         if let Some(ranks) = ranks.as_ref().filter(|_| set_up.divided) {
             ranks.divide(model, &mut optimizer)?;
         }
