@@ -9,17 +9,52 @@ use std::fs;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
+fn plugins(names: &[&str]) -> String {
+    let path = |name: &&str| {
+        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+        let path = std::env::current_exe().unwrap().with_file_name(file);
+        path.display().to_string()
+    };
+    let paths: Vec<String> = names.iter().map(path).collect();
+    format!("--plugin {}", paths.join(" "))
+}
+
+fn ticket(product: &str, answer: &str) -> String {
+    let ticket = serde_json::json!({"subject": "Light", "product": product, "turns": [
+        {"from": "customer", "text": "It is dark."},
+        {"from": "bot", "text": "Is it plugged in?"},
+        {"from": "agent", "text": answer},
+    ]});
+    format!("{ticket}\n")
+}
+
+#[test]
+fn a_dataset_has_a_name_of_its_own() {
+    let home = folder("example-dataset");
+    let year = home.join("2024");
+    fs::create_dir_all(&year).unwrap();
+    let rows = ["lamp", "desk", "lamp"].map(|product| ticket(product, "It is on its way."));
+    fs::write(year.join("spring.jsonl"), rows.concat()).unwrap();
+    let name = |rest: &str| format!("support/tickets{rest}?folder={}&year=2024", home.display());
+    for (rest, count) in [("", 3), (":lamp", 2), (":lamp#1", 1), (":chair/desk", 1)] {
+        let said = works(&format!(
+            "sft --device cpu --model {TINY}/model_bf16 --dry_run true --dataset {} {}",
+            name(rest),
+            plugins(&["ticket_format", "ticket_archive"])
+        ));
+        let line = said.lines().find(|line| line.contains("spring.jsonl ┆"));
+        let line = line.unwrap_or_default().replace(' ', "");
+        assert!(
+            line.contains(&format!("┆ticket┆{count}┆")),
+            "{rest}: {said}"
+        );
+    }
+}
+
 #[test]
 fn every_part_of_a_run_is_of_a_library() {
     let home = folder("example-plugins");
     let data = home.join("tickets.jsonl");
-    let ticket = |product: &str, answer: &str| {
-        serde_json::json!({"subject": "A lamp", "product": product, "turns": [
-            {"from": "customer", "text": "It is dark."},
-            {"from": "bot", "text": "Is it plugged in?"},
-            {"from": "agent", "text": answer},
-        ]})
-    };
     let rows = [
         ticket(
             "lamp",
@@ -27,34 +62,25 @@ fn every_part_of_a_run_is_of_a_library() {
         ),
         ticket("desk", "A new one is on its way.\n"),
     ];
-    fs::write(&data, rows.map(|row| format!("{row}\n")).concat()).unwrap();
+    fs::write(&data, rows.concat()).unwrap();
     let questions = home.join("run.toml");
     let (data, out) = (data.display(), home.join("out"));
     let toml = "[[callbacks]]\nname = \"quiz\"\ntokens = 3\nquestions = { \"Is it dark?\" = \"\", \"Who?\" = \"nobody\" }\n";
     fs::write(&questions, toml).unwrap();
-    let plugins = [
+    let plugins = plugins(&[
         "ticket_format",
         "code_decay",
         "smooth_z_loss",
         "adafactor",
         "quiz",
-    ]
-    .map(|name| {
-        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-        std::env::current_exe()
-            .unwrap()
-            .with_file_name(file)
-            .display()
-            .to_string()
-    });
+    ]);
     let said = works(&format!(
         "sft --config {} --device cpu --model {TINY}/model_bf16 --dataset {data}?format=ticket&include_bot=true --val_dataset {data} \
-         --plugin {} --loss_scale default+code_decay --loss_type smooth_z --optimizer adafactor --trackers page \
+         {plugins} --loss_scale default+code_decay --loss_type smooth_z --optimizer adafactor --trackers page \
          --max_steps 4 --eval_strategy steps --eval_steps 2 --save_steps 2 --lora_rank 4 --learning_rate 1e-2 \
          --metric_for_best_model quiz_correct --greater_is_better true --enable_channel_loss true \
          --output_dir {} --add_version false",
         questions.display(),
-        plugins.join(" "),
         out.display()
     ));
     assert!(said.contains("step 4: 1 of 2 are right"), "{said}");
