@@ -380,7 +380,7 @@ fn what_a_callback_does_not_declare_is_not_given() {
         &[
             "callback undeclared of plugin asking-plugin",
             "on_step_end",
-            "fn needs() -> &'static [Need] { &[Need::Freeze] }",
+            "fn needs() -> &'static [Need] { &[Need::Parameters, Need::Freeze] }",
         ],
     );
 }

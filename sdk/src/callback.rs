@@ -1,6 +1,6 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::{Answer, Control, Need, Result, Run};
+use crate::{Answer, Control, Need, Result, Run, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -206,6 +206,20 @@ pub trait Callback: Send {
         control: &mut Control,
     ) -> Result<()> {
         Ok(())
+    }
+
+    /// Weights that are evaluated, answer and are saved in place of those that are trained, by the names of the parameters: of a
+    /// callback that declares [`Need::Hooks`]. Averages of weights are such. Whoever runs the training asks before each of these,
+    /// and puts the trained weights back afterwards.
+    ///
+    /// A checkpoint has these weights where others look for them, and the trained ones in a file beside them. In a run that goes on
+    /// from it, [`begin`](Self::begin) sees the weights of the checkpoint, which are these, and the trained ones are
+    /// put back before anything else is done: an average that begins as a copy of all values goes on as it was.
+    ///
+    /// # Errors
+    /// As [`on_init_end`](Self::on_init_end).
+    fn evaluated_weights(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
     }
 
     /// What has to survive in a checkpoint; `Null` for nothing.

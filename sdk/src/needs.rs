@@ -67,7 +67,8 @@ needs! {
     /// ([`Optimizer::save_state`](crate::Optimizer::save_state)).
     State = "state",
     /// Other weights for evaluations and checkpoints than those that are trained
-    /// ([`Optimizer::before_evaluation`](crate::Optimizer::before_evaluation)).
+    /// ([`Optimizer::before_evaluation`](crate::Optimizer::before_evaluation),
+    /// [`Callback::evaluated_weights`](crate::Callback::evaluated_weights)).
     Hooks = "hooks",
     /// The passes of a step once more ([`OptimizerStep::evaluate`](crate::OptimizerStep::evaluate)).
     Closure = "closure",

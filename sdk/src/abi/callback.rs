@@ -5,11 +5,12 @@
 
 use super::guard::guard;
 use super::object::{Object, Origin, component_mut, to_json};
+use super::optimizer::Kept;
 use super::run::WireRun;
-use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Wire};
+use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Tensor, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::{RStr, RString};
+use abi_stable::std_types::{RStr, RString, RVec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct CallbackTable {
     pub load_state: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
     /// See [`Callback::begin`]; since 1.1.
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
+    /// See [`Callback::evaluated_weights`].
+    pub evaluated_weights: unsafe extern "C" fn(*mut ()) -> Wire<RVec<Kept>>,
 }
 
 /// What goes out, as the host writes it.
@@ -113,6 +116,7 @@ fn table() -> CallbackTableRef {
             save_state,
             load_state,
             begin,
+            evaluated_weights,
         }
         .leak_into_prefix()
     })
@@ -150,6 +154,21 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
         let run = run.take()?;
         // SAFETY: see `events`.
         unsafe { events(this) }.callback().begin(&run)
+    })
+}
+
+unsafe extern "C" fn evaluated_weights(this: *mut ()) -> Wire<RVec<Kept>> {
+    guard(|| {
+        // SAFETY: see `events`.
+        let weights = unsafe { events(this) }.callback().evaluated_weights()?;
+        if !weights.is_empty() {
+            needs::require(Need::Hooks)?;
+        }
+        let weights = weights.into_iter().map(|(name, tensor)| Kept {
+            name: name.into(),
+            tensor,
+        });
+        Ok(weights.collect())
     })
 }
 
@@ -255,6 +274,16 @@ macro_rules! plain_events {
             ) -> Result<()> {
                 let about = About { answers: answers.to_vec(), ..About::default() };
                 self.send("on_answers", about, state, control).map(drop)
+            }
+
+            fn evaluated_weights(&self) -> Result<Vec<(String, Tensor)>> {
+                let Some(call) = self.object.table().evaluated_weights() else {
+                    return Ok(Vec::new());
+                };
+                // SAFETY: pointer and table belong together.
+                let weights = unsafe { call(self.object.this()) };
+                let weights = self.origin.context("evaluated_weights", weights)?.into_iter();
+                Ok(weights.map(|Kept { name, tensor }| (name.into_string(), tensor)).collect())
             }
 
             fn save_state(&self) -> Result<Value> {

@@ -60,8 +60,8 @@ pub struct WireParam<'a> {
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Kept {
-    name: RString,
-    tensor: Tensor,
+    pub(super) name: RString,
+    pub(super) tensor: Tensor,
 }
 
 /// The passes of a step once more, if the optimizer declares that. It is used within the call that it is given to.

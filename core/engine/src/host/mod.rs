@@ -5,5 +5,5 @@ mod run;
 mod tensor;
 
 pub use chunk::{ChunkContext, ChunkLoss, chunk_loss};
-pub use run::{Busy, RunView, Shown};
+pub use run::{Busy, RunView, Shown, fitting};
 pub use tensor::{Role, role, unwrap, wrap, wrap_as};

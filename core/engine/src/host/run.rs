@@ -145,26 +145,33 @@ impl Shown {
 
     fn set(&self, name: &str, value: &Tensor) -> apus_sdk::Result<()> {
         let param = self.find(name)?;
-        let (found, there) = (unwrap(value).map_err(told)?, param.value());
-        if found.dims() != there.dims() || found.dtype() != there.dtype() {
-            return Err(Error::new(format!(
-                "{name} is {:?} {:?}, it cannot be set to {:?} {:?}",
-                there.dtype(),
-                there.dims(),
-                found.dtype(),
-                found.dims()
-            )));
-        }
-        let found = found.contiguous().map_err(Error::new)?;
-        if !reduce::finite(std::slice::from_ref(&found)).map_err(told)? {
-            return Err(Error::new(format!(
-                "{name} cannot be set to numbers that are not finite"
-            )));
-        }
-        // A view of the value itself is copied first: nothing reads and writes one memory.
-        let found = found.copy().map_err(Error::new)?;
-        param.set(&found).map_err(told)
+        param.set(&fitting(param, value)?).map_err(told)
     }
+}
+
+/// A copy of a component's tensor that a parameter can be set to.
+///
+/// # Errors
+/// Another shape or type than the parameter's, or numbers that are not finite.
+pub fn fitting(param: &Param, value: &Tensor) -> apus_sdk::Result<candle_core::Tensor> {
+    let (found, there, name) = (unwrap(value).map_err(told)?, param.value(), param.name());
+    if found.dims() != there.dims() || found.dtype() != there.dtype() {
+        return Err(Error::new(format!(
+            "{name} is {:?} {:?}, it cannot be set to {:?} {:?}",
+            there.dtype(),
+            there.dims(),
+            found.dtype(),
+            found.dims()
+        )));
+    }
+    let found = found.contiguous().map_err(Error::new)?;
+    if !reduce::finite(std::slice::from_ref(&found)).map_err(told)? {
+        return Err(Error::new(format!(
+            "{name} cannot be set to numbers that are not finite"
+        )));
+    }
+    // A view of the value itself is copied: nothing reads and writes one memory.
+    found.copy().map_err(Error::new)
 }
 
 impl RunHost for Host {

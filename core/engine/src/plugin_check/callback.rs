@@ -2,8 +2,8 @@
 
 use super::run::{STEPS, SmallRun};
 use super::{Checked, Findings, map, push};
-use crate::train::Events;
-use anyhow::{Result, ensure};
+use crate::train::{Events, OtherWeight};
+use anyhow::{Context, Result, ensure};
 use apus_sdk::{Answer, Callback, RunState};
 use serde_json::json;
 
@@ -74,6 +74,12 @@ fn play(events: &mut Events, run: &SmallRun) -> Result<String> {
             let metrics = map(json!({"eval_loss": loss, "eval_token_acc": 0.5}));
             state.best_metric = Some(loss);
             state.best_model_checkpoint = Some(folder.join(format!("checkpoint-{}", step + 1)));
+            for OtherWeight { by, name, value } in events.evaluated_weights()? {
+                run.fits(&name, &value).with_context(|| by)?;
+                if !asked.contains(&"evaluate other weights") {
+                    asked.push("evaluate other weights");
+                }
+            }
             events.on_evaluate(&metrics, &state)?;
             state.log_history.push(metrics);
             events.on_save(&folder.join(format!("checkpoint-{}", step + 1)), &state)?;

@@ -2,7 +2,7 @@
 //! on two small layers, with values and gradients.
 
 use super::{Finding, Findings};
-use crate::host::{Busy, RunView, Shown};
+use crate::host::{Busy, RunView, Shown, fitting};
 use crate::train::about;
 use crate::train::args::args;
 use anyhow::{Context, Result};
@@ -11,7 +11,8 @@ use apus_components::registry::Named;
 use apus_data::chat::Tokenizer;
 use apus_model::nn::Param;
 use apus_model::ops::fill;
-use apus_sdk::{Need, Run, RunInfo};
+use apus_sdk::private::no_parameter;
+use apus_sdk::{Need, Run, RunInfo, Tensor};
 use candle_core::{DType, Device};
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +95,18 @@ impl SmallRun {
     /// The folder of the run.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Whether a parameter of this name can be set to a component's tensor.
+    ///
+    /// # Errors
+    /// There is none, or another shape or type, or numbers that are not finite.
+    pub fn fits(&self, name: &str, value: &Tensor) -> Result<()> {
+        let param = self.params.iter().find(|param| param.name() == name);
+        let there = self.params.iter().map(|param| param.name());
+        let param = param.ok_or_else(|| no_parameter(name, there))?;
+        fitting(param, value)?;
+        Ok(())
     }
 
     /// Gives all parameters gradients.

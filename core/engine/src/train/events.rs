@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use apus_base::doing;
 use apus_base::lines::warning;
 use apus_components::registry::Named;
-use apus_sdk::{Answer, Callback, Control, Question, Request, RunState};
+use apus_sdk::{Answer, Callback, Control, Need, Question, Request, RunState, Tensor};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,16 @@ pub struct Asked {
     pub by: String,
     /// The request.
     pub request: Request,
+}
+
+/// A weight that a callback gives in place of a trained one.
+pub struct OtherWeight {
+    /// The callback, for messages.
+    pub by: String,
+    /// The parameter.
+    pub name: String,
+    /// The weight.
+    pub value: Tensor,
 }
 
 macro_rules! events {
@@ -352,6 +362,31 @@ impl Events {
     /// The newest numbers that callbacks reported.
     pub fn reported(&self) -> &Map<String, Value> {
         &self.reported
+    }
+
+    /// The weights that are evaluated, answer and are saved in place of those that are trained.
+    ///
+    /// # Errors
+    /// A callback failed, or does not declare that it gives some; the error names it.
+    pub fn evaluated_weights(&self) -> Result<Vec<OtherWeight>> {
+        const CALL: &str = "evaluated_weights";
+        let mut all = Vec::new();
+        for callback in &self.callbacks {
+            let inside = doing::enter(&callback.label, CALL);
+            let weights = callback.component.evaluated_weights();
+            drop(inside);
+            let weights = callback.context(CALL, weights)?;
+            if !weights.is_empty() && !callback.declares(Need::Hooks) {
+                let error = Need::Hooks.undeclared(&callback.needs);
+                bail!("{}, {CALL}: {error}", callback.label);
+            }
+            all.extend(weights.into_iter().map(|(name, value)| OtherWeight {
+                by: format!("{}, {CALL}", callback.label),
+                name,
+                value,
+            }));
+        }
+        Ok(all)
     }
 
     /// What callbacks keep, by name.

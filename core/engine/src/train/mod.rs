@@ -38,7 +38,7 @@ mod terms;
 mod trained_part;
 
 pub use batch::{MicroBatch, MicroReport, Sequence};
-pub use events::Events;
+pub use events::{Events, OtherWeight};
 pub use logs::Trackers;
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
 pub use optimizer::OptimizerHost;

@@ -1,7 +1,7 @@
 //! A callback that makes the requests of SDK 1.1 that its options name, and one that does not say so beforehand.
 
 use apus_sdk::serde_json::json;
-use apus_sdk::{Answer, Callback, Control, Need, Question, Result, RunState};
+use apus_sdk::{Answer, Callback, Control, Need, Question, Result, Run, RunState, Tensor};
 use std::path::Path;
 
 apus_sdk::options! {
@@ -108,12 +108,38 @@ apus_sdk::register! {
 }
 
 apus_sdk::options! {
-    struct Undeclared {}
+    struct Undeclared {
+        /// Gives a weight to be evaluated in place of a request.
+        weights: bool = false,
+    }
+    state {
+        run: Option<Run>,
+    }
 }
 
 impl Callback for Undeclared {
+    fn needs() -> &'static [Need] {
+        &[Need::Parameters]
+    }
+
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.run = Some(run.clone());
+        Ok(())
+    }
+
+    fn evaluated_weights(&self) -> Result<Vec<(String, Tensor)>> {
+        let run = self.run.as_ref().filter(|_| self.weights);
+        let all = run.map(Run::parameters).transpose()?.unwrap_or_default();
+        let given = all.iter().zip(run).take(1);
+        given
+            .map(|(one, run)| Ok((one.name().to_owned(), run.value(one.name())?)))
+            .collect()
+    }
+
     fn on_step_end(&mut self, _: &RunState, control: &mut Control) -> Result<()> {
-        control.freeze("lora_A");
+        if !self.weights {
+            control.freeze("lora_A");
+        }
         Ok(())
     }
 }

@@ -12,6 +12,9 @@ apus_sdk::options! {
         set: Option<f64> = None,
         /// The event in which it sets.
         event: String = "on_step_end".to_owned(),
+        /// Gives a weight to be evaluated: for the parameter of this name, one of another shape for the `first`, two for one
+        /// if `twice`.
+        gives: Option<String> = None,
     }
     state {
         run: Option<Run>,
@@ -43,7 +46,26 @@ impl Sees {
 
 impl Callback for Sees {
     fn needs() -> &'static [Need] {
-        &[Need::SetParameters]
+        &[Need::SetParameters, Need::Hooks]
+    }
+
+    fn evaluated_weights(&self) -> Result<Vec<(String, Tensor)>> {
+        let Some(gives) = &self.gives else {
+            return Ok(Vec::new());
+        };
+        let run = self.run()?;
+        let all = run.parameters()?;
+        let first = all
+            .first()
+            .ok_or("there is no parameter")?
+            .name()
+            .to_owned();
+        let value = run.value(&first)?;
+        Ok(match gives.as_str() {
+            "first" => vec![(first, value.flatten()?)],
+            "twice" => vec![(first.clone(), value.clone()), (first, value)],
+            name => vec![(name.to_owned(), value)],
+        })
     }
 
     fn begin(&mut self, run: &Run) -> Result<()> {

@@ -38,6 +38,8 @@ pub struct Learner<'a> {
     pub ranks: Option<Ranks>,
     /// Whether the ranks were found to have different weights.
     pub ranks_differ: Cell<bool>,
+    /// Whether the model has the weights that are trained, and not others that callbacks have put in their place.
+    pub weights_are_trained: Cell<bool>,
     /// What callbacks have asked of the parameters.
     pub requested: Requested,
 }
@@ -181,11 +183,6 @@ impl Learner<'_> {
         }
     }
 
-    /// Whether the optimizer has other weights for evaluations and checkpoints than those that are trained.
-    pub fn has_hooks(&self) -> bool {
-        self.optimizer.has_hooks()
-    }
-
     /// Tells the optimizer, on all ranks, what is about to happen to the weights or has happened.
     ///
     /// # Errors
@@ -304,6 +301,10 @@ impl Learner<'_> {
             "the optimizer was in the middle of the next step"
         );
         ensure!(!self.ranks_differ.get(), "the ranks have different weights");
+        ensure!(
+            self.weights_are_trained.get(),
+            "the trained weights could not be put back after an evaluation or a checkpoint of others"
+        );
         if let Some(ranks) = &self.ranks {
             ranks.check_rest()?;
         }

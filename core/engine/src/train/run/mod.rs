@@ -13,6 +13,7 @@ mod predictions;
 mod progress;
 mod reports;
 mod requests;
+mod set_aside;
 mod set_up;
 
 pub use learner::{forward_options, obey};
@@ -39,6 +40,7 @@ use outcome::{Outcome, Snapshot};
 use progress::Progress;
 use reports::Reports;
 use serde_json::{Map, Value};
+use set_aside::SetAside;
 use set_up::{Begun, SetUp, Taken, set_up};
 use std::cell::Cell;
 use std::sync::Once;
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
             gradient_is_checked: false,
             ranks,
             ranks_differ: Cell::new(false),
+            weights_are_trained: Cell::new(true),
             requested: Default::default(),
         };
         let mut events = Events::new(components.callbacks);
@@ -158,6 +161,7 @@ impl<'a> Run<'a> {
         events.begin(&view)?;
         evaluations.begin(&view)?;
         view.take_changed();
+        checkpoints.restore_trained(&learner)?;
         learner.share_state(progress.state.global_step)?;
         if !learner.requested.is_empty() {
             let requested = learner.requested.clone();
@@ -372,15 +376,23 @@ impl<'a> Run<'a> {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let hooks = self.checkpoints.loaded().is_none() && self.learner.has_hooks();
-        if hooks {
-            self.learner.hook(Hook::BeforeEvaluation)?;
+        if self.checkpoints.loaded().is_some() {
+            return work(self);
         }
+        self.learner.hook(Hook::BeforeEvaluation)?;
+        let done = self.with_weights_of_callbacks(work);
+        let back = self.learner.hook(Hook::AfterEvaluation);
+        let done = done?;
+        back.map(|()| done)
+    }
+
+    fn with_weights_of_callbacks<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let aside = SetAside::put(&self.learner, self.events.evaluated_weights()?)?;
         let done = work(self);
-        let back = match hooks {
-            true => self.learner.hook(Hook::AfterEvaluation),
-            false => Ok(()),
-        };
+        let back = aside.take_back(&self.learner);
         let done = done?;
         back.map(|()| done)
     }

@@ -6,6 +6,7 @@ pub use write::resume_flags;
 
 use super::learner::Learner;
 use super::progress::Progress;
+use super::set_aside;
 use crate::train::best::Best;
 use crate::train::checkpoint::Rotation;
 use crate::train::events::Events;
@@ -148,6 +149,17 @@ impl<'a> Checkpoints<'a> {
         events.resume_lr_factor(saved.lr_factor);
         learner.requested = saved.requested.clone();
         events.load_state(saved.stateful_callbacks)
+    }
+
+    /// Puts the trained weights of the checkpoint that is resumed from back, where it has others in their place.
+    ///
+    /// # Errors
+    /// They are not as they were written.
+    pub fn restore_trained(&self, learner: &Learner) -> Result<()> {
+        match (&self.settings.resume, &self.saved) {
+            (Some(resume), Some(_)) => set_aside::restore(learner, &resume.dir),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the newest checkpoint is that of this step, by this run.

@@ -3,9 +3,10 @@
 use super::super::learner::Learner;
 use super::super::progress::Progress;
 use super::super::reports::Reports;
+use super::super::set_aside::SetAside;
 use super::{Checkpoints, Saved};
 use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE, Rotation};
-use crate::train::events::Events;
+use crate::train::events::{Events, OtherWeight};
 use crate::train::optimizer::Hook;
 use crate::train::state::{TrainerState, VERSION, now};
 use anyhow::{Context, Error, Result, anyhow};
@@ -24,7 +25,7 @@ impl Checkpoints<'_> {
         reports: &Reports,
     ) -> Result<()> {
         learner.compare(progress.state.global_step)?;
-        let kept = events.save_state()?;
+        let kept = (events.save_state()?, events.evaluated_weights()?);
         let path = self.write(kept, learner, progress, events, reports)?;
         events.on_save(&path, &progress.state)?;
         self.keep_asked(events)?;
@@ -61,6 +62,7 @@ impl Checkpoints<'_> {
         let Some(kept) = self.saved.as_ref().filter(older).map(|s| s.kept.clone()) else {
             return Ok(());
         };
+        let kept = (kept, events.evaluated_weights()?);
         self.write(kept, learner, progress, events, reports)
             .map(drop)
     }
@@ -107,6 +109,11 @@ impl Checkpoints<'_> {
                     warning!("what callbacks keep is not saved: {error:#}");
                     Map::new()
                 });
+                let weights = events.evaluated_weights().unwrap_or_else(|error| {
+                    warning!("what is saved are the weights that are trained, not those of callbacks: {error:#}");
+                    Vec::new()
+                });
+                let kept = (kept, weights);
                 self.write(kept, learner, progress, events, reports)
             }),
         };
@@ -134,10 +141,10 @@ impl Checkpoints<'_> {
         }
     }
 
-    /// Writes a checkpoint, with what callbacks keep.
+    /// Writes a checkpoint, with what callbacks keep and the weights that they give in place of trained ones.
     fn write(
         &mut self,
-        stateful_callbacks: Map<String, Value>,
+        (stateful_callbacks, others): (Map<String, Value>, Vec<OtherWeight>),
         learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
@@ -157,9 +164,10 @@ impl Checkpoints<'_> {
             if !settings.save_only_model {
                 saved.optimizer_state = learner.optimizer.own_state()?;
             }
-            Checkpoint::write(&settings.run_dir, step, |dir| {
+            let fill = |dir: &Path, aside: &SetAside| {
                 self.trained.save(learner.model, dir)?;
                 if !settings.save_only_model {
+                    aside.save(dir)?;
                     let state = learner.optimizer_state()?.into_iter().collect();
                     weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
                 }
@@ -171,6 +179,9 @@ impl Checkpoints<'_> {
                     dir.join("args.json"),
                     serde_json::to_string_pretty(&settings.config)?,
                 )?)
+            };
+            SetAside::put(learner, others)?.during(learner, |aside| {
+                Checkpoint::write(&settings.run_dir, step, |dir| fill(dir, aside))
             })
         })?;
         self.saving = false;
