@@ -340,6 +340,15 @@ fn a_factor_on_some_learning_rates_is_that_rate() {
         &factor,
         &format!("{flags} --callbacks.step 1 --save_steps 1"),
     ));
+    // The same parameters by the name of their group.
+    let group = folder("rates-group");
+    let of_group = flags.replace("--callbacks.names lora_B", "--callbacks.names fast");
+    let groups = r#"--optimizer.groups [{"params":"lora_B","name":"fast"}]"#;
+    works(&sft(
+        &group,
+        &format!("{of_group} --callbacks.step 1 --save_steps 1 {groups}"),
+    ));
+    assert_eq!(adapter(&group, 2), adapter(&factor, 2));
     let start = folder("rates-start");
     works(&sft(&start, "--optimizer sgd --max_steps 2 --save_steps 1"));
     let [one, two] = [adapter(&factor, 1), adapter(&factor, 2)];

@@ -46,6 +46,8 @@ pub enum Request {
     Unfreeze(String),
     /// See [`Control::set_lr_factor`].
     LrFactor(String, f64),
+    /// See [`Control::set_gradient_accumulation_steps`].
+    Accumulation(u64),
     /// See [`Control::keep`].
     Keep(PathBuf),
     /// See [`Control::release`].
@@ -59,6 +61,7 @@ impl Request {
             Self::Ask(_) => Need::Generation,
             Self::Freeze(_) | Self::Unfreeze(_) => Need::Freeze,
             Self::LrFactor(..) => Need::LearningRates,
+            Self::Accumulation(_) => Need::Accumulation,
             Self::Keep(_) | Self::Release(_) => Need::Checkpoints,
         }
     }
@@ -77,6 +80,9 @@ impl Request {
                     "asked for a learning-rate factor of {factor} for {names:?}; it is a finite number of 0 or more"
                 )
             }
+            Self::Accumulation(steps) if !(1..=1 << 32).contains(steps) => format!(
+                "asked for steps of {steps} micro-batches; gradient_accumulation_steps is from 1 to 4294967296"
+            ),
             _ => return Ok(()),
         };
         Err(Error::new(said))
@@ -94,7 +100,8 @@ impl Control {
     /// kept about it is forgotten. Checkpoints hold its value as before, and know that it is frozen.
     ///
     /// `names` is a part of the parameters' names at the borders of their dots, such as `layers.0` or `q_proj.lora_A`, or a
-    /// regular expression, as in `--target_modules`, for the whole of a name. It has to fit at least one parameter, and at
+    /// regular expression, as in `--target_modules`, for the whole of a name; or it is the name of a group of
+    /// `--optimizer.groups`, which comes first and means the parameters of that group. It has to fit at least one parameter, and at
     /// least one has to be left to train after all requests of the step.
     pub fn freeze(&mut self, names: impl Into<String>) {
         self.add(Request::Freeze(names.into()));
@@ -110,6 +117,18 @@ impl Control {
     /// back. `names` as in [`freeze`](Self::freeze). It comes on top of [`lr_factor`](Self::lr_factor), which is for all.
     pub fn set_lr_factor(&mut self, names: impl Into<String>, factor: f64) {
         self.add(Request::LrFactor(names.into(), factor));
+    }
+
+    /// Lets a step take so many micro-batches on each rank, from the next step on; asked for in
+    /// [`on_step_begin`](crate::Callback::on_step_begin) or later in a step, it holds from the one after that. The last step of an
+    /// epoch is short where it was before: it takes what is left.
+    ///
+    /// A run whose length is epochs passes over the same data in more or fewer steps, and `max_steps` of its state follows. Its
+    /// learning rate goes by the data as it was planned: where half of it is trained the schedule is at its half. A run whose
+    /// length is `max_steps` makes as many steps over more or less data, and its schedule goes by them. Intervals in steps
+    /// count the steps that are made. A checkpoint has the changes, so that a run that goes on is where it was in the data.
+    pub fn set_gradient_accumulation_steps(&mut self, steps: u64) {
+        self.add(Request::Accumulation(steps));
     }
 
     /// Keeps this checkpoint of the run, which [`Callback::on_save`](crate::Callback::on_save) was given, whatever
@@ -272,7 +291,11 @@ mod tests {
     fn requests_are_checked() {
         let question = || Question::new("a").user("Hello?");
         type Act = fn(&mut Control);
-        let cases: [(Act, &str); 7] = [
+        let cases: [(Act, &str); 8] = [
+            (
+                |control| control.set_gradient_accumulation_steps(0),
+                "0 micro-batches",
+            ),
             (|control| control.freeze(""), "the name is empty"),
             (
                 |control| control.set_lr_factor("a", -1.0),

@@ -78,6 +78,9 @@ needs! {
     Freeze = "freeze",
     /// Factors on the learning rates of some parameters ([`Control::set_lr_factor`](crate::Control::set_lr_factor)).
     LearningRates = "learning rates",
+    /// Other numbers of micro-batches in a step
+    /// ([`Control::set_gradient_accumulation_steps`](crate::Control::set_gradient_accumulation_steps)).
+    Accumulation = "accumulation",
     /// To keep checkpoints ([`Control::keep`](crate::Control::keep)).
     Checkpoints = "checkpoints",
 }

@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/curves.rs"]
 mod golden;
 
+mod control;
 mod curves;
 mod faults;
 mod hosts;

@@ -2,4 +2,5 @@
 
 mod early_stop;
 mod graceful_exit;
+mod lisa;
 mod reduce_lr_on_plateau;

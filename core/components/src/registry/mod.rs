@@ -205,6 +205,13 @@ pub fn options(kind: Kind, name: &str) -> Result<Vec<String>> {
     Ok(options.map(|option| option.name.clone()).collect())
 }
 
+/// Whether a component declares this; not if there is none of this name.
+pub fn declares(kind: Kind, name: &str, need: Need) -> bool {
+    let known = all(kind).unwrap_or_default();
+    let entry = known.iter().find(|entry| entry.name == name);
+    entry.is_some_and(|entry| need.is_in(&entry.doc.known_needs().0))
+}
+
 fn make<T: Crosses + ?Sized>(entry: &Entry, spec: &Spec) -> Result<Named<T>> {
     let mut label = format!("{} {}", T::KIND, spec.name);
     let options =

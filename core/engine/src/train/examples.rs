@@ -157,6 +157,11 @@ impl<'a> Examples<'a> {
         }
     }
 
+    /// Whether its length is not known.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.source, Source::Stream { .. })
+    }
+
     /// What a resumed run must train on too: the examples in memory, or the files that a stream reads.
     pub fn content(&self) -> Value {
         match &self.source {

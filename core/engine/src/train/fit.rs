@@ -9,10 +9,13 @@ use super::steps::{RunLength, Steps};
 use anyhow::Result;
 use apus_base::lines::info;
 use apus_components::config::{Offload, SftConfig, SkippedLayers, StepsOrShare};
+use apus_components::registry;
 use apus_model::adapter::Blueprint;
 use apus_model::families::ModelConfig;
 use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
+use apus_sdk::{Kind, Need};
+use std::cmp::Reverse;
 
 /// Another instance of a run's optimizer, to find out how much memory its state will take.
 pub struct Trial {
@@ -213,12 +216,20 @@ pub fn planned_shape(
     }
 }
 
+/// Whether a callback may change how many micro-batches a step has.
+fn may_change_accumulation(config: &SftConfig) -> bool {
+    let mut callbacks = config.callbacks.iter();
+    callbacks.any(|callback| registry::declares(Kind::Callback, &callback.name, Need::Accumulation))
+}
+
 /// The bytes of gradients of so many numbers. A rank that owns a part of them keeps that part, beside what is on its way to
 /// others; over several micro-batches it adds up all of them first.
 fn gradient_bytes(config: &SftConfig, numbers: u64, ranks: usize) -> u64 {
     let (all, ranks) = (numbers.saturating_mul(4), ranks.max(1) as u64);
     match config.accumulation() {
-        1 => all.min(all.div_ceil(ranks).saturating_add(ON_THEIR_WAY)),
+        1 if !may_change_accumulation(config) => {
+            all.min(all.div_ceil(ranks).saturating_add(ON_THEIR_WAY))
+        }
         _ => all,
     }
 }
@@ -249,6 +260,7 @@ pub fn largest_micro_batch(
 ) -> Result<Vec<usize>> {
     let size = config.per_device_train_batch_size;
     let accumulation = config.accumulation() * ranks;
+    let steps_are_given = config.max_steps > 0;
     let steps = Steps::new(&RunLength {
         examples: lengths.len(),
         batch_size: size,
@@ -265,6 +277,13 @@ pub fn largest_micro_batch(
         shuffle: config.train_dataloader_shuffle,
         by_length: config.group_by_length.then_some(size * accumulation),
     };
+    if steps_are_given && may_change_accumulation(config) {
+        // Nobody knows how far in the data these steps come: the longest examples might meet.
+        let mut longest = lengths.to_vec();
+        longest.sort_unstable_by_key(|&length| Reverse(length));
+        longest.truncate(size);
+        return Ok(longest);
+    }
     let most = size * lengths.iter().max().copied().unwrap_or(0);
     let mut largest = Vec::new();
     for epoch in 0..=steps.epoch_of(steps.total - 1) {

@@ -31,7 +31,7 @@ impl Every {
     pub fn due(self, step: u64, steps: &Steps) -> bool {
         match self {
             Self::Never | Self::Better => false,
-            Self::Steps(every) => step.is_multiple_of(every.of(steps.total)),
+            Self::Steps(every) => step.is_multiple_of(every.of(steps.planned)),
             Self::Epoch => step > 0 && steps.ends_epoch(step - 1),
         }
     }

@@ -76,6 +76,10 @@ pub struct TrainerState {
     /// What callbacks have asked of the parameters.
     #[serde(default, skip_serializing_if = "Requested::is_empty")]
     pub requested: Requested,
+    /// What callbacks have changed of the micro-batches in a step: from which step (from 0) on, and how many of all ranks
+    /// together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accumulation: Vec<(u64, usize)>,
     /// What callbacks keep, by name (`stateful_callbacks` of transformers).
     #[serde(default)]
     pub stateful_callbacks: Map<String, Value>,
@@ -174,10 +178,12 @@ impl TrainerState {
             };
             schedule.factor(&progress).ok()
         };
-        (self.global_step..self.max_steps.min(steps.total)).all(|step| {
-            let before = factor(step, self.max_steps, warmup.unwrap_or(steps.warmup));
-            before.is_some() && before == factor(step, steps.total, steps.warmup)
-        })
+        let is_planned = self.accumulation.is_empty();
+        is_planned
+            && (self.global_step..self.max_steps.min(steps.total)).all(|step| {
+                let before = factor(step, self.max_steps, warmup.unwrap_or(steps.warmup));
+                before.is_some() && before == factor(step, steps.total, steps.warmup)
+            })
     }
 }
 

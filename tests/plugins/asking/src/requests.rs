@@ -20,14 +20,28 @@ apus_sdk::options! {
         factor: Option<f64> = None,
         /// See `factor`.
         names: String = "lora_B".to_owned(),
+        /// Micro-batches in a step, from the step on.
+        accumulation: Option<u64> = None,
+        /// The event of the step in which it asks for that.
+        accumulation_event: String = "on_step_end".to_owned(),
         /// Keeps the checkpoint of the step.
         keep: bool = false,
+    }
+}
+
+impl Requests {
+    fn accumulate(&self, event: &str, state: &RunState, control: &mut Control) {
+        let here = self.accumulation_event == event && state.global_step == self.step;
+        if let Some(steps) = self.accumulation.filter(|_| here) {
+            control.set_gradient_accumulation_steps(steps);
+        }
     }
 }
 
 impl Callback for Requests {
     fn needs() -> &'static [Need] {
         &[
+            Need::Accumulation,
             Need::Generation,
             Need::Freeze,
             Need::LearningRates,
@@ -39,10 +53,22 @@ impl Callback for Requests {
         if let (Some(names), 0) = (&self.freeze, state.global_step) {
             control.freeze(names);
         }
+        self.accumulate("on_train_begin", state, control);
+        Ok(())
+    }
+
+    fn on_epoch_begin(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
+        self.accumulate("on_epoch_begin", state, control);
+        Ok(())
+    }
+
+    fn on_step_begin(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
+        self.accumulate("on_step_begin", state, control);
         Ok(())
     }
 
     fn on_step_end(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
+        self.accumulate("on_step_end", state, control);
         if state.global_step != self.step {
             return Ok(());
         }

@@ -29,7 +29,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
         "gpt-oss has no part that sees"),
     refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer NAME --optimizer.OPTION VALUE"),
-    refused(S, &["optim_target_modules", "use_galore", "lisa_activated_layers"], &["0", "false"],
+    refused(S, &["optim_target_modules", "use_galore"], &["0", "false"],
         "there is no such optimizer; --optimizer NAME takes a component, also of a plugin (docs/plugin-guide.md)"),
     refused(S, &["adafactor"], &["0", "false"], "it is --optim adafactor here"),
     no_effect(S, &[
@@ -39,7 +39,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "galore_queue_size",
     ],
         "only with use_galore, which is an error"),
-    no_effect(S, &["lisa_step_interval"], "only with lisa_activated_layers, which is an error"),
     refused(S, &["label_smoothing_factor"], &["0"],
         "labels are not smoothed; a loss of a plugin can do it (docs/plugin-guide.md begins with one)"),
     refused(S, &["mrl_dims"], &[], "Apus trains language models, not embeddings"),

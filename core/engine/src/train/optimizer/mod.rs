@@ -102,6 +102,18 @@ impl OptimizerHost {
         self.optimizers[0].declares(need)
     }
 
+    /// The parameters of the group of this name in `optimizer.groups`, if there is one.
+    pub fn of_group(&self, name: &str) -> Option<Vec<String>> {
+        let at = self
+            .groups
+            .iter()
+            .skip(1)
+            .position(|group| group.name() == name)?
+            + 1;
+        let slots = self.slots.iter().filter(|slot| slot.group == at);
+        Some(slots.map(|slot| slot.param.name().to_owned()).collect())
+    }
+
     /// Updates from now on only the parameters that this rank owns; `owners` has the rank of each.
     pub fn shard(&mut self, owners: &[usize], rank: usize) {
         self.rank = rank;

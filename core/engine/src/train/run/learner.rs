@@ -354,9 +354,13 @@ impl StepHooks for RunHooks<'_> {
             gradient_check::check(optimizer.params(), optimizer.own())?;
         }
         self.events.on_pre_optimizer_step(&self.progress.state)?;
+        let (step, total) = self
+            .progress
+            .steps
+            .scheduled(self.progress.state.global_step);
         let place = apus_sdk::Progress {
-            step: self.progress.state.global_step,
-            total: self.progress.steps.total,
+            step,
+            total,
             warmup: self.progress.steps.warmup,
             learning_rate: self.learning_rate,
         };

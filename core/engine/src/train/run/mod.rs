@@ -118,7 +118,10 @@ impl<'a> Run<'a> {
         let (settings, model) = (&set_up.settings, &set_up.model);
         let val = set_up.data.val.samples.as_slice();
         let mut examples = set_up.examples(stream);
-        let steps = settings.steps(examples.of_epoch(settings)?)?;
+        let mut steps = settings.steps(examples.of_epoch(settings)?)?;
+        if examples.is_streamed() {
+            steps = steps.of_a_stream();
+        }
         settings.check_evaluations(&steps, val.is_empty())?;
         let params = model.params().iter();
         let names: Vec<&str> = params.map(|param| param.name()).collect();
@@ -139,7 +142,7 @@ impl<'a> Run<'a> {
             requested: Default::default(),
         };
         let mut events = Events::new(components.callbacks);
-        let mut progress = Progress::new(steps, settings, &examples, model.device());
+        let mut progress = Progress::new(steps.clone(), settings, &examples, model.device());
         progress.state.world_size = learner.ranks.as_ref().map_or(1, Ranks::size);
         let mut checkpoints = Checkpoints::new(settings, &set_up.trained, (&examples, &steps), val);
         progress.state.metric_for_best_model = checkpoints.metric();
@@ -217,6 +220,7 @@ impl<'a> Run<'a> {
                 self.events.on_epoch_begin(&self.progress.state)?;
                 begun = true;
             }
+            self.do_requests(step)?;
             signals::check()?;
             let steps = &self.progress.steps;
             let groups = self.examples.of_step(step, steps, self.settings)?;
@@ -246,7 +250,7 @@ impl<'a> Run<'a> {
         let step = progress.state.global_step + 1;
         self.learner.enter(|| format!("step {step}"), false);
         events.on_step_begin(&progress.state)?;
-        self.do_requests()?;
+        self.do_requests(step)?;
         share_changes(&self.view, &self.learner)?;
         let (events, progress) = (&mut self.events, &mut self.progress);
         let steps_made = progress.state.global_step;
@@ -280,7 +284,7 @@ impl<'a> Run<'a> {
         let mut due = settings.due_after(step, &self.progress.steps);
         let (mut done, mut rounds) = (Due::default(), 0);
         loop {
-            self.do_requests()?;
+            self.do_requests(step)?;
             due |= self.take_requests();
             share_changes(&self.view, &self.learner)?;
             if self.is_over() {

@@ -40,7 +40,7 @@ impl Progress {
         Self {
             state: RunState {
                 max_steps: steps.total,
-                num_train_epochs: steps.total as f64 / steps.per_epoch as f64,
+                num_train_epochs: steps.epochs(),
                 greater_is_better: settings.greater_is_better,
                 output_dir: settings.run_dir.clone(),
                 ..RunState::default()
@@ -63,7 +63,17 @@ impl Progress {
             self.run_id = saved.run_id.clone();
         }
         self.pending = saved.pending.clone();
+        for &(from, to) in &saved.accumulation {
+            self.change_accumulation(from, to);
+        }
         self.position = examples.state();
+    }
+
+    /// Lets steps from this one (from 0) on take so many micro-batches.
+    pub fn change_accumulation(&mut self, from: u64, to: usize) {
+        self.steps.change_accumulation(from, to);
+        self.state.max_steps = self.steps.total;
+        self.state.num_train_epochs = self.steps.epochs();
     }
 
     /// Time counts from now on.
@@ -107,6 +117,7 @@ impl Progress {
     pub fn shown(&self, report: &StepReport, started: Instant) -> StepNumbers {
         StepNumbers {
             step: self.state.global_step,
+            total: self.steps.total,
             epoch: self.state.epoch,
             loss: report.loss,
             lr: report.learning_rate,

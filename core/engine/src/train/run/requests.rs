@@ -2,13 +2,16 @@
 
 use super::Run;
 use crate::train::events::Asked;
+use crate::train::ranks::Ranks;
 use crate::train::requested::matching;
 use anyhow::{Context, Result, bail, ensure};
+use apus_base::lines::info;
 use apus_sdk::Request;
 
 impl Run<'_> {
-    /// Does what callbacks have asked for since the last time. It holds from the next step on, and is in the next checkpoint.
-    pub(super) fn do_requests(&mut self) -> Result<()> {
+    /// Does what callbacks have asked for since the last time. It holds from the next step on, and is in the next checkpoint; of
+    /// `free` steps (from 0 to it) the micro-batches are taken already.
+    pub(super) fn do_requests(&mut self, free: u64) -> Result<()> {
         self.checkpoints.keep_asked(&mut self.events)?;
         let asked = self.events.take_of_parameters();
         let Some(Asked { by: last, .. }) = asked.last() else {
@@ -16,8 +19,12 @@ impl Run<'_> {
         };
         let step = self.progress.state.global_step;
         let params = self.learner.model.params();
-        let named = |by: &str, names: &str| {
-            matching(names, params.iter().map(|param| param.name())).with_context(|| by.to_owned())
+        let named = |by: &str, names: &str| match self.learner.optimizer.of_group(names) {
+            Some(group) => Ok(group),
+            None => {
+                let all = params.iter().map(|param| param.name());
+                matching(names, all).with_context(|| by.to_owned())
+            }
         };
         let mut requested = self.learner.requested.clone();
         for Asked { by, request } in &asked {
@@ -26,6 +33,19 @@ impl Run<'_> {
                 Request::Unfreeze(names) => requested.unfreeze(named(by, names)?, step),
                 Request::LrFactor(names, factor) => {
                     requested.set_lr_factor(named(by, names)?, *factor);
+                }
+                Request::Accumulation(steps) => {
+                    let ranks = self.learner.ranks.as_ref().map_or(1, Ranks::size);
+                    let all = usize::try_from(*steps)
+                        .ok()
+                        .and_then(|steps| steps.checked_mul(ranks));
+                    let all = all.with_context(|| format!("{by}: {steps} are too many"))?;
+                    self.progress.change_accumulation(free, all);
+                    info!(
+                        "{by}: from step {} on a step has {all} micro-batches, and the run has {} steps",
+                        free + 1,
+                        self.progress.steps.total
+                    );
                 }
                 other => bail!("{by}: asks for {other:?}, which this version does not do"),
             }

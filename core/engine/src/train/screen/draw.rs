@@ -257,6 +257,7 @@ mod tests {
         for step in 1..=50u64 {
             shown.step(StepNumbers {
                 step,
+                total: 200,
                 epoch: step as f64 / 100.0,
                 loss: 3.0 - step as f64 / 50.0,
                 lr: 1e-4,
@@ -303,6 +304,7 @@ mod tests {
         };
         shown.step(StepNumbers {
             step: 1,
+            total: 9,
             epoch: 0.5,
             loss: 2.0,
             lr: 1e-4,
@@ -331,6 +333,7 @@ mod tests {
             let (epoch, lr, rate) = (0.0, 0.0, f64::INFINITY);
             shown.step(StepNumbers {
                 step: 1,
+                total: 0,
                 epoch,
                 loss,
                 lr,

@@ -32,6 +32,8 @@ pub enum Screen {
 pub struct StepNumbers {
     /// Steps made, this one among them.
     pub step: u64,
+    /// Steps in all, which a callback may change.
+    pub total: u64,
     /// Epochs made.
     pub epoch: f64,
     /// Mean loss of the trained tokens.
@@ -78,6 +80,7 @@ impl Screen {
             Self::Plain => {}
             Self::Bar(bar) => {
                 bar.set_message(message(&numbers));
+                bar.set_length(numbers.total);
                 bar.set_position(numbers.step);
             }
             Self::Panel(panel) => panel.step(numbers),
@@ -155,6 +158,7 @@ mod tests {
     fn the_bar_tells_of_several_ranks_what_one_has_not() {
         let mut numbers = StepNumbers {
             step: 1,
+            total: 9,
             epoch: 0.5,
             loss: 2.0,
             lr: 1e-4,

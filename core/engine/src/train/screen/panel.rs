@@ -61,6 +61,7 @@ impl Shown {
 
     /// One step more.
     pub fn step(&mut self, numbers: StepNumbers) {
+        self.total = numbers.total;
         self.losses.push(numbers.step as f64, numbers.loss);
         self.last = Some(numbers);
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::ops::paged::{HostLayout, PagedLayout};
 use crate::ops::testing::close;
 use crate::ops::{TokenKey, lora};
+use crate::profile::{OpGroup, Recording};
 
 const IDS: [u32; 9] = [3, 7, 1, 3, 0, 11, 5, 5, 2];
 const LENGTHS: [usize; 2] = [6, 3];
@@ -282,13 +283,18 @@ fn frozen_parameters_cost_no_backward_pass_and_change_no_other_gradient() {
                     parts.push(part);
                     Ok(())
                 };
+                let recording = Recording::start(&Device::Cpu).unwrap();
                 decoder.backward(pass, dhidden, 1.0, &mut ready).unwrap();
+                let profile = recording.finish().unwrap();
+                let products = [OpGroup::Projections, OpGroup::Experts, OpGroup::Lora];
+                let products: usize = products.map(|group| profile.calls(group)).iter().sum();
                 let params = maker.params.borrow();
                 let grads = params.iter().map(|param| param.take_grad());
                 let grads = grads.map(|grad| grad.map(|grad| values(&grad)));
-                (parts, grads.collect::<Vec<_>>())
+                let calls = (profile.calls(OpGroup::Attention), products);
+                (parts, grads.collect::<Vec<_>>(), calls)
             };
-            let (_, whole) = pass(0);
+            let (_, whole, all) = pass(0);
             // One half of each update, or the weights, of what attention has in the last layer.
             let own = |linear: &Linear| match &linear.lora {
                 Some(lora) => lora.b.name().to_owned(),
@@ -298,7 +304,17 @@ fn frozen_parameters_cost_no_backward_pass_and_change_no_other_gradient() {
             for param in maker.params.borrow().iter() {
                 param.set_frozen(!kept.iter().any(|name| name == param.name()));
             }
-            let (parts, some) = pass(last);
+            // Where the embedding is trained the pass goes through all layers, without the products of what is frozen.
+            let (_, _, through) = pass(0);
+            let frozen = whole.iter().flatten().count() - kept.len();
+            assert_eq!(through.0, all.0);
+            assert!(
+                through.1 + frozen / 2 < all.1,
+                "{frozen} frozen: {through:?} of {all:?}"
+            );
+            let (parts, some, above) = pass(last);
+            assert!(above.0 < all.0, "{above:?} of {all:?}");
+            assert!(above.1 < through.1);
             assert_eq!(parts, [Ready::Layer(last), Ready::Embedding]);
             for ((param, whole), some) in maker.params.borrow().iter().zip(whole).zip(some) {
                 match param.is_frozen() {

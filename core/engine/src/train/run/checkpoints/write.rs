@@ -228,6 +228,7 @@ impl Checkpoints<'_> {
             lr_factor: events.lr_factor(),
             optimizer_state: Vec::new(),
             requested: Default::default(),
+            accumulation: progress.steps.changes(),
             stateful_callbacks,
         }
     }
