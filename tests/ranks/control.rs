@@ -89,6 +89,6 @@ fn another_accumulation_is_of_all_ranks() {
 #[test]
 fn layers_are_drawn_for_all_ranks() {
     compare("lisa", |_| {
-        "--train_type full --lisa_activated_layers 1 --lisa_step_interval 2".to_owned()
+        "--train_type full --optim lion --lisa_activated_layers 1 --lisa_step_interval 2".to_owned()
     });
 }
