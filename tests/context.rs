@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{fails, folder, works};
+use common::{apus, fails, folder, text, words, works};
 use serde_json::{Value, json};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
@@ -91,6 +91,30 @@ fn components_of_a_library_see_their_run() {
     );
 }
 
+/// So do those that measure a model after its run.
+#[test]
+fn components_of_a_library_see_what_is_measured() {
+    let dir = folder("sees-run");
+    works(&sft(&dir, "--loss_type seeing"));
+    let plugin = sft(&dir, "").split_once("--plugin ").unwrap().1.to_owned();
+    let plugin = plugin.split(' ').next().unwrap();
+    let rows = format!("--val_dataset {TINY}/chat_train.jsonl#2 --max_new_tokens 2 --metrics seeing");
+    let said = works(&format!(
+        "eval --adapters {}/checkpoint-2 --plugin {plugin} --device cpu {rows}",
+        dir.display()
+    ));
+    assert!(said.contains("seen_answers"), "{said}");
+    // Answers have no training, and so no rank of adapters.
+    fails(
+        &format!(
+            "infer --model {TINY}/model_bf16 --plugin {plugin} --device cpu {rows} --result_path {}/answers.jsonl",
+            dir.display()
+        ),
+        1,
+        &["metric seeing", "saw Some(\"null\"), expected lora_rank 4"],
+    );
+}
+
 /// A value that a callback sets is what the run goes on with and saves; within a step it is refused.
 #[test]
 fn a_parameter_is_set_between_steps() {
@@ -137,6 +161,8 @@ fn a_scale_of_a_library_sees_the_row() {
         sft_on(&folder("row"), &file.display().to_string(), &flags)
     };
     works(&run("placed"));
+    works(&run("placed+after"));
+    fails(&run("after"), 1, &["loss scale `after`", "sees (0, \"one two\""]);
     fails(
         &run("unplaced"),
         1,
@@ -145,6 +171,86 @@ fn a_scale_of_a_library_sees_the_row() {
             "fn needs() -> &'static [Need] { &[Need::Piece] }",
         ],
     );
+}
+
+/// A loss of a library weighs rows by a column that it has asked for, which is kept with their tokens: packed or not, read anew or
+/// from the cache, and never from an entry of the cache that was made for other columns.
+#[test]
+fn a_loss_of_a_library_reads_columns_that_it_asks_for() {
+    let row = |columns: Value| {
+        let messages =
+            json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "one two"}]);
+        let mut row = json!({"messages": messages});
+        let more = columns.as_object().unwrap().clone();
+        row.as_object_mut().unwrap().extend(more);
+        row.to_string()
+    };
+    let data = folder("column-data");
+    fs::create_dir_all(&data).unwrap();
+    let write = |name: &str, columns: Value| {
+        let file = data.join(name);
+        fs::write(&file, vec![row(columns); 4].join("\n")).unwrap();
+        file.display().to_string()
+    };
+    let (cache, rows) = (
+        data.join("cache"),
+        write("rows.jsonl", json!({"importance": 0.25, "other": 4})),
+    );
+    let runs = std::cell::Cell::new(0);
+    let line = |flags: &str| {
+        runs.set(runs.get() + 1);
+        let dir = folder(&format!("column-{}", runs.get()));
+        let flags = format!("--loss_type weighted --logging_steps 1 {flags}");
+        (sft_on(&dir, &rows, &flags), dir)
+    };
+    let loss = |flags: &str| {
+        let (line, dir) = line(flags);
+        let output = apus(&words(&line), &[("APUS_CACHE", cache.to_str().unwrap())]);
+        assert!(output.status.success(), "{}", text(&output));
+        lines(&dir)[0]["loss"].as_f64().unwrap()
+    };
+    let kept = "--load_from_cache_file true";
+    let whole = loss("--loss_type.column other") / 4.0;
+    for flags in [
+        "",
+        "--packing true --max_length 512",
+        kept,
+        kept,
+        "--streaming true",
+        "--columns {\"other\":\"importance\",\"importance\":\"other\"} --loss_type.column other",
+    ] {
+        let quarter = loss(flags);
+        assert!(
+            (quarter - 0.25 * whole).abs() < 1e-4 * whole,
+            "{flags}: {quarter}, {whole}"
+        );
+    }
+    let other = loss(&format!("{kept} --loss_type.column other"));
+    assert!((other - 4.0 * whole).abs() < 1e-4 * whole, "{other}, {whole}");
+
+    let refused = |flags: &str, says: &[&str]| drop(fails(&line(flags).0, 1, says));
+    refused(
+        "--loss_type.column wieght",
+        &[
+            "loss weighted of plugin asking-plugin",
+            "`wieght`",
+            "there are importance, messages, other",
+        ],
+    );
+    refused(
+        "--loss_type.reads other",
+        &["per_token", "fn columns(&self) -> Result<Vec<String>>"],
+    );
+    refused("--loss_type.panics true", &["columns", "no columns today"]);
+
+    // A column that the loss reads is one that is used.
+    let rows = write("strict.jsonl", json!({"importance": 2}));
+    let strict = |flags: &str| {
+        let flags = format!("--strict true --dry_run true {flags}");
+        sft_on(&folder("column-strict"), &rows, &flags)
+    };
+    works(&strict("--loss_type weighted"));
+    fails(&strict(""), 1, &["not used: importance"]);
 }
 
 /// A loss of a library weighs tokens by the channel of their row.

@@ -269,6 +269,22 @@ fn files_that_are_no_plugin_are_refused_before_they_are_opened() {
     tags.for_each(|at| old[at + tag.len() - 2] = b'2');
     assert_ne!(old, whole);
     check("two.so", &old, "was built with apus-sdk 2.");
+    // A component that needs what only a later SDK has.
+    let mut newer = fs::read(library("asking_plugin")).unwrap();
+    let (need, later) = (b"generation", b"divination");
+    let places = 0..newer.len() - need.len();
+    let places: Vec<usize> = places.filter(|&at| newer[at..].starts_with(need)).collect();
+    places
+        .iter()
+        .for_each(|&at| newer[at..at + need.len()].copy_from_slice(later));
+    assert!(!places.is_empty());
+    check(
+        "newer.so",
+        &newer,
+        "its callback requests needs divination, which this Apus, with apus-sdk 1.",
+    );
+    check("newer.so", &newer, "update Apus");
+
     let copy = home.path().join("copy.so");
     let both = format!(
         "plugin list --plugin {} {}",

@@ -1,6 +1,8 @@
 //! Which sequences and rows of the data the tokens of a chunk belong to.
 
+use crate::{Error, Result, Row};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The tokens of a [`LossChunk`](crate::LossChunk) in their batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,12 +64,24 @@ impl ChunkRows {
 pub struct BatchRow {
     number: Option<u64>,
     channel: Option<String>,
+    #[serde(with = "as_text")]
+    columns: Row,
 }
 
 impl BatchRow {
     /// A row of this number and channel.
     pub fn new(number: Option<u64>, channel: Option<String>) -> Self {
-        Self { number, channel }
+        Self {
+            number,
+            channel,
+            columns: Row::new(),
+        }
+    }
+
+    /// The same with these columns, null for one that the row does not have.
+    #[must_use]
+    pub fn with_columns(self, columns: Row) -> Self {
+        Self { columns, ..self }
     }
 
     /// The number of its example among those that are trained on, from 0; rows that are packed together have one. None in
@@ -79,5 +93,65 @@ impl BatchRow {
     /// Its channel, from its column `channel`.
     pub fn channel(&self) -> Option<&str> {
         self.channel.as_deref()
+    }
+
+    /// The value of a column that the loss asks for ([`Loss::columns`](crate::Loss::columns)), as it stands in the dataset;
+    /// null where the row does not have it.
+    ///
+    /// # Errors
+    /// The loss does not ask for this column.
+    pub fn column(&self, name: &str) -> Result<&Value> {
+        self.columns.get(name).ok_or_else(|| {
+            Error::new(format!(
+                "the column {name:?} was not asked for when the loss was made, so that rows do not have it; give its name in \
+                 fn columns(&self) -> Result<Vec<String>> of the loss"
+            ))
+        })
+    }
+}
+
+/// Columns as a JSON text, so that they pass through any format.
+mod as_text {
+    use crate::Row;
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(columns: &Row, to: S) -> Result<S::Ok, S::Error> {
+        match columns.is_empty() {
+            true => "".serialize(to),
+            false => serde_json::to_string(columns)
+                .map_err(S::Error::custom)?
+                .serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Row, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.is_empty() {
+            true => Ok(Row::new()),
+            false => serde_json::from_str(&text).map_err(D::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_those_that_were_asked_for() {
+        let columns = json!({"score": 0.5, "tags": ["a"], "none": null});
+        let row = BatchRow::new(Some(3), None).with_columns(columns.as_object().unwrap().clone());
+        let text = serde_json::to_string(&row).unwrap();
+        let read: BatchRow = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, row);
+        assert_eq!(read.column("score"), Ok(&json!(0.5)));
+        assert_eq!(read.column("none"), Ok(&Value::Null));
+        let said = read.column("rank").unwrap_err().to_string();
+        assert!(said.contains("fn columns(&self) -> Result<Vec<String>>"), "{said}");
+        let of_before: BatchRow = serde_json::from_str(r#"{"number": 3}"#).unwrap();
+        assert_eq!(of_before, BatchRow::new(Some(3), None));
     }
 }

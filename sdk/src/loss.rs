@@ -60,6 +60,60 @@ pub trait Loss: Send + Sync {
         Ok(())
     }
 
+    /// The columns of rows that it reads ([`BatchRow::column`](crate::BatchRow::column)). It is asked once, after it was
+    /// made, if it declares [`Need::ChunkRows`]; the columns are kept with the tokens of each row. A column that no row of the
+    /// training data has is an error.
+    ///
+    /// ```
+    /// use apus_sdk::{BatchRow, ChunkRows, Loss, LossChunk, Need, Result, Tensor, options, register, testing};
+    /// use serde_json::{Value, json};
+    ///
+    /// options! {
+    ///     struct Scored {
+    ///         /// The column with the factor of a row.
+    ///         column: String = "score".to_owned(),
+    ///     }
+    /// }
+    ///
+    /// impl Loss for Scored {
+    ///     fn needs() -> &'static [Need] {
+    ///         &[Need::ChunkRows]
+    ///     }
+    ///
+    ///     fn columns(&self) -> Result<Vec<String>> {
+    ///         Ok(vec![self.column.clone()])
+    ///     }
+    ///
+    ///     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
+    ///         let rows = chunk.rows()?;
+    ///         let factor = |row: &BatchRow| Ok(row.column(&self.column)?.as_f64().unwrap_or(1.0) as f32);
+    ///         let factors: Vec<f32> = rows.of_tokens().map(factor).collect::<Result<_>>()?;
+    ///         let loss = chunk.cross_entropy()?;
+    ///         loss.mul(&loss.new_tensor(&factors, &[factors.len()])?)
+    ///     }
+    /// }
+    ///
+    /// register! {
+    ///     /// Cross entropy, times a number of the row.
+    ///     Loss, "scored", Scored
+    /// }
+    ///
+    /// let columns = |value: Value| value.as_object().cloned().unwrap_or_default();
+    /// let half = BatchRow::new(None, None).with_columns(columns(json!({"score": 0.5})));
+    /// let chunk = testing::Chunk::random(2, 7, 0).with_rows(ChunkRows::new(vec![0, 0], vec![1, 2], vec![half]));
+    /// let loss = testing::make::<dyn Loss>("scored", json!({}))?;
+    /// for (found, usual) in chunk.per_token(&*loss)?.iter().zip(chunk.cross_entropy()) {
+    ///     assert!((found - 0.5 * usual).abs() < 1e-6);
+    /// }
+    /// # Ok::<(), apus_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Whatever keeps it from knowing them; the run does not begin.
+    fn columns(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// A loss `[n]` (f32), one per token, not yet multiplied by the weights.
     ///
     /// # Errors

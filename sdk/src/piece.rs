@@ -2,6 +2,7 @@
 
 use crate::{Need, Row, Turn, needs};
 use serde_json::Map;
+use std::cell::OnceCell;
 use std::sync::OnceLock;
 
 /// A piece of the text of a turn, for [`LossScale::segments_of`](crate::LossScale::segments_of).
@@ -53,6 +54,8 @@ pub struct Piece<'a> {
     channel: Option<&'a str>,
     row: &'a str,
     columns: OnceLock<Row>,
+    count: Option<&'a dyn Fn() -> Option<usize>>,
+    tokens: OnceCell<Option<usize>>,
 }
 
 impl<'a> Piece<'a> {
@@ -69,6 +72,8 @@ impl<'a> Piece<'a> {
             channel: None,
             row: "",
             columns: OnceLock::new(),
+            count: None,
+            tokens: OnceCell::new(),
         }
     }
 
@@ -108,6 +113,15 @@ impl<'a> Piece<'a> {
             channel,
             row,
             columns: OnceLock::new(),
+            ..self
+        }
+    }
+
+    /// The same, whose tokens this counts when it is asked how many they are.
+    #[must_use]
+    pub fn counted_by(self, count: &'a dyn Fn() -> Option<usize>) -> Self {
+        Self {
+            count: Some(count),
             ..self
         }
     }
@@ -158,6 +172,17 @@ impl<'a> Piece<'a> {
         self.note();
         self.columns
             .get_or_init(|| serde_json::from_str(self.row).unwrap_or_else(|_| Map::new()))
+    }
+
+    /// The number of tokens of this piece, as the run's tokenizer cuts its text by itself: where it is a part of a text, a token
+    /// of the whole text may reach over its ends. They are counted when this is called first, which takes as long as encoding
+    /// the text does. None where no tokenizer is at hand: in a test without [`counted_by`](Self::counted_by), in
+    /// `apus plugin check`, and for the words of a call of a tool that Apus tries a scale on beforehand.
+    pub fn tokens(&self) -> Option<usize> {
+        self.note();
+        *self
+            .tokens
+            .get_or_init(|| self.count.and_then(|count| count()))
     }
 
     /// Whether more than text and turn is told.

@@ -116,7 +116,8 @@ impl Run {
         &self.about.config
     }
 
-    /// Folder, rank, number of ranks and more. On ranks other than 0 only configuration, rank and number are known.
+    /// Folder, rank, number of ranks and more. On ranks other than 0 only configuration, rank and number are known, and where a
+    /// model is measured after its run, the configuration alone.
     pub fn info(&self) -> &RunInfo {
         self.note();
         &self.about.info
@@ -168,8 +169,9 @@ impl Run {
         self.host.gradient(name)
     }
 
-    /// Sets a parameter to a tensor of its shape and type, on every rank. Between steps only: not while the gradients of
-    /// a step or an evaluation are computed.
+    /// Sets a parameter to a tensor of its shape and type. Between steps only: not while the gradients of a step or an
+    /// evaluation are computed. With several ranks callbacks are on rank 0, which gives the others what was set before anything
+    /// else is done; a loss or an optimizer of another rank can set nothing.
     ///
     /// # Errors
     /// The component does not declare [`Need::SetParameters`]; another shape or type; numbers that are not finite;

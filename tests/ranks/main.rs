@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/curves.rs"]
 mod golden;
 
+mod context;
 mod control;
 mod curves;
 mod faults;

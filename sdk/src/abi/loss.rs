@@ -6,7 +6,7 @@ use super::run::WireRun;
 use crate::{ChunkOps, ChunkRows, Error, Loss, LossChunk, Result, Run, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::{RResult, RString};
+use abi_stable::std_types::{RResult, RString, RVec};
 use std::sync::OnceLock;
 
 /// A loss's functions.
@@ -19,6 +19,8 @@ pub struct LossTable {
     pub per_token: unsafe extern "C" fn(*const (), WireChunk<'_>) -> Wire<Tensor>,
     /// See [`Loss::begin`]; since 1.1.
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
+    /// See [`Loss::columns`].
+    pub columns: unsafe extern "C" fn(*const ()) -> Wire<RVec<RString>>,
 }
 
 /// A [`LossChunk`].
@@ -48,7 +50,7 @@ pub struct ChunkTable {
     pub hidden: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
 }
 
-crosses_by!(LossTable { per_token, begin } as LossTableRef for dyn Loss);
+crosses_by!(LossTable { per_token, begin, columns } as LossTableRef for dyn Loss);
 
 unsafe extern "C" fn per_token(this: *const (), chunk: WireChunk<'_>) -> Wire<Tensor> {
     guard(|| {
@@ -127,6 +129,14 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
     })
 }
 
+unsafe extern "C" fn columns(this: *const ()) -> Wire<RVec<RString>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let columns = unsafe { component::<dyn Loss>(this) }.columns()?;
+        Ok(columns.into_iter().map(RString::from).collect())
+    })
+}
+
 unsafe extern "C" fn rows(this: *const ()) -> Wire<RString> {
     // SAFETY: the plugin gives the chunk's own pointer.
     guard(|| to_json(&unsafe { ops(this) }.rows()?))
@@ -145,6 +155,16 @@ impl Loss for Imported<LossTableRef> {
         // SAFETY: pointer and table belong together.
         let wire = unsafe { call(self.object.this(), WireRun::give(run)) };
         self.origin.context("begin", wire)
+    }
+
+    fn columns(&self) -> Result<Vec<String>> {
+        let Some(call) = self.object.table().columns() else {
+            return Ok(Vec::new());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this()) };
+        let columns = self.origin.context("columns", wire)?;
+        Ok(columns.into_iter().map(RString::into_string).collect())
     }
 
     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {

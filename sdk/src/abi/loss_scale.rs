@@ -4,7 +4,9 @@ use super::guard::guard;
 use super::object::{Imported, component, crosses_by};
 use crate::{Base, Field, LossScale, Piece, Result, Segment, Turn, Wire};
 use abi_stable::StableAbi;
-use abi_stable::std_types::{ROption, RStr, RString, RVec};
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{ROption, RResult, RStr, RString, RVec};
+use std::sync::OnceLock;
 
 /// A loss scale's functions.
 #[repr(C)]
@@ -34,6 +36,19 @@ pub struct WirePiece<'a> {
     channel: ROption<RStr<'a>>,
     /// JSON text, or nothing.
     row: RStr<'a>,
+    /// Goes with the functions of `host`.
+    piece: *const (),
+    host: PieceTableRef,
+}
+
+/// The host's functions for a piece.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PieceTableRef)))]
+pub struct PieceTable {
+    /// See [`Piece::tokens`].
+    #[sabi(last_prefix_field)]
+    pub tokens: unsafe extern "C" fn(*const ()) -> Wire<ROption<usize>>,
 }
 
 /// A [`Turn`].
@@ -89,11 +104,32 @@ unsafe extern "C" fn segments_of(this: *const (), piece: WirePiece<'_>) -> Wire<
         let scale = unsafe { component::<dyn LossScale>(this) };
         let turn = piece.turn.take();
         let channel = piece.channel.as_ref().map(RStr::as_str).into_option();
+        let tokens = || {
+            // SAFETY: pointer and table come from one host, which waits for the scale to return.
+            match unsafe { piece.host.tokens()(piece.piece) } {
+                RResult::ROk(count) => count.into_option(),
+                RResult::RErr(_) => None,
+            }
+        };
         let piece = Piece::new(piece.text.as_str(), &turn)
             .in_message(piece.message, piece.messages)
             .within(piece.whole.as_str(), piece.offset)
-            .of_row(channel, piece.row.as_str());
+            .of_row(channel, piece.row.as_str())
+            .counted_by(&tokens);
         give(scale.segments_of(&piece)?)
+    })
+}
+
+fn piece_table() -> PieceTableRef {
+    static TABLE: OnceLock<PieceTableRef> = OnceLock::new();
+    *TABLE.get_or_init(|| PieceTable { tokens }.leak_into_prefix())
+}
+
+unsafe extern "C" fn tokens(piece: *const ()) -> Wire<ROption<usize>> {
+    guard(|| {
+        // SAFETY: `Imported::segments_of` makes the pointer of a piece that outlives the call.
+        let piece = unsafe { &*piece.cast::<Piece>() };
+        Ok(piece.tokens().into())
     })
 }
 
@@ -178,6 +214,8 @@ impl LossScale for Imported<LossScaleTableRef> {
             offset: piece.offset(),
             channel: piece.channel().map(RStr::from).into(),
             row: piece.row().into(),
+            piece: std::ptr::from_ref(piece).cast(),
+            host: piece_table(),
         };
         // SAFETY: as above.
         let wire = unsafe { call(self.object.this(), wire) };

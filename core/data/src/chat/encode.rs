@@ -12,7 +12,7 @@ use super::{
     turns::{PreparedConversation, Purpose, prepare},
 };
 use anyhow::{Context, Result, ensure};
-use apus_sdk::{Conversation, Message, Sample, TokenRow};
+use apus_sdk::{Conversation, Message, Row, Sample, TokenRow};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,9 +55,41 @@ pub struct Encoded {
     pub weights: Vec<f32>,
     /// The name of the group that its loss is reported under.
     pub channel: Option<String>,
+    /// The columns of its row that the loss asks for, as JSON; null for one that the row does not have.
+    pub columns: Option<Arc<str>>,
 }
 
 impl Encoded {
+    /// Its columns that were kept.
+    pub fn columns(&self) -> Row {
+        let columns = self.columns.as_deref();
+        columns
+            .and_then(|columns| serde_json::from_str(columns).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whether its row has this column, which was kept.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.columns().get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Keeps these columns of the row that is this JSON text.
+    ///
+    /// # Errors
+    /// The text is no row.
+    pub fn keep_columns(&mut self, row: &str, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut row: Row = serde_json::from_str(row).context("the columns of the row")?;
+        let kept = names
+            .iter()
+            .map(|name| (name.clone(), row.remove(name).unwrap_or_default()));
+        let kept: Row = kept.collect();
+        self.columns = Some(serde_json::to_string(&kept)?.into());
+        Ok(())
+    }
+
     /// The number of tokens.
     pub fn len(&self) -> usize {
         self.input_ids.len()
@@ -221,7 +253,7 @@ impl Encoder {
                 self.dialect(),
                 think,
                 purpose,
-                row,
+                (row, Some(self.tokenizer.as_ref())),
             )
         };
         match self.options.render.messages(conversation) {
@@ -264,6 +296,7 @@ impl Encoder {
             labels,
             weights,
             channel: conversation.channel.clone(),
+            columns: None,
         };
         Ok((encoded, notes))
     }
@@ -304,6 +337,7 @@ impl Encoder {
             labels: row.labels.clone(),
             weights: row.loss_scale.clone().unwrap_or_else(|| vec![1.0; n]),
             channel: row.channel.clone(),
+            columns: None,
         };
         for (label, weight) in encoded.labels.iter_mut().zip(&mut encoded.weights) {
             if *label == IGNORED || *weight <= 0.0 {

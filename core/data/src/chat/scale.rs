@@ -1,6 +1,7 @@
 //! A chain of loss scales, `a+b`: each scale runs on the segments of the one before, and their weights are multiplied.
 
 use super::call::CallSyntax;
+use super::{rendered::Rendered, tokenizer::Tokenizer};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Need, Piece, Segment, Turn};
 use std::sync::OnceLock;
@@ -31,6 +32,8 @@ pub struct Place<'a> {
     pub channel: Option<&'a str>,
     /// The JSON text of the row; empty where there is none.
     pub row: &'a str,
+    /// Counts the tokens of a piece, for scales that ask how many they are.
+    pub tokenizer: Option<&'a Tokenizer>,
 }
 
 impl<'a> Place<'a> {
@@ -42,7 +45,16 @@ impl<'a> Place<'a> {
             messages: 1,
             channel: None,
             row: "",
+            tokenizer: None,
         }
+    }
+
+    /// The number of tokens of a text by itself.
+    fn tokens(&self, text: &str) -> Option<usize> {
+        let mut rendered = Rendered::default();
+        rendered.text(text);
+        let tokens = self.tokenizer?.encode(&rendered).ok()?;
+        Some(tokens.ids.len())
     }
 
     /// A piece of the text `whole` here.
@@ -154,8 +166,9 @@ impl Chain {
             let mut next = Vec::with_capacity(segments.len());
             let mut offset = 0;
             for outer in segments {
+                let count = || place.tokens(&outer.text);
                 let piece = match link.reads_place {
-                    true => place.piece(&outer.text, text, offset),
+                    true => place.piece(&outer.text, text, offset).counted_by(&count),
                     false => Piece::bare(&outer.text, place.turn),
                 };
                 offset += outer.text.len();
@@ -311,7 +324,7 @@ mod tests {
     impl LossScale for Looks {
         fn segments_of(&self, piece: &Piece) -> apus_sdk::Result<Vec<Segment>> {
             let seen = format!(
-                "{} of {}, {:?} at {} in {:?}, {:?}, {}",
+                "{} of {}, {:?} at {} in {:?}, {:?}, {}, {:?} tokens",
                 piece.message(),
                 piece.messages(),
                 piece.text(),
@@ -321,7 +334,8 @@ mod tests {
                 piece
                     .columns()
                     .get("id")
-                    .unwrap_or(&serde_json::Value::Null)
+                    .unwrap_or(&serde_json::Value::Null),
+                piece.tokens()
             );
             self.0.lock().unwrap().push(seen);
             Ok(vec![Segment::new(piece.text(), piece.offset() as f64)])
@@ -342,6 +356,7 @@ mod tests {
             messages: 5,
             channel: Some("math"),
             row: r#"{"id": 7}"#,
+            tokenizer: Some(&Tokenizer::of_bytes().unwrap()),
             ..Place::alone(&TURN)
         };
         let error = format!("{:#}", chain.fold_at("ébc", &place).unwrap_err());
@@ -356,8 +371,8 @@ mod tests {
         assert_eq!(
             *seen.lock().unwrap(),
             [
-                r#"3 of 5, "é" at 0 in "ébc", Some("math"), 7"#,
-                r#"3 of 5, "bc" at 2 in "ébc", Some("math"), 7"#
+                r#"3 of 5, "é" at 0 in "ébc", Some("math"), 7, Some(2) tokens"#,
+                r#"3 of 5, "bc" at 2 in "ébc", Some("math"), 7, Some(2) tokens"#
             ]
         );
     }

@@ -10,6 +10,7 @@ use super::{
     join::Joiner,
     scale::{Chain, Place},
     template::is_system,
+    tokenizer::Tokenizer,
     weigh,
     weighted::{Parts, WeightedMessage},
 };
@@ -37,7 +38,7 @@ pub struct PreparedConversation {
 }
 
 /// Gives weights to the messages of a conversation, splits and joins them. `row` is the JSON text of its row, if it comes
-/// of one.
+/// of one; the tokenizer counts tokens for scales that ask how many there are.
 ///
 /// # Errors
 /// A message cannot be rendered, which the error names by its number (from 1), or a loss scale fails.
@@ -47,7 +48,7 @@ pub fn prepare(
     dialect: &dyn Dialect,
     think_to_analysis: bool,
     purpose: Purpose,
-    row: &str,
+    (row, tokenizer): (&str, Option<&Tokenizer>),
 ) -> Result<PreparedConversation> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
@@ -68,6 +69,7 @@ pub fn prepare(
             messages: messages.len(),
             channel: conversation.channel.as_deref(),
             row,
+            tokenizer,
         };
         let written = if message.role == "assistant" {
             let split = weigh::answer(i + 1, message, &place, chain)
@@ -125,7 +127,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            "",
+            ("", None),
         )?;
         let parts = prepared.parts.pop().unwrap();
         Ok((prepared.conversation.messages.pop().unwrap(), parts))
@@ -153,7 +155,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            "",
+            ("", None),
         )
         .unwrap();
         let messages = &prepared.conversation.messages;

@@ -142,6 +142,7 @@ mod tests {
             labels: labels.to_vec(),
             weights: vec![1.0; labels.len()],
             channel: channel.map(str::to_owned),
+            columns: None,
         }
     }
 

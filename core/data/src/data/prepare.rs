@@ -48,6 +48,8 @@ pub struct PrepareOptions {
     pub keep_empty_answers: bool,
     /// Whether channels are names of numbers in a log, so that a row whose channel cannot be one is bad.
     pub channel_names: bool,
+    /// The columns of rows that are kept with their tokens, since the loss reads them.
+    pub columns: Vec<String>,
 }
 
 /// Samples ready for training, in the order of the records.
@@ -408,7 +410,11 @@ pub(super) fn outcome(
         Ok(Converted { samples, unread }) => Outcome {
             result: encode(&samples, encoder, options, &record.text)
                 .with_context(|| record.to_string())?,
-            unused: unread.map(|unread| unused::names(&unread, &samples, encoder.template())),
+            unused: unread.map(|unread| {
+                let mut unused = unused::names(&unread, &samples, encoder.template());
+                unused.retain(|name| !options.columns.contains(name));
+                unused
+            }),
         },
         Err(error) => Outcome {
             result: RowResult::Bad(error),
@@ -457,7 +463,8 @@ fn encode_one(
     options: &PrepareOptions,
     prepared: &mut Vec<PreparedSample>,
 ) -> Result<(RowNotes, usize)> {
-    let (encoded, notes) = encoder.encode_row(sample, row)?;
+    let (mut encoded, notes) = encoder.encode_row(sample, row)?;
+    encoded.keep_columns(row, &options.columns)?;
     let length = encoded.len();
     if let Some(vocabulary) = options.vocabulary {
         let ids = encoded.input_ids.iter().map(|id| i64::from(*id));

@@ -43,6 +43,7 @@ fn part(sample: &Encoded, range: Range<usize>) -> Encoded {
         labels: sample.labels[range.clone()].to_vec(),
         weights: sample.weights[range].to_vec(),
         channel: sample.channel.clone(),
+        columns: sample.columns.clone(),
     };
     if let (Some(label), Some(weight)) = (part.labels.first_mut(), part.weights.first_mut()) {
         (*label, *weight) = (IGNORED, 0.0);
@@ -59,7 +60,7 @@ mod tests {
             input_ids: vec![1, 2, 3],
             labels: vec![1, 2, 3],
             weights: vec![1.0; 3],
-            channel: None,
+            ..Encoded::default()
         }
     }
 

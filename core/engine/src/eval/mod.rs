@@ -16,9 +16,11 @@ mod table;
 pub use of_infer::of_infer;
 
 use crate::generate::{Answering, Sampling, SplitMetrics, split};
+use crate::host::{RunView, Shown};
 use crate::out_of_memory::explain;
 use crate::progress_bar::Progress;
-use crate::setup;
+use crate::setup::{self, AskedColumns};
+use crate::train::about;
 use crate::train::evaluate::{Evaluation, Spelling, evaluate};
 use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
@@ -27,7 +29,7 @@ use apus_components::registry::{self, Named};
 use apus_data::chat::Encoder;
 use apus_data::hub;
 use apus_model::model::CausalLm;
-use apus_sdk::{Loss, Metric, out, outln};
+use apus_sdk::{Loss, Metric, RunInfo, out, outln};
 use candidates::{Candidates, Place};
 use numbers::Numbers;
 use row_losses::RowLosses;
@@ -68,11 +70,13 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
         apus_model::device::make_deterministic(&device)?;
     }
     let encoder = setup::run_encoder(&config, place.model.dir.as_deref())?;
-    let sets = sets::read(&config, &encoder, &place.model, asks)?;
-    let measure = Measure {
+    let loss = registry::named(&config.loss_type)?;
+    let columns = AskedColumns::of(&loss)?;
+    let sets = sets::read(&config, &encoder, &place.model, asks, &columns)?;
+    let mut measure = Measure {
         config: &config,
         encoder: &encoder,
-        loss: registry::named(&config.loss_type)?,
+        loss,
         answering: asks.then(|| {
             let size = config.per_device_eval_batch_size;
             Answering::new(
@@ -89,6 +93,9 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
             .model(at, &device)
             .map_err(|error| explain(error, &device, &values(&config)))
             .with_context(|| name.clone())?;
+        let view = run_of(&config, model, &encoder);
+        let _busy = view.busy();
+        measure.begin(&view, &mut metrics)?;
         let mut of_sets = Vec::new();
         for set in &sets {
             let found = measure.set(model, set, &mut metrics);
@@ -179,7 +186,28 @@ struct Measure<'a> {
     answering: Option<Answering>,
 }
 
+/// The run that components see of which a model is measured.
+fn run_of(config: &SftConfig, model: &CausalLm, encoder: &Encoder) -> RunView {
+    let info = RunInfo {
+        config: values(config),
+        ..about::process()
+    };
+    let shown = Shown {
+        params: model.params().to_vec(),
+        own: None,
+        tokenizer: Some(encoder.tokenizer().clone()),
+    };
+    RunView::new(info, shown)
+}
+
 impl Measure<'_> {
+    /// Gives the run to loss and metrics.
+    fn begin(&mut self, view: &RunView, metrics: &mut SplitMetrics) -> Result<()> {
+        view.begin(&mut self.loss, |loss, run| loss.begin(run))?;
+        let mut all = metrics.0.iter_mut().chain(&mut metrics.1);
+        all.try_for_each(|metric| view.begin(metric, |metric, run| metric.begin(run)))
+    }
+
     /// The numbers of a model on a dataset.
     fn set(
         &self,

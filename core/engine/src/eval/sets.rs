@@ -2,7 +2,7 @@
 
 use super::say;
 use crate::generate::{Reference, References};
-use crate::setup::{self, ModelPlace};
+use crate::setup::{self, AskedColumns, ModelPlace};
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::warning;
 use apus_components::config::SftConfig;
@@ -29,6 +29,7 @@ pub fn read(
     encoder: &Encoder,
     place: &ModelPlace,
     asks: bool,
+    columns: &AskedColumns,
 ) -> Result<Vec<EvalSet>> {
     let names = match config.val_dataset.is_empty() {
         true => &config.dataset,
@@ -49,6 +50,7 @@ pub fn read(
         vocabulary: Some(architecture.vocab_size),
         keep_empty_answers: config.keep_empty_answers,
         channel_names: config.enable_channel_loss,
+        columns: columns.names.clone(),
     };
     let mut sets = Vec::new();
     for name in names {

@@ -1,6 +1,7 @@
 //! `apus infer --metric`: metrics that read the answers in a file of them, whoever wrote its lines.
 
 use super::measure::{measure, split};
+use crate::host::RunView;
 use anyhow::{Context, Result, ensure};
 use apus_components::registry::{self, Named, Spec};
 use apus_sdk::{Metric, TextPair, json, outln};
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// Metrics that read answers.
 pub struct Scores {
     metrics: Vec<Named<dyn Metric>>,
+    /// What the metrics were told of.
+    _view: Option<RunView>,
 }
 
 impl Scores {
@@ -21,7 +24,20 @@ impl Scores {
     pub fn of(specs: &[Spec]) -> Result<Option<Self>> {
         let metrics = specs.iter().map(registry::named).collect::<Result<_>>()?;
         let (_, metrics) = split(metrics);
-        Ok((!metrics.is_empty()).then_some(Self { metrics }))
+        let _view = None;
+        Ok((!metrics.is_empty()).then_some(Self { metrics, _view }))
+    }
+
+    /// Gives the metrics what they may see: there is no training, and no parameter.
+    ///
+    /// # Errors
+    /// A metric failed; the error names it.
+    pub fn begin(mut self, view: RunView) -> Result<Self> {
+        for metric in &mut self.metrics {
+            view.begin(metric, |metric, run| metric.begin(run))?;
+        }
+        self._view = Some(view);
+        Ok(self)
     }
 
     /// Compares `response` and `labels` of every line of a file of answers, prints the values, and writes them beside it.

@@ -4,11 +4,13 @@
 use super::run::SmallRun;
 use super::{Checked, Finding, Findings, push};
 use crate::host::{ChunkContext, chunk_loss};
+use crate::setup::AskedColumns;
 use anyhow::{Result, ensure};
 use apus_components::registry::Named;
 use apus_model::ops::fill;
 use apus_sdk::{BatchRow, ChunkRows, Loss};
 use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 
 const TOKENS: usize = 6;
 const VOCABULARY: usize = 11;
@@ -54,7 +56,9 @@ fn run(
     let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
     let scale = gradient.then_some(1.0);
     let positions = (1..=n as u32).collect();
-    let row = BatchRow::new(Some(0), Some("check".to_owned()));
+    let columns = AskedColumns::of(loss)?.names.into_iter();
+    let columns = columns.map(|name| (name, Value::Null)).collect();
+    let row = BatchRow::new(Some(0), Some("check".to_owned())).with_columns(columns);
     let context = ChunkContext {
         rows: ChunkRows::new(vec![0; n], positions, vec![row]).at_step(scale.map(|_| 1)),
         hidden: Some(fill::normal(

@@ -6,7 +6,7 @@ mod html;
 mod rows;
 mod samples;
 
-use crate::setup;
+use crate::setup::{self, AskedColumns};
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::info;
 use apus_components::config::{DataConfig, SftConfig};
@@ -16,7 +16,7 @@ use apus_data::chat::preview::{MarkStyle, marked};
 use apus_data::data::Dataset;
 use apus_data::hub;
 use apus_model::families::ModelConfig;
-use apus_sdk::outln;
+use apus_sdk::{Loss, outln};
 use console::Term;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,9 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);
     let started = Instant::now();
-    let data = setup::data(run, &encoder, vocabulary)?;
+    let loss = registry::named::<dyn Loss>(&run.loss_type)?;
+    let asked = AskedColumns::of(&loss)?;
+    let data = setup::data(run, &encoder, vocabulary, &asked)?;
     let seconds = started.elapsed().as_secs_f64();
     let reports = [&data.train.report, &data.val.report];
     let rows: usize = reports

@@ -1,5 +1,6 @@
 //! Makes the data of a run from its configuration: prepared at once, or streamed.
 
+use super::AskedColumns;
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::{info, warning};
 use apus_components::config::{DatasetSpec, FLAGS, SftConfig, listed_datasets, values};
@@ -75,11 +76,16 @@ pub struct Data {
     pub asked_rows: Vec<data::Record>,
 }
 
-/// Reads and encodes the data of a run.
+/// Reads and encodes the data of a run, with the columns of rows that its loss asks for.
 ///
 /// # Errors
 /// Files that cannot be read, rows that cannot be used, or no rows left.
-pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize>) -> Result<Data> {
+pub fn data(
+    config: &SftConfig,
+    encoder: &Arc<Encoder>,
+    vocabulary: Option<usize>,
+    asked: &AskedColumns,
+) -> Result<Data> {
     let mix = mix(config)?;
     let formats = Arc::new(formats(
         config.dataset_format.as_ref(),
@@ -116,9 +122,10 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         vocabulary,
         keep_empty_answers: config.keep_empty_answers,
         channel_names: config.enable_channel_loss,
+        columns: asked.names.clone(),
     };
     let cache = match config.load_from_cache_file {
-        true => Some(data_cache(config, encoder, vocabulary)?),
+        true => Some(data_cache(config, encoder, vocabulary, asked)?),
         false => None,
     };
     let prepare = |records: &[data::Record]| {
@@ -135,6 +142,9 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         true => Dataset::default(),
         false => prepare(&sets.train).context("training data")?,
     };
+    if !config.streaming {
+        asked.check(&train.samples, &sets.train)?;
+    }
     if let (true, Some(max_length)) = (config.packing, config.max_length) {
         train.pack(max_length);
     }
@@ -189,7 +199,10 @@ pub fn data(config: &SftConfig, encoder: &Arc<Encoder>, vocabulary: Option<usize
         let warn = |line: &str| warning!("{line}");
         let mut stream = Stream::open(stream, formats, Arc::clone(encoder), Box::new(warn))?;
         // What is wrong with the first rows is better known before the model is loaded.
-        stream.peek().context("training data")?;
+        let first = stream.peek().context("training data")?;
+        for line in asked.warnings(first) {
+            warning!("{line}");
+        }
         Ok::<_, anyhow::Error>(stream)
     };
     let asked_rows = match config.predict_with_generate {
@@ -210,6 +223,7 @@ fn data_cache(
     config: &SftConfig,
     encoder: &Encoder,
     vocabulary: Option<usize>,
+    asked: &AskedColumns,
 ) -> Result<DataCache> {
     let options = values(config);
     let flags = FLAGS.iter().filter(|flag| flag.shapes_rows());
@@ -219,6 +233,9 @@ fn data_cache(
     let dialect = encoder.dialect().name();
     settings.text(&format!("{dialect} {:?} {vocabulary:?}", encoder.options()));
     settings.text(&serde_json::to_string(&plugin::records())?);
+    if !asked.names.is_empty() {
+        settings.text(&format!("columns of rows {:?}", asked.names));
+    }
     if let Some(folder) = encoder.folder() {
         for name in [
             "tokenizer.json",

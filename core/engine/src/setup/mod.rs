@@ -2,12 +2,14 @@
 
 mod base;
 mod chat;
+mod columns;
 mod data;
 mod model;
 mod run_args;
 
 pub use base::base_of;
 pub use chat::{ChatOptions, chat_dir, encode_options, encoder, model_word, run_encoder};
+pub use columns::AskedColumns;
 pub use data::{Data, data, formats, longest};
 pub use model::{ModelPlace, find_model, lasting, load, load_options, model_files};
 pub use run_args::RunArgs;

@@ -4,11 +4,17 @@ use super::loss::{LossReport, Supervised, head_loss};
 use anyhow::{Result, anyhow, bail, ensure};
 use apus_base::wording;
 use apus_components::registry::Named;
+use apus_data::chat::Encoded;
 use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, OnReady, Ready};
 use apus_model::ops::{SeqLayout, TokenKey};
 use apus_sdk::{BatchRow, Loss, LossChunk};
 use candle_core::{Device, Tensor};
+
+/// The row of a sample, for a loss that asks for rows.
+pub(super) fn batch_row(number: Option<u64>, sample: &Encoded) -> BatchRow {
+    BatchRow::new(number, sample.channel.clone()).with_columns(sample.columns())
+}
 
 /// Sequences on the device.
 pub struct MicroBatch {

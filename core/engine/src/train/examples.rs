@@ -299,6 +299,9 @@ fn of_row(row: &Encoded) -> String {
     hash.bytes(&labels.collect::<Vec<u8>>());
     let weights = row.weights.iter().flat_map(|weight| weight.to_le_bytes());
     hash.bytes(&weights.collect::<Vec<u8>>());
+    if let Some(columns) = &row.columns {
+        hash.text(columns);
+    }
     hash.hex()
 }
 

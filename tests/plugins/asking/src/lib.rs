@@ -8,6 +8,7 @@ mod requests;
 mod run;
 mod tickets;
 mod tuner;
+mod weighted;
 
 use apus_sdk::serde_json::{Map, Value, json};
 use apus_sdk::{Callback, Control, Result, RunState};

@@ -126,6 +126,39 @@ impl Callback for Silent {
     }
 }
 
+apus_sdk::options! {
+    struct Meddles {
+        /// The rank on which it does so.
+        rank: usize = 0,
+    }
+    state {
+        run: Option<Run>,
+    }
+}
+
+apus_sdk::register! {
+    /// Sets a parameter within a step, by the run.
+    Optimizer, "meddles", Meddles
+}
+
+impl Optimizer for Meddles {
+    fn needs() -> &'static [Need] {
+        &[Need::SetParameters]
+    }
+
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.run = (run.info().rank == self.rank).then(|| run.clone());
+        Ok(())
+    }
+
+    fn step(&mut self, params: &mut [Param], _: &StepInfo) -> Result<()> {
+        match (&self.run, params.first()) {
+            (Some(run), Some(param)) => run.set(param.name, &param.value.affine(0.5, 0.0)?),
+            _ => Ok(()),
+        }
+    }
+}
+
 macro_rules! begins {
     ($($(#[doc = $doc:literal])* $Kind:ident $Type:ident $name:literal { $($rest:tt)* })*) => {$(
         apus_sdk::options! {

@@ -8,7 +8,7 @@ use apus_base::checksums::hex;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, fs, io::Write, path::Path};
+use std::{collections::HashMap, fs, io::Write, path::Path, sync::Arc};
 
 const TENSORS: [&str; 5] = ["ids", "labels", "lengths", "records", "weights"];
 
@@ -17,6 +17,9 @@ const TENSORS: [&str; 5] = ["ids", "labels", "lengths", "records", "weights"];
 struct EntryMetadata {
     report: Report,
     channels: Vec<Option<String>>,
+    /// The columns of each sample that were kept, if any were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<Option<String>>,
     hash: String,
 }
 
@@ -59,6 +62,13 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
             .iter()
             .map(|sample| sample.channel.clone())
             .collect(),
+        columns: match samples.iter().any(|sample| sample.columns.is_some()) {
+            true => samples
+                .iter()
+                .map(|sample| sample.columns.as_deref().map(str::to_owned))
+                .collect(),
+            false => Vec::new(),
+        },
         hash: hash(columns.iter().map(|(_, bytes)| bytes.as_slice())),
     };
     let mut tensors = Vec::with_capacity(columns.len());
@@ -112,6 +122,7 @@ fn parse(bytes: &[u8], sources: &[Record]) -> Result<Dataset> {
         ..Dataset::default()
     };
     let lengths = words(2).map(u32::from_le_bytes);
+    let mut kept = metadata.columns.into_iter();
     for (length, channel) in lengths.zip(metadata.channels) {
         let length = length as usize;
         dataset.samples.push(Encoded {
@@ -119,6 +130,7 @@ fn parse(bytes: &[u8], sources: &[Record]) -> Result<Dataset> {
             labels: labels.by_ref().take(length).collect(),
             weights: weights.by_ref().take(length).collect(),
             channel,
+            columns: kept.next().flatten().map(Arc::from),
         });
     }
     for record in words(3).map(|word| u32::from_le_bytes(word) as usize) {

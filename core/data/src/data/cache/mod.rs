@@ -201,6 +201,7 @@ mod tests {
             labels: vec![-100, 7, 3],
             weights: vec![0.0, 0.1, 2.5],
             channel: channel.map(str::to_owned),
+            columns: channel.map(|name| format!(r#"{{"score":"{name}"}}"#).into()),
         };
         Dataset {
             samples: vec![sample(None), sample(Some("math"))],

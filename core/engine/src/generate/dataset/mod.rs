@@ -14,14 +14,15 @@ use super::logprobs::logprobs_of;
 use super::results::{MadeWith, Results};
 use super::score::Scores;
 use super::{Answer, Counts, Engine, Job, answers, respond};
+use crate::host::{RunView, Shown};
 use crate::progress_bar::Progress;
 use anyhow::{Result, bail, ensure};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
-use apus_components::config::InferConfig;
+use apus_components::config::{InferConfig, values};
 use apus_data::chat::Encoder;
 use apus_data::chat::dialect::ViewOptions;
-use apus_sdk::{Conversation, out, outln};
+use apus_sdk::{Conversation, RunInfo, out, outln};
 use order::InOrder;
 use rows::Row;
 use std::cell::RefCell;
@@ -61,6 +62,20 @@ pub struct Asking<'a> {
     pub encoder: &'a Encoder,
 }
 
+/// What metrics see that read the answers.
+fn run_of(config: &InferConfig, encoder: &Encoder) -> RunView {
+    let info = RunInfo {
+        config: values(config),
+        ..RunInfo::default()
+    };
+    let shown = Shown {
+        params: Vec::new(),
+        own: None,
+        tokenizer: Some(encoder.tokenizer().clone()),
+    };
+    RunView::new(info, shown)
+}
+
 impl Questions {
     /// Reads the rows. All errors in them are found here, before a model is loaded. A row that cannot be asked gets the
     /// reason in place of an answer; with `strict` it is an error.
@@ -86,7 +101,9 @@ impl Questions {
                 .filter(|&size| size > 0)
                 .unwrap_or(usize::MAX),
             strict: config.strict,
-            scores: Scores::of(&config.metrics)?,
+            scores: Scores::of(&config.metrics)?
+                .map(|scores| scores.begin(run_of(config, encoder)))
+                .transpose()?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a rank other than 0 does: it keeps a model and an optimizer as rank 0 has them, and does what it is told.
 
 use super::{Evaluated, Ranks, Start, StepTask, Task, is_agreed};
-use crate::host::{RunView, Shown};
+use crate::host::{Busy, RunView, Shown};
 use crate::out_of_memory;
 use crate::setup;
 use crate::train::about::machines;
@@ -56,8 +56,8 @@ struct Follower {
     optimizer: OptimizerHost,
     settings: Settings,
     gradient_is_checked: bool,
-    /// The run that loss and optimizer were given.
-    _view: RunView,
+    /// The run that loss and optimizer were given; rank 0 alone sets values.
+    _view: (RunView, Busy),
 }
 
 impl Follower {
@@ -126,18 +126,16 @@ impl Follower {
                 tokenizer,
             },
         );
-        // Rank 0 alone sets values, between its steps.
         let busy = view.busy();
         view.begin(&mut loss, |loss, run| loss.begin(run))?;
         optimizer.begin(&view)?;
-        drop(busy);
         Ok(Self {
             model,
             loss,
             optimizer,
             settings,
             gradient_is_checked: false,
-            _view: view,
+            _view: (view, busy),
         })
     }
 

@@ -3,7 +3,7 @@
 //! Rank 0 runs the whole page of a run: data, callbacks, log and checkpoints are there alone. The others keep a model and an
 //! optimizer and are told step by step what to compute, so that every decision is made once and cannot differ.
 
-use crate::train::batch::MicroBatch;
+use crate::train::batch::{MicroBatch, batch_row};
 use crate::train::channel_loss::ChannelLosses;
 use crate::train::examples::Example;
 use crate::train::loss::Tokens;
@@ -100,7 +100,7 @@ impl BatchData {
     #[must_use]
     pub fn of_rows<'a>(mut self, samples: impl IntoIterator<Item = &'a Encoded>) -> Self {
         let rows = samples.into_iter();
-        let rows = rows.map(|sample| BatchRow::new(None, sample.channel.clone()));
+        let rows = rows.map(|sample| batch_row(None, sample));
         self.origin = (None, rows.collect());
         self
     }

@@ -7,6 +7,7 @@ use crate::train::events::Events;
 use crate::train::examples::Example;
 use crate::train::gradient_check;
 use crate::train::optimizer::{Hook, OptimizerHost};
+use crate::train::batch::batch_row;
 use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, is_agreed, share};
 use crate::train::requested::Requested;
 use crate::train::settings::Settings;
@@ -16,7 +17,7 @@ use apus_components::registry::Named;
 use apus_model::model::CausalLm;
 use apus_model::nn::{ForwardOptions, Neftune};
 use apus_model::ops::reduce;
-use apus_sdk::{BatchRow, Loss, LrSchedule, Need};
+use apus_sdk::{Loss, LrSchedule, Need};
 use candle_core::Tensor;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ impl Learner<'_> {
                 let rows = own().flat_map(|(_, example)| {
                     let number = Some(example.number as u64);
                     let rows = example.rows.iter();
-                    rows.map(move |row| BatchRow::new(number, row.channel.clone()))
+                    rows.map(move |row| batch_row(number, row))
                 });
                 data.origin = (Some(steps_made + 1), rows.collect());
             }

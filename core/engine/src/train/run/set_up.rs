@@ -3,7 +3,7 @@
 
 use crate::generate::{Reference, References};
 use crate::out_of_memory;
-use crate::setup::{self, ModelPlace};
+use crate::setup::{self, AskedColumns, ModelPlace};
 use crate::train::args::args;
 use crate::train::best;
 use crate::train::channel_loss;
@@ -150,7 +150,8 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
     config.current_date = encoder.options().render.date.clone();
-    let mut data = read_data(&config, &encoder, &place)?;
+    let asked = AskedColumns::of(&components.loss)?;
+    let mut data = read_data(&config, &encoder, &place, &asked)?;
     if config.enable_channel_loss {
         check_channels(&config, &components, &data)?;
     }
@@ -326,8 +327,10 @@ fn read_data(
     config: &SftConfig,
     encoder: &Arc<Encoder>,
     place: &ModelPlace,
+    asked: &AskedColumns,
 ) -> Result<setup::Data> {
-    let data = setup::data(config, encoder, Some(place.config.architecture.vocab_size))?;
+    let vocabulary = Some(place.config.architecture.vocab_size);
+    let data = setup::data(config, encoder, vocabulary, asked)?;
     match &data.stream {
         Some(_) => info!("data: read as training goes on, reported at the end"),
         None => {

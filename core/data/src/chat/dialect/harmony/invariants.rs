@@ -51,7 +51,7 @@ fn comes_back(conversation: &Conversation) {
         &Harmony,
         true,
         Purpose::Training,
-        "",
+        ("", None),
     ) else {
         return;
     };

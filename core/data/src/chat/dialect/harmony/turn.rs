@@ -135,7 +135,7 @@ mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            "",
+            ("", None),
         )?;
         let both = prepared.conversation.messages.iter().zip(&prepared.parts);
         let line = |(message, parts): (&Message, &Parts)| {
