@@ -228,6 +228,16 @@ fn a_loss_of_a_library_reads_columns_that_it_asks_for() {
     let other = loss(&format!("{kept} --loss_type.column other"));
     assert!((other - 4.0 * whole).abs() < 1e-4 * whole, "{other}, {whole}");
 
+    // What `apus data` writes trains as the rows do.
+    let prepared = data.join("prepared.jsonl").display().to_string();
+    let (line_of_sft, _) = line("--loss_type.column importance");
+    let of_data = line_of_sft.replacen("sft ", "data ", 1);
+    works(&format!("{of_data} --out {prepared}"));
+    let dir = folder("column-prepared");
+    works(&sft_on(&dir, &prepared, "--loss_type weighted --logging_steps 1"));
+    let quarter = lines(&dir)[0]["loss"].as_f64().unwrap();
+    assert!((quarter - 0.25 * whole).abs() < 1e-4 * whole, "{quarter}, {whole}");
+
     let refused = |flags: &str, says: &[&str]| drop(fails(&line(flags).0, 1, says));
     refused(
         "--loss_type.column wieght",

@@ -23,7 +23,13 @@ struct Row<'a> {
     loss_scale: &'a [f32],
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
+    /// What the loss reads of the row, so that the file trains as the row does.
+    #[serde(flatten)]
+    columns: apus_sdk::Row,
 }
+
+/// The columns of the file, which no other column takes the place of.
+const OWN: [&str; 6] = ["text", "segments", "input_ids", "labels", "loss_scale", "channel"];
 
 /// Writes the samples, one per line. The file appears under its name only when it is complete.
 pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()> {
@@ -53,6 +59,8 @@ pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()
 
 fn line(sample: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
     let segments = weight_runs(sample, tokenizer);
+    let mut columns = sample.columns();
+    columns.retain(|name, value| !value.is_null() && !OWN.contains(&name.as_str()));
     let row = Row {
         text: segments.iter().map(|part| part.text.as_str()).collect(),
         segments,
@@ -60,6 +68,7 @@ fn line(sample: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
         labels: &sample.labels,
         loss_scale: &sample.weights,
         channel: sample.channel.as_deref(),
+        columns,
     };
     Ok(serde_json::to_string(&row)? + "\n")
 }
