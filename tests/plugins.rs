@@ -476,6 +476,7 @@ fn check_passes_every_example_and_finds_what_is_wrong() {
     failed.dedup();
     let wrong = [
         "loss scale unplaced",
+        "optimizer meddles",
         "callback silent",
         "callback undeclared",
     ];
