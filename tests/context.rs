@@ -100,8 +100,9 @@ fn components_of_a_library_see_what_is_measured() {
     let line = sft(&dir, "");
     let plugin = line.split_once("--plugin ").unwrap().1;
     let plugin = plugin.split(' ').next().unwrap();
-    let rows =
-        format!("--device cpu --plugin {plugin} --val_dataset {TINY}/chat_train.jsonl#2 --max_new_tokens 2");
+    let rows = format!(
+        "--device cpu --plugin {plugin} --val_dataset {TINY}/chat_train.jsonl#2 --max_new_tokens 2"
+    );
     let eval = format!("eval --adapters {}/checkpoint-2 {rows}", dir.display());
     fails(
         &eval,
@@ -166,7 +167,11 @@ fn a_scale_of_a_library_sees_the_row() {
     };
     works(&run("placed"));
     works(&run("placed+after"));
-    fails(&run("after"), 1, &["loss scale `after`", "sees (0, \"one two\""]);
+    fails(
+        &run("after"),
+        1,
+        &["loss scale `after`", "sees (0, \"one two\""],
+    );
     fails(
         &run("unplaced"),
         1,
@@ -230,7 +235,10 @@ fn a_loss_of_a_library_reads_columns_that_it_asks_for() {
         );
     }
     let other = loss(&format!("{kept} --loss_type.column other"));
-    assert!((other - 4.0 * whole).abs() < 1e-4 * whole, "{other}, {whole}");
+    assert!(
+        (other - 4.0 * whole).abs() < 1e-4 * whole,
+        "{other}, {whole}"
+    );
 
     // What `apus data` writes trains as the rows do.
     let prepared = data.join("prepared.jsonl").display().to_string();
@@ -238,9 +246,16 @@ fn a_loss_of_a_library_reads_columns_that_it_asks_for() {
     let of_data = line_of_sft.replacen("sft ", "data ", 1);
     works(&format!("{of_data} --out {prepared}"));
     let dir = folder("column-prepared");
-    works(&sft_on(&dir, &prepared, "--loss_type weighted --logging_steps 1"));
+    works(&sft_on(
+        &dir,
+        &prepared,
+        "--loss_type weighted --logging_steps 1",
+    ));
     let quarter = lines(&dir)[0]["loss"].as_f64().unwrap();
-    assert!((quarter - 0.25 * whole).abs() < 1e-4 * whole, "{quarter}, {whole}");
+    assert!(
+        (quarter - 0.25 * whole).abs() < 1e-4 * whole,
+        "{quarter}, {whole}"
+    );
 
     let refused = |flags: &str, says: &[&str]| drop(fails(&line(flags).0, 1, says));
     refused(

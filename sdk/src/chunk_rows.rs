@@ -150,7 +150,10 @@ mod tests {
         assert_eq!(read.column("score"), Ok(&json!(0.5)));
         assert_eq!(read.column("none"), Ok(&Value::Null));
         let said = read.column("rank").unwrap_err().to_string();
-        assert!(said.contains("fn columns(&self) -> Result<Vec<String>>"), "{said}");
+        assert!(
+            said.contains("fn columns(&self) -> Result<Vec<String>>"),
+            "{said}"
+        );
         let of_before: BatchRow = serde_json::from_str(r#"{"number": 3}"#).unwrap();
         assert_eq!(of_before, BatchRow::new(Some(3), None));
     }

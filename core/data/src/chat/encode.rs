@@ -70,7 +70,9 @@ impl Encoded {
 
     /// Whether its row has this column, which was kept.
     pub fn has_column(&self, name: &str) -> bool {
-        self.columns().get(name).is_some_and(|value| !value.is_null())
+        self.columns()
+            .get(name)
+            .is_some_and(|value| !value.is_null())
     }
 
     /// Keeps these columns of the row that is this JSON text.

@@ -29,7 +29,14 @@ struct Row<'a> {
 }
 
 /// The columns of the file, which no other column takes the place of.
-const OWN: [&str; 6] = ["text", "segments", "input_ids", "labels", "loss_scale", "channel"];
+const OWN: [&str; 6] = [
+    "text",
+    "segments",
+    "input_ids",
+    "labels",
+    "loss_scale",
+    "channel",
+];
 
 /// Writes the samples, one per line. The file appears under its name only when it is complete.
 pub fn write(path: &Path, dataset: &Dataset, tokenizer: &Tokenizer) -> Result<()> {

@@ -2,12 +2,12 @@
 
 use super::progress::Progress;
 use crate::host::RunView;
+use crate::train::batch::batch_row;
 use crate::train::channel_loss::of_samples;
 use crate::train::events::Events;
 use crate::train::examples::Example;
 use crate::train::gradient_check;
 use crate::train::optimizer::{Hook, OptimizerHost};
-use crate::train::batch::batch_row;
 use crate::train::ranks::{BatchData, Limit, Ranks, Share, StepTask, Task, is_agreed, share};
 use crate::train::requested::Requested;
 use crate::train::settings::Settings;
