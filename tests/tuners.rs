@@ -267,6 +267,10 @@ fn a_library_is_checked() {
         "{said}"
     );
     assert!(said.contains("which export refuses by name"), "{said}");
+    assert!(
+        said.contains("a low-rank update of lora_A.weight [4, 6]"),
+        "{said}"
+    );
 }
 
 const ATTENTION: &str = "--target_modules q_proj k_proj v_proj o_proj";
