@@ -252,24 +252,32 @@ fn a_library_is_checked() {
     let library = plugin().replace("--plugin ", "");
     // Other components of the library do wrong on purpose.
     let said = common::fails(&format!("plugin check {library} --device cpu"), 1, &[]);
-    let tuner = said.lines().skip_while(|line| !line.starts_with("tuner "));
-    let mut of_the_tuner: Vec<&str> = tuner.collect();
-    let next = of_the_tuner
-        .iter()
-        .skip(1)
-        .position(|line| !line.starts_with(' '));
-    of_the_tuner.truncate(next.map_or(of_the_tuner.len(), |next| next + 1));
-    let said = of_the_tuner.join("\n");
-    assert!(said.starts_with("tuner bottleneck"), "{said}");
-    assert!(!said.contains("FAIL"), "{said}");
+    let of = |tuner: &str| -> String {
+        let mut lines = said.lines().skip_while(|line| !line.starts_with(tuner));
+        let first = lines.next().unwrap_or_default();
+        let rest = lines.take_while(|line| line.starts_with(' '));
+        [first]
+            .into_iter()
+            .chain(rest)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    for (tuner, merged) in [
+        ("tuner bottleneck", "which export refuses by name"),
+        ("tuner pair", "ok    merged: computes the same"),
+    ] {
+        let said = of(tuner);
+        assert!(said.starts_with(tuner) && !said.contains("FAIL"), "{said}");
+        assert!(
+            said.contains("ok    gradient against finite differences"),
+            "{said}"
+        );
+        assert!(said.contains(merged), "{said}");
+    }
+    let pair = of("tuner pair");
     assert!(
-        said.contains("ok    gradient against finite differences"),
-        "{said}"
-    );
-    assert!(said.contains("which export refuses by name"), "{said}");
-    assert!(
-        said.contains("a low-rank update of lora_A.weight [4, 6]"),
-        "{said}"
+        pair.contains("a low-rank update of lora_A.weight [4, 6]"),
+        "{pair}"
     );
 }
 
@@ -333,10 +341,10 @@ fn a_low_rank_update_of_a_library_is_lora_to_the_bit() {
         assert_eq!(config(&found), config(&expected), "{own}");
         let flags = format!("--adapters {}", found.display());
         assert_eq!(
-            answer(home.path(), "own", &flags),
+            answer(home.path(), &format!("own-{number}"), &flags),
             answer(
                 home.path(),
-                "lora",
+                &format!("lora-{number}"),
                 &format!("--adapters {}", expected.display())
             ),
             "{own}"
