@@ -48,6 +48,12 @@ pub fn additions(
         tuner.label,
         targets.linears.len() + targets.experts.len()
     );
+    let trained: u64 = all.iter().map(Addition::trained_elements).sum();
+    ensure!(
+        trained > 0 || !targets.modules_to_save.is_empty(),
+        "{} freezes all parameters that it adds, and nothing is left to train",
+        tuner.label
+    );
     Ok(all)
 }
 

@@ -204,6 +204,10 @@ impl CausalLm {
             };
             self.params.extend(params);
         }
+        if self.params.iter().any(|param| param.is_fixed()) {
+            // A backward pass ends at the lowest layer that has something to train.
+            self.freeze(&|_| false);
+        }
         Ok(())
     }
 }
