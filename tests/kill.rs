@@ -6,13 +6,14 @@ mod common;
 use common::training::{
     Random, TINY, by_step, checkpoints, refuses, said, sft, times, trains, weights,
 };
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Kinds of run: what is trained, on which data, saved how.
-const KINDS: [(&str, &str); 12] = [
+const KINDS: [(&str, &str); 14] = [
     ("lora", ""),
     ("dropout", "--lora_dropout 0.1 --seed 7"),
     ("dora", "--use_dora true"),
@@ -43,11 +44,22 @@ const KINDS: [(&str, &str); 12] = [
         "plateaus",
         "--split_dataset_ratio 0.25 --save_steps 2 --eval_steps 1 --warmup_steps 2 --early_stop_interval 9",
     ),
+    ("other passes", "--plugin {sam} --optimizer sam"),
+    (
+        "other weights saved",
+        "--plugin {schedule_free} --optimizer schedule_free --split_dataset_ratio 0.25 --eval_steps 2",
+    ),
 ];
 
 const STEPS: u64 = 8;
 
 fn flags(kind: &str) -> String {
+    let mut kind = kind.to_owned();
+    for name in ["sam", "schedule_free"] {
+        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+        let library = std::env::current_exe().unwrap().with_file_name(file);
+        kind = kind.replace(&format!("{{{name}}}"), &library.display().to_string());
+    }
     format!(
         "--model {TINY}/model_mxfp4 --gradient_accumulation_steps 2 --max_steps {STEPS} --save_steps 1 {kind}"
     )
@@ -141,7 +153,10 @@ fn same(whole: &Path, run: &Path, kind: &str) {
 #[test]
 fn a_killed_run_goes_on() {
     let mut random = Random::new(1);
-    killed_runs_go_on(KINDS[1].1, 2, &mut random);
+    for (name, kind) in [KINDS[1], KINDS[12], KINDS[13]] {
+        let kills = if name == "dropout" { 2 } else { 1 };
+        killed_runs_go_on(kind, kills, &mut random);
+    }
 }
 
 #[test]

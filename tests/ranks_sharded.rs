@@ -48,6 +48,23 @@ fn plugin(name: &str) -> String {
     format!("--plugin {}", path.display())
 }
 
+/// Optimizers of libraries: one that shows other weights than it trains, and one that keeps state of its own and sees groups
+/// besides. Both are evaluated on the way.
+fn of_plugins() -> [String; 2] {
+    let evaluated = format!("--val_dataset {TINY}/chat_train.jsonl#4 --eval_steps 2");
+    let groups = r#"--optimizer.groups [{"params":"lora_B","factor":3}]"#;
+    [
+        format!(
+            "--optimizer schedule_free --learning_rate 0.1 {evaluated} {}",
+            plugin("schedule_free")
+        ),
+        format!(
+            "--optimizer counts {groups} {evaluated} {}",
+            plugin("asking_plugin")
+        ),
+    ]
+}
+
 /// A file of tensors of a checkpoint.
 fn tensors(checkpoint: &Path, file: &str) -> BTreeMap<String, Tensor> {
     let tensors = candle_core::safetensors::load(checkpoint.join(file), &Device::Cpu).unwrap();
@@ -93,11 +110,15 @@ fn same(name: &str, one: &Path, other: &Path) {
 fn sharded_optimizers_train_as_whole_ones() {
     let dir = tempfile::tempdir().unwrap();
     let muon = format!("--optimizer muon {}", plugin("muon"));
+    let [schedule_free, counts] = of_plugins();
     let kinds = [
         ("adamw", "--optim adamw_torch --lora_dropout 0.1"),
         ("lion", "--optim lion --max_grad_norm 0.1"),
         ("sgd", "--optimizer sgd --optimizer.momentum 0.9"),
         ("muon", &muon),
+        ("schedule_free_adamw", "--optim schedule_free_adamw"),
+        ("schedule_free", &schedule_free),
+        ("counts", &counts),
         ("adamw-base", "--optim adamw_torch --shard_base true"),
     ];
     for (name, flags) in kinds {
@@ -150,38 +171,79 @@ fn a_sharded_run_repeats_bit_for_bit() {
 #[test]
 fn a_sharded_run_goes_on_with_other_ranks_and_the_reverse() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, several) = (dir.path().join("one"), dir.path().join("several"));
-    trains(&mut run(&one, 1, ""));
-    for (step, count, flags) in [
-        (1, 2, "--deepspeed zero2"),
-        (2, 3, ""),
-        (3, 1, "--deepspeed zero2"),
-        (4, 4, "--deepspeed zero1"),
-    ] {
-        let resume = match step {
-            1 => String::new(),
-            step => format!(
-                "--resume_from_checkpoint {}",
-                several.join(format!("checkpoint-{}", step - 1)).display()
-            ),
-        };
-        // What the schedule makes of the rest stays as it is; the run is cut short.
-        trains(&mut run(&several, count, &format!("{flags} {resume}")));
-        for later in checkpoints(&several)
-            .into_iter()
-            .filter(|later| *later > step)
-        {
-            std::fs::remove_dir_all(several.join(format!("checkpoint-{later}"))).unwrap();
+    let [_, counts] = of_plugins();
+    for (name, kind) in [("adamw", ""), ("counts", &counts)] {
+        let at = |what: &str| dir.path().join(format!("{name}-{what}"));
+        let (one, several) = (at("one"), at("several"));
+        trains(&mut run(&one, 1, kind));
+        for (step, count, flags) in [
+            (1, 2, "--deepspeed zero2"),
+            (2, 3, ""),
+            (3, 1, "--deepspeed zero2"),
+            (4, 4, "--deepspeed zero1"),
+        ] {
+            let resume = match step {
+                1 => String::new(),
+                step => format!(
+                    "--resume_from_checkpoint {}",
+                    several.join(format!("checkpoint-{}", step - 1)).display()
+                ),
+            };
+            // What the schedule makes of the rest stays as it is; the run is cut short.
+            trains(&mut run(
+                &several,
+                count,
+                &format!("{kind} {flags} {resume}"),
+            ));
+            for later in checkpoints(&several)
+                .into_iter()
+                .filter(|later| *later > step)
+            {
+                std::fs::remove_dir_all(several.join(format!("checkpoint-{later}"))).unwrap();
+            }
+        }
+        let last = |run: &Path, file: &str| tensors(&run.join("checkpoint-4"), file);
+        for file in ["adapter_model.safetensors", "optimizer.safetensors"] {
+            let (expected, found) = (last(&one, file), last(&several, file));
+            assert!(expected.keys().eq(found.keys()), "{name}, {file}");
+            for (tensor, expected) in expected {
+                let gap = greatest_gap(&expected, &found[&tensor]);
+                assert!(gap < 2e-5, "{name}, {file}: {tensor} differs by {gap}");
+            }
         }
     }
-    let last = |run: &Path, file: &str| tensors(&run.join("checkpoint-4"), file);
-    for file in ["adapter_model.safetensors", "optimizer.safetensors"] {
-        let (expected, found) = (last(&one, file), last(&several, file));
-        assert!(expected.keys().eq(found.keys()), "{file}");
-        for (name, expected) in expected {
-            let gap = greatest_gap(&expected, &found[&name]);
-            assert!(gap < 2e-5, "{file}: {name} differs by {gap}");
-        }
+}
+
+/// Passes that are made again are those of all ranks, whichever micro-batches each has; every rank keeps all of the state.
+#[test]
+fn several_ranks_make_the_passes_of_a_step_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sam = format!("--optimizer sam --optimizer.rho 0.5 {}", plugin("sam"));
+    let at = |what: &str| dir.path().join(what);
+    trains(&mut run(&at("one"), 1, &sam));
+    for (name, count, flags) in [
+        ("two", 2, ""),
+        ("three", 3, "--shard_base true"),
+        ("four", 4, "--deepspeed zero2"),
+    ] {
+        let said = trains(&mut run(&at(name), count, &format!("{sam} {flags}")));
+        same(name, &at("one"), &at(name));
+        let is_told = said.contains("optimizer sam") && said.contains("is not sharded");
+        assert_eq!(is_told, name == "four", "{said}");
+    }
+    // Three ranks went two steps, and one process goes on.
+    let rest = at("rest");
+    let checkpoint = at("three").join("checkpoint-2");
+    trains(&mut run(
+        &rest,
+        1,
+        &format!("{sam} --resume_from_checkpoint {}", checkpoint.display()),
+    ));
+    let last = |run: &Path| tensors(&run.join("checkpoint-4"), "adapter_model.safetensors");
+    let found = last(&rest);
+    for (tensor, expected) in last(&at("one")) {
+        let gap = greatest_gap(&expected, &found[&tensor]);
+        assert!(gap < 2e-5, "{tensor} differs by {gap}");
     }
 }
 

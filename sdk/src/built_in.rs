@@ -52,7 +52,7 @@ impl BuiltIn {
 pub struct OptionFlag {
     /// The flag's name.
     pub name: &'static str,
-    /// The option's name.
+    /// The option's name, or [`CHOOSES`](Self::CHOOSES).
     pub option: &'static str,
     /// Its help, one line.
     pub help: &'static str,
@@ -60,6 +60,16 @@ pub struct OptionFlag {
     pub place: &'static str,
     /// Between which numbers it lies, if it is a number.
     pub limits: Option<(Bound<f64>, Bound<f64>)>,
+}
+
+impl OptionFlag {
+    /// In place of an option: the flag, true or false, chooses the component among those of its kind.
+    pub const CHOOSES: &str = "";
+
+    /// Whether it chooses the component.
+    pub fn chooses(&self) -> bool {
+        self.option == Self::CHOOSES
+    }
 }
 
 /// Arguments of ms-swift that are no flags of Apus and are answered alike.

@@ -136,6 +136,7 @@ fn follow(name: &str, tolerance: f64) {
 fn defaults(name: &str) -> Vec<(&'static str, Value)> {
     match name {
         "schedule_free_adamw" => vec![("weight_decay", 0.0.into())],
+        "galore" => vec![("target_modules", ["mlp"].into())],
         _ => Vec::new(),
     }
 }
@@ -153,6 +154,12 @@ fn schedule_free_adamw_is_that_of_schedulefree() {
 #[test]
 fn muon_is_that_of_torch() {
     follow("muon", 5e-5);
+}
+
+/// Signs of singular vectors are those of the greatest elements, here and in the reference.
+#[test]
+fn galore_is_that_of_galore_torch() {
+    follow("galore", 5e-4);
 }
 
 /// A moment next to the middle between two codes may take the other one, which is 1 % of it at most.

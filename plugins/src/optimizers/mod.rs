@@ -3,9 +3,11 @@
 mod adafactor;
 mod adamw;
 mod adamw_8bit;
+mod galore;
 #[cfg(test)]
 mod goldens;
 mod lion;
 mod muon;
 mod schedule_free_adamw;
 mod sgd;
+mod singular;

@@ -8,7 +8,7 @@
 //! | dataset format | [`convert`] |
 //! | loss scale | [`segments`], [`segments_of`] |
 //! | loss | [`Chunk`] |
-//! | optimizer | [`minimise`] |
+//! | optimizer | [`minimise`], [`Bowl`] |
 //! | schedule | [`curve`] |
 //! | callback | [`Run`] |
 //! | `begin` of any kind | [`Host`] |
@@ -62,7 +62,7 @@ pub use exporter::export;
 pub use host::Host;
 pub use loss::Chunk;
 pub use metric::{measure, measure_answers};
-pub use optimizer::minimise;
+pub use optimizer::{Bowl, minimise};
 pub use schedule::curve;
 pub use text::{TURN, convert, segments, segments_of};
 pub use tracker::{DOT, track};

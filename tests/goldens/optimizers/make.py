@@ -1,4 +1,4 @@
-"""Steps of reference optimizers: pip install torch transformers schedulefree torchao numpy.
+"""Steps of reference optimizers: pip install torch transformers schedulefree torchao galore-torch bitsandbytes numpy.
 
 Writes one JSON file for each optimizer here. Starts and gradients are formulas of the element and the step, which the
 tests know too, so the files hold the values after steps alone.
@@ -114,4 +114,37 @@ write("adamw_8bit", "torchao.optim.AdamW8bit", [
         weight_decay=o.get("weight_decay", 0.0)))
     for shape in [[64, 72], [16, 16, 16], [32, 8]]
     for options in ({"beta2": 0.999, "weight_decay": 0.0}, {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1})
+])
+
+from galore_torch.adamw import AdamW as GaLoreAdamW
+from galore_torch.galore_projector import GaLoreProjector
+
+with_signs_of_lapack = GaLoreProjector.get_orthogonal_matrix
+
+
+def with_greatest_elements_positive(self, weights, rank, type):
+    """A singular vector has no sign of its own."""
+    def rows(m):
+        return m * m.gather(1, m.abs().argmax(1, keepdim=True)).sign()
+    found = with_signs_of_lapack(self, weights, rank, type)
+    if type == "full":
+        return [rows(found[0].T).T, rows(found[1])]
+    return rows(found) if type == "right" else rows(found.T).T
+
+
+GaLoreProjector.get_orthogonal_matrix = with_greatest_elements_positive
+write("galore", "galore_torch.AdamW, the greatest element of each singular vector positive", [
+    (shape, options, lambda p, o=options: GaLoreAdamW([{"params": [p], "rank": o["rank"], "update_proj_gap": o["update_proj_gap"],
+        "scale": o.get("scale", 1.0), "proj_type": o.get("proj_type", "std")}], lr=LR, betas=(o.get("beta1", 0.9), o.get("beta2", 0.95)),
+        eps=o.get("eps", 1e-8), weight_decay=o.get("weight_decay", 0.1), no_deprecation_warning=True))
+    for shape in [[4, 6], [6, 4], [40, 56]]
+    for options in (
+        {"rank": 2, "update_proj_gap": 200},
+        {"rank": 2, "update_proj_gap": 5, "scale": 0.25, "weight_decay": 0.0},
+        {"rank": 2, "update_proj_gap": 7, "proj_type": "reverse_std"},
+        {"rank": 2, "update_proj_gap": 7, "proj_type": "left"},
+        {"rank": 2, "update_proj_gap": 7, "proj_type": "right"},
+        # Right after a decomposition both sides leave a diagonal, beside which there is rounding alone: eps is far above it.
+        {"rank": 2, "update_proj_gap": 7, "proj_type": "full", "beta1": 0.8, "beta2": 0.999, "eps": 1e-3},
+    )
 ])

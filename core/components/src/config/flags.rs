@@ -33,7 +33,10 @@ fn declared(built_in: &'static BuiltIn, own: &'static OptionFlag, before: Flag) 
     Flag {
         name: own.name,
         aliases: &[],
-        kind: kind_of_option(built_in, own.option),
+        kind: match own.chooses() {
+            true => ValueKind::Bool,
+            false => kind_of_option(built_in, own.option),
+        },
         group: before.group,
         uses: Box::leak(Box::new([used])),
         help: own.help,
@@ -80,7 +83,7 @@ mod tests {
             let known = crate::registry::options(built_in.kind, built_in.name).unwrap();
             for own in built_in.flags {
                 assert!(
-                    known.iter().any(|option| option == own.option),
+                    own.chooses() || known.iter().any(|option| option == own.option),
                     "{}",
                     own.name
                 );
@@ -97,5 +100,8 @@ mod tests {
         assert_eq!(kind("swanlab_token"), ValueKind::Text);
         assert_eq!(kind("swanlab_smtp_port"), ValueKind::Int);
         assert_eq!(kind("early_stop_interval"), ValueKind::Int);
+        assert_eq!(kind("use_galore"), ValueKind::Bool);
+        assert_eq!(kind("galore_target_modules"), ValueKind::List);
+        assert_eq!(kind("galore_scale"), ValueKind::Float);
     }
 }

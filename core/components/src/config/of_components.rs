@@ -13,6 +13,8 @@ pub struct Flagged {
     pub flag: &'static str,
     /// The options that its flags stand for.
     pub options: Options,
+    /// The flag that chooses the component, if it is true.
+    pub chosen_by: Option<&'static str>,
 }
 
 impl SftConfig {
@@ -26,12 +28,16 @@ impl SftConfig {
                 let value =
                     |own: &'static OptionFlag| Some((own, self.of_components.get(own.name)?));
                 let given: Vec<_> = component.flags.iter().filter_map(value).collect();
-                let options = given.iter();
+                let options = given.iter().filter(|(own, _)| !own.chooses());
                 let options = options.map(|(own, value)| (own.option.to_owned(), (*value).clone()));
+                let mut choosing = given
+                    .iter()
+                    .filter(|(own, value)| own.chooses() && **value == true);
                 Some(Flagged {
                     component,
                     flag: given.first()?.0.name,
                     options: options.collect(),
+                    chosen_by: choosing.next().map(|(own, _)| own.name),
                 })
             })
             .collect()

@@ -30,12 +30,44 @@ impl SftConfig {
         origin: &dyn Fn(&str) -> Option<Origin>,
         options: OptimizerOptions,
     ) -> Result<(Spec, Vec<String>)> {
-        let (mut spec, defaults) = match &self.optimizer {
-            Some(spec) => (spec.clone(), false),
-            None => (Spec::named(self.optim_component()?), true),
+        let flagged = self.flagged(Kind::Optimizer);
+        let chosen = flagged
+            .iter()
+            .find_map(|of| Some((of.chosen_by?, of.component.name)));
+        let (mut spec, defaults) = match (&self.optimizer, chosen) {
+            (Some(spec), Some((flag, name))) if spec.name != name => bail!(
+                "{flag} is true, which is the optimizer {name}, and the optimizer {} is given; keep one of them",
+                spec.name
+            ),
+            (Some(spec), _) => (spec.clone(), false),
+            (None, Some((flag, name))) => {
+                let under = self.optim_component()?;
+                if ![name, "adamw"].contains(&under) {
+                    bail!(
+                        "{flag} is true, which is the optimizer {name}, and optim is {:?}; leave {flag} or --optim out",
+                        self.optim
+                    );
+                }
+                (Spec::named(name), true)
+            }
+            (None, None) => (Spec::named(self.optim_component()?), true),
         };
         let known = options(&spec.name)?;
         let (mut lines, all) = (Vec::new(), values(self));
+        for of in flagged {
+            match of.component.name == spec.name {
+                true => {
+                    for (option, value) in of.options {
+                        spec.options.entry(option).or_insert(value);
+                    }
+                }
+                false if of.options.is_empty() => {}
+                false => lines.push(format!(
+                    "{}: not used: it is about the optimizer {}, and this run has {}",
+                    of.flag, of.component.name, spec.name
+                )),
+            }
+        }
         for (flag, option) in shorthands() {
             let has = known.iter().any(|name| name == option);
             match origin(flag) {

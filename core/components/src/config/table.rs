@@ -301,10 +301,10 @@ flags! {
             => sft "same: 1e-4, for `full` 1e-5", bench;
         /// adamw_torch, adamw_8bit, adafactor, muon, schedule_free_adamw, sgd, lion or another name of transformers: shorthand for optimizer
         optim: String = OPTIM.to_owned(), changes Learning, over optimizer, term optimizer
-            => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd`, `lion_32bit`, `adafactor`, `muon`, `schedule_free_adamw` and, with moments of 8 bits, `adamw_8bit`, `adamw_bnb_8bit`, `adamw_torch_8bit` and `paged_adamw_8bit`, with `adam_beta1` and `adam_beta2`; others are an error that says so";
+            => sft "same for `adamw_torch`, `adamw_torch_fused`, `paged_adamw_32bit` (which pages nothing here), `sgd`, `lion_32bit`, `adafactor`, `muon`, `schedule_free_adamw` and, with moments of 8 bits, `adamw_8bit`, `adamw_bnb_8bit`, `adamw_torch_8bit` and `paged_adamw_8bit`, with `adam_beta1` and `adam_beta2`; `galore` is `--use_galore true`; others are an error that says so";
         /// The optimizer
         optimizer: Option<Spec> = None, changes Learning, over optim
-            => sft "different: a component with options, not a Python function", bench;
+            => sft "different: a component with options, not a Python function; ms-swift's `galore` and `muon` are components of these names, `lorap` is `--lorap_lr_ratio`", bench;
         /// Weight decay
         weight_decay: f64 = 0.1, changes Learning, term optimizer, option weight_decay, bounds from(0.0)
             => sft "same";

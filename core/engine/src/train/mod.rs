@@ -41,7 +41,7 @@ pub use batch::{MicroBatch, MicroReport, Sequence};
 pub use events::{Events, OtherWeight};
 pub use logs::Trackers;
 pub use loss::{LossReport, Supervised, Tokens, head_loss};
-pub use optimizer::OptimizerHost;
+pub use optimizer::{Hook, OptimizerHost, Passes};
 pub use pictures::Pictures;
 pub use run::run;
 pub use screen::Screen;

@@ -107,27 +107,9 @@ impl Step<'_> {
         hooks: &mut dyn StepHooks,
     ) -> Result<StepReport> {
         self.ranks.map(Ranks::begin_step).transpose()?;
-        let mut found = Found::default();
-        let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
-        let mut reduction = reduction.transpose()?;
-        self.idle_passes(window, reduction.as_mut())?;
-        for (at, batch) in window.batches.iter().enumerate() {
-            if self.ranks.is_none() {
-                signals::check()?;
-            }
-            let is_last = at + 1 == window.batches.len();
-            let mut ready = sending(reduction.as_mut().filter(|_| is_last));
-            let micro_batch = self
-                .micro_batch(batch, window.supervised, options, &mut ready)
-                .with_context(|| format!("micro-batch {at} of {}", batch.described()))?;
-            found.add(&micro_batch);
-            if !is_last {
-                hooks.micro_batches()?;
-            }
-        }
+        let mut found = self.passes(window, options, &mut || hooks.micro_batches())?;
         let mut loads = None;
-        if let (Some(ranks), Some(reduction)) = (self.ranks, reduction) {
-            reduction.finish()?;
+        if let Some(ranks) = self.ranks {
             let load = ranks.load(self.model.device())?;
             let parts = ranks.gather(&(found.clone(), load))?;
             parts.iter().skip(1).for_each(|(part, _)| found.add(part));
@@ -176,17 +158,49 @@ impl Step<'_> {
         })
     }
 
-    /// The passes of this step once more, for an optimizer that asks for them: gradients are added to those that are there.
-    /// Returns what is minimised.
-    fn passes_again(&self, window: &Window, options: &ForwardOptions) -> Result<f64> {
+    /// The forward and backward passes of a step, whose gradients are summed over all ranks; `between` is called before each
+    /// micro-batch but the first. Returns what this process has found.
+    fn passes(
+        &self,
+        window: &Window,
+        options: &ForwardOptions,
+        between: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Found> {
         let mut found = Found::default();
+        let reduction = self.ranks.map(|ranks| ranks.reduction(self.model));
+        let mut reduction = reduction.transpose()?;
+        self.idle_passes(window, reduction.as_mut())?;
         for (at, batch) in window.batches.iter().enumerate() {
+            if self.ranks.is_none() {
+                signals::check()?;
+            }
+            let is_last = at + 1 == window.batches.len();
+            let mut ready = sending(reduction.as_mut().filter(|_| is_last));
             let micro_batch = self
-                .micro_batch(batch, window.supervised, options, &mut |_| Ok(()))
-                .with_context(|| format!("micro-batch {at} of {}, again", batch.described()))?;
+                .micro_batch(batch, window.supervised, options, &mut ready)
+                .with_context(|| format!("micro-batch {at} of {}", batch.described()))?;
             found.add(&micro_batch);
+            if !is_last {
+                between()?;
+            }
         }
-        Ok(found.loss + options.aux_coef * found.aux_loss)
+        reduction.map(Reduction::finish).transpose()?;
+        Ok(found)
+    }
+
+    /// The passes of this step once more, for an optimizer that asks for them. Returns what is minimised, on all ranks.
+    fn passes_again(&self, window: &Window, options: &ForwardOptions) -> Result<f64> {
+        let found = self.passes(window, options, &mut || Ok(()));
+        let mut found = found.context("the passes of the step once more")?;
+        if let Some(ranks) = self.ranks {
+            let parts = ranks.gather(&found)?;
+            parts.iter().skip(1).for_each(|part| found.add(part));
+        }
+        let loss = found.loss + options.aux_coef * found.aux_loss;
+        match self.ranks {
+            Some(ranks) => ranks.broadcast(loss),
+            None => Ok(loss),
+        }
     }
 
     /// The passes of other ranks that this one has no micro-batch for. With a base that is spread over the ranks all of them make

@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod counts;
 mod pair;
 mod piece;
 mod requests;

@@ -114,7 +114,7 @@ fn what_would_change_something_is_an_error() {
         ("--lora_bias all", "biases are not trained"),
         ("--template chatml", "gpt-oss has one template"),
         ("--model_type qwen3", "Apus trains gpt-oss alone"),
-        ("--use_galore true", "there is no such optimizer"),
+        ("--galore_quantization true", "there is no Q-GaLore"),
         ("--generation_num_beams 4", "an answer is sampled"),
         ("--load_data_args true", "data is named"),
         ("--freeze_parameters_ratio 0.5", "everything is trained"),

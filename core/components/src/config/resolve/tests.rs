@@ -2,6 +2,7 @@ use super::super::{ExportConfig, InferConfig, SftConfig};
 use super::super::{StepsOrShare, TrainType, values};
 use super::*;
 use apus_sdk::Kind;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 fn words(line: &str) -> Vec<String> {
@@ -332,7 +333,46 @@ fn contradictions_are_named() {
     );
     assert!(check("--optim apollo_adamw").contains("adafactor"));
     assert!(
+        check("--use_galore true --optim adafactor").contains("leave use_galore or --optim out")
+    );
+    assert!(check("--use_galore true --optimizer lion").contains("the optimizer lion is given"));
+    assert!(
         check("--val_dataset v --load_best_model_at_end true --save_steps 5 --eval_steps 2")
             .contains("multiple")
     );
+}
+
+#[test]
+fn a_flag_chooses_an_optimizer_and_others_are_its_options() {
+    apus_plugins::link();
+    let made = |line: &str| {
+        let found = sft(&format!("--model m --dataset d {line}"));
+        let options = |name: &str| crate::registry::options(Kind::Optimizer, name);
+        let origin = |flag: &str| found.origin(flag);
+        found.config.optimizer_spec(&origin, &options).unwrap()
+    };
+    let flags = "--galore_rank 4 --galore_target_modules q_proj experts --galore_proj_type full";
+    for chosen in [
+        "--use_galore true",
+        "--optim galore",
+        "--use_galore true --optim adamw_torch",
+    ] {
+        let (spec, lines) = made(&format!("{chosen} {flags} --adam_beta2 0.9"));
+        assert_eq!((spec.name.as_str(), lines.len()), ("galore", 0), "{chosen}");
+        for (option, value) in [
+            ("rank", json!(4)),
+            ("target_modules", json!(["q_proj", "experts"])),
+            ("proj_type", json!("full")),
+            ("beta2", json!(0.9)),
+        ] {
+            assert_eq!(spec.options[option], value, "{chosen}: {option}");
+        }
+    }
+    let (spec, _) =
+        made("--optimizer galore --optimizer.rank 8 --galore_rank 4 --galore_scale 0.25");
+    assert_eq!(spec.options["rank"], 8);
+    assert_eq!(spec.options["scale"], 0.25);
+    let (spec, lines) = made(&format!("--use_galore false {flags}"));
+    assert_eq!(spec.name, "adamw");
+    assert!(!spec.options.contains_key("rank") && lines[0].contains("about the optimizer galore"));
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use apus_base::lines::warning;
 use apus_model::nn::Param;
 use apus_model::ops::fill;
+use apus_sdk::Need;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,12 +56,16 @@ const LR: f64 = 1e-3;
 /// # Errors
 /// There is no such optimizer.
 pub fn can_be_divided(make: &dyn Fn() -> Result<Grouped>) -> Result<bool> {
-    let label = make()?.optimizer.label;
+    let optimizer = make()?.optimizer;
     let why = match updates_each_alone(make) {
+        _ if optimizer.declares(Need::Closure) => {
+            "it makes the passes of a step again, with the parameters of all ranks as it has set them".to_owned()
+        }
         Ok(true) => return Ok(true),
         Ok(false) => "what it does to a parameter depends on which others it is given".to_owned(),
         Err(error) => format!("it makes no step over small parameters ({error:#})"),
     };
+    let label = &optimizer.label;
     warning!("{label} is not sharded, and every rank holds all of its state: {why}");
     Ok(false)
 }
@@ -130,7 +135,7 @@ mod tests {
     use super::*;
     use apus_components::registry::{self, Named, Spec};
     use apus_plugins as _;
-    use apus_sdk::{Need, Optimizer, StepInfo};
+    use apus_sdk::{Optimizer, StepInfo};
 
     #[test]
     fn built_in_optimizers_do() {
@@ -138,6 +143,7 @@ mod tests {
             "adafactor",
             "adamw",
             "adamw_8bit",
+            "galore",
             "lion",
             "muon",
             "schedule_free_adamw",
@@ -205,5 +211,17 @@ mod tests {
         assert!(!updates_each_alone(&|| made(Box::new(Clips))).unwrap());
         assert!(!updates_each_alone(&|| made(Box::new(Pairs))).unwrap());
         assert!(!updates_each_alone(&|| made(Box::new(Counts(0)))).unwrap());
+    }
+
+    #[test]
+    fn those_that_make_the_passes_again_are_not_divided() {
+        let divided = |needs: &'static [Need]| {
+            let make = || {
+                let sgd = registry::named::<dyn Optimizer>(&Spec::named("sgd"))?;
+                Ok(sgd.with(needs).into())
+            };
+            can_be_divided(&make).unwrap()
+        };
+        assert!(divided(&[]) && !divided(&[Need::Closure]));
     }
 }

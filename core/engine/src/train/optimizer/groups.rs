@@ -110,7 +110,9 @@ pub fn make(spec: &Spec, rate: f64) -> Result<Grouped> {
         let own = own.filter(|_| !optimizer.declares(Need::Groups));
         ensure!(
             own.is_none() || !optimizer.declares(Need::Closure),
-            "{}: {} makes the passes of a step again, which is one step for all parameters, and cannot have options for some",
+            "{}: {} makes the passes of a step again, which is one step over all parameters, while a group with options of its \
+             own would have an optimizer and so a step of its own: leave lr, lr_factor and weight_decay = false of the group (an \
+             optimizer that declares Need::Groups beside Need::Closure reads the options of groups itself)",
             place(),
             optimizer.label
         );

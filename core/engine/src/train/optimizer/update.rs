@@ -9,10 +9,11 @@ use apus_model::ops::{copy, reduce};
 use apus_model::profile::{self, OpGroup};
 use apus_sdk::{Need, Optimizer, OptimizerStep, StepInfo};
 use candle_core::Tensor;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// The forward and backward passes of a step once more, over the parameters as they are: gradients are added to those that
-/// are there; gives the loss. What follows is the norm of all gradients, over all ranks.
+/// The forward and backward passes of a step once more, over the parameters as they are and over all ranks: gradients are
+/// added to those that are there; gives the loss. What follows is the norm of all gradients, over all ranks.
 pub struct Passes<'a> {
     /// Runs them.
     pub run: &'a mut dyn FnMut() -> Result<f64>,
@@ -56,13 +57,18 @@ impl OptimizerHost {
         agree: impl FnOnce(Result<()>) -> Result<()>,
     ) -> Result<()> {
         let _span = profile::whole(OpGroup::Optimizer);
-        let mut failed = None;
+        let failed = RefCell::new(None);
         let work = |host: &mut Self| {
             host.step += 1;
-            host.update(lr, passes, &mut failed)
+            host.update(lr, passes, &failed)
+        };
+        // Where the passes failed here, other ranks are in the middle of theirs.
+        let agree = |here| match failed.borrow().is_some() {
+            true => here,
+            false => agree(here),
         };
         let made = self.all_or_nothing(work, agree);
-        match failed {
+        match failed.into_inner() {
             Some(error) => Err(error),
             None => made,
         }
@@ -124,7 +130,7 @@ impl OptimizerHost {
     }
 
     /// Lets every optimizer make its step. An error of the passes goes to `failed`.
-    fn update(&mut self, lr: f64, passes: Passes, failed: &mut Option<Error>) -> Result<()> {
+    fn update(&mut self, lr: f64, passes: Passes, failed: &RefCell<Option<Error>>) -> Result<()> {
         let info = StepInfo { step: self.step };
         let rank = self.rank;
         let clipped = self.max_norm.get();
@@ -202,7 +208,7 @@ impl OptimizerHost {
                 };
                 pass().map_err(|error| {
                     let text = format!("{error:#}");
-                    *failed = Some(error);
+                    *failed.borrow_mut() = Some(error);
                     apus_sdk::Error::new(text)
                 })
             };

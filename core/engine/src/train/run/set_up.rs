@@ -29,7 +29,6 @@ use apus_data::data::Stream;
 use apus_data::hub;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
-use apus_sdk::Need;
 use apus_world::Place;
 use candle_core::Device;
 use console::Term;
@@ -138,13 +137,6 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     for note in sharding.notes.iter().filter(|_| !is_group_of_one) {
         info!("note: {note}");
     }
-    let optimizer = &components.optimizer.optimizer;
-    ensure!(
-        count == 1 || !optimizer.declares(Need::Closure),
-        "{} makes the passes of a step again, which {count} ranks cannot do together: train with one process, or with another \
-         optimizer",
-        optimizer.label
-    );
     let divided = sharding.optimizer && can_be_divided(&|| parts::trial_optimizer(resolved))?;
     let place = setup::find_model(&config.model, config.seed)?;
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
