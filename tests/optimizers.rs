@@ -285,6 +285,17 @@ fn functions_of_a_plugin_that_fail_are_named() {
             assert!(said.contains(part), "{function}: {part:?} not in\n{said}");
         }
     }
+    // A plan of memory that an optimizer does not help with is made without it.
+    let unplanned = home.path().join("unplanned");
+    let said = trains(
+        &unplanned,
+        &format!("{flags} --optimizer.fails state_bytes"),
+    );
+    let note = said.lines().find(|line| line.contains("told to fail"));
+    assert!(
+        note.is_some_and(|note| note.contains("memory plan") && note.contains("state_bytes")),
+        "{said}"
+    );
     let refused = r#"--optimizer sam --optimizer.groups [{"params":"lora_B","beta1":0.5}]"#;
     let flags = format!("{flags} {refused} {}", plugin("sam"));
     refuses(

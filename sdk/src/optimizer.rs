@@ -96,6 +96,16 @@ pub trait Optimizer: Send {
         Ok(())
     }
 
+    /// The bytes that [`Param::state`] will take for a parameter of this name and shape, of an optimizer whose state has sides
+    /// of its own (a rank). Of others the plan of memory knows by itself, from a step over a parameter with few rows and
+    /// columns; so a host of SDK 1.0 does, which does not ask.
+    ///
+    /// # Errors
+    /// Whatever the optimizer finds.
+    fn state_bytes(&self, _name: &str, _shape: &[usize]) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// For an optimizer that declares [`Need::Hooks`]: sets the parameters to the weights that are evaluated and that answer
     /// prompts (averaged ones), and keeps those that are trained in [`Param::state`]. Gradients are zeros here, and learning
     /// rates 0. It is not called before the first step.

@@ -144,7 +144,7 @@ impl Optimizer for GaLore {
     fn step(&mut self, params: &mut [Param], info: &StepInfo) -> Result<()> {
         for param in params {
             let lr = param.lr;
-            if self.projects(param) {
+            if self.projects(param.name, param.value.shape()) {
                 let basis = self.basis(param, info)?;
                 let low = basis.project(&param.grad)?;
                 let step = low.zeros_like()?;
@@ -161,15 +161,42 @@ impl Optimizer for GaLore {
         }
         Ok(())
     }
+
+    fn state_bytes(&self, name: &str, shape: &[usize]) -> Result<Option<u64>> {
+        let (count, rows, columns) = match *shape {
+            [rows, columns] if self.projects(name, shape) => (1, rows, columns),
+            [count, rows, columns] if self.projects(name, shape) => (count, rows, columns),
+            _ => return Ok(None),
+        };
+        let rank = self.rank.min(rows).min(columns);
+        let (left, right) = self.sides(rows, columns);
+        let vectors = usize::from(left) * rows * rank + usize::from(right) * rank * columns;
+        let low_rows = if left { rank } else { rows };
+        let low_columns = if right { rank } else { columns };
+        let moment = low_rows * low_columns;
+        let elements = count * (vectors + 2 * moment);
+        Ok(Some((elements * size_of::<f32>()) as u64))
+    }
 }
 
 impl GaLore {
-    fn projects(&self, param: &Param) -> bool {
-        let is_named = |part: &String| param.name.contains(part.as_str());
+    fn projects(&self, name: &str, shape: &[usize]) -> bool {
+        let is_named = |part: &String| name.contains(part.as_str());
         // Biases of experts are matrices too.
-        matches!(param.value.shape(), [_, _] | [_, _, _])
-            && !param.name.ends_with("bias")
+        matches!(shape, [_, _] | [_, _, _])
+            && !name.ends_with("bias")
             && self.target_modules.iter().any(is_named)
+    }
+
+    /// Whether a matrix is projected on its left singular vectors, and on its right ones.
+    fn sides(&self, rows: usize, columns: usize) -> (bool, bool) {
+        match self.proj_type {
+            ProjType::Std => (rows < columns, rows >= columns),
+            ProjType::ReverseStd => (rows >= columns, rows < columns),
+            ProjType::Right => (false, true),
+            ProjType::Left => (true, false),
+            ProjType::Full => (true, true),
+        }
     }
 
     /// AdamW's step of `value`, without weight decay. The addend is not divided by the root of the bias correction, as in
@@ -201,13 +228,7 @@ impl GaLore {
         let [.., rows, columns] = *param.grad.shape() else {
             return Err(Error::new("a gradient that is no matrix is not projected"));
         };
-        let (left, right) = match self.proj_type {
-            ProjType::Std => (rows < columns, rows >= columns),
-            ProjType::ReverseStd => (rows >= columns, rows < columns),
-            ProjType::Right => (false, true),
-            ProjType::Left => (true, false),
-            ProjType::Full => (true, true),
-        };
+        let (left, right) = self.sides(rows, columns);
         let is_due = info
             .step
             .saturating_sub(1)
@@ -230,5 +251,52 @@ impl GaLore {
             }
         }
         Ok(basis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apus_sdk::testing::tensor;
+
+    #[test]
+    fn the_state_is_as_large_as_it_is_said_to_be() {
+        let types = [
+            ProjType::Std,
+            ProjType::ReverseStd,
+            ProjType::Right,
+            ProjType::Left,
+            ProjType::Full,
+        ];
+        let shapes = [&[3, 8][..], &[8, 3], &[2, 3, 8], &[2, 8, 3]];
+        for (proj_type, shape, rank) in types
+            .into_iter()
+            .flat_map(|of| shapes.map(|shape| (of, shape)))
+            .flat_map(|(of, shape)| [2, 5].map(|rank| (of, shape, rank)))
+        {
+            let mut galore = GaLore {
+                rank,
+                proj_type,
+                ..GaLore::default()
+            };
+            let elements: usize = shape.iter().product();
+            let values: Vec<f32> = (0..elements).map(|i| (i * i) as f32).collect();
+            let mut state = State::default();
+            let name = "layers.0.q_proj.weight";
+            let mut params = [Param {
+                name,
+                value: tensor(&values, shape),
+                grad: tensor(&values, shape),
+                lr: 0.1,
+                decay: true,
+                state: &mut state,
+            }];
+            galore.step(&mut params, &StepInfo { step: 1 }).unwrap();
+            let kept: usize = state.iter().map(|(_, kept)| 4 * kept.elements()).sum();
+            let said = galore.state_bytes(name, shape).unwrap();
+            assert_eq!(said, Some(kept as u64), "{proj_type:?} {shape:?} {rank}");
+            assert_eq!(galore.state_bytes("model.norm.weight", shape), Ok(None));
+            assert_eq!(galore.state_bytes("layers.0.q_proj.bias", shape), Ok(None));
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     Optimizer, OptimizerStep, Param, ParameterGroup, Result, Run, State, StepInfo, Tensor, Wire,
 };
 use abi_stable::StableAbi;
-use abi_stable::std_types::{RResult, RStr, RString, RVec};
+use abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,6 +42,9 @@ pub struct OptimizerTable {
     pub save_state: unsafe extern "C" fn(*mut ()) -> Wire<RString>,
     /// See [`Optimizer::load_state`].
     pub load_state: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
+    /// See [`Optimizer::state_bytes`].
+    pub state_bytes:
+        unsafe extern "C" fn(*mut (), RStr<'_>, RSlice<'_, usize>) -> Wire<ROption<u64>>,
 }
 
 /// A [`Param`].
@@ -89,7 +92,7 @@ struct Received {
     members: Vec<usize>,
 }
 
-crosses_by!(OptimizerTable { step, begin, step_with, hook, save_state, load_state } as OptimizerTableRef for dyn Optimizer);
+crosses_by!(OptimizerTable { step, begin, step_with, hook, save_state, load_state, state_bytes } as OptimizerTableRef for dyn Optimizer);
 
 fn pack(state: &mut State) -> RVec<Kept> {
     let kept = state.take().into_iter().map(|(name, tensor)| Kept {
@@ -202,6 +205,19 @@ unsafe extern "C" fn load_state(this: *mut (), saved: RStr<'_>) -> Wire<()> {
     })
 }
 
+unsafe extern "C" fn state_bytes(
+    this: *mut (),
+    name: RStr<'_>,
+    shape: RSlice<'_, usize>,
+) -> Wire<ROption<u64>> {
+    guard(|| {
+        // SAFETY: as in `step`.
+        let optimizer = unsafe { component::<dyn Optimizer>(this) };
+        let bytes = optimizer.state_bytes(name.as_str(), shape.as_slice())?;
+        Ok(bytes.into())
+    })
+}
+
 /// The passes of a step, for the host's pointer in [`WireAgain`].
 unsafe extern "C" fn run_again(host: *mut ()) -> Wire<f64> {
     // SAFETY: the pointer is that of `Imported::step_with`, whose call is not over, and a plugin has one thread in it.
@@ -301,6 +317,16 @@ macro_rules! with_hooks {
                 // SAFETY: pointer and table belong together.
                 let json = self.origin.context("save_state", unsafe { call(self.object.this()) })?;
                 Ok(serde_json::from_str(&json)?)
+            }
+
+            fn state_bytes(&self, name: &str, shape: &[usize]) -> Result<Option<u64>> {
+                let Some(call) = self.object.table().state_bytes() else {
+                    return Ok(None);
+                };
+                // SAFETY: pointer and table belong together; name and shape outlive the call.
+                let wire = unsafe { call(self.object.this(), name.into(), shape.into()) };
+                let bytes = self.origin.context("state_bytes", wire)?;
+                Ok(bytes.into_option())
             }
 
             fn load_state(&mut self, saved: Value) -> Result<()> {

@@ -240,8 +240,8 @@ fn optimizer_bytes(trial: Trial, trained: &[Trained], numbers: u64) -> u64 {
     let label = trial.optimizer.optimizer.label.clone();
     let bytes = footprint::bytes(trial.optimizer, trained).unwrap_or_else(|error| {
         info!(
-            "note: {label} makes no step over small parameters, so the memory plan takes its state to be 8 bytes for \
-             each trained number: {error:#}"
+            "note: how large the state of {label} will be is not known from a step over small parameters, so the memory \
+             plan takes 8 bytes for each trained number: {error:#}"
         );
         numbers.saturating_mul(8)
     });

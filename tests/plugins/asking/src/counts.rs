@@ -78,6 +78,14 @@ impl Optimizer for Counts {
         self.in_function("load_state")
     }
 
+    fn state_bytes(&self, _name: &str, shape: &[usize]) -> Result<Option<u64>> {
+        self.in_function("state_bytes")?;
+        // The average and, between two hooks, what is trained.
+        Ok(Some(
+            shape.iter().map(|&side| side as u64).product::<u64>() * 8,
+        ))
+    }
+
     fn before_evaluation(&mut self, params: &mut [Param]) -> Result<()> {
         self.in_function("before_evaluation")?;
         for param in params {

@@ -3,8 +3,10 @@
 //! will keep about the real ones.
 //!
 //! The sides of a tiny parameter are different primes. So the number of elements of a state says of which sides it is
-//! made: with sides 7 and 11, a moment of the whole matrix has 77 elements, its means over rows 7, a counter one.
+//! made: with sides 7 and 11, a moment of the whole matrix has 77 elements, its means over rows 7, a counter one. An
+//! optimizer whose state has sides of its own says how large it is.
 
+use super::slot::Slot;
 use super::{Grouped, Hook, OptimizerHost};
 use anyhow::{Result, ensure};
 use apus_model::nn::Param;
@@ -40,12 +42,19 @@ pub fn bytes(optimizer: impl Into<Grouped>, trained: &[Trained]) -> Result<u64> 
         .iter()
         .map(|param| (param.name.as_str(), param.shape.as_slice()))
         .collect();
-    let state = state_after_a_step(optimizer, trained)?;
-    let kept = state.iter().map(|(param, elements, width)| {
-        let shape = shapes.get(param.as_str()).copied().unwrap_or_default();
-        scaled(*elements, shape).saturating_mul(*width)
-    });
-    let kept = kept.fold(0, u64::saturating_add);
+    let host = after_a_step(optimizer, trained)?;
+    let mut kept = 0u64;
+    for slot in &host.slots {
+        let name = slot.param.name();
+        let shape = shapes.get(name).copied().unwrap_or_default();
+        let optimizer = &host.optimizers[slot.optimizer];
+        let asked = optimizer.component.state_bytes(name, shape);
+        let bytes = match optimizer.context("state_bytes", asked)? {
+            Some(bytes) => bytes,
+            None => bytes_by_scale(slot, shape)?,
+        };
+        kept = kept.saturating_add(bytes);
+    }
     let values = trained.iter().map(|param| {
         let sides = param.shape.iter().map(|&side| side as u64);
         sides.fold(DType::F32.size_in_bytes() as u64, u64::saturating_mul)
@@ -56,8 +65,8 @@ pub fn bytes(optimizer: impl Into<Grouped>, trained: &[Trained]) -> Result<u64> 
     })
 }
 
-/// For each tensor of the state: its parameter, its number of elements, and the bytes of one.
-fn state_after_a_step(optimizer: Grouped, trained: &[Trained]) -> Result<Vec<(String, u64, u64)>> {
+/// The optimizer after a step over tiny parameters, and as it is when others are evaluated or saved.
+fn after_a_step(optimizer: Grouped, trained: &[Trained]) -> Result<OptimizerHost> {
     let mut params = Vec::with_capacity(trained.len());
     for (number, Trained { name, shape }) in trained.iter().enumerate() {
         ensure!(
@@ -79,16 +88,19 @@ fn state_after_a_step(optimizer: Grouped, trained: &[Trained]) -> Result<Vec<(St
     host.step(LR)?;
     // What it keeps while other weights are evaluated or saved.
     host.hook(Hook::BeforeSaving, |here| here)?;
-    let mut found = Vec::new();
-    for slot in &host.slots {
-        for (_, tensor) in slot.state.iter() {
-            let tensor = crate::host::unwrap(tensor)?;
-            let width = tensor.dtype().size_in_bytes() as u64;
-            let elements = tensor.elem_count() as u64;
-            found.push((slot.param.name().to_owned(), elements, width));
-        }
+    Ok(host)
+}
+
+/// The bytes that are kept about a parameter of this shape, from what is kept about the tiny one.
+fn bytes_by_scale(slot: &Slot, shape: &[usize]) -> Result<u64> {
+    let mut bytes = 0u64;
+    for (_, tensor) in slot.state.iter() {
+        let tensor = crate::host::unwrap(tensor)?;
+        let width = tensor.dtype().size_in_bytes() as u64;
+        let elements = scaled(tensor.elem_count() as u64, shape);
+        bytes = bytes.saturating_add(elements.saturating_mul(width));
     }
-    Ok(found)
+    Ok(bytes)
 }
 
 /// The elements of a state about a parameter of this shape, from its elements about a tiny one.
@@ -139,6 +151,12 @@ mod tests {
         assert_eq!(built_in("lion", json!({})), 4 * NUMBERS);
         assert_eq!(built_in("sgd", json!({})), 0);
         assert_eq!(built_in("sgd", json!({"momentum": 0.9})), 4 * NUMBERS);
+    }
+
+    #[test]
+    fn an_optimizer_with_sides_of_its_own_is_asked() {
+        let state = 8 * 4 + 2 * 4 * 2880 + 2 * 2880;
+        assert_eq!(built_in("galore", json!({"rank": 4})), 4 * state);
     }
 
     /// The means over the rows and over the columns of a matrix, a counter, a Gram matrix of the rows in bf16; of anything
