@@ -304,3 +304,32 @@ fn functions_of_a_plugin_that_fail_are_named() {
         &["optimizer.groups, number 1", "Need::Groups"],
     );
 }
+
+#[test]
+fn optimizers_of_plugins_pass_their_check() {
+    for (name, checks) in [
+        (
+            "sam",
+            [
+                "a step that is taken back leaves nothing",
+                "makes the passes of a step again: 40 times in 40 steps",
+            ],
+        ),
+        (
+            "schedule_free",
+            [
+                "an evaluation changes nothing of what is trained",
+                "a checkpoint changes nothing of what is trained",
+            ],
+        ),
+    ] {
+        let library = plugin(name).replace("--plugin ", "");
+        let said = common::works(&format!("plugin check {library} --device cpu"));
+        for check in checks {
+            assert!(
+                said.contains(&format!("ok    {check}")),
+                "{name}: {check:?} not in\n{said}"
+            );
+        }
+    }
+}

@@ -117,6 +117,7 @@ fn sharded_optimizers_train_as_whole_ones() {
         ("sgd", "--optimizer sgd --optimizer.momentum 0.9"),
         ("muon", &muon),
         ("schedule_free_adamw", "--optim schedule_free_adamw"),
+        ("galore", "--optim galore --galore_rank 3"),
         ("schedule_free", &schedule_free),
         ("counts", &counts),
         ("adamw-base", "--optim adamw_torch --shard_base true"),

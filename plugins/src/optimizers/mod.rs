@@ -3,6 +3,7 @@
 mod adafactor;
 mod adamw;
 mod adamw_8bit;
+mod columns;
 mod galore;
 #[cfg(test)]
 mod goldens;

@@ -4,6 +4,7 @@
 //!
 //! A singular vector has no sign of its own: its greatest element is made positive.
 
+use super::columns::{Columns, add, decompose, orthonormalise, turn};
 use apus_sdk::{Error, Result, Tensor};
 
 /// Vectors beside those that are wanted, and how often they go back and forth.
@@ -12,9 +13,6 @@ const TIMES: usize = 4;
 
 /// The seed of the first block.
 const SEED: u64 = 0x6a10;
-
-/// Columns of a matrix.
-type Columns = Vec<Vec<f64>>;
 
 /// The singular vectors of each matrix of a stack, greatest values first.
 pub(super) struct Leading(Vec<Vectors>);
@@ -162,19 +160,12 @@ fn columns_of(matrix: &Tensor) -> Result<Columns> {
 }
 
 /// The elements of columns, row by row.
-fn by_rows(columns: &Columns) -> Vec<f64> {
+fn by_rows(columns: &[Vec<f64>]) -> Vec<f64> {
     turn(columns).concat()
 }
 
-/// Rows for columns.
-fn turn(columns: &Columns) -> Columns {
-    let length = columns.first().map_or(0, Vec::len);
-    let row = |at: usize| columns.iter().map(|column| column[at]).collect();
-    (0..length).map(row).collect()
-}
-
 /// Sums of columns with these weights, their greatest element positive.
-fn combined(columns: &Columns, weights: &[Vec<f64>]) -> Columns {
+fn combined(columns: &[Vec<f64>], weights: &[Vec<f64>]) -> Columns {
     let one = |weights: &Vec<f64>| {
         let mut sum = vec![0.0; columns.first().map_or(0, Vec::len)];
         for (column, weight) in columns.iter().zip(weights) {
@@ -192,105 +183,9 @@ fn combined(columns: &Columns, weights: &[Vec<f64>]) -> Columns {
     weights.iter().map(one).collect()
 }
 
-fn dot(one: &[f64], other: &[f64]) -> f64 {
-    one.iter().zip(other).map(|(a, b)| a * b).sum()
-}
-
-/// Adds `factor` times a vector.
-fn add(to: &mut [f64], vector: &[f64], factor: f64) {
-    to.iter_mut()
-        .zip(vector)
-        .for_each(|(x, y)| *x += factor * y);
-}
-
-/// Makes columns orthonormal, one after another (Gram-Schmidt, twice each), and gives the triangle that makes them what they
-/// were. A column that those before it span becomes one that they do not.
-fn orthonormalise(columns: &mut Columns) -> Columns {
-    let mut triangle = vec![vec![0.0; columns.len()]; columns.len()];
-    for at in 0..columns.len() {
-        let (before, rest) = columns.split_at_mut(at);
-        let column = &mut rest[0];
-        let was = dot(column, column).sqrt();
-        project_out(column, before, &mut triangle[at]);
-        let norm = dot(column, column).sqrt();
-        if norm > 1e-12 * was {
-            triangle[at][at] = norm;
-            column.iter_mut().for_each(|x| *x /= norm);
-            continue;
-        }
-        for place in 0..column.len() {
-            column.fill(0.0);
-            column[place] = 1.0;
-            project_out(column, before, &mut vec![0.0; at]);
-            let norm = dot(column, column).sqrt();
-            // The squares of these norms sum up to more than 1 over all places, or there is no such column.
-            if norm * norm * column.len() as f64 > 0.5 {
-                column.iter_mut().for_each(|x| *x /= norm);
-                break;
-            }
-        }
-    }
-    triangle
-}
-
-/// Takes out of a vector what orthonormal ones span of it, and adds their shares up.
-fn project_out(vector: &mut [f64], orthonormal: &[Vec<f64>], shares: &mut [f64]) {
-    for _ in 0..2 {
-        for (other, sum) in orthonormal.iter().zip(&mut *shares) {
-            let share = dot(other, vector);
-            add(vector, other, -share);
-            *sum += share;
-        }
-    }
-}
-
-/// The singular vectors of a small square matrix, left and right, greatest values first, by one-sided Jacobi rotations.
-fn decompose(mut columns: Columns) -> (Columns, Columns) {
-    const SWEEPS: usize = 60;
-    let width = columns.len();
-    let unit = |at: usize| (0..width).map(|i| f64::from(u8::from(i == at))).collect();
-    let mut right: Columns = (0..width).map(unit).collect();
-    for _ in 0..SWEEPS {
-        let mut is_done = true;
-        for one in 0..width {
-            for other in one + 1..width {
-                let [a, b] = [one, other].map(|at| dot(&columns[at], &columns[at]));
-                let both = dot(&columns[one], &columns[other]);
-                if both.abs() <= 1e-15 * (a * b).sqrt() {
-                    continue;
-                }
-                is_done = false;
-                let zeta = (b - a) / (2.0 * both);
-                let tangent = zeta.signum() / (zeta.abs() + zeta.hypot(1.0));
-                let cosine = 1.0 / tangent.hypot(1.0);
-                for of in [&mut columns, &mut right] {
-                    rotate(of, one, other, cosine, cosine * tangent);
-                }
-            }
-        }
-        if is_done {
-            break;
-        }
-    }
-    let size = |column: &Vec<f64>| dot(column, column);
-    let mut order: Vec<usize> = (0..width).collect();
-    order.sort_by(|&a, &b| size(&columns[b]).total_cmp(&size(&columns[a])));
-    let mut left: Columns = order.iter().map(|&at| columns[at].clone()).collect();
-    // They are orthogonal: what this does is to scale them, and to complete those of value zero.
-    orthonormalise(&mut left);
-    let right = order.into_iter().map(|at| right[at].clone()).collect();
-    (left, right)
-}
-
-fn rotate(columns: &mut Columns, one: usize, other: usize, cosine: f64, sine: f64) {
-    let (before, rest) = columns.split_at_mut(other);
-    for (a, b) in before[one].iter_mut().zip(&mut rest[0]) {
-        (*a, *b) = (cosine * *a - sine * *b, sine * *a + cosine * *b);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::columns::dot;
     use super::*;
     use apus_sdk::testing::tensor;
 
@@ -318,7 +213,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn are_orthonormal(columns: &Columns) {
+    fn are_orthonormal(columns: &[Vec<f64>]) {
         for (i, one) in columns.iter().enumerate() {
             for (j, other) in columns.iter().enumerate() {
                 let gap = dot(one, other) - f64::from(u8::from(i == j));
