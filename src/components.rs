@@ -1,8 +1,9 @@
 //! `apus components [KIND]`, and the part of `--help` that lists components.
 
 use crate::{Ended, Failure};
+use apus_components::config::load_plugins;
 use apus_components::plugin::PluginSpec;
-use apus_components::registry::{self, Entry};
+use apus_components::registry::{self, Entry, flags_of};
 use apus_sdk::{Kind, OptionDoc, out};
 use clap::{Arg, ArgMatches, Command};
 use std::fmt::Write;
@@ -44,7 +45,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ended, Failure> {
         .map(String::as_str)
         .collect();
     let kinds = kinds(&words.join(" "))?;
-    registry::load(&given_plugins(matches)).map_err(Failure::Run)?;
+    load_plugins(&given_plugins(matches)).map_err(Failure::Run)?;
     for kind in kinds {
         out!("{}", section(kind).map_err(Failure::Run)?);
     }
@@ -90,7 +91,11 @@ pub fn lines(entry: &Entry) -> String {
     if !entry.doc.needs.is_empty() {
         let _ = writeln!(text, "      needs {}", entry.doc.needs.join(", "));
     }
-    let rows: Vec<[String; 4]> = entry.doc.options.iter().map(row).collect();
+    let kind = Kind::from_name(&entry.doc.kind);
+    let flags = kind.map(|kind| flags_of(kind, &entry.name, &entry.doc.flags));
+    let flags = flags.unwrap_or_default();
+    let options = entry.doc.options.iter();
+    let rows: Vec<[String; 4]> = options.map(|option| row(option, &flags)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));
     for [name, kind, default, doc] in &rows {
@@ -101,8 +106,14 @@ pub fn lines(entry: &Entry) -> String {
     text
 }
 
-fn row(option: &OptionDoc) -> [String; 4] {
+fn row(option: &OptionDoc, flags: &[(String, String)]) -> [String; 4] {
     let default = option.default.as_ref();
+    let flags = flags.iter().filter(|(_, of)| *of == option.name);
+    let flags: Vec<String> = flags.map(|(flag, _)| format!("--{flag}")).collect();
+    let also = match flags.is_empty() {
+        true => String::new(),
+        false => format!(" (also {})", flags.join(", ")),
+    };
     [
         option.name.clone(),
         option.kind.clone(),
@@ -110,7 +121,7 @@ fn row(option: &OptionDoc) -> [String; 4] {
             serde_json::Value::Null => "none".to_owned(),
             other => other.to_string(),
         }),
-        option.doc.clone(),
+        format!("{}{also}", option.doc),
     ]
 }
 

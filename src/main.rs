@@ -19,10 +19,7 @@ mod sft;
 mod swanlab;
 mod watch;
 
-use apus_components::config::{
-    self, Command as Tool, ComponentOptions, Config, FLAGS, Resolved, split_options,
-};
-use apus_components::plugin::PluginSpec;
+use apus_components::config::{self, Command as Tool, ComponentOptions, Config, Resolved};
 use apus_sdk::{errln, lines};
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
@@ -53,21 +50,14 @@ fn main() -> ExitCode {
     }));
     apus_plugins::link();
     let words: Vec<String> = std::env::args().collect();
-    let (words, options) = split_options(&words);
-    let matches = command(&words)
-        .try_get_matches_from(&words)
-        .unwrap_or_else(|error| {
-            config::with_suggestion(error, &command(&words), words.get(1..).unwrap_or_default())
-                .exit()
-        });
-    let result = run(&matches, &options);
+    let result = match config::parse(&|| command(&words), &words) {
+        Ok((matches, options)) => run(&matches, &options).and_then(|ended| shown(&matches, ended)),
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(error) => error.exit(),
+            Err(error) => Err(Failure::Usage(error)),
+        },
+    };
     apus_components::plugin::end_processes();
-    let result = result.and_then(|ended| match lines::output_failed() {
-        Some(error) if shows(&matches) => Err(Failure::Run(anyhow::anyhow!(
-            "standard output cannot be written: {error}"
-        ))),
-        _ => Ok(ended),
-    });
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
@@ -80,6 +70,16 @@ fn main() -> ExitCode {
             errln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How the command ended, unless its result could not be shown.
+fn shown(matches: &ArgMatches, ended: Ended) -> Result<Ended, Failure> {
+    match lines::output_failed() {
+        Some(error) if shows(matches) => Err(Failure::Run(anyhow::anyhow!(
+            "standard output cannot be written: {error}"
+        ))),
+        _ => Ok(ended),
     }
 }
 
@@ -122,21 +122,7 @@ fn command(words: &[String]) -> Command {
 
 /// The components, those of plugins on the command line among them.
 fn help(words: &[String]) -> String {
-    let flags = FLAGS.iter().find(|flag| flag.name == "plugins");
-    let names = |word: &str| {
-        let name = word
-            .strip_prefix("--")
-            .unwrap_or_default()
-            .replace('-', "_");
-        flags.is_some_and(|flag| flag.is_called(&name))
-    };
-    let files = words
-        .iter()
-        .skip_while(|word| !names(word))
-        .skip(1)
-        .take_while(|word| !word.starts_with("--"));
-    let specs: Vec<PluginSpec> = files.map(PluginSpec::new).collect();
-    match apus_components::registry::load(&specs) {
+    match config::load_plugins(&config::plugins_of(words)) {
         Ok(()) => components::help(),
         Err(error) => format!("{error:#}\n\n{}", components::help()),
     }

@@ -339,6 +339,42 @@ fn plugins_built_otherwise() {
         );
     }
 
+    // The component of the front page is whole in such a crate.
+    let dir = home.path().join("front-page");
+    let folder = dir.display().to_string();
+    let line = [
+        "plugin",
+        "new",
+        "front-page",
+        "--kind",
+        "loss-scale",
+        "--dir",
+        &folder,
+    ];
+    built(&apus(&line, &[]));
+    fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+    let page = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, code) = page
+        .split_once("```rust\n")
+        .expect("a component in README.md");
+    let (code, _) = code
+        .split_once("```")
+        .expect("the end of the component in README.md");
+    let source = format!("apus_sdk::export_plugin!();\n\n{code}");
+    fs::write(dir.join("src/lib.rs"), source).unwrap();
+    built(&cargo(&dir, &["build"]));
+    let file = target()
+        .join("debug/libfront_page.so")
+        .display()
+        .to_string();
+    let said = apus(&["plugin", "check", &file], &[]);
+    built(&said);
+    assert!(
+        text(&said).contains("loss scale no_apology"),
+        "{}",
+        text(&said)
+    );
+
     // A crate is built by cargo and installed.
     let dir = home.path().join("new-exporter").display().to_string();
     let (plugins, target) = (home.path().join("plugins"), target());

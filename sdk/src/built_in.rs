@@ -1,7 +1,8 @@
 //! What ms-swift calls a built-in component and its options: declared beside the component, found by the host.
 //!
-//! Only components that are linked into Apus declare this. A plugin library has no place for it in SDK 1.0: nothing
-//! here crosses its boundary, and a declaration in a plugin has no effect.
+//! Only components that are linked into Apus declare this: nothing here crosses the boundary of a plugin library, and a
+//! declaration in one has no effect. A plugin's component declares flags with `flags` of [`options!`](crate::options), which it has
+//! where it is chosen.
 
 use crate::{Kind, Options, Result};
 use std::ops::Bound;
@@ -20,8 +21,8 @@ pub struct BuiltIn {
     pub flags: &'static [OptionFlag],
     /// The flag after which the help lists `flags`, under the same heading.
     pub after: &'static str,
-    /// Whether one of `flags` brings the component into a run that does not name it.
-    pub joins: bool,
+    /// Those of `flags` that bring the component into a run that does not name it, if they are not 0 or false.
+    pub joined_by: &'static [&'static str],
     /// Whether the component does nothing in a run without evaluations, so that its flags are refused there.
     pub needs_evaluations: bool,
     /// Checks the values of a run, by flag, for what the component could only tell when it is too late.
@@ -40,7 +41,7 @@ impl BuiltIn {
             aliases: &[],
             flags: &[],
             after: "",
-            joins: false,
+            joined_by: &[],
             needs_evaluations: false,
             check: |_| Ok(()),
             arguments: &[],

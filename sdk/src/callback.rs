@@ -1,6 +1,6 @@
 //! Callbacks: reactions to the events of Hugging Face's `TrainerCallback`.
 
-use crate::{Answer, Control, Need, Result, Run, Tensor};
+use crate::{Answer, Control, Need, Result, Run, Setup, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,15 @@ pub trait Callback: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a

@@ -1,6 +1,6 @@
 //! Datasets by a name of their own.
 
-use crate::{Need, Options, Result, Row};
+use crate::{Need, Options, Result, Row, Setup};
 use serde::{Deserialize, Serialize};
 
 /// A dataset that `--dataset NAME` means, with where its rows are and how they are read. `NAME` has the form of an id
@@ -40,6 +40,15 @@ pub trait Dataset: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Where its rows are, and how they are read; called once, before any row. `subsets` are those that stand after a `:`,

@@ -1,6 +1,6 @@
 //! Dataset formats: rows of a file to training examples.
 
-use crate::{Need, Result, Sample};
+use crate::{Need, Result, Sample, Setup};
 
 /// One row of a dataset: column names to JSON values, in the order of the file.
 pub type Row = serde_json::Map<String, serde_json::Value>;
@@ -76,6 +76,15 @@ pub trait DatasetFormat: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Whether this format reads rows with these columns. The first row of a dataset decides;

@@ -1,6 +1,6 @@
 //! Exporters: folders made of a model's weights.
 
-use crate::{Error, Need, Result, Tensor};
+use crate::{Error, Need, Result, Setup, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::Range;
@@ -45,6 +45,15 @@ pub trait Exporter: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// What it writes: files of its own, or one of the forms that the host writes itself, with all cores. Then

@@ -170,6 +170,12 @@ macro_rules! kind_and_make {
             $(#[doc = concat!("[`", stringify!($Trait), "`](trait@crate::", stringify!($Trait), "): ", $decides, ".")] $Trait),*
         }
 
+        /// The rows of the table of the front page.
+        #[cfg(test)]
+        fn rows() -> Vec<&'static str> {
+            vec![$(concat!("| ", $name, " | [`", stringify!($Trait), "`](trait@", stringify!($Trait), ") | ", $decides, " |")),*]
+        }
+
         impl Kind {
             /// Every kind.
             pub const ALL: &[Kind] = &[$(Kind::$Trait),*];
@@ -220,6 +226,16 @@ impl fmt::Display for Kind {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_front_page_has_every_kind() {
+        for row in rows() {
+            assert!(
+                include_str!("lib.rs").contains(&format!("//! {row}\n")),
+                "the table of kinds in lib.rs lacks {row}"
+            );
+        }
+    }
 
     #[test]
     fn kinds_are_told_apart_by_name_and_flag() {

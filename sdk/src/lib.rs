@@ -26,11 +26,34 @@
 //! assert_eq!(found.doc, "Does not train answers that begin with an apology.");
 //! ```
 //!
-//! [`Kind`] is the list of the kinds, with the trait of each and what it decides.
+//! # Kinds
 //!
-//! A component never sees the engine's tensor library: [`Tensor`] is an opaque handle whose
-//! operations the host carries out on whatever device the run uses. [`testing`] runs a component in
-//! `cargo test`, without the host.
+//! | kind | trait | decides |
+//! |---|---|---|
+//! | dataset format | [`DatasetFormat`](trait@DatasetFormat) | which rows it recognises; a row to conversations |
+//! | loss scale | [`LossScale`](trait@LossScale) | text of a turn to segments with weights |
+//! | loss | [`Loss`](trait@Loss) | supervised tokens to a loss per token |
+//! | optimizer | [`Optimizer`](trait@Optimizer) | one update of the trainable parameters |
+//! | schedule | [`LrSchedule`](trait@LrSchedule) | the learning-rate factor at a step |
+//! | callback | [`Callback`](trait@Callback) | reactions to training events |
+//! | metric | [`Metric`](trait@Metric) | evaluation metrics |
+//! | tracker | [`Tracker`](trait@Tracker) | where numbers, text and logs of a run go |
+//! | exporter | [`Exporter`](trait@Exporter) | a folder made of a model's weights |
+//! | tuner | [`Tuner`](trait@Tuner) | parameters added to layers, and what is computed with them |
+//! | dataset | [`Dataset`](trait@Dataset) | what a name of data stands for: files or rows, and how they are read |
+//!
+//! # Where to go on
+//!
+//! | what | where |
+//! |---|---|
+//! | options with defaults, limits, flags of their own | [`options!`] |
+//! | making a component known, and a library a plugin | [`register!`], [`export_plugin!`] |
+//! | computing, on whatever device the run uses | [`Tensor`]: a handle whose operations the host carries out |
+//! | what of a run a component sees and does, and how it says so | [`Need`], [`Run`], [`Setup`], [`Control`] |
+//! | trying a component in `cargo test`, without a model | [`testing`] |
+//!
+//! What stands under "Blanket Implementations" of a type comes from the crate that carries components over the boundary of a
+//! library, and says nothing about that type.
 
 // Printing panics where nobody reads along: `outln!` and `errln!` of the SDK do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -40,7 +63,9 @@
 #[allow(unused_extern_crates)]
 extern crate self as apus_sdk;
 
+#[doc(hidden)]
 pub mod abi;
+#[doc(hidden)]
 pub mod built_in;
 mod callback;
 mod chunk_rows;
@@ -65,6 +90,8 @@ mod question;
 mod registry;
 mod run;
 mod schedule;
+mod setup;
+#[doc(hidden)]
 pub mod small_file;
 mod tensor;
 pub mod testing;
@@ -78,8 +105,12 @@ pub use conversation::{Conversation, Message, Sample, TokenRow, ToolCall};
 pub use dataset::{Dataset, DatasetSource};
 pub use dataset_format::{Converted, DatasetFormat, Row, Unread};
 pub use error::{Error, Result};
-pub use exporter::{ExportModel, ExportTensor, Exporter, TensorSource, Writes};
-pub use kinds::{Kind, Make};
+#[doc(hidden)]
+pub use exporter::TensorSource;
+pub use exporter::{ExportModel, ExportTensor, Exporter, Writes};
+pub use kinds::Kind;
+#[doc(hidden)]
+pub use kinds::Make;
 pub use loss::{ChunkOps, Loss, LossChunk};
 pub use loss_scale::{Base, Field, LossScale, Segment, Turn};
 pub use metric::{Decoder, EvalBatch, Metric, TextPair};
@@ -90,9 +121,14 @@ pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use piece::Piece;
 pub use question::{Answer, Question};
 pub use registry::{Component, components};
-pub use run::{Parameter, Run, RunHost};
+#[doc(hidden)]
+pub use run::RunHost;
+pub use run::{Parameter, Run};
 pub use schedule::{LrSchedule, Progress};
-pub use tensor::{DType, Element, Handle, Op, Tensor, TensorHost, TensorHostRef, Update, Wire};
+pub use setup::Setup;
+pub use tensor::{DType, Element, Op, Tensor};
+#[doc(hidden)]
+pub use tensor::{Handle, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, Level, RunInfo, Tracker, log_path};
 pub use tuner::{AddedParam, Init, LayerInfo, Tuner};
 
@@ -106,8 +142,8 @@ pub mod private {
     pub use crate::exporter::ExportAbout;
     pub use crate::needs::{checked, declare, note, require};
     pub use crate::options::{
-        ByDescription, BySerde, Probe, Values, ValuesOfAny, allowed_name, allowed_option, build,
-        option, read_as,
+        ByDescription, BySerde, Probe, Values, ValuesOfAny, allowed_flag, allowed_name,
+        allowed_option, build, flags, option, read_as,
     };
     pub use crate::run::no_parameter;
     pub use abi_stable;

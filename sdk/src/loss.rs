@@ -1,6 +1,6 @@
 //! Losses: supervised tokens to a loss per token.
 
-use crate::{ChunkRows, Error, Need, Result, Run, Tensor, needs};
+use crate::{ChunkRows, Error, Need, Result, Run, Setup, Tensor, needs};
 
 /// Computes the loss of each supervised token.
 ///
@@ -48,6 +48,15 @@ pub trait Loss: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a

@@ -1,6 +1,6 @@
 //! Loss scales: which parts of a conversation are trained, and how much.
 
-use crate::{Need, Piece, Result};
+use crate::{Need, Piece, Result, Setup};
 
 /// Splits the text of a turn into segments with weights.
 ///
@@ -45,6 +45,15 @@ pub trait LossScale: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// The turns that are trained at all, if this component is a base strategy (the first name of

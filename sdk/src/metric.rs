@@ -1,6 +1,6 @@
 //! Evaluation metrics.
 
-use crate::{Error, Need, Result, Run};
+use crate::{Error, Need, Result, Run, Setup};
 
 /// Adds up something over an evaluation.
 ///
@@ -49,6 +49,15 @@ pub trait Metric: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a

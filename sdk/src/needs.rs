@@ -83,6 +83,8 @@ needs! {
     Accumulation = "accumulation",
     /// To keep checkpoints ([`Control::keep`](crate::Control::keep)).
     Checkpoints = "checkpoints",
+    /// To look at the set-up of a run before its model is read ([`Setup`](crate::Setup)).
+    Check = "check",
 }
 
 impl Need {

@@ -1,6 +1,6 @@
 //! Optimizers: one update of the trainable parameters.
 
-use crate::{Need, OptimizerStep, Result, Run, Tensor};
+use crate::{Need, OptimizerStep, Result, Run, Setup, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -46,6 +46,15 @@ pub trait Optimizer: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a

@@ -18,6 +18,8 @@ pub struct Component {
     pub options: fn() -> Vec<OptionDoc>,
     /// What of SDK 1.1 and later it uses.
     pub needs: fn() -> &'static [Need],
+    /// Flags of the command line that stand for its options, each with the option's name.
+    pub flags: fn() -> Vec<(String, String)>,
 }
 
 impl Component {
@@ -97,6 +99,11 @@ macro_rules! register {
                 use $crate::private::{ByDescription, BySerde};
                 (&$crate::private::Probe::<$component>::new()).options()
             }
+            fn flags() -> ::std::vec::Vec<(::std::string::String, ::std::string::String)> {
+                #[allow(unused_imports)]
+                use $crate::private::{ByDescription, BySerde};
+                (&$crate::private::Probe::<$component>::new()).flags()
+            }
             $crate::private::inventory::submit! {
                 $crate::Component {
                     name: __NAME,
@@ -106,6 +113,7 @@ macro_rules! register {
                     make: $crate::Make::$kind(make),
                     options,
                     needs: <$component as $crate::$kind>::needs,
+                    flags,
                 }
             }
         };

@@ -1,6 +1,6 @@
 //! Learning-rate schedules.
 
-use crate::{Need, Result, Run};
+use crate::{Need, Result, Run, Setup};
 
 /// The learning rate over a run, as a factor on `learning_rate`.
 ///
@@ -41,6 +41,15 @@ pub trait LrSchedule: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// Training begins soon, as part of this run. The run tells something to those that declare [`Need::Run`] or a

@@ -1,6 +1,6 @@
 //! Trackers: where the numbers, texts and logs of a run go.
 
-use crate::{Need, Result};
+use crate::{Need, Result, Setup};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -60,6 +60,15 @@ pub trait Tracker: Send {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// The run begins.

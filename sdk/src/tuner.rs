@@ -1,6 +1,6 @@
 //! Tuners: parameters that are added to layers of a frozen model, and what is computed with them.
 
-use crate::{Need, Options, Result, Tensor};
+use crate::{Need, Options, Result, Setup, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Adds parameters to layers of a model whose own weights stay as they are, and computes with them.
@@ -52,6 +52,15 @@ pub trait Tuner: Send + Sync {
         Self: Sized,
     {
         &[]
+    }
+
+    /// Looks at the set-up of a run before its model is read; with [`Need::Check`]. Without it nothing is checked.
+    ///
+    /// # Errors
+    /// What contradicts the component; it ends the command.
+    fn check(&self, setup: &Setup) -> Result<()> {
+        setup.leave();
+        Ok(())
     }
 
     /// The parameters that it adds to a layer. A layer without any stays as it is.

@@ -99,7 +99,7 @@ apus_sdk::built_in! {
         limits: Some((Bound::Included(1.0), Bound::Unbounded)),
     }],
     after: "callbacks",
-    joins: true,
+    joined_by: &["early_stop_interval"],
     needs_evaluations: true,
     check: check,
 }

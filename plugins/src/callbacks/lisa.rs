@@ -153,7 +153,7 @@ apus_sdk::built_in! {
         },
     ],
     after: "callbacks",
-    joins: true,
+    joined_by: &["lisa_activated_layers"],
     check: check,
 }
 

@@ -4,10 +4,10 @@
 //! The log history grows with the run; only its new lines cross, and the plugin's side keeps the rest.
 
 use super::guard::guard;
-use super::object::{Object, Origin, component_mut, to_json};
+use super::object::{Object, Origin, check_by, component_mut, imported_check, to_json};
 use super::optimizer::Kept;
 use super::run::WireRun;
-use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Tensor, Wire, needs};
+use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Setup, Tensor, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RStr, RString, RVec};
@@ -34,6 +34,8 @@ pub struct CallbackTable {
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
     /// See [`Callback::evaluated_weights`].
     pub evaluated_weights: unsafe extern "C" fn(*mut ()) -> Wire<RVec<Kept>>,
+    /// See [`Callback::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// What goes out, as the host writes it.
@@ -95,6 +97,7 @@ struct Remembering {
 trait Events: Send {
     fn event(&mut self, name: &str, event: Event) -> Result<Asked>;
     fn callback(&mut self) -> &mut dyn Callback;
+    fn check(&self, setup: &Setup) -> Result<()>;
 }
 
 pub(super) fn export(
@@ -117,6 +120,7 @@ fn table() -> CallbackTableRef {
             load_state,
             begin,
             evaluated_weights,
+            check,
         }
         .leak_into_prefix()
     })
@@ -148,6 +152,8 @@ unsafe extern "C" fn load_state(this: *mut (), saved: RStr<'_>) -> Wire<()> {
         unsafe { events(this) }.callback().load_state(saved)
     })
 }
+
+check_by!(dyn Events);
 
 unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
     guard(|| {
@@ -204,9 +210,15 @@ macro_rules! plain_events {
             fn callback(&mut self) -> &mut dyn Callback {
                 self.callback.as_mut()
             }
+
+            fn check(&self, setup: &Setup) -> Result<()> {
+                self.callback.check(setup)
+            }
         }
 
         impl Callback for ImportedCallback {
+            imported_check!();
+
             $(fn $event(&mut self, state: &RunState, control: &mut Control) -> Result<()> {
                 self.send(stringify!($event), About::default(), state, control).map(drop)
             })*

@@ -1,7 +1,9 @@
 //! Datasets across the boundary: sources and rows as JSON.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by, to_json};
+use super::object::{
+    Imported, check_by, component, component_mut, crosses_by, imported_check, to_json,
+};
 use crate::{Dataset, DatasetSource, Result, Row, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RStr, RString};
@@ -18,9 +20,13 @@ pub struct DatasetTable {
     /// A row, changed, or null.
     #[sabi(last_prefix_field)]
     pub row: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RString>,
+    /// See [`Dataset::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
-crosses_by!(DatasetTable { source, rows, row } as DatasetTableRef for dyn Dataset);
+crosses_by!(DatasetTable { source, rows, row, check } as DatasetTableRef for dyn Dataset);
+
+check_by!(dyn Dataset);
 
 unsafe extern "C" fn source(this: *mut (), subsets: RStr<'_>) -> Wire<RString> {
     guard(|| {
@@ -48,6 +54,8 @@ unsafe extern "C" fn row(this: *const (), row: RStr<'_>) -> Wire<RString> {
 }
 
 impl Dataset for Imported<DatasetTableRef> {
+    imported_check!();
+
     fn source(&mut self, subsets: &[String]) -> Result<DatasetSource> {
         let subsets = serde_json::to_string(subsets)?;
         let (this, call) = (self.object.this(), self.object.table().source());

@@ -1,7 +1,7 @@
 //! Dataset formats across the boundary: a row goes out as JSON text, its samples come back as such.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by, to_json};
+use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
 use crate::{Converted, DatasetFormat, Result, Row, Sample, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString};
@@ -16,9 +16,13 @@ pub struct FormatTable {
     /// The samples of a row.
     #[sabi(last_prefix_field)]
     pub convert: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RString>,
+    /// See [`DatasetFormat::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
-crosses_by!(FormatTable { rank, convert } as FormatTableRef for dyn DatasetFormat);
+crosses_by!(FormatTable { rank, convert, check } as FormatTableRef for dyn DatasetFormat);
+
+check_by!(dyn DatasetFormat);
 
 unsafe extern "C" fn rank(this: *const (), columns: RSlice<'_, RStr<'_>>) -> Wire<ROption<i32>> {
     guard(|| {
@@ -38,6 +42,8 @@ unsafe extern "C" fn convert(this: *const (), row: RStr<'_>) -> Wire<RString> {
 }
 
 impl DatasetFormat for Imported<FormatTableRef> {
+    imported_check!();
+
     fn recognises(&self, columns: &[&str]) -> bool {
         self.try_rank(columns).is_ok_and(|rank| rank.is_some())
     }

@@ -31,6 +31,8 @@ pub struct ComponentDoc {
     pub options: Vec<OptionDoc>,
     /// Names of its [`Need`]s.
     pub needs: Vec<String>,
+    /// Flags of the command line that stand for its options, each with the option's name.
+    pub flags: Vec<(String, String)>,
 }
 
 impl ComponentDoc {
@@ -55,6 +57,8 @@ struct Written {
     name: String,
     doc: String,
     options: Vec<OptionDoc>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<(String, String)>,
 }
 
 const WITH: &str = " with ";
@@ -71,6 +75,7 @@ impl From<ComponentDoc> for Written {
             name: doc.name,
             doc: doc.doc,
             options: doc.options,
+            flags: doc.flags,
         }
     }
 }
@@ -87,6 +92,7 @@ impl From<Written> for ComponentDoc {
             doc: written.doc,
             options: written.options,
             needs,
+            flags: written.flags,
         }
     }
 }
@@ -102,6 +108,7 @@ impl From<&Component> for ComponentDoc {
                 let needs = (component.needs)().iter();
                 needs.map(|need| need.name().to_owned()).collect()
             },
+            flags: (component.flags)(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Exporters across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by, to_json};
+use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
 use crate::exporter::{ExportAbout, TensorSource};
 use crate::{Error, ExportModel, Exporter, Result, Tensor, Wire, Writes};
 use abi_stable::StableAbi;
@@ -19,6 +19,8 @@ pub struct ExporterTable {
     /// Writes the files of a model.
     #[sabi(last_prefix_field)]
     pub export_model: unsafe extern "C" fn(*const (), WireModel<'_>) -> Wire<()>,
+    /// See [`Exporter::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// An [`ExportModel`].
@@ -47,7 +49,9 @@ pub struct SourceTable {
     pub tensor: unsafe extern "C" fn(*const (), usize) -> Wire<Tensor>,
 }
 
-crosses_by!(ExporterTable { writes, export_model } as ExporterTableRef for dyn Exporter);
+crosses_by!(ExporterTable { writes, export_model, check } as ExporterTableRef for dyn Exporter);
+
+check_by!(dyn Exporter);
 
 unsafe extern "C" fn writes(this: *const ()) -> Wire<RString> {
     guard(|| {
@@ -116,6 +120,8 @@ fn host() -> SourceTableRef {
 }
 
 impl Exporter for Imported<ExporterTableRef> {
+    imported_check!();
+
     fn writes(&self) -> Writes {
         let (this, call) = (self.object.this(), self.object.table().writes());
         // SAFETY: pointer and table belong together.

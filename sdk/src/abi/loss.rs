@@ -1,12 +1,14 @@
 //! Losses across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by, to_json};
+use super::object::{
+    Imported, check_by, component, component_mut, crosses_by, imported_check, to_json,
+};
 use super::run::WireRun;
 use crate::{ChunkOps, ChunkRows, Error, Loss, LossChunk, Result, Run, Tensor, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::{RResult, RString, RVec};
+use abi_stable::std_types::{RResult, RStr, RString, RVec};
 use std::sync::OnceLock;
 
 /// A loss's functions.
@@ -21,6 +23,8 @@ pub struct LossTable {
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
     /// See [`Loss::columns`].
     pub columns: unsafe extern "C" fn(*const ()) -> Wire<RVec<RString>>,
+    /// See [`Loss::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// A [`LossChunk`].
@@ -50,7 +54,9 @@ pub struct ChunkTable {
     pub hidden: unsafe extern "C" fn(*const ()) -> Wire<Tensor>,
 }
 
-crosses_by!(LossTable { per_token, begin, columns } as LossTableRef for dyn Loss);
+crosses_by!(LossTable { per_token, begin, columns, check } as LossTableRef for dyn Loss);
+
+check_by!(dyn Loss);
 
 unsafe extern "C" fn per_token(this: *const (), chunk: WireChunk<'_>) -> Wire<Tensor> {
     guard(|| {
@@ -148,6 +154,8 @@ unsafe extern "C" fn hidden(this: *const ()) -> Wire<Tensor> {
 }
 
 impl Loss for Imported<LossTableRef> {
+    imported_check!();
+
     fn begin(&mut self, run: &Run) -> Result<()> {
         let Some(call) = self.object.table().begin() else {
             return Ok(());

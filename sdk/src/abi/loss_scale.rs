@@ -1,7 +1,7 @@
 //! Loss scales across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by};
+use super::object::{Imported, check_by, component, crosses_by, imported_check};
 use crate::{Base, Field, LossScale, Piece, Result, Segment, Turn, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
@@ -21,6 +21,8 @@ pub struct LossScaleTable {
         unsafe extern "C" fn(*const (), RStr<'_>, WireTurn<'_>) -> Wire<RVec<WireSegment>>,
     /// The segments of a piece; since 1.1.
     pub segments_of: unsafe extern "C" fn(*const (), WirePiece<'_>) -> Wire<RVec<WireSegment>>,
+    /// See [`LossScale::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// A [`Piece`].
@@ -70,7 +72,9 @@ pub struct WireSegment {
     weight: f64,
 }
 
-crosses_by!(LossScaleTable { base, segments, segments_of } as LossScaleTableRef for dyn LossScale);
+crosses_by!(LossScaleTable { base, segments, segments_of, check } as LossScaleTableRef for dyn LossScale);
+
+check_by!(dyn LossScale);
 
 unsafe extern "C" fn base(this: *const ()) -> Wire<u32> {
     guard(|| {
@@ -175,6 +179,8 @@ impl<'a> WireTurn<'a> {
 }
 
 impl LossScale for Imported<LossScaleTableRef> {
+    imported_check!();
+
     fn base(&self) -> Option<Base> {
         self.try_base().ok().flatten()
     }

@@ -1,7 +1,9 @@
 //! Metrics across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by, to_json};
+use super::object::{
+    Imported, check_by, component, component_mut, crosses_by, imported_check, to_json,
+};
 use super::run::WireRun;
 use crate::{Decoder, Error, EvalBatch, Metric, Need, Result, Run, TextPair, Wire, needs};
 use abi_stable::StableAbi;
@@ -25,6 +27,8 @@ pub struct MetricTable {
     pub update_answers: unsafe extern "C" fn(*mut (), RSlice<'_, WirePair<'_>>) -> Wire<()>,
     /// See [`Metric::names`]; JSON.
     pub names: unsafe extern "C" fn(*const ()) -> Wire<RString>,
+    /// See [`Metric::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// An [`EvalBatch`].
@@ -57,7 +61,9 @@ pub struct Named {
     value: f64,
 }
 
-crosses_by!(MetricTable { update, compute, begin, reads_answers, update_answers, names } as MetricTableRef for dyn Metric);
+crosses_by!(MetricTable { update, compute, begin, reads_answers, update_answers, names, check } as MetricTableRef for dyn Metric);
+
+check_by!(dyn Metric);
 
 /// The plugin's side of the decoder.
 impl Decoder for WireBatch<'_> {
@@ -143,6 +149,8 @@ unsafe extern "C" fn names(this: *const ()) -> Wire<RString> {
 }
 
 impl Metric for Imported<MetricTableRef> {
+    imported_check!();
+
     fn begin(&mut self, run: &Run) -> Result<()> {
         let Some(call) = self.object.table().begin() else {
             return Ok(());

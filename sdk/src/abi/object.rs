@@ -2,7 +2,7 @@
 
 use super::PluginRootRef;
 use super::guard::{PANICKED, guard};
-use crate::{Error, Kind, Make, Need, Options, Result, Wire, needs};
+use crate::{Error, Kind, Make, Need, Options, Result, Setup, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RStr, RString};
 use std::fmt;
@@ -206,6 +206,57 @@ pub(super) unsafe fn component_mut<'a, K: ?Sized>(this: *mut ()) -> &'a mut K {
     needs::declare(held.needs);
     &mut held.component
 }
+
+/// Asks a component about a set-up, which is JSON.
+///
+/// # Safety
+/// As of [`component`].
+pub(super) unsafe fn ask<K: ?Sized>(
+    this: *const (),
+    setup: RStr<'_>,
+    check: impl FnOnce(&K, &Setup) -> Result<()>,
+) -> Wire<()> {
+    guard(|| {
+        let setup: Setup = serde_json::from_str(setup.as_str())?;
+        // SAFETY: by the contract above.
+        let held = unsafe { &*this.cast::<Held<K>>() };
+        needs::declare(held.needs);
+        setup.ask(held.needs, |setup| check(&held.component, setup))
+    })
+}
+
+/// Writes the function `check` of a table.
+macro_rules! check_by {
+    (dyn $Trait:ident) => {
+        unsafe extern "C" fn check(this: *const (), setup: RStr<'_>) -> Wire<()> {
+            // SAFETY: the host gives the object's own pointer.
+            unsafe {
+                $crate::abi::object::ask::<dyn $Trait>(this, setup, |component, setup| {
+                    component.check(setup)
+                })
+            }
+        }
+    };
+}
+pub(super) use check_by;
+
+/// Writes the method `check` of a host's component, whose fields are `object` and `origin`. What it leaves undone its plugin
+/// has said.
+macro_rules! imported_check {
+    () => {
+        fn check(&self, setup: &$crate::Setup) -> Result<()> {
+            setup.leave();
+            let Some(call) = self.object.table().check() else {
+                return Ok(());
+            };
+            let json = $crate::abi::object::to_json(setup)?;
+            // SAFETY: pointer and table belong together; the text outlives the call.
+            let wire = unsafe { call(self.object.this(), json.as_rstr()) };
+            self.origin.context("check", wire)
+        }
+    };
+}
+pub(super) use imported_check;
 
 /// JSON text of a value.
 pub(super) fn to_json(value: &impl serde::Serialize) -> Result<RString> {

@@ -4,7 +4,9 @@
 //! step fails it is lost: the host keeps copies of what it wants to go on with.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by, to_json};
+use super::object::{
+    Imported, check_by, component, component_mut, crosses_by, imported_check, to_json,
+};
 use super::run::WireRun;
 use crate::optimizer_step::{Again, Grouping};
 use crate::{
@@ -45,6 +47,8 @@ pub struct OptimizerTable {
     /// See [`Optimizer::state_bytes`].
     pub state_bytes:
         unsafe extern "C" fn(*mut (), RStr<'_>, RSlice<'_, usize>) -> Wire<ROption<u64>>,
+    /// See [`Optimizer::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 /// A [`Param`].
@@ -92,7 +96,9 @@ struct Received {
     members: Vec<usize>,
 }
 
-crosses_by!(OptimizerTable { step, begin, step_with, hook, save_state, load_state, state_bytes } as OptimizerTableRef for dyn Optimizer);
+crosses_by!(OptimizerTable { step, begin, step_with, hook, save_state, load_state, state_bytes, check } as OptimizerTableRef for dyn Optimizer);
+
+check_by!(dyn Optimizer);
 
 fn pack(state: &mut State) -> RVec<Kept> {
     let kept = state.take().into_iter().map(|(name, tensor)| Kept {
@@ -267,6 +273,8 @@ macro_rules! with_hooks {
         }
 
         impl Optimizer for Imported<OptimizerTableRef> {
+    imported_check!();
+
             fn begin(&mut self, run: &Run) -> Result<()> {
                 let Some(call) = self.object.table().begin() else {
                     return Ok(());

@@ -1,10 +1,11 @@
 //! Schedules across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component, component_mut, crosses_by};
+use super::object::{Imported, check_by, component, component_mut, crosses_by, imported_check};
 use super::run::WireRun;
 use crate::{LrSchedule, Progress, Result, Run, Wire};
 use abi_stable::StableAbi;
+use abi_stable::std_types::RStr;
 
 /// A schedule's functions.
 #[repr(C)]
@@ -16,9 +17,13 @@ pub struct ScheduleTable {
     pub factor: unsafe extern "C" fn(*const (), u64, u64, u64, f64) -> Wire<f64>,
     /// See [`LrSchedule::begin`]; since 1.1.
     pub begin: unsafe extern "C" fn(*mut (), WireRun) -> Wire<()>,
+    /// See [`LrSchedule::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
-crosses_by!(ScheduleTable { factor, begin } as ScheduleTableRef for dyn LrSchedule);
+crosses_by!(ScheduleTable { factor, begin, check } as ScheduleTableRef for dyn LrSchedule);
+
+check_by!(dyn LrSchedule);
 
 unsafe extern "C" fn factor(
     this: *const (),
@@ -48,6 +53,8 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
 }
 
 impl LrSchedule for Imported<ScheduleTableRef> {
+    imported_check!();
+
     fn begin(&mut self, run: &Run) -> Result<()> {
         let Some(call) = self.object.table().begin() else {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Trackers across the boundary.
 
 use super::guard::guard;
-use super::object::{Imported, component_mut, crosses_by, to_json};
+use super::object::{Imported, check_by, component_mut, crosses_by, imported_check, to_json};
 use crate::{EndState, Level, Result, RunInfo, Tracker, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RSlice, RStr};
@@ -25,9 +25,13 @@ pub struct TrackerTable {
     pub line: unsafe extern "C" fn(*mut (), RStr<'_>, RStr<'_>) -> Wire<()>,
     pub system: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
     pub saved: unsafe extern "C" fn(*mut (), u64, RStr<'_>) -> Wire<()>,
+    /// See [`Tracker::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
-crosses_by!(TrackerTable { start, log, text, finish, on_terminal, image, line, system, saved } as TrackerTableRef for dyn Tracker);
+crosses_by!(TrackerTable { start, log, text, finish, on_terminal, image, line, system, saved, check } as TrackerTableRef for dyn Tracker);
+
+check_by!(dyn Tracker);
 
 /// The tracker behind the host's pointer.
 unsafe fn tracker<'a>(this: *mut ()) -> &'a mut dyn Tracker {
@@ -86,6 +90,8 @@ unsafe extern "C" fn saved(this: *mut (), step: u64, checkpoint: RStr<'_>) -> Wi
 }
 
 impl Tracker for Imported<TrackerTableRef> {
+    imported_check!();
+
     fn start(&mut self, run: &RunInfo) -> Result<()> {
         let json = to_json(run)?;
         let (this, table) = (self.object.this(), self.object.table());

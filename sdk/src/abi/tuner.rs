@@ -1,7 +1,7 @@
 //! Tuners across the boundary. What is known of layers and parameters crosses as JSON, tensors as handles.
 
 use super::guard::guard;
-use super::object::{Imported, component, crosses_by, to_json};
+use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
 use crate::{AddedParam, LayerInfo, Options, Result, Tensor, Tuner, Wire};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString, RVec};
@@ -39,11 +39,15 @@ pub struct TunerTable {
     /// The fields of PEFT's configuration as JSON.
     #[sabi(last_prefix_field)]
     pub peft_config: unsafe extern "C" fn(*const ()) -> Wire<RString>,
+    /// See [`Tuner::check`]; since 1.1.
+    pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
 }
 
 crosses_by!(TunerTable {
-    parameters, input, output, merged_weight, merged_bias, targets, peft_config
+    parameters, input, output, merged_weight, merged_bias, targets, peft_config, check
 } as TunerTableRef for dyn Tuner);
+
+check_by!(dyn Tuner);
 
 fn layer(json: RStr<'_>) -> Result<LayerInfo> {
     Ok(serde_json::from_str(json.as_str())?)
@@ -128,6 +132,8 @@ unsafe extern "C" fn peft_config(this: *const ()) -> Wire<RString> {
 }
 
 impl Tuner for Imported<TunerTableRef> {
+    imported_check!();
+
     fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>> {
         let (this, call) = (self.object.this(), self.object.table().parameters());
         let json = to_json(layer)?;

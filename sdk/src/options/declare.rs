@@ -24,6 +24,24 @@
 /// assert_eq!((component.interval, component.best), (1, None));
 /// ```
 ///
+/// `flags`, between `limits` and `state`, names flags of the command line that stand for options, such as those that
+/// ms-swift has for the same: a run that names the component takes them.
+///
+/// ```
+/// apus_sdk::options! {
+///     struct Lisa {
+///         /// Layers that are trained at a time.
+///         activated_layers: usize = 2,
+///     }
+///     flags {
+///         activated_layers: "lisa_activated_layers",
+///     }
+/// }
+///
+/// let flags = <Lisa as apus_sdk::Describe>::flags();
+/// assert_eq!(flags, [("lisa_activated_layers".to_owned(), "activated_layers".to_owned())]);
+/// ```
+///
 /// Attributes of serde say how it is read: `alias`, `rename`, `with`, `default` with a function, and `rename_all` of the
 /// struct. An `enum` of words is declared the same way; lists and help name its words, in snake_case.
 ///
@@ -74,6 +92,7 @@ macro_rules! options {
             $($(#[$($attribute:tt)*])* $field:ident: $type:ty = $default:expr),* $(,)?
         }
         $(limits { $($limited:ident: $range:expr),* $(,)? })?
+        $(flags { $($flagged:ident: $flag:literal),* $(,)? })?
         $(state { $($(#[$($state_attribute:tt)*])* $state:ident: $state_type:ty),* $(,)? })?
     ) => {
         $crate::options_struct! {
@@ -167,6 +186,18 @@ macro_rules! options {
                         &defaults.$field,
                         $crate::options_doc!($(#[$($attribute)*])*),
                     )),*])
+                }
+
+                fn flags() -> ::std::vec::Vec<(::std::string::String, ::std::string::String)> {
+                    $($(
+                        const _: () = $crate::private::allowed_flag($flag);
+                        let _ = |read: __ReadOptions| read.$flagged;
+                    )*)?
+                    $crate::private::flags(
+                        &[$(::std::stringify!($field)),*],
+                        <Self as $crate::Describe>::describe(),
+                        &[$($((::std::stringify!($flagged), $flag)),*)?],
+                    )
                 }
 
                 fn check(&self) -> $crate::Result<()> {
@@ -289,6 +320,23 @@ pub const fn allowed_name(kind: crate::Kind, name: &str) {
     }
 }
 
+/// Refuses a flag that a command line could not give.
+///
+/// # Panics
+/// It is empty, or has something else in it than small letters, digits and `_`: for a constant, the compiler says so.
+pub const fn allowed_flag(flag: &str) {
+    let bytes = flag.as_bytes();
+    assert!(!bytes.is_empty(), "the name of a flag is empty");
+    let mut at = 0;
+    while at < bytes.len() {
+        assert!(
+            bytes[at].is_ascii_lowercase() || bytes[at].is_ascii_digit() || bytes[at] == b'_',
+            "the name of a flag, which stands without its dashes, has small letters, digits and `_` alone"
+        );
+        at += 1;
+    }
+}
+
 /// Refuses an option that a configuration could not give.
 ///
 /// # Panics
@@ -345,6 +393,10 @@ mod tests {
         limits {
             count: 1.0..,
         }
+        flags {
+            shape: "fall",
+            name_of_it: "fall_called",
+        }
         state {
             #[serde(default = "seven")]
             left: u32,
@@ -400,6 +452,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_go_with_the_names_that_are_read() {
+        let named = |(flag, option): &(&str, &str)| ((*flag).to_owned(), (*option).to_owned());
+        let expected = [("fall", "type"), ("fall_called", "name-of-it")];
+        assert_eq!(
+            Attributed::flags(),
+            expected.iter().map(named).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
     fn a_component_may_have_a_drop() {
         let before = DROPPED.get();
         drop(made(json!({})).unwrap());
@@ -425,6 +487,13 @@ mod tests {
             );
         }
         allowed_option("names");
+        allowed_flag("lisa_activated_layers2");
+        for flag in ["", "--x", "a.b", "a-b", "a b", "A", "a=b"] {
+            assert!(
+                std::panic::catch_unwind(|| allowed_flag(flag)).is_err(),
+                "{flag:?}"
+            );
+        }
         assert!(refused(|| allowed_option("name")));
     }
 }

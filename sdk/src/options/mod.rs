@@ -5,9 +5,9 @@ mod fields;
 mod read;
 mod words;
 
-pub use declare::{allowed_name, allowed_option};
+pub use declare::{allowed_flag, allowed_name, allowed_option};
 pub use read::{ByDescription, BySerde, Probe, build};
-pub use words::{Values, ValuesOfAny, option, read_as};
+pub use words::{Values, ValuesOfAny, flags, option, read_as};
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,11 @@ pub struct OptionDoc {
 pub trait Describe {
     /// The options.
     fn describe() -> Vec<OptionDoc>;
+
+    /// Flags of the command line that stand for options, each with the option's name.
+    fn flags() -> Vec<(String, String)> {
+        Vec::new()
+    }
 
     /// Checks the values that were given.
     ///

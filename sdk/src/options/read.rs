@@ -24,12 +24,17 @@ impl<T> Probe<T> {
 #[doc(hidden)]
 pub trait ByDescription<T> {
     fn options(&self) -> Vec<OptionDoc>;
+    fn flags(&self) -> Vec<(String, String)>;
     fn build(&self, options: &Options) -> Result<T>;
 }
 
 impl<T: Describe + DeserializeOwned> ByDescription<T> for Probe<T> {
     fn options(&self) -> Vec<OptionDoc> {
         T::describe()
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        T::flags()
     }
 
     fn build(&self, options: &Options) -> Result<T> {
@@ -43,10 +48,15 @@ impl<T: Describe + DeserializeOwned> ByDescription<T> for Probe<T> {
 #[doc(hidden)]
 pub trait BySerde<T> {
     fn options(&self) -> Vec<OptionDoc>;
+    fn flags(&self) -> Vec<(String, String)>;
     fn build(&self, options: &Options) -> Result<T>;
 }
 
 impl<T: DeserializeOwned> BySerde<T> for &Probe<T> {
+    fn flags(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     fn build(&self, options: &Options) -> Result<T> {
         match asked::<T>().fields.contains(&"name") {
             true => Err(Error::new(

@@ -55,6 +55,21 @@ pub fn option(
     }
 }
 
+/// Flags with the names under which the options that they stand for are read; `described` are the options of `fields`.
+#[doc(hidden)]
+pub fn flags(
+    fields: &[&str],
+    described: Vec<OptionDoc>,
+    flags: &[(&str, &str)],
+) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (field, option) in std::iter::zip(fields, described) {
+        let own = flags.iter().filter(|(of, _)| of == field);
+        found.extend(own.map(|(_, flag)| ((*flag).to_owned(), option.name.clone())));
+    }
+    found
+}
+
 /// The options with the names under which a `T` reads them, which `rename_all` changes.
 #[doc(hidden)]
 pub fn read_as<T: DeserializeOwned>(mut options: Vec<OptionDoc>) -> Vec<OptionDoc> {

@@ -5,7 +5,7 @@
 //!
 //! | kind | driven by |
 //! |---|---|
-//! | dataset format | [`convert`] |
+//! | dataset format | [`convert`]; [`convert_named`] as in a run that names the format |
 //! | loss scale | [`segments`], [`segments_of`] |
 //! | loss | [`Chunk`] |
 //! | optimizer | [`minimise`], [`Bowl`] |
@@ -16,6 +16,9 @@
 //! | exporter | [`export`] |
 //! | tracker | [`track`], with the picture [`DOT`] |
 //! | tuner | [`tune`] |
+//! | `check` of any kind | a [`Setup`](crate::Setup) |
+//!
+//! The crate `apus-testing` runs the real trainer in a test of a plugin.
 //!
 //! ```
 //! use apus_sdk::{LrSchedule, Progress, Result, options, register, testing};
@@ -64,7 +67,7 @@ pub use loss::Chunk;
 pub use metric::{measure, measure_answers};
 pub use optimizer::{Bowl, minimise};
 pub use schedule::curve;
-pub use text::{TURN, convert, segments, segments_of};
+pub use text::{TURN, convert, convert_named, segments, segments_of};
 pub use tracker::{DOT, track};
 pub use tuner::{MergedLayer, Tuned, tune};
 

@@ -1,7 +1,8 @@
 //! Loss scales and dataset formats: one text, one row.
 
 use super::object;
-use crate::{DatasetFormat, Error, Field, LossScale, Piece, Result, Sample, Turn, needs};
+use crate::abi::guard::guard;
+use crate::{DatasetFormat, Error, Field, LossScale, Piece, Result, Row, Sample, Turn, needs};
 use serde_json::Value;
 
 /// Segments of the content of an assistant's last answer, with their weights.
@@ -49,7 +50,7 @@ pub fn segments_of(scale: &dyn LossScale, piece: &Piece) -> Result<Vec<(String, 
     checked.collect()
 }
 
-/// Converts one row, a JSON object.
+/// Converts one row, a JSON object, as a run does that finds the format by the columns.
 ///
 /// # Errors
 /// Those of the format; columns that it does not recognise; token rows whose lists differ in length.
@@ -58,11 +59,26 @@ pub fn convert(format: &dyn DatasetFormat, row: Value) -> Result<Vec<Sample>> {
     let columns: Vec<&str> = row.keys().map(String::as_str).collect();
     if !format.recognises(&columns) {
         return Err(Error::new(format!(
-            "the format does not recognise the columns {}",
+            "the format does not recognise the columns {}; testing::convert_named reads a row as a run that names the format, \
+             with --dataset_format or DATASET?format=NAME",
             columns.join(", ")
         )));
     }
-    let samples = format.convert(row)?;
+    samples(format, row)
+}
+
+/// As [`convert`], as a run does that names the format: it is not asked whether it recognises the columns.
+///
+/// # Errors
+/// Those of the format, a panic among them, in the words that a run has for them behind the place of the row; token rows whose
+/// lists differ in length.
+pub fn convert_named(format: &dyn DatasetFormat, row: Value) -> Result<Vec<Sample>> {
+    samples(format, object(row, "rows")?)
+}
+
+fn samples(format: &dyn DatasetFormat, row: Row) -> Result<Vec<Sample>> {
+    let converted = guard(|| format.convert(row)).into_result();
+    let samples = converted.map_err(Error::new)?;
     for sample in &samples {
         if let Sample::Tokens(row) = sample {
             let tokens = row.input_ids.len();
@@ -81,7 +97,7 @@ pub fn convert(format: &dyn DatasetFormat, row: Value) -> Result<Vec<Sample>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Conversation, Message, Row, Segment, TokenRow};
+    use crate::{Conversation, Message, Segment, TokenRow};
     use serde_json::json;
 
     /// What stands before the first space, and the rest.
@@ -138,9 +154,12 @@ mod tests {
         };
         assert_eq!(conversation.messages[0].text(), Some("Hi"));
         let said = |row| convert(&Pairs, row).unwrap_err().to_string();
-        assert_eq!(
-            said(json!({"a": 1, "b": 2})),
-            "the format does not recognise the columns a, b"
+        let unknown = said(json!({"a": 1, "b": 2}));
+        assert!(
+            unknown.starts_with(
+                "the format does not recognise the columns a, b; testing::convert_named"
+            ),
+            "{unknown}"
         );
         assert_eq!(said(json!({"q": 1})), "q is text");
         assert_eq!(
@@ -148,5 +167,32 @@ mod tests {
             "1 tokens with 0 labels and 1 weights"
         );
         assert!(said(json!("Hi")).contains("a JSON object"));
+    }
+
+    #[test]
+    fn a_format_that_is_named_reads_any_row() {
+        struct Careless;
+        impl DatasetFormat for Careless {
+            fn recognises(&self, _columns: &[&str]) -> bool {
+                false
+            }
+            fn convert(&self, row: Row) -> Result<Vec<Sample>> {
+                let text = row["text"].as_str().ok_or("`text` is no text")?;
+                assert_ne!(text, "", "an empty text");
+                Ok(Vec::new())
+            }
+        }
+        assert!(convert(&Careless, json!({"text": "a"})).is_err());
+        let said = |row| convert_named(&Careless, row).map_err(|error| error.to_string());
+        assert_eq!(said(json!({"text": "a"})), Ok(Vec::new()));
+        assert_eq!(
+            said(json!({"text": 1})),
+            Err("`text` is no text".to_owned())
+        );
+        let panicked = said(json!({"text": ""})).unwrap_err();
+        assert!(
+            panicked.starts_with("panicked") && panicked.contains("an empty text"),
+            "{panicked}"
+        );
     }
 }

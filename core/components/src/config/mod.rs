@@ -22,6 +22,7 @@ mod lengths;
 mod merged;
 mod ms_swift;
 mod of_components;
+mod option_flags;
 mod resolve;
 mod sft;
 mod sharding;
@@ -46,14 +47,11 @@ pub use flags::FLAGS;
 pub use generation_loads::{GenerationLoad, GenerationLoads};
 pub use lengths::Lengths;
 pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
-pub use of_components::{Flagged, bringing};
-pub use resolve::{
-    ComponentOptions, Origin, Resolved, from_arguments, from_matches, split_options,
-};
+pub use option_flags::{load as load_plugins, parse, plugins_of};
+pub use resolve::{ComponentOptions, GivenOption, Origin, Resolved, from_arguments, from_matches};
 pub use sharding::{Sharding, sharding};
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;
-pub use suggestion::with_suggestion;
 pub use table::{
     BenchConfig, DataConfig, DeployConfig, EvalConfig, ExportConfig, InferConfig, ModelNewConfig,
     SftConfig,

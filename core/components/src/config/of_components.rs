@@ -1,25 +1,30 @@
 //! Flags that built-in components declare: their values, as options of the components.
 
 use super::{FLAGS, SftConfig, values};
+use crate::registry::Spec;
 use anyhow::Result;
 use apus_sdk::built_in::{BuiltIn, OptionFlag, built_ins};
 use apus_sdk::{Kind, Options};
+use serde_json::Value;
 
 /// A built-in component of which flags are given.
-pub struct Flagged {
-    /// The component.
-    pub component: &'static BuiltIn,
+pub(super) struct Flagged {
+    pub(super) component: &'static BuiltIn,
     /// The first of its flags that is given.
-    pub flag: &'static str,
+    pub(super) flag: &'static str,
+    /// Whether these flags bring it into a run that does not name it.
+    joins: bool,
+    /// Whether one of them asks for something.
+    asks: bool,
     /// The options that its flags stand for.
-    pub options: Options,
+    pub(super) options: Options,
     /// The flag that chooses the component, if it is true.
-    pub chosen_by: Option<&'static str>,
+    pub(super) chosen_by: Option<&'static str>,
 }
 
 impl SftConfig {
     /// The built-in components of a kind of which flags are given, and the options that these stand for.
-    pub fn flagged(&self, kind: Kind) -> Vec<Flagged> {
+    pub(super) fn flagged(&self, kind: Kind) -> Vec<Flagged> {
         let of_kind = built_ins()
             .into_iter()
             .filter(|declared| declared.kind == kind);
@@ -28,6 +33,9 @@ impl SftConfig {
                 let value =
                     |own: &'static OptionFlag| Some((own, self.of_components.get(own.name)?));
                 let given: Vec<_> = component.flags.iter().filter_map(value).collect();
+                let joins = |(own, value): &(&OptionFlag, &Value)| {
+                    component.joined_by.contains(&own.name) && asks_for_something(value)
+                };
                 let options = given.iter().filter(|(own, _)| !own.chooses());
                 let options = options.map(|(own, value)| (own.option.to_owned(), (*value).clone()));
                 let mut choosing = given
@@ -36,11 +44,39 @@ impl SftConfig {
                 Some(Flagged {
                     component,
                     flag: given.first()?.0.name,
+                    joins: given.iter().any(joins),
+                    asks: given.iter().any(|(_, value)| asks_for_something(value)),
                     options: options.collect(),
                     chosen_by: choosing.next().map(|(own, _)| own.name),
                 })
             })
             .collect()
+    }
+
+    /// Puts the values of flags into the options of the built-in components that they are about, where these are among `specs`; an
+    /// option that has a value keeps it. Gives the components that flags bring into a run, and a line for each that is not chosen.
+    pub fn add_flagged(&self, kind: Kind, specs: &mut [Spec]) -> (Vec<Spec>, Vec<String>) {
+        let (mut joining, mut lines) = (Vec::new(), Vec::new());
+        for flagged in self.flagged(kind) {
+            let name = flagged.component.name;
+            match specs.iter_mut().find(|spec| spec.name == name) {
+                Some(spec) => {
+                    for (option, value) in flagged.options {
+                        spec.options.entry(option).or_insert(value);
+                    }
+                }
+                None if flagged.joins => joining.push(Spec {
+                    name: name.to_owned(),
+                    options: flagged.options,
+                }),
+                None if !flagged.asks => {}
+                None => lines.push(format!(
+                    "{} is about the {kind} {name}, which is not chosen: it changes nothing",
+                    flagged.flag
+                )),
+            }
+        }
+        (joining, lines)
     }
 
     /// Checks the flags that built-in components declare.
@@ -60,13 +96,13 @@ impl SftConfig {
     }
 }
 
-/// The flags that bring a component of this kind into a run.
-pub fn bringing(kind: Kind) -> Vec<&'static str> {
-    let all = built_ins().into_iter();
-    all.filter(|declared| declared.kind == kind && declared.joins)
-        .flat_map(|declared| declared.flags)
-        .map(|own| own.name)
-        .collect()
+/// Whether a flag's value turns something on.
+fn asks_for_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        _ => true,
+    }
 }
 
 /// Whether a flag of `apus sft` is declared by a built-in component.
@@ -80,7 +116,7 @@ pub(super) fn is_declared(flag: &str) -> bool {
 mod tests {
     use super::super::from_arguments;
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn config(line: &str) -> SftConfig {
         apus_plugins::link();
@@ -100,12 +136,50 @@ mod tests {
         let [callback] = &config.flagged(Kind::Callback)[..] else {
             panic!("one callback was expected");
         };
-        assert!(callback.component.joins);
+        assert!(callback.joins);
         assert_eq!(callback.options["interval"], 2);
         let all = values(&config);
         assert_eq!(
             (&all["swanlab_project"], &all["swanlab_mode"]),
             (&json!("p"), &Value::Null)
+        );
+    }
+
+    #[test]
+    fn flags_go_to_the_component_that_is_chosen_or_bring_it() {
+        let added = |line: &str, specs: &[Spec]| {
+            let mut specs = specs.to_vec();
+            let (joining, lines) = config(line).add_flagged(Kind::Callback, &mut specs);
+            (json!(specs), json!(joining), lines)
+        };
+        let mut early_stop = Spec::named("early_stop");
+        let (chosen, joining, lines) =
+            added("--early_stop_interval 2", std::slice::from_ref(&early_stop));
+        assert_eq!(
+            (chosen, joining),
+            (json!([{"name": "early_stop", "interval": 2}]), json!([]))
+        );
+        assert!(lines.is_empty());
+        early_stop.options.insert("interval".to_owned(), 5.into());
+        let (chosen, ..) = added("--early_stop_interval 2", &[early_stop]);
+        assert_eq!(
+            chosen[0]["interval"], 5,
+            "what is said of the component itself"
+        );
+        let (chosen, joining, _) = added("--early_stop_interval 2", &[]);
+        assert_eq!(
+            (chosen, joining),
+            (json!([]), json!([{"name": "early_stop", "interval": 2}]))
+        );
+        let mut zero = config("--early_stop_interval 2");
+        zero.of_components["early_stop_interval"] = 0.into();
+        let (joining, lines) = zero.add_flagged(Kind::Callback, &mut []);
+        assert!(joining.is_empty(), "0 asks for nothing");
+        assert!(lines.is_empty(), "and is not worth a word");
+        let (_, lines) = config("--swanlab_project p").add_flagged(Kind::Tracker, &mut []);
+        assert!(
+            lines[0]
+                .starts_with("swanlab_project is about the tracker swanlab, which is not chosen")
         );
     }
 

@@ -1,8 +1,10 @@
 //! All components: those linked into this binary, and those of loaded plugins.
 
+mod option_flags;
 mod options;
 mod spec;
 
+pub use option_flags::{OptionFlag, flags_of, option_flags};
 pub use spec::Spec;
 
 use crate::plugin::{self, Plugin, PluginSpec};
@@ -13,6 +15,7 @@ use apus_sdk::built_in::{BuiltIn, built_ins};
 use apus_sdk::{Component, Kind, Need, components};
 
 /// A component that a configuration can name.
+#[derive(Clone)]
 pub struct Entry {
     /// Its name in a configuration. The name of a plugin's component has the plugin's prefix.
     pub name: String,

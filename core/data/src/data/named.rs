@@ -65,6 +65,18 @@ pub fn format(mut parts: DatasetParts, options: &Options) -> Result<Option<Spec>
     Ok(parts.format)
 }
 
+/// The component of a dataset, if its name is that of one, and the format of its rows.
+///
+/// # Errors
+/// As of [`open`]; nothing is downloaded.
+pub fn component(
+    mut parts: DatasetParts,
+    options: &Options,
+) -> Result<(Option<Named<dyn Dataset>>, Option<Spec>)> {
+    let described = describe(&mut parts, options)?;
+    Ok((described.map(|described| described.component), parts.format))
+}
+
 impl OpenedDataset {
     /// The rows that its component makes; `None` if they are in files.
     ///

@@ -29,8 +29,9 @@ use crate::train::shard_base::{Planned, decide_base};
 use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result, ensure};
-use apus_components::config::{BenchConfig, Resolved, SftConfig, ShardBase, sharding, values};
-use apus_components::registry;
+use apus_components::config::{
+    BenchConfig, Resolved, SftConfig, ShardBase, load_plugins, sharding, values,
+};
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
@@ -52,7 +53,7 @@ const PROFILED: usize = 2;
 /// Runs the measurement of a configuration and prints the figures.
 pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
     let config = &resolved.config;
-    registry::load(&config.plugins)?;
+    load_plugins(&config.plugins)?;
     apus_data::hub::prefer(config.use_hf);
     let earlier = config.against.as_deref();
     let earlier = earlier.map(|path| Earlier::read(path, config.ops));

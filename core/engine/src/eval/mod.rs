@@ -24,7 +24,7 @@ use crate::train::about;
 use crate::train::evaluate::{Evaluation, Spelling, evaluate};
 use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
-use apus_components::config::{EvalConfig, Resolved, SftConfig, values};
+use apus_components::config::{EvalConfig, Resolved, SftConfig, load_plugins, values};
 use apus_components::registry::{self, Named};
 use apus_data::chat::Encoder;
 use apus_data::hub;
@@ -56,7 +56,7 @@ pub struct Report {
 pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
     let given = |flag: &str| resolved.given(flag);
     let flags = resolved.config.sft(&Map::new(), &given)?;
-    registry::load(&flags.plugins)?;
+    load_plugins(&flags.plugins)?;
     hub::prefer(flags.use_hf);
     let place = Place::find(&flags, resolved.config.with_base)?;
     let config = as_in_the_run(resolved, &place)?;

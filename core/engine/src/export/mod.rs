@@ -18,14 +18,15 @@ mod vllm;
 mod whole;
 pub mod writer;
 
-use crate::setup::base_of;
+use crate::setup::{ask, base_of};
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::{ExpertsForm, ExportConfig, GgufType};
+use apus_components::config::{ExpertsForm, ExportConfig, GgufType, load_plugins, values};
 use apus_components::plugin;
 use apus_components::registry::{self, Spec};
+use apus_components::secrets::forget_secrets;
 use apus_data::hub::{self, Hub};
 use apus_model::weights::StoredTensor;
-use apus_sdk::{Exporter, Writes, errln};
+use apus_sdk::{Exporter, Kind, Setup, Writes, errln};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use safetensors::Dtype;
@@ -36,7 +37,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Nothing to do, no base model, or tensors of the wrong shape.
 pub fn run(options: &ExportConfig) -> Result<PathBuf> {
-    registry::load(&options.plugins)?;
+    load_plugins(&options.plugins)?;
     hub::prefer(options.use_hf);
     if let Some(to) = &options.to {
         return by_exporter(to, options);
@@ -91,6 +92,10 @@ fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
         to.name
     );
     let exporter = registry::named::<dyn Exporter>(to)?;
+    let mut flags = values(options);
+    forget_secrets(&mut flags);
+    let setup = Setup::new(flags.into()).with_components(Kind::Exporter, [&to.name]);
+    ask(&exporter, &setup, |of, setup| of.check(setup))?;
     let mut flags = ExportConfig {
         to: None,
         ..options.clone()

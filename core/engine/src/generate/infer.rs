@@ -9,9 +9,8 @@ use super::target::InferTarget;
 use super::{Engine, EngineOptions, Job, Sampling, Stop, defaults, engine_for, logits};
 use anyhow::{Result, ensure};
 use apus_base::{interrupts, signals};
-use apus_components::config::{FLAGS, InferConfig, Topic, values};
+use apus_components::config::{FLAGS, InferConfig, Topic, load_plugins, values};
 use apus_components::plugin;
-use apus_components::registry;
 use apus_data::chat::dialect::ViewOptions;
 use apus_data::hub;
 use apus_sdk::{Conversation, errln};
@@ -48,7 +47,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         config.top_logprobs.is_none() || config.logprobs,
         "top_logprobs is given and logprobs is false; give --logprobs true, too"
     );
-    registry::load(&config.plugins)?;
+    load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
     let target = InferTarget::find(config)?;
     for line in target

@@ -9,7 +9,7 @@ mod samples;
 use crate::setup::{self, AskedColumns};
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::info;
-use apus_components::config::{DataConfig, SftConfig};
+use apus_components::config::{DataConfig, SftConfig, load_plugins};
 use apus_components::registry;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
@@ -24,7 +24,7 @@ use std::time::Instant;
 
 /// Prepares the data of a run and shows it.
 pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
-    registry::load(&run.plugins)?;
+    load_plugins(&run.plugins)?;
     ensure!(
         !run.streaming,
         "apus data looks at all of the data: leave streaming out, and take some rows with FILE#N"

@@ -11,8 +11,8 @@ use super::{routes, settings};
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::info;
 use apus_base::signals;
-use apus_components::config::DeployConfig;
-use apus_components::{plugin, registry};
+use apus_components::config::{DeployConfig, load_plugins};
+use apus_components::plugin;
 use apus_data::hub;
 use apus_sdk::{errln, outln};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub fn deploy(config: &DeployConfig) -> Result<()> {
     let keys = settings::keys(config)?;
     let (named, own) = settings::adapters(config)?;
     let infer = settings::as_infer(config, own);
-    registry::load(&config.plugins)?;
+    load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
     // Before the model is loaded, which may take minutes.
     let listener = settings::listen(config, &keys)?;

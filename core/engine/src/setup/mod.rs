@@ -1,5 +1,6 @@
 //! The common setup of the commands: finds the model, makes the encoder, prepares the data.
 
+mod ask;
 mod base;
 mod chat;
 mod columns;
@@ -7,6 +8,7 @@ mod data;
 mod model;
 mod run_args;
 
+pub use ask::ask;
 pub use base::base_of;
 pub use chat::{ChatOptions, chat_dir, encode_options, encoder, model_word, run_encoder};
 pub use columns::AskedColumns;

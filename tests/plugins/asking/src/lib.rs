@@ -2,7 +2,10 @@
 
 apus_sdk::export_plugin!();
 
+mod checks;
 mod counts;
+mod faults;
+mod optioned;
 mod pair;
 mod piece;
 mod requests;
@@ -39,6 +42,10 @@ apus_sdk::options! {
         scores: String = String::new(),
         /// Reports its rank and the number of ranks, as `rank` and `world_size`.
         ranks: bool = false,
+    }
+    flags {
+        step: "ask_from_step",
+        scores: "ask_scores",
     }
     state {
         times: usize,

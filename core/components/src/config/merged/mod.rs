@@ -4,11 +4,15 @@ use super::coerce::coerce;
 use super::file;
 use super::flag::{Command, Flag, ValueKind};
 use super::ms_swift::{self, MsSwiftArguments};
-use super::resolve::{ComponentOptions, Origin, Resolved, typed};
+use super::option_flags;
+use super::resolve::{ComponentOptions, GivenOption, Origin, Resolved, typed};
 use super::shorthand::shorthands;
 use super::{Config, FLAGS};
+use crate::plugin::PluginSpec;
+use crate::registry::OptionFlag;
 use crate::similar::did_you_mean;
 use anyhow::{Context, Result, bail};
+use apus_sdk::Kind;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,6 +23,10 @@ pub(super) struct MergedValues {
     values: Map<String, Value>,
     written: BTreeMap<String, WrittenAt>,
     notes: Vec<String>,
+    /// The plugins that the file and the command line name.
+    plugins: Vec<PluginSpec>,
+    /// Options in the file that are given by flags which components declare.
+    declared: Vec<(OptionFlag, Value, String)>,
 }
 
 struct WrittenAt {
@@ -34,7 +42,22 @@ impl MergedValues {
             values: Map::new(),
             written: BTreeMap::new(),
             notes: Vec::new(),
+            plugins: Vec::new(),
+            declared: Vec::new(),
         }
+    }
+
+    /// Plugins whose components may declare flags.
+    pub fn name_plugins(&mut self, specs: impl Iterator<Item = PluginSpec>) {
+        self.plugins.extend(specs);
+    }
+
+    /// The flag of this name that a component declares.
+    ///
+    /// # Errors
+    /// A plugin that cannot be loaded.
+    pub fn declared(&self, name: &str) -> Result<Option<OptionFlag>> {
+        option_flags::find(name, &self.plugins)
     }
 
     /// A line about the configuration.
@@ -72,13 +95,23 @@ impl MergedValues {
     /// # Errors
     /// A key that is unknown or given twice, or a value of another kind; the error names file, line and key.
     pub fn read(&mut self, path: &Path) -> Result<()> {
-        for file::Entry { key, place, value } in file::read(path)? {
+        let entries = file::read(path)?;
+        self.name_plugins(entries.iter().flat_map(option_flags::specs));
+        for file::Entry { key, place, value } in entries {
             let name = key.replace('-', "_");
-            if let Some(arguments) = ms_swift::find(&name, self.command) {
+            let theirs = ms_swift::find(&name, self.command);
+            let flag = self.flag(&name);
+            if (theirs.is_some() || flag.is_err())
+                && let Some(own) = self.declared(&name)?
+            {
+                self.declared.push((own, value, place));
+                continue;
+            }
+            if let Some(arguments) = theirs {
                 self.answer(arguments, &name, &place, &ms_swift::text(&value))?;
                 continue;
             }
-            let flag = self.flag(&name).with_context(|| place.clone())?;
+            let flag = flag.with_context(|| place.clone())?;
             if let Some(before) = self.written.get(flag.name) {
                 bail!(
                     "{place}: the same flag as {}; keep one of them",
@@ -133,9 +166,66 @@ impl MergedValues {
                 format!("--{}", flag.name),
             );
         }
-        for (component, option, words) in options {
-            self.set_option(component, option, words)?;
+        for (own, value, place) in std::mem::take(&mut self.declared) {
+            self.set_declared(&own, value, &place)?;
         }
+        let mut named = BTreeSet::new();
+        for GivenOption {
+            component,
+            option,
+            words,
+            ..
+        } in options.iter().filter(|given| given.by.is_none())
+        {
+            named.insert(self.set_option(component, option, words)?);
+        }
+        for GivenOption { words, by, .. } in options {
+            let Some(own) = by else { continue };
+            let place = format!("--{}", own.flag);
+            let same = (own.kind.flag(), own.component.clone(), own.option.clone());
+            if named.contains(&same) {
+                bail!(
+                    "{place} and the option {} of {} {} are both given and are the same; keep one of them",
+                    own.option,
+                    own.kind,
+                    own.component
+                );
+            }
+            self.set_declared(own, value_of(words), &place)?;
+        }
+        Ok(())
+    }
+
+    /// Sets an option by the flag that its component declares for it.
+    fn set_declared(&mut self, own: &OptionFlag, value: Value, place: &str) -> Result<()> {
+        let (kind, name) = (own.kind, &own.component);
+        let flag = kind.flag();
+        self.flag(flag).with_context(|| {
+            format!(
+                "{place} is about {}, which this command has no use for",
+                own.label
+            )
+        })?;
+        if kind == Kind::Dataset {
+            bail!(
+                "{place} is the option {0} of dataset {name}; options of datasets stand behind their names: {name}?{0}=...",
+                own.option
+            );
+        }
+        let is_it = |item: &Value| item.get("name").and_then(Value::as_str) == Some(name);
+        let chosen = match self.values.get_mut(flag) {
+            Some(Value::Array(items)) => items.iter_mut().find(|item| is_it(item)),
+            Some(one) if is_it(one) => Some(one),
+            _ => None,
+        };
+        let Some(Value::Object(table)) = chosen else {
+            bail!(
+                "{place} is the option {} of {}, which is not chosen; give --{flag} {name} as well",
+                own.option,
+                own.label
+            );
+        };
+        table.insert(own.option.clone(), value);
         Ok(())
     }
 
@@ -151,8 +241,8 @@ impl MergedValues {
     /// one in the file.
     fn settle_shorthands(&mut self, line: &BTreeSet<&str>, options: &ComponentOptions) {
         let given = |option: &str| {
-            let mut words = options.iter();
-            words.any(|(component, name, _)| component == "optimizer" && name == option)
+            let mut given = options.iter();
+            given.any(|given| given.component == "optimizer" && given.option == option)
         };
         for (flag, option) in shorthands() {
             let (short, long) = (line.contains(flag), given(option));
@@ -169,8 +259,13 @@ impl MergedValues {
         }
     }
 
-    /// `--optimizer.momentum 0.95`.
-    fn set_option(&mut self, component: &str, option: &str, words: &[String]) -> Result<()> {
+    /// `--optimizer.momentum 0.95`. Gives the flag of the kind, the component's name and the option.
+    fn set_option(
+        &mut self,
+        component: &str,
+        option: &str,
+        words: &[String],
+    ) -> Result<(&'static str, String, String)> {
         let flag = self
             .flag(component)
             .with_context(|| format!("unknown flag --{component}.{option}"))?;
@@ -185,16 +280,13 @@ impl MergedValues {
             }
             _ => bail!("--{component}.{option}: {} takes no options", flag.name),
         };
-        let value = |word: &String| {
-            serde_json::from_str(word).unwrap_or_else(|_| Value::String(word.clone()))
-        };
-        let value = match words {
-            [] => Value::Bool(true),
-            [word] => value(word),
-            words => words.iter().map(value).collect(),
-        };
-        table.insert(option.to_owned(), value);
-        Ok(())
+        table.insert(option.to_owned(), value_of(words));
+        let name = table.get("name").and_then(Value::as_str);
+        Ok((
+            flag.name,
+            name.unwrap_or_default().to_owned(),
+            option.to_owned(),
+        ))
     }
 
     /// The typed configuration.
@@ -216,6 +308,17 @@ impl MergedValues {
                 .collect(),
             notes: self.notes,
         })
+    }
+}
+
+/// The value of an option of a component, whose type the component knows.
+fn value_of(words: &[String]) -> Value {
+    let value =
+        |word: &String| serde_json::from_str(word).unwrap_or_else(|_| Value::String(word.clone()));
+    match words {
+        [] => Value::Bool(true),
+        [word] => value(word),
+        words => words.iter().map(value).collect(),
     }
 }
 

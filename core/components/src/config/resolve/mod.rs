@@ -5,8 +5,10 @@ use super::flag::{Command, Flag, ValueKind};
 use super::merged::MergedValues;
 use super::ms_swift;
 use super::of_components::is_declared;
-use super::suggestion::with_suggestion;
+use super::option_flags::parse;
 use super::{Config, FLAGS};
+use crate::plugin::PluginSpec;
+use crate::registry::OptionFlag;
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use serde_json::{Map, Value};
@@ -45,8 +47,21 @@ impl<T> Resolved<T> {
     }
 }
 
-/// Options of components, `--optimizer.momentum 0.95`, by component and option.
-pub type ComponentOptions = Vec<(String, String, Vec<String>)>;
+/// An option of a component on the command line, `--optimizer.momentum 0.95`.
+#[derive(Debug, Clone)]
+pub struct GivenOption {
+    /// The flag of the component's kind, `optimizer`.
+    pub component: String,
+    /// The option, `momentum`; after the component's name where there are several.
+    pub option: String,
+    /// The words of its value.
+    pub words: Vec<String>,
+    /// The flag of its own by which it is given, if it is.
+    pub by: Option<OptionFlag>,
+}
+
+/// Options of components on the command line.
+pub type ComponentOptions = Vec<GivenOption>;
 
 /// Takes the options of components out of a command line, which clap reads the rest of.
 pub fn split_options(words: &[String]) -> (Vec<String>, ComponentOptions) {
@@ -64,7 +79,12 @@ pub fn split_options(words: &[String]) -> (Vec<String>, ComponentOptions) {
                 while let Some(value) = words.next_if(|word| !word.starts_with("--")) {
                     values.push(value.clone());
                 }
-                options.push((component.replace('-', "_"), option.to_owned(), values));
+                options.push(GivenOption {
+                    component: component.replace('-', "_"),
+                    option: option.to_owned(),
+                    words: values,
+                    by: None,
+                });
             }
             None => rest.push(word.clone()),
         }
@@ -81,6 +101,7 @@ pub fn from_matches<T: Config>(
     options: &ComponentOptions,
 ) -> Result<Resolved<T>> {
     let mut merged = MergedValues::new(T::COMMAND);
+    let mut options = options.clone();
     let texts = |id: &str| -> Vec<String> {
         let words = matches.get_many::<String>(id);
         words.into_iter().flatten().cloned().collect()
@@ -88,6 +109,9 @@ pub fn from_matches<T: Config>(
     let is_config = |file: &String| T::COMMAND != Command::Data || file.ends_with(".toml");
     let (mut configs, files): (Vec<_>, Vec<_>) = texts("file").into_iter().partition(is_config);
     configs.extend(texts("config"));
+    if let Ok(Some(files)) = matches.try_get_many::<String>("plugins") {
+        merged.name_plugins(files.map(PluginSpec::new));
+    }
     match configs.as_slice() {
         [] => {}
         [file] => merged.read(Path::new(file))?,
@@ -129,9 +153,17 @@ pub fn from_matches<T: Config>(
             alone if alone.is_empty() => "true".to_owned(),
             value => value,
         };
-        merged.answer(arguments, name, &format!("--{name}"), &value)?;
+        match merged.declared(name)? {
+            Some(own) => options.push(GivenOption {
+                component: own.kind.flag().to_owned(),
+                option: own.option.clone(),
+                words: texts(name),
+                by: Some(own),
+            }),
+            None => merged.answer(arguments, name, &format!("--{name}"), &value)?,
+        }
     }
-    merged.override_with(line, options)?;
+    merged.override_with(line, &options)?;
     merged.finish()
 }
 
@@ -140,11 +172,7 @@ pub fn from_matches<T: Config>(
 /// # Errors
 /// An unknown flag or key (with the nearest name), or a value of the wrong kind.
 pub fn from_arguments<T: Config>(words: &[String]) -> Result<Resolved<T>> {
-    let (words, options) = split_options(words);
-    let matches = command(T::COMMAND)
-        .no_binary_name(true)
-        .try_get_matches_from(&words)
-        .map_err(|error| with_suggestion(error, &command(T::COMMAND), &words))?;
+    let (matches, options) = parse(&|| command(T::COMMAND).no_binary_name(true), words)?;
     from_matches(&matches, &options)
 }
 

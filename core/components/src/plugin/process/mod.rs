@@ -70,6 +70,8 @@ struct AnnouncedOption {
     default: Value,
     #[serde(default)]
     doc: String,
+    /// The flag of the command line that stands for it.
+    flag: Option<String>,
 }
 
 impl AnnouncedOption {
@@ -156,7 +158,10 @@ impl Process {
                 component.name,
                 kinds.join(", ")
             );
+            let options = component.options.iter();
+            let flags = options.filter_map(|own| Some((own.flag.clone()?, own.name.clone())));
             components.push(ComponentDoc {
+                flags: flags.collect(),
                 kind: component.kind,
                 name: component.name,
                 doc: component.doc,

@@ -8,6 +8,7 @@ use apus_components::config::{SftConfig, TrainType};
 use apus_components::registry::Spec;
 use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec, TunedConfig};
 use apus_model::model::{Addition, LoadOptions, LoraSettings, Targets, Training};
+use apus_sdk::Kind;
 use candle_core::Device;
 use std::path::Path;
 
@@ -60,7 +61,9 @@ impl Intent {
             }
             (TrainType::Tuner(spec), []) => {
                 check_flags(config)?;
-                Self::begun(config, spec, place)
+                let mut spec = spec.clone();
+                config.add_flagged(Kind::Tuner, std::slice::from_mut(&mut spec));
+                Self::begun(config, &spec, place)
             }
             (TrainType::Lora, []) => Self::begun(
                 config,

@@ -1,9 +1,11 @@
 //! From a configuration to what the training loop needs.
 
+mod check;
 mod intent;
 mod terms;
 mod trackers;
 
+pub use check::check;
 pub use intent::Intent;
 pub use terms::{adapter, model_hash, terms, tuned};
 
@@ -18,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_base::lines::{info, warning};
 use apus_components::config::{
-    EvalStrategy, InitWeights, Origin, Resolved, SaveStrategy, SftConfig, bringing,
+    EvalStrategy, InitWeights, Origin, Resolved, SaveStrategy, SftConfig,
 };
 use apus_components::registry::Spec;
 use apus_components::registry::{self, Named};
@@ -165,19 +167,17 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
         config.check_evaluated(&format!("the schedule {}", schedule.name))?;
         callbacks.push(schedule.clone());
     }
-    let flagged = config.flagged(Kind::Callback).into_iter();
-    let joining = flagged.filter(|flagged| flagged.component.joins);
-    callbacks.extend(joining.map(|flagged| Spec {
-        name: flagged.component.name.to_owned(),
-        options: flagged.options,
-    }));
+    let (joining, lines) = config.add_flagged(Kind::Callback, &mut callbacks);
+    callbacks.extend(joining);
+    for line in lines {
+        info!("note: {line}");
+    }
     let mut names: Vec<&str> = callbacks.iter().map(|spec| spec.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!(
-            "the callback {:?} is given twice ({} and the schedule bring one of their own); keep one of them",
-            twice[0],
-            bringing(Kind::Callback).join(", ")
+            "the callback {:?} is given twice (the schedule brings one of its own); keep one of them",
+            twice[0]
         );
     }
     let metrics: Vec<Named<dyn Metric>> = each(&config.metric_specs(resolved.given("metrics")))?;

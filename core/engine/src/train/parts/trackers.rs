@@ -26,19 +26,10 @@ pub fn specs(config: &SftConfig) -> Result<Vec<Spec>> {
         }
     }
     specs.extend(config.trackers.iter().cloned());
-    for flagged in config.flagged(Kind::Tracker) {
-        let name = flagged.component.name;
-        match specs.iter_mut().find(|spec| spec.name == name) {
-            Some(spec) => {
-                for (option, value) in flagged.options {
-                    spec.options.entry(option).or_insert(value);
-                }
-            }
-            None => info!(
-                "note: {} is given, and report_to has no {name}: nothing goes there",
-                flagged.flag
-            ),
-        }
+    let (joining, lines) = config.add_flagged(Kind::Tracker, &mut specs);
+    specs.extend(joining);
+    for line in lines {
+        info!("note: {line}");
     }
     Ok(specs)
 }

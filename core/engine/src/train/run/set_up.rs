@@ -22,8 +22,8 @@ use crate::train::{about, screen};
 use anyhow::{Context, Error, Result, ensure};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
-use apus_components::config::{Resolved, SftConfig, ShardBase, sharding};
-use apus_components::{plugin, registry};
+use apus_components::config::{Resolved, SftConfig, ShardBase, load_plugins, sharding};
+use apus_components::plugin;
 use apus_data::chat::Encoder;
 use apus_data::data::Stream;
 use apus_data::hub;
@@ -98,9 +98,10 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     for note in &resolved.notes {
         info!("note: {note}");
     }
-    registry::load(&config.plugins)?;
+    load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
     if let Some(place) = among.as_ref().filter(|place| place.rank > 0) {
+        parts::check(&config, &parts::components(resolved)?, (rank, count), None)?;
         let device = rank_device(&config, place)?;
         let joined = ranks::join(&config, place, &device)?;
         others.go_to(&joined);
@@ -116,6 +117,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     }
     let components = parts::components(resolved)?;
     best::check_name(&config, &components, None)?;
+    parts::check(&config, &components, (rank, count), None)?;
     let device = match &among {
         Some(place) => rank_device(&config, place)?,
         None => open_device(&config)?,
@@ -146,6 +148,10 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     let mut data = read_data(&config, &encoder, &place, &asked)?;
     if config.enable_channel_loss {
         check_channels(&config, &components, &data)?;
+    }
+    let rows = data.stream.is_none().then_some(data.train.samples.len());
+    if rows.is_some() {
+        parts::check(&config, &components, (rank, count), rows)?;
     }
     let references = references(&config, &encoder, &place, &mut data)?;
     let lengths = match &data.stream {
