@@ -476,9 +476,15 @@ fn check_passes_every_example_and_finds_what_is_wrong() {
     failed.dedup();
     let wrong = [
         "loss scale unplaced",
+        "loss weighs",
+        "optimizer forgets",
         "optimizer meddles",
+        "schedule remembers",
+        "callback forgets",
         "callback silent",
+        "callback unchecked",
         "callback undeclared",
+        "metric hoards",
     ];
     assert_eq!(failed, wrong, "{said}");
     for begun in ["callback sees", "loss seeing", "optimizer seeing"] {

@@ -2,15 +2,19 @@
 
 mod install;
 mod new;
+mod options;
 
 use crate::components::{given_plugins, kind, lines, plugins_argument};
 use crate::{Ended, Failure};
+use apus_components::config::load_plugins;
 use apus_components::plugin::{self, PluginSpec};
-use apus_components::registry::{self, Source};
+use apus_components::registry::{self, Entry, Source};
 use apus_engine::plugin_check;
 use apus_sdk::{Kind, out, outln};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use options::OptionsByName;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What clap needs to know about it.
 pub fn command() -> Command {
@@ -45,6 +49,12 @@ pub fn command() -> Command {
                         .long("sdk")
                         .value_name("DIR")
                         .help("Folder of the crate apus-sdk to build against"),
+                )
+                .arg(
+                    Arg::new("shared_target")
+                        .long("shared_target")
+                        .value_name("DIR")
+                        .help("Folder to compile into, which several plugins may share, so that what they depend on is compiled once"),
                 ),
         )
         .subcommand(
@@ -62,6 +72,20 @@ pub fn command() -> Command {
                         .value_name("DEVICE")
                         .default_value("cpu")
                         .help("auto, cpu, cuda or cuda:N"),
+                )
+                .arg(
+                    Arg::new("options")
+                        .long("options")
+                        .value_name("JSON")
+                        .help("Options that components are made with: {\"focal\": {\"gamma\": 3}}, or {\"loss focal\": ..} where two have one name"),
+                )
+                .arg(
+                    Arg::new("timeout")
+                        .long("timeout")
+                        .value_name("SECONDS")
+                        .value_parser(value_parser!(u64).range(1..))
+                        .default_value("120")
+                        .help("How long the checks of a component may take"),
                 ),
         )
         .subcommand(install::install_command())
@@ -115,6 +139,7 @@ fn new_crate(matches: &ArgMatches) -> Result<Ended, Failure> {
     let options = new::NewOptions {
         dir: text("dir").map(PathBuf::from),
         sdk: text("sdk").map(PathBuf::from),
+        shared_target: text("shared_target").map(PathBuf::from),
     };
     let dir = new::run(name, kind(wanted)?, &options).map_err(Failure::Run)?;
     outln!("written: {}", dir.display());
@@ -122,6 +147,11 @@ fn new_crate(matches: &ArgMatches) -> Result<Ended, Failure> {
         "next: cd {} && cargo test && cargo build --release",
         dir.display()
     );
+    if options.shared_target.is_none() {
+        outln!(
+            "note: it compiles what it depends on for itself; --shared_target DIR, or CARGO_TARGET_DIR, lets several plugins share that"
+        );
+    }
     Ok(Ended::Done)
 }
 
@@ -132,13 +162,25 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
         .get_one::<String>("device")
         .map_or("cpu", String::as_str);
     let device = apus_model::device::open(device).map_err(Failure::Run)?;
-    registry::load(&specs).map_err(Failure::Run)?;
-    let mut failed = 0;
+    let seconds = matches.get_one::<u64>("timeout").copied().unwrap_or(120);
+    let options = matches.get_one::<String>("options").map(String::as_str);
+    let options = OptionsByName::read(options.unwrap_or("{}")).map_err(Failure::Usage)?;
+    load_plugins(&specs).map_err(Failure::Run)?;
+    let mut all = Vec::new();
     for plugin in plugin::loaded() {
+        all.push((plugin, entries(plugin).map_err(Failure::Run)?));
+    }
+    let of = |(_, entries): &(_, Vec<Entry>)| entries.clone();
+    let known: Vec<Entry> = all.iter().flat_map(of).collect();
+    options.check(&known).map_err(Failure::Usage)?;
+    let mut failed = 0;
+    for (plugin, entries) in all {
         print_plugin(plugin);
-        for entry in entries(plugin).map_err(Failure::Run)? {
+        for entry in entries {
             out!("{} {}", entry.doc.kind, lines(&entry).trim_start());
-            for finding in plugin_check::check(&entry, &device) {
+            let time = Duration::from_secs(seconds);
+            let findings = plugin_check::check_within(&entry, &options.of(&entry), &device, time);
+            for finding in findings.map_err(Failure::Run)? {
                 failed += usize::from(finding.is_failure());
                 outln!("      {finding}");
             }
@@ -151,7 +193,7 @@ fn check_files(matches: &ArgMatches) -> Result<Ended, Failure> {
 }
 
 fn list(matches: &ArgMatches) -> Result<Ended, Failure> {
-    registry::load(&given_plugins(matches)).map_err(Failure::Run)?;
+    load_plugins(&given_plugins(matches)).map_err(Failure::Run)?;
     let loaded = plugin::loaded();
     let installed = install::list_installed().map_err(Failure::Run)?;
     if loaded.is_empty() && !installed {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 const CARGO_TOML: &str = include_str!("templates/Cargo.toml.txt");
 const README: &str = include_str!("templates/README.md.txt");
+const CARGO_CONFIG: &str = ".cargo/config.toml";
 const GITIGNORE: &str = "/target\n";
 
 /// The SDK of the checkout that this binary was built from.
@@ -22,6 +23,8 @@ pub struct NewOptions {
     /// The folder of apus-sdk; that of the checkout this binary was built from, or else the published
     /// crate, if it is not given.
     pub sdk: Option<PathBuf>,
+    /// The folder that the crate compiles into, with others; a folder of its own if it is not given.
+    pub shared_target: Option<PathBuf>,
 }
 
 /// Makes the crate and gives back its folder.
@@ -38,7 +41,17 @@ pub fn run(name: &str, kind: Kind, options: &NewOptions) -> Result<PathBuf> {
         "{}: is there already; give another name, or another folder with --dir",
         dir.display()
     );
-    for (file, text) in files(name, kind, &sdk) {
+    let target = match &options.shared_target {
+        Some(folder) => Some(utf8(&std::path::absolute(folder)?)?),
+        None => None,
+    };
+    let mut files = files(name, kind, &sdk, target.as_deref().unwrap_or("target")).to_vec();
+    if let Some(target) = target {
+        // A JSON string is a TOML string.
+        let folder = serde_json::to_string(&target)?;
+        files.push((CARGO_CONFIG, format!("[build]\ntarget-dir = {folder}\n")));
+    }
+    for (file, text) in files {
         let path = dir.join(file);
         let folder = path.parent().unwrap_or(&dir);
         std::fs::create_dir_all(folder)
@@ -104,11 +117,15 @@ fn dependency(given: Option<&Path>, checkout: &Path) -> Result<String> {
             return Ok(format!("\"{}\"", version.join(".")));
         }
     };
-    let text = folder
-        .to_str()
-        .with_context(|| format!("{}: is not UTF-8", folder.display()))?;
     // A JSON string is a TOML string.
-    Ok(format!("{{ path = {} }}", serde_json::to_string(text)?))
+    let text = serde_json::to_string(&utf8(&folder)?)?;
+    Ok(format!("{{ path = {text} }}"))
+}
+
+fn utf8(folder: &Path) -> Result<String> {
+    let text = folder.to_str();
+    text.map(str::to_owned)
+        .with_context(|| format!("{}: is not UTF-8", folder.display()))
 }
 
 macro_rules! template {
@@ -133,8 +150,8 @@ fn command(kind: Kind) -> &'static str {
     }
 }
 
-/// The files of the crate by their paths in it.
-fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
+/// The files of the crate by their paths in it; it compiles into the folder `target`.
+fn files(name: &str, kind: Kind, sdk: &str, target: &str) -> [(&'static str, String); 4] {
     let (lib, flag) = (template(kind), kind.flag());
     let (component, command) = (component(name), command(kind));
     let library = format!("{DLL_PREFIX}{component}{DLL_SUFFIX}");
@@ -150,6 +167,7 @@ fn files(name: &str, kind: Kind, sdk: &str) -> [(&'static str, String); 4] {
             .replace("{{library}}", &library)
             .replace("{{command}}", command)
             .replace("{{sdk}}", sdk)
+            .replace("{{target}}", target)
     };
     [
         ("Cargo.toml", fill(CARGO_TOML)),
@@ -190,10 +208,11 @@ mod tests {
             let options = NewOptions {
                 dir: Some(dir.path().join(kind.name())),
                 sdk: None,
+                shared_target: None,
             };
             let made = run("my-part", kind, &options).unwrap();
             let read = |file: &str| std::fs::read_to_string(made.join(file)).unwrap();
-            for (file, _) in files("my-part", kind, "") {
+            for (file, _) in files("my-part", kind, "", "target") {
                 assert!(!read(file).contains("{{"), "{kind}: {file}");
             }
             let lib = read("src/lib.rs");
@@ -224,11 +243,33 @@ mod tests {
     }
 
     #[test]
+    fn crates_share_what_is_compiled() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = dir.path().join("shared \"target\"");
+        let options = NewOptions {
+            dir: Some(dir.path().join("a")),
+            sdk: None,
+            shared_target: Some(shared.clone()),
+        };
+        let made = run("my-loss", Kind::Loss, &options).unwrap();
+        let config = std::fs::read_to_string(made.join(CARGO_CONFIG)).unwrap();
+        let text = serde_json::to_string(shared.to_str().unwrap()).unwrap();
+        assert_eq!(config, format!("[build]\ntarget-dir = {text}\n"));
+        let readme = std::fs::read_to_string(made.join("README.md")).unwrap();
+        let library = format!(
+            "{}/release/{DLL_PREFIX}my_loss{DLL_SUFFIX}",
+            shared.display()
+        );
+        assert!(readme.contains(&library), "{readme}");
+        assert!(!readme.contains(" target/release"), "{readme}");
+    }
+
+    #[test]
     fn nothing_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let options = NewOptions {
             dir: Some(dir.path().to_owned()),
-            sdk: None,
+            ..NewOptions::default()
         };
         let error = run("my-loss", Kind::Loss, &options)
             .unwrap_err()

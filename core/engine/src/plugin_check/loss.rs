@@ -39,6 +39,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     }
     push(findings, "extreme logits", extreme(loss, device));
     push(findings, "token by token", token_by_token(loss, device));
+    push(findings, "weights", unweighted(loss, device));
     Ok(())
 }
 
@@ -51,9 +52,18 @@ fn run(
     logits: &Tensor,
     gradient: bool,
 ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+    run_weighted(loss, logits, gradient, &WEIGHTS)
+}
+
+fn run_weighted(
+    loss: &Named<dyn Loss>,
+    logits: &Tensor,
+    gradient: bool,
+    weights: &[f32],
+) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
     let n = logits.dim(0)?;
     let labels = Tensor::new(&LABELS[..n], logits.device())?;
-    let weights = Tensor::new(&WEIGHTS[..n], logits.device())?;
+    let weights = Tensor::new(&weights[..n], logits.device())?;
     let scale = gradient.then_some(1.0);
     let positions = (1..=n as u32).collect();
     let columns = AskedColumns::of(loss)?.names.into_iter();
@@ -164,4 +174,24 @@ fn token_by_token(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
         );
     }
     Ok("does not depend on its neighbours".to_owned())
+}
+
+/// The host multiplies by the weights; a loss that does so too counts them twice.
+fn unweighted(loss: &Named<dyn Loss>, device: &Device) -> Result<String> {
+    const FACTOR: f32 = 3.0;
+    let x = logits(device)?;
+    let (values, _) = run(loss, &x, false)?;
+    let (other, _) = run_weighted(loss, &x, false, &WEIGHTS.map(|weight| FACTOR * weight))?;
+    let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * (1.0 + a.abs());
+    let mut pairs = values.iter().zip(&other);
+    if pairs.all(|(&value, &other)| near(value, other)) {
+        return Ok("left to the host".to_owned());
+    }
+    let mut pairs = values.iter().zip(&other);
+    ensure!(
+        !pairs.all(|(&value, &other)| near(FACTOR * value, other)),
+        "with weights {FACTOR} times as large the losses are {FACTOR} times as large: the host multiplies by the weights, and \
+         they would count twice"
+    );
+    Ok("the losses depend on them; the host multiplies by them as well".to_owned())
 }

@@ -17,13 +17,18 @@ mod schedule;
 mod tracker;
 mod tuner;
 
-use anyhow::Result;
+use crate::setup::ask;
+use anyhow::{Result, anyhow};
+use apus_base::doing;
+use apus_base::watchdog::{Abandoned, Limits, run_limited};
 use apus_components::registry::{self, Entry, Named, Spec};
 use apus_sdk::abi::Crosses;
-use apus_sdk::{Kind, Options};
+use apus_sdk::{Kind, Need, Options, Setup};
 use candle_core::Device;
 use serde_json::{Map, Value};
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The findings about one component, made with its defaults.
+/// The findings about one component.
 type Findings = Vec<Finding>;
 
 /// Adds what a check found: its text, or its error.
@@ -78,19 +83,74 @@ impl Checked<'_> {
     }
 }
 
+/// Exercises a component, made with these options, on a device, for at most this long.
+///
+/// # Errors
+/// It has not come back; nothing can stop it but the end of the process. The error names it.
+pub fn check_within(
+    entry: &Entry,
+    options: &Options,
+    device: &Device,
+    time: Duration,
+) -> Result<Vec<Finding>> {
+    let memory = u64::MAX;
+    let (own, options, device) = (entry.clone(), options.clone(), device.clone());
+    let work = move || check(&own, options, &device);
+    run_limited(Limits { time, memory }, work).map_err(|why| {
+        let label = format!("{} {}", entry.doc.kind, entry.name);
+        match why {
+            Abandoned::TooMuch => {
+                let inside = doing::now().map_or_else(String::new, |now| format!(", in {now}"));
+                anyhow!(
+                    "{label} of {}: it has not come back within {} seconds{inside}; nothing can stop it, so that the check ends \
+                     here. Give it more time with --timeout SECONDS if it needs that",
+                    entry.source.label(),
+                    time.as_secs()
+                )
+            }
+            other => anyhow!("{label}: {other}"),
+        }
+    })
+}
+
 /// Exercises a component on a device.
-pub fn check(entry: &Entry, device: &Device) -> Vec<Finding> {
+fn check(entry: &Entry, options: Options, device: &Device) -> Vec<Finding> {
     let mut findings = Findings::new();
-    let spec = Spec::named(&entry.name);
+    let spec = Spec {
+        name: entry.name.clone(),
+        options,
+    };
     let Some(kind) = Kind::from_name(&entry.doc.kind) else {
         return vec![Finding::Bad(format!("unknown kind {}", entry.doc.kind))];
     };
     describe(entry, &mut findings);
     refuses_unknown_options(kind, &spec, &mut findings);
-    if let Err(error) = exercise(kind, &Checked { spec, device }, &mut findings) {
+    let checked = Checked { spec, device };
+    looks_at_setup(kind, &checked, &mut findings);
+    if let Err(error) = exercise(kind, &checked, &mut findings) {
         findings.push(Finding::Bad(format!("cannot be made: {error:#}")));
     }
     findings
+}
+
+/// Shows a component the set-up of a run, which it may refuse; one that checks without saying so would not be asked.
+fn looks_at_setup(kind: Kind, checked: &Checked, findings: &mut Findings) {
+    let info = run::info(Path::new("run"));
+    let setup = Setup::new(Value::Object(info.config.clone()))
+        .with_info(info)
+        .with_components(kind, [&checked.spec.name]);
+    let Ok((needs, asked)) = ask_of_kind(kind, checked, &setup) else {
+        return;
+    };
+    let checks = Need::Check.is_in(&needs);
+    findings.extend(match asked {
+        Ok(()) if checks => Some(Finding::Good("looks at the set-up of a run".to_owned())),
+        Ok(()) => None,
+        Err(error) if checks && !format!("{error:#}").contains("panicked") => Some(Finding::Note(
+            format!("refuses the set-up of this check: {error:#}"),
+        )),
+        Err(error) => Some(Finding::Bad(format!("{error:#}"))),
+    });
 }
 
 macro_rules! by_kind {
@@ -99,6 +159,17 @@ macro_rules! by_kind {
         fn exercise(kind: Kind, checked: &Checked, findings: &mut Findings) -> Result<()> {
             match kind {
                 $(Kind::$Trait => $file::check(checked, findings),)*
+            }
+        }
+
+        /// What a component of a kind says of a set-up, and its needs.
+        fn ask_of_kind(kind: Kind, checked: &Checked, setup: &Setup) -> Result<(Vec<Need>, Result<()>)> {
+            match kind {
+                $(Kind::$Trait => {
+                    let made = checked.make::<dyn apus_sdk::$Trait>()?;
+                    let asked = ask(&made, setup, |made, setup| made.check(setup));
+                    Ok((made.needs, asked))
+                })*
             }
         }
 
@@ -134,12 +205,10 @@ fn describe(entry: &Entry, findings: &mut Findings) {
 
 /// Notes a component that ignores unknown options, since a misspelt option must be an error.
 fn refuses_unknown_options(kind: Kind, spec: &Spec, findings: &mut Findings) {
-    let mut options = Options::new();
-    options.insert("no_such_option".to_owned(), 1.into());
-    let unknown = Spec {
-        name: spec.name.clone(),
-        options,
-    };
+    let mut unknown = spec.clone();
+    unknown
+        .options
+        .insert("no_such_option".to_owned(), 1.into());
     if can_be_made(kind, &unknown) {
         let note = "takes an option that it does not have, so a misspelt one is ignored: use options!, \
                     or #[serde(deny_unknown_fields)]";
