@@ -44,9 +44,9 @@ pub(super) fn find(name: &str, plugins: &[PluginSpec]) -> Result<Option<OptionFl
     if !plugins.is_empty() || std::env::var_os(PATH_VARIABLE).is_some() {
         load(plugins)?;
     }
-    let all = registry::option_flags()?.into_iter();
+    let mut all = registry::option_flags()?.into_iter();
     let name = name.replace('-', "_");
-    Ok(all.into_iter().find(|own| own.flag == name))
+    Ok(all.find(|own| own.flag == name))
 }
 
 /// Parses words; options of components, and flags that components of the plugins in these words declare, are taken out
