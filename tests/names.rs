@@ -95,6 +95,11 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ),
     (
         "core/components/src/config/table.rs",
+        "galore",
+        "ms-swift's name",
+    ),
+    (
+        "core/components/src/config/table.rs",
         "adamw_8bit",
         "transformers' name",
     ),

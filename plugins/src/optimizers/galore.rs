@@ -116,6 +116,11 @@ apus_sdk::built_in! {
     arguments: &[
         Argument {
             commands: &["sft"],
+            names: &["optim_target_modules"],
+            answer: Answer::Refused(&[], "with galore it is --galore_target_modules here"),
+        },
+        Argument {
+            commands: &["sft"],
             names: &["galore_with_embedding"],
             answer: Answer::Refused(&["false"], "name the embedding among --galore_target_modules: embed_tokens"),
         },

@@ -42,7 +42,11 @@ impl SftConfig {
             (Some(spec), _) => (spec.clone(), false),
             (None, Some((flag, name))) => {
                 let under = self.optim_component()?;
-                if ![name, "adamw"].contains(&under) {
+                let is_usual = built_ins().into_iter().any(|known| {
+                    (known.kind, known.name) == (Kind::Optimizer, under)
+                        && known.aliases.contains(&OPTIM)
+                });
+                if under != name && !is_usual {
                     bail!(
                         "{flag} is true, which is the optimizer {name}, and optim is {:?}; leave {flag} or --optim out",
                         self.optim

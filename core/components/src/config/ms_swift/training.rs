@@ -29,7 +29,6 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
     no_effect(S, &["freeze_vit", "freeze_aligner", "vit_lr", "aligner_lr", "vit_gradient_checkpointing"],
         "gpt-oss has no part that sees"),
     refused(S, &["optim_args"], &[], "options go with the optimizer: --optimizer NAME --optimizer.OPTION VALUE"),
-    refused(S, &["optim_target_modules"], &[], "with galore it is --galore_target_modules here"),
     refused(S, &["adafactor"], &["0", "false"], "it is --optim adafactor here"),
     refused(S, &["label_smoothing_factor"], &["0"],
         "labels are not smoothed; a loss of a plugin can do it (docs/plugin-guide.md begins with one)"),
