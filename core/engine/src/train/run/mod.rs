@@ -395,7 +395,10 @@ impl<'a> Run<'a> {
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         let aside = SetAside::put(&self.learner, self.events.evaluated_weights()?)?;
+        // What was set meanwhile would be lost when the trained weights come back.
+        let busy = (!aside.is_empty()).then(|| self.view.busy());
         let done = work(self);
+        drop(busy);
         let back = aside.take_back(&self.learner);
         let done = done?;
         back.map(|()| done)

@@ -60,6 +60,11 @@ impl SetAside {
         }
     }
 
+    /// Whether all weights are those that are trained.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Puts the trained weights back, on all ranks.
     ///
     /// # Errors
