@@ -49,7 +49,7 @@ impl Lisa {
         let count = (self.activated_layers as usize).min(left.len());
         (0..count)
             .map(|_| {
-                let at = u128::from(next(&mut random)) * left.len() as u128 >> 64;
+                let at = (u128::from(next(&mut random)) * left.len() as u128) >> 64;
                 left.swap_remove(at as usize)
             })
             .collect()
