@@ -122,6 +122,69 @@ fn every_kind_is_in_the_pages() {
 }
 
 /// Links between the pages lead to files.
+/// Lines of code of a file, without comments, blank lines and tests.
+fn lines_of_code(path: &Path) -> usize {
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+    let counts = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    code.lines().filter(counts).count()
+}
+
+#[test]
+fn lines_of_the_five_plugins_are_counted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = fs::read_to_string(root.join("docs/plugin-guide.md")).unwrap();
+    for (old, example, files) in [
+        ("ticket", "ticket-format", &["lib.rs"][..]),
+        ("code_decay", "code-decay", &["lib.rs"]),
+        ("smooth_z", "smooth-z-loss", &["lib.rs"]),
+        ("adafactor", "adafactor", &["lib.rs"]),
+        ("quiz", "quiz", &["lib.rs", "page.rs"]),
+    ] {
+        let before = lines_of_code(&root.join(format!("tests/goldens/sdk_1_0/{old}.rs")));
+        let now = files
+            .iter()
+            .map(|file| lines_of_code(&root.join(format!("examples/{example}/src/{file}"))));
+        let row = guide
+            .lines()
+            .find(|line| line.starts_with(&format!("| `examples/{example}`")));
+        let expected = format!("| {before} | {} |", now.sum::<usize>());
+        assert!(
+            row.is_some_and(|row| row.contains(&expected)),
+            "{example}: {expected} in {row:?}"
+        );
+    }
+}
+
+/// What a page names of the repository is there.
+#[test]
+fn examples_that_pages_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for page in fs::read_dir(root.join("docs")).unwrap() {
+        let path = page.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_one = ["examples/", "plugins/src/", "tests/"]
+                .iter()
+                .any(|folder| name.starts_with(folder));
+            if is_one && !name.contains([' ', '*']) {
+                named += 1;
+                assert!(
+                    root.join(name).exists(),
+                    "{}: there is no {name}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(named > 10, "{named}");
+}
+
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
