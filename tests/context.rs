@@ -259,10 +259,10 @@ fn a_loss_of_a_library_reads_columns_that_it_asks_for() {
 
     let refused = |flags: &str, says: &[&str]| drop(fails(&line(flags).0, 1, says));
     refused(
-        "--loss_type.column wieght",
+        "--loss_type.column heaviness",
         &[
             "loss weighted of plugin asking-plugin",
-            "`wieght`",
+            "`heaviness`",
             "there are importance, messages, other",
         ],
     );
