@@ -26,14 +26,14 @@ pub(super) fn add(to: &mut [f64], vector: &[f64], factor: f64) {
 /// were. A column that those before it span becomes one that they do not.
 pub(super) fn orthonormalise(columns: &mut [Vec<f64>]) -> Columns {
     let mut triangle = vec![vec![0.0; columns.len()]; columns.len()];
-    for at in 0..columns.len() {
+    for (at, shares) in triangle.iter_mut().enumerate() {
         let (before, rest) = columns.split_at_mut(at);
         let column = &mut rest[0];
         let was = dot(column, column).sqrt();
-        project_out(column, before, &mut triangle[at]);
+        project_out(column, before, shares);
         let norm = dot(column, column).sqrt();
         if norm > 1e-12 * was {
-            triangle[at][at] = norm;
+            shares[at] = norm;
             column.iter_mut().for_each(|x| *x /= norm);
             continue;
         }

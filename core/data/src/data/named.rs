@@ -65,6 +65,9 @@ pub fn format(mut parts: DatasetParts, options: &Options) -> Result<Option<Spec>
     Ok(parts.format)
 }
 
+/// A dataset that a component is.
+pub type NamedDataset = Named<dyn Dataset>;
+
 /// The component of a dataset, if its name is that of one, and the format of its rows.
 ///
 /// # Errors
@@ -72,7 +75,7 @@ pub fn format(mut parts: DatasetParts, options: &Options) -> Result<Option<Spec>
 pub fn component(
     mut parts: DatasetParts,
     options: &Options,
-) -> Result<(Option<Named<dyn Dataset>>, Option<Spec>)> {
+) -> Result<(Option<NamedDataset>, Option<Spec>)> {
     let described = describe(&mut parts, options)?;
     Ok((described.map(|described| described.component), parts.format))
 }
