@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{text, works};
+use common::works;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -29,26 +30,53 @@ fn tickets(dir: &Path) -> PathBuf {
     file
 }
 
-/// A plugin that is a script of the shell: it announces a loss scale `s`, is made, and does `then` when it is called.
-fn script(dir: &Path, name: &str, then: &str) -> PathBuf {
+/// A plugin that is a script of the shell.
+fn script(dir: &Path, name: &str, does: &str) -> PathBuf {
     let file = dir.join(name);
-    let says = format!(
-        r#"#!/bin/sh
-read q
-echo '{{"id": 1, "ok": {{"name": "bad", "components": [{{"kind": "loss scale", "name": "s"}}]}}}}'
-read q
-echo '{{"id": 2, "ok": null}}'
-read q
-{then}
-"#
-    );
-    fs::write(&file, says).unwrap();
+    fs::write(&file, format!("#!/bin/sh\n{does}\n")).unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
     file
+}
+
+/// A script that announces a loss scale `s`, makes it, reads a call and does `then`.
+fn scale(then: &str) -> String {
+    format!(
+        r#"read q
+echo '{{"id": 1, "ok": {{"name": "bad", "components": [{{"kind": "loss scale", "name": "s"}}]}}}}'
+read q
+echo '{{"id": 2, "ok": null}}'
+read q
+{then}"#
+    )
+}
+
+/// The same, which takes calls in batches.
+fn batches(then: &str) -> String {
+    scale(then).replacen(
+        "\"name\": \"bad\"",
+        "\"name\": \"bad\", \"batches\": true",
+        1,
+    )
+}
+
+/// `apus data` with the loss scale `s` of this program, which has a second for an answer.
+fn hurried(home: &Path, name: &str, does: &str) -> String {
+    let file = script(home, name, does);
+    let config = home.join(format!("{name}.toml"));
+    let table = format!(
+        "plugins = [{{ path = \"cmd:{}\", timeout = 1, start_timeout = 2 }}]\nloss_scale = \"s\"\n",
+        file.display()
+    );
+    fs::write(&config, table).unwrap();
+    let goldens = format!("{ROOT}/tests/goldens/tiny");
+    format!(
+        "data --config {} {goldens}/chat_train.jsonl --model {goldens}/model_bf16",
+        config.display()
+    )
 }
 
 fn data(plugin: &str, more: &str) -> String {
@@ -131,70 +159,259 @@ fn a_bad_row_is_the_row_s_and_a_check_passes() {
     );
 }
 
-#[test]
-fn programs_that_misbehave_are_named() {
-    let home = tempfile::tempdir().unwrap();
-    let cases = [
-        (
-            "exits",
-            "echo oh no >&2; exit 3",
-            "has ended (exit status: 3)",
-        ),
-        ("crashes", "kill -SEGV $$", "has ended (signal: 11"),
-        ("prints", "echo hello", "no JSON"),
-        (
-            "answers_another",
-            r#"echo '{"id": 7, "ok": []}'"#,
-            "answered something else than question 3",
-        ),
-        ("no_answer", r#"echo '{"id": 3}'"#, "an answer has `ok`"),
-        (
-            "shape",
-            r#"echo '{"id": 3, "ok": {"text": 1}}'; sleep 60"#,
-            "another shape",
-        ),
-        ("closes", "exec >&-; sleep 60", "closed its standard output"),
-    ];
-    for (name, then, says) in cases {
-        let file = script(home.path(), name, then);
-        let said = common::fails(
-            &data(&format!("cmd:{}", file.display()), "--loss_scale s"),
-            1,
-            &[says],
-        );
-        assert!(
-            said.contains("loss scale s of plugin bad") && said.contains(name),
-            "{name}: {said}"
-        );
-    }
-    let line = data(
-        &format!("cmd:{}", home.path().join("exits").display()),
-        "--loss_scale s",
-    );
-    let said = common::fails(&line, 1, &[]);
-    assert!(said.contains("standard error:\noh no"), "{said}");
+/// The blocks of a language in the page about processes.
+fn blocks(language: &str) -> Vec<String> {
+    let page = fs::read_to_string(format!("{ROOT}/docs/process-plugins.md")).unwrap();
+    let begins = format!("```{language}\n");
+    let blocks = page.split(&begins).skip(1);
+    blocks
+        .map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
-fn a_program_that_hangs_has_a_time_limit() {
+fn the_page_says_what_its_program_says() {
+    if !python() {
+        return;
+    }
+    let to_copy = fs::read_to_string(format!("{ROOT}/examples/process/apus_plugin.py")).unwrap();
+    assert!(to_copy.lines().count() < 60);
     let home = tempfile::tempdir().unwrap();
-    let file = script(home.path(), "hangs", "sleep 1000");
-    let config = home.path().join("run.toml");
-    let table = format!(
-        "plugins = [{{ path = \"cmd:{}\", timeout = 1 }}]\nloss_scale = \"s\"\n",
+    fs::write(home.path().join("apus_plugin.py"), to_copy).unwrap();
+    let python = blocks("python");
+    assert_eq!(python.len(), 1, "one program");
+    let program = home.path().join("page.py");
+    fs::write(&program, &python[0]).unwrap();
+    let lines: Vec<Value> = blocks("json")
+        .iter()
+        .flat_map(|block| block.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (questions, answers): (Vec<&Value>, Vec<&Value>) =
+        lines.iter().partition(|line| line.get("do").is_some());
+    assert!(questions.len() >= 4 && questions.len() == answers.len());
+    let input = home.path().join("questions");
+    let text: String = questions.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(&input, text).unwrap();
+    let output = Command::new("python3")
+        .arg(&program)
+        .stdin(fs::File::open(&input).unwrap())
+        .output()
+        .unwrap();
+    let said = common::text(&output);
+    let said: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(&said))
+        .collect();
+    assert_eq!(said.len(), answers.len());
+    for (said, answer) in said.iter().zip(answers) {
+        assert_eq!(without_errors(said), without_errors(answer));
+    }
+}
+
+/// The same, where every error says the same: what Python says differs with its version.
+fn without_errors(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| match key.as_str() {
+                "error" => (key.clone(), "an error".into()),
+                _ => (key.clone(), without_errors(value)),
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(without_errors).collect::<Vec<_>>().into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn a_file_of_python_is_sent_to_the_page() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("mine.py");
+    fs::write(&file, "from swift.loss_scale import loss_scale_map\n").unwrap();
+    for flag in ["--external_plugins", "--custom_register_path", "--plugin"] {
+        let line =
+            data("cmd:x", "").replace("--plugin cmd:x", &format!("{flag} {}", file.display()));
+        common::fails(
+            &line,
+            1,
+            &[
+                "this is a file of Python",
+                "--plugin cmd:./mine.py",
+                "docs/process-plugins.md",
+            ],
+        );
+    }
+    let page = fs::read_to_string(format!("{ROOT}/docs/process-plugins.md")).unwrap();
+    assert!(page.contains("\n## From `--external_plugins`\n"));
+}
+
+#[test]
+fn what_a_python_program_prints_goes_to_the_log() {
+    if !python() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let to_copy = format!("{ROOT}/examples/process/apus_plugin.py");
+    fs::copy(to_copy, home.path().join("apus_plugin.py")).unwrap();
+    let program = home.path().join("prints.py");
+    let says = r#"
+import os
+from apus_plugin import component, run
+
+@component("loss scale", "s")
+def s(text, role, field, query, is_last):
+    """Prints."""
+    print("printed by Python")
+    os.system("echo printed by another program")
+    return [[text, 1.0]]
+
+run("prints")
+"#;
+    fs::write(&program, says).unwrap();
+    let line = data("cmd:PROGRAM", "--loss_scale s");
+    let mut words = common::words(&line);
+    let command = format!("cmd:python3 {}", program.display());
+    let at = words
+        .iter()
+        .position(|word| *word == "cmd:PROGRAM")
+        .unwrap();
+    words[at] = &command;
+    let said = common::text(&common::apus(&words, &[]));
+    for printed in ["Python", "another program"] {
+        assert!(
+            said.contains(&format!("{command}: printed by {printed}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn programs_that_misbehave_are_named() {
+    let made = "loss scale s of plugin bad";
+    let long = "head -c 70000000 /dev/zero | tr '\\0' x; sleep 60";
+    // The name of the program, what it does, what the error says: what the program was asked, and what came of it.
+    let cases = [
+        ("hangs_at_once", "sleep 60".to_owned(), ["announce", "no answer within 2 s; plugins = [{ path = \"cmd:...\", start_timeout"]),
+        ("ends_at_once", "exit 3".to_owned(), ["announce", "has ended (exit status: 3)"]),
+        ("speaks_at_once", "echo Hello!; sleep 60".to_owned(), ["announce", "no JSON"]),
+        ("is_a_loss", r#"read q; echo '{"id": 1, "ok": {"name": "x", "components": [{"kind": "loss", "name": "l"}]}}'"#.to_owned(), ["announce", "a process can be a dataset format, loss scale"]),
+        ("is_odd", r#"read q; echo '{"id": 1, "ok": {"name": "x", "colour": 3, "components": []}}'; sleep 60"#.to_owned(), ["announce", "another shape: unknown field `colour`"]),
+        ("speaks_twice", scale("").replacen("read q\necho '{\"id\": 2", "echo twice; sleep 1; read q\necho '{\"id\": 2", 1), ["make", "nobody has asked for: \"twice\""]),
+        ("hangs_when_made", scale("").replacen("read q\necho '{\"id\": 2", "read q; sleep 60\necho '{\"id\": 2", 1), ["s of plugin bad", "make: it gave no answer within 2 s"]),
+        ("is_not_made", scale("").replacen("\"id\": 2, \"ok\": null", "\"id\": 2, \"error\": \"no such thing\"", 1), ["s of plugin bad", "make: no such thing"]),
+        ("exits", scale("echo oh no >&2; exit 3"), [made, "has ended (exit status: 3). Its last lines on standard error:\noh no"]),
+        ("crashes", scale("kill -SEGV $$"), [made, "has ended (signal: 11"]),
+        ("hangs", scale("sleep 60"), [made, "no answer within 1 s; plugins = [{ path = \"cmd:...\", timeout"]),
+        ("closes", scale("exec >&-; sleep 60"), [made, "closed its standard output"]),
+        ("prints", scale("echo hello; sleep 60"), [made, "no JSON"]),
+        ("is_not_utf_8", scale(r"printf '\377\376\n'; sleep 60"), [made, "no JSON"]),
+        ("stops_in_a_line", scale(r#"printf '{"id": 3, "ok"'; exit"#), [made, "has ended (exit status: 0), in the middle of a line: {\"id\": 3"]),
+        ("writes_without_end", scale(long), [made, "a line of more than 67108864 bytes"]),
+        ("answers_another", scale(r#"echo '{"id": 7, "ok": []}'; sleep 60"#), [made, "answered something else than question 3"]),
+        ("answers_nothing", scale(r#"echo '{"id": 3}'; sleep 60"#), [made, "an answer has `ok`"]),
+        ("answers_both", scale(r#"echo '{"id": 3, "ok": [], "error": "no"}'; sleep 60"#), [made, "an answer has `ok`"]),
+        ("shape", scale(r#"echo '{"id": 3, "ok": {"text": 1}}'; sleep 60"#), [made, "another shape: invalid type: map"]),
+        ("too_few", batches(r#"echo '{"id": 3, "ok": []}'; sleep 60"#), [made, "a batch of 1 calls has 1 answers, it gave 0"]),
+        ("too_many", batches(r#"echo '{"id": 3, "ok": [{"ok": []}, {"ok": []}]}'; sleep 60"#), [made, "a batch of 1 calls has 1 answers, it gave 2"]),
+        ("no_list", batches(r#"echo '{"id": 3, "ok": {"ok": []}}'; sleep 60"#), [made, "the answer to a batch is a list"]),
+        ("bare", batches(r#"echo '{"id": 3, "ok": [[]]}'; sleep 60"#), [made, "an answer has `ok`"]),
+    ];
+    let home = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    for (name, does, says) in cases {
+        let said = common::fails(&hurried(home.path(), name, &does), 1, &says);
+        assert!(
+            said.contains(&format!("{}/{name}", home.path().display())),
+            "{name}: {said}"
+        );
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(50),
+        "what sleeps is not waited for"
+    );
+}
+
+#[test]
+fn an_error_of_one_call_in_a_batch_is_its_row_s() {
+    if !python() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let good = r#"{"question": "Where?", "replies": [{"author": "anna", "text": "Here."}]}"#;
+    let bad = r#"{"question": "x", "replies": [{"author": "anna"}]}"#;
+    let rows: Vec<&str> = (0..200)
+        .map(|i| if i % 50 == 17 { bad } else { good })
+        .collect();
+    let file = home.path().join("rows.jsonl");
+    fs::write(&file, rows.join("\n") + "\n").unwrap();
+    let said = works(&format!(
+        "data {} --model {ROOT}/tests/goldens/tiny/model_bf16 --dataset_format ticket --loss_scale default+code \
+         --plugin cmd:{ROOT}/examples/process/mine.py",
         file.display()
-    );
-    fs::write(&config, table).unwrap();
-    let goldens = format!("{ROOT}/tests/goldens/tiny");
-    let line = format!(
-        "data --config {} {goldens}/chat_train.jsonl --model {goldens}/model_bf16",
-        config.display()
-    );
-    common::fails(
-        &line,
-        1,
-        &["no answer within 1 s", "loss scale s of plugin bad"],
-    );
+    ));
+    for line in [18, 68, 118] {
+        assert!(
+            said.contains(&format!(
+                "rows.jsonl:{line}: dataset format ticket of plugin mine"
+            )),
+            "{said}"
+        );
+    }
+    assert!(said.contains("KeyError: 'text' (mine.py:"), "{said}");
+}
+
+/// The processes that a program leaves behind end with it, however the run ends.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_of_a_program_is_left_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let answers = r#"while read q; do id=${q#*id\":}; id=${id%%,*}; echo "{\"id\": $id, \"error\": \"no\"}"; done"#;
+    // How it is called, what it does with a call, whether the run gets a signal.
+    let cases = [
+        ("ends", answers, false),
+        ("stays", "while read q; do :; done; sleep 300", false),
+        ("fails", "exit 1", false),
+        ("hangs", "sleep 300", false),
+        ("interrupted", "touch $0.called; sleep 300", true),
+    ];
+    for (name, then, interrupt) in cases {
+        let does = format!("sleep 300 & echo $! > $0.pid\n{}", scale(then));
+        let mut line = hurried(home.path(), name, &does);
+        if interrupt {
+            let file = home.path().join(name);
+            line = data(&format!("cmd:{}", file.display()), "--loss_scale s");
+        }
+        if name == "stays" {
+            line = line.replace("data --config", "components --config");
+        }
+        let mut run = Command::new(env!("CARGO_BIN_EXE_apus"))
+            .args(common::words(&line))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        if interrupt {
+            let called = home.path().join(format!("{name}.called"));
+            while !called.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let id = run.id().to_string();
+            Command::new("kill").args(["-INT", &id]).status().unwrap();
+        }
+        run.wait().unwrap();
+        let pid = fs::read_to_string(home.path().join(format!("{name}.pid"))).unwrap();
+        let process = Path::new("/proc").join(pid.trim());
+        let asked = Instant::now();
+        while process.join("exe").exists() && asked.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(
+            !process.join("exe").exists(),
+            "{name}: process {pid} is left behind"
+        );
+    }
 }
 
 #[test]
@@ -202,18 +419,4 @@ fn what_cannot_be_started_is_said() {
     let said = common::fails(&data("cmd:./there/is/none", ""), 1, &["cannot be started"]);
     assert!(said.contains("cmd:./there/is/none"), "{said}");
     common::fails(&data("cmd:", ""), 1, &["names no command"]);
-    let home = tempfile::tempdir().unwrap();
-    let file = home.path().join("kind");
-    let says = r#"read q; echo '{"id": 1, "ok": {"name": "x", "components": [{"kind": "loss", "name": "l"}]}}'"#;
-    fs::write(&file, says).unwrap();
-    let plugin = format!("'cmd:sh {}'", file.display());
-    let output = Command::new(env!("CARGO_BIN_EXE_apus"))
-        .args(["components", "--plugin", plugin.trim_matches('\'')])
-        .output()
-        .unwrap();
-    let said = text(&output);
-    assert!(
-        said.contains("a process can be a dataset format, loss scale"),
-        "{said}"
-    );
 }

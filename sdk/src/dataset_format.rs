@@ -155,4 +155,17 @@ pub trait DatasetFormat: Send + Sync {
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {
         self.convert_noting(self.row(text)?)
     }
+
+    /// Whether the way to this format is so long that many rows should go together.
+    #[doc(hidden)]
+    fn takes_batches(&self) -> bool {
+        false
+    }
+
+    /// [`convert_text_noting`](Self::convert_text_noting) of many rows, each with its samples or its error.
+    #[doc(hidden)]
+    fn convert_texts_noting(&self, texts: &[&str]) -> Vec<Result<Converted>> {
+        let convert = |text: &&str| self.convert_text_noting(text);
+        texts.iter().map(convert).collect()
+    }
 }

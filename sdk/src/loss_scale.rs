@@ -93,6 +93,19 @@ pub trait LossScale: Send + Sync {
     fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
         self.segments(piece.text(), piece.turn())
     }
+
+    /// Whether the way to this scale is so long that many pieces should go together.
+    #[doc(hidden)]
+    fn takes_batches(&self) -> bool {
+        false
+    }
+
+    /// [`segments_of`](Self::segments_of) of many pieces, each with its segments or its error.
+    #[doc(hidden)]
+    fn segments_of_all(&self, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
+        let segments = |piece| crate::needs::checked(self.segments_of(piece));
+        pieces.iter().map(segments).collect()
+    }
 }
 
 /// Which parts of a conversation are trained before weights are looked at.

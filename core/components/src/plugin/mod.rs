@@ -17,7 +17,7 @@ use apus_base::checksums::hex;
 use apus_base::lines::warning;
 use apus_sdk::abi::{self, Description, Library, OpenError, Origin};
 use apus_sdk::{Kind, Options};
-use process::Process;
+use process::{Limits, Process};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,7 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
     if let Some(command) = spec.command() {
         return start(spec, command);
     }
+    refuse_python(&spec.path)?;
     let (file, recorded) = &spec.locate()?;
     let bytes = inspect::read(file)?;
     let sha256 = hex(&Sha256::digest(&bytes));
@@ -143,6 +144,20 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
     keep(plugin)
 }
 
+/// Refuses a file of Python, as `--external_plugins` of ms-swift names one, and says how its functions are kept.
+fn refuse_python(file: &Path) -> Result<()> {
+    ensure!(
+        file.extension().is_none_or(|extension| extension != "py"),
+        "plugin {file}: this is a file of Python, and what is loaded here is a library. Formats, loss scales, metrics, \
+         schedules, callbacks and trackers stay Python, in a program: --plugin cmd:./{name}, with apus_plugin.py beside it and \
+         `@component(...)` over each function; docs/process-plugins.md, \"From --external_plugins\", shows how. A loss or an \
+         optimizer works on tensors and becomes a library: docs/plugin-guide.md",
+        file = file.display(),
+        name = file.file_name().unwrap_or_default().to_string_lossy(),
+    );
+    Ok(())
+}
+
 /// Starts a program, unless it runs already.
 fn start(spec: &PluginSpec, command: &str) -> Result<()> {
     let prefix = spec.prefix.clone().unwrap_or_default();
@@ -164,13 +179,17 @@ fn start(spec: &PluginSpec, command: &str) -> Result<()> {
                 .unwrap_or("not there: the command names no file"),
         );
     }
-    let timeout = spec.timeout.map_or(process::TIMEOUT, Duration::from_secs);
+    let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+    let limits = Limits {
+        start: seconds(spec.start_timeout, process::LIMITS.start),
+        call: seconds(spec.timeout, process::LIMITS.call),
+    };
     keep(Plugin {
         file: spec.path.clone(),
         canonical: spec.path.clone(),
         sha256: sha256.unwrap_or_default(),
         prefix,
-        code: Code::Process(Process::start(command, timeout)?),
+        code: Code::Process(Process::start(command, limits)?),
     })
 }
 

@@ -27,6 +27,9 @@ pub struct PluginSpec {
     /// How many seconds a program may take for an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
+    /// How many seconds a program may take to say what it has, and to make a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +46,7 @@ struct PluginTable {
     sha256: Option<String>,
     prefix: Option<String>,
     timeout: Option<u64>,
+    start_timeout: Option<u64>,
 }
 
 impl From<PluginForm> for PluginSpec {
@@ -54,11 +58,13 @@ impl From<PluginForm> for PluginSpec {
                 sha256,
                 prefix,
                 timeout,
+                start_timeout,
             }) => Self {
                 path,
                 sha256,
                 prefix,
                 timeout,
+                start_timeout,
             },
         }
     }

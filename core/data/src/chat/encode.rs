@@ -4,6 +4,7 @@ use super::{
     TrainHeader, TrainStop,
     align::{Aligned, align},
     dialect::Dialect,
+    folds::{Folds, OfRow},
     notes::RowNotes,
     rendered::Rendered,
     scale::Chain,
@@ -202,18 +203,44 @@ impl Encoder {
 
     /// Like [`Self::encode`], but also returns what was changed in the sample.
     pub fn encode_with_notes(&self, sample: &Sample) -> Result<(Encoded, RowNotes)> {
-        self.encode_row(sample, "")
+        self.encode_row(sample, OfRow::default())
     }
 
-    /// Like [`Self::encode_with_notes`], of a row whose JSON text loss scales may read.
+    /// Like [`Self::encode_with_notes`], of a row that loss scales may read.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn encode_row(&self, sample: &Sample, row: &str) -> Result<(Encoded, RowNotes)> {
+    pub fn encode_row(&self, sample: &Sample, row: OfRow) -> Result<(Encoded, RowNotes)> {
         match sample {
             Sample::Conversation(conversation) => self.conversation(conversation, row),
             Sample::Tokens(row) => Ok((self.tokens(row)?, RowNotes::default())),
         }
+    }
+
+    /// The texts of samples, each with the text of its row, weighed together for [`Self::encode_row`].
+    pub fn weigh_together(&self, samples: &[(&Sample, &str)]) -> Vec<Folds> {
+        let collected = samples.iter().map(|(sample, text)| {
+            let folds = Folds::default();
+            if let Sample::Conversation(conversation) = sample {
+                let row = OfRow {
+                    text,
+                    folds: Some(&folds),
+                };
+                // What is wrong with it is found again where it is encoded.
+                let _ = self.prepare(conversation, Purpose::Training, row);
+            }
+            folds
+        });
+        let folds: Vec<Folds> = collected.collect();
+        let rows = folds.iter().zip(samples).map(|(folds, (sample, text))| {
+            let channel = match sample {
+                Sample::Conversation(conversation) => conversation.channel.as_deref(),
+                Sample::Tokens(_) => None,
+            };
+            (folds, channel, *text)
+        });
+        Folds::weigh(&self.scales, &self.tokenizer, &rows.collect::<Vec<_>>());
+        folds
     }
 
     /// The text and token ids that ask the model for the next message of a conversation. Earlier answers may have
@@ -222,7 +249,7 @@ impl Encoder {
     /// # Errors
     /// A conversation that cannot be rendered.
     pub fn prompt(&self, conversation: &Conversation) -> Result<(String, Vec<u32>)> {
-        let prepared = self.prepare(conversation, Purpose::Prompt, "")?;
+        let prepared = self.prepare(conversation, Purpose::Prompt, OfRow::default())?;
         let options = RenderOptions {
             add_generation_prompt: true,
             ..self.options.render.of(conversation)?.into_owned()
@@ -245,7 +272,7 @@ impl Encoder {
         &self,
         conversation: &Conversation,
         purpose: Purpose,
-        row: &str,
+        row: OfRow,
     ) -> Result<PreparedConversation> {
         let think = self.options.think_to_analysis;
         let prepare = |conversation: &Conversation| {
@@ -267,7 +294,7 @@ impl Encoder {
         }
     }
 
-    fn conversation(&self, conversation: &Conversation, row: &str) -> Result<(Encoded, RowNotes)> {
+    fn conversation(&self, conversation: &Conversation, row: OfRow) -> Result<(Encoded, RowNotes)> {
         let is_assistant = |message: &Message| message.role == "assistant";
         ensure!(
             conversation.messages.iter().any(is_assistant),

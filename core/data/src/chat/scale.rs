@@ -1,6 +1,7 @@
 //! A chain of loss scales, `a+b`: each scale runs on the segments of the one before, and their weights are multiplied.
 
 use super::call::CallSyntax;
+use super::folds::Folds;
 use super::{rendered::Rendered, tokenizer::Tokenizer};
 use anyhow::{Context, Result, bail, ensure};
 use apus_sdk::{Base, LossScale, Need, Piece, Segment, Turn};
@@ -34,6 +35,8 @@ pub struct Place<'a> {
     pub row: &'a str,
     /// Counts the tokens of a piece, for scales that ask how many they are.
     pub tokenizer: Option<&'a Tokenizer>,
+    /// Where its segments are collected and answered, if scales take many texts together.
+    pub folds: Option<&'a Folds>,
 }
 
 impl<'a> Place<'a> {
@@ -46,6 +49,7 @@ impl<'a> Place<'a> {
             channel: None,
             row: "",
             tokenizer: None,
+            folds: None,
         }
     }
 
@@ -147,12 +151,25 @@ impl Chain {
     /// # Errors
     /// As there.
     pub fn fold_at(&self, text: &str, place: &Place) -> Result<Vec<Segment>> {
-        self.run(text, place, true)
+        match place.folds.and_then(|folds| folds.segments(text, place)) {
+            Some(segments) => segments,
+            None => self.run_one(text, place, true),
+        }
+    }
+
+    /// As [`Self::fold_at`], of many texts: each has its segments or its error.
+    pub(super) fn fold_all(&self, texts: &[(&str, Place)]) -> Vec<Result<Vec<Segment>>> {
+        self.run(texts, true)
+    }
+
+    /// Whether the way to one of the scales is so long that many texts should go together.
+    pub fn takes_batches(&self) -> bool {
+        self.links.iter().any(|link| link.scale.takes_batches())
     }
 
     /// Like [`Self::fold`], but for a text that is in no dataset, so that matches in it are not counted.
     pub(super) fn try_on(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        self.run(text, &Place::alone(turn), false)
+        self.run_one(text, &Place::alone(turn), false)
     }
 
     /// The syntax in which the scales get a call of a tool.
@@ -160,36 +177,52 @@ impl Chain {
         *self.call_syntax.get_or_init(|| CallSyntax::of(self))
     }
 
-    fn run(&self, text: &str, place: &Place, counts: bool) -> Result<Vec<Segment>> {
-        let mut segments = vec![Segment::new(text, 1.0)];
+    fn run_one(&self, text: &str, place: &Place, counts: bool) -> Result<Vec<Segment>> {
+        let mut all = self.run(&[(text, *place)], counts);
+        all.pop().context("a text without segments")?
+    }
+
+    /// Each scale gets the pieces of all texts that the one before has made.
+    fn run(&self, texts: &[(&str, Place)], counts: bool) -> Vec<Result<Vec<Segment>>> {
+        let whole = texts
+            .iter()
+            .map(|(text, _)| Ok(vec![Segment::new(*text, 1.0)]));
+        let mut all: Vec<Result<Vec<Segment>>> = whole.collect();
         for link in &self.links {
-            let mut next = Vec::with_capacity(segments.len());
-            let mut offset = 0;
-            for outer in segments {
-                let count = || place.tokens(&outer.text);
-                let piece = match link.reads_place {
-                    true => place.piece(&outer.text, text, offset).counted_by(&count),
-                    false => Piece::bare(&outer.text, place.turn),
-                };
-                offset += outer.text.len();
-                let inner = link
-                    .run(&piece, counts)
-                    .with_context(|| ScaleFailed(link.name.clone()))?;
-                for mut segment in inner {
-                    segment.weight *= outer.weight;
-                    ensure!(
-                        (segment.weight as f32).is_finite(),
-                        "the loss scales up to `{}` multiply to weight {}, more than {:e}",
-                        link.name,
-                        segment.weight,
-                        f32::MAX
-                    );
-                    next.push(segment);
+            let mut outers = Vec::with_capacity(texts.len());
+            for ((text, place), segments) in texts.iter().zip(&all) {
+                let mut offset = 0;
+                for outer in segments.iter().flatten() {
+                    outers.push((outer.text.as_str(), *text, offset, place));
+                    offset += outer.text.len();
                 }
             }
-            segments = next;
+            let counters = outers.iter();
+            let counters = counters.map(|(text, _, _, place)| move || place.tokens(text));
+            let counters: Vec<_> = counters.collect();
+            let pieces = outers.iter().zip(&counters);
+            let pieces = pieces.map(|((text, whole, offset, place), count)| match link.reads_place {
+                true => place.piece(text, whole, *offset).counted_by(count),
+                false => Piece::bare(text, place.turn),
+            });
+            let pieces: Vec<Piece> = pieces.collect();
+            let mut found = link.run(&pieces, counts).into_iter();
+            let next = all.iter().map(|outer| match outer {
+                Ok(outer) => {
+                    // Those of one text, and all of them, also if an earlier one has failed.
+                    let inner: Vec<_> = found.by_ref().take(outer.len()).collect();
+                    link.multiply(outer, inner)
+                }
+                Err(_) => Ok(Vec::new()),
+            });
+            let next: Vec<Result<Vec<Segment>>> = next.collect();
+            for (segments, next) in all.iter_mut().zip(next) {
+                if segments.is_ok() {
+                    *segments = next;
+                }
+            }
         }
-        Ok(segments)
+        all
     }
 
     /// The scales that have changed no weight so far, which after all rows is likely a mistake.
@@ -204,12 +237,36 @@ impl Chain {
 }
 
 impl Link {
-    fn run(&self, piece: &Piece, counts: bool) -> Result<Vec<Segment>> {
-        let segments = segments(self.scale.as_ref(), piece)?;
-        if counts && segments.iter().any(|segment| segment.weight != 1.0) {
+    fn run(&self, pieces: &[Piece], counts: bool) -> Vec<Result<Vec<Segment>>> {
+        let all = segments_of_all(self.scale.as_ref(), pieces);
+        let weighs = |segment: &Segment| segment.weight != 1.0;
+        if counts && all.iter().flatten().flatten().any(weighs) {
             self.matched.store(true, Ordering::Relaxed);
         }
-        Ok(segments)
+        all
+    }
+
+    /// The segments of a text out of those of its pieces.
+    fn multiply(
+        &self,
+        outer: &[Segment],
+        inner: Vec<Result<Vec<Segment>>>,
+    ) -> Result<Vec<Segment>> {
+        let mut next = Vec::with_capacity(inner.len());
+        for (outer, inner) in outer.iter().zip(inner) {
+            for mut segment in inner.with_context(|| ScaleFailed(self.name.clone()))? {
+                segment.weight *= outer.weight;
+                ensure!(
+                    (segment.weight as f32).is_finite(),
+                    "the loss scales up to `{}` multiply to weight {}, more than {:e}",
+                    self.name,
+                    segment.weight,
+                    f32::MAX
+                );
+                next.push(segment);
+            }
+        }
+        Ok(next)
     }
 }
 
@@ -218,10 +275,23 @@ impl Link {
 /// # Errors
 /// The scale fails, changes the text, or gives a weight that is negative or not finite.
 pub fn segments(scale: &dyn LossScale, piece: &Piece) -> Result<Vec<Segment>> {
-    let text = piece.text();
-    let segments =
-        apus_sdk::private::checked(scale.segments_of(piece)).map_err(|e| anyhow::anyhow!("{e}"))?;
-    let mut rest = text;
+    let found = apus_sdk::private::checked(scale.segments_of(piece));
+    joined(piece, found)
+}
+
+fn segments_of_all(scale: &dyn LossScale, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
+    if !scale.takes_batches() {
+        return pieces.iter().map(|piece| segments(scale, piece)).collect();
+    }
+    let found = scale.segments_of_all(pieces).into_iter();
+    let checked = pieces.iter().zip(found);
+    checked.map(|(piece, found)| joined(piece, found)).collect()
+}
+
+/// The segments that a scale has found, checked.
+fn joined(piece: &Piece, found: apus_sdk::Result<Vec<Segment>>) -> Result<Vec<Segment>> {
+    let segments = found.map_err(|e| anyhow::anyhow!("{e}"))?;
+    let mut rest = piece.text();
     for segment in &segments {
         ensure!(
             segment.weight.is_finite() && segment.weight >= 0.0,

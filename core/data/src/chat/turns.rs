@@ -7,6 +7,7 @@
 
 use super::{
     dialect::Dialect,
+    folds::OfRow,
     join::Joiner,
     scale::{Chain, Place},
     template::is_system,
@@ -37,8 +38,8 @@ pub struct PreparedConversation {
     pub moved_thinking: bool,
 }
 
-/// Gives weights to the messages of a conversation, splits and joins them. `row` is the JSON text of its row, if it comes
-/// of one; the tokenizer counts tokens for scales that ask how many there are.
+/// Gives weights to the messages of a conversation, splits and joins them. `row` is its row, if it comes of one; the
+/// tokenizer counts tokens for scales that ask how many there are.
 ///
 /// # Errors
 /// A message cannot be rendered, which the error names by its number (from 1), or a loss scale fails.
@@ -48,7 +49,7 @@ pub fn prepare(
     dialect: &dyn Dialect,
     think_to_analysis: bool,
     purpose: Purpose,
-    (row, tokenizer): (&str, Option<&Tokenizer>),
+    (row, tokenizer): (OfRow, Option<&Tokenizer>),
 ) -> Result<PreparedConversation> {
     let messages = &conversation.messages;
     let prompts = |m: &Message| m.role == "user" || m.role == "tool";
@@ -68,7 +69,8 @@ pub fn prepare(
             message: i,
             messages: messages.len(),
             channel: conversation.channel.as_deref(),
-            row,
+            row: row.text,
+            folds: row.folds,
             tokenizer,
         };
         let written = if message.role == "assistant" {
@@ -127,7 +129,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            ("", None),
+            (OfRow::default(), None),
         )?;
         let parts = prepared.parts.pop().unwrap();
         Ok((prepared.conversation.messages.pop().unwrap(), parts))
@@ -155,7 +157,7 @@ pub(crate) mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            ("", None),
+            (OfRow::default(), None),
         )
         .unwrap();
         let messages = &prepared.conversation.messages;

@@ -15,6 +15,7 @@ pub mod format;
 pub mod interleave;
 pub mod named;
 mod not_text;
+mod outcome;
 pub mod pack;
 pub mod prepare;
 pub mod progress;

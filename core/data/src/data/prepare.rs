@@ -1,20 +1,17 @@
 //! Turns records into encoded samples on all cores, and reports what was dropped and why.
 
 use super::{
-    channels, empty,
+    empty,
     file::{Record, RowLocation},
     format::Formats,
-    not_text,
+    outcome::{Outcome, PreparedSample, RowResult, convert, outcomes},
     pack::pack,
     report::{Packing, Report, SourceReport},
-    truncate::{Truncated, Truncation, truncate},
-    unused,
+    truncate::Truncation,
 };
-use crate::chat::jinja::OverBudget;
-use crate::chat::scale::ScaleFailed;
 use crate::chat::{Encoded, Encoder, RowNotes};
 use anyhow::{Context, Result, anyhow, bail};
-use apus_sdk::{Converted, DatasetFormat, Sample};
+use apus_sdk::{Converted, DatasetFormat};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -24,11 +21,14 @@ use std::{
     },
 };
 
-const TOO_LONG: &str = "longer than max_length";
-const UNTRAINED: &str = "no trained token";
+pub(super) const TOO_LONG: &str = "longer than max_length";
+pub(super) const UNTRAINED: &str = "no trained token";
 const NO_SAMPLE: &str = "the format gave no sample";
 const BAD_ROW: &str = "bad row";
-const EMPTY_ANSWER: &str = "empty answer; --keep_empty_answers true trains such rows";
+pub(super) const EMPTY_ANSWER: &str = "empty answer; --keep_empty_answers true trains such rows";
+
+/// How many rows are prepared together where a component takes batches.
+const TOGETHER: usize = 64;
 
 /// How rows are prepared.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -82,42 +82,6 @@ impl Dataset {
     }
 }
 
-/// What became of one record.
-pub(super) struct Outcome {
-    /// What became of its samples.
-    pub result: RowResult,
-    /// The names of what was not used; `None` if its format does not say.
-    pub unused: Option<Vec<String>>,
-}
-
-/// What became of the samples of one record.
-pub(super) enum RowResult {
-    /// The samples, what was done to them on the way, and the length of the longest one before it was cut.
-    Samples(Vec<PreparedSample>, RowNotes, usize),
-    /// The row is bad.
-    Bad(anyhow::Error),
-}
-
-/// What became of one sample.
-pub(super) enum PreparedSample {
-    /// It is kept as it is.
-    Whole(Encoded),
-    /// It was cut and is kept.
-    Cut(Encoded),
-    /// It was split, and this part is kept; the first part says what is not trained of the sample.
-    Part(Encoded, Option<SplitRemainder>),
-    /// It is not kept, for this reason; it has so many tokens.
-    Dropped(&'static str, usize),
-}
-
-/// What is not trained of a split sample.
-pub(super) struct SplitRemainder {
-    /// The number of parts without a trained token, which are not kept.
-    untrained_parts: usize,
-    /// The number of tokens that would be trained if no part began with them: nothing is left to predict them from.
-    untrained_firsts: usize,
-}
-
 /// Encodes records. `progress` is called from all threads with the number of records done so far.
 ///
 /// # Errors
@@ -132,21 +96,33 @@ pub fn prepare(
 ) -> Result<Dataset> {
     let chosen = choose(records, formats)?;
     let done = AtomicUsize::new(0);
-    let prepare_one = |record: &Record| -> Result<Outcome> {
-        let format = chosen.get(&of(record)).context("a file without a format")?;
-        let outcome = outcome(record, format.1, encoder, options)?;
-        progress(1 + done.fetch_add(1, Ordering::Relaxed));
-        Ok(outcome)
+    let in_batches = encoder.scales().takes_batches()
+        || chosen.values().any(|(_, format)| format.takes_batches());
+    let together = if in_batches { TOGETHER } else { 1 };
+    let prepare_some = |records: &[Record]| -> Vec<Result<Outcome>> {
+        let rows = records.iter().map(|record| {
+            let format = chosen.get(&of(record)).context("a file without a format")?;
+            Ok((record, format.1))
+        });
+        let outcomes = match rows.collect::<Result<Vec<_>>>() {
+            Ok(rows) => outcomes(&rows, encoder, options),
+            Err(error) => vec![Err(error)],
+        };
+        for _ in records {
+            progress(1 + done.fetch_add(1, Ordering::Relaxed));
+        }
+        outcomes
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.workers.unwrap_or(0))
         .build()
         .context("starting the threads that prepare the dataset")?;
-    let outcomes: Vec<Result<Outcome>> =
-        pool.install(|| records.par_iter().map(prepare_one).collect());
+    let outcomes: Vec<Vec<Result<Outcome>>> =
+        pool.install(|| records.par_chunks(together).map(prepare_some).collect());
 
     let mut dataset = Dataset::default();
     let mut tally = Tally::default();
+    let outcomes = outcomes.into_iter().flatten();
     for (index, (record, outcome)) in records.iter().zip(outcomes).enumerate() {
         let format = chosen[&of(record)].0;
         for sample in tally.add(record, format, outcome?, options)? {
@@ -372,135 +348,4 @@ fn choose<'a>(records: &[Record], formats: &'a Formats) -> Result<ChosenFormats<
         }
     }
     Ok(chosen)
-}
-
-/// Converts a record to samples, or says why its row is bad. The format reads the row's text itself.
-///
-/// # Errors
-/// The text is not a row at all, or the format panics: either stops everything.
-fn convert(record: &Record, format: &dyn DatasetFormat) -> Result<Result<Converted>> {
-    match format.convert_text_noting(&record.text) {
-        Ok(converted) => {
-            let unread = converted.unread.as_deref().unwrap_or_default();
-            let fault = not_text::fault(record, unread);
-            Ok(fault.map_or(Ok(converted), |fault| Err(anyhow!(fault))))
-        }
-        Err(error) if error.panicked() => Err(anyhow!("{record}: {error}")),
-        Err(error) => {
-            record.row()?;
-            let bytes = not_text::places(record).into_iter().next();
-            let bytes = bytes
-                .map(|(path, shown)| format!("; `{path}` holds bytes that are no text ({shown})"));
-            Ok(Err(anyhow!("{error}{}", bytes.unwrap_or_default())))
-        }
-    }
-}
-
-/// Converts and encodes a record.
-///
-/// # Errors
-/// What stops everything: the text is not a row, or a component fails.
-pub(super) fn outcome(
-    record: &Record,
-    format: &dyn DatasetFormat,
-    encoder: &Encoder,
-    options: &PrepareOptions,
-) -> Result<Outcome> {
-    Ok(match convert(record, format)? {
-        Ok(Converted { samples, unread }) => Outcome {
-            result: encode(&samples, encoder, options, &record.text)
-                .with_context(|| record.to_string())?,
-            unused: unread.map(|unread| {
-                let mut unused = unused::names(&unread, &samples, encoder.template());
-                unused.retain(|name| !options.columns.contains(name));
-                unused
-            }),
-        },
-        Err(error) => Outcome {
-            result: RowResult::Bad(error),
-            unused: Some(Vec::new()),
-        },
-    })
-}
-
-/// Encodes the samples of a row.
-///
-/// # Errors
-/// A loss scale or a template fails: this stops everything, since it is not the row's mistake.
-fn encode(
-    samples: &[Sample],
-    encoder: &Encoder,
-    options: &PrepareOptions,
-    row: &str,
-) -> Result<RowResult> {
-    let mut prepared = Vec::with_capacity(samples.len());
-    let (mut notes, mut longest) = (RowNotes::default(), 0);
-    for sample in samples {
-        if let Sample::Conversation(conversation) = sample
-            && !options.keep_empty_answers
-            && empty::answer(conversation).is_some()
-        {
-            prepared.push(PreparedSample::Dropped(EMPTY_ANSWER, 0));
-            continue;
-        }
-        match encode_one((sample, row), encoder, options, &mut prepared) {
-            Ok((noted, length)) => {
-                notes += noted;
-                longest = longest.max(length);
-            }
-            Err(error) if error.is::<ScaleFailed>() || error.is::<OverBudget>() => {
-                return Err(error);
-            }
-            Err(error) => return Ok(RowResult::Bad(error)),
-        }
-    }
-    Ok(RowResult::Samples(prepared, notes, longest))
-}
-
-fn encode_one(
-    (sample, row): (&Sample, &str),
-    encoder: &Encoder,
-    options: &PrepareOptions,
-    prepared: &mut Vec<PreparedSample>,
-) -> Result<(RowNotes, usize)> {
-    let (mut encoded, notes) = encoder.encode_row(sample, row)?;
-    encoded.keep_columns(row, &options.columns)?;
-    let length = encoded.len();
-    if let Some(vocabulary) = options.vocabulary {
-        let ids = encoded.input_ids.iter().map(|id| i64::from(*id));
-        let mut all = ids.chain(encoded.labels.iter().copied());
-        if let Some(id) = all.find(|id| *id >= vocabulary as i64) {
-            bail!("token id {id} is not in the model's vocabulary of {vocabulary}");
-        }
-    }
-    if options.channel_names {
-        channels::check(encoded.channel.as_deref())?;
-    }
-    let targets = encoded.targets();
-    let trained = |encoded: &Encoded| encoded.targets() > 0;
-    prepared.push(
-        match truncate(encoded, options.max_length, options.truncation) {
-            Truncated::Dropped(length) => PreparedSample::Dropped(TOO_LONG, length),
-            Truncated::Whole(encoded) if trained(&encoded) => PreparedSample::Whole(encoded),
-            Truncated::Cut(encoded) if trained(&encoded) => PreparedSample::Cut(encoded),
-            Truncated::Whole(encoded) | Truncated::Cut(encoded) => {
-                PreparedSample::Dropped(UNTRAINED, encoded.len())
-            }
-            Truncated::Parts(parts) => {
-                let (parts, untrained): (Vec<_>, Vec<_>) = parts.into_iter().partition(trained);
-                let kept_targets: usize = parts.iter().map(Encoded::targets).sum();
-                let mut split = Some(SplitRemainder {
-                    untrained_parts: untrained.len(),
-                    untrained_firsts: targets - kept_targets,
-                });
-                if parts.is_empty() {
-                    prepared.push(PreparedSample::Dropped(UNTRAINED, length));
-                }
-                let parts = parts.into_iter();
-                prepared.extend(parts.map(|part| PreparedSample::Part(part, split.take())));
-                return Ok((notes, length));
-            }
-        },
-    );
-    Ok((notes, length))
 }

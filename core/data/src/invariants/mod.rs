@@ -7,7 +7,7 @@ mod spelling;
 
 pub use spelling::{Turn, spelled_alike};
 
-use crate::chat::{Chain, Encoded, Encoder, RenderOptions, encode::IGNORED, turns::Purpose};
+use crate::chat::{Chain, Encoded, Encoder, OfRow, RenderOptions, encode::IGNORED, turns::Purpose};
 use apus_components::registry;
 use apus_components::registry::Spec;
 use apus_sdk::{Conversation, DatasetFormat, Field, Kind, LossScale, Sample};
@@ -103,7 +103,7 @@ fn only_the_frame_is_control(
         false => Purpose::Training,
     };
     let mut plain = encoder
-        .prepare(conversation, purpose, "")
+        .prepare(conversation, purpose, OfRow::default())
         .expect("it was encoded");
     let plain = &mut plain.conversation;
     let broken = |text: &str| tokenizer.control().broken(text).into_owned();

@@ -1,6 +1,6 @@
 //! A callback in a process. Only the events that it names when it is made are sent.
 
-use super::{Remote, read};
+use super::Remote;
 use apus_sdk::{Callback, Control, Error, Result, RunState};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -92,7 +92,7 @@ impl ProcessCallback {
             }
             whole[key.as_str()] = value;
         }
-        *control = read(&self.remote.what(event), whole)?;
+        *control = self.remote.read(event, &whole)?;
         Ok(asked.values)
     }
 }

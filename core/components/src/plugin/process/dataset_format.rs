@@ -2,7 +2,7 @@
 //!
 //! Which rows it recognises is known once it is made, so only rows that it converts go to the program.
 
-use super::{Remote, read};
+use super::Remote;
 use apus_sdk::{Converted, DatasetFormat, Result, Row, Sample};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,19 +25,27 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn DatasetFormat>> {
     Ok(Box::new(Format { remote, facts }))
 }
 
-/// A sample as the program writes it: a conversation, or a row of tokens.
-fn sample(what: &str, written: Value) -> Result<Sample> {
-    Ok(match written.get("input_ids") {
-        Some(_) => Sample::Tokens(read(what, written)?),
-        None => Sample::Conversation(read(what, written)?),
-    })
-}
-
 impl Format {
-    fn samples(&self, row: Value) -> Result<Vec<Sample>> {
-        let written: Vec<Value> = self.remote.call("convert", json!({"row": row}))?;
-        let what = self.remote.what("convert");
-        written.into_iter().map(|one| sample(&what, one)).collect()
+    fn with(&self, row: Row) -> Value {
+        json!({"row": row})
+    }
+
+    /// The samples that the program wrote: conversations, or rows of tokens.
+    fn samples(&self, written: Vec<Value>) -> Result<Vec<Sample>> {
+        let sample = |one: Value| {
+            Ok(match one.get("input_ids") {
+                Some(_) => Sample::Tokens(self.remote.read("convert", &one)?),
+                None => Sample::Conversation(self.remote.read("convert", &one)?),
+            })
+        };
+        written.into_iter().map(sample).collect()
+    }
+
+    fn converted(&self, written: Vec<Value>) -> Result<Converted> {
+        Ok(Converted {
+            samples: self.samples(written)?,
+            unread: None,
+        })
     }
 }
 
@@ -52,17 +60,29 @@ impl DatasetFormat for Format {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        self.samples(Value::Object(row))
-    }
-
-    fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
-        self.samples(Value::Object(self.row(text)?))
+        self.samples(self.remote.call("convert", self.with(row))?)
     }
 
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {
-        Ok(Converted {
-            samples: self.convert_text(text)?,
-            unread: None,
-        })
+        self.converted(self.remote.call("convert", self.with(self.row(text)?))?)
+    }
+
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
+    fn convert_texts_noting(&self, texts: &[&str]) -> Vec<Result<Converted>> {
+        let rows: Vec<Result<Row>> = texts.iter().map(|text| self.row(text)).collect();
+        let whole = rows.iter().filter_map(|row| row.as_ref().ok());
+        let with = whole.map(|row| self.with(row.clone())).collect();
+        let mut answers = self.remote.call_all("convert", with).into_iter();
+        let converted = rows.into_iter().map(|row| {
+            row?;
+            match answers.next() {
+                Some(written) => self.converted(written?),
+                None => Err("a call without an answer".into()),
+            }
+        });
+        converted.collect()
     }
 }

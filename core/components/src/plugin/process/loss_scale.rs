@@ -1,9 +1,9 @@
 //! A loss scale in a process.
 
 use super::Remote;
-use apus_sdk::{Base, Error, Field, LossScale, Result, Segment, Turn};
+use apus_sdk::{Base, Error, Field, LossScale, Piece, Result, Segment, Turn};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 struct Scale {
     remote: Remote,
@@ -33,25 +33,43 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
     Ok(Box::new(Scale { remote, base }))
 }
 
+fn with(text: &str, turn: &Turn) -> Value {
+    let field = match turn.field {
+        Field::Content => "content",
+        Field::Thinking => "thinking",
+    };
+    json!({
+        "text": text, "role": turn.role, "field": field, "query": turn.query, "is_last": turn.is_last,
+    })
+}
+
+fn segments(found: Vec<(String, f64)>) -> Vec<Segment> {
+    let segments = found.into_iter();
+    segments
+        .map(|(text, weight)| Segment::new(text, weight))
+        .collect()
+}
+
 impl LossScale for Scale {
     fn base(&self) -> Option<Base> {
         self.base
     }
 
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        let field = match turn.field {
-            Field::Content => "content",
-            Field::Thinking => "thinking",
-        };
-        let segments: Vec<(String, f64)> = self.remote.call(
-            "segments",
-            json!({
-                "text": text, "role": turn.role, "field": field, "query": turn.query, "is_last": turn.is_last,
-            }),
-        )?;
-        Ok(segments
+        let found = self.remote.call("segments", with(text, turn))?;
+        Ok(segments(found))
+    }
+
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
+    fn segments_of_all(&self, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
+        let all = pieces.iter().map(|piece| with(piece.text(), piece.turn()));
+        let answers = self.remote.call_all("segments", all.collect());
+        answers
             .into_iter()
-            .map(|(text, weight)| Segment::new(text, weight))
-            .collect())
+            .map(|found| found.map(segments))
+            .collect()
     }
 }

@@ -4,11 +4,16 @@
 //! (docs/process-plugins.md). Here a component of it is a component as any other: each kind has a file that turns calls of its
 //! trait into questions.
 
+mod answer;
 mod callback;
 mod child;
 mod dataset_format;
+mod group;
 mod loss_scale;
 mod metric;
+mod pace;
+mod pipes;
+mod remote;
 mod schedule;
 mod tracker;
 
@@ -17,9 +22,10 @@ use anyhow::{Context, Result, ensure};
 use apus_base::checksums::hex;
 use apus_sdk::abi::{ComponentDoc, Description, SDK_VERSION};
 use apus_sdk::{Error, Kind, OptionDoc, Options};
-use child::Child;
+pub use child::Limits;
+use child::{Child, Limit};
+use remote::{Remote, read};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::any::Any;
@@ -33,13 +39,18 @@ pub const PREFIX: &str = "cmd:";
 /// The version of the lines, which a program is told first.
 const PROTOCOL: u64 = 1;
 
-/// How long an answer may take, if the configuration does not say.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a program may take, if the configuration does not say.
+pub const LIMITS: Limits = Limits {
+    start: Duration::from_secs(60),
+    call: Duration::from_secs(60),
+};
 
 /// A program that runs, and what it says that it has.
 pub struct Process {
     child: Arc<Child>,
     description: Description,
+    /// Whether it takes calls in batches.
+    batches: bool,
 }
 
 /// What a program says of itself.
@@ -49,6 +60,9 @@ struct Announced {
     name: String,
     #[serde(default)]
     version: String,
+    /// Whether it takes many calls in a line.
+    #[serde(default)]
+    batches: bool,
     components: Vec<AnnouncedComponent>,
 }
 
@@ -138,12 +152,12 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started, or its answer is no description.
-    pub fn start(command: &str, timeout: Duration) -> Result<Self> {
-        let child = Child::start(command, &words(command)?, timeout)?;
+    pub fn start(command: &str, limits: Limits) -> Result<Self> {
+        let child = Child::start(command, &words(command)?, limits)?;
         let what = format!("plugin {PREFIX}{command}, announce");
-        let announced: Announced = child
-            .ask(&what, json!({"do": "announce", "apus": PROTOCOL}))
-            .and_then(|answer| read(&what, answer))?;
+        let question = json!({"do": "announce", "apus": PROTOCOL});
+        let (answer, _) = child.ask(&what, Limit::Start, &question)?;
+        let announced: Announced = read(&child, &what, &answer)?;
         let kinds: Vec<&str> = Kind::ALL
             .iter()
             .map(|kind| kind.name())
@@ -176,6 +190,7 @@ impl Process {
         components.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
         Ok(Self {
             child: Arc::new(child),
+            batches: announced.batches,
             description: Description {
                 name: announced.name,
                 version: announced.version,
@@ -228,7 +243,8 @@ impl Process {
     ) -> apus_sdk::Result<Box<K>> {
         self.knows(kind, name, options)
             .map_err(|error| Error::new(format!("{label}: {error}")))?;
-        let remote = Remote::make(Arc::clone(&self.child), kind, name, options, label)?;
+        let child = Arc::clone(&self.child);
+        let remote = Remote::make(child, self.batches, kind, name, options, label)?;
         let made: Box<dyn Any> = match kind {
             Kind::DatasetFormat => Box::new(dataset_format::new(remote)?),
             Kind::LossScale => Box::new(loss_scale::new(remote)?),
@@ -257,72 +273,4 @@ fn can_be(kind: &str) -> bool {
         Kind::Tracker,
     ];
     kinds.iter().any(|known| known.name() == kind)
-}
-
-/// A component in the program.
-struct Remote {
-    child: Arc<Child>,
-    number: u64,
-    label: String,
-    /// What it said of itself when it was made.
-    facts: Value,
-}
-
-impl Remote {
-    fn make(
-        child: Arc<Child>,
-        kind: Kind,
-        name: &str,
-        options: &Options,
-        label: &str,
-    ) -> apus_sdk::Result<Self> {
-        let number = child.new_component();
-        let question = json!({
-            "do": "make", "component": number, "kind": kind.name(), "name": name, "options": options,
-        });
-        let facts = child.ask(&format!("{label}, make"), question)?;
-        Ok(Self {
-            child,
-            number,
-            label: label.to_owned(),
-            facts,
-        })
-    }
-
-    /// What it said of itself, as the kind reads it.
-    fn facts<T: DeserializeOwned + Default>(&self) -> apus_sdk::Result<T> {
-        match &self.facts {
-            Value::Null => Ok(T::default()),
-            facts => read(&self.what("make"), facts.clone()),
-        }
-    }
-
-    /// Calls a method of it.
-    fn call<T: DeserializeOwned>(&self, method: &str, with: Value) -> apus_sdk::Result<T> {
-        let what = self.what(method);
-        let question =
-            json!({"do": "call", "component": self.number, "method": method, "with": with});
-        read(&what, self.child.ask(&what, question)?)
-    }
-
-    fn what(&self, method: &str) -> String {
-        format!("{}, {method}", self.label)
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        self.child.forget(self.number);
-    }
-}
-
-/// Reads an answer, whose shape is a mistake of the program if it does not fit.
-fn read<T: DeserializeOwned>(what: &str, answer: Value) -> apus_sdk::Result<T> {
-    let start: String = answer.to_string().chars().take(200).collect();
-    serde_json::from_value(answer).map_err(|error| {
-        Error::new(format!(
-            "{what}: the answer has another shape: {error}; it is {start}"
-        ))
-        .of_component()
-    })
 }

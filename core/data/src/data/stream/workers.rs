@@ -5,7 +5,7 @@ use super::{
     passes::{self, ReadRow},
 };
 use crate::data::empty;
-use crate::data::prepare::{Outcome, outcome};
+use crate::data::outcome::{Outcome, outcomes};
 use anyhow::{Context, Error, Result};
 use std::{
     sync::Arc,
@@ -120,10 +120,7 @@ fn read(plan: &Arc<StreamPlan>, pass: u64, work: &[SyncSender<Work>]) {
 fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<PreparedBatch>>) {
     for item in work {
         let item = match item {
-            Work::Rows(rows) => {
-                let rows = rows.into_iter().map(|read| prepare_row(plan, read));
-                rows.collect::<Result<_>>().map(PreparedBatch::Rows)
-            }
+            Work::Rows(rows) => prepare_rows(plan, rows).map(PreparedBatch::Rows),
             Work::Failed(error) => Err(error),
             Work::End => Ok(PreparedBatch::End),
         };
@@ -133,13 +130,24 @@ fn prepare(plan: &StreamPlan, work: &Receiver<Work>, done: &SyncSender<Result<Pr
     }
 }
 
-fn prepare_row(plan: &StreamPlan, mut read: ReadRow) -> Result<(ReadRow, Outcome)> {
-    read.record = plan.columns_of(read.set).apply(read.record)?;
-    let format = plan.formats.of(&read.record, &read.format)?;
-    let outcome = outcome(&read.record, format, &plan.encoder, &plan.options.prepare)?;
-    // Whoever counts the row needs its text if it has empty cells.
-    if !empty::has_cells(&read.record) {
-        read.record.text = String::new();
-    }
-    Ok((read, outcome))
+fn prepare_rows(plan: &StreamPlan, rows: Vec<ReadRow>) -> Result<Vec<(ReadRow, Outcome)>> {
+    let renamed = rows.into_iter().map(|mut read| {
+        read.record = plan.columns_of(read.set).apply(read.record)?;
+        Ok(read)
+    });
+    let rows: Vec<ReadRow> = renamed.collect::<Result<_>>()?;
+    let with_format = rows.iter().map(|read| {
+        let format = plan.formats.of(&read.record, &read.format)?;
+        Ok((&read.record, format))
+    });
+    let with_format: Vec<_> = with_format.collect::<Result<_>>()?;
+    let outcomes = outcomes(&with_format, &plan.encoder, &plan.options.prepare);
+    let prepared = rows.into_iter().zip(outcomes).map(|(mut read, outcome)| {
+        // Whoever counts the row needs its text if it has empty cells.
+        if !empty::has_cells(&read.record) {
+            read.record.text = String::new();
+        }
+        Ok((read, outcome?))
+    });
+    prepared.collect()
 }

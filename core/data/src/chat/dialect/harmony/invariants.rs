@@ -6,7 +6,7 @@ use super::{
     parse_completion, parse_rendered,
 };
 use crate::chat::{
-    Chain, Encoded, Encoder, RenderOptions, Rendered,
+    Chain, Encoded, Encoder, OfRow, RenderOptions, Rendered,
     encode::IGNORED,
     json::dumps,
     template::is_system,
@@ -51,7 +51,7 @@ fn comes_back(conversation: &Conversation) {
         &Harmony,
         true,
         Purpose::Training,
-        ("", None),
+        (OfRow::default(), None),
     ) else {
         return;
     };

@@ -109,7 +109,7 @@ fn append(last: &mut WeightedMessage, next: WeightedMessage) {
 mod tests {
     use super::super::Harmony;
     use crate::chat::{
-        Chain,
+        Chain, OfRow,
         turns::{Purpose, prepare},
         weighted::{Parts, Weighted},
     };
@@ -135,7 +135,7 @@ mod tests {
             &Harmony,
             true,
             Purpose::Training,
-            ("", None),
+            (OfRow::default(), None),
         )?;
         let both = prepared.conversation.messages.iter().zip(&prepared.parts);
         let line = |(message, parts): (&Message, &Parts)| {
