@@ -6,6 +6,7 @@
 #![deny(clippy::unwrap_used)]
 
 pub mod checksums;
+pub mod crashes;
 pub mod doing;
 pub mod folder;
 pub mod interrupts;

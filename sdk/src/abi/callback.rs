@@ -4,7 +4,9 @@
 //! The log history grows with the run; only its new lines cross, and the plugin's side keeps the rest.
 
 use super::guard::guard;
-use super::object::{Object, Origin, check_by, component_mut, imported_check, to_json};
+use super::object::{
+    Known, Object, Origin, check_by, component_mut, imported_check, to_json,
+};
 use super::optimizer::Kept;
 use super::run::WireRun;
 use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Setup, Tensor, Wire, needs};
@@ -330,14 +332,14 @@ plain_events!(
 
 /// The host's callback on top of a plugin's, and how much of the log that one has seen.
 struct ImportedCallback {
-    object: Object<CallbackTableRef>,
+    object: Known<CallbackTableRef>,
     origin: Origin,
     seen: usize,
 }
 
 pub(super) fn import(object: Object<CallbackTableRef>, origin: Origin) -> Box<dyn Callback> {
     Box::new(ImportedCallback {
-        object,
+        object: Known::new(object, origin),
         origin,
         seen: 0,
     })

@@ -1,7 +1,8 @@
 //! The plugin's side of the root module.
 
 use super::describe::describe;
-use super::guard::{guard, silence_panics};
+use super::guard::{guard, report_panics};
+use super::lines::follow;
 use super::object::{Crosses, Object, to_json};
 use super::root::{PluginRoot, PluginRootRef};
 use crate::{Error, Wire, components};
@@ -85,6 +86,7 @@ macro_rules! root_module {
         PluginRoot {
             describe: description,
             $($make: make::<dyn crate::$Trait>,)*
+            lines: follow,
         }
     };
 }
@@ -94,7 +96,7 @@ pub fn root(name: &'static str, version: &'static str) -> PluginRootRef {
     static ROOT: OnceLock<PluginRootRef> = OnceLock::new();
     *ROOT.get_or_init(|| {
         NAME.get_or_init(|| (name, version));
-        silence_panics();
+        report_panics((name, version));
         crate::kinds!(root_module).leak_into_prefix()
     })
 }

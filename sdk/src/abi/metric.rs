@@ -177,9 +177,12 @@ impl Metric for Imported<MetricTableRef> {
     }
 
     fn reads_answers(&self) -> bool {
-        let call = self.object.table().reads_answers();
+        let Some(call) = self.object.table().reads_answers() else {
+            return false;
+        };
         // SAFETY: pointer and table belong together.
-        call.is_some_and(|call| unsafe { call(self.object.this()) }.unwrap_or(false))
+        let wire = unsafe { call(self.object.this()) };
+        self.origin.context("reads_answers", wire).unwrap_or(false)
     }
 
     fn update_answers(&mut self, pairs: &[TextPair]) -> Result<()> {
@@ -201,7 +204,8 @@ impl Metric for Imported<MetricTableRef> {
     fn names(&self) -> Option<Vec<String>> {
         let call = self.object.table().names()?;
         // SAFETY: pointer and table belong together.
-        let json = unsafe { call(self.object.this()) }.into_result().ok()?;
+        let wire = unsafe { call(self.object.this()) };
+        let json = self.origin.context("names", wire).ok()?;
         serde_json::from_str(&json).ok()?
     }
 

@@ -16,6 +16,7 @@ mod describe;
 mod export;
 mod exporter;
 pub(crate) mod guard;
+mod lines;
 mod loss;
 mod loss_scale;
 mod metric;
@@ -24,14 +25,17 @@ mod open;
 mod optimizer;
 mod root;
 mod run;
+mod running;
 mod schedule;
 mod tracker;
 mod tuner;
 
 pub use describe::{ComponentDoc, Description};
+pub use lines::print_warnings_by;
 pub use object::{Crosses, Object, Origin};
 pub use open::{Library, OpenError, layout, open};
 pub use root::{PluginRoot, PluginRootRef};
+pub use running::running;
 
 /// Name of the section of a library that says which SDK it was built with.
 pub const SECTION: &str = ".apus.sdk";

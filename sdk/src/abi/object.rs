@@ -2,10 +2,12 @@
 
 use super::PluginRootRef;
 use super::guard::{PANICKED, guard};
+use super::running;
 use crate::{Error, Kind, Make, Need, Options, Result, Setup, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RResult, RStr, RString};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 /// A component that a plugin made; `T` refers to the table of its kind.
@@ -45,15 +47,6 @@ impl<T: Copy> Object<T> {
             release: release::<K>,
         }
     }
-
-    /// The pointer that goes with the table's functions.
-    pub(super) fn this(&self) -> *mut () {
-        self.this
-    }
-
-    pub(super) fn table(&self) -> T {
-        self.table
-    }
 }
 
 impl<T> Drop for Object<T> {
@@ -66,17 +59,24 @@ impl<T> Drop for Object<T> {
 }
 
 /// Where a component came from, for messages: `loss focal of plugin mine 0.1.0 (libmine.so)`.
-#[derive(Clone)]
-pub struct Origin(Arc<str>);
+#[derive(Clone, Copy)]
+pub struct Origin(&'static str);
 
 impl Origin {
     /// An origin of this text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        let text: Arc<str> = text.into();
+        Self(running::lasting(&text))
     }
 
-    /// What came out of `event`, with this origin in the error.
+    /// The text, which stays for good.
+    pub(super) fn label(self) -> &'static str {
+        self.0
+    }
+
+    /// What came out of `event`, with this origin in the error. The call is over.
     pub(super) fn context<T>(&self, event: &str, wire: Wire<T>) -> Result<T> {
+        running::leave(self.0);
         match wire {
             RResult::ROk(value) => Ok(value),
             RResult::RErr(message) => {
@@ -93,8 +93,54 @@ impl Origin {
 
 /// A component of the host on top of a plugin's object.
 pub(super) struct Imported<T> {
-    pub(super) object: Object<T>,
+    pub(super) object: Known<T>,
     pub(super) origin: Origin,
+}
+
+impl<T> Imported<T> {
+    pub(super) fn new(object: Object<T>, origin: Origin) -> Self {
+        Self {
+            object: Known::new(object, origin),
+            origin,
+        }
+    }
+}
+
+/// A plugin's object, in which this thread is known to be from when its pointer is asked for until
+/// [`Origin::context`] has what came out.
+pub(super) struct Known<T> {
+    object: ManuallyDrop<Object<T>>,
+    origin: Origin,
+}
+
+impl<T> Known<T> {
+    pub(super) fn new(object: Object<T>, origin: Origin) -> Self {
+        Self {
+            object: ManuallyDrop::new(object),
+            origin,
+        }
+    }
+}
+
+impl<T: Copy> Known<T> {
+    /// The pointer that goes with the table's functions, for a call.
+    pub(super) fn this(&self) -> *mut () {
+        running::enter(self.origin.label());
+        self.object.this
+    }
+
+    pub(super) fn table(&self) -> T {
+        self.object.table
+    }
+}
+
+impl<T> Drop for Known<T> {
+    fn drop(&mut self) {
+        running::inside(self.origin.label(), || {
+            // SAFETY: it is dropped here and nowhere else.
+            unsafe { ManuallyDrop::drop(&mut self.object) }
+        });
+    }
 }
 
 /// A kind of component as a type, `dyn Loss`: how one is made, linked in or through a plugin.
@@ -179,7 +225,7 @@ macro_rules! crosses_by {
             object: $crate::abi::Object<$TableRef>,
             origin: $crate::abi::Origin,
         ) -> Box<dyn $Trait> {
-            Box::new($crate::abi::object::Imported { object, origin })
+            Box::new($crate::abi::object::Imported::new(object, origin))
         }
     };
 }

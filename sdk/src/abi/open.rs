@@ -2,8 +2,10 @@
 //! types is touched.
 
 use super::describe::Description;
+use super::lines::WireLines;
 use super::object::{Crosses, Origin};
 use super::root::PluginRootRef;
+use super::running;
 use crate::{Error, Options, Result};
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
@@ -64,6 +66,11 @@ pub fn layout() -> &'static TypeLayout {
 /// # Errors
 /// See [`OpenError`].
 pub fn open(path: &Path) -> std::result::Result<Library, OpenError> {
+    let label = running::lasting(&format!("the start of plugin {}", path.display()));
+    running::inside(label, || start(path))
+}
+
+fn start(path: &Path) -> std::result::Result<Library, OpenError> {
     let header = lib_header_from_path(path).map_err(|error| match error {
         LibraryError::OpenError { err, .. } => OpenError::Load(chain(&*err)),
         LibraryError::GetSymbolError { .. } => OpenError::NoRoot,
@@ -84,6 +91,9 @@ pub fn open(path: &Path) -> std::result::Result<Library, OpenError> {
             LibraryError::RootModule { err, .. } => OpenError::Start(err.to_string()),
             other => differs(sdk, &other.to_string()),
         })?;
+    if let Some(take) = root.lines() {
+        take(WireLines::give());
+    }
     match root.describe()() {
         RResult::ROk(json) => {
             let description =
@@ -121,7 +131,8 @@ impl Library {
         };
         let json = serde_json::to_string(options)?;
         // SAFETY: both texts outlive the call.
-        match unsafe { make(name.into(), json.as_str().into()) } {
+        let call = || unsafe { make(name.into(), json.as_str().into()) };
+        match running::inside(origin.label(), call) {
             RResult::ROk(object) => Ok(K::import(object, origin)),
             RResult::RErr(message) => Err(Error::new(message)),
         }

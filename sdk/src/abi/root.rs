@@ -1,5 +1,6 @@
 //! The root module of a plugin library.
 
+use super::lines::WireLines;
 use super::object::Object;
 use crate::Wire;
 use abi_stable::StableAbi;
@@ -31,6 +32,8 @@ macro_rules! root_module {
                     RStr<'_>,
                 ) -> Wire<Object<super::$file::$table>>,
             )*
+            /// Takes how the host prints lines; since 1.1. What a later version adds, kinds too, comes after it.
+            pub lines: extern "C" fn(WireLines),
         }
     };
 }

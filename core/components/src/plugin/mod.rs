@@ -133,6 +133,8 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
         return Ok(());
     }
     inspect::check(file, &bytes)?;
+    apus_base::crashes::watch();
+    abi::print_warnings_by(|text| warning!("{text}"));
     let library = abi::open(&canonical).map_err(|error| explain(file, &error))?;
     let plugin = Plugin {
         file: file.clone(),

@@ -3,6 +3,7 @@
 apus_sdk::export_plugin!();
 
 mod bad;
+mod crash;
 mod exporter;
 mod rank;
 mod wrong;

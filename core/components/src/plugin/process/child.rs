@@ -145,28 +145,38 @@ impl Child {
         lock(&self.state).forgotten.push(component);
     }
 
-    /// Asks a question, an object; `what` is what is asked, for the error. With the answer comes how long it took.
+    /// Asks a question, an object; `what` is what is asked, for the error.
     ///
     /// # Errors
     /// The program says that it failed, or it does not answer as it should: then it is a mistake of the component, and the
     /// program is ended.
-    pub fn ask(
+    pub fn ask(&self, what: &str, limit: Limit, question: &Value) -> apus_sdk::Result<Value> {
+        let question = serde_json::to_vec(question)?;
+        let (answer, _) = self.ask_by(what, limit, &question, answer::read)?;
+        Ok(answer)
+    }
+
+    /// As [`Self::ask`] with a question as text, whose answer is read out of its line by `read`. With the answer comes how long
+    /// it took.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ask_by<T>(
         &self,
         what: &str,
         limit: Limit,
-        question: &Value,
-    ) -> apus_sdk::Result<(Value, Duration)> {
-        let question = serde_json::to_vec(question)?;
+        question: &[u8],
+        read: impl FnOnce(&[u8], u64) -> Result<Answer<T>, String>,
+    ) -> apus_sdk::Result<(T, Duration)> {
         let (number, reply) = lock(&self.state)
-            .send(&question)
+            .send(question)
             .map_err(|why| mistake(what, &why))?;
-        let read = match self.wait(&reply, limit) {
-            Ok(reply) => self
-                .read(reply.line, number)
-                .map(|answer| (answer, reply.took)),
-            Err(why) => Err(why),
-        };
-        match read {
+        let reply = self.wait(&reply, limit);
+        let found = reply.and_then(|reply| {
+            let line = self.whole(reply.line)?;
+            Ok((read(&line, number)?, reply.took))
+        });
+        match found {
             Ok((Ok(answer), took)) => Ok((answer, took)),
             Ok((Err(failed), _)) => Err(Error::new(format!("{what}: {failed}"))),
             Err(why) => Err(self.fails(what, why)),
@@ -243,9 +253,10 @@ impl Child {
         }
     }
 
-    fn read(&self, line: Line, number: u64) -> Result<Answer, String> {
+    /// A line, if it is one.
+    fn whole(&self, line: Line) -> Result<Vec<u8>, String> {
         match line {
-            Line::Whole(line) => answer::read(&line, number),
+            Line::Whole(line) => Ok(line),
             Line::TooLong => Err(format!("it wrote a line of more than {LONGEST} bytes")),
             Line::Cut(line) => {
                 let start = answer::start(&String::from_utf8_lossy(&line));

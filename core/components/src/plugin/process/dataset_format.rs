@@ -4,8 +4,8 @@
 
 use super::Remote;
 use apus_sdk::{Converted, DatasetFormat, Result, Row, Sample};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 struct Format {
     remote: Remote,
@@ -25,9 +25,16 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn DatasetFormat>> {
     Ok(Box::new(Format { remote, facts }))
 }
 
+/// The arguments of a call.
+#[derive(Serialize)]
+struct With<'a> {
+    row: &'a Row,
+}
+
 impl Format {
-    fn with(&self, row: Row) -> Value {
-        json!({"row": row})
+    fn call(&self, row: &Row) -> Result<Vec<Value>> {
+        let with = serde_json::to_value(With { row })?;
+        self.remote.call("convert", with)
     }
 
     /// The samples that the program wrote: conversations, or rows of tokens.
@@ -60,11 +67,11 @@ impl DatasetFormat for Format {
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
-        self.samples(self.remote.call("convert", self.with(row))?)
+        self.samples(self.call(&row)?)
     }
 
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {
-        self.converted(self.remote.call("convert", self.with(self.row(text)?))?)
+        self.converted(self.call(&self.row(text)?)?)
     }
 
     fn takes_batches(&self) -> bool {
@@ -74,8 +81,8 @@ impl DatasetFormat for Format {
     fn convert_texts_noting(&self, texts: &[&str]) -> Vec<Result<Converted>> {
         let rows: Vec<Result<Row>> = texts.iter().map(|text| self.row(text)).collect();
         let whole = rows.iter().filter_map(|row| row.as_ref().ok());
-        let with = whole.map(|row| self.with(row.clone())).collect();
-        let mut answers = self.remote.call_all("convert", with).into_iter();
+        let all: Vec<With> = whole.map(|row| With { row }).collect();
+        let mut answers = self.remote.call_all("convert", &all).into_iter();
         let converted = rows.into_iter().map(|row| {
             row?;
             match answers.next() {

@@ -2,8 +2,7 @@
 
 use super::Remote;
 use apus_sdk::{Base, Error, Field, LossScale, Piece, Result, Segment, Turn};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 struct Scale {
     remote: Remote,
@@ -33,14 +32,29 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
     Ok(Box::new(Scale { remote, base }))
 }
 
-fn with(text: &str, turn: &Turn) -> Value {
-    let field = match turn.field {
-        Field::Content => "content",
-        Field::Thinking => "thinking",
-    };
-    json!({
-        "text": text, "role": turn.role, "field": field, "query": turn.query, "is_last": turn.is_last,
-    })
+/// The arguments of a call.
+#[derive(Serialize)]
+struct With<'a> {
+    text: &'a str,
+    role: &'a str,
+    field: &'static str,
+    query: Option<&'a str>,
+    is_last: bool,
+}
+
+impl<'a> With<'a> {
+    fn new(text: &'a str, turn: &Turn<'a>) -> Self {
+        Self {
+            text,
+            role: turn.role,
+            field: match turn.field {
+                Field::Content => "content",
+                Field::Thinking => "thinking",
+            },
+            query: turn.query,
+            is_last: turn.is_last,
+        }
+    }
 }
 
 fn segments(found: Vec<(String, f64)>) -> Vec<Segment> {
@@ -56,7 +70,8 @@ impl LossScale for Scale {
     }
 
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        let found = self.remote.call("segments", with(text, turn))?;
+        let with = serde_json::to_value(With::new(text, turn))?;
+        let found = self.remote.call("segments", with)?;
         Ok(segments(found))
     }
 
@@ -65,8 +80,11 @@ impl LossScale for Scale {
     }
 
     fn segments_of_all(&self, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
-        let all = pieces.iter().map(|piece| with(piece.text(), piece.turn()));
-        let answers = self.remote.call_all("segments", all.collect());
+        let all = pieces.iter();
+        let all: Vec<With> = all
+            .map(|piece| With::new(piece.text(), piece.turn()))
+            .collect();
+        let answers = self.remote.call_all("segments", &all);
         answers
             .into_iter()
             .map(|found| found.map(segments))

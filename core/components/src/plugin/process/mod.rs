@@ -156,7 +156,7 @@ impl Process {
         let child = Child::start(command, &words(command)?, limits)?;
         let what = format!("plugin {PREFIX}{command}, announce");
         let question = json!({"do": "announce", "apus": PROTOCOL});
-        let (answer, _) = child.ask(&what, Limit::Start, &question)?;
+        let answer = child.ask(&what, Limit::Start, &question)?;
         let announced: Announced = read(&child, &what, &answer)?;
         let kinds: Vec<&str> = Kind::ALL
             .iter()

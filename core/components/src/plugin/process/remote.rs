@@ -4,6 +4,7 @@ use super::answer;
 use super::child::{Child, Limit};
 use super::pace::Pace;
 use apus_sdk::{Error, Kind, Options, Result};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl Remote {
         let question = json!({
             "do": "make", "component": number, "kind": kind.name(), "name": name, "options": options,
         });
-        let (facts, _) = child.ask(&format!("{label}, make"), Limit::Start, &question)?;
+        let facts = child.ask(&format!("{label}, make"), Limit::Start, &question)?;
         Ok(Self {
             child,
             number,
@@ -73,31 +74,30 @@ impl Remote {
     }
 
     /// Calls a method of it many times; each call has an answer or an error of its own, in their order.
-    pub fn call_all<T: DeserializeOwned>(&self, method: &str, all: Vec<Value>) -> Vec<Result<T>> {
+    pub fn call_all<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        all: &[impl Serialize],
+    ) -> Vec<Result<T>> {
+        if !self.batches {
+            let call = |with| self.call(method, serde_json::to_value(with)?);
+            return all.iter().map(call).collect();
+        }
         let mut results = Vec::with_capacity(all.len());
-        let mut all = all.into_iter().peekable();
-        while all.peek().is_some() {
-            let most = if self.batches { self.pace.next() } else { 1 };
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            while batch.len() < most
-                && bytes < BYTES
-                && let Some(with) = all.next()
-            {
-                bytes += size(&with);
-                batch.push(with);
-            }
-            match <[Value; 1]>::try_from(batch) {
-                Ok([with]) if !self.batches => results.push(self.call(method, with)),
-                Ok(one) => results.extend(self.line(method, one.into())),
-                Err(batch) => results.extend(self.line(method, batch)),
-            }
+        while results.len() < all.len() {
+            let rest = &all[results.len()..];
+            let most = self.pace.next().min(rest.len());
+            results.extend(self.line(method, &rest[..most]));
         }
         results
     }
 
-    /// The answers to the calls of a line.
-    fn line<T: DeserializeOwned>(&self, method: &str, batch: Vec<Value>) -> Vec<Result<T>> {
-        let calls = batch.len();
+    /// The answers to the first of these calls, as many as go in a line.
+    fn line<T: DeserializeOwned>(&self, method: &str, all: &[impl Serialize]) -> Vec<Result<T>> {
+        let (question, calls) = match self.question(method, all) {
+            Ok(question) => question,
+            Err(error) => return vec![Err(error)],
+        };
         let what = match calls {
             1 => self.what(method),
             _ => format!(
@@ -105,25 +105,39 @@ impl Remote {
                 self.what(method)
             ),
         };
-        let question =
-            json!({"do": "call", "component": self.number, "method": method, "batch": batch});
-        let answers = self
-            .child
-            .ask(&what, Limit::Call, &question)
-            .and_then(|(answer, took)| {
-                self.pace.took(calls, took);
-                answer::each(answer, calls).map_err(|why| self.child.fails(&what, why))
-            });
+        let read = |line: &[u8], number| answer::each(line, number, calls);
+        let answers = self.child.ask_by(&what, Limit::Call, &question, read);
         match answers {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| match answer {
-                    Ok(answer) => self.read(method, &answer),
-                    Err(failed) => Err(Error::new(format!("{}: {failed}", self.what(method)))),
-                })
-                .collect(),
+            Ok((answers, took)) => {
+                self.pace.took(calls, took);
+                let failed =
+                    |failed: String| Error::new(format!("{}: {failed}", self.what(method)));
+                let answers = answers.into_iter();
+                answers.map(|answer| answer.map_err(failed)).collect()
+            }
             Err(error) => (0..calls).map(|_| Err(error.clone())).collect(),
         }
+    }
+
+    /// A line with the first of these calls, and how many they are.
+    fn question(&self, method: &str, all: &[impl Serialize]) -> Result<(Vec<u8>, usize)> {
+        let head = json!({"do": "call", "component": self.number, "method": method});
+        let mut line = head.to_string().into_bytes();
+        line.pop();
+        line.extend_from_slice(b",\"batch\":[");
+        let mut calls = 0;
+        for with in all {
+            if calls > 0 {
+                line.push(b',');
+            }
+            serde_json::to_writer(&mut line, with)?;
+            calls += 1;
+            if line.len() >= BYTES {
+                break;
+            }
+        }
+        line.extend_from_slice(b"]}");
+        Ok((line, calls))
     }
 
     /// Reads what a method gave.
@@ -151,21 +165,5 @@ impl Drop for Remote {
 /// # Errors
 /// It does not fit; the program is ended.
 pub fn read<T: DeserializeOwned>(child: &Child, what: &str, answer: &Value) -> Result<T> {
-    T::deserialize(answer).map_err(|error| {
-        let start = answer::start(&answer.to_string());
-        child.fails(
-            what,
-            format!("the answer has another shape: {error}; it is {start}"),
-        )
-    })
-}
-
-/// About how many bytes a value has as text.
-fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(size).sum(),
-        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
-        _ => 8,
-    }
+    answer::shaped(answer).map_err(|why| child.fails(what, why))
 }

@@ -1,0 +1,123 @@
+//! What is said when a plugin's library ends the process: by `exit`, or by a fault.
+//!
+//! A library can do either, and then a run is over without a word. So a line says which component this thread was in. What
+//! happens else stays: the exit status, the dump, what the system or a handler before this one says (that of the standard
+//! library, which tells an overflown stack). Code outside of components is not talked about.
+
+#[cfg(unix)]
+pub use unix::watch;
+
+/// Says from now on which component ends the process.
+#[cfg(not(unix))]
+pub fn watch() {}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::c_void;
+    use std::ptr::null_mut;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+    /// Faults, with their names.
+    const FAULTS: [(libc::c_int, &str); 5] = [
+        (
+            libc::SIGSEGV,
+            "SIGSEGV, an access to memory that is not its own",
+        ),
+        (
+            libc::SIGBUS,
+            "SIGBUS, an access to memory that is not there",
+        ),
+        (libc::SIGFPE, "SIGFPE, a division that has no result"),
+        (
+            libc::SIGILL,
+            "SIGILL, an instruction that the processor does not know",
+        ),
+        (libc::SIGABRT, "SIGABRT, it gave up"),
+    ];
+
+    /// What was done at each of them before.
+    static BEFORE: [AtomicPtr<libc::sigaction>; FAULTS.len()] =
+        [const { AtomicPtr::new(null_mut()) }; FAULTS.len()];
+
+    /// Whether something was said: an overflown stack is a fault first, and then the standard library gives up.
+    static SAID: AtomicBool = AtomicBool::new(false);
+
+    /// Says from now on which component ends the process.
+    pub fn watch() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: `at_exit` takes nothing and does not unwind; `handle` calls only what a handler may call, on the
+            // stack for handlers, since its own may be what is full. Zeros are a value of these structures.
+            unsafe {
+                libc::atexit(at_exit);
+                for ((signal, _), before) in FAULTS.iter().zip(&BEFORE) {
+                    let mut action = std::mem::zeroed::<libc::sigaction>();
+                    action.sa_sigaction = handle as *const () as libc::sighandler_t;
+                    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                    libc::sigemptyset(&raw mut action.sa_mask);
+                    let old = Box::into_raw(Box::new(std::mem::zeroed()));
+                    before.store(old, Ordering::SeqCst);
+                    libc::sigaction(*signal, &raw const action, old);
+                }
+            }
+        });
+    }
+
+    extern "C" fn at_exit() {
+        if let Some(component) = apus_sdk::abi::running()
+            && !SAID.swap(true, Ordering::SeqCst)
+        {
+            say(&[
+                "\nerror: ",
+                component,
+                ": it has ended the whole process by calling exit, where it should return an error\n",
+            ]);
+        }
+    }
+
+    extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        let fault = FAULTS.iter().position(|(known, _)| *known == signal);
+        if let (Some(component), Some(fault)) = (apus_sdk::abi::running(), fault)
+            && !SAID.swap(true, Ordering::SeqCst)
+        {
+            let name = FAULTS[fault].1;
+            say(&[
+                "\nerror: ",
+                component,
+                ": it ends the whole process by ",
+                name,
+                "\n",
+            ]);
+        }
+        let before = fault.map_or(null_mut(), |fault| BEFORE[fault].load(Ordering::SeqCst));
+        // SAFETY: the system gives a handler its `info`; `before` came from a box that stays. All that is called may be called
+        // in a handler.
+        unsafe {
+            let is_fault = signal != libc::SIGABRT && !info.is_null() && (*info).si_code > 0;
+            if is_fault && !before.is_null() {
+                // The instruction is run again after this, and then faults as if nobody had watched.
+                libc::sigaction(signal, before, null_mut());
+            } else {
+                // Somebody has sent it, so nothing would fault again.
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
+        }
+    }
+
+    /// Writes to standard error without anything that could wait or allocate.
+    fn say(parts: &[&str]) {
+        let mut line = [0; 1024];
+        let mut end = 0;
+        for part in parts {
+            let part = &part.as_bytes()[..part.len().min(line.len() - end)];
+            line[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        // SAFETY: the bytes are there as long as the call.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), end);
+        }
+    }
+}

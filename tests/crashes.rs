@@ -1,0 +1,91 @@
+//! A library that ends the whole process, or a thread of its own: a line names the component, and the exit status is what it
+//! would be without that line.
+#![cfg(unix)]
+
+mod common;
+
+use common::{apus, text, words};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Output;
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
+
+/// The component that every message has to name.
+const CRASHES: &str = "callback crashes of plugin hostile-plugin 0.1.0 (libhostile_plugin.so)";
+
+/// A run of three steps with the callback `crashes`, which does this at the end of step 2.
+fn run(out: &Path, how: &str) -> Output {
+    let file = format!("{DLL_PREFIX}hostile_plugin{DLL_SUFFIX}");
+    let library = std::env::current_exe().unwrap().with_file_name(file);
+    let line = format!(
+        "sft --device cpu --add_version false --model {GOLDENS}/model_bf16 --dataset {GOLDENS}/chat_train.jsonl \
+         --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps 3 --logging_steps 1 --lora_rank 4 \
+         --output_dir {} --plugin {} --callbacks crashes --callbacks.how {how}",
+        out.display(),
+        library.display()
+    );
+    apus(&words(&line), &[])
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_ends_the_process_is_named_and_the_status_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let by_signal = |signal: i32| (None, Some(signal));
+    let cases = [
+        ("exit", (Some(7), None), "calling exit"),
+        ("abort", by_signal(6), "SIGABRT"),
+        ("memory", by_signal(11), "SIGSEGV"),
+        ("stack", by_signal(6), "SIGSEGV"),
+        ("instruction", by_signal(4), "SIGILL"),
+        ("signal --callbacks.signal 4", by_signal(4), "SIGILL"),
+        ("signal --callbacks.signal 6", by_signal(6), "SIGABRT"),
+        ("signal --callbacks.signal 7", by_signal(7), "SIGBUS"),
+        ("signal --callbacks.signal 8", by_signal(8), "SIGFPE"),
+        ("signal --callbacks.signal 11", by_signal(11), "SIGSEGV"),
+    ];
+    for (how, (code, signal), says) in cases {
+        let output = run(&home.path().join(how.replace(' ', "_")), how);
+        let said = text(&output);
+        assert_eq!(
+            (output.status.code(), output.status.signal()),
+            (code, signal),
+            "{how}\n{said}"
+        );
+        let lines: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("the whole process"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{how}\n{said}");
+        assert!(
+            lines[0].starts_with(&format!("error: {CRASHES}")) && lines[0].contains(says),
+            "{how}\n{said}"
+        );
+        assert_eq!(
+            said.contains("has overflowed its stack"),
+            how == "stack",
+            "{how}\n{said}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_on_a_thread_of_a_library_is_told_once_and_the_run_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("run");
+    let output = run(&out, "thread");
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("hostile on its own"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(
+        lines[0].contains("plugin hostile-plugin 0.1.0: its own thread \"watcher\" panicked at")
+            && lines[0].contains("crash.rs:"),
+        "{said}"
+    );
+}
