@@ -248,6 +248,64 @@ fn a_file_of_python_is_sent_to_the_page() {
 }
 
 #[test]
+fn several_processes_share_the_rows() {
+    if !python() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let to_copy = format!("{ROOT}/examples/process/apus_plugin.py");
+    fs::copy(to_copy, home.path().join("apus_plugin.py")).unwrap();
+    let says = r#"
+import os
+import time
+from apus_plugin import component, run
+
+@component("loss scale", "s")
+def s(text, role, field, query, is_last):
+    """Takes its time."""
+    time.sleep(0.002)
+    open(f"{__file__}.{os.getpid()}", "a").write("called\n")
+    return [[text, 0.5]]
+
+run("shared")
+"#;
+    fs::write(home.path().join("shared.py"), says).unwrap();
+    let goldens = format!("{ROOT}/tests/goldens/tiny");
+    let rows = fs::read_to_string(format!("{goldens}/chat_train.jsonl")).unwrap();
+    let many = home.path().join("many.jsonl");
+    fs::write(&many, rows.repeat(40)).unwrap();
+    let prepared = |processes: usize| {
+        let config = home.path().join("run.toml");
+        let program = home.path().join("shared.py");
+        let table = format!(
+            "plugins = [{{ path = \"cmd:python3 {}\", processes = {processes} }}]\nloss_scale = \"s\"\n",
+            program.display()
+        );
+        fs::write(&config, table).unwrap();
+        let out = home.path().join(format!("{processes}.jsonl"));
+        works(&format!(
+            "data --config {} {} --model {goldens}/model_bf16 --dataset_num_proc 2 --out {}",
+            config.display(),
+            many.display(),
+            out.display()
+        ));
+        let names = fs::read_dir(home.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let called: Vec<PathBuf> = names
+            .filter(|path| path.to_string_lossy().contains("shared.py."))
+            .collect();
+        called
+            .iter()
+            .for_each(|path| fs::remove_file(path).unwrap());
+        (called.len(), fs::read(out).unwrap())
+    };
+    let (one, two) = (prepared(1), prepared(2));
+    assert_eq!((one.0, two.0), (1, 2));
+    assert!(one.1 == two.1, "the rows are the same, in the same order");
+}
+
+#[test]
 fn what_a_python_program_prints_goes_to_the_log() {
     if !python() {
         return;
@@ -384,7 +442,10 @@ fn nothing_of_a_program_is_left_behind() {
             line = data(&format!("cmd:{}", file.display()), "--loss_scale s");
         }
         if name == "stays" {
-            line = line.replace("data --config", "components --config");
+            line = format!(
+                "components --plugin cmd:{}",
+                home.path().join(name).display()
+            );
         }
         let mut run = Command::new(env!("CARGO_BIN_EXE_apus"))
             .args(common::words(&line))

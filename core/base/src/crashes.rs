@@ -77,11 +77,10 @@ mod unix {
     }
 
     extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-        let fault = FAULTS.iter().position(|(known, _)| *known == signal);
-        if let (Some(component), Some(fault)) = (apus_sdk::abi::running(), fault)
+        let name = FAULTS.iter().find(|(known, _)| *known == signal);
+        if let (Some(component), Some((_, name))) = (apus_sdk::abi::running(), name)
             && !SAID.swap(true, Ordering::SeqCst)
         {
-            let name = FAULTS[fault].1;
             say(&[
                 "\nerror: ",
                 component,
@@ -90,16 +89,17 @@ mod unix {
                 "\n",
             ]);
         }
-        let before = fault.map_or(null_mut(), |fault| BEFORE[fault].load(Ordering::SeqCst));
-        // SAFETY: the system gives a handler its `info`; `before` came from a box that stays. All that is called may be called
-        // in a handler.
+        // SAFETY: the system gives a handler its `info`; what was before came from boxes that stay. All that is called may be
+        // called in a handler.
         unsafe {
+            // Nothing is said a second time, and a handler inside of another could overflow the stack for handlers.
+            for ((signal, _), before) in FAULTS.iter().zip(&BEFORE) {
+                libc::sigaction(*signal, before.load(Ordering::SeqCst), null_mut());
+            }
+            // After a fault the instruction is run again, and then faults as if nobody had watched. Where somebody has sent the
+            // signal nothing would fault again.
             let is_fault = signal != libc::SIGABRT && !info.is_null() && (*info).si_code > 0;
-            if is_fault && !before.is_null() {
-                // The instruction is run again after this, and then faults as if nobody had watched.
-                libc::sigaction(signal, before, null_mut());
-            } else {
-                // Somebody has sent it, so nothing would fault again.
+            if !is_fault {
                 libc::signal(signal, libc::SIG_DFL);
                 libc::raise(signal);
             }

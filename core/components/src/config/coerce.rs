@@ -82,7 +82,7 @@ fn coerced(kind: ValueKind, value: Value) -> Result<Value, Value> {
                 Value::Object(table) => {
                     let known = |(key, value): (&String, &Value)| match key.as_str() {
                         "path" | "sha256" | "prefix" => value.is_string(),
-                        "timeout" => value.is_u64(),
+                        "timeout" | "start_timeout" | "processes" => value.is_u64(),
                         _ => false,
                     };
                     match table.contains_key("path") && table.iter().all(known) {
@@ -131,7 +131,9 @@ fn expected(kind: ValueKind) -> &'static str {
         ValueKind::Chain => {
             "names with + between them, or a list of names or tables with name and options"
         }
-        ValueKind::Plugins => "a list of paths, or of tables with path, sha256, prefix and timeout",
+        ValueKind::Plugins => {
+            "a list of paths, or of tables with path, sha256, prefix, timeout, start_timeout and processes"
+        }
     }
 }
 

@@ -191,7 +191,11 @@ fn start(spec: &PluginSpec, command: &str) -> Result<()> {
         canonical: spec.path.clone(),
         sha256: sha256.unwrap_or_default(),
         prefix,
-        code: Code::Process(Process::start(command, limits)?),
+        code: Code::Process(Process::start(
+            command,
+            limits,
+            spec.processes.unwrap_or(1),
+        )?),
     })
 }
 

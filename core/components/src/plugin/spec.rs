@@ -30,6 +30,9 @@ pub struct PluginSpec {
     /// How many seconds a program may take to say what it has, and to make a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<u64>,
+    /// How many processes of a program convert and weigh rows; one, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +50,7 @@ struct PluginTable {
     prefix: Option<String>,
     timeout: Option<u64>,
     start_timeout: Option<u64>,
+    processes: Option<usize>,
 }
 
 impl From<PluginForm> for PluginSpec {
@@ -59,12 +63,14 @@ impl From<PluginForm> for PluginSpec {
                 prefix,
                 timeout,
                 start_timeout,
+                processes,
             }) => Self {
                 path,
                 sha256,
                 prefix,
                 timeout,
                 start_timeout,
+                processes,
             },
         }
     }

@@ -135,6 +135,11 @@ impl Child {
         })
     }
 
+    /// How many questions have no answer yet.
+    pub fn waiting(&self) -> usize {
+        lock(&self.state).waiting.len()
+    }
+
     /// A number for a component.
     pub fn new_component(&self) -> u64 {
         self.components.fetch_add(1, Ordering::Relaxed)

@@ -24,7 +24,7 @@ use apus_sdk::abi::{ComponentDoc, Description, SDK_VERSION};
 use apus_sdk::{Error, Kind, OptionDoc, Options};
 pub use child::Limits;
 use child::{Child, Limit};
-use remote::{Remote, read};
+use remote::Remote;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -47,7 +47,8 @@ pub const LIMITS: Limits = Limits {
 
 /// A program that runs, and what it says that it has.
 pub struct Process {
-    child: Arc<Child>,
+    /// The same program, as often as was asked for.
+    children: Vec<Arc<Child>>,
     description: Description,
     /// Whether it takes calls in batches.
     batches: bool,
@@ -148,16 +149,24 @@ pub fn sha256(words: &[String]) -> Result<Option<String>> {
 }
 
 impl Process {
-    /// Starts a program and asks what it has.
+    /// Starts a program, so many times and once at least, and asks what it has.
     ///
     /// # Errors
-    /// It cannot be started, or its answer is no description.
-    pub fn start(command: &str, limits: Limits) -> Result<Self> {
-        let child = Child::start(command, &words(command)?, limits)?;
+    /// It cannot be started, or its answer is no description, or not the same each time.
+    pub fn start(command: &str, limits: Limits, processes: usize) -> Result<Self> {
+        let words = words(command)?;
         let what = format!("plugin {PREFIX}{command}, announce");
+        let start = |_| Child::start(command, &words, limits).map(Arc::new);
+        let children: Vec<Arc<Child>> = (0..processes.max(1)).map(start).collect::<Result<_>>()?;
         let question = json!({"do": "announce", "apus": PROTOCOL});
-        let answer = child.ask(&what, Limit::Start, &question)?;
-        let announced: Announced = read(&child, &what, &answer)?;
+        let ask = |child: &Arc<Child>| child.ask(&what, Limit::Start, &question);
+        let answers: Vec<Value> = children.iter().map(ask).collect::<apus_sdk::Result<_>>()?;
+        ensure!(
+            answers.iter().all(|answer| *answer == answers[0]),
+            "{what}: it announces something else each time that it is started"
+        );
+        let announced: Announced =
+            answer::shaped(&answers[0]).map_err(|why| children[0].fails(&what, why))?;
         let kinds: Vec<&str> = Kind::ALL
             .iter()
             .map(|kind| kind.name())
@@ -189,7 +198,7 @@ impl Process {
         }
         components.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
         Ok(Self {
-            child: Arc::new(child),
+            children,
             batches: announced.batches,
             description: Description {
                 name: announced.name,
@@ -207,7 +216,7 @@ impl Process {
 
     /// Tells the program that nothing more is asked, and waits for its end for a moment.
     pub fn end(&self) {
-        self.child.end();
+        self.children.iter().for_each(|child| child.end());
     }
 
     /// Checks that the component has these options, which the program need not do.
@@ -243,8 +252,12 @@ impl Process {
     ) -> apus_sdk::Result<Box<K>> {
         self.knows(kind, name, options)
             .map_err(|error| Error::new(format!("{label}: {error}")))?;
-        let child = Arc::clone(&self.child);
-        let remote = Remote::make(child, self.batches, kind, name, options, label)?;
+        // Only these are called by several threads, and in any order.
+        let children = match kind {
+            Kind::DatasetFormat | Kind::LossScale => &self.children[..],
+            _ => &self.children[..1],
+        };
+        let remote = Remote::make(children, self.batches, kind, name, options, label)?;
         let made: Box<dyn Any> = match kind {
             Kind::DatasetFormat => Box::new(dataset_format::new(remote)?),
             Kind::LossScale => Box::new(loss_scale::new(remote)?),

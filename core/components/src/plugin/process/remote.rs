@@ -12,10 +12,9 @@ use std::sync::Arc;
 /// The number of bytes of a batch at which no call is added to it.
 const BYTES: usize = 1 << 20;
 
-/// A component in the program.
+/// A component in the program, or the same in several processes of it.
 pub struct Remote {
-    child: Arc<Child>,
-    number: u64,
+    places: Vec<Place>,
     label: String,
     /// What it said of itself when it was made.
     facts: Value,
@@ -23,32 +22,50 @@ pub struct Remote {
     pace: Pace,
 }
 
+/// A component in one process.
+struct Place {
+    child: Arc<Child>,
+    number: u64,
+}
+
 impl Remote {
-    /// Makes it; `label` is what errors call it.
+    /// Makes it in each of these processes, of which there is one at least; `label` is what errors call it.
     ///
     /// # Errors
     /// The program does not make it.
     pub fn make(
-        child: Arc<Child>,
+        children: &[Arc<Child>],
         batches: bool,
         kind: Kind,
         name: &str,
         options: &Options,
         label: &str,
     ) -> Result<Self> {
-        let number = child.new_component();
-        let question = json!({
-            "do": "make", "component": number, "kind": kind.name(), "name": name, "options": options,
-        });
-        let facts = child.ask(&format!("{label}, make"), Limit::Start, &question)?;
+        let (mut places, mut facts) = (Vec::new(), Value::Null);
+        for child in children {
+            let number = child.new_component();
+            let question = json!({
+                "do": "make", "component": number, "kind": kind.name(), "name": name, "options": options,
+            });
+            facts = child.ask(&format!("{label}, make"), Limit::Start, &question)?;
+            places.push(Place {
+                child: Arc::clone(child),
+                number,
+            });
+        }
         Ok(Self {
-            child,
-            number,
+            places,
             label: label.to_owned(),
             facts,
             batches,
             pace: Pace::default(),
         })
+    }
+
+    /// Where the fewest calls are under way.
+    fn place(&self) -> Result<&Place> {
+        let least = self.places.iter().min_by_key(|place| place.child.waiting());
+        least.ok_or_else(|| Error::new(format!("{}: it is in no process", self.label)))
     }
 
     /// What it said of itself, as the kind reads it.
@@ -67,9 +84,12 @@ impl Remote {
     /// # Errors
     /// The program says that it failed; it gives no answer, or one that is none.
     pub fn call<T: DeserializeOwned>(&self, method: &str, with: Value) -> Result<T> {
+        let place = self.place()?;
         let question =
-            json!({"do": "call", "component": self.number, "method": method, "with": with});
-        let (answer, _) = self.child.ask(&self.what(method), Limit::Call, &question)?;
+            json!({"do": "call", "component": place.number, "method": method, "with": with});
+        let answer = place
+            .child
+            .ask(&self.what(method), Limit::Call, &question)?;
         self.read(method, &answer)
     }
 
@@ -94,7 +114,11 @@ impl Remote {
 
     /// The answers to the first of these calls, as many as go in a line.
     fn line<T: DeserializeOwned>(&self, method: &str, all: &[impl Serialize]) -> Vec<Result<T>> {
-        let (question, calls) = match self.question(method, all) {
+        let question = self.place().and_then(|place| {
+            let (question, calls) = question(place.number, method, all)?;
+            Ok((place, question, calls))
+        });
+        let (place, question, calls) = match question {
             Ok(question) => question,
             Err(error) => return vec![Err(error)],
         };
@@ -106,7 +130,7 @@ impl Remote {
             ),
         };
         let read = |line: &[u8], number| answer::each(line, number, calls);
-        let answers = self.child.ask_by(&what, Limit::Call, &question, read);
+        let answers = place.child.ask_by(&what, Limit::Call, &question, read);
         match answers {
             Ok((answers, took)) => {
                 self.pace.took(calls, took);
@@ -119,33 +143,17 @@ impl Remote {
         }
     }
 
-    /// A line with the first of these calls, and how many they are.
-    fn question(&self, method: &str, all: &[impl Serialize]) -> Result<(Vec<u8>, usize)> {
-        let head = json!({"do": "call", "component": self.number, "method": method});
-        let mut line = head.to_string().into_bytes();
-        line.pop();
-        line.extend_from_slice(b",\"batch\":[");
-        let mut calls = 0;
-        for with in all {
-            if calls > 0 {
-                line.push(b',');
-            }
-            serde_json::to_writer(&mut line, with)?;
-            calls += 1;
-            if line.len() >= BYTES {
-                break;
-            }
-        }
-        line.extend_from_slice(b"]}");
-        Ok((line, calls))
-    }
-
     /// Reads what a method gave.
     ///
     /// # Errors
     /// It has another shape.
     pub fn read<T: DeserializeOwned>(&self, method: &str, answer: &Value) -> Result<T> {
-        read(&self.child, &self.what(method), answer)
+        answer::shaped(answer).map_err(|why| {
+            let fails = |place: &Place| place.child.fails(&self.what(method), why.clone());
+            let errors: Vec<Error> = self.places.iter().map(fails).collect();
+            let first = errors.into_iter().next();
+            first.unwrap_or_else(|| Error::new(why))
+        })
     }
 
     /// What errors of a method begin with.
@@ -156,14 +164,29 @@ impl Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        self.child.forget(self.number);
+        for place in &self.places {
+            place.child.forget(place.number);
+        }
     }
 }
 
-/// Reads an answer, whose shape is a mistake of the program if it does not fit.
-///
-/// # Errors
-/// It does not fit; the program is ended.
-pub fn read<T: DeserializeOwned>(child: &Child, what: &str, answer: &Value) -> Result<T> {
-    answer::shaped(answer).map_err(|why| child.fails(what, why))
+/// A line with the first of these calls, and how many they are.
+fn question(component: u64, method: &str, all: &[impl Serialize]) -> Result<(Vec<u8>, usize)> {
+    let head = json!({"do": "call", "component": component, "method": method});
+    let mut line = head.to_string().into_bytes();
+    line.pop();
+    line.extend_from_slice(b",\"batch\":[");
+    let mut calls = 0;
+    for with in all {
+        if calls > 0 {
+            line.push(b',');
+        }
+        serde_json::to_writer(&mut line, with)?;
+        calls += 1;
+        if line.len() >= BYTES {
+            break;
+        }
+    }
+    line.extend_from_slice(b"]}");
+    Ok((line, calls))
 }
