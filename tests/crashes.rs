@@ -15,14 +15,14 @@ const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny")
 /// The component that every message has to name.
 const CRASHES: &str = "callback crashes of plugin hostile-plugin 0.1.0 (libhostile_plugin.so)";
 
-/// A run of three steps with the callback `crashes`, which does this at the end of step 2.
-fn run(out: &Path, how: &str) -> Output {
+/// A run of three steps with the hostile plugin.
+fn run(out: &Path, flags: &str) -> Output {
     let file = format!("{DLL_PREFIX}hostile_plugin{DLL_SUFFIX}");
     let library = std::env::current_exe().unwrap().with_file_name(file);
     let line = format!(
         "sft --device cpu --add_version false --model {GOLDENS}/model_bf16 --dataset {GOLDENS}/chat_train.jsonl \
-         --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps 3 --logging_steps 1 --lora_rank 4 \
-         --output_dir {} --plugin {} --callbacks crashes --callbacks.how {how}",
+         --val_dataset {GOLDENS}/chat_train.jsonl --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps 3 \
+         --logging_steps 1 --eval_steps 2 --lora_rank 4 --output_dir {} --plugin {} {flags}",
         out.display(),
         library.display()
     );
@@ -47,7 +47,8 @@ fn what_ends_the_process_is_named_and_the_status_stays() {
         ("signal --callbacks.signal 11", by_signal(11), "SIGSEGV"),
     ];
     for (how, (code, signal), says) in cases {
-        let output = run(&home.path().join(how.replace(' ', "_")), how);
+        let out = home.path().join(how.replace(' ', "_"));
+        let output = run(&out, &format!("--callbacks crashes --callbacks.how {how}"));
         let said = text(&output);
         assert_eq!(
             (output.status.code(), output.status.signal()),
@@ -71,11 +72,36 @@ fn what_ends_the_process_is_named_and_the_status_stays() {
     }
 }
 
+/// Whatever the kind, and whichever of a run's threads calls it.
+#[test]
+fn a_component_of_any_kind_that_exits_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let cases = [
+        ("dataset format", "--dataset_format exits"),
+        ("loss scale", "--loss_scale exits"),
+        ("loss", "--loss_type exits"),
+        ("optimizer", "--optimizer exits"),
+        ("schedule", "--lr_scheduler exits"),
+        ("callback", "--callbacks exits"),
+        ("metric", "--metrics exits"),
+        ("tracker", "--trackers exits"),
+    ];
+    for (kind, flags) in cases {
+        let output = run(&home.path().join(kind.replace(' ', "_")), flags);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(7), "{kind}\n{said}");
+        let line = format!(
+            "error: {kind} exits of plugin hostile-plugin 0.1.0 (libhostile_plugin.so): it has ended the whole process"
+        );
+        assert_eq!(said.matches(&line).count(), 1, "{kind}\n{said}");
+    }
+}
+
 #[test]
 fn a_panic_on_a_thread_of_a_library_is_told_once_and_the_run_goes_on() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("run");
-    let output = run(&out, "thread");
+    let output = run(&out, "--callbacks crashes --callbacks.how thread");
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     let lines: Vec<&str> = said

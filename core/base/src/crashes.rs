@@ -2,7 +2,8 @@
 //!
 //! A library can do either, and then a run is over without a word. So a line says which component this thread was in. What
 //! happens else stays: the exit status, the dump, what the system or a handler before this one says (that of the standard
-//! library, which tells an overflown stack). Code outside of components is not talked about.
+//! library, which tells an overflown stack). Code outside of components is not talked about. A library that puts a handler of its
+//! own later, as some builds of MPI do, takes the place of this one.
 
 #[cfg(unix)]
 pub use unix::watch;

@@ -181,6 +181,13 @@ fn start(spec: &PluginSpec, command: &str) -> Result<()> {
                 .unwrap_or("not there: the command names no file"),
         );
     }
+    let processes = spec.processes.unwrap_or(1);
+    ensure!(
+        (1..=process::MOST).contains(&processes),
+        "plugin {}: processes is {processes}; it is a number from 1 to {}",
+        spec.path.display(),
+        process::MOST
+    );
     let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
     let limits = Limits {
         start: seconds(spec.start_timeout, process::LIMITS.start),

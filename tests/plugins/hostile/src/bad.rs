@@ -1,4 +1,4 @@
-//! For each kind `panics` and `fails`: the first panics, the second returns an error.
+//! For each kind `panics`, `fails` and `exits`: the first panics, the second returns an error, the third ends the process.
 //!
 //! Each does so where its kind has most to do; the option `event` names another method. Losses and
 //! optimizers fail from their second call on, callbacks from step 2 on, all others at once.
@@ -40,6 +40,16 @@ impl Way for Fails {
     }
 }
 
+#[derive(Default)]
+struct Exits;
+
+impl Way for Exits {
+    const NAME: &str = "exits";
+    fn fail(_place: &str) -> Result<()> {
+        std::process::exit(7)
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, bound = "W: Way")]
 struct Bad<W> {
@@ -61,7 +71,7 @@ impl<W: Way> Bad<W> {
 }
 
 impl<W: Way> DatasetFormat for Bad<W> {
-    /// Rows with a column `panics` or `fails`; asked about a column `panics_when_asked`, one does.
+    /// Rows with a column `panics`, `fails` or `exits`; asked about a column `panics_when_asked`, one does.
     fn recognises(&self, columns: &[&str]) -> bool {
         if columns.contains(&"panics_when_asked") {
             return W::fail("recognises").is_ok();
@@ -196,6 +206,10 @@ macro_rules! register_all {
         register! {
             /// Returns an error.
             $kind, "fails", Bad<Fails>
+        }
+        register! {
+            /// Ends the process.
+            $kind, "exits", Bad<Exits>
         }
     )*};
 }

@@ -79,11 +79,12 @@ impl Drop for Group {
 
 /// Puts a number in the place of another. A group that finds no place lives on if this process is ended by a signal.
 fn replace(old: u32, new: u32) {
-    let is_old = |place: &&AtomicU32| {
+    for place in &ALL {
         let changed = place.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
-        changed.is_ok()
-    };
-    ALL.iter().find(is_old);
+        if changed.is_ok() {
+            return;
+        }
+    }
 }
 
 #[cfg(unix)]

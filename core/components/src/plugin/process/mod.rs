@@ -45,6 +45,9 @@ pub const LIMITS: Limits = Limits {
     call: Duration::from_secs(60),
 };
 
+/// The most processes of a program.
+pub const MOST: usize = 64;
+
 /// A program that runs, and what it says that it has.
 pub struct Process {
     /// The same program, as often as was asked for.
