@@ -66,12 +66,12 @@ flags! {
                bench;
     }
     Plugins {
-        /// Plugin libraries, or names of installed plugins, whose components can be named; those in the folders of APUS_PLUGIN_PATH are loaded too
+        /// Plugin libraries, names of installed plugins, or `cmd:` and the command of a program, whose components can be named; libraries in the folders of APUS_PLUGIN_PATH are loaded too
         plugins | plugin | external_plugins | custom_register_path: Vec<PluginSpec> = Vec::new()
-            => sft "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               infer "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               deploy "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
-               export "Plugin libraries, or names of installed plugins, whose components can be named, in place of Python files; those in the folders of APUS_PLUGIN_PATH are loaded too",
+            => sft "Plugin libraries, names of installed plugins, or `cmd:` and the command of a program, whose components can be named; Python files are programs (`cmd:./file.py`), which the error about one says; libraries in the folders of APUS_PLUGIN_PATH are loaded too",
+               infer "Plugin libraries, names of installed plugins, or `cmd:` and the command of a program, whose components can be named; Python files are programs (`cmd:./file.py`), which the error about one says; libraries in the folders of APUS_PLUGIN_PATH are loaded too",
+               deploy "Plugin libraries, names of installed plugins, or `cmd:` and the command of a program, whose components can be named; Python files are programs (`cmd:./file.py`), which the error about one says; libraries in the folders of APUS_PLUGIN_PATH are loaded too",
+               export "Plugin libraries, names of installed plugins, or `cmd:` and the command of a program, whose components can be named; Python files are programs (`cmd:./file.py`), which the error about one says; libraries in the folders of APUS_PLUGIN_PATH are loaded too",
                bench;
     }
     Data {
