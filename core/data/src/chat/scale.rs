@@ -200,12 +200,13 @@ impl Chain {
             let counters = outers.iter();
             let counters = counters.map(|(text, _, _, place)| move || place.tokens(text));
             let counters: Vec<_> = counters.collect();
-            let pieces = outers.iter().zip(&counters);
-            let pieces = pieces.map(|((text, whole, offset, place), count)| match link.reads_place {
-                true => place.piece(text, whole, *offset).counted_by(count),
-                false => Piece::bare(text, place.turn),
-            });
-            let pieces: Vec<Piece> = pieces.collect();
+            let mut pieces = Vec::with_capacity(outers.len());
+            for ((text, whole, offset, place), count) in outers.iter().zip(&counters) {
+                pieces.push(match link.reads_place {
+                    true => place.piece(text, whole, *offset).counted_by(count),
+                    false => Piece::bare(text, place.turn),
+                });
+            }
             let mut found = link.run(&pieces, counts).into_iter();
             let next = all.iter().map(|outer| match outer {
                 Ok(outer) => {
