@@ -425,7 +425,7 @@ fn an_error_of_one_call_in_a_batch_is_its_row_s() {
 #[cfg(target_os = "linux")]
 fn nothing_of_a_program_is_left_behind() {
     let home = tempfile::tempdir().unwrap();
-    let answers = r#"while read q; do id=${q#*id\":}; id=${id%%,*}; echo "{\"id\": $id, \"error\": \"no\"}"; done"#;
+    let answers = r#"while [ -n "$q" ]; do id=${q#*id\":}; id=${id%%,*}; echo "{\"id\": $id, \"error\": \"no\"}"; read q || q=; done"#;
     // How it is called, what it does with a call, whether the run gets a signal.
     let cases = [
         ("ends", answers, false),

@@ -86,7 +86,7 @@ mod unix {
                 "\nerror: ",
                 component,
                 ": it ends the whole process by ",
-                name,
+                *name,
                 "\n",
             ]);
         }
