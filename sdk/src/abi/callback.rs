@@ -4,9 +4,7 @@
 //! The log history grows with the run; only its new lines cross, and the plugin's side keeps the rest.
 
 use super::guard::guard;
-use super::object::{
-    Known, Object, Origin, check_by, component_mut, imported_check, to_json,
-};
+use super::object::{Known, Object, Origin, check_by, component_mut, imported_check, to_json};
 use super::optimizer::Kept;
 use super::run::WireRun;
 use crate::{Answer, Callback, Control, Need, Result, Run, RunState, Setup, Tensor, Wire, needs};
