@@ -61,9 +61,9 @@ fn recognised(roles: &[Option<Role>], scale: f64, dropout: f64) -> Option<LowRan
         _ => None,
     });
     let places: Vec<usize> = places.collect::<Option<_>>()?;
-    let (a, b, magnitude) = match places.as_slice() {
-        &[a, b] => (a, b, None),
-        &[a, b, magnitude] => (a, b, Some(magnitude)),
+    let (a, b, magnitude) = match *places.as_slice() {
+        [a, b] => (a, b, None),
+        [a, b, magnitude] => (a, b, Some(magnitude)),
         _ => return None,
     };
     (a != b && magnitude.is_none_or(|magnitude| ![a, b].contains(&magnitude))).then_some(LowRank {
