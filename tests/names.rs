@@ -14,11 +14,21 @@ const DEFAULTS: &str = "core/components/src/config/defaults.rs";
 /// name a component only where one is made of them. So do the forms of weights that an export is called after.
 const WORDS: &[&str] = &[
     "all", "bf16", "constant", "cosine", "default", "gguf", "json", "jsonl", "linear", "lora",
-    "merged", "messages", "mxfp4", "tokens", "vllm",
+    "merged", "messages", "mxfp4", "random", "sequential", "tokens", "vllm",
 ];
 
 /// What else has the name of a component: where, and what it is.
 const OTHERS: &[(&str, &str, &str)] = &[
+    (
+        "core/components/src/config",
+        "group_by_length",
+        "a flag of transformers",
+    ),
+    (
+        "core/engine/src/train/resume",
+        "group_by_length",
+        "the same flag",
+    ),
     ("core/kernels/src/table.rs", "adamw", "a kernel"),
     ("core/kernels/src/table.rs", "cross_entropy", "a kernel"),
     (

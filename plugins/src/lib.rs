@@ -17,6 +17,7 @@ mod loss_scales;
 mod losses;
 mod metrics;
 mod optimizers;
+mod samplers;
 mod schedules;
 mod trackers;
 mod tuners;

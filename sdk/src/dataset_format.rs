@@ -107,6 +107,16 @@ pub trait DatasetFormat: Send + Sync {
         Ok(self.recognises(columns).then(|| self.rank()))
     }
 
+    /// The columns that it reads, if it says so; it declares [`Need::Columns`]. It is asked once. Rows come with these columns
+    /// alone: where a file holds columns apart (parquet), the others are not decoded. They are named as not used (an error
+    /// with `--strict`), and so is a column of these that no row has. `recognises` sees all columns.
+    ///
+    /// # Errors
+    /// Options that do not fit.
+    fn columns(&self) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
+
     /// One row to any number of examples; an empty list drops the row (the host counts and
     /// reports it).
     ///

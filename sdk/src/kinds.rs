@@ -146,6 +146,14 @@ macro_rules! kinds {
                 flag: "dataset",
                 decides: "what a name of data stands for: files or rows, and how they are read",
             }
+            Sampler {
+                file: sampler,
+                table: SamplerTableRef,
+                make: make_sampler,
+                name: "sampler",
+                flag: "sampler",
+                decides: "which rows an epoch trains, in which order and how often",
+            }
         }
     };
 }

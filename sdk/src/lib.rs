@@ -41,6 +41,7 @@
 //! | exporter | [`Exporter`](trait@Exporter) | a folder made of a model's weights |
 //! | tuner | [`Tuner`](trait@Tuner) | parameters added to layers, and what is computed with them |
 //! | dataset | [`Dataset`](trait@Dataset) | what a name of data stands for: files or rows, and how they are read |
+//! | sampler | [`Sampler`](trait@Sampler) | which rows an epoch trains, in which order and how often |
 //!
 //! # Where to go on
 //!
@@ -87,8 +88,10 @@ mod optimizer_step;
 mod options;
 mod piece;
 mod question;
+mod random;
 mod registry;
 mod run;
+mod sampler;
 mod schedule;
 mod setup;
 #[doc(hidden)]
@@ -120,10 +123,12 @@ pub use optimizer_step::{OptimizerStep, ParameterGroup};
 pub use options::{Describe, Limited, OptionDoc, Options, within};
 pub use piece::Piece;
 pub use question::{Answer, Question};
+pub use random::Random;
 pub use registry::{Component, components};
 #[doc(hidden)]
 pub use run::RunHost;
 pub use run::{Parameter, Run};
+pub use sampler::{Epoch, EpochRow, RowLoss, Sampler};
 pub use schedule::{LrSchedule, Progress};
 pub use setup::Setup;
 pub use tensor::{DType, Element, Op, Tensor};
@@ -145,7 +150,9 @@ pub mod private {
         ByDescription, BySerde, Probe, Values, ValuesOfAny, allowed_flag, allowed_name,
         allowed_option, build, flags, option, read_as,
     };
+    pub use crate::random::philox;
     pub use crate::run::no_parameter;
+    pub use crate::sampler::{EpochAbout, EpochColumns};
     pub use abi_stable;
     pub use inventory;
     pub use serde;

@@ -85,6 +85,10 @@ needs! {
     Checkpoints = "checkpoints",
     /// To look at the set-up of a run before its model is read ([`Setup`](crate::Setup)).
     Check = "check",
+    /// What each row has lost so far, for a [`Sampler`](trait@crate::Sampler) ([`EpochRow::loss`](crate::EpochRow::loss)).
+    Losses = "losses",
+    /// To say which columns a dataset format reads ([`DatasetFormat::columns`](crate::DatasetFormat::columns)).
+    Columns = "columns",
 }
 
 impl Need {

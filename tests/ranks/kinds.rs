@@ -2,9 +2,10 @@
 
 use crate::common::training::{TINY, said};
 use crate::runs::{ranks, remove_after, same, start, stop, trains, wait_for};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 
 /// Kinds of run: what is trained, on which data.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 14] = [
     ("lora", ""),
     ("dropout", "--lora_dropout 0.1 --seed 7"),
     ("dora, noise", "--use_dora true --neftune_noise_alpha 5"),
@@ -18,6 +19,10 @@ const KINDS: [(&str, &str); 13] = [
         "--max_length 256 --packing true --enable_channel_loss true",
     ),
     ("by length", "--group_by_length true"),
+    (
+        "by losses",
+        "--plugin {CURRICULUM} --sampler easy_first --num_train_epochs 3",
+    ),
     (
         "by example",
         "--per_device_train_batch_size 2 --lora_dropout 0.1 --neftune_noise_alpha 5 --enable_channel_loss true",
@@ -44,8 +49,12 @@ const KINDS: [(&str, &str); 13] = [
 #[test]
 fn several_ranks_train_what_one_process_trains() {
     let dir = tempfile::tempdir().unwrap();
+    let curriculum = format!("{DLL_PREFIX}curriculum{DLL_SUFFIX}");
+    let curriculum = std::env::current_exe().unwrap().with_file_name(curriculum);
     for (name, kind) in KINDS {
-        let kind = kind.replace("{TINY}", TINY);
+        let kind = kind
+            .replace("{TINY}", TINY)
+            .replace("{CURRICULUM}", &curriculum.display().to_string());
         let run = |count: usize| {
             dir.path()
                 .join(format!("{name} {count}").replace([' ', ','], "-"))

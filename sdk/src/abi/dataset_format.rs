@@ -2,9 +2,9 @@
 
 use super::guard::guard;
 use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
-use crate::{Converted, DatasetFormat, Result, Row, Sample, Wire};
+use crate::{Converted, DatasetFormat, Need, Result, Row, Sample, Wire, needs};
 use abi_stable::StableAbi;
-use abi_stable::std_types::{ROption, RSlice, RStr, RString};
+use abi_stable::std_types::{ROption, RSlice, RStr, RString, RVec};
 
 /// A dataset format's functions.
 #[repr(C)]
@@ -18,9 +18,11 @@ pub struct FormatTable {
     pub convert: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RString>,
     /// See [`DatasetFormat::check`]; since 1.1.
     pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
+    /// See [`DatasetFormat::columns`]; since 1.1.
+    pub columns: unsafe extern "C" fn(*const ()) -> Wire<ROption<RVec<RString>>>,
 }
 
-crosses_by!(FormatTable { rank, convert, check } as FormatTableRef for dyn DatasetFormat);
+crosses_by!(FormatTable { rank, convert, check, columns } as FormatTableRef for dyn DatasetFormat);
 
 check_by!(dyn DatasetFormat);
 
@@ -41,6 +43,19 @@ unsafe extern "C" fn convert(this: *const (), row: RStr<'_>) -> Wire<RString> {
     })
 }
 
+unsafe extern "C" fn columns(this: *const ()) -> Wire<ROption<RVec<RString>>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let format = unsafe { component::<dyn DatasetFormat>(this) };
+        let columns = format.columns()?;
+        if columns.is_some() {
+            needs::require(Need::Columns)?;
+        }
+        let columns = columns.map(|columns| columns.into_iter().map(RString::from).collect());
+        Ok(columns.into())
+    })
+}
+
 impl DatasetFormat for Imported<FormatTableRef> {
     imported_check!();
 
@@ -54,6 +69,16 @@ impl DatasetFormat for Imported<FormatTableRef> {
         // SAFETY: pointer and table belong together; the columns outlive the call.
         let wire = unsafe { call(this, RSlice::from_slice(&columns)) };
         Ok(self.origin.context("recognises", wire)?.into_option())
+    }
+
+    fn columns(&self) -> Result<Option<Vec<String>>> {
+        let Some(call) = self.object.table().columns() else {
+            return Ok(None);
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this()) };
+        let columns = self.origin.context("columns", wire)?.into_option();
+        Ok(columns.map(|columns| columns.into_iter().map(RString::into_string).collect()))
     }
 
     fn convert(&self, row: Row) -> Result<Vec<Sample>> {
@@ -74,5 +99,42 @@ impl DatasetFormat for Imported<FormatTableRef> {
             samples: self.convert_text(text)?,
             unread: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{Crosses, Origin};
+
+    struct Pairs;
+    impl DatasetFormat for Pairs {
+        fn columns(&self) -> Result<Option<Vec<String>>> {
+            Ok(Some(vec!["query".to_owned()]))
+        }
+        fn recognises(&self, _: &[&str]) -> bool {
+            false
+        }
+        fn convert(&self, _: Row) -> Result<Vec<Sample>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn columns_are_said_by_formats_that_declare_it() {
+        let columns = |declared: &'static [Need]| {
+            let object = <dyn DatasetFormat>::export(Box::new(Pairs), declared);
+            <dyn DatasetFormat>::import(object, Origin::new("dataset format pairs")).columns()
+        };
+        assert_eq!(
+            columns(&[Need::Columns]),
+            Ok(Some(vec!["query".to_owned()]))
+        );
+        let said = columns(&[]).unwrap_err().to_string();
+        assert!(
+            said.starts_with("dataset format pairs, columns: "),
+            "{said}"
+        );
+        assert!(said.ends_with("{ &[Need::Columns] }"), "{said}");
     }
 }

@@ -26,6 +26,7 @@ mod optimizer;
 mod root;
 mod run;
 mod running;
+mod sampler;
 mod schedule;
 mod tracker;
 mod tuner;

@@ -16,6 +16,7 @@
 //! | exporter | [`export`] |
 //! | tracker | [`track`], with the picture [`DOT`] |
 //! | tuner | [`tune`] |
+//! | sampler | [`Rows`] |
 //! | `check` of any kind | a [`Setup`](crate::Setup) |
 //!
 //! The crate `apus-testing` runs the real trainer in a test of a plugin.
@@ -55,6 +56,7 @@ mod loss;
 mod metric;
 mod optimizer;
 mod reference;
+mod sampler;
 mod schedule;
 mod text;
 mod tracker;
@@ -66,6 +68,7 @@ pub use host::Host;
 pub use loss::Chunk;
 pub use metric::{measure, measure_answers};
 pub use optimizer::{Bowl, minimise};
+pub use sampler::Rows;
 pub use schedule::curve;
 pub use text::{TURN, convert, convert_named, segments, segments_of};
 pub use tracker::{DOT, track};

@@ -57,6 +57,23 @@ impl SftConfig {
                  one of them out (--packing true fills rows of a stream evenly)"
             );
         }
+        if let Some(sampler) = &self.sampler {
+            ensure!(
+                !self.streaming,
+                "streaming is true and sampler is {}, but a sampler orders examples that lie in memory, and a stream is \
+                 trained as it comes; leave one of them out",
+                sampler.name
+            );
+            ensure!(
+                !self.group_by_length && self.train_dataloader_shuffle,
+                "sampler is {}, and {}: that is short for another sampler; keep one of them",
+                sampler.name,
+                match self.group_by_length {
+                    true => "group_by_length true",
+                    false => "train_dataloader_shuffle false",
+                }
+            );
+        }
         if self.deterministic {
             ensure!(
                 self.current_date.is_some(),

@@ -15,6 +15,15 @@ pub(super) const LR_SCHEDULER: &str = "cosine";
 /// The tuner, `train_type`.
 pub const TUNER: &str = "lora";
 
+/// The sampler of a run that names none.
+pub(super) const SAMPLER: &str = "random";
+
+/// The sampler with `train_dataloader_shuffle false`.
+pub(super) const SAMPLER_IN_ORDER: &str = "sequential";
+
+/// The sampler with `group_by_length true`, and its option for `train_dataloader_shuffle`.
+pub(super) const SAMPLER_BY_LENGTH: (&str, &str) = ("group_by_length", "shuffle");
+
 /// The metrics of an evaluation, `metrics`.
 pub(super) const METRICS: &[&str] = &["token_acc"];
 

@@ -1,6 +1,6 @@
 //! What follows from the flags of a fine-tuning run.
 
-use super::defaults::ANSWER_METRICS;
+use super::defaults::{ANSWER_METRICS, SAMPLER, SAMPLER_BY_LENGTH, SAMPLER_IN_ORDER};
 use super::flag::Command;
 use super::{EvalStrategy, SaveStrategy, SftConfig, StepsOrShare, TrainType};
 use crate::registry::Spec;
@@ -62,6 +62,28 @@ impl SftConfig {
             TrainType::Lora | TrainType::Tuner(_) => 1e-4,
         };
         self.learning_rate.unwrap_or(default)
+    }
+
+    /// The sampler: the one that is named, or that `group_by_length` and `train_dataloader_shuffle` mean.
+    pub fn sampler_spec(&self) -> Spec {
+        match &self.sampler {
+            Some(spec) => spec.clone(),
+            None => Self::usual_sampler(self.group_by_length, self.train_dataloader_shuffle),
+        }
+    }
+
+    /// The sampler that values of `group_by_length` and `train_dataloader_shuffle` mean.
+    pub fn usual_sampler(by_length: bool, shuffle: bool) -> Spec {
+        let (grouped, option) = SAMPLER_BY_LENGTH;
+        match (by_length, shuffle) {
+            (false, true) => Spec::named(SAMPLER),
+            (false, false) => Spec::named(SAMPLER_IN_ORDER),
+            (true, true) => Spec::named(grouped),
+            (true, false) => Spec {
+                name: grouped.to_owned(),
+                options: Map::from_iter([(option.to_owned(), false.into())]),
+            },
+        }
     }
 
     /// The metrics of an evaluation; where answers are asked for and no metric is named, one that reads them is among them.

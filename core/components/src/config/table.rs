@@ -118,8 +118,11 @@ flags! {
         dataset_shuffle: bool = true, changes Examples
             => sft "same";
         /// Take the training examples in a new order each epoch
-        train_dataloader_shuffle: bool = true, changes Examples
+        train_dataloader_shuffle: bool = true, changes Examples, over sampler
             => sft "same";
+        /// The sampler: which examples an epoch trains, in which order and how often; without it random, or as train_dataloader_shuffle and group_by_length say
+        sampler: Option<Spec> = None, changes Examples, over group_by_length | train_dataloader_shuffle
+            => sft "only in Apus: a component, `apus components sampler` lists what there is";
         /// Leave out the last micro-batch of an epoch where it is not full
         dataloader_drop_last: bool = false, changes Examples
             => sft r#"same for training; see "Evaluation" above. A stream has no last micro-batch"#;
@@ -148,8 +151,8 @@ flags! {
         packing: bool = false, changes Examples
             => sft "same meaning, and allowed for gpt-oss: attention stays inside each conversation; best-fit decreasing over the whole set; needs `max_length`";
         /// Take examples of similar length together
-        group_by_length: bool = false, changes Examples
-            => sft "same, as in transformers";
+        group_by_length: bool = false, changes Examples, over sampler
+            => sft "same: the sampler `group_by_length`, as transformers' LengthGroupedSampler";
         /// What is trained and how much: default, last_round, all, ignore_empty_think, ..., or a JSON file in ms-swift's format; chained with +
         loss_scale: ScaleChain = ScaleChain::of(LOSS_SCALE), changes Rows
             => sft r#"same names; see "Loss scales" above"#;

@@ -226,6 +226,11 @@ impl Chain {
         all
     }
 
+    /// Whether one of the scales sees the rows that its texts are of.
+    pub fn reads_rows(&self) -> bool {
+        self.links.iter().any(|link| link.reads_place)
+    }
+
     /// The scales that have changed no weight so far, which after all rows is likely a mistake.
     pub fn unmatched(&self) -> Vec<&str> {
         let idle = |link: &&Link| !link.is_base && !link.matched.load(Ordering::Relaxed);

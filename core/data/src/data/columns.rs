@@ -150,6 +150,12 @@ impl Columns {
         self.clashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a column of this name gets another one.
+    pub fn renames(&self, name: &str) -> bool {
+        let lower = name.to_lowercase();
+        self.renames.iter().any(|rename| rename.from == lower)
+    }
+
     /// Warnings about new names that several columns would get, found since the last call.
     pub fn clash_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().unreported)
@@ -185,14 +191,14 @@ impl Columns {
 }
 
 /// A column's name in the text of a row.
-struct ColumnKey {
-    name: String,
+pub(super) struct ColumnKey {
+    pub name: String,
     /// Its range in the text, with its quotes.
-    range: Range<usize>,
+    pub range: Range<usize>,
 }
 
 /// The columns of a row, given as valid JSON text.
-fn keys(text: &str) -> Vec<ColumnKey> {
+pub(super) fn keys(text: &str) -> Vec<ColumnKey> {
     let bytes = text.as_bytes();
     let (mut found, mut depth, mut at) = (Vec::new(), 0, 0);
     while at < bytes.len() {

@@ -1,6 +1,7 @@
 //! Chooses the dataset format that reads a file.
 
 use super::Record;
+use super::of_columns::{ColumnsRead, of_columns};
 use anyhow::{Context, Result, bail};
 use apus_components::registry::Spec;
 use apus_sdk::{DatasetFormat, Row};
@@ -19,6 +20,8 @@ pub fn format_key(spec: &Spec) -> Arc<str> {
 /// The formats that a run may use.
 pub struct Formats {
     known: Vec<(String, Box<dyn DatasetFormat>)>,
+    /// The columns that formats read which say so.
+    columns: Vec<(String, Arc<ColumnsRead>)>,
     forced: Option<usize>,
     given: BTreeMap<Arc<str>, (String, Box<dyn DatasetFormat>)>,
 }
@@ -27,7 +30,7 @@ impl Formats {
     /// Takes formats with their names. If `forced` names one of them, it reads every file.
     ///
     /// # Errors
-    /// There is no format with the forced name.
+    /// There is no format with the forced name; one cannot say which columns it reads.
     pub fn new(known: Vec<(String, Box<dyn DatasetFormat>)>, forced: Option<&str>) -> Result<Self> {
         let index = |name: &str| {
             let found = known.iter().position(|(known, _)| known == name);
@@ -37,17 +40,76 @@ impl Formats {
             })
         };
         let forced = forced.map(index).transpose()?;
+        let mut columns = Vec::new();
+        let known = known.into_iter().map(|(name, format)| {
+            let format = of_columns_named(&name, format, &mut columns)?;
+            Ok((name, format))
+        });
         Ok(Self {
-            known,
+            known: known.collect::<Result<_>>()?,
+            columns,
             forced,
             given: BTreeMap::new(),
         })
     }
 
     /// Adds a format that a dataset names.
-    pub fn give(&mut self, spec: &Spec, format: Box<dyn DatasetFormat>) {
+    ///
+    /// # Errors
+    /// It cannot say which columns it reads.
+    pub fn give(&mut self, spec: &Spec, format: Box<dyn DatasetFormat>) -> Result<()> {
+        let format = of_columns_named(&spec.name, format, &mut self.columns)?;
         self.given
             .insert(format_key(spec), (spec.name.clone(), format));
+        Ok(())
+    }
+
+    /// Lines about columns that a format reads and no row has. They hold once all rows are read.
+    pub fn absent_columns(&self) -> Vec<String> {
+        let absent = self.columns.iter().flat_map(|(name, read)| {
+            let absent = read.absent().into_iter();
+            absent.map(move |column| {
+                format!("dataset format {name} reads a column `{column}`, which no row has")
+            })
+        });
+        absent.collect()
+    }
+
+    /// Of rows with these columns, those that their format reads, if it says so. `key` is that of the format that their dataset
+    /// names. A format that would not be recognised by what it reads gets whole rows.
+    ///
+    /// # Errors
+    /// The format failed.
+    pub fn columns_read(
+        &self,
+        key: Option<&Arc<str>>,
+        columns: &[&str],
+    ) -> Result<Option<Vec<String>>> {
+        let row = |columns: &[&str]| -> Row {
+            let columns = columns.iter();
+            columns
+                .map(|&name| (name.to_owned(), true.into()))
+                .collect()
+        };
+        let chosen = match key {
+            Some(key) => {
+                let given = self.given.get(key);
+                given.map(|(name, format)| (name.as_str(), format.as_ref()))
+            }
+            // Why none is recognised is said where the first row is read.
+            None => self.recognise(&row(columns)).ok(),
+        };
+        let Some((name, format)) = chosen else {
+            return Ok(None);
+        };
+        let Some(read) = format.columns()? else {
+            return Ok(None);
+        };
+        let is_read = |column: &&str| read.iter().any(|read| read == column);
+        let left: Vec<&str> = columns.iter().copied().filter(is_read).collect();
+        let again = || self.recognise(&row(&left)).ok();
+        let stays = key.is_some() || again().is_some_and(|(again, _)| again == name);
+        Ok(stays.then_some(read))
     }
 
     /// The format of this name, of a record's dataset or of the run.
@@ -118,6 +180,17 @@ impl Formats {
             &[(_, name, format), ..] => Ok((name.as_str(), format.as_ref())),
         }
     }
+}
+
+/// A format as it is used, with the columns that it reads among those of the others.
+fn of_columns_named(
+    name: &str,
+    format: Box<dyn DatasetFormat>,
+    all: &mut Vec<(String, Arc<ColumnsRead>)>,
+) -> Result<Box<dyn DatasetFormat>> {
+    let (format, read) = of_columns(format).with_context(|| format!("dataset format {name}"))?;
+    all.extend(read.map(|read| (name.to_owned(), read)));
+    Ok(format)
 }
 
 #[cfg(test)]
@@ -211,7 +284,7 @@ mod tests {
             format_key(&spec(serde_json::json!({"b": 2, "a": 1})))
         );
         let mut formats = formats(Some("low")).unwrap();
-        formats.give(&one, Box::new(Fake("z", 0)));
+        formats.give(&one, Box::new(Fake("z", 0))).unwrap();
         let mut record = Record {
             source: "d.jsonl".into(),
             line: 1,

@@ -81,6 +81,11 @@ pub fn component(
 }
 
 impl OpenedDataset {
+    /// Whether its component may change rows, and so reads any of their columns.
+    pub fn is_changing(&self) -> bool {
+        self.component.is_some()
+    }
+
     /// The rows that its component makes; `None` if they are in files.
     ///
     /// # Errors

@@ -237,6 +237,21 @@ impl Report {
         self.sources.sort_by_key(position);
     }
 
+    /// Counts the columns of files that were not decoded as not used, in every row.
+    pub fn count_left_out(&mut self, files: &[(Arc<str>, Vec<String>)]) {
+        for (file, columns) in files {
+            for source in self
+                .sources
+                .iter_mut()
+                .filter(|source| *source.source == **file)
+            {
+                for column in columns {
+                    source.unused.count_column(column, source.rows);
+                }
+            }
+        }
+    }
+
     /// The channels of all files.
     pub fn channels(&self) -> Channels {
         let mut all = Channels::default();

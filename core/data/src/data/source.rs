@@ -7,6 +7,7 @@ use super::{
     format::format_key,
     interleave::{Interleaved, Mix, OpenDataset, RowIter},
     named,
+    reads::Reads,
     rng::Shuffle,
 };
 use anyhow::{Context, Result, ensure};
@@ -75,6 +76,10 @@ pub struct Sets {
     pub val_is_split: bool,
     /// The files of the rows, in the order in which they were named.
     pub files: Vec<Arc<str>>,
+    /// Of the training rows' files, the place of the dataset in which each was named first.
+    pub datasets: Vec<(Arc<str>, usize)>,
+    /// Columns of files that were not decoded, since nobody reads them.
+    pub left_out: Vec<(Arc<str>, Vec<String>)>,
     /// Warnings about renamed columns.
     pub warnings: Vec<String>,
 }
@@ -85,6 +90,14 @@ pub struct Sets {
 /// A file cannot be read or has no rows, a `#N` is not a number, the ratio is outside 0 to 1, or the probabilities or the
 /// names of columns do not fit.
 pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
+    read_needed_sets(options, None)
+}
+
+/// As [`read_sets`], without the columns of files that nobody `reads`, as far as this is known.
+///
+/// # Errors
+/// As of [`read_sets`]; a format failed.
+pub fn read_needed_sets(options: &SourceOptions, reads: Option<&Reads>) -> Result<Sets> {
     let ratio = options.split_dataset_ratio;
     ensure!(
         (0.0..=1.0).contains(&ratio),
@@ -96,7 +109,7 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
     let columns = Columns::new(&options.columns)?;
     let seed = options.data_seed;
     let shuffle = options.dataset_shuffle;
-    let mut warnings = Vec::new();
+    let (mut warnings, mut left_out) = (Vec::new(), Vec::new());
     let mut read = |specs: &[DatasetSpec], shuffle, stream| {
         let mut random = Shuffle::new(seed, stream);
         let read = specs.iter().map(|spec| {
@@ -106,6 +119,7 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
                 &columns,
                 shuffle,
                 &mut random,
+                (reads, &mut left_out),
                 &mut warnings,
             );
             rows.with_context(|| format!("dataset `{spec}`"))
@@ -113,6 +127,10 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
         read.collect::<Result<Vec<_>>>()
     };
     let mut sets = read(&options.dataset, shuffle, TRAIN)?;
+    let datasets = sets.iter().enumerate();
+    let datasets = datasets
+        .flat_map(|(place, set)| files_of(set).into_iter().map(move |file| (file, place)))
+        .collect();
     let val_shuffle = options.val_dataset_shuffle;
     let val = read(&options.val_dataset, val_shuffle, VAL)?;
     let files = sets.iter().chain(&val).flat_map(|set| files_of(set));
@@ -142,6 +160,8 @@ pub fn read_sets(options: &SourceOptions) -> Result<Sets> {
         val,
         val_is_split,
         files,
+        datasets,
+        left_out,
         warnings: [
             columns.clash_warnings(),
             columns.absent_warnings(),
@@ -158,6 +178,7 @@ fn read_one(
     columns: &Columns,
     shuffle: bool,
     random: &mut Shuffle,
+    (reads, left_out): (Option<&Reads>, &mut Vec<(Arc<str>, Vec<String>)>),
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Record>> {
     let dataset = named::open(spec.parts()?, options)?;
@@ -168,8 +189,16 @@ fn read_one(
     };
     let format = parts.format.as_ref().map(format_key);
     let mut records = dataset.made()?.unwrap_or_default();
+    let columns = own.as_ref().unwrap_or(columns);
+    let needed = |names: &[&str]| match reads.filter(|_| !dataset.is_changing()) {
+        Some(reads) => reads.needed(format.as_ref(), columns, names),
+        None => Ok(None),
+    };
     for path in &dataset.files {
-        let read = file::read(path)?;
+        let (read, without) = file::read_needed(path, &needed)?;
+        if let (false, Some(first)) = (without.is_empty(), read.first()) {
+            left_out.push((Arc::clone(&first.source), without));
+        }
         let changed = read.into_par_iter().map(|record| dataset.change(record));
         records.extend(changed.collect::<Result<Vec<_>>>()?.into_iter().flatten());
     }
@@ -178,7 +207,6 @@ fn read_one(
         let picked = sample(records.len(), count, shuffle, random);
         records = picked.into_iter().map(|i| records[i].clone()).collect();
     }
-    let columns = own.as_ref().unwrap_or(columns);
     if !columns.is_empty() {
         let renamed = records.into_par_iter().map(|record| columns.apply(record));
         records = renamed.collect::<Result<_>>()?;

@@ -49,6 +49,12 @@ impl Unused {
         new_names
     }
 
+    /// Counts a column that none of `rows` rows was read with.
+    pub fn count_column(&mut self, name: &str, rows: usize) {
+        let name = name.to_owned();
+        self.names.insert(name, Occurrences { rows, line: 1 });
+    }
+
     /// Whether this name was counted.
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)

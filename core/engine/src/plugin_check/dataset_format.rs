@@ -35,6 +35,11 @@ fn row(value: Value) -> Row {
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     let made = checked.make::<dyn DatasetFormat>()?;
     let format = made.component.as_ref();
+    match format.columns() {
+        Ok(Some(columns)) => findings.push(Finding::Good(format!("reads {}", columns.join(", ")))),
+        Ok(None) => {}
+        Err(error) => findings.push(Finding::Bad(error.to_string())),
+    }
     let mut read = Vec::new();
     for (shape, value) in sample_rows() {
         let row = row(value);

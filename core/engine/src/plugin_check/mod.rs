@@ -13,6 +13,7 @@ mod loss_scale;
 mod metric;
 mod optimizer;
 mod run;
+mod sampler;
 mod schedule;
 mod tracker;
 mod tuner;

@@ -1,7 +1,7 @@
 //! Makes the data of a run from its configuration: prepared at once, or streamed.
 
 use super::AskedColumns;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use apus_base::lines::{info, warning};
 use apus_components::config::{DatasetSpec, FLAGS, SftConfig, listed_datasets, values};
 use apus_components::registry::Spec;
@@ -10,11 +10,12 @@ use apus_data::chat::Encoder;
 use apus_data::data::cache::{self, Fingerprint};
 use apus_data::data::progress::Preparing;
 use apus_data::data::{
-    self, Columns, DataCache, Dataset, Formats, Mix, PrepareOptions, SourceOptions, Stream,
-    StreamOptions, read_sets,
+    self, Columns, DataCache, Dataset, Formats, Mix, PrepareOptions, Reads, SourceOptions, Stream,
+    StreamOptions, read_needed_sets,
 };
 use apus_model::families::Architecture;
 use apus_sdk::{DatasetFormat, Kind, Options};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The option of a format that accepts columns under several names.
@@ -56,7 +57,7 @@ pub fn formats<'a>(
         let given = data::named::format(dataset.parts()?, options);
         let made = given.and_then(|given| given.map(|spec| Ok((build(&spec)?, spec))).transpose());
         if let Some((format, spec)) = made.with_context(|| format!("dataset `{dataset}`"))? {
-            formats.give(&spec, format);
+            formats.give(&spec, format)?;
         }
     }
     Ok(formats)
@@ -66,6 +67,10 @@ pub fn formats<'a>(
 pub struct Data {
     /// The training set; empty if it is streamed.
     pub train: Dataset,
+    /// For each sample of `train`, the place of its dataset among `dataset_names`.
+    pub datasets: Vec<u32>,
+    /// The names of the datasets, without what is said of them.
+    pub dataset_names: Vec<String>,
     /// The training set as a stream, if it is streamed.
     pub stream: Option<Stream>,
     /// The validation set; may be empty.
@@ -93,7 +98,13 @@ pub fn data(
         config.dataset.iter().chain(&config.val_dataset),
         &config.dataset_options(),
     )?);
-    let sets = read_sets(&SourceOptions {
+    // Rows that are split off are kept whole with the run.
+    let reads_part = !encoder.scales().reads_rows() && config.split_dataset_ratio == 0.0;
+    let reads = reads_part.then_some(Reads {
+        formats: &formats,
+        others: &[],
+    });
+    let source = SourceOptions {
         dataset: match config.streaming {
             true => Vec::new(),
             false => config.dataset.clone(),
@@ -106,7 +117,14 @@ pub fn data(
         dataset_shuffle: config.dataset_shuffle,
         val_dataset_shuffle: false,
         data_seed: config.data_seed,
-    })?;
+    };
+    let sets = read_needed_sets(&source, reads.as_ref())?;
+    if let (true, Some((file, columns))) = (config.strict, sets.left_out.first()) {
+        bail!(
+            "{file}: not used: {} (strict); take it out of the data, or give it the name of what it is",
+            columns.join(", ")
+        );
+    }
     ensure!(
         config.streaming || !sets.train.is_empty(),
         "split_dataset_ratio {} takes all {} rows of {} for evaluation, none is left to train on",
@@ -154,6 +172,14 @@ pub fn data(
     };
     for dataset in [&mut train, &mut val] {
         dataset.report.order(&sets.files);
+        dataset.report.count_left_out(&sets.left_out);
+    }
+    for line in formats
+        .absent_columns()
+        .iter()
+        .filter(|_| !config.streaming)
+    {
+        warning!("{line}");
     }
     // Whether a scale matches is asked of what is trained.
     val.report.unmatched_scales.clear();
@@ -209,7 +235,19 @@ pub fn data(
         true => sets.val.clone(),
         false => Vec::new(),
     };
+    let of_file: HashMap<&str, usize> = sets
+        .datasets
+        .iter()
+        .rev()
+        .map(|(file, place)| (&**file, *place))
+        .collect();
+    let of_record = |record: &usize| of_file.get(&*sets.train[*record].source);
+    let datasets = train.records.iter();
+    let datasets = datasets.map(|record| of_record(record).map_or(u32::MAX, |&place| place as u32));
+    let names = config.dataset.iter().map(|spec| Ok(spec.parts()?.name));
     Ok(Data {
+        datasets: datasets.collect(),
+        dataset_names: names.collect::<Result<_>>()?,
         train,
         stream: config.streaming.then(open).transpose()?,
         val,

@@ -28,6 +28,8 @@ pub struct MicroBatch {
     examples: Vec<usize>,
     /// The channel of each sequence, where their losses are reported.
     pub channels: Vec<String>,
+    /// The place in the step of the example of each sequence, where losses of examples are collected.
+    pub places: Vec<u32>,
 }
 
 /// A tokenised sequence: ids, labels (-100 is not trained), weights (1 if absent).
@@ -85,6 +87,7 @@ impl MicroBatch {
             supervised,
             examples: Vec::new(),
             channels: Vec::new(),
+            places: Vec::new(),
         })
     }
 
@@ -108,6 +111,13 @@ impl MicroBatch {
     #[must_use]
     pub fn of_channels(mut self, channels: Vec<String>) -> Self {
         self.channels = channels;
+        self
+    }
+
+    /// As this one, with the place in the step of the example of each sequence, whose losses are collected.
+    #[must_use]
+    pub fn at_places(mut self, places: Vec<u32>) -> Self {
+        self.places = places;
         self
     }
 

@@ -102,24 +102,10 @@ impl ChannelLosses {
 
     /// Counts the tokens of a micro-batch whose sequences belong to these channels; nothing where there are none.
     pub fn count(&mut self, tokens: &Tokens, channels: &[String]) {
-        let mut start = 0;
-        for (channel, &length) in channels.iter().zip(&tokens.lengths) {
-            let range = start..start + length;
-            start = range.end;
-            if length == 0 {
-                continue;
+        for (channel, (loss, tokens)) in channels.iter().zip(tokens.of_sequences()) {
+            if tokens > 0 {
+                self.add(channel, Sum { loss, tokens });
             }
-            let pairs = tokens.losses[range.clone()]
-                .iter()
-                .zip(&tokens.weights[range]);
-            let loss = pairs.map(|(&loss, &weight)| f64::from(loss) * f64::from(weight));
-            self.add(
-                channel,
-                Sum {
-                    loss: loss.sum(),
-                    tokens: length as u64,
-                },
-            );
         }
     }
 

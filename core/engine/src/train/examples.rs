@@ -1,9 +1,12 @@
 //! What a run trains on: examples in memory, in the order of each epoch, or a stream of them. An example is a
 //! sample, or a packed row of samples.
 
+use super::row_loss::RowSums;
+use super::sampling::{SamplerState, Sampling};
 use super::settings::Settings;
 use super::state::{StreamState, TrainerState};
 use super::steps::Steps;
+use crate::host::RunView;
 use anyhow::{Result, ensure};
 use apus_base::lines::info;
 use apus_base::signals;
@@ -13,6 +16,7 @@ use apus_data::data::cache::Fingerprint;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::path::Path;
 
 /// Where examples come from.
 pub struct Examples<'a> {
@@ -24,10 +28,8 @@ enum Source<'a> {
         rows: &'a [Encoded],
         /// The rows of each example, where they are packed.
         packs: Option<&'a [Vec<usize>]>,
-        /// Tokens of each example.
-        lengths: Vec<usize>,
-        /// An epoch and its order.
-        order: Option<(usize, Vec<usize>)>,
+        /// Their order.
+        sampling: Box<Sampling>,
     },
     Stream {
         stream: Box<Stream>,
@@ -60,12 +62,16 @@ impl Example<'_> {
 
 impl<'a> Examples<'a> {
     /// Examples in memory: samples as they are, or packed; each pack lists the samples that one example holds.
-    pub fn in_memory(rows: &'a [Encoded], packs: Option<&'a [Vec<usize>]>) -> Self {
+    pub fn in_memory(
+        rows: &'a [Encoded],
+        packs: Option<&'a [Vec<usize>]>,
+        sampling: Sampling,
+    ) -> Self {
+        let sampling = Box::new(sampling);
         let source = Source::Memory {
             rows,
             packs,
-            lengths: lengths(rows, packs),
-            order: None,
+            sampling,
         };
         Self { source }
     }
@@ -86,7 +92,7 @@ impl<'a> Examples<'a> {
     /// A stream without `max_steps`.
     pub fn of_epoch(&self, settings: &Settings) -> Result<usize> {
         match (&self.source, settings.max_steps) {
-            (Source::Memory { lengths, .. }, _) => Ok(lengths.len()),
+            (Source::Memory { sampling, .. }, _) => Ok(sampling.epoch_length()),
             (Source::Stream { .. }, steps) => {
                 ensure!(
                     steps.is_some(),
@@ -111,13 +117,8 @@ impl<'a> Examples<'a> {
             Source::Memory {
                 rows,
                 packs,
-                lengths,
-                order: kept,
+                sampling,
             } => {
-                let epoch = steps.epoch_of(step);
-                if kept.as_ref().is_none_or(|(of, _)| *of != epoch) {
-                    *kept = Some((epoch, settings.ordering().epoch(epoch, lengths)));
-                }
                 let (rows, packs) = (*rows, *packs);
                 let example = |&number: &usize| Example {
                     rows: match packs {
@@ -129,7 +130,7 @@ impl<'a> Examples<'a> {
                     },
                     number,
                 };
-                let order = kept.as_ref().map_or(&[][..], |(_, order)| order);
+                let order = sampling.order(steps.epoch_of(step))?;
                 let groups = order.chunks(size).skip(batches.start).take(batches.len());
                 Ok(groups
                     .map(|numbers| numbers.iter().map(example).collect())
@@ -168,11 +169,10 @@ impl<'a> Examples<'a> {
             Source::Memory {
                 rows,
                 packs,
-                lengths,
-                ..
+                sampling,
             } => json!({
-                "examples": lengths.len(),
-                "tokens": lengths.iter().sum::<usize>(),
+                "examples": sampling.tokens().len(),
+                "tokens": sampling.tokens().iter().map(|&tokens| u64::from(tokens)).sum::<u64>(),
                 "sha256": digest(rows, *packs),
             }),
             Source::Stream { stream, .. } => stream.content().clone(),
@@ -182,7 +182,7 @@ impl<'a> Examples<'a> {
     /// What a checkpoint keeps: examples in memory, and what is known of a stream.
     pub fn state(&self) -> (usize, Option<StreamState>) {
         match &self.source {
-            Source::Memory { lengths, .. } => (lengths.len(), None),
+            Source::Memory { sampling, .. } => (sampling.tokens().len(), None),
             Source::Stream {
                 stream,
                 taken,
@@ -198,20 +198,62 @@ impl<'a> Examples<'a> {
         }
     }
 
-    /// Moves to where the checkpoint was made. A stream skips what it gave until then.
+    /// Gives the run to the sampler.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn begin(&mut self, view: &RunView) -> Result<()> {
+        match &mut self.source {
+            Source::Memory { sampling, .. } => sampling.begin(view),
+            Source::Stream { .. } => Ok(()),
+        }
+    }
+
+    /// Whether the losses of examples are asked for.
+    pub fn asks_for_losses(&self) -> bool {
+        match &self.source {
+            Source::Memory { sampling, .. } => sampling.asks_for_losses(),
+            Source::Stream { .. } => false,
+        }
+    }
+
+    /// A step over these micro-batches is made, in which examples had these losses, if they are collected.
+    pub fn learnt(&mut self, groups: &[Vec<Example>], losses: &RowSums) {
+        if let Source::Memory { sampling, .. } = &mut self.source {
+            let numbers: Vec<usize> = groups.iter().flatten().map(|one| one.number).collect();
+            for (place, loss) in losses.means() {
+                sampling.learnt(numbers[place], loss);
+            }
+        }
+    }
+
+    /// What a checkpoint keeps of the order; the larger part goes to a file in `dir`.
+    ///
+    /// # Errors
+    /// The sampler failed, or the disk did.
+    pub fn save_order(&self, dir: &Path) -> Result<Option<SamplerState>> {
+        match &self.source {
+            Source::Memory { sampling, .. } => sampling.save(dir),
+            Source::Stream { .. } => Ok(None),
+        }
+    }
+
+    /// Moves to where the checkpoint in `dir` was made. A stream skips what it gave until then.
     ///
     /// # Errors
     /// Other data than the checkpoint's.
-    pub fn resume(&mut self, saved: &TrainerState) -> Result<()> {
+    pub fn resume(&mut self, saved: &TrainerState, dir: &Path) -> Result<()> {
         match (&mut self.source, &saved.stream) {
-            (Source::Memory { lengths, .. }, None) => {
+            (Source::Memory { sampling, .. }, None) => {
+                let examples = sampling.tokens().len();
                 ensure!(
-                    saved.train_examples == lengths.len(),
+                    saved.train_examples == examples,
                     "it was made with {} training examples, this run has {}: the order of the data \
                      would differ; use the same dataset and split",
                     saved.train_examples,
-                    lengths.len()
+                    examples
                 );
+                sampling.restore(saved.sampler.as_ref(), dir)?;
             }
             (
                 Source::Stream {
@@ -303,15 +345,4 @@ fn of_row(row: &Encoded) -> String {
         hash.text(columns);
     }
     hash.hex()
-}
-
-/// Tokens of each example: of each sample, or of each pack of them.
-pub fn lengths(rows: &[Encoded], packs: Option<&[Vec<usize>]>) -> Vec<usize> {
-    match packs {
-        None => rows.iter().map(Encoded::len).collect(),
-        Some(packs) => packs
-            .iter()
-            .map(|pack| pack.iter().map(|&row| rows[row].len()).sum())
-            .collect(),
-    }
 }

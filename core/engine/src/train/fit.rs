@@ -2,9 +2,9 @@
 
 use super::optimizer::Grouped;
 use super::optimizer::footprint::{self, Trained};
-use super::order::Ordering;
 use super::plan::{MemoryPlan, Shape};
 use super::ranks::ON_THEIR_WAY;
+use super::sampling::Sampling;
 use super::steps::{RunLength, Steps};
 use anyhow::Result;
 use apus_base::lines::info;
@@ -248,21 +248,21 @@ fn optimizer_bytes(trial: Trial, trained: &[Trained], numbers: u64) -> u64 {
     bytes.div_ceil(trial.ranks.max(1) as u64)
 }
 
-/// Tokens of the examples of the largest micro-batch that the run will see, of examples of these `lengths`: the order of the data
-/// is known beforehand. A step of several ranks has as many times the micro-batches.
+/// Tokens of the examples of the largest micro-batch that the run will see, in the order of this sampler, which may be known
+/// beforehand: otherwise the longest examples are taken to meet. A step of several ranks has as many times the micro-batches.
 ///
 /// # Errors
-/// No example, or no step.
+/// No example, or no step; the sampler failed.
 pub fn largest_micro_batch(
     config: &SftConfig,
-    lengths: &[usize],
+    sampling: &mut Sampling,
     ranks: usize,
 ) -> Result<Vec<usize>> {
     let size = config.per_device_train_batch_size;
     let accumulation = config.accumulation() * ranks;
     let steps_are_given = config.max_steps > 0;
     let steps = Steps::new(&RunLength {
-        examples: lengths.len(),
+        examples: sampling.epoch_length(),
         batch_size: size,
         accumulation,
         epochs: config.num_train_epochs,
@@ -272,24 +272,23 @@ pub fn largest_micro_batch(
         drop_last: config.dataloader_drop_last,
         warmup: StepsOrShare::Steps(0),
     })?;
-    let ordering = Ordering {
-        data_seed: config.data_seed,
-        shuffle: config.train_dataloader_shuffle,
-        by_length: config.group_by_length.then_some(size * accumulation),
-    };
+    let lengths: Vec<usize> = sampling.tokens().iter().map(|&n| n as usize).collect();
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    if !sampling.is_known_beforehand() {
+        return Ok(vec![longest; size]);
+    }
     if steps_are_given && may_change_accumulation(config) {
         // Nobody knows how far in the data these steps come: the longest examples might meet.
-        let mut longest = lengths.to_vec();
+        let mut longest = lengths;
         longest.sort_unstable_by_key(|&length| Reverse(length));
         longest.truncate(size);
         return Ok(longest);
     }
-    let most = size * lengths.iter().max().copied().unwrap_or(0);
     let mut largest = Vec::new();
     for epoch in 0..=steps.epoch_of(steps.total - 1) {
         let first = (epoch * steps.per_epoch) as u64;
         let left = (steps.total - first) as usize * steps.accumulation;
-        let order = ordering.epoch(epoch, lengths);
+        let order = sampling.order(epoch)?;
         let batches = order.chunks(size).take(steps.batches_per_epoch.min(left));
         for batch in batches {
             let batch = || batch.iter().map(|&i| lengths[i]);
@@ -297,7 +296,7 @@ pub fn largest_micro_batch(
                 largest = batch().collect();
             }
         }
-        if largest.iter().sum::<usize>() == most {
+        if largest.iter().sum::<usize>() == size * longest {
             break;
         }
     }
@@ -338,6 +337,11 @@ mod tests {
 
     #[test]
     fn the_largest_micro_batch_of_the_steps_that_run() {
+        use crate::train::sampling::RowTable;
+        use apus_components::registry;
+        use apus_data::chat::Encoded;
+        use apus_plugins as _;
+        use apus_sdk::Sampler;
         let lengths = [5, 1, 2, 9, 3, 1];
         let config = |shuffle: bool, max_steps: i64| SftConfig {
             per_device_train_batch_size: 2,
@@ -347,8 +351,17 @@ mod tests {
             num_train_epochs: 50.0,
             ..SftConfig::default()
         };
+        let rows = lengths.map(|length| Encoded {
+            input_ids: vec![1; length],
+            ..Encoded::default()
+        });
         let of_ranks = |shuffle, steps, ranks| {
-            largest_micro_batch(&config(shuffle, steps), &lengths, ranks).unwrap()
+            let config = config(shuffle, steps);
+            let sampler = registry::named::<dyn Sampler>(&config.sampler_spec()).unwrap();
+            let table = RowTable::new(&rows, None, (&[], Vec::new()));
+            let sizes = (2, 2 * ranks);
+            let mut sampling = Sampling::new(sampler, table, config.data_seed, sizes).unwrap();
+            largest_micro_batch(&config, &mut sampling, ranks).unwrap()
         };
         let largest = |shuffle, steps| of_ranks(shuffle, steps, 1).iter().sum::<usize>();
         assert_eq!(largest(false, 1), 6);

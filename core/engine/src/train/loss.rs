@@ -54,6 +54,18 @@ impl Supervised {
 }
 
 impl Tokens {
+    /// Of each sequence, the sum of weight times loss and the number of its supervised tokens.
+    pub fn of_sequences(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut start = 0;
+        self.lengths.iter().map(move |&length| {
+            let range = start..start + length;
+            start = range.end;
+            let pairs = self.losses[range.clone()].iter().zip(&self.weights[range]);
+            let loss = pairs.map(|(&loss, &weight)| f64::from(loss) * f64::from(weight));
+            (loss.sum(), length as u64)
+        })
+    }
+
     /// How many of the most probable tokens are the right ones.
     pub fn right(&self) -> u64 {
         let pairs = self.labels.iter().zip(&self.predictions);

@@ -1,7 +1,6 @@
 //! What the training loop needs to know, apart from model, data and components.
 
 use super::examples::digest;
-use super::order::Ordering;
 use super::resume::Resume;
 use super::steps::{RunLength, Steps};
 use super::terms::Terms;
@@ -113,10 +112,6 @@ pub struct Settings {
     pub seed: u64,
     /// Seed of the data order.
     pub data_seed: u64,
-    /// Whether the order changes at all.
-    pub shuffle: bool,
-    /// Whether examples of similar length come together.
-    pub group_by_length: bool,
     /// Checkpoint to resume from.
     pub resume: Option<Resume>,
     /// The terms that a run which resumes from a checkpoint of this one must share, as far as the
@@ -202,16 +197,6 @@ impl Settings {
             );
         }
         Ok(())
-    }
-
-    /// The order of the examples.
-    pub(super) fn ordering(&self) -> Ordering {
-        let step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
-        Ordering {
-            data_seed: self.data_seed,
-            shuffle: self.shuffle,
-            by_length: self.group_by_length.then_some(step),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::channel_loss::ChannelLosses;
 use super::requested::Requested;
+use super::sampling::SamplerState;
 use super::steps::Steps;
 use super::terms::Terms;
 use anyhow::{Context, Result, ensure};
@@ -53,6 +54,9 @@ pub struct TrainerState {
     /// Of a streamed run: what was taken from the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamState>,
+    /// What the sampler goes on from, where its order does not follow from anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerState>,
     /// Seed of the data order.
     pub data_seed: u64,
     /// Seed of everything else.

@@ -6,6 +6,7 @@ use super::batch::MicroBatch;
 use super::channel_loss::ChannelLosses;
 use super::optimizer::{OptimizerHost, Passes};
 use super::ranks::{Found, Load, Loads, Ranks, Reduction};
+use super::row_loss::RowSums;
 use anyhow::{Context, Result, ensure};
 use apus_base::signals;
 use apus_components::registry::Named;
@@ -83,6 +84,8 @@ pub struct StepReport {
     pub supervised: usize,
     /// The loss of each channel, where its micro-batches have channels.
     pub channels: ChannelLosses,
+    /// The loss of each example, where they are collected.
+    pub rows: RowSums,
     /// Tokens that went through the model.
     pub tokens: usize,
     /// Norm of the gradient before it was clipped.
@@ -151,6 +154,7 @@ impl Step<'_> {
             right: found.right,
             supervised: window.supervised,
             channels: found.channels,
+            rows: found.rows,
             tokens: found.tokens,
             grad_norm,
             learning_rate,
@@ -236,12 +240,15 @@ impl Step<'_> {
         let window = supervised.max(1) as f64;
         let mut channels = ChannelLosses::default();
         channels.count(&report.loss.tokens, &batch.channels);
+        let mut rows = RowSums::default();
+        rows.count(&report.loss.tokens, &batch.places);
         Ok(Found {
             loss: report.loss.sum / window,
             aux_loss: report.aux.unwrap_or(0.0) * batch.targets() as f64 / window,
             right: report.loss.tokens.right(),
             tokens: batch.tokens(),
             channels,
+            rows,
         })
     }
 }

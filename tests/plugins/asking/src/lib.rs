@@ -3,9 +3,11 @@
 apus_sdk::export_plugin!();
 
 mod checks;
+mod columns;
 mod counts;
 mod faults;
 mod optioned;
+mod order;
 mod pair;
 mod piece;
 mod requests;

@@ -46,7 +46,7 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "batches keep their size: --dry_run true plans their memory, and running out of it is an error that says what \
          to lower"),
     refused(S, &["train_sampling_strategy"], &["random"],
-        "the order is --train_dataloader_shuffle, or --group_by_length"),
+        "the order is --sampler, short for it --train_dataloader_shuffle and --group_by_length"),
     refused(S, &["sortish_sampler"], &["false"], "it is --group_by_length true here"),
     no_effect(S, &["length_column_name", "label_names"], "labels and lengths come from the text"),
     no_effect(S, &[

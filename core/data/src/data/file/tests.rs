@@ -195,3 +195,42 @@ fn a_table_with_its_own_columns() {
     assert!(bad.contains("columns 2 and 3 have no name"), "{bad}");
     twice("a,A,").unwrap();
 }
+
+#[test]
+fn columns_that_nobody_needs_are_not_decoded() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases/parquet/no_text.parquet");
+    let whole = read(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+    let groups = reader.metadata().row_groups().iter();
+    for chunk in groups.flat_map(|group| group.columns()) {
+        if chunk.column_path().parts()[0] == "picture" {
+            let (start, length) = chunk.byte_range();
+            bytes[start as usize..(start + length) as usize].fill(0xff);
+        }
+    }
+    let (_dir, broken) = write("d.parquet", &bytes);
+    assert!(read(&broken).is_err());
+    let needed = |all: &[&str]| {
+        assert_eq!(all, ["query", "response", "picture"]);
+        Ok(Some(["query", "response"].map(str::to_owned).into()))
+    };
+    let (rows, left_out) = read_needed(&broken, &needed).unwrap();
+    assert_eq!(
+        (rows.len(), left_out),
+        (whole.len(), vec!["picture".to_owned()])
+    );
+    for (part, whole) in rows.iter().zip(&whole) {
+        let (part, mut whole) = (part.row().unwrap(), whole.row().unwrap());
+        whole.shift_remove("picture").unwrap();
+        assert_eq!(part, whole);
+    }
+    let (rows, left_out) = read_needed(&path, &|_| Ok(Some(Default::default()))).unwrap();
+    assert_eq!(
+        (rows, left_out),
+        (whole, Vec::new()),
+        "rows without a column are none"
+    );
+}

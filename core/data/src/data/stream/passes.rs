@@ -2,7 +2,7 @@
 
 use super::{StreamPlan, buffer::ShuffleBuffer};
 use crate::data::{
-    Record, file,
+    Reads, Record, file,
     interleave::{Interleaved, OpenDataset},
     rng::Shuffle,
 };
@@ -18,6 +18,8 @@ pub struct ReadRow {
     pub format: Arc<str>,
     /// The number of its dataset.
     pub set: usize,
+    /// Columns of its file that were not decoded, since nobody reads them.
+    pub left_out: Arc<[String]>,
 }
 
 type ReadRowIter = Box<dyn Iterator<Item = Result<ReadRow>> + Send>;
@@ -52,7 +54,8 @@ pub fn rows(plan: &Arc<StreamPlan>, pass: u64) -> Result<ReadRowIter> {
 fn rows_of_set(plan: &Arc<StreamPlan>, set: usize) -> ReadRowIter {
     let files = plan.sets[set].opened.files.clone();
     let first = plan.sets[set].first;
-    let of_component = rows_of_one(plan, set, plan.sets[set].made.clone().into_iter().map(Ok));
+    let made = plan.sets[set].made.clone().into_iter().map(Ok);
+    let of_component = rows_of_one(plan, set, made, Arc::new([]));
     let plan = Arc::clone(plan);
     let rows = of_component.chain(
         files
@@ -70,7 +73,19 @@ fn failed(error: anyhow::Error) -> ReadRowIter {
 }
 
 fn rows_of_file(plan: &Arc<StreamPlan>, set: usize, path: &Path) -> Result<ReadRowIter> {
-    Ok(rows_of_one(plan, set, file::open(path)?))
+    let reads = Reads {
+        formats: &plan.formats,
+        others: &[],
+    };
+    let entry = &plan.sets[set];
+    let (columns, format) = (plan.columns_of(set), entry.format.as_ref());
+    let is_whole = entry.opened.is_changing() || plan.encoder.scales().reads_rows();
+    let needed = |names: &[&str]| match is_whole {
+        true => Ok(None),
+        false => reads.needed(format, columns, names),
+    };
+    let (rows, left_out) = file::open_needed(path, &needed)?;
+    Ok(rows_of_one(plan, set, rows, left_out.into()))
 }
 
 /// The rows of a file, or those that a component makes; the first one chooses the format.
@@ -78,6 +93,7 @@ fn rows_of_one(
     plan: &Arc<StreamPlan>,
     set: usize,
     rows: impl Iterator<Item = Result<Record>> + Send + 'static,
+    left_out: Arc<[String]>,
 ) -> ReadRowIter {
     let plan = Arc::clone(plan);
     let mut format = None::<Arc<str>>;
@@ -98,6 +114,7 @@ fn rows_of_one(
             record,
             format,
             set,
+            left_out: Arc::clone(&left_out),
         }))
     };
     Box::new(rows.map(read).filter_map(Result::transpose))

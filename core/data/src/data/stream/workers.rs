@@ -147,7 +147,11 @@ fn prepare_rows(plan: &StreamPlan, rows: Vec<ReadRow>) -> Result<Vec<(ReadRow, O
         if !empty::has_cells(&read.record) {
             read.record.text = String::new();
         }
-        Ok((read, outcome?))
+        let mut outcome = outcome?;
+        if let (false, Some(unused)) = (read.left_out.is_empty(), &mut outcome.unused) {
+            unused.extend(read.left_out.iter().cloned());
+        }
+        Ok((read, outcome))
     });
     prepared.collect()
 }

@@ -79,6 +79,7 @@ pub fn check(
         loss,
         optimizer,
         schedule,
+        sampler,
         callbacks,
         metrics,
         trackers,
@@ -88,6 +89,7 @@ pub fn check(
         .with_components(Kind::Loss, [&loss.name])
         .with_components(Kind::Optimizer, [&optimizer.name])
         .with_components(Kind::LrSchedule, [&schedule.name])
+        .with_components(Kind::Sampler, [&sampler.name])
         .with_components(Kind::Callback, names(callbacks))
         .with_components(Kind::Metric, names(metrics))
         .with_components(Kind::Tracker, names(trackers))
@@ -98,6 +100,7 @@ pub fn check(
     ask(loss, &setup, |of, setup| of.check(setup))?;
     ask(optimizer, &setup, |of, setup| of.check(setup))?;
     ask(schedule, &setup, |of, setup| of.check(setup))?;
+    ask(sampler, &setup, |of, setup| of.check(setup))?;
     macro_rules! ask_each {
         ($($components:expr),*) => {
             $(for of in &$components {

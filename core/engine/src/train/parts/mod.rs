@@ -11,11 +11,12 @@ pub use terms::{adapter, model_hash, terms, tuned};
 
 use super::optimizer::groups::{self, Grouped};
 use super::resume::Resume;
+use super::sampling::{RowTable, Sampling};
 use super::settings::{Every, Settings};
 use super::terms::Terms;
 use super::trained_part::AdapterForm;
 use crate::out_of_memory::Phase;
-use crate::setup::{ModelPlace, lasting, load};
+use crate::setup::{self, ModelPlace, lasting, load};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::limits::MAX_RANK;
 use apus_base::lines::{info, warning};
@@ -28,7 +29,7 @@ use apus_model::adapter::{PeftConfig, TargetSpec, TunedConfig};
 use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
 use apus_model::nn::Sharding;
 use apus_sdk::abi::Crosses;
-use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Tracker};
+use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Sampler, Tracker};
 use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -142,6 +143,8 @@ pub struct Components {
     pub optimizer: Grouped,
     /// Schedule.
     pub schedule: Named<dyn LrSchedule>,
+    /// Sampler.
+    pub sampler: Named<dyn Sampler>,
     /// Callbacks.
     pub callbacks: Vec<Named<dyn Callback>>,
     /// Metrics.
@@ -196,6 +199,7 @@ pub fn components(resolved: &Resolved<SftConfig>) -> Result<Components> {
         loss: registry::named(&config.loss_type)?,
         optimizer: groups::make(&optimizer, config.base_lr())?,
         schedule: registry::named(&schedule)?,
+        sampler: registry::named(&config.sampler_spec())?,
         callbacks: each(&callbacks)?,
         metrics,
         trackers: each(&trackers::specs(config)?)?,
@@ -221,6 +225,24 @@ pub fn optimizer(
 pub fn trial_optimizer(resolved: &Resolved<SftConfig>) -> Result<Grouped> {
     let (spec, _) = optimizer(&resolved.config, &|flag| resolved.origin(flag))?;
     groups::make(&spec, resolved.config.base_lr())
+}
+
+/// A sampler with the training data that it orders, in steps of `count` ranks.
+///
+/// # Errors
+/// The sampler failed.
+pub fn sampling(
+    config: &SftConfig,
+    sampler: Named<dyn Sampler>,
+    data: &setup::Data,
+    count: usize,
+) -> Result<Sampling> {
+    let train = &data.train;
+    let datasets = (data.datasets.as_slice(), data.dataset_names.clone());
+    let table = RowTable::new(&train.samples, train.packs.as_deref(), datasets);
+    let batch = config.per_device_train_batch_size;
+    let step = batch * config.accumulation() * count;
+    Sampling::new(sampler, table, config.data_seed, (batch, step))
 }
 
 fn each<T: Crosses + ?Sized>(specs: &[Spec]) -> Result<Vec<Named<T>>> {
@@ -281,8 +303,6 @@ pub fn loop_settings(
         load_best_model_at_end: config.load_best_model_at_end,
         seed: config.seed,
         data_seed: config.data_seed,
-        shuffle: config.train_dataloader_shuffle,
-        group_by_length: config.group_by_length,
         resume,
         terms,
         tracker_timeout: Duration::try_from_secs_f64(config.tracker_timeout)

@@ -50,8 +50,7 @@ pub fn terms(
     let of_step = config.per_device_train_batch_size * config.accumulation();
     terms.put("streaming", config.streaming);
     terms.put("examples_per_step", of_step);
-    terms.put("train_dataloader_shuffle", config.train_dataloader_shuffle);
-    terms.put("group_by_length", config.group_by_length);
+    terms.put("sampler", serde_json::to_value(config.sampler_spec())?);
     terms.put("data_seed", config.data_seed);
     let (optimizer, _) = optimizer(&resolved.config, &|flag| resolved.origin(flag))?;
     terms.put("optimizer", serde_json::to_value(optimizer)?);

@@ -9,6 +9,7 @@ use crate::train::examples::Example;
 use crate::train::loss::Tokens;
 use crate::train::optimizer::Hook;
 use crate::train::requested::Requested;
+use crate::train::row_loss::RowSums;
 use anyhow::Result;
 use apus_data::chat::Encoded;
 use apus_model::ops::TokenKey;
@@ -78,6 +79,8 @@ pub struct BatchData {
     pub firsts: Vec<(u32, u32)>,
     /// The channel of each sequence, where their losses are reported.
     pub channels: Vec<String>,
+    /// Whether the losses of examples are collected.
+    pub counts_rows: bool,
     /// The number of the step, in training, and the row of each sequence, where the loss asks for them.
     pub origin: (Option<u64>, Vec<BatchRow>),
 }
@@ -133,6 +136,10 @@ impl BatchData {
             let key = |&(example, place): &(u32, u32)| TokenKey { example, place };
             batch = batch.beginning_at(firsts.map(key).collect())?;
         }
+        if self.counts_rows {
+            let places = self.firsts.iter().map(|(example, _)| *example);
+            batch = batch.at_places(places.collect());
+        }
         let (step, rows) = self.origin.clone();
         Ok(batch.of_channels(self.channels.clone()).of_rows(step, rows))
     }
@@ -151,6 +158,8 @@ pub struct Found {
     pub tokens: usize,
     /// The loss of each channel.
     pub channels: ChannelLosses,
+    /// The loss of each example, where they are collected.
+    pub rows: RowSums,
 }
 
 impl Found {
@@ -161,6 +170,7 @@ impl Found {
         self.right += other.right;
         self.tokens += other.tokens;
         self.channels.merge(&other.channels);
+        self.rows.merge(&other.rows);
     }
 }
 

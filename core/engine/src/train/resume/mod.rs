@@ -151,7 +151,7 @@ impl Resume {
         };
         parts
             .examples
-            .resume(&state)
+            .resume(&state, &self.dir)
             .map_err(|error| anyhow!("{error:#} ({})", self.of_data(parts.args)))?;
         self.restore_optimizer(terms, &state, parts)?;
         Ok(Some(TrainerState {
@@ -185,7 +185,7 @@ impl Resume {
     /// The terms of the checkpoint; of one of an earlier version what its args.json tells.
     fn terms(&self) -> Terms {
         match &self.state {
-            Some(state) if state.version > 0 => state.terms.clone(),
+            Some(state) if state.version > 0 => self.with_sampler(state.terms.clone()),
             Some(state) => {
                 let mut terms = Terms::default();
                 let number = |name: &str| self.args.get(name).and_then(Value::as_u64);
@@ -195,15 +195,10 @@ impl Resume {
                 ) {
                     terms.put("examples_per_step", size * steps);
                 }
-                for name in ["train_dataloader_shuffle", "group_by_length"] {
-                    if let Some(value) = self.args.get(name) {
-                        terms.put(name, value.clone());
-                    }
-                }
                 terms.put("data_seed", state.data_seed);
                 terms.put("max_steps", state.max_steps);
                 terms.put_flags(&self.args);
-                self.with_adapter(terms)
+                self.with_adapter(self.with_sampler(terms))
             }
             // A folder whose weights alone are taken may be an adapter of PEFT's.
             None => {
@@ -212,6 +207,19 @@ impl Resume {
                 self.with_adapter(terms)
             }
         }
+    }
+
+    /// The sampler, which checkpoints had two flags for before it was a component.
+    fn with_sampler(&self, mut terms: Terms) -> Terms {
+        let flag = |name: &str| self.args.get(name).and_then(Value::as_bool);
+        if terms.get("sampler").is_none()
+            && let (Some(by_length), Some(shuffle)) =
+                (flag("group_by_length"), flag("train_dataloader_shuffle"))
+            && let Ok(spec) = serde_json::to_value(SftConfig::usual_sampler(by_length, shuffle))
+        {
+            terms.put("sampler", spec);
+        }
+        terms
     }
 
     /// What an adapter's own configuration tells, where terms do not.

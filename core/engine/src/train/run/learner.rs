@@ -43,6 +43,8 @@ pub struct Learner<'a> {
     pub weights_are_trained: Cell<bool>,
     /// What callbacks have asked of the parameters.
     pub requested: Requested,
+    /// Whether the losses of examples are collected.
+    pub counts_rows: bool,
 }
 
 impl Learner<'_> {
@@ -76,6 +78,7 @@ impl Learner<'_> {
                 let rows = own().flat_map(|(_, example)| &example.rows);
                 data.channels = of_samples(rows.map(AsRef::as_ref));
             }
+            data.counts_rows = self.counts_rows;
             if self.loss.declares(Need::ChunkRows) {
                 let rows = own().flat_map(|(_, example)| {
                     let number = Some(example.number as u64);

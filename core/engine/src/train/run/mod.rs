@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let (settings, model) = (&set_up.settings, &set_up.model);
         let val = set_up.data.val.samples.as_slice();
-        let mut examples = set_up.examples(stream);
+        let mut examples = set_up.examples(stream, components.sampler)?;
         let mut steps = settings.steps(examples.of_epoch(settings)?)?;
         if examples.is_streamed() {
             steps = steps.of_a_stream();
@@ -140,6 +140,7 @@ impl<'a> Run<'a> {
             ranks_differ: Cell::new(false),
             weights_are_trained: Cell::new(true),
             requested: Default::default(),
+            counts_rows: examples.asks_for_losses(),
         };
         let mut events = Events::new(components.callbacks);
         let mut progress = Progress::new(steps.clone(), settings, &examples, model.device());
@@ -163,6 +164,7 @@ impl<'a> Run<'a> {
         learner.begin(&view)?;
         events.begin(&view)?;
         evaluations.begin(&view)?;
+        examples.begin(&view)?;
         view.take_changed();
         checkpoints.restore_trained(&learner)?;
         learner.share_state(progress.state.global_step)?;
@@ -265,6 +267,7 @@ impl<'a> Run<'a> {
 
         // From here on the step is made: an error of a callback is returned only after it was counted.
         let samples = groups.iter().map(Vec::len).sum();
+        self.examples.learnt(groups, &report.rows);
         progress.count(&report, (samples, started), self.examples.state());
         self.reports.step(progress.shown(&report, started));
         hook?;
@@ -426,8 +429,12 @@ impl<'a> Run<'a> {
     /// Saves a checkpoint.
     fn save(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
-        self.checkpoints
-            .save(&mut self.learner, progress, events, &self.reports)?;
+        self.checkpoints.save(
+            &mut self.learner,
+            progress,
+            events,
+            (&self.examples, &self.reports),
+        )?;
         if let (Some(ranks), Some(path)) = (&self.learner.ranks, self.checkpoints.last()) {
             ranks.note_checkpoint(path);
         }
@@ -437,8 +444,12 @@ impl<'a> Run<'a> {
     /// Saves the last checkpoint again, where it was written before it was known how the run ends.
     fn complete_checkpoint(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &self.events);
-        self.checkpoints
-            .complete(&mut self.learner, progress, events, &self.reports)
+        self.checkpoints.complete(
+            &mut self.learner,
+            progress,
+            events,
+            (&self.examples, &self.reports),
+        )
     }
 
     /// Answers the sample prompts and evaluates: before the first step and after the last.
@@ -479,8 +490,12 @@ impl<'a> Run<'a> {
     /// After a signal: saves what was trained, and begins nothing else.
     fn save_after_signal(&mut self) -> Result<()> {
         let (progress, events) = (&mut self.progress, &mut self.events);
-        self.checkpoints
-            .save_unsaved_steps(&mut self.learner, progress, events, &self.reports)?;
+        self.checkpoints.save_unsaved_steps(
+            &mut self.learner,
+            progress,
+            events,
+            (&self.examples, &self.reports),
+        )?;
         self.events.end_training(&self.progress.state)
     }
 
@@ -514,9 +529,13 @@ impl<'a> Run<'a> {
     fn fail(mut self, error: anyhow::Error) -> anyhow::Error {
         let error = self.set_up.explain(error);
         let (progress, events) = (&mut self.progress, &self.events);
-        let error =
-            self.checkpoints
-                .rescue(error, &mut self.learner, progress, events, &self.reports);
+        let error = self.checkpoints.rescue(
+            error,
+            &mut self.learner,
+            progress,
+            events,
+            (&self.examples, &self.reports),
+        );
         let end = EndState::Crashed(format!("{error:#}"));
         self.reports.finish(self.progress.state.global_step, &end);
         error

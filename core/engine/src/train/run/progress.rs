@@ -255,6 +255,8 @@ mod tests {
     use super::*;
     use crate::train::channel_loss::ChannelLosses;
     use crate::train::parts::loop_settings;
+    use crate::train::row_loss::RowSums;
+    use crate::train::sampling::Sampling;
     use crate::train::terms::Terms;
     use apus_components::config::SftConfig;
 
@@ -265,6 +267,7 @@ mod tests {
             right,
             supervised: 4,
             channels: ChannelLosses::default(),
+            rows: RowSums::default(),
             tokens: 9,
             grad_norm: 2.0,
             learning_rate: 1e-3,
@@ -277,7 +280,7 @@ mod tests {
         let (none, run) = ((None, Terms::default()), Path::new("run"));
         let config = SftConfig::default();
         let settings = loop_settings(&config, run, 0, Map::new(), Map::new(), none).unwrap();
-        let examples = Examples::in_memory(&[], None);
+        let examples = Examples::in_memory(&[], None, Sampling::of_nothing());
         let begun = || {
             let steps = settings.steps(1000).unwrap();
             Progress::new(steps, &settings, &examples, &Device::Cpu)
@@ -318,7 +321,7 @@ mod tests {
         let (none, run) = ((None, Terms::default()), Path::new("run"));
         let config = SftConfig::default();
         let settings = loop_settings(&config, run, 0, Map::new(), Map::new(), none).unwrap();
-        let examples = Examples::in_memory(&[], None);
+        let examples = Examples::in_memory(&[], None, Sampling::of_nothing());
         let steps = settings.steps(1000).unwrap();
         let mut progress = Progress::new(steps, &settings, &examples, &Device::Cpu);
         let alone = progress.summary(None);

@@ -8,7 +8,7 @@ use crate::train::args::args;
 use crate::train::best;
 use crate::train::channel_loss;
 use crate::train::dry_run::dry_run;
-use crate::train::examples::{Examples, lengths};
+use crate::train::examples::Examples;
 use crate::train::fit::{Trial, fit, largest_micro_batch};
 use crate::train::optimizer::alone::can_be_divided;
 use crate::train::parts::{self, Components};
@@ -23,12 +23,14 @@ use anyhow::{Context, Error, Result, ensure};
 use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig, ShardBase, load_plugins, sharding};
-use apus_components::plugin;
+use apus_components::registry::Named;
+use apus_components::{plugin, registry};
 use apus_data::chat::Encoder;
 use apus_data::data::Stream;
 use apus_data::hub;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
+use apus_sdk::Sampler;
 use apus_world::Place;
 use candle_core::Device;
 use console::Term;
@@ -56,6 +58,7 @@ pub struct SetUp {
     pub settings: Settings,
     /// Whether each rank updates a part of the parameters.
     pub divided: bool,
+    ranks: usize,
     table: ParameterTable,
 }
 
@@ -157,8 +160,9 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     let lengths = match &data.stream {
         Some(_) => setup::longest(&config, &place.config.architecture),
         None => {
-            let all = lengths(&data.train.samples, data.train.packs.as_deref());
-            largest_micro_batch(&config, &all, count)?
+            let sampler = registry::named(&config.sampler_spec())?;
+            let mut beforehand = parts::sampling(&config, sampler, &data, count)?;
+            largest_micro_batch(&config, &mut beforehand, count)?
         }
     };
     let trial = || {
@@ -230,6 +234,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
         references,
         settings,
         divided,
+        ranks: count,
         table,
     };
     Ok(Begun::Run(Box::new(set_up), Box::new(taken)))
@@ -237,12 +242,24 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
 
 impl SetUp {
     /// What is trained on: a stream, or what lies in memory.
-    pub fn examples(&self, stream: Option<Stream>) -> Examples<'_> {
-        let train = &self.data.train;
-        match stream {
-            Some(stream) => Examples::streamed(stream),
-            None => Examples::in_memory(&train.samples, train.packs.as_deref()),
+    ///
+    /// # Errors
+    /// The sampler failed.
+    pub fn examples(
+        &self,
+        stream: Option<Stream>,
+        sampler: Named<dyn Sampler>,
+    ) -> Result<Examples<'_>> {
+        if let Some(stream) = stream {
+            return Ok(Examples::streamed(stream));
         }
+        let train = &self.data.train;
+        let sampling = parts::sampling(&self.config, sampler, &self.data, self.ranks)?;
+        Ok(Examples::in_memory(
+            &train.samples,
+            train.packs.as_deref(),
+            sampling,
+        ))
     }
 
     /// An error that ends the run, with what helps against it where memory was short.

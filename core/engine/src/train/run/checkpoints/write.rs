@@ -7,6 +7,7 @@ use super::super::set_aside::SetAside;
 use super::{Checkpoints, Saved};
 use crate::train::checkpoint::{Checkpoint, OPTIMIZER_FILE, Rotation};
 use crate::train::events::{Events, OtherWeight};
+use crate::train::examples::Examples;
 use crate::train::optimizer::Hook;
 use crate::train::state::{TrainerState, VERSION, now};
 use anyhow::{Context, Error, Result, anyhow};
@@ -22,11 +23,11 @@ impl Checkpoints<'_> {
         learner: &mut Learner,
         progress: &mut Progress,
         events: &mut Events,
-        reports: &Reports,
+        (examples, reports): (&Examples, &Reports),
     ) -> Result<()> {
         learner.compare(progress.state.global_step)?;
         let kept = (events.save_state()?, events.evaluated_weights()?);
-        let path = self.write(kept, learner, progress, events, reports)?;
+        let path = self.write(kept, learner, progress, events, (examples, reports))?;
         events.on_save(&path, &progress.state)?;
         self.keep_asked(events)?;
         let best = progress.state.best_model_checkpoint.as_deref();
@@ -52,7 +53,7 @@ impl Checkpoints<'_> {
         learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
-        reports: &Reports,
+        (examples, reports): (&Examples, &Reports),
     ) -> Result<()> {
         let (step, lines) = (progress.state.global_step, progress.state.log_history.len());
         let stopped = events.stopped().is_some();
@@ -63,7 +64,7 @@ impl Checkpoints<'_> {
             return Ok(());
         };
         let kept = (kept, events.evaluated_weights()?);
-        self.write(kept, learner, progress, events, reports)
+        self.write(kept, learner, progress, events, (examples, reports))
             .map(drop)
     }
 
@@ -73,11 +74,11 @@ impl Checkpoints<'_> {
         learner: &mut Learner,
         progress: &mut Progress,
         events: &mut Events,
-        reports: &Reports,
+        (examples, reports): (&Examples, &Reports),
     ) -> Result<()> {
         let step = progress.state.global_step;
         if step > 0 && !self.has(step) && self.loaded.is_none() {
-            self.save(learner, progress, events, reports)?;
+            self.save(learner, progress, events, (examples, reports))?;
         }
         Ok(())
     }
@@ -90,7 +91,7 @@ impl Checkpoints<'_> {
         learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
-        reports: &Reports,
+        (examples, reports): (&Examples, &Reports),
     ) -> Error {
         let step = progress.state.global_step;
         // The best checkpoint's weights are saved already, and are not those of the last step.
@@ -114,7 +115,7 @@ impl Checkpoints<'_> {
                     Vec::new()
                 });
                 let kept = (kept, weights);
-                self.write(kept, learner, progress, events, reports)
+                self.write(kept, learner, progress, events, (examples, reports))
             }),
         };
         match saved {
@@ -148,7 +149,7 @@ impl Checkpoints<'_> {
         learner: &mut Learner,
         progress: &mut Progress,
         events: &Events,
-        reports: &Reports,
+        (examples, reports): (&Examples, &Reports),
     ) -> Result<PathBuf> {
         let (settings, step) = (self.settings, progress.state.global_step);
         let requested = learner.requested.clone();
@@ -170,6 +171,7 @@ impl Checkpoints<'_> {
                     aside.save(dir)?;
                     let state = learner.optimizer_state()?.into_iter().collect();
                     weights::save(&state, &dir.join(OPTIMIZER_FILE))?;
+                    saved.sampler = examples.save_order(dir)?;
                 }
                 saved.write(dir)?;
                 if is_kept {
@@ -221,6 +223,7 @@ impl Checkpoints<'_> {
             stopped: events.stopped().map(str::to_owned),
             train_examples,
             stream,
+            sampler: None,
             data_seed: self.settings.data_seed,
             seed: self.settings.seed,
             pending: progress.pending.clone(),
