@@ -13,8 +13,23 @@ const DEFAULTS: &str = "core/components/src/config/defaults.rs";
 /// Names of components that are ordinary words too: of code, of mathematics, of JSON and rows, endings of files. They
 /// name a component only where one is made of them. So do the forms of weights that an export is called after.
 const WORDS: &[&str] = &[
-    "all", "bf16", "constant", "cosine", "default", "gguf", "json", "jsonl", "linear", "lora",
-    "merged", "messages", "mxfp4", "random", "sequential", "tokens", "vllm",
+    "all",
+    "bf16",
+    "constant",
+    "cosine",
+    "default",
+    "gguf",
+    "json",
+    "jsonl",
+    "linear",
+    "lora",
+    "merged",
+    "messages",
+    "mxfp4",
+    "random",
+    "sequential",
+    "tokens",
+    "vllm",
 ];
 
 /// What else has the name of a component: where, and what it is.
