@@ -102,7 +102,7 @@ pub fn data(
     let reads_part = !encoder.scales().reads_rows() && config.split_dataset_ratio == 0.0;
     let reads = reads_part.then_some(Reads {
         formats: &formats,
-        others: &[],
+        others: &asked.names,
     });
     let source = SourceOptions {
         dataset: match config.streaming {

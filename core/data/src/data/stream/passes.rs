@@ -75,7 +75,7 @@ fn failed(error: anyhow::Error) -> ReadRowIter {
 fn rows_of_file(plan: &Arc<StreamPlan>, set: usize, path: &Path) -> Result<ReadRowIter> {
     let reads = Reads {
         formats: &plan.formats,
-        others: &[],
+        others: &plan.options.prepare.columns,
     };
     let entry = &plan.sets[set];
     let (columns, format) = (plan.columns_of(set), entry.format.as_ref());
