@@ -165,7 +165,7 @@ impl Checkpoints<'_> {
             if !settings.save_only_model {
                 saved.optimizer_state = learner.optimizer.own_state()?;
             }
-            let fill = |dir: &Path, aside: &SetAside| {
+            let mut fill = |dir: &Path, aside: &SetAside| {
                 self.trained.save(learner.model, dir)?;
                 if !settings.save_only_model {
                     aside.save(dir)?;
