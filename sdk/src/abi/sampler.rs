@@ -121,16 +121,16 @@ impl Sampler for Imported<SamplerTableRef> {
     }
 
     fn epoch_length(&self, epoch: &Epoch) -> Result<usize> {
-        let (this, call) = (self.object.this(), self.object.table().epoch_length());
+        let call = self.object.table().epoch_length();
         // SAFETY: pointer and table belong together; the epoch outlives the call.
-        let wire = send(epoch, |epoch| unsafe { call(this, epoch) })?;
+        let wire = send(epoch, |epoch| unsafe { call(self.object.this(), epoch) })?;
         Ok(self.origin.context("epoch_length", wire)? as usize)
     }
 
     fn order(&mut self, epoch: &Epoch) -> Result<Vec<usize>> {
-        let (this, call) = (self.object.this(), self.object.table().order());
+        let call = self.object.table().order();
         // SAFETY: pointer and table belong together; the epoch outlives the call.
-        let wire = send(epoch, |epoch| unsafe { call(this, epoch) })?;
+        let wire = send(epoch, |epoch| unsafe { call(self.object.this(), epoch) })?;
         Ok(self.origin.context("order", wire)?.into())
     }
 
