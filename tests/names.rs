@@ -13,6 +13,7 @@ const DEFAULTS: &str = "core/components/src/config/defaults.rs";
 /// Names of components that are ordinary words too: of code, of mathematics, of JSON and rows, endings of files. They
 /// name a component only where one is made of them. So do the forms of weights that an export is called after.
 const WORDS: &[&str] = &[
+    "adapter",
     "all",
     "bf16",
     "constant",

@@ -19,18 +19,51 @@ fn plugin() -> String {
     format!("--plugin {}", library.display())
 }
 
-fn tuners() -> [(&'static str, String); 2] {
-    let bottleneck = format!(
-        "--train_type bottleneck --train_type.width 3 {} --gradient_accumulation_steps 2",
-        plugin()
-    );
-    [
+/// A tuner as it is trained here: a name, its flags, the component, and whether it can be merged.
+struct Case {
+    name: &'static str,
+    flags: String,
+    tuner: &'static str,
+    is_merged: bool,
+}
+
+fn tuners() -> Vec<Case> {
+    let bottleneck = format!("--train_type bottleneck --train_type.width 3 {}", plugin());
+    let cases = [
+        ("ia3", "--tuner_type ia3", "ia3", true),
+        ("bottleneck", bottleneck.as_str(), "bottleneck", false),
         (
-            "ia3",
-            "--tuner_type ia3 --gradient_accumulation_steps 2".to_owned(),
+            "adapter",
+            "--train_type adapter --adapter_length 3 --adapter_act relu",
+            "adapter",
+            false,
         ),
-        ("bottleneck", bottleneck),
-    ]
+        (
+            "reft",
+            "--train_type reft --reft_rank 2 --reft_layers 1 3",
+            "reft",
+            false,
+        ),
+        (
+            "blocks",
+            "--train_type ia3 --target_modules experts 2.mlp layers.1 q_proj",
+            "ia3",
+            false,
+        ),
+    ];
+    let case = |(name, flags, tuner, is_merged): (&'static str, &str, &'static str, bool)| Case {
+        name,
+        flags: format!("{flags} --gradient_accumulation_steps 2"),
+        tuner,
+        is_merged,
+    };
+    cases.map(case).into()
+}
+
+/// The flags of the tuner of the library.
+fn bottleneck() -> String {
+    let mut cases = tuners().into_iter();
+    cases.find(|case| case.name == "bottleneck").unwrap().flags
 }
 
 fn config(checkpoint: &Path) -> Value {
@@ -76,7 +109,7 @@ fn run(dir: &Path, flags: &str) -> PathBuf {
 
 #[test]
 fn a_run_goes_on_bit_for_bit_and_recomputes_the_same() {
-    for (name, flags) in tuners() {
+    for Case { name, flags, .. } in tuners() {
         let home = tempfile::tempdir().unwrap();
         let at = |name: &str| home.path().join(name);
         let whole = run(&at("whole"), &flags);
@@ -105,7 +138,7 @@ fn a_run_goes_on_bit_for_bit_and_recomputes_the_same() {
 #[test]
 fn ia3_is_saved_as_peft_does() {
     let home = tempfile::tempdir().unwrap();
-    let ia3 = run(&home.path().join("run"), &tuners()[0].1);
+    let ia3 = run(&home.path().join("run"), &tuners()[0].flags);
     let found = config(&ia3);
     for (key, expected) in [
         ("peft_type", json!("IA3")),
@@ -124,11 +157,61 @@ fn ia3_is_saved_as_peft_does() {
     );
 }
 
+/// A block is saved under the path of its module.
+#[test]
+fn blocks_are_saved_by_their_names() {
+    let home = tempfile::tempdir().unwrap();
+    let names = |case: &Case| -> Vec<String> {
+        let checkpoint = run(&home.path().join(case.name), &case.flags);
+        let names = tensors(&checkpoint).into_iter().map(|(name, _)| name);
+        names
+            .map(|name| name.replace("base_model.model.model.layers.", ""))
+            .collect()
+    };
+    let cases = tuners();
+    let of = |name: &str| names(cases.iter().find(|case| case.name == name).unwrap());
+    let reft: Vec<String> = [1, 3]
+        .iter()
+        .flat_map(|layer| {
+            [
+                "learned_source.bias",
+                "learned_source.weight",
+                "rotate_layer",
+            ]
+            .map(|name| format!("{layer}.reft.{name}"))
+        })
+        .collect();
+    assert_eq!(of("reft"), reft);
+    let blocks = of("blocks");
+    for name in [
+        "0.mlp.experts.ia3_l",
+        "2.mlp.ia3_l",
+        "1.ia3_l",
+        "0.self_attn.q_proj.ia3_l",
+    ] {
+        assert!(
+            blocks.iter().any(|found| found == name),
+            "{name}: {blocks:?}"
+        );
+    }
+    assert_eq!(blocks.len(), 10);
+    // PEFT's IA3 is of linear layers.
+    let checkpoint = home.path().join("blocks/checkpoint-4");
+    assert_eq!(config(&checkpoint)["peft_type"], "APUS_TUNER");
+    assert!(of("adapter").contains(&"3.mlp.adapter.linear1.weight".to_owned()));
+}
+
 #[test]
 fn a_tuner_answers_and_is_merged_or_refused() {
     let home = tempfile::tempdir().unwrap();
     let base = answer(home.path(), "base", &format!("--model {MODEL}"));
-    for (name, flags) in tuners() {
+    for Case {
+        name,
+        flags,
+        tuner,
+        is_merged,
+    } in tuners()
+    {
         let checkpoint = run(&home.path().join(name), &flags);
         let adapter = format!("--adapters {} {}", checkpoint.display(), plugin());
         let with = answer(home.path(), name, &adapter);
@@ -138,7 +221,7 @@ fn a_tuner_answers_and_is_merged_or_refused() {
             "export {adapter} --merge_lora true --output_dir {}",
             merged.display()
         );
-        if name == "ia3" {
+        if is_merged {
             works(&export);
             let first = |text: &str| -> Value {
                 let all: Value = serde_json::from_str(text).unwrap();
@@ -156,7 +239,7 @@ fn a_tuner_answers_and_is_merged_or_refused() {
             fails(
                 &export,
                 1,
-                &["tuner bottleneck", "cannot be merged", "--adapters"],
+                &[&format!("tuner {tuner}"), "cannot be merged", "--adapters"],
             );
             assert!(!merged.exists());
         }
@@ -168,7 +251,7 @@ fn a_tuner_answers_and_is_merged_or_refused() {
             &vllm,
             1,
             &[
-                &format!("tuner {name}"),
+                &format!("tuner {tuner}"),
                 "vLLM takes low-rank updates alone",
             ],
         );
@@ -179,16 +262,36 @@ fn a_tuner_answers_and_is_merged_or_refused() {
 fn what_does_not_fit_is_refused_by_name() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("run");
-    let bottleneck = &tuners()[1].1;
+    let bottleneck = &bottleneck();
     let run = format!("--model {TINY}/model_bf16 --max_steps 1");
     for (flags, says) in [
         (
             "--train_type ia4".to_owned(),
-            &["train_type \"ia4\"", "there is no tuner", "ia3"][..],
+            &["there is no tuner \"ia4\"", "ia3"][..],
         ),
         (
             "--train_type ia3 --train_type.width 3".to_owned(),
             &["tuner ia3", "width"][..],
+        ),
+        (
+            "--train_type reft --reft_layers 7".to_owned(),
+            &["layers.7", "matches nothing", "its blocks are mlp, experts"][..],
+        ),
+        (
+            "--train_type reft --reft_rank 4000".to_owned(),
+            &["tuner reft", "the rank is 4000"][..],
+        ),
+        (
+            "--train_type adapter --adapter_act maxout".to_owned(),
+            &["maxout", "gelu"][..],
+        ),
+        (
+            "--train_type lora --target_modules mlp".to_owned(),
+            &["a group of modules"][..],
+        ),
+        (
+            "--train_type ia3 --target_parameters mlp.experts.down_proj".to_owned(),
+            &["tuner ia3", "target_parameters"][..],
         ),
         (
             "--train_type ia3 --use_dora true".to_owned(),
@@ -229,7 +332,7 @@ fn what_does_not_fit_is_refused_by_name() {
 fn what_a_tuner_has_trained_is_trained_on_by_it_alone() {
     let home = tempfile::tempdir().unwrap();
     let dir = |name: &str| home.path().join(name);
-    let first = run(&dir("first"), &tuners()[1].1);
+    let first = run(&dir("first"), &bottleneck());
     let on = format!("--adapters {} {}", first.display(), plugin());
     let second = run(&dir("second"), &on);
     assert_eq!(config(&second)["apus_tuner"], config(&first)["apus_tuner"]);
@@ -464,4 +567,63 @@ fn low_rank_updates_that_peft_has_no_form_for_are_saved_as_their_tuners() {
         &at("bent"),
         &format!("{run} {} {ATTENTION}", pair("bent true renamed true")),
     );
+}
+
+/// LLaMA Pro: a deeper model computes what the model does, until its new blocks are trained, which they are alone.
+#[test]
+fn added_blocks_are_a_model_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    for form in ["model_bf16", "model_mxfp4"] {
+        let (base, deeper) = (format!("{TINY}/{form}"), at(&format!("{form}-deeper")));
+        let said = works(&format!(
+            "export --model {base} --to llamapro --to.num_new_blocks 2 --output_dir {}",
+            deeper.display()
+        ));
+        let flags = "--target_modules none --modules_to_save layers.2 layers.5";
+        assert!(said.contains(flags), "{said}");
+        let deep = format!("--model {}", deeper.display());
+        let answer = |name: &str, flags: &str| answer(&at(form), name, flags);
+        fs::create_dir(at(form)).unwrap();
+        let before = answer("before", &format!("--model {base}"));
+        assert_eq!(answer("deeper", &deep), before, "{form}");
+        let flags = format!("{deep} --learning_rate 1e-3 {flags}");
+        let whole = run(&at(&format!("{form}-whole")), &flags);
+        let names: Vec<String> = tensors(&whole).into_iter().map(|(name, _)| name).collect();
+        let is_new = |name: &String| name.contains("layers.2.") || name.contains("layers.5.");
+        assert!(names.iter().all(is_new), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .any(|name| name.ends_with("mlp.experts.down_proj")),
+            "{names:?}"
+        );
+        let half = at(&format!("{form}-whole")).join("checkpoint-2");
+        let rest = run(
+            &at(&format!("{form}-rest")),
+            &format!("{flags} --resume_from_checkpoint {}", half.display()),
+        );
+        assert_eq!(weights(&rest), weights(&whole), "{form}");
+        let adapter = format!("--adapters {}", whole.display());
+        assert_ne!(answer("with", &adapter), before, "{form}");
+        let merged = at(&format!("{form}-merged"));
+        works(&format!(
+            "export {adapter} --merge_lora true --output_dir {}",
+            merged.display()
+        ));
+        let alone = answer("alone", &format!("--model {}", merged.display()));
+        assert_ne!(alone, before, "{form}");
+        let text = fs::read_to_string(merged.join("config.json")).unwrap();
+        let layers = serde_json::from_str::<Value>(&text).unwrap()["num_hidden_layers"].clone();
+        assert_eq!(layers, 6, "{form}");
+    }
+    let said = fails(
+        &format!(
+            "export --model {MODEL} --to llamapro --to.num_new_blocks 3 --output_dir {}",
+            at("three").display()
+        ),
+        1,
+        &["3 blocks", "4 layers", "divides"],
+    );
+    assert!(!at("three").exists(), "{said}");
 }

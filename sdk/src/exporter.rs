@@ -91,6 +91,8 @@ pub enum Writes {
     Gguf(String),
     /// The adapter alone, in the form that vLLM takes.
     Vllm,
+    /// A model's directory with so many layers more, copies that compute nothing new until they are trained.
+    AddedBlocks(usize),
 }
 
 /// A tensor of a model that is exported.

@@ -135,7 +135,7 @@ pub use tensor::{DType, Element, Op, Tensor};
 #[doc(hidden)]
 pub use tensor::{Handle, TensorHost, TensorHostRef, Update, Wire};
 pub use tracker::{EndState, Level, RunInfo, Tracker, log_path};
-pub use tuner::{AddedParam, Init, LayerInfo, Tuner};
+pub use tuner::{AddedParam, Init, LayerInfo, LayerKind, Tuner};
 
 /// JSON values, which rows, logs and states are made of, in the version that this SDK speaks.
 pub use serde_json;

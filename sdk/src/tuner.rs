@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Adds parameters to layers of a model whose own weights stay as they are, and computes with them.
 ///
-/// The host asks [`parameters`](Self::parameters) for each layer that `--target_modules` names. In a pass a layer with
+/// The host asks [`parameters`](Self::parameters) for each layer that `--target_modules` names: linear layers, and blocks
+/// ([`LayerKind`]). In a pass a layer with
 /// parameters reads [`input`](Self::input) in place of its input and gives [`output`](Self::output) in place of its output.
 /// Both are written with operations of [`Tensor`]; the host differentiates them, runs them again where a layer keeps only its
 /// input, adds up gradients over ranks, and saves, resumes and answers with the parameters.
@@ -100,7 +101,8 @@ pub trait Tuner: Send + Sync {
     }
 
     /// The weight `[O, I]` of a layer that computes without this tuner what it computes with it, from the layer's own; all f32.
-    /// `None`, as it is unless this is written, if there is no such weight: then a model with it is not merged.
+    /// `None`, as it is unless this is written, if there is no such weight: then a model with it is not merged. Of a block this is
+    /// not asked.
     ///
     /// # Errors
     /// Whatever an operation returns.
@@ -124,7 +126,8 @@ pub trait Tuner: Send + Sync {
         Ok(bias.clone())
     }
 
-    /// The layers that it is added to where `--target_modules` does not say, by the ends of their names.
+    /// The layers that it is added to where `--target_modules` does not say, by the ends of their names: `q_proj`, `mlp`,
+    /// `layers.3.mlp.experts`, or `all-linear` and `all-layers`.
     ///
     /// # Errors
     /// Options that do not go together.
@@ -142,10 +145,29 @@ pub trait Tuner: Send + Sync {
     }
 }
 
-/// A layer as a [`Tuner`] sees it: a matrix `[O, I]`, perhaps with a bias `[O]`.
+/// What a layer that a [`Tuner`] is added to computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// A matrix `[O, I]`, perhaps with a bias `[O]`.
+    #[default]
+    Linear,
+    /// The whole MLP of a decoder layer; a mixture of experts with its router. Its output is added to the residual stream.
+    Mlp,
+    /// The experts of a decoder layer together, without the router, which goes on reading what it read. The output is their
+    /// weighted sum.
+    Experts,
+    /// A whole decoder layer: input and output are the residual stream.
+    Decoder,
+}
+
+/// A layer as a [`Tuner`] sees it: a matrix, or a block that has none of its own ([`kind`](Self::kind)).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerInfo {
     name: String,
+    #[serde(default)]
+    kind: LayerKind,
     inputs: usize,
     outputs: usize,
     #[serde(default)]
@@ -165,11 +187,20 @@ impl LayerInfo {
     pub fn new(name: impl Into<String>, inputs: usize, outputs: usize) -> Self {
         Self {
             name: name.into(),
+            kind: LayerKind::Linear,
             inputs,
             outputs,
             bias: false,
             experts: None,
             matrices: 1,
+        }
+    }
+
+    /// A block that reads and gives rows of `width` numbers; made by the host and by tests.
+    pub fn block(name: impl Into<String>, kind: LayerKind, width: usize) -> Self {
+        Self {
+            kind,
+            ..Self::new(name, width, width)
         }
     }
 
@@ -180,7 +211,7 @@ impl LayerInfo {
         self
     }
 
-    /// The same layer as a block of so many experts, which has no matrix of its own.
+    /// The same block with so many experts in it.
     #[must_use]
     pub fn with_experts(mut self, experts: usize) -> Self {
         self.experts = Some(experts);
@@ -199,6 +230,11 @@ impl LayerInfo {
         &self.name
     }
 
+    /// What it computes. A block has no weight to merge into.
+    pub fn kind(&self) -> LayerKind {
+        self.kind
+    }
+
     /// The number of its inputs, I.
     pub fn inputs(&self) -> usize {
         self.inputs
@@ -214,7 +250,7 @@ impl LayerInfo {
         self.bias
     }
 
-    /// The number of its experts, if it is a block of experts: its input goes to some of them, its output is their weighted sum.
+    /// The number of experts in it, if it is a block with experts.
     pub fn experts(&self) -> Option<usize> {
         self.experts
     }

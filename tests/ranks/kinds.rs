@@ -5,7 +5,7 @@ use crate::runs::{ranks, remove_after, same, start, stop, trains, wait_for};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 
 /// Kinds of run: what is trained, on which data.
-const KINDS: [(&str, &str); 14] = [
+const KINDS: [(&str, &str); 17] = [
     ("lora", ""),
     ("dropout", "--lora_dropout 0.1 --seed 7"),
     ("dora, noise", "--use_dora true --neftune_noise_alpha 5"),
@@ -14,6 +14,12 @@ const KINDS: [(&str, &str); 14] = [
         "--target_parameters 1.mlp.experts.gate_up_proj 2.mlp.experts.down_proj --router_aux_loss_coef 0.01",
     ),
     ("full", "--train_type full --optim lion"),
+    ("adapter", "--train_type adapter --adapter_length 4"),
+    ("reft", "--train_type reft --reft_rank 2"),
+    (
+        "ia3 of experts",
+        "--train_type ia3 --target_modules experts v_proj --router_aux_loss_coef 0.01",
+    ),
     (
         "packed",
         "--max_length 256 --packing true --enable_channel_loss true",

@@ -32,6 +32,7 @@ fn component<K: Crosses + ?Sized>(name: &str, options: Value) -> Named<K> {
 
 fn targets(model: &CausalLm, experts: &[usize]) -> Targets {
     Targets {
+        blocks: Vec::new(),
         linears: model.linears().map(|linear| linear.name.clone()).collect(),
         experts: experts
             .iter()

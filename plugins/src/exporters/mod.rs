@@ -2,6 +2,7 @@
 
 mod bf16;
 mod gguf;
+mod llamapro;
 mod merged;
 mod mxfp4;
 mod vllm;

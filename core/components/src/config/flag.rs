@@ -196,7 +196,10 @@ impl Flag {
             ValueKind::Int => whole(self.name, one()?)?,
             ValueKind::Float => number(self.name, one()?)?,
             ValueKind::Floats => {
-                let numbers = words.iter().map(|word| number(self.name, word));
+                let numbers = words.iter().map(|word| match word.parse::<i64>() {
+                    Ok(whole) => Ok(Value::from(whole)),
+                    Err(_) => number(self.name, word),
+                });
                 numbers.collect::<Result<_>>()?
             }
             ValueKind::Text => one()?.into(),

@@ -65,7 +65,7 @@ fn kind_of_option(built_in: &BuiltIn, option: &str) -> ValueKind {
         "whole number" => ValueKind::Int,
         "number" => ValueKind::Float,
         "list of text" => ValueKind::List,
-        "list of number" => ValueKind::Floats,
+        "list of number" | "list of whole number" => ValueKind::Floats,
         _ => ValueKind::Text,
     }
 }
@@ -103,5 +103,9 @@ mod tests {
         assert_eq!(kind("use_galore"), ValueKind::Bool);
         assert_eq!(kind("galore_target_modules"), ValueKind::List);
         assert_eq!(kind("galore_scale"), ValueKind::Float);
+        let layers = FLAGS.iter().find(|flag| flag.name == "reft_layers");
+        let layers = layers.unwrap().parse(&["1".to_owned(), "3".to_owned()]);
+        // Whole numbers stay whole, so that an option that takes no others can read them.
+        assert_eq!(layers.unwrap(), serde_json::json!([1, 3]));
     }
 }

@@ -216,7 +216,7 @@ flags! {
             => sft "different default: ms-swift 0.05, which PEFT refuses together with `target_parameters`";
         /// Linear layers to adapt: all-linear, names, or a pattern
         target_modules: Vec<String> = vec!["all-linear".to_owned()], over target_regex
-            => sft "same; an error if nothing matches", bench;
+            => sft "same, and `none` for none; an error if nothing matches", bench;
         /// Pattern for whole module paths, in place of target_modules
         target_regex: Option<String> = None
             => sft "same; an error if nothing matches";
@@ -570,7 +570,7 @@ flags! {
                model_new "only in Apus";
         /// Exporter that writes the folder, as `apus components exporter` lists them
         to: Option<Spec> = None
-            => export "only in Apus: a component with options; `merged`, `mxfp4`, `bf16`, `gguf` and `vllm` are what the flags below write";
+            => export "only in Apus: a component with options; `merged`, `mxfp4`, `bf16`, `gguf` and `vllm` are what the flags below write; `apus components exporter` lists all";
         /// Merge the adapter into the model
         merge_lora: bool = false
             => export "same weights; experts that no adapter touches stay in MXFP4 bit for bit, where ms-swift writes all in BF16. The run's args.json goes along, as there";

@@ -3,6 +3,7 @@
 //! A plan says for every tensor what is done with it (`plan`), all cores carry it out piece by piece (`pieces`) into files whose
 //! layout is known beforehand (`layout`, `shards`), and the folder appears when it is whole (`whole`).
 
+mod added_blocks;
 mod files;
 mod finite;
 mod gguf;
@@ -126,6 +127,14 @@ fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
             flags.to_gguf = true;
         }
         Writes::Vllm => flags.to_vllm = true,
+        Writes::AddedBlocks(blocks) => {
+            ensure!(
+                rewrite::form(options)?.is_none(),
+                "to is {}, which leaves experts as they are: leave quantize and experts_dtype out",
+                to.name
+            );
+            return added_blocks::write(blocks, options);
+        }
         other => bail!(
             "{}: writes {other:?}, which this Apus does not know",
             exporter.label

@@ -3,14 +3,14 @@
 
 use super::{Checked, Findings, push};
 use crate::tuners::{Bound, MadeTuner};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use apus_model::model::Addition;
 use apus_model::nn::{Linear, Lora, Param, Weight};
 use apus_model::ops::fill;
-use apus_sdk::{Init, LayerInfo, Tuner};
+use apus_sdk::{Init, LayerInfo, LayerKind, Tuner};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-const MODULE: &str = "model.layers.0.self_attn.v_proj";
 const ROWS: usize = 5;
 const INPUTS: usize = 6;
 const OUTPUTS: usize = 4;
@@ -18,10 +18,10 @@ const OUTPUTS: usize = 4;
 pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
     let tuner: MadeTuner = Arc::new(checked.make::<dyn Tuner>()?);
     let device = checked.device;
-    let layer = match layer(&tuner, device) {
-        Ok((layer, added)) => {
+    let (layer, bound) = match layer(&tuner, device) {
+        Ok((layer, bound, added)) => {
             push(findings, "parameters", Ok(added));
-            layer
+            (layer, bound)
         }
         Err(error) => {
             push(findings, "parameters", Err(error));
@@ -35,7 +35,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Result<()> {
         gradient(&layer, device),
     );
     push(findings, "row by row", row_by_row(&layer, device));
-    push(findings, "merged", merged(&layer, &tuner, device));
+    push(findings, "merged", merged(&layer, &bound, device));
     Ok(())
 }
 
@@ -44,9 +44,9 @@ fn random(shape: &[usize], stream: u64, device: &Device) -> Result<Tensor> {
 }
 
 /// A layer with the tuner, whose parameters are moved away from where they begin, so that they do something.
-fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, String)> {
-    let added = Bound::new(tuner, info()).addition()?;
-    let added = added.with_context(|| format!("it adds nothing to {MODULE}"))?;
+fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, Bound, String)> {
+    let (bound, added) = first(tuner)?;
+    let (module, (inputs, outputs)) = (added.target.clone(), added.tuning.widths());
     let mut params = Vec::new();
     for (stream, (tensor, param)) in (20..).zip(&added.tensors) {
         let start = match param.init() {
@@ -60,9 +60,9 @@ fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, String)> {
     let found = found.map(|(_, param)| format!("{} {:?}", param.name(), param.shape()));
     let found: Vec<String> = found.collect();
     let mut layer = Linear {
-        name: MODULE.to_owned(),
-        weight: Weight::Frozen(random(&[OUTPUTS, INPUTS], 1, device)?),
-        bias: Some(Weight::Frozen(random(&[OUTPUTS], 2, device)?)),
+        name: module.clone(),
+        weight: Weight::Frozen(random(&[outputs, inputs], 1, device)?),
+        bias: Some(Weight::Frozen(random(&[outputs], 2, device)?)),
         lora: None,
         tuned: None,
     };
@@ -71,11 +71,28 @@ fn layer(tuner: &MadeTuner, device: &Device) -> Result<(Linear, String)> {
         Some(_) => "a low-rank update of ",
         None => "",
     };
-    Ok((layer, format!("{kind}{}", found.join(", "))))
+    let found = format!("{kind}{} of {module}", found.join(", "));
+    Ok((layer, bound, found))
 }
 
-fn info() -> LayerInfo {
-    LayerInfo::new(MODULE, INPUTS, OUTPUTS).with_bias(true)
+/// The first kind of layer that the tuner adds something to: a linear layer, or a block, which a matrix stands for.
+fn first(tuner: &MadeTuner) -> Result<(Bound, Addition)> {
+    let block = |name: &str, kind| LayerInfo::block(format!("model.layers.0{name}"), kind, INPUTS);
+    let layers = [
+        LayerInfo::new("model.layers.0.self_attn.v_proj", INPUTS, OUTPUTS).with_bias(true),
+        block(".mlp", LayerKind::Mlp).with_experts(4),
+        block(".mlp.experts", LayerKind::Experts).with_experts(4),
+        block("", LayerKind::Decoder),
+    ];
+    for layer in layers {
+        let bound = Bound::new(tuner, layer);
+        if let Some(added) = bound.clone().addition()? {
+            return Ok((bound, added));
+        }
+    }
+    bail!(
+        "it adds nothing to a linear layer, and nothing to an MLP, to experts or to a whole decoder layer"
+    )
 }
 
 /// What the layer gives for `x`.
@@ -100,7 +117,7 @@ fn total(layer: &Linear, x: &Tensor, dy: &[f32]) -> Result<f64> {
 fn gradient(layer: &Linear, device: &Device) -> Result<String> {
     let (x, dy) = (
         random(&[ROWS, INPUTS], 3, device)?,
-        random(&[ROWS, OUTPUTS], 4, device)?,
+        random(&[ROWS, layer.dims().1], 4, device)?,
     );
     let (_, tape) = layer.forward(&x, None)?;
     let dx = layer.backward(&tape, &dy)?;
@@ -181,8 +198,8 @@ fn row_by_row(layer: &Linear, device: &Device) -> Result<String> {
     Ok("does not depend on its neighbours".to_owned())
 }
 
-fn merged(layer: &Linear, tuner: &MadeTuner, device: &Device) -> Result<String> {
-    let bound = Bound::new(tuner, info());
+fn merged(layer: &Linear, bound: &Bound, device: &Device) -> Result<String> {
+    let is_block = bound.layer().kind() != LayerKind::Linear;
     let weight = layer.weight.get(DType::F32)?;
     let bias = layer.bias.as_ref().map(|bias| bias.get(DType::F32));
     let bias = bias.transpose()?;
@@ -191,7 +208,11 @@ fn merged(layer: &Linear, tuner: &MadeTuner, device: &Device) -> Result<String> 
         None => {
             let params = params(layer).into_iter().map(|param| param.value());
             let params: Vec<Tensor> = params.collect();
-            let Some(weight) = bound.merged_weight(&weight, &params)? else {
+            let merged = match is_block {
+                true => None,
+                false => bound.merged_weight(&weight, &params)?,
+            };
+            let Some(weight) = merged else {
                 return Ok("it cannot be, which export refuses by name".to_owned());
             };
             let bias = bias.map(|bias| bound.merged_bias(&bias, &params));
@@ -199,7 +220,7 @@ fn merged(layer: &Linear, tuner: &MadeTuner, device: &Device) -> Result<String> 
         }
     };
     let alone = Linear {
-        name: MODULE.to_owned(),
+        name: layer.name.clone(),
         weight: Weight::Frozen(weight),
         bias: bias.map(Weight::Frozen),
         lora: None,

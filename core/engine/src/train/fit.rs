@@ -186,6 +186,11 @@ fn shape(config: &SftConfig, model: &CausalLm, trial: Trial, tokens: usize) -> S
         experts_at_once: None,
         gathered_bytes: model.whole_bytes(),
         expert_adapters: experts().any(|linear| linear.lora.is_some()),
+        tuner_tape_bytes: layers
+            .iter()
+            .map(|layer| layer.tuner_tape_bytes(tokens as u64))
+            .max()
+            .unwrap_or(0),
     }
 }
 
@@ -201,8 +206,9 @@ pub fn planned_shape(
         shape: shape.clone(),
     });
     let trained: Vec<Trained> = trained.collect();
+    let tokens = lengths.iter().sum::<usize>() as u64;
     Shape {
-        tokens: lengths.iter().sum::<usize>() as u64,
+        tokens,
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
@@ -213,6 +219,7 @@ pub fn planned_shape(
         experts_at_once: None,
         gathered_bytes: blueprint.whole_bytes(),
         expert_adapters: blueprint.expert_adapters(),
+        tuner_tape_bytes: blueprint.tuner_tape_bytes(tokens),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::bound::{Bound, additions};
 use super::{MadeTuner, make};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Spec;
 use apus_model::adapter::{Adapter, TunedConfig, tuned_tensors, whole_tensors};
 use apus_model::families::ModelConfig;
@@ -11,6 +11,7 @@ use apus_model::model::{Addition, CausalLm, Targets, UpdateSet};
 use apus_model::nn::Param;
 use apus_model::ops::lora::Factors;
 use apus_model::weights::{Directory, WeightSource};
+use apus_sdk::{LayerKind, Options};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -167,9 +168,14 @@ impl TunedAdapter {
     /// # Errors
     /// The tuner's own.
     pub fn settings(&self) -> Result<TunedConfig> {
-        let tuner = &self.tuner;
+        let (tuner, list) = (&self.tuner, self.model.tensors());
+        let mut modules = self.config.modules.iter();
         Ok(TunedConfig {
-            peft: tuner.context("peft_config", tuner.component.peft_config())?,
+            // PEFT adds nothing to blocks.
+            peft: match modules.any(|module| list.block(module).is_some()) {
+                true => Options::new(),
+                false => tuner.context("peft_config", tuner.component.peft_config())?,
+            },
             ..self.config.clone()
         })
     }
@@ -225,6 +231,16 @@ impl TunedAdapter {
             let mut params: Vec<Tensor> = params.collect::<Result<_>>()?;
             let name = format!("{}.weight", addition.target);
             let layer = bound.layer();
+            let unmergeable = || {
+                format!(
+                    "{}: what the {} has trained cannot be merged into the weights: it computes what no weight of {} can; \
+                     answer with --adapters, unmerged",
+                    self.dir.display(),
+                    self.tuner.label,
+                    addition.target
+                )
+            };
+            ensure!(layer.kind() == LayerKind::Linear, "{}", unmergeable());
             let weight = base.tensor(
                 &name,
                 &[layer.outputs(), layer.inputs()],
@@ -242,13 +258,7 @@ impl TunedAdapter {
                 None => bound.merged_weight(&weight, &params)?,
             };
             let Some(weight) = weight else {
-                bail!(
-                    "{}: what the {} has trained cannot be merged into the weights: it computes what no weight of {} \
-                     can; answer with --adapters, unmerged",
-                    self.dir.display(),
-                    self.tuner.label,
-                    addition.target
-                );
+                bail!("{}", unmergeable());
             };
             merged.insert(name.clone(), stored_as(base, &name, weight)?);
             if layer.has_bias() && addition.low_rank.is_none() {

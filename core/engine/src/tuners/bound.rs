@@ -8,8 +8,9 @@ use apus_model::model::updates::{PREFIX, UpdateTensor, expert_module};
 use apus_model::model::{Addition, LowRank, Targets};
 use apus_model::nn::Tuning;
 use apus_model::tensors::{ExpertMatrix, Role as Part, TensorSpec};
-use apus_sdk::{AddedParam, Init, LayerInfo};
+use apus_sdk::{AddedParam, Init, LayerInfo, LayerKind};
 use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// What a tuner adds to these linear modules and experts of a model. Those that it adds nothing to are left out.
+/// What a tuner adds to these linear modules, blocks and experts of a model. Those that it adds nothing to are left out.
 ///
 /// # Errors
 /// The tuner's own, parameters that cannot be, or none at all.
@@ -36,7 +37,7 @@ pub fn additions(
     targets: &Targets,
 ) -> Result<Vec<Addition>> {
     let mut all = Vec::new();
-    for module in &targets.linears {
+    for module in targets.linears.iter().chain(&targets.blocks) {
         all.extend(Bound::of(tuner, model, module)?.addition()?);
     }
     for &at in &targets.experts {
@@ -46,7 +47,7 @@ pub fn additions(
         !all.is_empty() || !targets.modules_to_save.is_empty(),
         "{} adds parameters to none of the {} layers of target_modules and target_parameters",
         tuner.label,
-        targets.linears.len() + targets.experts.len()
+        targets.linears.len() + targets.blocks.len() + targets.experts.len()
     );
     let trained: u64 = all.iter().map(Addition::trained_elements).sum();
     ensure!(
@@ -54,6 +55,16 @@ pub fn additions(
         "{} freezes all parameters that it adds, and nothing is left to train",
         tuner.label
     );
+    let list = model.tensors();
+    let mut names = BTreeSet::new();
+    for (tensor, _) in all.iter().flat_map(|addition| &addition.tensors) {
+        let own = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
+        ensure!(
+            names.insert(own) && list.get(own).is_none(),
+            "{} adds a parameter {own}, and there is one of this name already; name it otherwise",
+            tuner.label
+        );
+    }
     Ok(all)
 }
 
@@ -131,7 +142,10 @@ impl Bound {
         let target = self.layer.name().to_owned();
         let place = || format!("{}, parameters of {target}", tuner.label);
         check(&added).with_context(place)?;
-        let low_rank = self.low_rank(&added)?;
+        let low_rank = match self.layer.kind() {
+            LayerKind::Linear => self.low_rank(&added)?,
+            _ => None,
+        };
         if low_rank.is_none() {
             let called = added.iter().find(|param| param.name().starts_with("lora_"));
             ensure!(
@@ -206,16 +220,27 @@ impl Bound {
         })
     }
 
-    /// A tuner in a linear module of a model.
+    /// A tuner in a linear module or a block of a model.
     ///
     /// # Errors
     /// The model does not have the module.
     pub fn of(tuner: &MadeTuner, model: &ModelConfig, module: &str) -> Result<Self> {
         let list = model.tensors();
+        if let Some(block) = list.block(module) {
+            let width = model.architecture.hidden_size;
+            let layer = LayerInfo::block(module, block.kind, width);
+            let experts = list.experts(block.layer);
+            let experts = experts.filter(|_| block.kind != LayerKind::Decoder);
+            let layer = match experts {
+                Some(experts) => layer.with_experts(experts),
+                None => layer,
+            };
+            return Ok(Self::new(tuner, layer));
+        }
         let dims = list.get(&format!("{module}.weight"));
         let dims = dims.and_then(TensorSpec::dims);
         let (inputs, outputs) =
-            dims.with_context(|| format!("the model has no linear layer {module}"))?;
+            dims.with_context(|| format!("the model has no linear layer and no block {module}"))?;
         let bias = list.get(&format!("{module}.bias")).is_some();
         let layer = LayerInfo::new(module, inputs, outputs).with_bias(bias);
         Ok(Self::new(tuner, layer))
@@ -331,5 +356,9 @@ impl Tuning for Bound {
 
     fn matrices(&self) -> usize {
         self.layer.matrices()
+    }
+
+    fn widths(&self) -> (usize, usize) {
+        (self.layer.inputs(), self.layer.outputs())
     }
 }

@@ -29,3 +29,6 @@ pub fn make(spec: &Spec) -> Result<MadeTuner> {
     })?;
     Ok(Arc::new(made))
 }
+
+#[cfg(test)]
+mod tests;

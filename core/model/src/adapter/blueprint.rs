@@ -151,6 +151,19 @@ impl Blueprint {
         updates.chain(additions).fold(trained, u64::saturating_add)
     }
 
+    /// The bytes that tuners add to the tape of a layer of so many tokens; the greatest of all layers.
+    pub fn tuner_tape_bytes(&self, tokens: u64) -> u64 {
+        let mut of_layers: BTreeMap<Option<usize>, u64> = BTreeMap::new();
+        for addition in &self.additions {
+            let inside = format!("{}.", addition.target);
+            let mut weights = self.weights.iter();
+            let first = weights.find(|planned| planned.spec.name.starts_with(&inside));
+            let layer = first.and_then(|planned| planned.spec.layer);
+            *of_layers.entry(layer).or_default() += addition.tape_bytes(tokens);
+        }
+        of_layers.into_values().max().unwrap_or(0)
+    }
+
     /// Names and shapes of all tensors that are trained.
     pub fn trained_tensors(&self) -> impl Iterator<Item = (&String, &Vec<usize>)> {
         let weights = self.weights.iter().filter(|planned| planned.trained);

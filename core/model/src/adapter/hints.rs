@@ -20,6 +20,18 @@ pub fn carriers(list: &TensorList) -> String {
     text
 }
 
+/// The blocks, as they follow in a sentence.
+pub fn blocks(list: &TensorList) -> String {
+    let paths = list.modules().iter().map(|module| module.path.as_str());
+    let inside =
+        paths.filter(|path| list.below_layer(path).is_some() && list.block(path).is_some());
+    let names: Vec<&str> = unique(inside.map(last));
+    format!(
+        "; its blocks are {} and whole layers (layers.0, all of them together all-layers)",
+        names.join(", ")
+    )
+}
+
 /// What `all-linear` trains.
 pub fn all_linear(list: &TensorList) -> &'static str {
     match matrices(list).is_empty() {

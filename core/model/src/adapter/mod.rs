@@ -28,7 +28,7 @@ pub use tuned::{TunedConfig, load_tuned, save_tuned, tuned_tensors, whole_tensor
 pub use vllm::VllmAdapter;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use crate::families::ModelConfig;
     use std::path::{Path, PathBuf};
 

@@ -27,6 +27,7 @@ pub fn saved_targets(list: &TensorList, config: &PeftConfig) -> Result<(Targets,
     let parameters = config.target_parameters.as_deref().unwrap_or_default();
     let targets = Targets {
         linears: linears(list, config, &modules_to_save, &mut notes)?,
+        blocks: Vec::new(),
         experts: experts(list, parameters)?,
         modules_to_save,
     };

@@ -145,11 +145,11 @@ impl ParameterTable {
             let all = params.iter().map(count).sum();
             self.add(&part, all, "f32", computed, trained);
         };
+        for tuned in model.tuners() {
+            let params: Vec<&Arc<Param>> = tuned.params.iter().collect();
+            add(part(tuned.tuning.as_ref(), &tuned.module), &params);
+        }
         for linear in model.linears() {
-            if let Some(tuned) = &linear.tuned {
-                let params: Vec<&Arc<Param>> = tuned.params.iter().collect();
-                add(part(tuned.tuning.as_ref(), &linear.name), &params);
-            }
             if let Some(lora) = &linear.lora {
                 let mut params = vec![&lora.a, &lora.b];
                 params.extend(&lora.magnitude);

@@ -10,10 +10,12 @@ use fancy_regex::Regex;
 /// The targets as the user names them; [`resolve`] finds them in a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TargetSpec {
-    /// `--target_modules`: `all-linear`, names or ends of names.
+    /// `--target_modules`: `all-linear`, names or ends of names; none of them is written `none`.
     pub modules: Vec<String>,
     /// `--target_regex`, or a single `--target_modules` that is a pattern: must match a whole module path.
     pub regex: Option<String>,
+    /// Whether blocks can be targets too, which carry tuners and no low-rank updates.
+    pub blocks: bool,
     /// `--target_parameters`: names or ends of names of 3-D expert parameters.
     pub parameters: Vec<String>,
     /// `--modules_to_save`: modules trained whole; `all-embedding`, `all-norm`, or ends of names.
@@ -28,6 +30,7 @@ impl TargetSpec {
                 regex: Some(one.clone()),
                 ..Self::default()
             },
+            [one] if one == "none" => Self::default(),
             _ => Self {
                 modules,
                 ..Self::default()
@@ -42,8 +45,10 @@ impl TargetSpec {
 /// An entry matches nothing, or only modules that cannot carry an adapter; the error lists those that can.
 pub fn resolve(config: &ModelConfig, wanted: &TargetSpec) -> Result<Targets> {
     let list = config.tensors();
+    let (linears, blocks) = modules(&list, wanted)?;
     let targets = Targets {
-        linears: linears(&list, wanted)?,
+        linears,
+        blocks,
         experts: experts(&list, &wanted.parameters)?,
         modules_to_save: to_save(&list, &wanted.save)?,
     };
@@ -65,15 +70,17 @@ pub fn resolve(config: &ModelConfig, wanted: &TargetSpec) -> Result<Targets> {
     Ok(targets)
 }
 
-fn linears(list: &TensorList, wanted: &TargetSpec) -> Result<Vec<String>> {
+/// The paths of linear modules and of blocks.
+fn modules(list: &TensorList, wanted: &TargetSpec) -> Result<(Vec<String>, Vec<String>)> {
     let all = list.modules();
+    let is_block = |module: &Module| wanted.blocks && list.block(&module.path).is_some();
     let mut chosen = vec![false; all.len()];
     let mut choose = |what: &str, matches: &dyn Fn(&Module) -> Result<bool>| -> Result<()> {
         let mut found = false;
         for (module, chosen) in all.iter().zip(&mut chosen) {
             if matches(module)? {
                 ensure!(
-                    module.kind == ModuleKind::Linear,
+                    module.kind == ModuleKind::Linear || is_block(module),
                     "{what} matches {}, {}",
                     module.path,
                     refusal(list, module.kind)
@@ -83,8 +90,13 @@ fn linears(list: &TensorList, wanted: &TargetSpec) -> Result<Vec<String>> {
         }
         ensure!(
             found,
-            "{what} matches nothing in this model; {}",
-            hints::carriers(list)
+            "{what} matches nothing in this model; {}{}",
+            hints::carriers(list),
+            if wanted.blocks {
+                hints::blocks(list)
+            } else {
+                String::new()
+            }
         );
         Ok(())
     };
@@ -92,6 +104,9 @@ fn linears(list: &TensorList, wanted: &TargetSpec) -> Result<Vec<String>> {
         let what = format!("target_modules entry {name:?}");
         match name.as_str() {
             "all-linear" => choose(&what, &|m| Ok(m.kind == ModuleKind::Linear))?,
+            "all-layers" if wanted.blocks => {
+                choose(&what, &|m| Ok(list.layer_paths().contains(&m.path)))?;
+            }
             "all-embedding" | "all-norm" | "all-router" => {
                 bail!(
                     "{what}: such modules carry no adapter; train them whole with --modules_to_save"
@@ -107,7 +122,11 @@ fn linears(list: &TensorList, wanted: &TargetSpec) -> Result<Vec<String>> {
         choose(&what, &|m| Ok(regex.is_match(&m.path)?))?;
     }
     let paths = all.iter().zip(chosen).filter(|(_, chosen)| *chosen);
-    Ok(paths.map(|(module, _)| module.path.clone()).collect())
+    let (linears, blocks): (Vec<&Module>, Vec<&Module>) = paths
+        .map(|(module, _)| module)
+        .partition(|module| module.kind == ModuleKind::Linear);
+    let paths = |modules: Vec<&Module>| modules.iter().map(|m| m.path.clone()).collect();
+    Ok((paths(linears), paths(blocks)))
 }
 
 /// Why a module of this kind carries no adapter.
@@ -236,6 +255,34 @@ mod tests {
         Ok(())
     }
 
+    /// A tuner can be added to them, a low-rank update cannot.
+    #[test]
+    fn blocks_are_targets_of_tuners_alone() -> Result<()> {
+        let config = tiny();
+        let of = |modules: &[&str]| {
+            let wanted = TargetSpec {
+                blocks: true,
+                ..wanted(modules, &[], &[])
+            };
+            resolve(&config, &wanted)
+        };
+        assert_eq!(of(&["all-layers"])?.blocks.len(), 4);
+        let some = of(&["layers.1.mlp", "experts", "q_proj"])?;
+        assert_eq!(some.linears.len(), 4);
+        assert_eq!(some.blocks.len(), 5);
+        assert_eq!(some.blocks[1], "model.layers.1.mlp");
+        let refused = format!("{:#}", of(&["self_attn"]).unwrap_err());
+        assert!(refused.contains("a group of modules"), "{refused}");
+        let missing = format!("{:#}", of(&["moe"]).unwrap_err());
+        assert!(
+            missing.contains("its blocks are mlp, experts and"),
+            "{missing}"
+        );
+        let without = error(&wanted(&["all-layers"], &[], &[]));
+        assert!(without.contains("matches nothing"), "{without}");
+        Ok(())
+    }
+
     #[test]
     fn parameters_match_by_the_end_of_their_names() -> Result<()> {
         let config = tiny();
@@ -261,7 +308,7 @@ mod tests {
             &wanted(&["all-linear"], &[], &["lm_head", "embed_tokens"]),
         )?;
         assert_eq!(head.modules_to_save, ["lm_head", "model.embed_tokens"]);
-        let attention = resolve(&config, &wanted(&[], &[], &["layers.2.self_attn"]))?;
+        let attention = resolve(&config, &wanted(&["none"], &[], &["layers.2.self_attn"]))?;
         assert_eq!(attention.modules_to_save.len(), 5);
         Ok(())
     }

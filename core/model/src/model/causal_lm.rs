@@ -3,7 +3,7 @@
 use super::updates::PREFIX;
 use crate::families::ModelConfig;
 use crate::nn::few_rows::FewRows;
-use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready, Units};
+use crate::nn::{Decoder, ExpertLinear, Head, Linear, Mlp, Param, Ready, Tuned, Units};
 use crate::tensors::{ExpertMatrix, Role};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
@@ -148,6 +148,11 @@ impl CausalLm {
     /// All linear modules that may have low-rank updates.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.decoder.layers.iter().flat_map(|layer| layer.linears())
+    }
+
+    /// All tuners in it.
+    pub fn tuners(&self) -> impl Iterator<Item = &Tuned> {
+        self.decoder.layers.iter().flat_map(|layer| layer.tuners())
     }
 
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {

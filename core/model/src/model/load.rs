@@ -6,9 +6,9 @@ use crate::families::{
     Architecture, AttentionSpec, DenseSpec, LayerSpec, MixtureSpec, MlpSpec, ModelConfig,
 };
 use crate::nn::{
-    Angles, Attention, Decoder, DecoderLayer, DenseMlp, Embedding, ExpertLinear, ExpertWeight,
-    Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Sharded, Sharding, Unit,
-    UnitBuilder, Units, Weight, decays,
+    Angles, Attention, BlockTuners, Decoder, DecoderLayer, DenseMlp, Embedding, ExpertLinear,
+    ExpertWeight, Head, Linear, Mixture, Mlp, Norm, Param, Projections, QkNorms, Sharded, Sharding,
+    Unit, UnitBuilder, Units, Weight, decays,
 };
 use crate::ops::mxfp4;
 use crate::tensors::{ExpertMatrix, FileTensor, Role, TensorList, TensorSpec};
@@ -335,6 +335,7 @@ impl<'a> Loader<'a> {
                 MlpSpec::Dense(dense) => Mlp::Dense(Box::new(self.dense_mlp(index, dense)?)),
                 MlpSpec::Mixture(mixture) => Mlp::Mixture(Box::new(self.mixture(index, mixture)?)),
             },
+            tuned: BlockTuners::default(),
         })
     }
 
@@ -399,6 +400,7 @@ impl<'a> Loader<'a> {
             down: self.experts(layer, ExpertMatrix::Down)?,
             experts_per_token: spec.experts_per_token,
             activation: spec.activation,
+            tuned: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::CausalLm;
 use super::updates::{Update, UpdateTensor, updates};
-use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Mlp, Param};
+use crate::nn::{ExpertLinear, ExpertLora, Linear, Lora, Mlp, Param, Tuned};
 use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
 use anyhow::{Context, Result, ensure};
@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct Targets {
     /// Paths of linear modules that get a low-rank update: `model.layers.0.self_attn.q_proj`.
     pub linears: Vec<String>,
+    /// Paths of blocks that get a tuner: `model.layers.0.mlp`.
+    pub blocks: Vec<String>,
     /// Expert matrices that get a low-rank update, each by its layer and which of the two it is.
     pub experts: Vec<(usize, ExpertMatrix)>,
     /// Paths of modules that are trained whole.
@@ -146,11 +148,16 @@ impl CausalLm {
             }
         }
         for layer in &mut self.decoder.layers {
+            let mut tuned: Vec<Tuned> = Vec::new();
+            let blocks = [&mut layer.tuned.layer, &mut layer.tuned.mlp];
+            tuned.extend(blocks.into_iter().filter_map(Option::take));
             if let Mlp::Mixture(mixture) = &mut layer.mlp {
+                tuned.extend(mixture.tuned.take());
                 for lora in [mixture.gate_up.lora.take(), mixture.down.lora.take()] {
                     added.extend(lora.into_iter().flat_map(|lora| [lora.a, lora.b]));
                 }
             }
+            added.extend(tuned.into_iter().flat_map(|tuned| tuned.params));
         }
         self.params
             .retain(|param| !added.iter().any(|other| Arc::ptr_eq(other, param)));

@@ -2,7 +2,7 @@
 
 use super::CausalLm;
 use super::updates::UpdateTensor;
-use crate::nn::{ExpertLora, Linear, Lora, Param, Tuned, Tuning, decays};
+use crate::nn::{ExpertLora, Linear, Lora, Param, Tuned, Tuning, decays, tape_bytes};
 use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
 use anyhow::{Context, Result, bail, ensure};
@@ -10,10 +10,10 @@ use apus_sdk::{AddedParam, Init};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-/// What a tuner adds to a linear module, or to a matrix of each expert.
+/// What a tuner adds to a linear module, to a block, or to a matrix of each expert.
 #[derive(Debug, Clone)]
 pub struct Addition {
-    /// The path of the module, or the name of the parameter of experts.
+    /// The path of the module or block, or the name of the parameter of experts.
     pub target: String,
     /// The layer and the matrix, if it is one of experts.
     pub experts: Option<(usize, ExpertMatrix)>,
@@ -88,6 +88,14 @@ impl Addition {
         Some(rows / self.tuning.matrices())
     }
 
+    /// The bytes that it adds to a layer's tape of so many tokens; a low-rank update is counted apart.
+    pub fn tape_bytes(&self, tokens: u64) -> u64 {
+        match self.low_rank {
+            Some(_) => 0,
+            None => tape_bytes(tokens, self.tuning.widths(), self.elements()),
+        }
+    }
+
     /// The number of its elements.
     pub fn elements(&self) -> u64 {
         self.count(|_| true)
@@ -115,13 +123,19 @@ impl Addition {
         match &self.low_rank {
             Some(update) => linear.lora = Some(update.lora(&params)?),
             None => {
-                linear.tuned = Some(Tuned {
-                    tuning: Arc::clone(&self.tuning),
-                    params,
-                });
+                linear.tuned = Some(self.tuned(params));
             }
         }
         Ok(())
+    }
+
+    /// The tuner with these parameters, as a layer asks it.
+    fn tuned(&self, params: Vec<Arc<Param>>) -> Tuned {
+        Tuned {
+            module: self.target.clone(),
+            tuning: Arc::clone(&self.tuning),
+            params,
+        }
     }
 
     /// The parameters as they begin; `norms` are those of the rows of the layer's weight.
@@ -152,12 +166,14 @@ impl Addition {
 
 /// What a tuner in a module is in the table of a model's parts.
 pub fn part(tuning: &dyn Tuning, module: &str) -> String {
-    let name = module.rsplit('.').next().unwrap_or(module);
-    format!("{} on {name}", tuning.tuner())
+    let mut parts = module.rsplit('.');
+    // A decoder layer ends with its number: `model.layers.3`.
+    let name = parts.find(|part| part.parse::<usize>().is_err());
+    format!("{} on {}", tuning.tuner(), name.unwrap_or(module))
 }
 
 impl CausalLm {
-    /// Adds a tuner's parameters to linear modules and experts; they join [`params`](Self::params). Random ones follow from the seed
+    /// Adds a tuner's parameters to linear modules, blocks and experts; they join [`params`](Self::params). Random ones follow from the seed
     /// and their names.
     ///
     /// # Errors
@@ -166,8 +182,18 @@ impl CausalLm {
         let device = self.device().clone();
         let list = self.config.tensors();
         for addition in additions {
-            let params = match addition.experts {
-                None => {
+            let params = match (addition.experts, list.block(&addition.target)) {
+                (None, Some(block)) => {
+                    let norms = || bail!("a block has no norms of rows");
+                    let params = addition.params((seed, &device), &norms)?;
+                    let layer = self.decoder.layers.get_mut(block.layer);
+                    let place = layer.and_then(|layer| layer.tuner_of_block(block.kind));
+                    let place = place
+                        .with_context(|| format!("the model has no block {}", addition.target))?;
+                    *place = Some(addition.tuned(params.clone()));
+                    params
+                }
+                (None, None) => {
                     let mut inits = addition.tensors.iter().map(|(_, param)| param.init());
                     if inits.any(|init| init == Init::RowNorms)
                         && let Some(layer) = list.layer_of(&addition.target)
@@ -185,7 +211,7 @@ impl CausalLm {
                     addition.put_on(linear, params.clone())?;
                     params
                 }
-                Some((layer, matrix)) => {
+                (Some((layer, matrix)), _) => {
                     let norms = || bail!("experts have no norms of rows");
                     let params = addition.params((seed, &device), &norms)?;
                     let expert = self.experts_mut(layer, matrix)?;

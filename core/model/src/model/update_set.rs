@@ -56,10 +56,10 @@ impl CausalLm {
     /// Out of memory.
     pub fn own_updates(&self) -> Result<OwnUpdates> {
         let mut found = Vec::new();
+        if self.tuners().next().is_some() {
+            return Ok(OwnUpdates::Always("what a tuner has added"));
+        }
         for linear in self.linears() {
-            if linear.tuned.is_some() {
-                return Ok(OwnUpdates::Always("what a tuner has added"));
-            }
             let Some(lora) = &linear.lora else { continue };
             if lora.magnitude.is_some() {
                 return Ok(OwnUpdates::Always("DoRA"));

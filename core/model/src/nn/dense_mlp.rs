@@ -43,11 +43,11 @@ impl DenseMlp {
         self.gate_up.layers_mut().iter_mut().chain(down)
     }
 
-    /// Returns `residual` plus the output for normed `x`, all `[T, H]`. `draws` switches dropout on.
+    /// Returns the output for normed `x`, plus `residual` if there is one, all `[T, H]`. `draws` switches dropout on.
     pub fn forward(
         &self,
         x: &Tensor,
-        residual: &Tensor,
+        residual: Option<&Tensor>,
         rows: &Groups,
         draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
@@ -58,7 +58,11 @@ impl DenseMlp {
             gate_up,
             output,
         };
-        Ok(((residual + y)?, tape))
+        let y = match residual {
+            Some(residual) => (residual + y)?,
+            None => y,
+        };
+        Ok((y, tape))
     }
 
     /// Computes gates and values with their tape, and the activation `[T, F]`.

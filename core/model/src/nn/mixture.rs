@@ -2,11 +2,12 @@
 
 use super::experts::{ExpertLinear, OutputGrad};
 use super::linear::{Linear, Tape as LinearTape};
+use super::tuned::{Tape as TunedTape, Tuned};
 use crate::ops::lora::PackTape;
 use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
 use crate::ops::swiglu::{self, Activation, RoutingWeights};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{D, DType, Tensor};
 
 /// The router and the experts.
@@ -22,42 +23,107 @@ pub struct Mixture {
     pub experts_per_token: usize,
     /// The activation of the experts.
     pub activation: Activation,
+    /// A tuner around the experts. The router does not see it.
+    pub tuned: Option<Tuned>,
 }
 
 /// What [`Mixture::backward`] needs. Gathered rows and the activation are computed again there.
 #[derive(Debug)]
 pub struct Tape {
-    x: Tensor,
     router: LinearTape,
     logits: Tensor,
     weights: Tensor,
     plan: RoutePlan,
+    experts: ExpertsTape,
+    of_tuner: Option<TunedTape>,
+}
+
+/// What the experts' part of it needs.
+#[derive(Debug)]
+struct ExpertsTape {
+    /// What the experts have read.
+    x: Tensor,
     gate_up: Tensor,
     gate_up_lora: Option<PackTape>,
     down_lora: Option<PackTape>,
 }
 
 impl Mixture {
-    /// Returns `residual` plus the experts' weighted sum for normed `x`, all `[T, H]`.
-    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tape)> {
+    /// Returns the experts' weighted sum for normed `x`, plus `residual` if there is one, all `[T, H]`; with the routing of `plan`
+    /// if there was an earlier time.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        plan: Option<RoutePlan>,
+    ) -> Result<(Tensor, Tape)> {
         let (logits, router) = self.logits(x)?;
-        let plan = RoutePlan::new(
-            &router::top_k(&logits, self.experts_per_token)?,
-            logits.dim(1)?,
-        )?;
-        let (tape, h) = self.up_to_activation(x, (logits, router), plan)?;
-        let y = self
-            .down
-            .forward(&h, tape.down_lora.as_ref(), &tape.plan.groups)?;
-        let out = permute::combine(&y, &tape.weights, &tape.plan, Some(residual))?;
-        Ok((out, tape))
+        let plan = match plan {
+            Some(plan) => plan,
+            None => {
+                let ids = router::top_k(&logits, self.experts_per_token)?;
+                RoutePlan::new(&ids, logits.dim(1)?)?
+            }
+        };
+        let weights = router::weights(&logits, &plan.ids)?;
+        let (y, experts, of_tuner) = match &self.tuned {
+            None => {
+                let (y, tape) = self.experts(x, &weights, &plan, residual)?;
+                (y, tape, None)
+            }
+            Some(tuned) => {
+                let told = tuned.forward(x, |x| self.experts(x, &weights, &plan, None));
+                let (y, of_tuner, tape) = told.context("experts")?;
+                let y = match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                };
+                (y, tape, Some(of_tuner))
+            }
+        };
+        let tape = Tape {
+            router,
+            logits,
+            weights,
+            plan,
+            experts,
+            of_tuner,
+        };
+        Ok((y, tape))
     }
 
     /// Makes the tape of [`forward`](Self::forward) again, with the routing of the first time. It does not need the
-    /// output of the experts.
+    /// output of the experts, but for a tuner around them.
     pub fn recompute(&self, x: &Tensor, plan: RoutePlan) -> Result<Tape> {
-        let router = self.logits(x)?;
-        Ok(self.up_to_activation(x, router, plan)?.0)
+        if self.tuned.is_some() {
+            return Ok(self.forward(x, None, Some(plan))?.1);
+        }
+        let (logits, router) = self.logits(x)?;
+        let weights = router::weights(&logits, &plan.ids)?;
+        let (experts, _) = self.up_to_activation(x, &plan)?;
+        Ok(Tape {
+            router,
+            logits,
+            weights,
+            plan,
+            experts,
+            of_tuner: None,
+        })
+    }
+
+    fn experts(
+        &self,
+        x: &Tensor,
+        weights: &Tensor,
+        plan: &RoutePlan,
+        residual: Option<&Tensor>,
+    ) -> Result<(Tensor, ExpertsTape)> {
+        let (tape, h) = self.up_to_activation(x, plan)?;
+        let y = self
+            .down
+            .forward(&h, tape.down_lora.as_ref(), &plan.groups)?;
+        let y = permute::combine(&y, weights, plan, residual)?;
+        Ok((y, tape))
     }
 
     pub(super) fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
@@ -66,14 +132,8 @@ impl Mixture {
     }
 
     /// Computes everything up to the activation `[N, F]`, which it returns with the tape.
-    fn up_to_activation(
-        &self,
-        x: &Tensor,
-        (logits, router): (Tensor, LinearTape),
-        plan: RoutePlan,
-    ) -> Result<(Tape, Tensor)> {
-        let weights = router::weights(&logits, &plan.ids)?;
-        let rows = permute::gather(x, &plan)?;
+    fn up_to_activation(&self, x: &Tensor, plan: &RoutePlan) -> Result<(ExpertsTape, Tensor)> {
+        let rows = permute::gather(x, plan)?;
         let gate_up_lora = self.gate_up.lora_tape(&rows, &plan.groups)?;
         let gate_up = self
             .gate_up
@@ -81,12 +141,8 @@ impl Mixture {
         drop(rows);
         let h = swiglu::forward(&gate_up, self.activation)?;
         let down_lora = self.down.lora_tape(&h, &plan.groups)?;
-        let tape = Tape {
+        let tape = ExpertsTape {
             x: x.clone(),
-            router,
-            logits,
-            weights,
-            plan,
             gate_up,
             gate_up_lora,
             down_lora,
@@ -109,11 +165,42 @@ impl Mixture {
     /// router probability of each expert, spread over tokens.
     pub fn backward(&self, tape: Tape, dout: &Tensor, daux: Option<&Tensor>) -> Result<Tensor> {
         let Tape {
-            x,
             router,
             logits,
             weights,
             plan,
+            experts,
+            of_tuner,
+        } = tape;
+        let by_router = |dweights: &Tensor| {
+            let dlogits = self.by_logits(&logits, (&weights, dweights), &plan, daux)?;
+            self.router
+                .backward(&router, &dlogits.to_dtype(dout.dtype())?)
+        };
+        let (Some(tuned), Some(of_tuner)) = (&self.tuned, of_tuner) else {
+            let (dxs, dweights) = self.experts_backward(experts, &weights, &plan, dout)?;
+            return permute::gather_backward(&dxs, &plan, Some(&by_router(&dweights)?));
+        };
+        let mut dweights = None;
+        let dx = tuned.backward(&of_tuner, dout, |dout| {
+            let (dxs, by_weights) = self.experts_backward(experts, &weights, &plan, dout)?;
+            dweights = Some(by_weights);
+            permute::gather_backward(&dxs, &plan, None)
+        });
+        let (dx, dweights) = (dx.context("experts")?, dweights.context("no gradient")?);
+        Ok((dx + by_router(&dweights)?)?)
+    }
+
+    /// The gradients by the rows of the experts and by the weights of their sum.
+    fn experts_backward(
+        &self,
+        tape: ExpertsTape,
+        weights: &Tensor,
+        plan: &RoutePlan,
+        dout: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let ExpertsTape {
+            x,
             gate_up,
             gate_up_lora,
             down_lora,
@@ -121,14 +208,14 @@ impl Mixture {
         let groups = &plan.groups;
         let by_row = weights.flatten_all()?.index_select(&plan.order, 0)?;
         let dy = OutputGrad {
-            rows: permute::gather(dout, &plan)?,
+            rows: permute::gather(dout, plan)?,
             weights: Some(by_row),
         };
         let h = || swiglu::forward(&gate_up, self.activation);
         let dh = self.down.backward(h, down_lora.as_ref(), dy, groups)?;
         let routing = RoutingWeights {
-            weights: &weights,
-            plan: &plan,
+            weights,
+            plan,
             by_bias: &self.by_bias(dout, plan.groups.count())?,
         };
         let (dgate_up, dweights) = swiglu::backward(gate_up, self.activation, &dh, routing)?;
@@ -137,23 +224,30 @@ impl Mixture {
             rows: dgate_up,
             weights: None,
         };
-        let rows = || permute::gather(&x, &plan);
+        let rows = || permute::gather(&x, plan);
         let dxs = self
             .gate_up
             .backward(rows, gate_up_lora.as_ref(), dy, groups)?;
+        Ok((dxs, dweights))
+    }
 
+    /// The gradient by the router's logits.
+    fn by_logits(
+        &self,
+        logits: &Tensor,
+        (weights, dweights): (&Tensor, &Tensor),
+        plan: &RoutePlan,
+        daux: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let experts = logits.dim(1)?;
-        let mut dlogits = router::weights_backward(&weights, &plan.ids, &dweights, experts)?;
-        if let Some(daux) = daux {
-            let p = probabilities(&logits)?;
-            let mean = p.broadcast_mul(daux)?.sum_keepdim(D::Minus1)?;
-            let pull = daux.broadcast_sub(&mean)?;
-            dlogits = (dlogits + (p * pull)?)?;
-        }
-        let by_router = self
-            .router
-            .backward(&router, &dlogits.to_dtype(x.dtype())?)?;
-        permute::gather_backward(&dxs, &plan, Some(&by_router))
+        let dlogits = router::weights_backward(weights, &plan.ids, dweights, experts)?;
+        let Some(daux) = daux else {
+            return Ok(dlogits);
+        };
+        let p = probabilities(logits)?;
+        let mean = p.broadcast_mul(daux)?.sum_keepdim(D::Minus1)?;
+        let pull = daux.broadcast_sub(&mean)?;
+        Ok((dlogits + (p * pull)?)?)
     }
 }
 

@@ -51,12 +51,13 @@ impl Tape {
 }
 
 impl Mlp {
-    /// Returns `residual` plus the output for normed `x`, all `[T, H]`; `rows` are all tokens as one group. `draws` switches
-    /// dropout on.
+    /// Returns the output for normed `x`, plus `residual` if there is one, all `[T, H]`; `rows` are all tokens as one group.
+    /// `draws` switches dropout on, and `decisions` are those of an earlier time, if there was one.
     pub fn forward(
         &self,
         x: &Tensor,
-        residual: &Tensor,
+        residual: Option<&Tensor>,
+        decisions: Option<Decisions>,
         rows: &Groups,
         draws: Option<&Draws>,
     ) -> Result<(Tensor, Tape)> {
@@ -66,7 +67,8 @@ impl Mlp {
                 Ok((y, Tape::Dense(Box::new(tape))))
             }
             Self::Mixture(mixture) => {
-                let (y, tape) = mixture.forward(x, residual)?;
+                let plan = decisions.and_then(|Decisions(plan)| plan);
+                let (y, tape) = mixture.forward(x, residual, plan)?;
                 Ok((y, Tape::Mixture(Box::new(tape))))
             }
         }

@@ -108,14 +108,36 @@ impl DecoderLayer {
         pool: &LayerPool,
         updates: StepUpdates,
     ) -> Result<Tensor> {
+        let run = |x: &Tensor| self.step_untuned(x, places, rows, pool, updates);
+        match &self.tuned.layer {
+            None => run(x),
+            Some(tuned) => tuned.step(x, run),
+        }
+    }
+
+    fn step_untuned(
+        &self,
+        x: &Tensor,
+        places: (&PagedLayout, &RopeTable),
+        rows: &StepRows,
+        pool: &LayerPool,
+        updates: StepUpdates,
+    ) -> Result<Tensor> {
         let normed = self.input_norm.forward(x)?;
         let attended = self
             .attention
             .step(&normed, places, &rows.all, pool, updates)?;
         let (middle, normed) = self.post_norm.forward_sum(x, &attended)?;
-        match &self.mlp {
-            Mlp::Dense(mlp) => mlp.step(&normed, &middle, &rows.all, updates),
-            Mlp::Mixture(mixture) => mixture.step(&normed, &middle, updates),
+        let run = |x: &Tensor, residual: Option<&Tensor>| match &self.mlp {
+            Mlp::Dense(mlp) => mlp.step(x, residual, &rows.all, updates),
+            Mlp::Mixture(mixture) => mixture.step(x, residual, updates),
+        };
+        match &self.tuned.mlp {
+            None => run(&normed, Some(&middle)),
+            Some(tuned) => {
+                let y = tuned.step(&normed, |x| run(x, None)).context("mlp")?;
+                Ok((middle + y)?)
+            }
         }
     }
 }
@@ -147,7 +169,7 @@ impl DenseMlp {
     fn step(
         &self,
         x: &Tensor,
-        residual: &Tensor,
+        residual: Option<&Tensor>,
         rows: &Groups,
         updates: StepUpdates,
     ) -> Result<Tensor> {
@@ -156,14 +178,17 @@ impl DenseMlp {
             .step(x, rows, updates.of(|u| u.gate_up.as_ref()))?;
         let h = gated::forward(&gate_up, self.activation)?;
         let y = self.down.step(&h, rows, updates.of(|u| u.down.as_ref()))?;
-        Ok((residual + y)?)
+        match residual {
+            Some(residual) => Ok((residual + y)?),
+            None => Ok(y),
+        }
     }
 }
 
 impl Mixture {
-    fn step(&self, x: &Tensor, residual: &Tensor, updates: StepUpdates) -> Result<Tensor> {
+    fn step(&self, x: &Tensor, residual: Option<&Tensor>, updates: StepUpdates) -> Result<Tensor> {
         let StepUpdates::Rows(updates, adapters) = updates else {
-            return Ok(self.forward(x, residual)?.0);
+            return Ok(self.forward(x, residual, None)?.0);
         };
         let (logits, _) = self.logits(x)?;
         let ids = router::top_k(&logits, self.experts_per_token)?;
@@ -179,6 +204,6 @@ impl Mixture {
         let h = swiglu::forward(&gate_up, self.activation)?;
         let site = updates.down.as_ref().zip(index.as_ref());
         let y = self.down.step(&h, &plan.groups, site)?;
-        permute::combine(&y, &weights, &plan, Some(residual))
+        permute::combine(&y, &weights, &plan, residual)
     }
 }

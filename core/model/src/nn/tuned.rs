@@ -29,18 +29,23 @@ pub trait Tuning: Debug + Send + Sync {
     fn matrices(&self) -> usize {
         1
     }
+
+    /// The numbers of the layer's inputs and outputs.
+    fn widths(&self) -> (usize, usize);
 }
 
 /// A tuner in a layer.
 #[derive(Debug, Clone)]
 pub struct Tuned {
+    /// The path of the layer.
+    pub module: String,
     /// What it computes.
     pub tuning: Arc<dyn Tuning>,
     /// The parameters, in the tuner's order.
     pub params: Vec<Arc<Param>>,
 }
 
-/// What [`Tuned::backward_output`] and [`Tuned::backward_input`] need.
+/// What [`Tuned::backward`] needs.
 #[derive(Debug)]
 pub struct Tape {
     /// The layer's input.
@@ -53,7 +58,20 @@ pub struct Tape {
     replaced: [Tensor; 2],
 }
 
+/// The bytes of a tape for so many tokens, where a tuner of so many numbers is added to a layer of so many inputs and outputs: input, what
+/// replaces it, output, what replaces it, and the parameters, all f32. What a tuner makes on its way to these is more.
+pub fn tape_bytes(tokens: u64, (inputs, outputs): (usize, usize), elements: u64) -> u64 {
+    4 * (2 * tokens * (inputs + outputs) as u64 + elements)
+}
+
 impl Tuned {
+    /// The bytes of its tape for so many tokens, as [`tape_bytes`] says.
+    pub fn tape_bytes(&self, tokens: u64) -> u64 {
+        let params = self.params.iter();
+        let elements: usize = params.map(|param| param.value().elem_count()).sum();
+        tape_bytes(tokens, self.tuning.widths(), elements as u64)
+    }
+
     /// The output that replaces that of `layer` for `x`, and what `layer` tells of its own.
     ///
     /// # Errors
@@ -63,7 +81,7 @@ impl Tuned {
         x: &Tensor,
         layer: impl FnOnce(&Tensor) -> Result<(Tensor, T)>,
     ) -> Result<(Tensor, Tape, T)> {
-        let dtype = x.dtype();
+        let (dtype, given_x) = (x.dtype(), x);
         let leaf = |value: &Tensor| Ok::<_, Error>(Var::from_tensor(&value.to_dtype(DType::F32)?)?);
         let x = leaf(x)?;
         let params = self.params.iter().map(|param| leaf(&param.value()));
@@ -74,7 +92,12 @@ impl Tuned {
             .collect();
         let input = self.tuning.input(&x, &given)?;
         self.same("input", &input, &x)?;
-        let (y, told) = layer(&input.detach().to_dtype(dtype)?)?;
+        // A tuner that leaves the input as it is leaves its bits, and takes no memory for a copy.
+        let read = match input.id() == x.as_tensor().id() {
+            true => given_x.clone(),
+            false => input.detach().to_dtype(dtype)?,
+        };
+        let (y, told) = layer(&read)?;
         let y = leaf(&y)?;
         let output = self.tuning.output(&x, &y, &given)?;
         self.same("output", &output, &y)?;
@@ -86,6 +109,19 @@ impl Tuned {
             replaced: [input, output],
         };
         Ok((out, tape, told))
+    }
+
+    /// The output that replaces that of `layer` for `x`, where nothing goes back.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn step(
+        &self,
+        x: &Tensor,
+        layer: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let (y, _, ()) = self.forward(x, |x| Ok((layer(x)?, ())))?;
+        Ok(y)
     }
 
     fn same(&self, what: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
@@ -174,6 +210,10 @@ mod tests {
         fn tuner(&self) -> &str {
             "mixed"
         }
+
+        fn widths(&self) -> (usize, usize) {
+            (4, 3)
+        }
     }
 
     fn random(shape: &[usize], stream: u64) -> Tensor {
@@ -190,6 +230,7 @@ mod tests {
             bias: Some(Weight::Frozen(random(&[3], 2))),
             lora: None,
             tuned: Some(Tuned {
+                module: "linear".to_owned(),
                 tuning,
                 params: params.collect(),
             }),
@@ -241,6 +282,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_tape_takes_what_is_planned() {
+        let layer = layer(Arc::new(Mixed), &[&[4], &[4, 3]]);
+        let tuned = layer.tuned.as_ref().unwrap();
+        let x = random(&[5, 4], 4);
+        let (
+            _,
+            Tape {
+                x,
+                y,
+                params,
+                replaced,
+            },
+            (),
+        ) = tuned.forward(&x, |x| Ok((layer.base(x)?, ()))).unwrap();
+        let leaves = [x, y].into_iter().chain(params);
+        let all = leaves.map(|leaf| leaf.as_tensor().clone()).chain(replaced);
+        let bytes = all
+            .map(|tensor| 4 * tensor.elem_count() as u64)
+            .sum::<u64>();
+        assert_eq!(bytes, tuned.tape_bytes(5));
+    }
+
     #[derive(Debug)]
     struct Wrong(bool);
 
@@ -258,6 +322,10 @@ mod tests {
 
         fn tuner(&self) -> &str {
             "wrong"
+        }
+
+        fn widths(&self) -> (usize, usize) {
+            (4, 3)
         }
     }
 

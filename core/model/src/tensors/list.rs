@@ -82,6 +82,11 @@ impl TensorList {
         self.layers.len()
     }
 
+    /// The paths of the layers.
+    pub fn layer_paths(&self) -> &[String] {
+        &self.layers
+    }
+
     /// The layer that a path or name is in.
     pub fn layer_of(&self, path: &str) -> Option<usize> {
         let mut layers = self.layers.iter();

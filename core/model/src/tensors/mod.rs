@@ -2,10 +2,12 @@
 //! checkpoint may hold it. A family makes the list from an architecture; loading, synthetic weights, adapters, merging,
 //! export, tables, the memory plan and the counts of operations are derived from it.
 
+mod blocks;
 mod file_form;
 mod list;
 mod role;
 
+pub use blocks::Block;
 pub use file_form::{FileForm, FileTensor};
 pub use list::{LayerTensors, Module, TensorList};
 pub use role::{ExpertMatrix, ModuleKind, Part, Role};

@@ -13,10 +13,9 @@ pub(super) const TABLE: &[MsSwiftArguments] = &[
         "only with init_weights lora-ga, which is an error"),
     no_effect(S, &[
         "fourier_n_frequency", "fourier_scaling", "boft_block_size", "boft_block_num", "boft_n_butterfly_factor",
-        "boft_dropout", "vera_rank", "vera_projection_prng_key", "vera_dropout", "vera_d_initial", "adapter_act",
-        "adapter_length", "adalora_target_r", "adalora_init_r", "adalora_tinit", "adalora_tfinal", "adalora_deltaT",
-        "adalora_beta1", "adalora_beta2", "adalora_orth_reg_weight", "llamapro_num_new_blocks", "llamapro_num_groups",
-        "reft_layer_key", "reft_layers", "reft_rank", "reft_intervention_type", "reft_args",
+        "boft_dropout", "vera_rank", "vera_projection_prng_key", "vera_dropout", "vera_d_initial", "adalora_target_r",
+        "adalora_init_r", "adalora_tinit", "adalora_tfinal", "adalora_deltaT", "adalora_beta1", "adalora_beta2",
+        "adalora_orth_reg_weight",
     ],
         "only with the train_type of its name, which is an error"),
     refused(S, &[

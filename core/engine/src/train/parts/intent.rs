@@ -4,11 +4,12 @@ use super::{ModelPlace, settings, wanted};
 use crate::setup::load_options;
 use crate::tuners::{self, OpenedAdapter, TunedAdapter};
 use anyhow::{Result, bail, ensure};
+use apus_base::lines::info;
 use apus_components::config::{SftConfig, TrainType};
 use apus_components::registry::Spec;
 use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec, TunedConfig};
 use apus_model::model::{Addition, LoadOptions, LoraSettings, Targets, Training};
-use apus_sdk::Kind;
+use apus_sdk::{Kind, Options};
 use candle_core::Device;
 use std::path::Path;
 
@@ -46,6 +47,13 @@ impl Intent {
     /// # Errors
     /// Targets that match nothing, or an adapter that cannot be read.
     pub fn new(config: &SftConfig, place: &ModelPlace) -> Result<Self> {
+        let mut chosen = match &config.train_type {
+            TrainType::Tuner(spec) => vec![spec.clone()],
+            _ => Vec::new(),
+        };
+        for line in config.add_flagged(Kind::Tuner, &mut chosen).1 {
+            info!("note: {line}");
+        }
         match (&config.train_type, config.adapters.as_slice()) {
             (TrainType::Full, []) => Ok(Self {
                 wanted: None,
@@ -61,9 +69,7 @@ impl Intent {
             }
             (TrainType::Tuner(spec), []) => {
                 check_flags(config)?;
-                let mut spec = spec.clone();
-                config.add_flagged(Kind::Tuner, std::slice::from_mut(&mut spec));
-                Self::begun(config, &spec, place)
+                Self::begun(config, &with_flags(config, spec), place)
             }
             (TrainType::Lora, []) => Self::begun(
                 config,
@@ -102,7 +108,7 @@ impl Intent {
         let spec = match &config.train_type {
             TrainType::Tuner(spec) => {
                 check_flags(config)?;
-                spec.clone()
+                with_flags(config, spec)
             }
             _ => tuners::lora(&settings, config.lorap_lr_ratio),
         };
@@ -140,7 +146,10 @@ impl Intent {
     /// What a tuner adds to a model.
     fn begun(config: &SftConfig, spec: &Spec, place: &ModelPlace) -> Result<Self> {
         let tuner = tuners::make(spec)?;
-        let mut wanted = wanted(config);
+        let mut wanted = TargetSpec {
+            blocks: config.train_type != TrainType::Lora,
+            ..wanted(config)
+        };
         if wanted.modules == ["all-linear"] && wanted.regex.is_none() {
             wanted.modules = tuner.context("targets", tuner.component.targets())?;
         }
@@ -151,13 +160,15 @@ impl Intent {
             _ => None,
         };
         let found = tuners::lora_settings(&tuner, &additions, config.seed)?;
-        if let Some(settings) = found.or(own) {
+        let of_blocks = !targets.blocks.is_empty();
+        if let Some(settings) = found.or(own).filter(|_| !of_blocks) {
             let linears = additions
                 .iter()
                 .filter(|addition| addition.experts.is_none());
             let linears = linears.map(|addition| addition.target.clone());
             let targets = Targets {
                 linears: linears.collect(),
+                blocks: Vec::new(),
                 experts: additions
                     .iter()
                     .filter_map(|addition| addition.experts)
@@ -181,7 +192,11 @@ impl Intent {
             modules: modules.collect(),
             modules_to_save: targets.modules_to_save.clone(),
             base_model: None,
-            peft: tuner.context("peft_config", tuner.component.peft_config())?,
+            // PEFT adds nothing to blocks.
+            peft: match of_blocks {
+                true => Options::new(),
+                false => tuner.context("peft_config", tuner.component.peft_config())?,
+            },
         };
         Ok(Self::with_tuner(config, additions, None))
     }
@@ -191,6 +206,7 @@ impl Intent {
         check_flags(config)?;
         let named = match &config.train_type {
             TrainType::Tuner(spec) => {
+                let spec = with_flags(config, spec);
                 spec.name == tuned.config.name && spec.options == tuned.config.options
             }
             _ => true,
@@ -295,6 +311,13 @@ impl Intent {
         );
         Ok(())
     }
+}
+
+/// A tuner with the options that flags stand for.
+fn with_flags(config: &SftConfig, spec: &Spec) -> Spec {
+    let mut spec = spec.clone();
+    config.add_flagged(Kind::Tuner, std::slice::from_mut(&mut spec));
+    spec
 }
 
 /// Refuses flags of low-rank updates that a tuner has no use for and that would otherwise be ignored.

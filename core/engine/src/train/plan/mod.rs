@@ -43,6 +43,8 @@ pub struct Shape {
     pub gathered_bytes: u64,
     /// Whether experts carry adapters.
     pub expert_adapters: bool,
+    /// Bytes that tuners add to the tape of a layer; the greatest of all layers.
+    pub tuner_tape_bytes: u64,
 }
 
 impl MemoryPlan {
@@ -158,6 +160,7 @@ mod tests {
             experts_at_once: None,
             gathered_bytes: 0,
             expert_adapters: false,
+            tuner_tape_bytes: 0,
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Sizes {
     expert_adapters: bool,
     /// Bytes of a layer's packed adapters.
     packs: u64,
+    /// Bytes of what tuners keep.
+    tuners: u64,
 }
 
 const F32: u64 = 4;
@@ -68,6 +70,7 @@ impl Sizes {
                 made_anew: shape.experts_made_anew,
                 at_once: shape.experts_at_once,
                 expert_adapters: shape.expert_adapters,
+                tuners: shape.tuner_tape_bytes,
                 packs: 2 * shape.trainable * shape.compute_bytes / architecture.layers.len() as u64,
             }
         });
@@ -144,10 +147,10 @@ impl Sizes {
     }
 
     /// What a layer's tape holds beside the layer's input: attention's, the residual in the middle, its normed copy
-    /// that the MLP reads, and the MLP's; and the adapters packed in the compute type, B both ways.
+    /// that the MLP reads, and the MLP's; the adapters packed in the compute type, B both ways; and what tuners keep.
     pub fn tape(&self) -> u64 {
         let (middle, normed) = (self.x(), self.x());
-        self.attention_tape() + middle + normed + self.mlp_tape() + self.packs
+        self.attention_tape() + middle + normed + self.mlp_tape() + self.packs + self.tuners
     }
 
     /// Backward of the MLP, beside the tape.

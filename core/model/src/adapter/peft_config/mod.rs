@@ -123,6 +123,7 @@ impl PeftConfig {
             regex,
             parameters: self.target_parameters.clone().unwrap_or_default(),
             save: self.modules_to_save.clone().unwrap_or_default(),
+            blocks: false,
         }
     }
 

@@ -190,8 +190,9 @@ impl Find<'_> {
             down,
             experts_per_token,
             activation,
+            tuned: _,
         } = mixture.as_ref();
-        if attention.qk_norms.is_some() || router.lora.is_some() {
+        if attention.qk_norms.is_some() || router.lora.is_some() || layer.has_tuned_block() {
             return Ok(None);
         }
         let [output] = attention.output.layers();

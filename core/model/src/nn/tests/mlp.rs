@@ -32,7 +32,7 @@ fn a_dense_mlp_by_the_formula() {
     for (maker, spec) in dense_kinds() {
         let mlp = maker.dense(&spec);
         let (x, residual) = (random(90, &[TOKENS, HIDDEN]), random(91, &[TOKENS, HIDDEN]));
-        let (y, _) = mlp.forward(&x, &residual, &rows(), None).unwrap();
+        let (y, _) = mlp.forward(&x, Some(&residual), &rows(), None).unwrap();
         let x = values(&x);
         let [gate, up] = [0, 1].map(|at| product(&x, &mlp.gate_up.layers()[at]));
         let h: Vec<f64> = gate.iter().zip(up).map(|(g, u)| silu(*g) * u).collect();
@@ -60,7 +60,7 @@ fn experts_without_biases_by_the_formula() {
     let spec = plain_experts();
     let mixture = maker.mixture(&spec);
     let (x, residual) = (random(90, &[TOKENS, HIDDEN]), random(91, &[TOKENS, HIDDEN]));
-    let (y, _) = mixture.forward(&x, &residual).unwrap();
+    let (y, _) = mixture.forward(&x, Some(&residual), None).unwrap();
     let logits = product(&values(&x), &mixture.router);
     let matrix = |experts: &ExpertLinear| match &experts.matrix {
         ExpertWeight::Dense(weight) => values(&weight.get(DType::F32).unwrap()),
@@ -122,15 +122,26 @@ fn input() -> [Tensor; 3] {
 /// Runs backward and returns the gradient by the input.
 fn back(mlp: &Mlp) -> Tensor {
     let [x, residual, dy] = input();
-    let (_, tape) = mlp.forward(&x, &residual, &rows(), None).unwrap();
+    let (_, tape) = mlp
+        .forward(&x, Some(&residual), None, &rows(), None)
+        .unwrap();
     mlp.backward(tape, &dy, &rows(), None).unwrap()
 }
 
 /// Backward, also of a tape that was made again, against differences by the input and by all parameters.
 fn check(maker: &Maker, mlp: &Mlp) {
     let [x, residual, dy] = input();
-    let loss = |x: &Tensor| dot(&mlp.forward(x, &residual, &rows(), None).unwrap().0, &dy);
-    let (_, tape) = mlp.forward(&x, &residual, &rows(), None).unwrap();
+    let loss = |x: &Tensor| {
+        dot(
+            &mlp.forward(x, Some(&residual), None, &rows(), None)
+                .unwrap()
+                .0,
+            &dy,
+        )
+    };
+    let (_, tape) = mlp
+        .forward(&x, Some(&residual), None, &rows(), None)
+        .unwrap();
     let again = mlp.recompute(&x, tape.decisions(), &rows(), None).unwrap();
     let dx = mlp.backward(tape, &dy, &rows(), None).unwrap();
     finite_differences(&x, &dx, loss);

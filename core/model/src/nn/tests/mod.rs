@@ -2,6 +2,7 @@
 //! without sinks and biases, norms of queries and keys, a tied head.
 
 mod attention;
+mod blocks;
 mod decoder;
 mod mlp;
 
@@ -144,6 +145,7 @@ impl Maker {
             down: self.experts([e, f, HIDDEN], spec.bias),
             experts_per_token: spec.experts_per_token,
             activation: spec.activation,
+            tuned: None,
         }
     }
 
@@ -156,6 +158,7 @@ impl Maker {
                 MlpSpec::Dense(spec) => Mlp::Dense(Box::new(self.dense(spec))),
                 MlpSpec::Mixture(spec) => Mlp::Mixture(Box::new(self.mixture(spec))),
             },
+            tuned: BlockTuners::default(),
         }
     }
 
