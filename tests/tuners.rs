@@ -267,7 +267,7 @@ fn what_does_not_fit_is_refused_by_name() {
     for (flags, says) in [
         (
             "--train_type ia4".to_owned(),
-            &["there is no tuner \"ia4\"", "ia3"][..],
+            &["train_type \"ia4\"", "there is no tuner", "ia3"][..],
         ),
         (
             "--train_type ia3 --train_type.width 3".to_owned(),

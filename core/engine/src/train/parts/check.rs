@@ -1,14 +1,16 @@
 //! Components look at the set-up of a run before its model is read, and say what contradicts them.
 
 use super::Components;
+use super::intent::with_flags;
 use crate::setup::ask;
 use crate::train::args::args;
+use crate::tuners::{self, MadeTuner};
 use anyhow::{Context, Result};
 use apus_components::config::{SftConfig, TrainType};
 use apus_components::registry::{self, Named, Spec};
 use apus_data::data::named;
 use apus_sdk::abi::Crosses;
-use apus_sdk::{Dataset, DatasetFormat, Kind, LossScale, RunInfo, Setup, Tuner};
+use apus_sdk::{Dataset, DatasetFormat, Kind, LossScale, RunInfo, Setup};
 use serde_json::Value;
 
 /// The components that are made where they are used, for this alone.
@@ -17,7 +19,7 @@ struct OfTheConfiguration {
     scales: Vec<Named<dyn LossScale>>,
     formats: Vec<Named<dyn DatasetFormat>>,
     datasets: Vec<Named<dyn Dataset>>,
-    tuners: Vec<Named<dyn Tuner>>,
+    tuner: Option<MadeTuner>,
 }
 
 impl OfTheConfiguration {
@@ -33,15 +35,15 @@ impl OfTheConfiguration {
                 formats.push(registry::named(&format).with_context(of_it)?);
             }
         }
-        let tuners = match &config.train_type {
-            TrainType::Tuner(spec) => std::slice::from_ref(spec),
-            TrainType::Lora | TrainType::Full => &[],
+        let tuner = match &config.train_type {
+            TrainType::Tuner(spec) => Some(tuners::make(&with_flags(config, spec))?),
+            TrainType::Lora | TrainType::Full => None,
         };
         Ok(Self {
             scales: each(&config.loss_scale)?,
             formats,
             datasets,
-            tuners: each(tuners)?,
+            tuner,
         })
     }
 }
@@ -96,7 +98,7 @@ pub fn check(
         .with_components(Kind::LossScale, names(&made.scales))
         .with_components(Kind::DatasetFormat, names(&made.formats))
         .with_components(Kind::Dataset, names(&made.datasets))
-        .with_components(Kind::Tuner, names(&made.tuners));
+        .with_components(Kind::Tuner, made.tuner.iter().map(|tuner| &tuner.name));
     ask(loss, &setup, |of, setup| of.check(setup))?;
     ask(optimizer, &setup, |of, setup| of.check(setup))?;
     ask(schedule, &setup, |of, setup| of.check(setup))?;
@@ -115,7 +117,7 @@ pub fn check(
         made.scales,
         made.formats,
         made.datasets,
-        made.tuners
+        made.tuner
     );
     Ok(())
 }

@@ -314,7 +314,7 @@ impl Intent {
 }
 
 /// A tuner with the options that flags stand for.
-fn with_flags(config: &SftConfig, spec: &Spec) -> Spec {
+pub(super) fn with_flags(config: &SftConfig, spec: &Spec) -> Spec {
     let mut spec = spec.clone();
     config.add_flagged(Kind::Tuner, std::slice::from_mut(&mut spec));
     spec
