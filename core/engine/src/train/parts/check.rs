@@ -105,19 +105,19 @@ pub fn check(
     ask(sampler, &setup, |of, setup| of.check(setup))?;
     macro_rules! ask_each {
         ($($components:expr),*) => {
-            $(for of in &$components {
+            $(for of in $components {
                 ask(of, &setup, |of, setup| of.check(setup))?;
             })*
         };
     }
     ask_each!(
-        *callbacks,
-        *metrics,
-        *trackers,
-        made.scales,
-        made.formats,
-        made.datasets,
-        made.tuner
+        callbacks,
+        metrics,
+        trackers,
+        &made.scales,
+        &made.formats,
+        &made.datasets,
+        made.tuner.iter()
     );
     Ok(())
 }
