@@ -29,14 +29,5 @@ pub use vllm::VllmAdapter;
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use crate::families::ModelConfig;
-    use std::path::{Path, PathBuf};
-
-    pub fn goldens() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny")
-    }
-
-    pub fn tiny() -> ModelConfig {
-        ModelConfig::read(&goldens().join("model_mxfp4/config.json")).unwrap()
-    }
+    pub use crate::families::testing::{goldens, tiny};
 }

@@ -1,4 +1,5 @@
-//! A small dense model of a family that does not exist, for tests of what must not know a family.
+//! Models for tests: the tiny one of the goldens, and a small dense one of a family that does not exist, for what must not know
+//! a family.
 
 use super::decoder::{self, dense_mlp};
 use super::{
@@ -7,6 +8,7 @@ use super::{
 use crate::ops::Heads;
 use crate::ops::swiglu::Activation;
 use serde_json::Map;
+use std::path::{Path, PathBuf};
 
 static DENSE: Family = Family {
     model_type: "dense",
@@ -15,6 +17,16 @@ static DENSE: Family = Family {
     quantization: None,
     gguf: None,
 };
+
+/// The folder of the tiny models.
+pub fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny")
+}
+
+/// The tiny mixture of experts.
+pub fn tiny() -> ModelConfig {
+    ModelConfig::read(&goldens().join("model_mxfp4/config.json")).unwrap()
+}
 
 /// Two layers with norms of queries and keys.
 pub fn dense(tie_word_embeddings: bool) -> ModelConfig {

@@ -49,8 +49,7 @@ impl TensorList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::testing::tiny;
-    use crate::families::testing::dense;
+    use crate::families::testing::{dense, tiny};
 
     fn blocks(list: &TensorList) -> Vec<(String, Block)> {
         let modules = list.modules().iter();
