@@ -86,7 +86,7 @@ fn another_run_is_refused_with_what_differs() {
         ),
         (
             "--train_dataloader_shuffle false",
-            &["train_dataloader_shuffle: the checkpoint has true, this run false"],
+            &["sampler: the checkpoint has random, this run sequential"],
         ),
         (
             "--group_by_length true",

@@ -154,7 +154,7 @@ fn what_was_made_for_1_0_works() {
     };
     let said = ask(here("asking_plugin"), &[]);
     assert!(
-        said.contains("callback with set parameters sees: false"),
+        said.contains("callback with set parameters, hooks sees: false"),
         "{said}"
     );
     assert!(said.contains("callback asks: true"), "{said}");

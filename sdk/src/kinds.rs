@@ -45,6 +45,7 @@ use std::fmt;
 /// | `file` | the module of the kind in `abi` and in `apus plugin check`, the folder of its template |
 /// | `table` | the type that refers to its table of functions, in its module of `abi` |
 /// | `make` | the field of the root module that makes one |
+/// | `then` | where a version ended the root module with another function, that one |
 /// | `name` | the kind in messages, lists and descriptions of plugins |
 /// | `flag` | the flag of `apus sft`, and key of a configuration, that takes names of its components |
 /// | `decides` | what a component of the kind decides, for the docs of [`Kind`] |
@@ -150,6 +151,7 @@ macro_rules! kinds {
                 file: sampler,
                 table: SamplerTableRef,
                 make: make_sampler,
+                then: lines,
                 name: "sampler",
                 flag: "sampler",
                 decides: "which rows an epoch trains, in which order and how often",
@@ -164,6 +166,7 @@ macro_rules! kind_and_make {
         table: $table:ident,
         $(#[$in_root:meta])?
         make: $make:ident,
+        $(then: $then:ident,)?
         name: $name:literal,
         flag: $flag:literal,
         decides: $decides:literal,

@@ -81,12 +81,17 @@ macro_rules! root_module {
         table: $table:ident,
         $(#[$in_root:meta])?
         make: $make:ident,
-        $($texts:tt)*
+        $(then: $then:ident,)?
+        name: $name:literal,
+        flag: $flag:literal,
+        decides: $decides:literal,
     })*) => {
         PluginRoot {
             describe: description,
-            $($make: make::<dyn crate::$Trait>,)*
-            lines: follow,
+            $(
+                $make: make::<dyn crate::$Trait>,
+                $($then: follow,)?
+            )*
         }
     };
 }

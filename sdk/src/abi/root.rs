@@ -15,7 +15,10 @@ macro_rules! root_module {
         table: $table:ident,
         $(#[$in_root:meta])?
         make: $make:ident,
-        $($texts:tt)*
+        $(then: $then:ident,)?
+        name: $name:literal,
+        flag: $flag:literal,
+        decides: $decides:literal,
     })*) => {
         /// What a plugin library exports. Makers take a component's name and its options as JSON.
         #[repr(C)]
@@ -31,9 +34,11 @@ macro_rules! root_module {
                     RStr<'_>,
                     RStr<'_>,
                 ) -> Wire<Object<super::$file::$table>>,
+                $(
+                    /// Takes how the host prints lines.
+                    pub $then: extern "C" fn(WireLines),
+                )?
             )*
-            /// Takes how the host prints lines; since 1.1. What a later version adds, kinds too, comes after it.
-            pub lines: extern "C" fn(WireLines),
         }
     };
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 
 apus_sdk::options! {
     struct Recording {
-        /// The file: a line with step and number for each example that is trained.
+        /// The file: a line with step and number for each example that is trained. None is written without it.
         file: String = String::new(),
     }
 }
@@ -25,6 +25,9 @@ impl Loss for Recording {
 
     fn per_token(&self, chunk: &LossChunk) -> Result<Tensor> {
         let rows = chunk.rows()?;
+        if self.file.is_empty() {
+            return chunk.cross_entropy();
+        }
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -77,7 +80,7 @@ impl Sampler for Wrong {
 
 apus_sdk::options! {
     struct Mixing {
-        /// How much each dataset counts.
+        /// How much each dataset counts; all the same without it.
         weights: Vec<f64> = Vec::new(),
     }
     state {
@@ -97,9 +100,13 @@ impl Sampler for Mixing {
         for row in epoch.rows() {
             of_dataset[row.dataset().ok_or("a row of no dataset")?].push(row.number());
         }
+        let mut weights = self.weights.clone();
+        if weights.is_empty() {
+            weights = vec![1.0; of_dataset.len()];
+        }
         let mut order = Vec::new();
         while order.len() < epoch.len() {
-            let set = random.weighted(&self.weights).ok_or("no weights")?;
+            let set = random.weighted(&weights).ok_or("no weights")?;
             order.push(of_dataset[set][random.below(of_dataset[set].len())]);
         }
         self.epochs += 1;
