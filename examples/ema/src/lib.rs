@@ -67,8 +67,8 @@ mod tests {
         ema.begin(&run).unwrap();
         let (state, mut control) = (RunState::default(), Control::default());
         let mut steps = |to: f64| {
-            let weights = run.value("w").unwrap().affine(0.0, to).unwrap();
-            run.set("w", &weights).unwrap();
+            let weights = run.value("w").unwrap();
+            weights.set(&weights.full_like(to).unwrap()).unwrap();
             ema.on_optimizer_step(&state, &mut control).unwrap();
             let (name, average) = ema.evaluated_weights().unwrap().remove(0);
             assert_eq!(name, "w");

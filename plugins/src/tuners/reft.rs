@@ -176,7 +176,7 @@ apus_sdk::built_in! {
             option: "layers",
             help: "With train_type reft: numbers of the layers whose output is changed",
             place: "same, with `train_type reft`",
-            limits: None,
+            limits: Some((Bound::Included(0.0), Bound::Unbounded)),
         },
         OptionFlag {
             name: "reft_intervention_type",

@@ -292,6 +292,7 @@ mod tests {
                 "adafactor",
                 "adamw",
                 "adamw_8bit",
+                "galore",
                 "lion",
                 "muon",
                 "schedule_free_adamw",

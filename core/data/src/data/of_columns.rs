@@ -36,13 +36,14 @@ struct OfColumns {
     read: Arc<ColumnsRead>,
 }
 
+/// A format, and the columns that it reads, if it says so.
+pub type ReadFormat = (Box<dyn DatasetFormat>, Option<Arc<ColumnsRead>>);
+
 /// The format as a run uses it, and the columns that it reads, if it says so.
 ///
 /// # Errors
 /// The format failed, or names no column.
-pub fn of_columns(
-    format: Box<dyn DatasetFormat>,
-) -> Result<(Box<dyn DatasetFormat>, Option<Arc<ColumnsRead>>)> {
+pub fn of_columns(format: Box<dyn DatasetFormat>) -> Result<ReadFormat> {
     let Some(columns) = format.columns()? else {
         return Ok((format, None));
     };

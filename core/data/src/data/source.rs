@@ -65,6 +65,9 @@ impl Default for SourceOptions {
     }
 }
 
+/// A file, and columns of it that were not read.
+pub type LeftOut = (Arc<str>, Vec<String>);
+
 /// The rows of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sets {
@@ -79,7 +82,7 @@ pub struct Sets {
     /// Of the training rows' files, the place of the dataset in which each was named first.
     pub datasets: Vec<(Arc<str>, usize)>,
     /// Columns of files that were not decoded, since nobody reads them.
-    pub left_out: Vec<(Arc<str>, Vec<String>)>,
+    pub left_out: Vec<LeftOut>,
     /// Warnings about renamed columns.
     pub warnings: Vec<String>,
 }
@@ -178,7 +181,7 @@ fn read_one(
     columns: &Columns,
     shuffle: bool,
     random: &mut Shuffle,
-    (reads, left_out): (Option<&Reads>, &mut Vec<(Arc<str>, Vec<String>)>),
+    (reads, left_out): (Option<&Reads>, &mut Vec<LeftOut>),
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Record>> {
     let dataset = named::open(spec.parts()?, options)?;

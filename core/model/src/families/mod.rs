@@ -2,6 +2,8 @@
 //! reads that file as an [`Architecture`], which is what everything else asks. It lists the tensors of that architecture, too.
 
 mod architecture;
+#[cfg(test)]
+mod blocks_tests;
 pub mod decoder;
 mod fields;
 pub mod gpt_oss;
