@@ -63,12 +63,10 @@ mod tests {
     fn averages_follow_the_weights_and_are_evaluated() {
         let host = Host::new().parameter("w", &[1.0, 2.0], &[2]);
         let mut ema = make::<dyn Callback>("ema", json!({"decay": 0.75})).unwrap();
-        let run = host.run();
-        ema.begin(&run).unwrap();
+        ema.begin(&host.run()).unwrap();
         let (state, mut control) = (RunState::default(), Control::default());
-        let mut steps = |to: f64| {
-            let weights = run.value("w").unwrap();
-            weights.set(&weights.full_like(to).unwrap()).unwrap();
+        let mut steps = |to: f32| {
+            host.train("w", &[to; 2]).unwrap();
             ema.on_optimizer_step(&state, &mut control).unwrap();
             let (name, average) = ema.evaluated_weights().unwrap().remove(0);
             assert_eq!(name, "w");

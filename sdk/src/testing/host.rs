@@ -100,6 +100,20 @@ impl Host {
     pub fn value(&self, name: &str) -> Result<Vec<f32>> {
         self.known.find(name, |held| held.value.to_vec_f32())
     }
+
+    /// Changes the elements of a parameter, as an optimizer does between two events.
+    ///
+    /// # Errors
+    /// There is no such parameter.
+    ///
+    /// # Panics
+    /// It has another number of elements.
+    #[track_caller]
+    pub fn train(&self, name: &str, elements: &[f32]) -> Result<()> {
+        self.known.find(name, |held| {
+            held.value.set(&super::tensor(elements, held.about.shape()))
+        })
+    }
 }
 
 impl Drop for Host {
