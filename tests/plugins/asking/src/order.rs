@@ -80,7 +80,7 @@ impl Sampler for Wrong {
 
 apus_sdk::options! {
     struct Mixing {
-        /// How much each dataset counts; all the same without it.
+        /// How much each dataset counts; without it the rows come in their order.
         weights: Vec<f64> = Vec::new(),
     }
     state {
@@ -95,18 +95,17 @@ apus_sdk::register! {
 
 impl Sampler for Mixing {
     fn order(&mut self, epoch: &Epoch) -> Result<Vec<usize>> {
+        if self.weights.is_empty() {
+            return Ok(epoch.in_order());
+        }
         let mut random = epoch.random();
         let mut of_dataset: Vec<Vec<usize>> = vec![Vec::new(); epoch.datasets().len()];
         for row in epoch.rows() {
             of_dataset[row.dataset().ok_or("a row of no dataset")?].push(row.number());
         }
-        let mut weights = self.weights.clone();
-        if weights.is_empty() {
-            weights = vec![1.0; of_dataset.len()];
-        }
         let mut order = Vec::new();
         while order.len() < epoch.len() {
-            let set = random.weighted(&weights).ok_or("no weights")?;
+            let set = random.weighted(&self.weights).ok_or("no weights")?;
             order.push(of_dataset[set][random.below(of_dataset[set].len())]);
         }
         self.epochs += 1;
