@@ -4,13 +4,11 @@ mod common;
 
 use common::training::{TINY, checkpoints, log, losses, refuses, trains, weights};
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 
 /// Eight examples, two epochs, two micro-batches of one example in a step, until a callback of a library asks for other numbers.
 fn flags(more: &str) -> String {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library("asking_plugin");
     format!(
         "--model {TINY}/model_mxfp4 --num_train_epochs 2 --gradient_accumulation_steps 2 --save_steps 1 \
          --lr_scheduler_type constant --plugin {} {more}",

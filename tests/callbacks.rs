@@ -5,7 +5,6 @@ mod common;
 use common::training::checkpoints;
 use common::{apus, fails, folder, text, words, works};
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::Path;
 
@@ -13,8 +12,7 @@ const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
 /// Eight steps of two micro-batches, two epochs, an evaluation every other step, without saves or log lines on the way.
 fn sft(dir: &Path, flags: &str) -> String {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library("asking_plugin");
     format!(
         "sft --model {TINY}/model_bf16 --dataset {TINY}/chat_train.jsonl --val_dataset {TINY}/chat_train.jsonl \
          --current_date 2025-08-05 --device cpu --num_train_epochs 2 --gradient_accumulation_steps 2 \

@@ -4,15 +4,13 @@ mod common;
 
 use common::{fails, folder, works};
 use serde_json::json;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// `apus data` on a file, read by the format.
 fn data(file: &str, flags: &str) -> String {
-    let library = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let library = std::env::current_exe().unwrap().with_file_name(library);
+    let library = common::library("asking_plugin");
     format!(
         "data {file} --tokenizer {ROOT}/tests/goldens/tiny/model_bf16 --current_date 2025-08-05 --plugin {} \
          --dataset_format pairs_of_columns {flags}",

@@ -17,8 +17,7 @@ fn sft(dir: &Path, flags: &str) -> String {
 }
 
 fn sft_on(dir: &Path, data: &str, flags: &str) -> String {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library("asking_plugin");
     format!(
         "sft --model {TINY}/model_bf16 --dataset {data} --val_dataset {TINY}/chat_train.jsonl \
          --current_date 2025-08-05 --device cpu --max_steps 2 --gradient_accumulation_steps 2 --eval_strategy no \

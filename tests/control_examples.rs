@@ -7,15 +7,13 @@ use candle_core::{Device, Tensor, safetensors};
 use common::training::{TINY, by_step, checkpoints, log, losses, refuses, sft, trains, weights};
 use common::works;
 use std::collections::HashMap;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Eight steps of three examples, with the plugin of this library.
 fn flags(library: &str) -> String {
-    let file = format!("{DLL_PREFIX}{library}{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library(library);
     format!(
         "--model {TINY}/model_mxfp4 --max_steps 8 --gradient_accumulation_steps 3 --lr_scheduler_type constant \
          --plugin {}",
@@ -249,10 +247,7 @@ fn the_guide_shows_the_average_as_the_example_has_it() {
 /// What the host takes from `plugin check` and from a callback that gives wrong weights.
 #[test]
 fn the_examples_pass_the_check_and_wrong_weights_are_refused() {
-    let library = |name: &str| {
-        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-        std::env::current_exe().unwrap().with_file_name(file)
-    };
+    let library = |name: &str| common::library(name);
     for (name, says) in [
         ("ema", "evaluate other weights"),
         ("freeze_by_schedule", "asked for nothing"),

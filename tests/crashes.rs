@@ -5,7 +5,6 @@
 mod common;
 
 use common::{apus, text, words};
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
@@ -17,8 +16,7 @@ const CRASHES: &str = "callback crashes of plugin hostile-plugin 0.1.0 (libhosti
 
 /// A run of three steps with the hostile plugin.
 fn run(out: &Path, flags: &str) -> Output {
-    let file = format!("{DLL_PREFIX}hostile_plugin{DLL_SUFFIX}");
-    let library = std::env::current_exe().unwrap().with_file_name(file);
+    let library = common::library("hostile_plugin");
     let line = format!(
         "sft --device cpu --add_version false --model {GOLDENS}/model_bf16 --dataset {GOLDENS}/chat_train.jsonl \
          --val_dataset {GOLDENS}/chat_train.jsonl --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_steps 3 \

@@ -4,15 +4,13 @@ mod common;
 
 use common::{folder, works};
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
 fn plugins(names: &[&str]) -> String {
     let path = |name: &&str| {
-        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-        let path = std::env::current_exe().unwrap().with_file_name(file);
+        let path = common::library(name);
         path.display().to_string()
     };
     let paths: Vec<String> = names.iter().map(path).collect();

@@ -6,7 +6,6 @@ use apus_model::weights::Directory;
 use common::{fails, folder, works};
 use half::bf16;
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::Path;
 
@@ -14,8 +13,7 @@ const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
 /// `--plugin` with a library that `cargo test` built beside this binary.
 fn plugin(name: &str) -> String {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    let path = std::env::current_exe().unwrap().with_file_name(file);
+    let path = common::library(name);
     format!("--plugin {}", path.display())
 }
 

@@ -5,20 +5,15 @@ mod common;
 #[path = "../core/data/tests/loopback/mod.rs"]
 mod loopback;
 
-use common::{apus, text, words};
+use common::{apus, library, text, words};
 use loopback::{Answer, Server, sha256};
-use std::env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, OS};
+use std::env::consts::{ARCH, DLL_SUFFIX, OS};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-fn library(name: &str) -> PathBuf {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    std::env::current_exe().unwrap().with_file_name(file)
-}
 
 /// A user with a folder of plugins.
 struct User {

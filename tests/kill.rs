@@ -6,7 +6,6 @@ mod common;
 use common::training::{
     Random, TINY, by_step, checkpoints, refuses, said, sft, times, trains, weights,
 };
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,8 +55,7 @@ const STEPS: u64 = 8;
 fn flags(kind: &str) -> String {
     let mut kind = kind.to_owned();
     for name in ["sam", "schedule_free"] {
-        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-        let library = std::env::current_exe().unwrap().with_file_name(file);
+        let library = common::library(name);
         kind = kind.replace(&format!("{{{name}}}"), &library.display().to_string());
     }
     format!(

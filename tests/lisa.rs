@@ -5,7 +5,6 @@ mod common;
 use candle_core::{Device, Tensor, safetensors};
 use common::training::{TINY, losses, refuses, trains, weights};
 use std::collections::{BTreeSet, HashMap};
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 
 fn flags(more: &str) -> String {
@@ -64,8 +63,7 @@ fn layers_that_are_not_drawn_neither_change_nor_cost_state() {
     }
 
     // The same layers frozen by hand.
-    let file = format!("{DLL_PREFIX}freeze_by_schedule{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library("freeze_by_schedule");
     let changes: Vec<String> = drawn
         .iter()
         .enumerate()

@@ -4,15 +4,13 @@ mod common;
 
 use common::{apus, fails, folder, text, words, works};
 use serde_json::{Value, json};
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
 fn asking() -> PathBuf {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    std::env::current_exe().unwrap().with_file_name(file)
+    common::library("asking_plugin")
 }
 
 /// One step on the tiny model.

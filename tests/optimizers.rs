@@ -3,13 +3,11 @@
 mod common;
 
 use common::training::{TINY, checkpoints, log, losses, refuses, said, sft, trains, weights};
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 
 /// The flag of a plugin that `cargo test` built beside this binary.
 fn plugin(name: &str) -> String {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    let path = std::env::current_exe().unwrap().with_file_name(file);
+    let path = common::library(name);
     format!("--plugin {}", path.display())
 }
 

@@ -3,21 +3,13 @@
 
 mod common;
 
-use common::{apus, text, works};
+use common::{apus, library, text, works};
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::env::consts::DLL_SUFFIX;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
-
-/// A plugin library that `cargo test` built beside this binary.
-fn library(name: &str) -> PathBuf {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    let path = std::env::current_exe().unwrap().with_file_name(file);
-    assert!(path.is_file(), "{}: cargo did not build it", path.display());
-    path
-}
 
 /// Runs a command that has to fail in an orderly way and say all of these.
 #[track_caller]

@@ -6,7 +6,6 @@ mod common;
 
 use common::training::{TINY, log, said, sft};
 use serde_json::Value;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -30,8 +29,7 @@ fn run(dir: &Path, count: usize, flags: &str) -> Command {
 
 /// Flags for a callback of a plugin library that reports which rank it is on, of how many.
 fn asks() -> String {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let plugin = std::env::current_exe().unwrap().with_file_name(file);
+    let plugin = common::library("asking_plugin");
     let plugin = plugin.display();
     format!(
         "--plugin {plugin} --callbacks asks --callbacks.event on_step_end --callbacks.ranks true"

@@ -7,7 +7,6 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::training::{TINY, checkpoints, greatest_gap, losses, said, sft};
 use std::collections::BTreeMap;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -43,8 +42,7 @@ fn fails(output: &Output, parts: &[&str]) {
 
 /// The flag of a plugin that `cargo test` built beside this binary.
 fn plugin(name: &str) -> String {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    let path = std::env::current_exe().unwrap().with_file_name(file);
+    let path = common::library(name);
     format!("--plugin {}", path.display())
 }
 

@@ -7,7 +7,6 @@ mod common;
 use common::training::{checkpoints, losses, refuses, sft, trains, weights};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -22,8 +21,7 @@ const WORDS: [usize; 6] = [9, 3, 14, 1, 6, 11];
 const SHORT_FIRST: [usize; 6] = [3, 1, 4, 0, 5, 2];
 
 fn library(name: &str) -> String {
-    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-    let library = std::env::current_exe().unwrap().with_file_name(file);
+    let library = common::library(name);
     library.display().to_string()
 }
 

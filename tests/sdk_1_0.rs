@@ -139,10 +139,6 @@ fn what_was_made_for_1_0_works() {
 
     // A host of then refuses what needs more than 1.0, by its own check, and takes the rest.
     let host = target().join("debug/host-1-0");
-    let here = |name: &str| {
-        let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
-        std::env::current_exe().unwrap().with_file_name(file)
-    };
     let ask = |library: PathBuf, loss: &[&str]| {
         let output = Command::new(&host)
             .arg(library)
@@ -152,15 +148,15 @@ fn what_was_made_for_1_0_works() {
         built(&output);
         text(&output)
     };
-    let said = ask(here("asking_plugin"), &[]);
+    let said = ask(common::library("asking_plugin"), &[]);
     assert!(
         said.contains("callback with set parameters, hooks sees: false"),
         "{said}"
     );
     assert!(said.contains("callback asks: true"), "{said}");
-    let said = ask(here("channel_loss"), &[]);
+    let said = ask(common::library("channel_loss"), &[]);
     assert_eq!(said.trim(), "loss with chunk rows channel_loss: false");
-    let said = ask(here("focal_loss"), &["focal"]);
+    let said = ask(common::library("focal_loss"), &["focal"]);
     assert!(
         said.contains("loss focal: true") && said.contains("Ok(["),
         "{said}"

@@ -7,15 +7,13 @@ use common::training::{TINY, losses, refuses, trains, weights};
 use common::{fails, works};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny/model_bf16");
 
 fn plugin() -> String {
-    let file = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
-    let library = std::env::current_exe().unwrap().with_file_name(file);
+    let library = common::library("asking_plugin");
     format!("--plugin {}", library.display())
 }
 

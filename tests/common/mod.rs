@@ -4,9 +4,19 @@
 pub mod crates;
 pub mod training;
 
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+/// A plugin library that `cargo test` built beside this binary.
+#[track_caller]
+pub fn library(name: &str) -> PathBuf {
+    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+    let path = std::env::current_exe().unwrap().with_file_name(file);
+    assert!(path.is_file(), "{}: cargo did not build it", path.display());
+    path
+}
 
 /// An empty folder of this name.
 pub fn folder(name: &str) -> PathBuf {
