@@ -90,7 +90,7 @@ fn another_run_is_refused_with_what_differs() {
         ),
         (
             "--group_by_length true",
-            &["group_by_length: the checkpoint has false, this run true"],
+            &["sampler: the checkpoint has random, this run group_by_length"],
         ),
         (
             "--dataset_shuffle false",
