@@ -2,8 +2,8 @@
 
 use crate::{Need, Row, Turn, needs};
 use serde_json::Map;
-use std::cell::OnceCell;
-use std::sync::OnceLock;
+use std::cell::{OnceCell, RefCell};
+use std::sync::{Arc, OnceLock};
 
 /// A piece of the text of a turn, for [`LossScale::segments_of`](crate::LossScale::segments_of).
 ///
@@ -53,7 +53,7 @@ pub struct Piece<'a> {
     offset: usize,
     channel: Option<&'a str>,
     row: &'a str,
-    columns: OnceLock<Row>,
+    columns: OnceLock<Arc<Row>>,
     count: Option<&'a dyn Fn() -> Option<usize>>,
     tokens: OnceCell<Option<usize>>,
 }
@@ -170,8 +170,7 @@ impl<'a> Piece<'a> {
     /// where there is no row. They are read when they are first asked for.
     pub fn columns(&self) -> &Row {
         self.note();
-        self.columns
-            .get_or_init(|| serde_json::from_str(self.row).unwrap_or_else(|_| Map::new()))
+        self.columns.get_or_init(|| columns_of(self.row))
     }
 
     /// The number of tokens of this piece, as the run's tokenizer cuts its text by itself: where it is a part of a text, a token
@@ -200,5 +199,52 @@ impl<'a> Piece<'a> {
             true => needs::note(Need::Piece),
             false => needs::miss(Need::Piece),
         }
+    }
+}
+
+thread_local! {
+    /// The row that this thread has read last: the pieces of one follow each other.
+    static LAST: RefCell<(String, Arc<Row>)> = RefCell::default();
+}
+
+/// The columns of a row, by its JSON text.
+fn columns_of(row: &str) -> Arc<Row> {
+    LAST.with_borrow_mut(|(text, columns)| {
+        if text != row {
+            *columns = Arc::new(serde_json::from_str(row).unwrap_or_else(|_| Map::new()));
+            row.clone_into(text);
+        }
+        columns.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TURN;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_those_of_the_row_whichever_was_read_before() {
+        let piece = |row| Piece::new("a", &TURN).of_row(None, row);
+        let rows = [r#"{"id": 1}"#, r#"{"id": 2}"#];
+        for at in [0, 0, 1, 0, 1, 1] {
+            assert_eq!(piece(rows[at]).columns()["id"], json!(at + 1));
+        }
+        for none in ["", "[1]", "{"] {
+            assert!(piece(none).columns().is_empty(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_counted_once_and_only_where_they_can_be() {
+        let counted = OnceCell::new();
+        let count = || {
+            counted.set(()).unwrap();
+            Some(7)
+        };
+        let piece = Piece::new("a", &TURN).counted_by(&count);
+        assert_eq!((piece.tokens(), piece.tokens()), (Some(7), Some(7)));
+        assert_eq!(Piece::new("a", &TURN).tokens(), None);
     }
 }
