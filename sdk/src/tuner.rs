@@ -256,8 +256,10 @@ impl LayerInfo {
     }
 
     /// The number of its matrices `[O, I]`: 1 of a linear layer, and one of each expert where it is a parameter of experts
-    /// (`--target_parameters mlp.experts.gate_up_proj`), of which each row goes to one. There a tuner can do nothing but
-    /// [`Tensor::low_rank`].
+    /// (`--target_parameters mlp.experts.gate_up_proj`), of which each row goes to one. Such a layer is asked about as a whole first,
+    /// for [`Tensor::low_rank`] of [all of them](Self::low_rank_shapes). A tuner that does anything else is asked again about one
+    /// matrix, as of a linear layer of the parameter's name: each expert then has parameters of its own, saved together as
+    /// `[E, ..]`, and in a pass the tuner is asked once for each expert that has rows.
     pub fn matrices(&self) -> usize {
         self.matrices
     }

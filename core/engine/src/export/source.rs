@@ -3,8 +3,8 @@
 use super::float;
 use anyhow::{Context, Result, bail, ensure};
 use apus_model::adapter::{Adapter, ExpertBytes, ExpertRoom, Squares, convert_expert};
-use apus_model::tensors::{TensorList, TensorSpec};
-use apus_model::weights::{Directory, WeightSource};
+use apus_model::tensors::{FileTensor, TensorList, TensorSpec};
+use apus_model::weights::{Directory, StoredTensor, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -118,6 +118,57 @@ impl<'a> Source<'a> {
         super::put(&merged.unwrap_or(base), dtype, to)
     }
 
+    /// Blocks and scales as they are stored.
+    fn packed_of<'b>(&'b self, packed: &'b [FileTensor; 2]) -> Result<[StoredTensor<'b>; 2]> {
+        let [blocks, scales] = packed;
+        let stored = |tensor: &'b FileTensor| self.directory.stored(&tensor.name);
+        Ok([stored(blocks)?, stored(scales)?])
+    }
+
+    /// Reads the matrix of an expert as it is stored.
+    fn own_bytes<'b>(
+        &self,
+        spec: &TensorSpec,
+        expert: usize,
+        experts: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<ExpertBytes<'b>> {
+        let Some(packed) = spec.packed().filter(|_| self.directory.is_packed(spec)) else {
+            let stored = self.directory.stored(&spec.name)?;
+            buffer.resize(stored.size() / experts, 0);
+            stored.read(expert * buffer.len(), buffer)?;
+            return Ok(ExpertBytes::Dense(buffer, self.dense_type(spec)?));
+        };
+        let [blocks, scales] = self.packed_of(&packed)?;
+        let (b, s) = (blocks.size() / experts, scales.size() / experts);
+        buffer.resize(b + s, 0);
+        let (b, s) = buffer.split_at_mut(b);
+        blocks.read(expert * b.len(), b)?;
+        scales.read(expert * s.len(), s)?;
+        Ok(ExpertBytes::Packed(b, s))
+    }
+
+    /// The matrix `[O, I]` of an expert, f32.
+    fn own_matrix(
+        &self,
+        spec: &TensorSpec,
+        expert: usize,
+        (experts, inputs, outputs): (usize, usize, usize),
+    ) -> Result<Tensor> {
+        let mut buffer = Vec::new();
+        let from = self.own_bytes(spec, expert, experts, &mut buffer)?;
+        let mut rows = vec![0; inputs * outputs * 4];
+        let mut room = ExpertRoom::Rows(&mut rows, DType::F32);
+        convert_expert(&from, (inputs, outputs), None, &mut room)?;
+        let shape = &[outputs, inputs];
+        Ok(Tensor::from_raw_buffer(
+            &rows,
+            DType::F32,
+            shape,
+            &Device::Cpu,
+        )?)
+    }
+
     /// Gives the matrix of an expert. What was not trained stays packed to the bit where it is packed and its room is.
     ///
     /// # Errors
@@ -131,14 +182,19 @@ impl<'a> Source<'a> {
     ) -> Result<()> {
         let (experts, inputs, outputs) = self.experts(spec)?;
         let mut work = || -> Result<()> {
+            let packed = spec.packed().filter(|_| self.directory.is_packed(spec));
+            let merged = match self.adapter {
+                None => None,
+                Some(adapter) => adapter.merged_expert(spec, expert, || {
+                    self.own_matrix(spec, expert, (experts, inputs, outputs))
+                })?,
+            };
             let update = match self.adapter {
-                Some(adapter) if adapter.saved(&spec.name).is_none() => {
+                Some(adapter) if merged.is_none() => {
                     adapter.expert_update(&spec.name, (expert, [experts, inputs, outputs]))?
                 }
                 _ => None,
             };
-            let packed = spec.packed().filter(|_| self.directory.is_packed(spec));
-            let saved = self.adapter.and_then(|adapter| adapter.saved(&spec.name));
             // An expert that was not trained stays packed to the bit. Elsewhere zeros are added as anything else is: they make -0 to 0.
             let packs = matches!(room, ExpertRoom::Packed(..));
             let update = match (update, &packed) {
@@ -147,37 +203,21 @@ impl<'a> Source<'a> {
             };
             let dtype = self.dense_type(spec)?;
             // Nothing is read where everything is stored beside the adapter.
-            let from = match (saved, &packed) {
-                (Some(saved), _) => {
-                    ensure!(
-                        saved.dims() == spec.shape,
-                        "the adapter's tensor has shape {:?}, the base's {:?}",
-                        saved.dims(),
-                        spec.shape
-                    );
+            let from = match &merged {
+                Some(merged) => {
                     buffer.resize(inputs * outputs * dtype.size_in_bytes(), 0);
-                    super::put(&saved.get(expert)?, dtype, buffer)?;
+                    super::put(merged, dtype, buffer)?;
                     ExpertBytes::Dense(buffer, dtype)
                 }
-                (None, Some([blocks, scales])) => {
-                    let blocks = self.directory.stored(&blocks.name)?;
-                    let scales = self.directory.stored(&scales.name)?;
-                    let (b, s) = (blocks.size() / experts, scales.size() / experts);
-                    if let (ExpertRoom::Packed(to_blocks, to_scales), None) = (&mut room, &update) {
-                        blocks.read(expert * b, to_blocks)?;
-                        return scales.read(expert * s, to_scales);
+                None => {
+                    if let (Some(packed), None) = (&packed, &update)
+                        && let ExpertRoom::Packed(to_blocks, to_scales) = &mut room
+                    {
+                        let [blocks, scales] = self.packed_of(packed)?;
+                        blocks.read(expert * to_blocks.len(), to_blocks)?;
+                        return scales.read(expert * to_scales.len(), to_scales);
                     }
-                    buffer.resize(b + s, 0);
-                    let (b, s) = buffer.split_at_mut(b);
-                    blocks.read(expert * b.len(), b)?;
-                    scales.read(expert * s.len(), s)?;
-                    ExpertBytes::Packed(b, s)
-                }
-                (None, None) => {
-                    let stored = self.directory.stored(&spec.name)?;
-                    buffer.resize(stored.size() / experts, 0);
-                    stored.read(expert * buffer.len(), buffer)?;
-                    ExpertBytes::Dense(buffer, dtype)
+                    self.own_bytes(spec, expert, experts, buffer)?
                 }
             };
             let sums = convert_expert(&from, (inputs, outputs), update.as_ref(), &mut room)?;

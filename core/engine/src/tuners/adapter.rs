@@ -4,18 +4,22 @@ use super::bound::{Bound, additions};
 use super::{MadeTuner, make};
 use anyhow::{Context, Result, bail, ensure};
 use apus_components::registry::Spec;
-use apus_model::adapter::{Adapter, TunedConfig, tuned_tensors, whole_tensors};
+use apus_model::adapter::{
+    Adapter, ExpertMerge, TunedConfig, expert_merged, tuned_tensors, whole_tensors,
+};
 use apus_model::families::ModelConfig;
 use apus_model::model::updates::PREFIX;
-use apus_model::model::{Addition, CausalLm, Targets, UpdateSet};
+use apus_model::model::{Addition, CausalLm, LowRank, Targets, UpdateSet};
 use apus_model::nn::Param;
 use apus_model::ops::lora::Factors;
+use apus_model::tensors::{ExpertMatrix, Role, TensorSpec};
 use apus_model::weights::{Directory, WeightSource};
 use apus_sdk::{LayerKind, Options};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An adapter that has been read and checked for a model.
 pub enum OpenedAdapter {
@@ -115,8 +119,15 @@ impl TunedAdapter {
             name: config.name.clone(),
             options: config.options.clone(),
         })?;
+        let list = model.tensors();
+        let experts = config.parameters.iter().map(|name| {
+            let spec = list.get(name);
+            let found = spec.and_then(|spec| Some((spec.layer?, spec.expert_matrix()?)));
+            found.with_context(|| format!("the model has no parameter of experts {name}"))
+        });
         let targets = Targets {
             linears: config.modules.clone(),
+            experts: experts.collect::<Result<_>>()?,
             modules_to_save: config.modules_to_save.clone(),
             ..Targets::default()
         };
@@ -125,7 +136,7 @@ impl TunedAdapter {
         let mut expected: BTreeMap<String, Vec<usize>> = added
             .map(|(tensor, _)| (tensor.name.clone(), tensor.shape.clone()))
             .collect();
-        for spec in model.tensors().iter() {
+        for spec in list.iter() {
             if config
                 .modules_to_save
                 .iter()
@@ -171,8 +182,10 @@ impl TunedAdapter {
         let (tuner, list) = (&self.tuner, self.model.tensors());
         let mut modules = self.config.modules.iter();
         Ok(TunedConfig {
-            // PEFT adds nothing to blocks.
-            peft: match modules.any(|module| list.block(module).is_some()) {
+            // PEFT adds nothing to blocks, and to parameters of experts low-rank updates alone.
+            peft: match !self.config.parameters.is_empty()
+                || modules.any(|module| list.block(module).is_some())
+            {
                 true => Options::new(),
                 false => tuner.context("peft_config", tuner.component.peft_config())?,
             },
@@ -222,53 +235,151 @@ impl TunedAdapter {
                 merged.insert(name.to_owned(), tensor.clone());
             }
         }
+        let mut experts = BTreeMap::new();
         for addition in &self.additions {
-            let bound = Bound::of(&self.tuner, &self.model, &addition.target)?;
-            let params = addition.tensors.iter().map(|(tensor, _)| {
-                let value = self.tensors.get(&tensor.name).cloned();
-                value.with_context(|| format!("{} was not read", tensor.name))
-            });
-            let mut params: Vec<Tensor> = params.collect::<Result<_>>()?;
-            let name = format!("{}.weight", addition.target);
-            let layer = bound.layer();
-            let unmergeable = || {
-                format!(
-                    "{}: what the {} has trained cannot be merged into the weights: it computes what no weight of {} can; \
-                     answer with --adapters, unmerged",
-                    self.dir.display(),
-                    self.tuner.label,
-                    addition.target
-                )
-            };
-            ensure!(layer.kind() == LayerKind::Linear, "{}", unmergeable());
-            let weight = base.tensor(
-                &name,
-                &[layer.outputs(), layer.inputs()],
-                DType::F32,
-                &Device::Cpu,
-            )?;
-            let weight = match &addition.low_rank {
-                Some(update) => {
-                    let params = params.drain(..).zip(&addition.tensors);
-                    let params =
-                        params.map(|(value, (tensor, _))| Param::new(&*tensor.name, &value, true));
-                    let params: Vec<_> = params.collect::<Result<_>>()?;
-                    Some(update.lora(&params)?.merged_weight(&weight)?)
+            let layer = self.merged_layer(addition)?;
+            match addition.experts {
+                None => self.merge_linear(base, &layer, &mut merged)?,
+                Some(at) => {
+                    self.merge_biases(base, at, &layer, &mut merged)?;
+                    let merge: ExpertMerge = Arc::new(move |expert, own| {
+                        let weight = layer.weight(Some(expert), own)?;
+                        weight.context("a tuner has merged one expert and does not another")
+                    });
+                    experts.insert(addition.target.clone(), merge);
                 }
-                None => bound.merged_weight(&weight, &params)?,
-            };
-            let Some(weight) = weight else {
-                bail!("{}", unmergeable());
-            };
-            merged.insert(name.clone(), stored_as(base, &name, weight)?);
-            if layer.has_bias() && addition.low_rank.is_none() {
-                let name = format!("{}.bias", addition.target);
-                let bias = base.tensor(&name, &[layer.outputs()], DType::F32, &Device::Cpu)?;
-                let bias = bound.merged_bias(&bias, &params)?;
-                merged.insert(name.clone(), stored_as(base, &name, bias)?);
             }
         }
-        whole_tensors(&self.dir, &self.model, merged)
+        whole_tensors(&self.dir, &self.model, merged, experts)
+    }
+
+    /// What a tuner has made of a layer that it can be merged into.
+    fn merged_layer(&self, addition: &Addition) -> Result<MergedLayer> {
+        let params = addition.tensors.iter().map(|(tensor, _)| {
+            let value = self.tensors.get(&tensor.name).cloned();
+            value.with_context(|| format!("{} was not read", tensor.name))
+        });
+        let list = self.model.tensors();
+        let experts = list.get(&addition.target).map(TensorSpec::matrices);
+        let layer = MergedLayer {
+            bound: Bound::of_addition(&self.tuner, &self.model, addition)?,
+            low_rank: addition.low_rank,
+            experts: experts.filter(|_| addition.experts.is_some()),
+            params: params.collect::<Result<_>>()?,
+        };
+        let info = layer.bound.layer();
+        let is_block = info.kind() != LayerKind::Linear;
+        let can_be = !is_block && {
+            // Where nothing is known of the weight yet, as of experts, which are merged one by one.
+            let shape = (info.outputs(), info.inputs());
+            let zeros = Tensor::zeros(shape, DType::F32, &Device::Cpu)?;
+            layer.weight(addition.experts.map(|_| 0), &zeros)?.is_some()
+        };
+        ensure!(
+            can_be,
+            "{}: what the {} has trained cannot be merged into the weights: it computes what no weight of {} can; answer with \
+             --adapters, unmerged",
+            self.dir.display(),
+            self.tuner.label,
+            addition.target
+        );
+        Ok(layer)
+    }
+
+    fn merge_linear(
+        &self,
+        base: &Directory,
+        layer: &MergedLayer,
+        merged: &mut BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        let info = layer.bound.layer();
+        let part = |part: &str, shape: &[usize]| {
+            let name = format!("{}.{part}", info.name());
+            let own = base.tensor(&name, shape, DType::F32, &Device::Cpu)?;
+            Ok::<_, anyhow::Error>((name, own))
+        };
+        let (name, own) = part("weight", &[info.outputs(), info.inputs()])?;
+        if let Some(weight) = layer.weight(None, &own)? {
+            let weight = stored_as(base, &name, weight)?;
+            merged.insert(name, weight);
+        }
+        if layer.changes_bias() {
+            let (name, own) = part("bias", &[info.outputs()])?;
+            let bias = stored_as(base, &name, layer.bias(None, &own)?)?;
+            merged.insert(name, bias);
+        }
+        Ok(())
+    }
+
+    /// The biases of all experts of a matrix.
+    fn merge_biases(
+        &self,
+        base: &Directory,
+        (layer, matrix): (usize, ExpertMatrix),
+        of_tuner: &MergedLayer,
+        merged: &mut BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        let list = self.model.tensors();
+        let Some(spec) = list.bias(Some(layer), Role::Experts(matrix)) else {
+            return Ok(());
+        };
+        if of_tuner.changes_bias() {
+            let own = base.tensor(&spec.name, &spec.shape, DType::F32, &Device::Cpu)?;
+            let each = (0..spec.shape[0]).map(|at| of_tuner.bias(Some(at), &own.get(at)?));
+            let all = Tensor::stack(&each.collect::<Result<Vec<_>>>()?, 0)?;
+            merged.insert(spec.name.clone(), stored_as(base, &spec.name, all)?);
+        }
+        Ok(())
+    }
+}
+
+/// What a tuner has made of a layer.
+struct MergedLayer {
+    bound: Bound,
+    low_rank: Option<LowRank>,
+    /// The number of experts, of whose matrices it is the tuner.
+    experts: Option<usize>,
+    /// The parameters, in the tuner's order; of experts those of all.
+    params: Vec<Tensor>,
+}
+
+impl MergedLayer {
+    /// The parameters of an expert, or of the layer.
+    fn params(&self, expert: Option<usize>) -> Result<Vec<Tensor>> {
+        match expert {
+            None => Ok(self.params.clone()),
+            Some(at) => {
+                let params = self.params.iter().map(|param| Ok(param.get(at)?));
+                params.collect()
+            }
+        }
+    }
+
+    /// The merged weight of the layer or of an expert, `[O, I]`, f32; `None` if there is none.
+    fn weight(&self, expert: Option<usize>, own: &Tensor) -> Result<Option<Tensor>> {
+        match (&self.low_rank, expert) {
+            (None, _) => self.bound.merged_weight(own, &self.params(expert)?),
+            (Some(update), Some(at)) => {
+                let pair = (&self.params[update.a], &self.params[update.b]);
+                let experts = self.experts.unwrap_or(1);
+                expert_merged(own, pair, update.scale, (at, experts)).map(Some)
+            }
+            (Some(update), None) => {
+                let params = self.params.iter();
+                let params = params.map(|value| Param::new("", value, true));
+                let params: Vec<_> = params.collect::<Result<_>>()?;
+                update.lora(&params)?.merged_weight(own).map(Some)
+            }
+        }
+    }
+
+    /// Whether the bias is asked for.
+    fn changes_bias(&self) -> bool {
+        self.low_rank.is_none() && self.bound.layer().has_bias()
+    }
+
+    fn bias(&self, expert: Option<usize>, own: &Tensor) -> Result<Tensor> {
+        self.bound.merged_bias(own, &self.params(expert)?)
     }
 }
 

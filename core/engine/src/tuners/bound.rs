@@ -2,7 +2,7 @@
 
 use super::MadeTuner;
 use crate::host::{Role, role, unwrap, wrap, wrap_as};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use apus_model::families::ModelConfig;
 use apus_model::model::updates::{PREFIX, UpdateTensor, expert_module};
 use apus_model::model::{Addition, LowRank, Targets};
@@ -14,11 +14,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+/// The names of A and B in PEFT's files.
+const OF_PEFT: [&str; 2] = ["lora_A.weight", "lora_B.weight"];
+
 /// A tuner in one layer.
 #[derive(Clone)]
 pub struct Bound {
     tuner: MadeTuner,
     layer: LayerInfo,
+    /// The rows that the layer computes for a token.
+    rows_per_token: usize,
 }
 
 impl fmt::Debug for Bound {
@@ -92,7 +97,7 @@ fn check(added: &[AddedParam]) -> Result<()> {
         let number = match param.init() {
             Init::Constant(number) | Init::Uniform(number) | Init::Normal(number) => number,
             Init::RowNorms => 0.0,
-            other => anyhow::bail!("{name} begins with {other:?}, which is not known here"),
+            other => bail!("{name} begins with {other:?}, which is not known here"),
         };
         ensure!(
             number.is_finite(),
@@ -114,6 +119,7 @@ impl Bound {
         Self {
             tuner: Arc::clone(tuner),
             layer,
+            rows_per_token: 1,
         }
     }
 
@@ -122,76 +128,72 @@ impl Bound {
     /// # Errors
     /// The tuner's own, or parameters that cannot be.
     pub fn addition(self) -> Result<Option<Addition>> {
-        let module = self.layer.name().to_owned();
-        self.addition_as(&module, None)
-    }
-
-    /// The same; in files the parameters belong to this module.
-    fn addition_as(
-        self,
-        module: &str,
-        experts: Option<(usize, ExpertMatrix)>,
-    ) -> Result<Option<Addition>> {
-        let tuner = Arc::clone(&self.tuner);
-        let inside = apus_base::doing::enter(&tuner.label, "parameters");
-        let added = tuner.context("parameters", tuner.component.parameters(&self.layer))?;
-        drop(inside);
+        let added = self.parameters()?;
         if added.is_empty() {
             return Ok(None);
         }
-        let target = self.layer.name().to_owned();
-        let place = || format!("{}, parameters of {target}", tuner.label);
-        check(&added).with_context(place)?;
         let low_rank = match self.layer.kind() {
             LayerKind::Linear => self.low_rank(&added)?,
             _ => None,
         };
         if low_rank.is_none() {
-            let called = added.iter().find(|param| param.name().starts_with("lora_"));
-            ensure!(
-                called.is_none() && experts.is_none(),
-                "{}: {} on {target} is no low-rank update: output has to be y.low_rank(x, a, b, ..) of the parameters, and nothing \
-                 else, {}",
-                tuner.label,
-                called.map_or("what it computes", AddedParam::name),
-                match experts {
-                    Some(_) =>
-                        "since nothing else can be done with a parameter of experts (target_parameters)",
-                    None => "where a name begins with lora_, as in PEFT's files",
-                }
-            );
+            self.refuse_names(&added)?;
         }
-        if let (Some(update), Some(_)) = (&low_rank, experts) {
-            let ranks = added[update.a].shape()[0];
-            ensure!(
-                update.dropout == 0.0
-                    && update.magnitude.is_none()
-                    && ranks.is_multiple_of(self.layer.matrices()),
-                "{}: on {target} it computes a low-rank update with {ranks} rows of A, dropout {}{}: of experts it has as many rows of \
-                 A for each of the {}, and neither dropout nor magnitudes, as in PEFT",
-                tuner.label,
-                update.dropout,
-                match update.magnitude {
-                    Some(_) => " and magnitudes",
-                    None => "",
-                },
-                self.layer.matrices()
-            );
+        let tensors = self.named(self.layer.name(), added);
+        Ok(Some(self.adding(None, tensors, low_rank)))
+    }
+
+    /// The parameters that the tuner adds.
+    fn parameters(&self) -> Result<Vec<AddedParam>> {
+        let tuner = &self.tuner;
+        let inside = apus_base::doing::enter(&tuner.label, "parameters");
+        let added = tuner.context("parameters", tuner.component.parameters(&self.layer))?;
+        drop(inside);
+        check(&added)
+            .with_context(|| format!("{}, parameters of {}", tuner.label, self.layer.name()))?;
+        Ok(added)
+    }
+
+    /// Refuses parameters that are called as those of low-rank updates where there is none.
+    fn refuse_names(&self, added: &[AddedParam]) -> Result<()> {
+        let called = added.iter().find(|param| param.name().starts_with("lora_"));
+        match called {
+            None => Ok(()),
+            Some(called) => bail!(
+                "{}: {} on {} is no low-rank update: output has to be y.low_rank(x, a, b, ..) of the parameters, and nothing \
+                 else, where a name begins with lora_, as in PEFT's files",
+                self.tuner.label,
+                called.name(),
+                self.layer.name()
+            ),
         }
-        let tensors = added.into_iter().map(|param| {
+    }
+
+    /// The tensors of parameters that belong to a module in files.
+    fn named(&self, module: &str, added: Vec<AddedParam>) -> Vec<(UpdateTensor, AddedParam)> {
+        let added = added.into_iter().map(|param| {
             let tensor = UpdateTensor {
                 name: format!("{PREFIX}{module}.{}", param.name()),
                 shape: param.shape().to_vec(),
             };
             (tensor, param)
         });
-        Ok(Some(Addition {
+        added.collect()
+    }
+
+    fn adding(
+        self,
+        experts: Option<(usize, ExpertMatrix)>,
+        tensors: Vec<(UpdateTensor, AddedParam)>,
+        low_rank: Option<LowRank>,
+    ) -> Addition {
+        Addition {
             experts,
-            tensors: tensors.collect(),
-            target: target.clone(),
+            tensors,
+            target: self.layer.name().to_owned(),
             tuning: Arc::new(self),
             low_rank,
-        }))
+        }
     }
 
     /// The low-rank update that the tuner is, if it is one: seen by what it does with a row of zeros, whose handles say which part
@@ -246,23 +248,93 @@ impl Bound {
         Ok(Self::new(tuner, layer))
     }
 
-    /// What a tuner adds to a parameter of experts: the low-rank updates of their matrices.
-    fn of_experts(
+    /// The tuner of an addition: in a linear module, in a block, or in one matrix of experts.
+    ///
+    /// # Errors
+    /// The model does not have it.
+    pub fn of_addition(
         tuner: &MadeTuner,
         model: &ModelConfig,
-        targets: &Targets,
+        addition: &Addition,
+    ) -> Result<Self> {
+        match addition.experts {
+            None => Self::of(tuner, model, &addition.target),
+            Some(at) => Self::of_expert(tuner, model, at).map(|(bound, _)| bound),
+        }
+    }
+
+    /// A tuner in a matrix of each expert, and the number of experts.
+    fn of_expert(
+        tuner: &MadeTuner,
+        model: &ModelConfig,
         (layer, matrix): (usize, ExpertMatrix),
-    ) -> Result<Option<Addition>> {
+    ) -> Result<(Self, usize)> {
         let list = model.tensors();
         let missing = || format!("the model has no experts {matrix:?} in layer {layer}");
         let spec = list.weight(Some(layer), Part::Experts(matrix));
         let spec = spec.with_context(missing)?;
         let (inputs, outputs) = spec.dims().with_context(missing)?;
-        let module = expert_module(&list, targets, layer, matrix).with_context(missing)?;
-        let info = LayerInfo::new(&spec.name, inputs, outputs)
-            .with_bias(list.bias(Some(layer), Part::Experts(matrix)).is_some())
-            .with_matrices(spec.matrices());
-        Self::new(tuner, info).addition_as(&module, Some((layer, matrix)))
+        let bias = list.bias(Some(layer), Part::Experts(matrix)).is_some();
+        let info = LayerInfo::new(&spec.name, inputs, outputs).with_bias(bias);
+        let layers = &model.architecture.layers;
+        let bound = Self {
+            rows_per_token: layers.get(layer).map_or(1, |l| l.mlp.rows_per_token()),
+            ..Self::new(tuner, info)
+        };
+        Ok((bound, spec.matrices()))
+    }
+
+    /// What a tuner adds to a parameter of experts: low-rank updates of their matrices, or else to each matrix what it adds to a
+    /// linear layer.
+    fn of_experts(
+        tuner: &MadeTuner,
+        model: &ModelConfig,
+        targets: &Targets,
+        at: (usize, ExpertMatrix),
+    ) -> Result<Option<Addition>> {
+        let (each, experts) = Self::of_expert(tuner, model, at)?;
+        let name = each.layer.name().to_owned();
+        let all = Self::new(tuner, each.layer.clone().with_matrices(experts));
+        let added = all.parameters()?;
+        if let Some(update) = all.low_rank(&added)? {
+            all.check_of_experts(&update, &added)?;
+            let of_peft = [update.a, update.b].map(|place| added[place].name()) == OF_PEFT;
+            let in_peft = expert_module(&model.tensors(), targets, at.0, at.1);
+            let module = in_peft.filter(|_| of_peft).unwrap_or(name);
+            let tensors = all.named(&module, added);
+            return Ok(Some(all.adding(Some(at), tensors, Some(update))));
+        }
+        let added = each.parameters()?;
+        if added.is_empty() {
+            return Ok(None);
+        }
+        each.refuse_names(&added)?;
+        let mut tensors = each.named(&name, added);
+        for (tensor, _) in &mut tensors {
+            tensor.shape.insert(0, experts);
+        }
+        Ok(Some(each.adding(Some(at), tensors, None)))
+    }
+
+    /// Checks a low-rank update of experts.
+    fn check_of_experts(&self, update: &LowRank, added: &[AddedParam]) -> Result<()> {
+        let ranks = added[update.a].shape()[0];
+        ensure!(
+            update.dropout == 0.0
+                && update.magnitude.is_none()
+                && ranks.is_multiple_of(self.layer.matrices()),
+            "{}: on {} it computes a low-rank update with {ranks} rows of A, dropout {}{}: of experts it has as many rows of \
+             A for each of the {}, and neither dropout nor magnitudes, as in PEFT",
+            self.tuner.label,
+            self.layer.name(),
+            update.dropout,
+            match update.magnitude {
+                Some(_) => " and magnitudes",
+                None => "",
+            },
+            self.layer.matrices()
+        );
+        Ok(())
     }
 
     fn call(
@@ -356,6 +428,10 @@ impl Tuning for Bound {
 
     fn matrices(&self) -> usize {
         self.layer.matrices()
+    }
+
+    fn rows_per_token(&self) -> u64 {
+        self.rows_per_token as u64
     }
 
     fn widths(&self) -> (usize, usize) {

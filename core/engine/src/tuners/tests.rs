@@ -78,6 +78,50 @@ fn what_is_planned_is_what_a_loaded_model_counts() {
     }
 }
 
+/// The same of a tuner in the matrices of each expert, whose rows are several for a token.
+#[test]
+fn what_is_planned_of_matrices_of_experts_is_what_a_loaded_model_counts() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny/model_mxfp4");
+    let config = ModelConfig::read(&dir.join("config.json")).unwrap();
+    let source = Directory::open(&dir).unwrap();
+    let options = LoadOptions::frozen(&Device::Cpu);
+    let list = config.tensors();
+    let targets = Targets {
+        experts: list
+            .expert_matrices()
+            .map(|(layer, matrix, _)| (layer, matrix))
+            .collect(),
+        ..Targets::default()
+    };
+    let tuner = make(&Spec::named("ia3")).unwrap();
+    let additions = additions(&tuner, &config, &targets).unwrap();
+    let mut model = CausalLm::load(&config, &source, &options, |_| {}).unwrap();
+    model.add_tuned(&additions, 5).unwrap();
+    let mut blueprint = Blueprint::new(&config, &source, &options, None).unwrap();
+    blueprint.additions = additions;
+    let trained: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
+    let of_a_layer = list.expert_matrices().filter(|(layer, ..)| *layer == 0);
+    let of_a_layer: Vec<_> = of_a_layer.map(|(_, _, spec)| spec).collect();
+    let own = of_a_layer.iter().map(|spec| spec.shape[0] * spec.shape[2]);
+    let own: usize = own.sum();
+    assert_eq!(
+        (blueprint.trainable(), trained),
+        (trained as u64, LAYERS * own)
+    );
+    let widths = of_a_layer.iter().map(|spec| spec.shape[1] + spec.shape[2]);
+    let widths = widths.sum::<usize>() as u64;
+    for tokens in [1, 100] {
+        let planned = blueprint.tuner_tape_bytes(tokens);
+        let layers = model.decoder().layers.iter();
+        let all = layers.map(|layer| layer.tuner_tape_bytes(tokens));
+        assert_eq!(all.max(), Some(planned));
+        let rows = tokens * config.architecture.layers[0].mlp.rows_per_token() as u64;
+        assert_eq!(planned, 4 * (2 * rows * widths + own as u64));
+    }
+    model.remove_lora();
+    assert!(model.params().is_empty() && model.tuners().next().is_none());
+}
+
 #[test]
 fn names_that_are_taken_are_refused() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny/model_bf16");

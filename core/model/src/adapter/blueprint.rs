@@ -155,10 +155,12 @@ impl Blueprint {
     pub fn tuner_tape_bytes(&self, tokens: u64) -> u64 {
         let mut of_layers: BTreeMap<Option<usize>, u64> = BTreeMap::new();
         for addition in &self.additions {
-            let inside = format!("{}.", addition.target);
-            let mut weights = self.weights.iter();
-            let first = weights.find(|planned| planned.spec.name.starts_with(&inside));
-            let layer = first.and_then(|planned| planned.spec.layer);
+            let layer = addition.experts.map(|(layer, _)| layer).or_else(|| {
+                let inside = format!("{}.", addition.target);
+                let mut weights = self.weights.iter();
+                let first = weights.find(|planned| planned.spec.name.starts_with(&inside));
+                first.and_then(|planned| planned.spec.layer)
+            });
             *of_layers.entry(layer).or_default() += addition.tape_bytes(tokens);
         }
         of_layers.into_values().max().unwrap_or(0)

@@ -1,6 +1,7 @@
 //! A PEFT adapter on disk: `adapter_config.json` and `adapter_model.safetensors`.
 
 use super::expected::{self, Shapes};
+use super::merge::ExpertMerge;
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
 use super::targets::TargetSpec;
@@ -115,6 +116,8 @@ pub struct Adapter {
     pub(super) list: TensorList,
     /// The tensors by their saved keys, f32, on the CPU, in the layout of current PEFT.
     pub(super) tensors: BTreeMap<String, Tensor>,
+    /// Matrices of experts that are merged one by one, by the parameter's name.
+    pub(super) experts: BTreeMap<String, ExpertMerge>,
 }
 
 /// The tensors of one low-rank pair.
@@ -180,14 +183,16 @@ impl Adapter {
             dir: dir.to_owned(),
             list,
             tensors,
+            experts: BTreeMap::new(),
         })
     }
 
-    /// One of nothing but whole tensors, by their keys.
+    /// One of nothing but whole tensors, by their keys, and matrices of experts.
     pub(super) fn of_whole(
         dir: &Path,
         model: &ModelConfig,
         tensors: BTreeMap<String, Tensor>,
+        experts: BTreeMap<String, ExpertMerge>,
     ) -> Self {
         let targets = Targets::default();
         let settings = LoraSettings {
@@ -207,6 +212,7 @@ impl Adapter {
             dir: dir.to_owned(),
             list: model.tensors(),
             tensors,
+            experts,
         }
     }
 

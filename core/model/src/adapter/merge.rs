@@ -6,13 +6,49 @@ use crate::tensors::TensorSpec;
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
 use std::ops::Range;
+use std::sync::Arc;
+
+/// The merged matrix `[O, I]` of an expert, f32, from its number and its own.
+pub type ExpertMerge = Arc<dyn Fn(usize, &Tensor) -> Result<Tensor> + Send + Sync>;
 
 impl Adapter {
     /// Whether merging changes the model's tensor of this name (experts by their BF16 name,
     /// `model.layers.N.mlp.experts.gate_up_proj`).
     pub fn touches(&self, name: &str) -> bool {
         let updated = self.list.get(name).and_then(|spec| self.pair_of(spec));
-        self.saved(name).is_some() || updated.is_some()
+        self.saved(name).is_some() || updated.is_some() || self.experts.contains_key(name)
+    }
+
+    /// The matrix `[I, O]` of an expert that is written in place of the model's: out of a tensor that is stored whole, or merged by a
+    /// tuner from the model's own `[O, I]`, f32. `None` if there is none, or it is that of the model.
+    ///
+    /// # Errors
+    /// The tuner's own, or another shape.
+    pub fn merged_expert(
+        &self,
+        spec: &TensorSpec,
+        expert: usize,
+        own: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if let Some(saved) = self.saved(&spec.name) {
+            ensure!(
+                saved.dims() == spec.shape,
+                "the adapter's tensor has shape {:?}, the base's {:?}",
+                saved.dims(),
+                spec.shape
+            );
+            return Ok(Some(saved.get(expert)?));
+        }
+        let Some(merge) = self.experts.get(&spec.name) else {
+            return Ok(None);
+        };
+        let own = own()?;
+        let merged = merge(expert, &own)?;
+        let numbers = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        match numbers(&merged)? == numbers(&own)? {
+            true => Ok(None),
+            false => Ok(Some(merged.t()?.contiguous()?)),
+        }
     }
 
     /// The pair that updates a tensor.
@@ -136,6 +172,22 @@ pub(super) fn merge_experts(base: &Tensor, pair: &Pair, scale: f64) -> Result<Te
         merged.slice_set(&sum.unsqueeze(0)?, 0, expert)?;
     }
     Ok(merged)
+}
+
+/// The matrix `[O, I]` of an expert with its part of a pair that the experts have in the layouts of PEFT, in f32 throughout.
+///
+/// # Errors
+/// The pair does not fit.
+pub fn expert_merged(
+    own: &Tensor,
+    (a, b): (&Tensor, &Tensor),
+    scale: f64,
+    (expert, experts): (usize, usize),
+) -> Result<Tensor> {
+    let r = a.dim(0)? / experts;
+    let a = a.narrow(0, expert * r, r)?;
+    let b = b.reshape((b.dim(0)?, r, experts))?.narrow(2, expert, 1)?;
+    Ok((own + (b.squeeze(2)?.contiguous()?.matmul(&a)? * scale)?)?)
 }
 
 #[cfg(test)]

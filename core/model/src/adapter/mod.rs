@@ -21,6 +21,7 @@ mod vllm;
 pub use blueprint::Blueprint;
 pub use expert::{ExpertBytes, ExpertRoom, ExpertUpdate, Squares, convert_expert};
 pub use file::{Adapter, save};
+pub use merge::{ExpertMerge, expert_merged};
 pub use peft_config::{PeftConfig, TargetModules};
 pub use table::{ParameterRow, ParameterTable};
 pub use targets::{TargetSpec, resolve};

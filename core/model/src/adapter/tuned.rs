@@ -2,7 +2,7 @@
 //! parameters. Where the tuner says how PEFT calls the method, PEFT can read both.
 
 use super::file::{self, TENSORS};
-use super::{Adapter, peft_config};
+use super::{Adapter, ExpertMerge, peft_config};
 use crate::families::ModelConfig;
 use crate::model::updates::PREFIX;
 use crate::nn::Param;
@@ -30,8 +30,11 @@ pub struct TunedConfig {
     pub name: String,
     /// Its options.
     pub options: Options,
-    /// The linear modules that it was added to.
+    /// The linear modules and blocks that it was added to.
     pub modules: Vec<String>,
+    /// The parameters of experts that it was added to.
+    #[serde(default)]
+    pub parameters: Vec<String>,
     /// Modules that were trained whole beside it.
     pub modules_to_save: Vec<String>,
     /// The model that it was trained on.
@@ -77,11 +80,13 @@ impl TunedConfig {
         fields.insert("peft_type".to_owned(), json!(NOT_IN_PEFT));
         fields.extend(self.peft.clone());
         let saved = (!self.modules_to_save.is_empty()).then_some(&self.modules_to_save);
+        let parameters = (!self.parameters.is_empty()).then_some(&self.parameters);
         let common = [
             ("task_type", json!("CAUSAL_LM")),
             ("inference_mode", json!(true)),
             ("base_model_name_or_path", json!(self.base_model)),
             ("target_modules", json!(self.modules)),
+            ("target_parameters", json!(parameters)),
             ("modules_to_save", json!(saved)),
             (KEY, serde_json::to_value(self)?),
         ];
@@ -129,7 +134,8 @@ pub fn load_tuned(dir: &Path, params: &[Arc<Param>]) -> Result<()> {
     Ok(())
 }
 
-/// An adapter of nothing but whole tensors of a model, by their names there: what is written in place of the model's own.
+/// An adapter of nothing but whole tensors of a model, by their names there, and of matrices of experts, each merged when it is asked
+/// for: what is written in place of the model's own.
 ///
 /// # Errors
 /// The model has no such tensor, or in another shape.
@@ -137,6 +143,7 @@ pub fn whole_tensors(
     dir: &Path,
     model: &ModelConfig,
     tensors: BTreeMap<String, Tensor>,
+    experts: BTreeMap<String, ExpertMerge>,
 ) -> Result<Adapter> {
     let list = model.tensors();
     for (name, tensor) in &tensors {
@@ -151,5 +158,5 @@ pub fn whole_tensors(
     }
     let tensors = tensors.into_iter();
     let tensors = tensors.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor));
-    Ok(Adapter::of_whole(dir, model, tensors.collect()))
+    Ok(Adapter::of_whole(dir, model, tensors.collect(), experts))
 }

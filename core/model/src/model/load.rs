@@ -222,6 +222,7 @@ impl<'a> Loader<'a> {
             matrix: self.matrix(spec)?,
             bias,
             lora: None,
+            tuned: None,
             unpacked_at_once: None,
         })
     }

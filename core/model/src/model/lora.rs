@@ -152,7 +152,12 @@ impl CausalLm {
             let blocks = [&mut layer.tuned.layer, &mut layer.tuned.mlp];
             tuned.extend(blocks.into_iter().filter_map(Option::take));
             if let Mlp::Mixture(mixture) = &mut layer.mlp {
-                tuned.extend(mixture.tuned.take());
+                let places = [
+                    &mut mixture.tuned,
+                    &mut mixture.gate_up.tuned,
+                    &mut mixture.down.tuned,
+                ];
+                tuned.extend(places.into_iter().filter_map(Option::take));
                 for lora in [mixture.gate_up.lora.take(), mixture.down.lora.take()] {
                     added.extend(lora.into_iter().flat_map(|lora| [lora.a, lora.b]));
                 }

@@ -17,7 +17,7 @@ pub struct Addition {
     pub target: String,
     /// The layer and the matrix, if it is one of experts.
     pub experts: Option<(usize, ExpertMatrix)>,
-    /// The parameters, in the tuner's order.
+    /// The parameters, in the tuner's order; of experts, unless it is a low-rank update, a tensor has those of all: `[E, ..]`.
     pub tensors: Vec<(UpdateTensor, AddedParam)>,
     /// What is computed with them.
     pub tuning: Arc<dyn Tuning>,
@@ -90,9 +90,10 @@ impl Addition {
 
     /// The bytes that it adds to a layer's tape of so many tokens; a low-rank update is counted apart.
     pub fn tape_bytes(&self, tokens: u64) -> u64 {
+        let rows = tokens.saturating_mul(self.tuning.rows_per_token());
         match self.low_rank {
             Some(_) => 0,
-            None => tape_bytes(tokens, self.tuning.widths(), self.elements()),
+            None => tape_bytes(rows, self.tuning.widths(), self.elements()),
         }
     }
 
@@ -127,6 +128,12 @@ impl Addition {
             }
         }
         Ok(())
+    }
+
+    /// Whether the layer's weight is needed for how the parameters begin.
+    fn begins_with_weight(&self) -> bool {
+        let mut inits = self.tensors.iter().map(|(_, param)| param.init());
+        inits.any(|init| init == Init::RowNorms)
     }
 
     /// The tuner with these parameters, as a layer asks it.
@@ -194,8 +201,7 @@ impl CausalLm {
                     params
                 }
                 (None, None) => {
-                    let mut inits = addition.tensors.iter().map(|(_, param)| param.init());
-                    if inits.any(|init| init == Init::RowNorms)
+                    if addition.begins_with_weight()
                         && let Some(layer) = list.layer_of(&addition.target)
                     {
                         self.decoder.read_layer(layer)?;
@@ -206,25 +212,34 @@ impl CausalLm {
                         .with_context(|| {
                             format!("the model has no linear layer {}", addition.target)
                         })?;
-                    let norms = || Ok(linear.weight.get(DType::F32)?.sqr()?.sum(1)?.sqrt()?);
+                    let norms = || row_norms(&linear.weight.get(DType::F32)?);
                     let params = addition.params((seed, &device), &norms)?;
                     addition.put_on(linear, params.clone())?;
                     params
                 }
                 (Some((layer, matrix)), _) => {
-                    let norms = || bail!("experts have no norms of rows");
-                    let params = addition.params((seed, &device), &norms)?;
+                    if addition.begins_with_weight() {
+                        self.decoder.read_layer(layer)?;
+                    }
                     let expert = self.experts_mut(layer, matrix)?;
-                    let update = addition.low_rank.with_context(|| {
-                        format!("{} can have a low-rank update alone", addition.target)
-                    })?;
-                    let Lora { a, b, scale, .. } = update.lora(&params)?;
-                    expert.lora = Some(ExpertLora {
-                        a,
-                        b,
-                        scale,
-                        experts: expert.dims().0,
-                    });
+                    let (experts, ..) = expert.dims();
+                    let norms = || {
+                        let norms = (0..experts).map(|at| row_norms(&expert.matrix_of(at)?));
+                        Ok(Tensor::stack(&norms.collect::<Result<Vec<_>>>()?, 0)?)
+                    };
+                    let params = addition.params((seed, &device), &norms)?;
+                    match addition.low_rank {
+                        None => expert.tuned = Some(addition.tuned(params.clone())),
+                        Some(update) => {
+                            let Lora { a, b, scale, .. } = update.lora(&params)?;
+                            expert.lora = Some(ExpertLora {
+                                a,
+                                b,
+                                scale,
+                                experts,
+                            });
+                        }
+                    }
                     params
                 }
             };
@@ -236,6 +251,11 @@ impl CausalLm {
         }
         Ok(())
     }
+}
+
+/// The norm of each row of a matrix `[O, I]`.
+fn row_norms(matrix: &Tensor) -> Result<Tensor> {
+    Ok(matrix.sqr()?.sum(1)?.sqrt()?)
 }
 
 fn initial(tensor: &UpdateTensor, init: Init, seed: u64, device: &Device) -> Result<Tensor> {

@@ -1,11 +1,12 @@
-//! The experts' matrices, stored packed (MXFP4) or dense, with a low-rank update of each expert.
+//! The experts' matrices, stored packed (MXFP4) or dense, with a low-rank update of each expert or what a tuner adds to each.
 
 use super::param::{Param, Weight};
+use super::tuned::{Tape as TunedTape, Tuned};
 use super::updates::{self, SiteUpdates};
 use crate::ops::grouped::{self, Addends};
 use crate::ops::lora::{Factors, Pack, PackTape};
 use crate::ops::{Groups, mxfp4};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct ExpertLinear {
     pub bias: Option<Weight>,
     /// The low-rank updates.
     pub lora: Option<ExpertLora>,
+    /// A tuner, in place of low-rank updates; its parameters `[E, ..]` have those of each expert.
+    pub tuned: Option<Tuned>,
     /// The most experts that are unpacked at a time; all if none is given. With fewer a product takes less memory and
     /// waits for the device.
     pub unpacked_at_once: Option<usize>,
@@ -51,6 +54,20 @@ pub struct ExpertLora {
     pub scale: f64,
     /// Number of experts.
     pub experts: usize,
+}
+
+/// What [`ExpertLinear::backward`] needs.
+#[derive(Debug)]
+pub struct Tape {
+    lora: Option<PackTape>,
+    tuned: Option<TunedTape>,
+}
+
+impl Tape {
+    /// What a tuner has made of the output, f32, if there is one.
+    pub fn tuned_output(&self) -> Option<Result<Tensor>> {
+        self.tuned.as_ref().map(TunedTape::output)
+    }
 }
 
 impl ExpertLora {
@@ -91,19 +108,38 @@ impl OutputGrad {
 }
 
 impl ExpertLinear {
-    /// Takes rows `x` `[N, I]`, grouped by expert, through A of the low-rank update, if there is one.
-    pub fn lora_tape(&self, x: &Tensor, experts: &Groups) -> Result<Option<PackTape>> {
-        match &self.lora {
-            None => Ok(None),
-            Some(lora) => {
-                let pack = lora.pack(self.dims().2, x.dtype())?;
-                pack.into_tape(x, experts).map(Some)
-            }
+    /// Takes rows `x` `[N, I]`, grouped by expert, to `[N, O]`.
+    pub fn forward(&self, x: &Tensor, experts: &Groups) -> Result<(Tensor, Tape)> {
+        let Some(tuned) = &self.tuned else {
+            let tape = self.untuned_tape(x, experts)?;
+            return Ok((self.base(x, tape.lora.as_ref(), experts)?, tape));
+        };
+        let told = tuned.forward_grouped(x, experts, |x| self.base(x, None, experts));
+        let (y, tape) = told.with_context(|| self.name.clone())?;
+        let (lora, tuned) = (None, Some(tape));
+        Ok((y, Tape { lora, tuned }))
+    }
+
+    /// Makes the tape of [`forward`](Self::forward) again, without the product where no tuner needs it.
+    pub fn recompute(&self, x: &Tensor, experts: &Groups) -> Result<Tape> {
+        match self.tuned {
+            Some(_) => Ok(self.forward(x, experts)?.1),
+            None => self.untuned_tape(x, experts),
         }
     }
 
-    /// Takes rows `x` `[N, I]`, grouped by expert, to `[N, O]`; `tape` is the result of [`lora_tape`](Self::lora_tape).
-    pub fn forward(&self, x: &Tensor, tape: Option<&PackTape>, experts: &Groups) -> Result<Tensor> {
+    /// Takes rows through A of the low-rank update, if there is one.
+    fn untuned_tape(&self, x: &Tensor, experts: &Groups) -> Result<Tape> {
+        let lora = self.lora.as_ref().map(|lora| {
+            let pack = lora.pack(self.dims().2, x.dtype())?;
+            pack.into_tape(x, experts)
+        });
+        let lora = lora.transpose()?;
+        Ok(Tape { lora, tuned: None })
+    }
+
+    /// The product with the biases, and with the low-rank updates that are on this tape.
+    fn base(&self, x: &Tensor, tape: Option<&PackTape>, experts: &Groups) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|b| b.get(x.dtype()));
         let bias = bias.transpose()?;
         let mut addends = Addends {
@@ -118,11 +154,35 @@ impl ExpertLinear {
 
     /// The same with these updates in place of its own.
     pub fn step(&self, x: &Tensor, experts: &Groups, updates: SiteUpdates) -> Result<Tensor> {
-        updates::add(self.forward(x, None, experts)?, x, updates)
+        updates::add(self.base(x, None, experts)?, x, updates)
     }
 
     /// Returns the gradient by `x`; `input` computes `x` again if a trained part needs it.
     pub fn backward(
+        &self,
+        input: impl FnOnce() -> Result<Tensor>,
+        tape: &Tape,
+        dy: OutputGrad,
+        experts: &Groups,
+    ) -> Result<Tensor> {
+        let (Some(tuned), Some(of_tuner)) = (&self.tuned, &tape.tuned) else {
+            return self.backward_untuned(input, tape.lora.as_ref(), dy, experts);
+        };
+        let dtype = dy.rows.dtype();
+        let dout = dy.weighted(&dy.rows)?;
+        let back = |rows: &Tensor| {
+            let dy = OutputGrad {
+                rows: rows.clone(),
+                weights: None,
+            };
+            let input = || Ok(of_tuner.input()?.to_dtype(dtype)?);
+            self.backward_untuned(input, None, dy, experts)
+        };
+        let dx = tuned.backward(of_tuner, &dout, back);
+        dx.with_context(|| self.name.clone())
+    }
+
+    fn backward_untuned(
         &self,
         input: impl FnOnce() -> Result<Tensor>,
         tape: Option<&PackTape>,
@@ -151,6 +211,23 @@ impl ExpertLinear {
                 .accumulate(|| grouped::weight_grad(&dy.weighted(&input()?)?, &dy.rows, experts))?;
         }
         self.product(&dy.rows, experts, addends, true)
+    }
+
+    /// The matrix `[O, I]` of an expert, f32.
+    ///
+    /// # Errors
+    /// There are fewer experts, or out of memory.
+    pub fn matrix_of(&self, expert: usize) -> Result<Tensor> {
+        let matrix = match &self.matrix {
+            ExpertWeight::Dense(weight) => weight.get(weight.stored())?.get(expert)?.t()?,
+            ExpertWeight::Packed { blocks, scales } => {
+                let of = |packed: &Weight| -> Result<Tensor> {
+                    Ok(packed.get(DType::U8)?.narrow(0, expert, 1)?)
+                };
+                mxfp4::dequantize(&of(blocks)?, &of(scales)?)?.squeeze(0)?
+            }
+        };
+        Ok(matrix.to_dtype(DType::F32)?.contiguous()?)
     }
 
     /// Multiplies rows by the matrices `[E, I, O]`, or with `back` by their transposes. Where few experts can have rows,

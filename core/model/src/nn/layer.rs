@@ -2,6 +2,7 @@
 
 use super::attention::{Attention, BatchLayout, Tape as AttentionTape};
 use super::linear::Linear;
+use super::mixture::Mixture;
 use super::mlp::{Decisions, Mlp, Tape as MlpTape};
 use super::norm::Norm;
 use super::tuned::{Tape as TunedTape, Tuned};
@@ -204,12 +205,12 @@ impl DecoderLayer {
         self.attention.linears_mut().chain(mlp)
     }
 
-    /// The tuners in it, of its linear layers and of its blocks.
+    /// The tuners in it, of its linear layers, of its blocks and of the matrices of its experts.
     pub fn tuners(&self) -> impl Iterator<Item = &Tuned> {
-        let experts = self.mlp.mixture().and_then(|m| m.tuned.as_ref());
-        let blocks = [self.tuned.layer.as_ref(), self.tuned.mlp.as_ref(), experts];
+        let experts = self.mlp.mixture().into_iter().flat_map(Mixture::tuners);
+        let blocks = [&self.tuned.layer, &self.tuned.mlp];
         let linears = self.linears().filter_map(|linear| linear.tuned.as_ref());
-        linears.chain(blocks.into_iter().flatten())
+        linears.chain(blocks.into_iter().flatten()).chain(experts)
     }
 
     /// The bytes that tuners add to its tape of so many tokens.
@@ -227,10 +228,10 @@ impl DecoderLayer {
         }
     }
 
-    /// Whether a block of it has a tuner.
+    /// Whether a block of it or a matrix of its experts has a tuner.
     pub fn has_tuned_block(&self) -> bool {
-        let experts = self.mlp.mixture().is_some_and(|m| m.tuned.is_some());
-        experts || self.tuned.layer.is_some() || self.tuned.mlp.is_some()
+        let mut experts = self.mlp.mixture().into_iter().flat_map(Mixture::tuners);
+        experts.next().is_some() || self.tuned.layer.is_some() || self.tuned.mlp.is_some()
     }
 
     /// The norms.

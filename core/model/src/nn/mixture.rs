@@ -1,9 +1,8 @@
 //! A mixture of experts as the MLP of a layer: router, gate and up, activation, down and the weighted sum of experts.
 
-use super::experts::{ExpertLinear, OutputGrad};
+use super::experts::{ExpertLinear, OutputGrad, Tape as MatrixTape};
 use super::linear::{Linear, Tape as LinearTape};
 use super::tuned::{Tape as TunedTape, Tuned};
-use crate::ops::lora::PackTape;
 use crate::ops::permute;
 use crate::ops::router::{self, RoutePlan};
 use crate::ops::swiglu::{self, Activation, RoutingWeights};
@@ -27,6 +26,14 @@ pub struct Mixture {
     pub tuned: Option<Tuned>,
 }
 
+impl Mixture {
+    /// The tuners around the experts and in their matrices.
+    pub fn tuners(&self) -> impl Iterator<Item = &Tuned> {
+        let all = [&self.tuned, &self.gate_up.tuned, &self.down.tuned];
+        all.into_iter().flatten()
+    }
+}
+
 /// What [`Mixture::backward`] needs. Gathered rows and the activation are computed again there.
 #[derive(Debug)]
 pub struct Tape {
@@ -41,11 +48,17 @@ pub struct Tape {
 /// What the experts' part of it needs.
 #[derive(Debug)]
 struct ExpertsTape {
+    up: UpTape,
+    of_down: MatrixTape,
+}
+
+/// The part of it that is there before the second matrix.
+#[derive(Debug)]
+struct UpTape {
     /// What the experts have read.
     x: Tensor,
     gate_up: Tensor,
-    gate_up_lora: Option<PackTape>,
-    down_lora: Option<PackTape>,
+    of_gate_up: MatrixTape,
 }
 
 impl Mixture {
@@ -100,13 +113,14 @@ impl Mixture {
         }
         let (logits, router) = self.logits(x)?;
         let weights = router::weights(&logits, &plan.ids)?;
-        let (experts, _) = self.up_to_activation(x, &plan)?;
+        let (up, h) = self.up_to_activation(x, &plan)?;
+        let of_down = self.down.recompute(&h, &plan.groups)?;
         Ok(Tape {
             router,
             logits,
             weights,
             plan,
-            experts,
+            experts: ExpertsTape { up, of_down },
             of_tuner: None,
         })
     }
@@ -118,12 +132,10 @@ impl Mixture {
         plan: &RoutePlan,
         residual: Option<&Tensor>,
     ) -> Result<(Tensor, ExpertsTape)> {
-        let (tape, h) = self.up_to_activation(x, plan)?;
-        let y = self
-            .down
-            .forward(&h, tape.down_lora.as_ref(), &plan.groups)?;
+        let (up, h) = self.up_to_activation(x, plan)?;
+        let (y, of_down) = self.down.forward(&h, &plan.groups)?;
         let y = permute::combine(&y, weights, plan, residual)?;
-        Ok((y, tape))
+        Ok((y, ExpertsTape { up, of_down }))
     }
 
     pub(super) fn logits(&self, x: &Tensor) -> Result<(Tensor, LinearTape)> {
@@ -132,20 +144,15 @@ impl Mixture {
     }
 
     /// Computes everything up to the activation `[N, F]`, which it returns with the tape.
-    fn up_to_activation(&self, x: &Tensor, plan: &RoutePlan) -> Result<(ExpertsTape, Tensor)> {
+    fn up_to_activation(&self, x: &Tensor, plan: &RoutePlan) -> Result<(UpTape, Tensor)> {
         let rows = permute::gather(x, plan)?;
-        let gate_up_lora = self.gate_up.lora_tape(&rows, &plan.groups)?;
-        let gate_up = self
-            .gate_up
-            .forward(&rows, gate_up_lora.as_ref(), &plan.groups)?;
+        let (gate_up, of_gate_up) = self.gate_up.forward(&rows, &plan.groups)?;
         drop(rows);
         let h = swiglu::forward(&gate_up, self.activation)?;
-        let down_lora = self.down.lora_tape(&h, &plan.groups)?;
-        let tape = ExpertsTape {
+        let tape = UpTape {
             x: x.clone(),
             gate_up,
-            gate_up_lora,
-            down_lora,
+            of_gate_up,
         };
         Ok((tape, h))
     }
@@ -199,12 +206,12 @@ impl Mixture {
         plan: &RoutePlan,
         dout: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let ExpertsTape {
+        let ExpertsTape { up, of_down } = tape;
+        let UpTape {
             x,
             gate_up,
-            gate_up_lora,
-            down_lora,
-        } = tape;
+            of_gate_up,
+        } = up;
         let groups = &plan.groups;
         let by_row = weights.flatten_all()?.index_select(&plan.order, 0)?;
         let dy = OutputGrad {
@@ -212,9 +219,18 @@ impl Mixture {
             weights: Some(by_row),
         };
         let h = || swiglu::forward(&gate_up, self.activation);
-        let dh = self.down.backward(h, down_lora.as_ref(), dy, groups)?;
+        // With a tuner the output is no product of what the activation gives, and the gradient has passed the weights already.
+        let of_tuner = of_down.tuned_output().map(|output| {
+            let dots = (output? * dy.rows.to_dtype(DType::F32)?)?.sum(1)?;
+            let dweights = dots.index_select(&plan.inverse, 0)?;
+            Ok::<_, anyhow::Error>(dweights.reshape(weights.dims())?)
+        });
+        let of_tuner = of_tuner.transpose()?;
+        let dh = self.down.backward(h, &of_down, dy, groups)?;
+        let ones = of_tuner.is_some().then(|| weights.ones_like());
+        let ones = ones.transpose()?;
         let routing = RoutingWeights {
-            weights,
+            weights: ones.as_ref().unwrap_or(weights),
             plan,
             by_bias: &self.by_bias(dout, plan.groups.count())?,
         };
@@ -225,10 +241,8 @@ impl Mixture {
             weights: None,
         };
         let rows = || permute::gather(&x, plan);
-        let dxs = self
-            .gate_up
-            .backward(rows, gate_up_lora.as_ref(), dy, groups)?;
-        Ok((dxs, dweights))
+        let dxs = self.gate_up.backward(rows, &of_gate_up, dy, groups)?;
+        Ok((dxs, of_tuner.unwrap_or(dweights)))
     }
 
     /// The gradient by the router's logits.

@@ -2,10 +2,12 @@
 //! the layer's input, output and parameters, and ends at what replaces them.
 
 use super::param::Param;
+use crate::ops::Groups;
 use anyhow::{Context, Error, Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a tuner computes in one layer. All tensors are f32.
@@ -30,6 +32,11 @@ pub trait Tuning: Debug + Send + Sync {
         1
     }
 
+    /// The rows that the layer computes for a token: one for each expert that the token goes to.
+    fn rows_per_token(&self) -> u64 {
+        1
+    }
+
     /// The numbers of the layer's inputs and outputs.
     fn widths(&self) -> (usize, usize);
 }
@@ -45,9 +52,18 @@ pub struct Tuned {
     pub params: Vec<Arc<Param>>,
 }
 
-/// What [`Tuned::backward`] needs.
+/// What [`Tuned::backward`] needs: a piece, or one of each matrix that has rows.
 #[derive(Debug)]
 pub struct Tape {
+    pieces: Vec<Piece>,
+}
+
+/// The rows that go to one matrix.
+#[derive(Debug)]
+struct Piece {
+    /// The number of the matrix.
+    matrix: usize,
+    rows: Range<usize>,
     /// The layer's input.
     x: Var,
     /// Its output, as the tuner was given it.
@@ -58,10 +74,33 @@ pub struct Tape {
     replaced: [Tensor; 2],
 }
 
-/// The bytes of a tape for so many tokens, where a tuner of so many numbers is added to a layer of so many inputs and outputs: input, what
+/// The bytes of a tape for so many rows, where a tuner of so many numbers is added to a layer of so many inputs and outputs: input, what
 /// replaces it, output, what replaces it, and the parameters, all f32. What a tuner makes on its way to these is more.
-pub fn tape_bytes(tokens: u64, (inputs, outputs): (usize, usize), elements: u64) -> u64 {
-    4 * (2 * tokens * (inputs + outputs) as u64 + elements)
+pub fn tape_bytes(rows: u64, (inputs, outputs): (usize, usize), elements: u64) -> u64 {
+    4 * (2 * rows * (inputs + outputs) as u64 + elements)
+}
+
+impl Tape {
+    /// What the layer has read, f32.
+    pub fn input(&self) -> Result<Tensor> {
+        self.replaced(0)
+    }
+
+    /// What replaces the layer's output, f32.
+    pub fn output(&self) -> Result<Tensor> {
+        self.replaced(1)
+    }
+
+    fn replaced(&self, which: usize) -> Result<Tensor> {
+        let parts = self.pieces.iter();
+        let parts: Vec<Tensor> = parts.map(|p| p.replaced[which].detach()).collect();
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+/// The beginning of a graph: a copy in f32.
+fn leaf(value: &Tensor) -> Result<Var> {
+    Ok(Var::from_tensor(&value.to_dtype(DType::F32)?)?)
 }
 
 impl Tuned {
@@ -69,7 +108,8 @@ impl Tuned {
     pub fn tape_bytes(&self, tokens: u64) -> u64 {
         let params = self.params.iter();
         let elements: usize = params.map(|param| param.value().elem_count()).sum();
-        tape_bytes(tokens, self.tuning.widths(), elements as u64)
+        let rows = tokens.saturating_mul(self.tuning.rows_per_token());
+        tape_bytes(rows, self.tuning.widths(), elements as u64)
     }
 
     /// The output that replaces that of `layer` for `x`, and what `layer` tells of its own.
@@ -81,34 +121,76 @@ impl Tuned {
         x: &Tensor,
         layer: impl FnOnce(&Tensor) -> Result<(Tensor, T)>,
     ) -> Result<(Tensor, Tape, T)> {
-        let (dtype, given_x) = (x.dtype(), x);
-        let leaf = |value: &Tensor| Ok::<_, Error>(Var::from_tensor(&value.to_dtype(DType::F32)?)?);
-        let x = leaf(x)?;
-        let params = self.params.iter().map(|param| leaf(&param.value()));
-        let params: Vec<Var> = params.collect::<Result<_>>()?;
-        let given: Vec<Tensor> = params
-            .iter()
-            .map(|param| param.as_tensor().clone())
-            .collect();
-        let input = self.tuning.input(&x, &given)?;
-        self.same("input", &input, &x)?;
+        self.forward_by(x, None, layer)
+    }
+
+    /// The same for the matrices of experts, whose rows are in groups. The parameters `[E, ..]` have those of each matrix, and the
+    /// tuner is asked once for each that has rows.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_grouped(
+        &self,
+        x: &Tensor,
+        groups: &Groups,
+        layer: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<(Tensor, Tape)> {
+        let (y, tape, ()) = self.forward_by(x, Some(groups), |x| Ok((layer(x)?, ())))?;
+        Ok((y, tape))
+    }
+
+    fn forward_by<T>(
+        &self,
+        x: &Tensor,
+        groups: Option<&Groups>,
+        layer: impl FnOnce(&Tensor) -> Result<(Tensor, T)>,
+    ) -> Result<(Tensor, Tape, T)> {
+        let dtype = x.dtype();
+        let parts = match groups {
+            None => vec![(0, 0..x.dim(0)?)],
+            Some(groups) => groups.filled()?.collect(),
+        };
+        let begin = |(matrix, rows): (usize, Range<usize>)| {
+            let params = self.params.iter().map(|param| match groups {
+                None => leaf(&param.value()),
+                Some(_) => leaf(&param.value().get(matrix)?),
+            });
+            let params: Vec<Var> = params.collect::<Result<_>>()?;
+            let x = leaf(&x.narrow(0, rows.start, rows.len())?)?;
+            let input = self.tuning.input(&x, &given(&params))?;
+            self.same("input", &input, &x)?;
+            Ok((matrix, rows, x, params, input))
+        };
+        let begun: Vec<_> = parts.into_iter().map(begin).collect::<Result<_>>()?;
         // A tuner that leaves the input as it is leaves its bits, and takes no memory for a copy.
-        let read = match input.id() == x.as_tensor().id() {
-            true => given_x.clone(),
-            false => input.detach().to_dtype(dtype)?,
+        let is_left = |(_, _, x, _, input): &(_, _, Var, _, Tensor)| input.id() == x.id();
+        let read = match begun.iter().all(is_left) {
+            true => x.clone(),
+            false => {
+                let inputs = begun.iter().map(|(.., input)| input.detach());
+                Tensor::cat(&inputs.collect::<Vec<_>>(), 0)?.to_dtype(dtype)?
+            }
         };
         let (y, told) = layer(&read)?;
-        let y = leaf(&y)?;
-        let output = self.tuning.output(&x, &y, &given)?;
-        self.same("output", &output, &y)?;
-        let out = output.detach().to_dtype(dtype)?;
-        let tape = Tape {
-            x,
-            y,
-            params,
-            replaced: [input, output],
-        };
-        Ok((out, tape, told))
+        drop(read);
+        let end =
+            |(matrix, rows, x, params, input): (usize, Range<usize>, Var, Vec<Var>, Tensor)| {
+                let y = leaf(&y.narrow(0, rows.start, rows.len())?)?;
+                let output = self.tuning.output(&x, &y, &given(&params))?;
+                self.same("output", &output, &y)?;
+                let replaced = [input, output];
+                Ok(Piece {
+                    matrix,
+                    rows,
+                    x,
+                    y,
+                    params,
+                    replaced,
+                })
+            };
+        let pieces = begun.into_iter().map(end).collect::<Result<_>>()?;
+        let tape = Tape { pieces };
+        Ok((tape.output()?.to_dtype(dtype)?, tape, told))
     }
 
     /// The output that replaces that of `layer` for `x`, where nothing goes back.
@@ -148,20 +230,42 @@ impl Tuned {
         layer: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let dtype = dout.dtype();
-        let [input, output] = &tape.replaced;
-        let mut by_output = pull(output, &dout.to_dtype(DType::F32)?)?;
-        let dy = by_output.remove(&tape.y);
-        let dy = dy.map_or_else(|| tape.y.zeros_like(), Ok)?;
-        let dread = layer(&dy.to_dtype(dtype)?)?;
-        let mut by_input = pull(input, &dread.to_dtype(DType::F32)?)?;
-        for (param, var) in self.params.iter().zip(&tape.params) {
+        let of = |rows: &Range<usize>, whole: &Tensor| {
+            Ok::<_, Error>(whole.narrow(0, rows.start, rows.len())?)
+        };
+        let dout = dout.to_dtype(DType::F32)?;
+        let (mut by_output, mut dy) = (Vec::new(), Vec::new());
+        for Piece {
+            rows, y, replaced, ..
+        } in &tape.pieces
+        {
+            let mut grads = pull(&replaced[1], &of(rows, &dout)?)?;
+            let own = grads.remove(y);
+            dy.push(own.map_or_else(|| y.zeros_like(), Ok)?.detach());
+            by_output.push(grads);
+        }
+        let dy = Tensor::cat(&dy, 0)?.to_dtype(dtype)?;
+        let dread = layer(&dy)?.to_dtype(DType::F32)?;
+        let mut by_params: Vec<Vec<(usize, Tensor)>> = vec![Vec::new(); self.params.len()];
+        let mut dx = Vec::new();
+        for (piece, mut by_output) in tape.pieces.iter().zip(by_output) {
+            let mut by_input = pull(&piece.replaced[0], &of(&piece.rows, &dread)?)?;
+            let mut both = |leaf: &Var| {
+                let parts = [by_output.remove(leaf), by_input.remove(leaf)];
+                let parts = parts.into_iter().flatten().map(|part| Ok(part.detach()));
+                parts.reduce(|a, b| a? + b?).transpose()
+            };
+            for (var, sums) in piece.params.iter().zip(&mut by_params) {
+                sums.extend(both(var)?.map(|sum| (piece.matrix, sum)));
+            }
+            let own = both(&piece.x)?;
+            dx.push(own.map_or_else(|| piece.x.zeros_like(), Ok)?.detach());
+        }
+        for (param, sums) in self.params.iter().zip(by_params) {
             if param.is_frozen() {
                 continue;
             }
-            let parts = [by_output.remove(var), by_input.remove(var)];
-            let parts = parts.into_iter().flatten();
-            let sum = parts.map(Ok).reduce(|a, b| a? + b?).transpose()?;
-            let sum = sum.with_context(|| {
+            let sum = whole(param.value().dims(), sums)?.with_context(|| {
                 format!(
                     "tuner {}: no gradient reaches {}: what the tuner gives does not depend on it, or it passed through \
                      detach()",
@@ -169,14 +273,31 @@ impl Tuned {
                     param.name()
                 )
             })?;
-            param.accumulate(sum.detach())?;
+            param.accumulate(sum)?;
         }
-        let parts = [by_output.remove(&tape.x), by_input.remove(&tape.x)];
-        let sum = parts.into_iter().flatten().map(Ok);
-        let dx = sum.reduce(|a, b| a? + b?).transpose()?;
-        let dx = dx.map_or_else(|| tape.x.zeros_like(), Ok)?;
-        Ok(dx.detach().to_dtype(dtype)?)
+        Ok(Tensor::cat(&dx, 0)?.to_dtype(dtype)?)
     }
+}
+
+fn given(params: &[Var]) -> Vec<Tensor> {
+    let params = params.iter();
+    params.map(|param| param.as_tensor().clone()).collect()
+}
+
+/// The gradient by a parameter of this shape from those by what it has of each matrix, zeros where a matrix had no rows; `None` if
+/// there are none.
+fn whole(shape: &[usize], sums: Vec<(usize, Tensor)>) -> Result<Option<Tensor>> {
+    let Some((_, first)) = sums.first() else {
+        return Ok(None);
+    };
+    if first.dims() == shape {
+        return Ok(Some(first.clone()));
+    }
+    let mut all = vec![first.zeros_like()?; shape[0]];
+    for (matrix, sum) in sums {
+        all[matrix] = sum;
+    }
+    Ok(Some(Tensor::stack(&all, 0)?))
 }
 
 /// The gradients by the leaves that `y` was made of, from the gradient by `y`. That one may carry a graph of its own, since candle
@@ -287,16 +408,15 @@ mod tests {
         let layer = layer(Arc::new(Mixed), &[&[4], &[4, 3]]);
         let tuned = layer.tuned.as_ref().unwrap();
         let x = random(&[5, 4], 4);
-        let (
-            _,
-            Tape {
-                x,
-                y,
-                params,
-                replaced,
-            },
-            (),
-        ) = tuned.forward(&x, |x| Ok((layer.base(x)?, ()))).unwrap();
+        let (_, mut tape, ()) = tuned.forward(&x, |x| Ok((layer.base(x)?, ()))).unwrap();
+        let Piece {
+            x,
+            y,
+            params,
+            replaced,
+            ..
+        } = tape.pieces.remove(0);
+        assert!(tape.pieces.is_empty());
         let leaves = [x, y].into_iter().chain(params);
         let all = leaves.map(|leaf| leaf.as_tensor().clone()).chain(replaced);
         let bytes = all

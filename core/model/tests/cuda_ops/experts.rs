@@ -373,6 +373,7 @@ fn experts_unpacked_in_ranges() {
         },
         bias: Some(Weight::Frozen(bias)),
         lora: None,
+        tuned: None,
         unpacked_at_once: at_once,
     };
     let bias = card.normal(3, &[8, 96], 0.1);

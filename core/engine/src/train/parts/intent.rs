@@ -177,23 +177,19 @@ impl Intent {
             };
             return Ok(Self::of_updates(wanted, settings, targets, additions));
         }
-        if let Some(other) = additions.iter().find(|addition| addition.experts.is_some()) {
-            bail!(
-                "{} on {}: low-rank updates of experts have one rank, scale and dropout in all layers, and the parameters \
-                 lora_A.weight and lora_B.weight, as PEFT has them",
-                tuner.label,
-                other.target
-            );
-        }
-        let modules = additions.iter().map(|addition| addition.target.clone());
+        let (of_experts, others): (Vec<&Addition>, Vec<&Addition>) = additions
+            .iter()
+            .partition(|addition| addition.experts.is_some());
+        let names = |of: &[&Addition]| of.iter().map(|a| a.target.clone()).collect();
         let config = TunedConfig {
             name: spec.name.clone(),
             options: spec.options.clone(),
-            modules: modules.collect(),
+            modules: names(&others),
+            parameters: names(&of_experts),
             modules_to_save: targets.modules_to_save.clone(),
             base_model: None,
-            // PEFT adds nothing to blocks.
-            peft: match of_blocks {
+            // PEFT adds nothing to blocks, and to parameters of experts low-rank updates alone.
+            peft: match of_blocks || !of_experts.is_empty() {
                 true => Options::new(),
                 false => tuner.context("peft_config", tuner.component.peft_config())?,
             },

@@ -1,4 +1,4 @@
-//! Tuners around layers, MLPs and experts.
+//! Tuners around layers, MLPs and experts, and in the matrices of experts.
 
 use super::*;
 use apus_sdk::LayerKind;
@@ -28,6 +28,105 @@ impl Tuning for Mixing {
     }
 }
 
+/// The same for a matrix `[O, I]`: `output = y + tanh(y) * (tanh(x) p1)`.
+#[derive(Debug)]
+struct Gating((usize, usize));
+
+impl Tuning for Gating {
+    fn input(&self, x: &Tensor, params: &[Tensor]) -> anyhow::Result<Tensor> {
+        Mixing.input(x, params)
+    }
+
+    fn output(&self, x: &Tensor, y: &Tensor, params: &[Tensor]) -> anyhow::Result<Tensor> {
+        Ok((y + (y.tanh()? * x.tanh()?.matmul(&params[1])?)?)?)
+    }
+
+    fn tuner(&self) -> &str {
+        "gating"
+    }
+
+    fn widths(&self) -> (usize, usize) {
+        self.0
+    }
+}
+
+/// Where a decoder has tuners.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Around blocks of a kind.
+    Block(LayerKind),
+    /// In both matrices of each expert.
+    Matrices,
+}
+
+use Place::{Block, Matrices};
+
+/// Tuners in both matrices of each expert, which have parameters of their own.
+fn tune_matrices(maker: &Maker, mixture: &mut Mixture) {
+    let part = |shape: &[usize]| maker.param(&maker.tensor(shape, 0.2));
+    for matrix in [&mut mixture.gate_up, &mut mixture.down] {
+        let (experts, inputs, outputs) = matrix.dims();
+        matrix.lora = None;
+        matrix.tuned = Some(Tuned {
+            module: "matrix".to_owned(),
+            tuning: Arc::new(Gating((inputs, outputs))),
+            params: vec![part(&[experts, inputs]), part(&[experts, inputs, outputs])],
+        });
+    }
+}
+
+/// Gradients by the input, by the router, by the matrices and by the tuners' parameters, where some experts have rows and others none.
+#[test]
+fn matrices_of_experts_by_finite_differences() {
+    for trained in [true, false] {
+        let maker = Maker::new(trained);
+        let mut mixture = maker.mixture(&MixtureSpec {
+            bias: true,
+            ..plain_experts()
+        });
+        tune_matrices(&maker, &mut mixture);
+        if !trained {
+            let of_tuners = mixture.tuners().flat_map(|tuned| tuned.params.clone());
+            *maker.params.borrow_mut() = of_tuners.collect();
+        }
+        super::mlp::check(&maker, &Mlp::Mixture(Box::new(mixture)));
+    }
+}
+
+/// A matrix computes with a tuner, expert by expert, what a linear layer does.
+#[test]
+fn a_matrix_of_experts_is_a_linear_layer_of_each() {
+    let maker = Maker::new(false);
+    let mut mixture = maker.mixture(&plain_experts());
+    tune_matrices(&maker, &mut mixture);
+    let matrix = &mixture.gate_up;
+    let (_, inputs, _) = matrix.dims();
+    let x = random(80, &[6, inputs]);
+    // The second expert has no rows.
+    let groups = crate::ops::Groups::new(&[0, 2, 2, 3, 5, 6], &Device::Cpu).unwrap();
+    let (y, _) = matrix.forward(&x, &groups).unwrap();
+    let tuned = matrix.tuned.as_ref().unwrap();
+    for (expert, rows) in groups.filled().unwrap() {
+        let params = tuned.params.iter().map(|param| {
+            let own = param.value().get(expert).unwrap();
+            Param::new("own", &own, true).unwrap()
+        });
+        let linear = Linear {
+            name: "linear".to_owned(),
+            weight: Weight::Frozen(matrix.matrix_of(expert).unwrap()),
+            bias: None,
+            lora: None,
+            tuned: Some(Tuned {
+                params: params.collect(),
+                ..tuned.clone()
+            }),
+        };
+        let of = |all: &Tensor| all.narrow(0, rows.start, rows.len()).unwrap();
+        let (alone, _) = linear.forward(&of(&x), None).unwrap();
+        crate::ops::testing::close(&of(&y), &values(&alone), 1e-5);
+    }
+}
+
 /// A layer with a dense MLP and one with experts, all of which are used, since a difference may not change which ones are.
 fn spec() -> Architecture {
     let layer = |mlp| LayerSpec {
@@ -54,7 +153,7 @@ fn ids() -> Tensor {
 }
 
 /// A frozen decoder with tuners around all its blocks of these kinds.
-fn decoder(maker: &Maker, kinds: &[LayerKind]) -> (Decoder, Head) {
+fn decoder(maker: &Maker, kinds: &[Place]) -> (Decoder, Head) {
     let (mut decoder, head) = maker.decoder(&spec());
     let part = |shape: &[usize]| maker.param(&maker.tensor(shape, 0.2));
     for layer in &mut decoder.layers {
@@ -63,7 +162,15 @@ fn decoder(maker: &Maker, kinds: &[LayerKind]) -> (Decoder, Head) {
             (mixture.gate_up.lora, mixture.down.lora) = (None, None);
         }
         for kind in kinds {
-            if let Some(place) = layer.tuner_of_block(*kind) {
+            let kind = match (kind, &mut layer.mlp) {
+                (Block(kind), _) => *kind,
+                (Matrices, Mlp::Mixture(mixture)) => {
+                    tune_matrices(maker, mixture);
+                    continue;
+                }
+                (Matrices, Mlp::Dense(_)) => continue,
+            };
+            if let Some(place) = layer.tuner_of_block(kind) {
                 *place = Some(Tuned {
                     module: format!("{kind:?}"),
                     tuning: Arc::new(Mixing),
@@ -101,11 +208,17 @@ fn backward(decoder: &Decoder, dhidden: &Tensor, kept: usize, aux_coef: f64) {
         .unwrap();
 }
 
-const KINDS: [&[LayerKind]; 4] = [
-    &[LayerKind::Decoder],
-    &[LayerKind::Mlp],
-    &[LayerKind::Experts],
-    &[LayerKind::Decoder, LayerKind::Mlp, LayerKind::Experts],
+const KINDS: [&[Place]; 6] = [
+    &[Block(LayerKind::Decoder)],
+    &[Block(LayerKind::Mlp)],
+    &[Block(LayerKind::Experts)],
+    &[Matrices],
+    &[Block(LayerKind::Experts), Matrices],
+    &[
+        Block(LayerKind::Decoder),
+        Block(LayerKind::Mlp),
+        Block(LayerKind::Experts),
+    ],
 ];
 
 /// The parameters of lower layers see those of higher ones through the gradients by their inputs.

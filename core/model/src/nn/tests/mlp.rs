@@ -129,7 +129,7 @@ fn back(mlp: &Mlp) -> Tensor {
 }
 
 /// Backward, also of a tape that was made again, against differences by the input and by all parameters.
-fn check(maker: &Maker, mlp: &Mlp) {
+pub(super) fn check(maker: &Maker, mlp: &Mlp) {
     let [x, residual, dy] = input();
     let loss = |x: &Tensor| {
         dot(

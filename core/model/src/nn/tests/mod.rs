@@ -131,6 +131,7 @@ impl Maker {
                 scale: 0.7,
                 experts: e,
             }),
+            tuned: None,
             unpacked_at_once: None,
         }
     }
