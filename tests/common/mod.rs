@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 pub mod crates;
+pub mod plugins;
 pub mod training;
+pub mod user;
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
