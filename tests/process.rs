@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::process::{executable, page, program, python};
 use common::works;
 use serde_json::Value;
 use std::fs;
@@ -11,14 +12,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-fn python() -> bool {
-    let found = Command::new("python3").arg("--version").output().is_ok();
-    if !found {
-        eprintln!("skipped: there is no python3");
-    }
-    found
-}
 
 fn tickets(dir: &Path) -> PathBuf {
     let rows = [
@@ -32,14 +25,7 @@ fn tickets(dir: &Path) -> PathBuf {
 
 /// A plugin that is a script of the shell.
 fn script(dir: &Path, name: &str, does: &str) -> PathBuf {
-    let file = dir.join(name);
-    fs::write(&file, format!("#!/bin/sh\n{does}\n")).unwrap();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    file
+    executable(dir, name, &format!("#!/bin/sh\n{does}\n"))
 }
 
 /// A script that announces a loss scale `s`, makes it, reads a call and does `then`.
@@ -159,72 +145,6 @@ fn a_bad_row_is_the_row_s_and_a_check_passes() {
     );
 }
 
-/// The blocks of a language in the page about processes.
-fn blocks(language: &str) -> Vec<String> {
-    let page = fs::read_to_string(format!("{ROOT}/docs/process-plugins.md")).unwrap();
-    let begins = format!("```{language}\n");
-    let blocks = page.split(&begins).skip(1);
-    blocks
-        .map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned())
-        .collect()
-}
-
-#[test]
-fn the_page_says_what_its_program_says() {
-    if !python() {
-        return;
-    }
-    let to_copy = fs::read_to_string(format!("{ROOT}/examples/process/apus_plugin.py")).unwrap();
-    assert!(to_copy.lines().count() < 60);
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("apus_plugin.py"), to_copy).unwrap();
-    let python = blocks("python");
-    assert_eq!(python.len(), 1, "one program");
-    let program = home.path().join("page.py");
-    fs::write(&program, &python[0]).unwrap();
-    let lines: Vec<Value> = blocks("json")
-        .iter()
-        .flat_map(|block| block.lines())
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let (questions, answers): (Vec<&Value>, Vec<&Value>) =
-        lines.iter().partition(|line| line.get("do").is_some());
-    assert!(questions.len() >= 4 && questions.len() == answers.len());
-    let input = home.path().join("questions");
-    let text: String = questions.iter().map(|line| format!("{line}\n")).collect();
-    fs::write(&input, text).unwrap();
-    let output = Command::new("python3")
-        .arg(&program)
-        .stdin(fs::File::open(&input).unwrap())
-        .output()
-        .unwrap();
-    let said = common::text(&output);
-    let said: Vec<Value> = said
-        .lines()
-        .map(|line| serde_json::from_str(line).expect(&said))
-        .collect();
-    assert_eq!(said.len(), answers.len());
-    for (said, answer) in said.iter().zip(answers) {
-        assert_eq!(without_errors(said), without_errors(answer));
-    }
-}
-
-/// The same, where every error says the same: what Python says differs with its version.
-fn without_errors(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .map(|(key, value)| match key.as_str() {
-                "error" => (key.clone(), "an error".into()),
-                _ => (key.clone(), without_errors(value)),
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        Value::Array(list) => list.iter().map(without_errors).collect::<Vec<_>>().into(),
-        other => other.clone(),
-    }
-}
-
 #[test]
 fn a_file_of_python_is_sent_to_the_page() {
     let home = tempfile::tempdir().unwrap();
@@ -243,8 +163,7 @@ fn a_file_of_python_is_sent_to_the_page() {
             ],
         );
     }
-    let page = fs::read_to_string(format!("{ROOT}/docs/process-plugins.md")).unwrap();
-    assert!(page.contains("\n## From `--external_plugins`\n"));
+    assert!(page().contains("\n## From `--external_plugins`\n"));
 }
 
 #[test]
@@ -253,8 +172,6 @@ fn several_processes_share_the_rows() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let to_copy = format!("{ROOT}/examples/process/apus_plugin.py");
-    fs::copy(to_copy, home.path().join("apus_plugin.py")).unwrap();
     let says = r#"
 import os
 import time
@@ -269,17 +186,15 @@ def s(text, role, field, query, is_last):
 
 run("shared")
 "#;
-    fs::write(home.path().join("shared.py"), says).unwrap();
+    let plugin = program(home.path(), "shared.py", says);
     let goldens = format!("{ROOT}/tests/goldens/tiny");
     let rows = fs::read_to_string(format!("{goldens}/chat_train.jsonl")).unwrap();
     let many = home.path().join("many.jsonl");
     fs::write(&many, rows.repeat(40)).unwrap();
     let prepared = |processes: usize| {
         let config = home.path().join("run.toml");
-        let program = home.path().join("shared.py");
         let table = format!(
-            "plugins = [{{ path = \"cmd:python3 {}\", processes = {processes} }}]\nloss_scale = \"s\"\n",
-            program.display()
+            "plugins = [{{ path = \"{plugin}\", processes = {processes} }}]\nloss_scale = \"s\"\n"
         );
         fs::write(&config, table).unwrap();
         let out = home.path().join(format!("{processes}.jsonl"));
@@ -311,9 +226,6 @@ fn what_a_python_program_prints_goes_to_the_log() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let to_copy = format!("{ROOT}/examples/process/apus_plugin.py");
-    fs::copy(to_copy, home.path().join("apus_plugin.py")).unwrap();
-    let program = home.path().join("prints.py");
     let says = r#"
 import os
 from apus_plugin import component, run
@@ -327,10 +239,10 @@ def s(text, role, field, query, is_last):
 
 run("prints")
 "#;
-    fs::write(&program, says).unwrap();
+    let program = program(home.path(), "prints.py", says);
     let line = data("cmd:PROGRAM", "--loss_scale s");
     let mut words = common::words(&line);
-    let command = format!("cmd:python3 {}", program.display());
+    let command = program.replacen("cmd:", "cmd:python3 ", 1);
     let at = words
         .iter()
         .position(|word| *word == "cmd:PROGRAM")

@@ -4,64 +4,15 @@
 
 mod common;
 
+use common::orders::{WORDS, flags, home, steps};
 use common::training::{checkpoints, losses, refuses, sft, trains, weights};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const MODEL: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/goldens/tiny/model_mxfp4"
-);
-/// Words of the answer of each row: none are as long as another.
-const WORDS: [usize; 6] = [9, 3, 14, 1, 6, 11];
 const SHORT_FIRST: [usize; 6] = [3, 1, 4, 0, 5, 2];
-
-fn library(name: &str) -> String {
-    let library = common::library(name);
-    library.display().to_string()
-}
-
-/// A folder with two files of rows.
-fn home() -> tempfile::TempDir {
-    let home = tempfile::tempdir().unwrap();
-    let row = |words: &usize| {
-        let response = format!("word{} ", words % 4).repeat(*words);
-        json!({"query": "Say it.", "response": response.trim()}).to_string()
-    };
-    for (file, words) in [("a.jsonl", &WORDS[..]), ("b.jsonl", &WORDS[..2])] {
-        let rows: Vec<String> = words.iter().map(row).collect();
-        fs::write(home.path().join(file), rows.join("\n")).unwrap();
-    }
-    home
-}
-
-/// Flags of a run over `a.jsonl`, one row a step, which writes its order to `NAME.order`.
-fn flags(home: &Path, name: &str, more: &str) -> String {
-    format!(
-        "--model {MODEL} --dataset {} --dataset_shuffle false --gradient_accumulation_steps 1 --num_train_epochs 2 \
-         --save_strategy no --plugin {} {} --loss_type recording --loss_type.file {} {more}",
-        home.join("a.jsonl").display(),
-        library("asking_plugin"),
-        library("curriculum"),
-        home.join(format!("{name}.order")).display()
-    )
-}
-
-/// The examples of each step, by its number; a step that was made again took the same ones.
-fn steps(home: &Path, name: &str) -> BTreeMap<u64, Vec<usize>> {
-    let text = fs::read_to_string(home.join(format!("{name}.order"))).unwrap();
-    let mut steps: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for line in text.lines() {
-        let (step, row) = line.split_once(' ').unwrap();
-        let rows = steps.entry(step.parse().unwrap()).or_default();
-        rows.push(row.parse().unwrap());
-    }
-    steps
-}
 
 /// The order of a run, an epoch after another.
 fn order(home: &Path, name: &str, more: &str) -> Vec<Vec<usize>> {
@@ -107,7 +58,7 @@ fn a_curriculum_of_a_library_takes_short_rows_first() {
     let packed = format!("{flags} --packing true --max_length 4096 --num_train_epochs 1");
     trains(
         &home.path().join("packed"),
-        &self::flags(home.path(), "packed", &packed),
+        &common::orders::flags(home.path(), "packed", &packed),
     );
 }
 

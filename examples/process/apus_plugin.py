@@ -5,31 +5,31 @@ import os
 import sys
 import traceback
 
-FUNCTION_IS = {"dataset format": "convert", "loss scale": "segments", "schedule": "factor"}
+FUNCTION_IS = {"dataset format": "convert", "loss scale": "segments", "schedule": "factor", "sampler": "order"}
 MORE_OF_TRACKERS = ("text", "line", "system", "saved")
-known, made = {}, {}
+announced, known, made = [], {}, {}
 
-def component(kind, name, facts=None, **options):
+def component(kind, name, facts=None, needs=(), **options):
     """Makes a class a component, or a function the main method of one; an option is its default and its doc."""
     def register(made_by):
-        known[kind, name] = (made_by, facts or {}, options)
+        listed = [{"name": key, "default": value, "doc": doc} for key, (value, doc) in options.items()]
+        doc = (made_by.__doc__ or "").strip()
+        announced.append({"kind": kind, "name": name, "doc": doc, "needs": list(needs), "options": listed})
+        known[kind, name] = (made_by, facts or {}, {key: default for key, (default, _) in options.items()})
         return made_by
     return register
 
-def describe(kind, name, made_by, options):
-    options = [{"name": key, "default": value, "doc": doc} for key, (value, doc) in options.items()]
-    return {"kind": kind, "name": name, "doc": (made_by.__doc__ or "").strip(), "options": options}
-
 def make(kind, name, given):
     made_by, facts, options = known[kind, name]
-    options = {**{key: default for key, (default, _) in options.items()}, **given}
+    options = {**options, **given}
     if not isinstance(made_by, type):
         return type(name, (), {FUNCTION_IS[kind]: staticmethod(lambda **with_: made_by(**with_, **options))}), facts
     methods = [name for name in dir(made_by) if not name.startswith("_")]
     more = {"callback": {"events": [name for name in methods if name[:3] == "on_"], "state": "save_state" in methods},
             "metric": {"answers": "update_answers" in methods},
+            "sampler": {"length": "epoch_length" in methods, "state": "save_state" in methods},
             "tracker": {"takes": [name for name in methods if name in MORE_OF_TRACKERS]}}
-    return made_by(**options), {**more.get(kind, {}), **facts}
+    return made_by(**options), {"has": methods, **more.get(kind, {}), **facts}
 
 def attempt(act, *args, **with_):
     try:
@@ -48,12 +48,11 @@ def answer(asked):
 def run(name, version="0.1.0"):
     answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
     os.dup2(2, 1)  # what is printed, also by programs that are started, must not come between the answers
-    components = [describe(*key, made_by, options) for key, (made_by, _, options) in known.items()]
-    announced = {"name": name, "version": version, "batches": True, "components": components}
+    description = {"name": name, "version": version, "batches": True, "components": announced}
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         for number in asked.get("forget", []):
             made.pop(number, None)
-        said = {"ok": announced} if asked["do"] == "announce" else attempt(answer, asked)
+        said = {"ok": description} if asked["do"] == "announce" else attempt(answer, asked)
         answers.write(json.dumps({"id": asked["id"], **said}) + "\n")
         answers.flush()

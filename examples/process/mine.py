@@ -2,6 +2,7 @@
 """One component of each kind that a process can be."""
 
 import json
+import random
 import re
 
 from apus_plugin import component, run
@@ -30,6 +31,14 @@ def code(text, role, field, query, is_last, weight):
 def halving(step, total, warmup, learning_rate, every):
     """Halves the learning rate every few steps."""
     return 0.5 ** (step // every)
+
+
+@component("sampler", "short_first", epochs=(1, "Epochs that begin with short rows"))
+def short_first(epoch, epochs):
+    """From short rows to long ones in the first epochs, later in random order."""
+    order = list(range(epoch["rows"]))
+    random.Random(epoch["seed"] + epoch["number"]).shuffle(order)
+    return sorted(order, key=epoch["tokens"].__getitem__) if epoch["number"] < epochs else order
 
 
 @component("metric", "long_enough", words=(2, "Words of an answer that is long enough"))

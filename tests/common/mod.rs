@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 pub mod crates;
+pub mod orders;
 pub mod plugins;
+pub mod process;
 pub mod training;
 pub mod user;
 

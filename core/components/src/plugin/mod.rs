@@ -150,8 +150,8 @@ fn load_one(spec: &PluginSpec) -> Result<()> {
 fn refuse_python(file: &Path) -> Result<()> {
     ensure!(
         file.extension().is_none_or(|extension| extension != "py"),
-        "plugin {file}: this is a file of Python, and what is loaded here is a library. Formats, loss scales, metrics, \
-         schedules, callbacks and trackers stay Python, in a program: --plugin cmd:./{name}, with apus_plugin.py beside it and \
+        "plugin {file}: this is a file of Python, and what is loaded here is a library. Formats, loss scales, \
+         schedules, samplers, callbacks, metrics and trackers stay Python, in a program: --plugin cmd:./{name}, with apus_plugin.py beside it and \
          `@component(...)` over each function; docs/process-plugins.md, \"From --external_plugins\", shows how. A loss or an \
          optimizer works on tensors and becomes a library: docs/plugin-guide.md",
         file = file.display(),

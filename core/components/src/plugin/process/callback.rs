@@ -1,13 +1,13 @@
 //! A callback in a process. Only the events that it names when it is made are sent.
 
-use super::Remote;
-use apus_sdk::{Callback, Control, Error, Result, RunState};
+use super::{Remote, asked};
+use apus_sdk::{Answer, Callback, Control, Error, Result, Run, RunState, Setup};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// The events of [`Callback`].
-const EVENTS: [&str; 15] = [
+const EVENTS: [&str; 16] = [
     "on_init_end",
     "on_train_begin",
     "on_train_end",
@@ -23,6 +23,7 @@ const EVENTS: [&str; 15] = [
     "on_save",
     "on_log",
     "on_generate",
+    "on_answers",
 ];
 
 struct ProcessCallback {
@@ -82,17 +83,7 @@ impl ProcessCallback {
         let Some(asked) = asked else {
             return Ok(None);
         };
-        let mut whole = json!(control);
-        for (key, value) in asked.control {
-            if whole.get(&key).is_none() {
-                return Err(Error::new(format!(
-                    "{}: it asks for {key:?}, which nobody can ask for",
-                    self.remote.what(event)
-                )));
-            }
-            whole[key.as_str()] = value;
-        }
-        *control = self.remote.read(event, &whole)?;
+        asked::add(control, asked.control, &self.remote, event)?;
         Ok(asked.values)
     }
 }
@@ -143,6 +134,23 @@ macro_rules! plain_events {
             ) -> Result<()> {
                 let about = json!({"prompt": prompt, "answer": answer});
                 self.send("on_generate", about, state, control).map(drop)
+            }
+
+            fn on_answers(
+                &mut self,
+                answers: &[Answer],
+                state: &RunState,
+                control: &mut Control,
+            ) -> Result<()> {
+                self.send("on_answers", json!({"answers": answers}), state, control).map(drop)
+            }
+
+            fn check(&self, setup: &Setup) -> Result<()> {
+                self.remote.check(setup)
+            }
+
+            fn begin(&mut self, run: &Run) -> Result<()> {
+                self.remote.begin(run)
             }
 
             fn save_state(&self) -> Result<Value> {

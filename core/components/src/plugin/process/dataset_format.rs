@@ -3,7 +3,7 @@
 //! Which rows it recognises is known once it is made, so only rows that it converts go to the program.
 
 use super::Remote;
-use apus_sdk::{Converted, DatasetFormat, Result, Row, Sample};
+use apus_sdk::{Converted, DatasetFormat, Need, Result, Row, Sample, Setup};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,10 +18,15 @@ struct Format {
 struct Facts {
     columns: Vec<String>,
     rank: i32,
+    /// The columns that it reads; it is sent no others.
+    reads: Option<Vec<String>>,
 }
 
 pub(super) fn new(remote: Remote) -> Result<Box<dyn DatasetFormat>> {
-    let facts = remote.facts()?;
+    let facts: Facts = remote.facts()?;
+    if facts.reads.is_some() && !remote.declares(Need::Columns) {
+        return Err(remote.unannounced("make", "it says what it reads", Need::Columns));
+    }
     Ok(Box::new(Format { remote, facts }))
 }
 
@@ -33,8 +38,7 @@ struct With<'a> {
 
 impl Format {
     fn call(&self, row: &Row) -> Result<Vec<Value>> {
-        let with = serde_json::to_value(With { row })?;
-        self.remote.call("convert", with)
+        self.remote.call("convert", With { row })
     }
 
     /// The samples that the program wrote: conversations, or rows of tokens.
@@ -57,6 +61,14 @@ impl Format {
 }
 
 impl DatasetFormat for Format {
+    fn check(&self, setup: &Setup) -> Result<()> {
+        self.remote.check(setup)
+    }
+
+    fn columns(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.facts.reads.clone())
+    }
+
     fn recognises(&self, columns: &[&str]) -> bool {
         let own = &self.facts.columns;
         !own.is_empty() && own.iter().all(|column| columns.contains(&column.as_str()))

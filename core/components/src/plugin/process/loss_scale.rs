@@ -1,18 +1,21 @@
 //! A loss scale in a process.
 
 use super::Remote;
-use apus_sdk::{Base, Error, Field, LossScale, Piece, Result, Segment, Turn};
+use apus_sdk::{Base, Error, Field, LossScale, Need, Piece, Result, Row, Segment, Setup, Turn};
 use serde::{Deserialize, Serialize};
 
 struct Scale {
     remote: Remote,
     base: Option<Base>,
+    counts: bool,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Facts {
     base: Option<String>,
+    /// Whether it wants to know the number of tokens of a piece, which have to be counted for it.
+    tokens: bool,
 }
 
 pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
@@ -29,7 +32,15 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
             )));
         }
     };
-    Ok(Box::new(Scale { remote, base }))
+    let counts = facts.tokens;
+    if counts && !remote.declares(Need::Piece) {
+        return Err(remote.unannounced("make", "it counts tokens", Need::Piece));
+    }
+    Ok(Box::new(Scale {
+        remote,
+        base,
+        counts,
+    }))
 }
 
 /// The arguments of a call.
@@ -57,6 +68,40 @@ impl<'a> With<'a> {
     }
 }
 
+/// The arguments of a call of a scale that asks where a piece stands.
+#[derive(Serialize)]
+struct Placed<'a> {
+    #[serde(flatten)]
+    with: With<'a>,
+    message: usize,
+    messages: usize,
+    whole: &'a str,
+    /// In characters, which texts are counted by in most languages.
+    offset: usize,
+    channel: Option<&'a str>,
+    columns: &'a Row,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<Option<usize>>,
+}
+
+impl<'a> Placed<'a> {
+    fn new(piece: &'a Piece<'a>, counts: bool) -> Self {
+        let (whole, offset) = (piece.whole(), piece.offset());
+        Self {
+            with: With::new(piece.text(), piece.turn()),
+            message: piece.message(),
+            messages: piece.messages(),
+            whole,
+            offset: whole
+                .get(..offset)
+                .map_or(0, |before| before.chars().count()),
+            channel: piece.channel(),
+            columns: piece.columns(),
+            tokens: counts.then(|| piece.tokens()),
+        }
+    }
+}
+
 fn segments(found: Vec<(String, f64)>) -> Vec<Segment> {
     let segments = found.into_iter();
     segments
@@ -65,14 +110,25 @@ fn segments(found: Vec<(String, f64)>) -> Vec<Segment> {
 }
 
 impl LossScale for Scale {
+    fn check(&self, setup: &Setup) -> Result<()> {
+        self.remote.check(setup)
+    }
+
     fn base(&self) -> Option<Base> {
         self.base
     }
 
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
-        let with = serde_json::to_value(With::new(text, turn))?;
-        let found = self.remote.call("segments", with)?;
+        let found = self.remote.call("segments", With::new(text, turn))?;
         Ok(segments(found))
+    }
+
+    fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
+        if !self.remote.declares(Need::Piece) {
+            return self.segments(piece.text(), piece.turn());
+        }
+        let with = Placed::new(piece, self.counts);
+        Ok(segments(self.remote.call("segments", with)?))
     }
 
     fn takes_batches(&self) -> bool {
@@ -80,11 +136,20 @@ impl LossScale for Scale {
     }
 
     fn segments_of_all(&self, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
-        let all = pieces.iter();
-        let all: Vec<With> = all
-            .map(|piece| With::new(piece.text(), piece.turn()))
-            .collect();
-        let answers = self.remote.call_all("segments", &all);
+        let answers = match self.remote.declares(Need::Piece) {
+            true => {
+                let place = |piece| Placed::new(piece, self.counts);
+                let all: Vec<Placed> = pieces.iter().map(place).collect();
+                self.remote.call_all("segments", &all)
+            }
+            false => {
+                let all = pieces.iter();
+                let all: Vec<With> = all
+                    .map(|piece| With::new(piece.text(), piece.turn()))
+                    .collect();
+                self.remote.call_all("segments", &all)
+            }
+        };
         answers
             .into_iter()
             .map(|found| found.map(segments))

@@ -1,7 +1,7 @@
 //! A metric in a process: of generated answers, or of tokens.
 
 use super::Remote;
-use apus_sdk::{EvalBatch, Metric, Result, TextPair};
+use apus_sdk::{EvalBatch, Metric, Result, Run, Setup, TextPair};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,6 +24,14 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn Metric>> {
 }
 
 impl Metric for ProcessMetric {
+    fn check(&self, setup: &Setup) -> Result<()> {
+        self.remote.check(setup)
+    }
+
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.remote.begin(run)
+    }
+
     fn update(&mut self, batch: &EvalBatch) -> Result<()> {
         let sequences = batch.sequences().map(|(labels, predictions)| {
             Ok(json!({

@@ -5,15 +5,18 @@
 //! trait into questions.
 
 mod answer;
+mod asked;
 mod callback;
 mod child;
 mod dataset_format;
 mod group;
 mod loss_scale;
 mod metric;
+mod needs;
 mod pace;
 mod pipes;
 mod remote;
+mod sampler;
 mod schedule;
 mod tracker;
 
@@ -24,7 +27,7 @@ use apus_sdk::abi::{ComponentDoc, Description, SDK_VERSION};
 use apus_sdk::{Error, Kind, OptionDoc, Options};
 pub use child::Limits;
 use child::{Child, Limit};
-use remote::Remote;
+use remote::{About, Remote};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -77,6 +80,9 @@ struct AnnouncedComponent {
     name: String,
     #[serde(default)]
     doc: String,
+    /// What of SDK 1.1 it uses, by name.
+    #[serde(default)]
+    needs: Vec<String>,
     #[serde(default)]
     options: Vec<AnnouncedOption>,
 }
@@ -172,18 +178,22 @@ impl Process {
             answer::shaped(&answers[0]).map_err(|why| children[0].fails(&what, why))?;
         let kinds: Vec<&str> = Kind::ALL
             .iter()
+            .filter(|&&kind| can_be(kind))
             .map(|kind| kind.name())
-            .filter(|&kind| can_be(kind))
             .collect();
         let mut components = Vec::new();
         for component in announced.components {
-            ensure!(
-                can_be(&component.kind),
-                "{what}: it has a {:?} called {:?}; a process can be a {}",
-                component.kind,
-                component.name,
-                kinds.join(", ")
-            );
+            let kind = Kind::from_name(&component.kind).filter(|&kind| can_be(kind));
+            let kind = kind.with_context(|| {
+                format!(
+                    "{what}: it has a {:?} called {:?}; a process can be a {}",
+                    component.kind,
+                    component.name,
+                    kinds.join(", ")
+                )
+            })?;
+            needs::read(kind, &component.needs)
+                .map_err(|why| anyhow::anyhow!("{what}: {kind} {:?}: {why}", component.name))?;
             let options = component.options.iter();
             let flags = options.filter_map(|own| Some((own.flag.clone()?, own.name.clone())));
             components.push(ComponentDoc {
@@ -191,12 +201,12 @@ impl Process {
                 kind: component.kind,
                 name: component.name,
                 doc: component.doc,
+                needs: component.needs,
                 options: component
                     .options
                     .into_iter()
                     .map(AnnouncedOption::doc)
                     .collect(),
-                ..ComponentDoc::default()
             });
         }
         components.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
@@ -222,8 +232,8 @@ impl Process {
         self.children.iter().for_each(|child| child.end());
     }
 
-    /// Checks that the component has these options, which the program need not do.
-    fn knows(&self, kind: Kind, name: &str, options: &Options) -> Result<()> {
+    /// What the program has announced of a component, which has these options; the program need not check them.
+    fn announced(&self, kind: Kind, name: &str, options: &Options) -> Result<&ComponentDoc> {
         let mut components = self.description.components.iter();
         let component = components.find(|known| known.kind == kind.name() && known.name == name);
         let component = component.context("the program has not announced it")?;
@@ -239,7 +249,7 @@ impl Process {
                 names.join(", ")
             );
         }
-        Ok(())
+        Ok(component)
     }
 
     /// Makes a component; `K` is the trait object of its kind.
@@ -253,18 +263,27 @@ impl Process {
         options: &Options,
         label: &str,
     ) -> apus_sdk::Result<Box<K>> {
-        self.knows(kind, name, options)
+        let announced = self
+            .announced(kind, name, options)
             .map_err(|error| Error::new(format!("{label}: {error}")))?;
         // Only these are called by several threads, and in any order.
         let children = match kind {
             Kind::DatasetFormat | Kind::LossScale => &self.children[..],
             _ => &self.children[..1],
         };
-        let remote = Remote::make(children, self.batches, kind, name, options, label)?;
+        let about = About {
+            kind,
+            name: name.to_owned(),
+            needs: announced.known_needs().0,
+            label: label.to_owned(),
+            batches: self.batches,
+        };
+        let remote = Remote::make(children, about, options)?;
         let made: Box<dyn Any> = match kind {
             Kind::DatasetFormat => Box::new(dataset_format::new(remote)?),
             Kind::LossScale => Box::new(loss_scale::new(remote)?),
             Kind::LrSchedule => Box::new(schedule::new(remote)),
+            Kind::Sampler => Box::new(sampler::new(remote)?),
             Kind::Callback => Box::new(callback::new(remote)?),
             Kind::Metric => Box::new(metric::new(remote)?),
             Kind::Tracker => Box::new(tracker::new(remote)?),
@@ -279,14 +298,6 @@ impl Process {
     }
 }
 
-fn can_be(kind: &str) -> bool {
-    let kinds = [
-        Kind::DatasetFormat,
-        Kind::LossScale,
-        Kind::LrSchedule,
-        Kind::Callback,
-        Kind::Metric,
-        Kind::Tracker,
-    ];
-    kinds.iter().any(|known| known.name() == kind)
+fn can_be(kind: Kind) -> bool {
+    !needs::given(kind).is_empty()
 }

@@ -1,7 +1,7 @@
 //! A learning-rate schedule in a process.
 
 use super::Remote;
-use apus_sdk::{LrSchedule, Progress, Result};
+use apus_sdk::{LrSchedule, Progress, Result, Run, Setup};
 use serde_json::json;
 
 struct Schedule(Remote);
@@ -11,6 +11,14 @@ pub(super) fn new(remote: Remote) -> Box<dyn LrSchedule> {
 }
 
 impl LrSchedule for Schedule {
+    fn check(&self, setup: &Setup) -> Result<()> {
+        self.0.check(setup)
+    }
+
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.0.begin(run)
+    }
+
     fn factor(&self, progress: &Progress) -> Result<f64> {
         self.0.call(
             "factor",

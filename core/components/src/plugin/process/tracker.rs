@@ -1,7 +1,7 @@
 //! A tracker in a process. Beside `start`, `log` and `finish`, only what it names when it is made is sent.
 
 use super::Remote;
-use apus_sdk::{EndState, Error, Level, Result, RunInfo, Tracker};
+use apus_sdk::{EndState, Error, Level, Result, RunInfo, Setup, Tracker};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -45,6 +45,10 @@ impl ProcessTracker {
 }
 
 impl Tracker for ProcessTracker {
+    fn check(&self, setup: &Setup) -> Result<()> {
+        self.remote.check(setup)
+    }
+
     fn start(&mut self, run: &RunInfo) -> Result<()> {
         self.remote.call("start", json!({"run": run}))
     }
