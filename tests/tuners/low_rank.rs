@@ -4,6 +4,7 @@ use super::{MODEL, all_tensors, answer, config, pair, plugin, run, values};
 use crate::common::training::{TINY, losses, refuses, trains, weights};
 use crate::common::works;
 use candle_core::{DType, Tensor};
+use serde_json::{Value, json};
 use std::path::Path;
 
 const ATTENTION: &str = "--target_modules q_proj k_proj v_proj o_proj";
@@ -81,15 +82,142 @@ fn a_low_rank_update_begins_and_learns_as_its_tuner_says() {
     );
 }
 
+/// Several ranks are PEFT's `rank_pattern`; for other names than PEFT's it has no form.
+pub fn saved_as(config: &Value, kind: &str) {
+    if kind == "names" {
+        assert_eq!(config["apus_tuner"]["name"], "pair");
+        return;
+    }
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"]),
+        (&json!(4), &json!(8))
+    );
+    for (key, number) in [("rank_pattern", 2), ("alpha_pattern", 4)] {
+        let found = config[key].as_object().unwrap();
+        assert!(found.values().all(|value| *value == number), "{found:?}");
+        let is_deep = |name: &String| name.contains("layers.2.") || name.contains("layers.3.");
+        assert!(found.len() >= 6 && found.keys().all(is_deep), "{found:?}");
+    }
+}
+
+/// Ranks and alphas by patterns, as PEFT has them: trained, resumed, trained on, answered with, merged, and given to vLLM.
 #[test]
-fn low_rank_updates_that_peft_has_no_form_for_are_saved_as_their_tuners() {
+fn ranks_and_alphas_by_pattern() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let patterns = r#"--rank_pattern {"q_proj":2,"3.mlp.experts.down_proj":1} --alpha_pattern {"layers.[01].self_attn.q_proj":6}"#;
+    let flags = format!("--lora_rank 4 --lora_alpha 8 --lora_dropout 0 {EXPERTS} {patterns}");
+    let flags = flags.replace("--target_modules q_proj", "--target_modules q_proj v_proj");
+    let whole = run(&at("whole"), &flags);
+    let said = config(&whole);
+    assert_eq!(
+        (&said["r"], &said["peft_type"]),
+        (&json!(4), &json!("LORA"))
+    );
+    assert_eq!(said["rank_pattern"].as_object().unwrap().len(), 5);
+    assert_eq!(
+        said["alpha_pattern"],
+        json!({"model.layers.0.self_attn.q_proj": 6, "model.layers.1.self_attn.q_proj": 6})
+    );
+    let updates = all_tensors(&whole.join("adapter_model.safetensors"));
+    let a = |module: &str| {
+        updates[&format!("base_model.model.model.layers.{module}.lora_A.weight")].clone()
+    };
+    let rows = |module: &str| a(module).dims()[0];
+    assert_eq!(
+        (rows("0.self_attn.q_proj"), rows("0.self_attn.v_proj")),
+        (2, 4)
+    );
+    assert_eq!((rows("3.mlp.experts"), rows("2.mlp.experts")), (8, 32));
+    let half = at("whole").join("checkpoint-2");
+    let resume = format!("{flags} --resume_from_checkpoint {}", half.display());
+    assert_eq!(weights(&run(&at("rest"), &resume)), weights(&whole));
+    let other = resume.replace(":6", ":5");
+    refuses(
+        &at("other"),
+        &format!("--model {MODEL} --max_steps 4 {other}"),
+        &["alpha_pattern"],
+    );
+    let adapter = format!("--adapters {}", whole.display());
+    let on = run(&at("on"), &adapter);
+    assert_eq!(config(&on)["rank_pattern"], said["rank_pattern"]);
+    let base = answer(home.path(), "base", &format!("--model {MODEL}"));
+    let with = answer(home.path(), "with", &adapter);
+    assert_ne!(with, base);
+    for (form, to) in [("merged", "--merge_lora true"), ("vllm", "--to_vllm true")] {
+        works(&format!(
+            "export {adapter} {to} --output_dir {}",
+            at(form).display()
+        ));
+    }
+    // Later tokens may turn on the rounding of a merged weight.
+    let near = |found: &str, expected: &str| {
+        let [found, expected] = [found, expected].map(|text| {
+            let all: Value = serde_json::from_str(text).unwrap();
+            let token = all[1]["content"][0].clone();
+            (token["token"].clone(), token["logprob"].as_f64().unwrap())
+        });
+        assert_eq!(found.0, expected.0);
+        assert!(
+            (found.1 - expected.1).abs() < 0.05,
+            "{found:?} {expected:?}"
+        );
+    };
+    let merged = answer(
+        home.path(),
+        "merged",
+        &format!("--model {}", at("merged").display()),
+    );
+    near(&merged, &with);
+    let [before, after] = [Path::new(MODEL), at("merged").as_path()]
+        .map(|dir| all_tensors(&dir.join("model.safetensors")));
+    for (layer, scale) in [(1, 3.0), (2, 4.0)] {
+        let module = format!("{layer}.self_attn.q_proj");
+        let b = &updates[&format!("base_model.model.model.layers.{module}.lora_B.weight")];
+        let update = (b.matmul(&a(&module)).unwrap() * scale).unwrap();
+        let weight = format!("model.layers.{module}.weight");
+        let sum = (before[&weight].to_dtype(DType::F32).unwrap() + update).unwrap();
+        let bits = |tensor: &Tensor| {
+            let tensor = tensor.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32);
+            tensor
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
+        assert_eq!(bits(&after[&weight]), bits(&sum), "{layer}");
+    }
+    let uniform = config(&at("vllm"));
+    assert_eq!(
+        (&uniform["r"], &uniform["rank_pattern"]),
+        (&json!(4), &json!({}))
+    );
+    let adapter = format!("--adapters {}", at("vllm").display());
+    let uniform = answer(home.path(), "uniform", &adapter);
+    near(&uniform, &with);
+    for (flags, says) in [
+        (r#"--rank_pattern {"q_proj":0}"#, "rank_pattern has 0"),
+        (r#"--rank_pattern {"(":1}"#, "rank_pattern"),
+        (
+            r#"--train_type ia3 --rank_pattern {"q_proj":1}"#,
+            "rank_pattern is set",
+        ),
+    ] {
+        let run = format!("--model {TINY}/model_bf16 --max_steps 1 {flags}");
+        refuses(&at("refused"), &run, &[says]);
+    }
+}
+
+#[test]
+fn low_rank_updates_of_any_rank_and_name_are_saved_and_merged() {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
     let base = answer(home.path(), "base", &format!("--model {MODEL}"));
     for (name, options) in [("ranks", "deep_rank 2"), ("names", "renamed true")] {
         let flags = format!("{} {ATTENTION}", pair(&format!("{options} dropout 0.1")));
         let whole = run(&at(name), &flags);
-        assert_eq!(config(&whole)["apus_tuner"]["name"], "pair");
+        saved_as(&config(&whole), name);
         let half = at(name).join("checkpoint-2");
         let resume = format!("{flags} --resume_from_checkpoint {}", half.display());
         let rest = run(&at(&format!("{name}-rest")), &resume);

@@ -1,10 +1,11 @@
 //! LoRA (<https://arxiv.org/abs/2106.09685>) with what is built on it: rsLoRA (<https://arxiv.org/abs/2312.03732>), DoRA
 //! (<https://arxiv.org/abs/2402.09353>) and LoRA+ (<https://arxiv.org/abs/2402.12354>), as `peft.tuners.lora`.
 
-use apus_sdk::serde_json::json;
+use apus_sdk::serde_json::{Value, json};
 use apus_sdk::{
     AddedParam, Error, Init, LayerInfo, Options, Result, Tensor, Tuner, options, register,
 };
+use fancy_regex::Regex;
 
 options! {
     enum Start {
@@ -29,6 +30,10 @@ options! {
         init_weights: Start = Start::KaimingUniform,
         /// The learning rate of B over that of A (LoRA+).
         lr_ratio: f64 = 1.0,
+        /// Ranks of layers that have another one, by their names, the ends of those from a dot on, or patterns of these.
+        rank_pattern: Options = Options::new(),
+        /// Alphas of layers that have another one, in the same way.
+        alpha_pattern: Options = Options::new(),
     }
     limits {
         rank: 1.0..,
@@ -38,12 +43,36 @@ options! {
 }
 
 impl Lora {
-    fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    fn rank(&self, layer: &LayerInfo) -> Result<usize> {
+        let Some((pattern, value)) = matching("rank_pattern", &self.rank_pattern, layer)? else {
+            return Ok(self.rank);
+        };
+        let rank = value.as_u64().and_then(|rank| usize::try_from(rank).ok());
+        rank.filter(|rank| *rank > 0).ok_or_else(|| {
+            Error::new(format!(
+                "rank_pattern has {value} for {pattern:?}, expected a whole number of 1 or more"
+            ))
+        })
+    }
+
+    fn alpha(&self, layer: &LayerInfo) -> Result<f64> {
+        let Some((pattern, value)) = matching("alpha_pattern", &self.alpha_pattern, layer)? else {
+            return Ok(self.alpha);
+        };
+        value.as_f64().ok_or_else(|| {
+            Error::new(format!(
+                "alpha_pattern has {value} for {pattern:?}, expected a number"
+            ))
+        })
+    }
+
+    fn scale(&self, layer: &LayerInfo) -> Result<f64> {
+        let rank = self.rank(layer)? as f64;
+        Ok(self.alpha(layer)? / if self.use_rslora { rank.sqrt() } else { rank })
     }
 
     fn check(&self, layer: &LayerInfo) -> Result<()> {
+        self.scale(layer)?;
         let dropout = self.dropout;
         let said = match (layer.matrices() > 1, self.use_dora, dropout > 0.0) {
             (true, _, true) => format!(
@@ -61,14 +90,33 @@ impl Lora {
     }
 }
 
+/// The first pattern that is a layer's whole name or its end from a dot on, with its value, as `get_pattern_key` of PEFT.
+fn matching<'a>(
+    option: &str,
+    patterns: &'a Options,
+    layer: &LayerInfo,
+) -> Result<Option<(&'a String, &'a Value)>> {
+    for (pattern, value) in patterns {
+        let regex = Regex::new(&format!(r"^(.*\.)?({pattern})$"));
+        let is_match = regex.and_then(|regex| regex.is_match(layer.name()));
+        let is_match =
+            is_match.map_err(|error| Error::new(format!("{option} {pattern:?}: {error}")))?;
+        if is_match {
+            return Ok(Some((pattern, value)));
+        }
+    }
+    Ok(None)
+}
+
 impl Tuner for Lora {
     fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>> {
         self.check(layer)?;
-        let [a, b] = layer.low_rank_shapes(self.rank);
+        let rank = self.rank(layer)?;
+        let [a, b] = layer.low_rank_shapes(rank);
         let start = match self.init_weights {
             // `kaiming_uniform_(a=sqrt(5))` of torch, in f32 as there.
             Start::KaimingUniform => Init::Uniform((1.0 / (layer.inputs() as f32).sqrt()).into()),
-            Start::Gaussian => Init::Normal((1.0 / self.rank as f32).into()),
+            Start::Gaussian => Init::Normal((1.0 / rank as f32).into()),
         };
         let mut added = vec![
             AddedParam::new("lora_A.weight", &a, start),
@@ -87,14 +135,15 @@ impl Tuner for Lora {
 
     fn output(
         &self,
-        _layer: &LayerInfo,
+        layer: &LayerInfo,
         x: &Tensor,
         y: &Tensor,
         params: &[Tensor],
     ) -> Result<Tensor> {
+        let scale = self.scale(layer)?;
         match params {
-            [a, b] => y.low_rank(x, a, b, self.scale(), self.dropout),
-            [a, b, magnitude] => y.low_rank_decomposed(x, a, b, magnitude, self.scale()),
+            [a, b] => y.low_rank(x, a, b, scale, self.dropout),
+            [a, b, magnitude] => y.low_rank_decomposed(x, a, b, magnitude, scale),
             _ => Err(Error::new(
                 "A and B are needed, and with use_dora a magnitude",
             )),
@@ -212,6 +261,42 @@ mod tests {
             use_rslora,
             ..Lora::default()
         };
-        assert_eq!((lora(true).scale(), lora(false).scale()), (4.0, 2.0));
+        let scale = |use_rslora| lora(use_rslora).scale(&layer()).unwrap();
+        assert_eq!((scale(true), scale(false)), (4.0, 2.0));
+    }
+
+    #[test]
+    fn ranks_and_alphas_go_by_the_first_pattern_that_fits() {
+        let options = json!({
+            "rank": 4,
+            "alpha": 8,
+            "rank_pattern": {"q_proj": 3, "0.self_attn.v_proj": 2, "v_proj": 1},
+            "alpha_pattern": {"_proj": 1, "^v_proj": 1, r".*\.[01]\..*v_proj": 10},
+        });
+        let lora = make::<dyn Tuner>("lora", options).unwrap();
+        let rank = |name: &str| {
+            let layer = LayerInfo::new(name, 3, 2);
+            lora.parameters(&layer).unwrap()[0].shape()[0]
+        };
+        assert_eq!(rank("model.layers.0.self_attn.v_proj"), 2);
+        assert_eq!(rank("model.layers.1.self_attn.v_proj"), 1);
+        assert_eq!(rank("model.layers.1.self_attn.k_proj"), 4);
+        let mut tuned = tune(&*lora, &layer()).unwrap();
+        tuned.params = vec![
+            tensor(&[1.0f32, 0.0, -1.0, 0.0, 0.0, 0.0], &[2, 3]),
+            tensor(&[0.5f32, 0.0, -1.0, 0.0], &[2, 2]),
+        ];
+        // The scale is 10 / 2, and x A^T is -1.
+        let forward = tuned.forward(&WEIGHT, Some(&BIAS), &[1.0, 1.0, 2.0]);
+        assert_eq!(forward.unwrap(), [9.5 - 2.5, 6.5 + 5.0]);
+        for options in [
+            json!({"rank_pattern": {"v_proj": 0}}),
+            json!({"rank_pattern": {"(": 1}}),
+            json!({"alpha_pattern": {"v_proj": "much"}}),
+        ] {
+            let lora = make::<dyn Tuner>("lora", options).unwrap();
+            let said = lora.parameters(&layer()).unwrap_err().to_string();
+            assert!(said.contains("_pattern"), "{said}");
+        }
     }
 }

@@ -226,6 +226,12 @@ flags! {
         /// Modules trained whole: names, all-embedding, all-norm
         modules_to_save: Vec<String> = Vec::new()
             => sft "same";
+        /// Ranks of targets that have another one, as JSON: {"q_proj": 16}, by the ends of names or patterns of them
+        rank_pattern: Map<String, Value> = Map::new()
+            => sft "only in Apus; as PEFT's `rank_pattern`";
+        /// Alphas of targets that have another one, in the same way
+        alpha_pattern: Map<String, Value> = Map::new()
+            => sft "only in Apus; as PEFT's `alpha_pattern`";
         /// Scale by alpha / sqrt(rank)
         use_rslora: bool = false
             => sft "same";

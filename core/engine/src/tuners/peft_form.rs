@@ -1,18 +1,24 @@
 //! Tuners whose additions are a LoRA as PEFT has it: then files, export and answers are those of any LoRA, and do not need the tuner.
 
 use super::MadeTuner;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use apus_base::limits::MAX_RANK;
 use apus_components::config::TUNER;
 use apus_components::registry::Spec;
-use apus_model::model::{Addition, Init, LoraSettings, LowRank};
-use serde_json::{Value, json};
+use apus_model::model::{Addition, Init, LoraSettings, LowRank, Numbers, Targets};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// PEFT's names of the parameters of a layer.
 const NAMES: [&str; 3] = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"];
 
-/// The tuner that a run has of which nothing is said, with the settings that are flags, and LoRA+'s ratio of learning rates.
-pub fn lora(settings: &LoraSettings, lr_ratio: Option<f64>) -> Spec {
+/// The tuner that a run has of which nothing is said, with the settings that are flags, LoRA+'s ratio of learning rates, and the
+/// patterns of targets with other ranks and alphas.
+pub fn lora(
+    settings: &LoraSettings,
+    lr_ratio: Option<f64>,
+    [ranks, alphas]: [Map<String, Value>; 2],
+) -> Spec {
     let start = match settings.init {
         Init::Kaiming => "kaiming_uniform",
         Init::Gaussian => "gaussian",
@@ -25,6 +31,8 @@ pub fn lora(settings: &LoraSettings, lr_ratio: Option<f64>) -> Spec {
         ("use_dora", json!(settings.use_dora)),
         ("init_weights", json!(start)),
         ("lr_ratio", json!(lr_ratio.unwrap_or(1.0))),
+        ("rank_pattern", Value::Object(ranks)),
+        ("alpha_pattern", Value::Object(alphas)),
     ];
     Spec {
         name: TUNER.to_owned(),
@@ -35,30 +43,49 @@ pub fn lora(settings: &LoraSettings, lr_ratio: Option<f64>) -> Spec {
     }
 }
 
-/// The settings of a LoRA, if that is what a tuner has added: updates under PEFT's names with one rank, scale and dropout. Scale and
-/// initialisation are named as the tuner's `peft_config` does, if it does.
+/// The patterns of these targets: their whole names.
+pub fn patterns(targets: &Targets) -> [Map<String, Value>; 2] {
+    let own = || targets.own.iter();
+    [
+        own()
+            .map(|(name, own)| (name.clone(), json!(own.rank)))
+            .collect(),
+        own()
+            .map(|(name, own)| (name.clone(), json!(own.alpha)))
+            .collect(),
+    ]
+}
+
+/// The settings of a LoRA, if that is what a tuner has added: updates under PEFT's names with one dropout, all of them DoRA or none.
+/// Rank, alpha and initialisation are named as the tuner's `peft_config` does, if it does; what has others comes beside them.
 ///
 /// # Errors
-/// The tuner's own, or a `peft_config` that says another scale.
+/// The tuner's own.
 pub fn lora_settings(
     tuner: &MadeTuner,
     additions: &[Addition],
     seed: u64,
-) -> Result<Option<LoraSettings>> {
+) -> Result<Option<(LoraSettings, BTreeMap<String, Numbers>)>> {
     let found: Option<Vec<(LowRank, usize)>> = additions.iter().map(as_in_peft).collect();
-    let Some((update, rank)) = found.as_deref().and_then(common) else {
+    let Some((found, (update, rank))) = found.and_then(common) else {
         return Ok(None);
     };
     let peft = tuner.context("peft_config", tuner.component.peft_config())?;
     let number = |key: &str| peft.get(key).and_then(Value::as_f64);
     let use_rslora = peft.get("use_rslora") == Some(&Value::Bool(true));
-    let whole = match use_rslora {
-        true => (rank as f64).sqrt(),
-        false => rank as f64,
+    let alpha = |update: &LowRank, rank: usize| {
+        let alpha = update.scale * LoraSettings::divisor(rank, use_rslora);
+        // A scale is a quotient, which multiplied again may be off by its last bit.
+        match (alpha - alpha.round()).abs() <= 1e-12 * alpha.abs() {
+            true => alpha.round(),
+            false => alpha,
+        }
     };
+    let said = peft.get("r").and_then(Value::as_u64);
+    let said = said.and_then(|r| usize::try_from(r).ok());
     let settings = LoraSettings {
-        rank,
-        alpha: number("lora_alpha").unwrap_or(update.scale * whole),
+        rank: said.filter(|r| (1..=MAX_RANK).contains(r)).unwrap_or(rank),
+        alpha: number("lora_alpha").unwrap_or_else(|| alpha(&update, rank)),
         dropout: update.dropout,
         use_rslora,
         use_dora: update.magnitude.is_some(),
@@ -68,15 +95,25 @@ pub fn lora_settings(
         },
         seed,
     };
-    ensure!(
-        (settings.scale() - update.scale).abs() <= 1e-9 * update.scale.abs(),
-        "{}, peft_config: with lora_alpha {} the scale is {}, and what it computes has {}",
-        tuner.label,
-        settings.alpha,
-        settings.scale(),
-        update.scale
-    );
-    Ok(Some(settings))
+    let mut own = BTreeMap::new();
+    for (addition, (update, rank)) in additions.iter().zip(&found) {
+        let as_settings = LoraSettings {
+            rank: *rank,
+            ..settings
+        };
+        let same_scale = (as_settings.scale() - update.scale).abs() <= 1e-9 * update.scale.abs();
+        if *rank != settings.rank || !same_scale {
+            let numbers = Numbers {
+                rank: *rank,
+                alpha: match same_scale {
+                    true => settings.alpha,
+                    false => alpha(update, *rank),
+                },
+            };
+            own.insert(addition.target.clone(), numbers);
+        }
+    }
+    Ok(Some((settings, own)))
 }
 
 /// The update of an addition with its rank, if its parameters have PEFT's names.
@@ -90,9 +127,9 @@ fn as_in_peft(addition: &Addition) -> Option<(LowRank, usize)> {
     named.then_some((update, rank))
 }
 
-/// What all updates have in common.
-fn common(all: &[(LowRank, usize)]) -> Option<(LowRank, usize)> {
-    let (first, rank) = *all.first()?;
-    let same = |(update, of): &(LowRank, usize)| update.is_like(&first) && *of == rank;
-    all.iter().all(same).then_some((first, rank))
+/// The updates and the first of them, if they are such as one adapter of PEFT can have.
+fn common(all: Vec<(LowRank, usize)>) -> Option<(Vec<(LowRank, usize)>, (LowRank, usize))> {
+    let first = *all.first()?;
+    let same = |(update, _): &(LowRank, usize)| update.is_like(&first.0);
+    all.iter().all(same).then_some((all, first))
 }

@@ -18,7 +18,7 @@ pub struct Blueprint {
     pub updates: Vec<Update>,
     /// What a tuner adds.
     pub additions: Vec<Addition>,
-    /// The rank of the updates.
+    /// The rank of the updates; the greatest, if they differ.
     pub rank: usize,
     /// The compute type.
     pub compute: DType,
@@ -48,7 +48,10 @@ impl Blueprint {
         updates: Option<(&Targets, &LoraSettings)>,
     ) -> Result<Self> {
         let list = config.tensors();
-        let rank = updates.map_or(0, |(_, settings)| settings.rank);
+        let rank = updates.map_or(0, |(targets, settings)| {
+            let own = targets.own.values().map(|numbers| numbers.rank);
+            own.fold(settings.rank, usize::max)
+        });
         let weights = list.iter().map(|spec| {
             let trained = match &options.training {
                 Training::Full => true,
@@ -62,9 +65,7 @@ impl Blueprint {
             }
         });
         let updates = match updates {
-            Some((targets, settings)) => {
-                updates::updates(&list, targets, settings.rank, settings.use_dora)?
-            }
+            Some((targets, settings)) => updates::updates(&list, targets, settings)?,
             None => Vec::new(),
         };
         Ok(Self {

@@ -20,7 +20,7 @@ const SHOWN: usize = 4;
 /// # Errors
 /// The model does not have a target.
 pub fn expected(config: &PeftConfig, targets: &Targets, list: &TensorList) -> Result<Shapes> {
-    let updates = updates(list, targets, config.r, config.use_dora)?;
+    let updates = updates(list, targets, &config.settings(0))?;
     let tensors = updates.iter().flat_map(Update::tensors);
     let shapes = tensors.map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
     let mut shapes: Shapes = shapes.collect();
@@ -138,10 +138,10 @@ pub fn swapped(
     pairs
 }
 
-/// Swaps inputs and outputs of a pair of experts back and returns `(A, B)`.
-pub fn unswap(a: &Tensor, b: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
+/// Swaps inputs and outputs of a pair of `e` experts back and returns `(A, B)`.
+pub fn unswap(a: &Tensor, b: &Tensor, e: usize) -> Result<(Tensor, Tensor)> {
     let ((ranks, output), (input, _)) = (a.dims2()?, b.dims2()?);
-    let e = ranks / r;
+    let r = ranks / e;
     let new_a = b.reshape((input, r, e))?.permute((2, 1, 0))?.contiguous()?;
     let new_b = a
         .reshape((e, r, output))?

@@ -84,7 +84,7 @@ impl Adapter {
             pair.a.dims(),
             pair.b.dims()
         );
-        let scale = self.config.settings(0).scale();
+        let scale = self.scale(spec);
         ExpertUpdate::new(&pair, (expert, e, r), scale).map(Some)
     }
 }

@@ -42,7 +42,7 @@ const fn field(name: &'static str, since: (u32, u32), default: &'static str, rol
 /// `PeftConfig` and `LoraConfig` of PEFT 0.21, in the order of the file.
 const FIELDS: &[Field] = &[
     field("alora_invocation_tokens", (0, 18), "null", Role::Refused),
-    field("alpha_pattern", (0, 6), "{}", Role::Refused),
+    field("alpha_pattern", (0, 6), "{}", Role::Read),
     field("arrow_config", (0, 18), "null", Role::Refused),
     field("auto_mapping", (0, 4), "null", Role::NoEffect),
     field("base_model_name_or_path", (0, 2), "null", Role::Read),
@@ -75,7 +75,7 @@ const FIELDS: &[Field] = &[
     // Only use_qalora reads it.
     field("qalora_group_size", (0, 16), "16", Role::NoEffect),
     field("r", (0, 2), "8", Role::Read),
-    field("rank_pattern", (0, 6), "{}", Role::Refused),
+    field("rank_pattern", (0, 6), "{}", Role::Read),
     field("revision", (0, 3), "null", Role::Read),
     // PEFT ignores it in files.
     field("runtime_config", (0, 12), "null", Role::NoEffect),

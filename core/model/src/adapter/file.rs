@@ -10,7 +10,7 @@ use crate::model::updates::{PREFIX, expert_module, magnitude_key, pair_keys};
 use crate::model::{Init, LoraSettings, Targets};
 use crate::nn::Param;
 use crate::ops::reduce;
-use crate::tensors::{ExpertMatrix, TensorList};
+use crate::tensors::{ExpertMatrix, TensorList, TensorSpec};
 use crate::weights::{Shard, apply_umask};
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums;
@@ -159,13 +159,15 @@ impl Adapter {
             expected = expected::expected(&config, &targets, &list)?;
         }
         let swapped = expected::swapped(&mut shapes, &expected, &targets, &list);
-        expected::compare(&shapes, &expected, Some(config.r)).with_context(place)?;
+        let rank = config.patterns.is_empty().then_some(config.r);
+        expected::compare(&shapes, &expected, rank).with_context(place)?;
         let mut tensors = BTreeMap::new();
         for (key, stored) in keys {
             tensors.insert(key, read(&file, &stored)?);
         }
+        let experts = list.experts(0).unwrap_or(1);
         for [a_key, b_key] in swapped {
-            let (a, b) = expected::unswap(&tensors[&a_key], &tensors[&b_key], config.r)
+            let (a, b) = expected::unswap(&tensors[&a_key], &tensors[&b_key], experts)
                 .with_context(place)?;
             tensors.insert(a_key, a);
             tensors.insert(b_key, b);
@@ -266,6 +268,16 @@ impl Adapter {
     /// DoRA's magnitude of a linear module.
     pub(super) fn magnitude(&self, module: &str) -> Option<&Tensor> {
         self.tensors.get(&magnitude_key(module))
+    }
+
+    /// The factor on `B A` of a tensor of the model.
+    pub(super) fn scale(&self, spec: &TensorSpec) -> f64 {
+        let target = match spec.expert_matrix() {
+            Some(_) => spec.name.as_str(),
+            None => spec.module(),
+        };
+        let settings = self.config.settings(0);
+        settings.of(&self.targets, target).scale()
     }
 
     /// The pair of an expert matrix.

@@ -67,7 +67,6 @@ impl Adapter {
     /// # Errors
     /// `base` has another shape than the adapter was trained on.
     pub fn merged_weight(&self, name: &str, base: &Tensor) -> Result<Option<Tensor>> {
-        let scale = self.config.settings(0).scale();
         let merged = if let Some(saved) = self.saved(name) {
             ensure!(
                 saved.dims() == base.dims(),
@@ -81,6 +80,7 @@ impl Adapter {
             let Some((spec, pair)) = spec.and_then(|spec| Some((spec, self.pair_of(spec)?))) else {
                 return Ok(None);
             };
+            let scale = self.scale(spec);
             match spec.expert_matrix() {
                 Some(_) => merge_experts(base, &pair, scale),
                 None => merge_linear(base, &pair, self.magnitude(spec.module()), scale),
@@ -122,7 +122,7 @@ impl Adapter {
             );
             let (a, b) = (pair.a, &of(pair.b)?);
             let magnitude = self.magnitude(spec.module()).map(of).transpose()?;
-            let scale = self.config.settings(0).scale();
+            let scale = self.scale(spec);
             merge_linear(base, &Pair { a, b }, magnitude.as_ref(), scale).map(Some)
         };
         merged().with_context(|| format!("merging rows {rows:?} of {name}"))

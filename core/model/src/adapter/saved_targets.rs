@@ -25,12 +25,15 @@ pub fn saved_targets(list: &TensorList, config: &PeftConfig) -> Result<(Targets,
     modules_to_save.sort();
     modules_to_save.dedup();
     let parameters = config.target_parameters.as_deref().unwrap_or_default();
-    let targets = Targets {
+    let mut targets = Targets {
         linears: linears(list, config, &modules_to_save, &mut notes)?,
-        blocks: Vec::new(),
         experts: experts(list, parameters)?,
         modules_to_save,
+        ..Targets::default()
     };
+    targets.own = config
+        .patterns
+        .numbers(list, &targets, &config.settings(0))?;
     Ok((targets, notes))
 }
 

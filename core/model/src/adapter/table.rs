@@ -106,7 +106,7 @@ impl ParameterTable {
         }
         for update in &blueprint.updates {
             let count = update.elements() as usize;
-            let part = format!("LoRA on {}, rank {}", update.short_target(), blueprint.rank);
+            let part = format!("LoRA on {}, rank {}", update.short_target(), update.rank());
             table.add(&part, count, "f32", computed, count);
         }
         for addition in &blueprint.additions {

@@ -51,6 +51,7 @@ pub fn resolve(config: &ModelConfig, wanted: &TargetSpec) -> Result<Targets> {
         blocks,
         experts: experts(&list, &wanted.parameters)?,
         modules_to_save: to_save(&list, &wanted.save)?,
+        ..Targets::default()
     };
     ensure!(
         targets != Targets::default(),

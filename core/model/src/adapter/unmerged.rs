@@ -23,11 +23,8 @@ impl Adapter {
             );
         }
         let settings = self.config.settings(0);
-        let mut set = UpdateSet {
-            scale: settings.scale(),
-            factors: Default::default(),
-        };
-        for update in updates(&self.list, &self.targets, self.config.r, false)? {
+        let mut found = Vec::new();
+        for update in updates(&self.list, &self.targets, &settings)? {
             let tensor = |name: &String| {
                 let found = self.tensors().get(name);
                 found
@@ -38,9 +35,10 @@ impl Adapter {
                 a: tensor(&update.a.name)?,
                 b: tensor(&update.b.name)?,
             };
-            set.factors.insert(update.target, factors);
+            let scale = settings.of(&self.targets, &update.target).scale();
+            found.push((update.target, scale, factors));
         }
-        ensure!(!set.factors.is_empty(), "it updates nothing of the model");
-        Ok(set)
+        ensure!(!found.is_empty(), "it updates nothing of the model");
+        UpdateSet::of_scaled(found)
     }
 }

@@ -5,8 +5,10 @@
 //! for down. PEFT writes the pair of the only matrix that is trained under `experts`, whichever it is; so the other one is added here,
 //! with a B of zeros.
 
-use super::file::Adapter;
+use super::file::{Adapter, Pair};
+use super::patterns::Patterns;
 use super::peft_config::PeftConfig;
+use crate::model::LoraSettings;
 use crate::model::updates::{PREFIX, expert_module, pair_keys};
 use crate::nn::Param;
 use crate::tensors::{ExpertMatrix, Role};
@@ -60,7 +62,8 @@ impl Adapter {
             other.into_iter().collect::<Vec<_>>().join(", "),
             LINEARS.join(", ")
         );
-        let r = self.config.r;
+        let own = self.targets.own.values().map(|numbers| numbers.rank);
+        let r = own.fold(self.config.r, usize::max);
         let max_rank = RANKS.into_iter().find(|max| r <= *max);
         let max_rank =
             max_rank.with_context(|| format!("r is {r}, vLLM takes 512 at most; {merge}"))?;
@@ -70,11 +73,24 @@ impl Adapter {
         let layers: BTreeSet<usize> = targets.experts.iter().map(|(layer, _)| *layer).collect();
         let both = [ExpertMatrix::GateUp, ExpertMatrix::Down];
         targets.experts = layers.iter().flat_map(|l| both.map(|m| (*l, m))).collect();
+        config.r = r;
+        // The scale of most stays, whatever the rank is now.
+        let settings = self.config.settings(0);
+        config.lora_alpha = match r == settings.rank {
+            true => settings.alpha,
+            false => settings.scale() * LoraSettings::divisor(r, settings.use_rslora),
+        };
+        config.patterns = Patterns::default();
+        targets.own.clear();
+        let alike = |target: &str, pair: Pair, experts: usize| {
+            let scale = settings.of(&self.targets, target).scale() / settings.scale();
+            alike(&pair, (r, experts), scale)
+        };
         let (mut tensors, mut added, mut names) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for (key, tensor) in self.tensors() {
-            if !key.contains(".experts.") {
-                tensors.insert(key.clone(), tensor.clone());
-            }
+        for module in &targets.linears {
+            let pair = self.pair(module);
+            let pair = pair.with_context(|| format!("{module} has no pair"))?;
+            tensors.extend(pair_keys(module).into_iter().zip(alike(module, pair, 1)?));
         }
         for (layer, matrix) in &targets.experts {
             let module = expert_module(&self.list, &targets, *layer, *matrix);
@@ -83,7 +99,7 @@ impl Adapter {
                 continue;
             };
             let pair = match self.expert_pair(*layer, *matrix) {
-                Some(pair) => [pair.a.clone(), pair.b.clone()],
+                Some(pair) => alike(&spec.name, pair, spec.matrices())?,
                 None => {
                     added.push(spec.name.clone());
                     let &[e, inputs, outputs] = spec.shape.as_slice() else {
@@ -110,6 +126,27 @@ impl Adapter {
             added,
         })
     }
+}
+
+/// A pair as one of rank `r` for each of the experts, whose B has a factor: vLLM reads one rank and one scale.
+fn alike(pair: &Pair, (r, experts): (usize, usize), scale: f64) -> Result<[Tensor; 2]> {
+    let ((ranks, inputs), (outputs, _)) = (pair.a.dims2()?, pair.b.dims2()?);
+    let b = match scale == 1.0 {
+        true => pair.b.clone(),
+        false => (pair.b * scale)?,
+    };
+    let own = ranks / experts;
+    if own == r {
+        return Ok([pair.a.clone(), b]);
+    }
+    let a = pair.a.reshape((experts, own, inputs))?;
+    let a = a.pad_with_zeros(1, 0, r - own)?;
+    let b = b.reshape((outputs, own, experts))?;
+    let b = b.pad_with_zeros(1, 0, r - own)?;
+    Ok([
+        a.reshape((experts * r, inputs))?,
+        b.reshape((outputs, r * experts))?,
+    ])
 }
 
 /// Checks by names alone what vLLM asserts while it loads: a pair for every module, and for experts both modules.
@@ -225,6 +262,63 @@ mod tests {
                 assert!(merged(&adapter) == merged(&again), "{}", spec.name);
             }
         }
+    }
+
+    /// Updates of several ranks and scales become ones of the greatest rank and one scale, which add the same.
+    #[test]
+    fn ranks_and_scales_become_one() {
+        let golden = open("attn_experts");
+        let mut config = golden.config.clone();
+        let mut json = config.to_json();
+        json["rank_pattern"] = serde_json::json!({"v_proj": 2, "1.mlp.experts.down_proj": 3});
+        json["alpha_pattern"] = serde_json::json!({"1.mlp.experts.down_proj": 10, "o_proj": 4});
+        config.patterns = Patterns::parse(json.as_object().unwrap()).unwrap();
+        let thin = |key: &str, tensor: &Tensor| {
+            let (rank, experts) = match key {
+                _ if key.contains("v_proj") => (2, 1),
+                // Down is the outer one of two matrices.
+                _ if key.contains("layers.1.mlp.experts.lora") => (3, 8),
+                _ => return tensor.clone(),
+            };
+            let (rows, columns) = tensor.dims2().unwrap();
+            let whole = match key.contains("lora_A") {
+                true => tensor.reshape((experts, 4, columns)).unwrap(),
+                false => tensor.reshape((rows, 4, experts)).unwrap(),
+            };
+            let thin = whole.narrow(1, 0, rank).unwrap().contiguous().unwrap();
+            match key.contains("lora_A") {
+                true => thin.reshape((experts * rank, columns)).unwrap(),
+                false => thin.reshape((rows, rank * experts)).unwrap(),
+            }
+        };
+        let params = golden.tensors().iter();
+        let params = params.map(|(key, t)| Param::new(key.clone(), &thin(key, t), true).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &params.collect::<Vec<_>>(), &config).unwrap();
+        let adapter = Adapter::open(dir.path(), &tiny()).unwrap();
+        assert_eq!(adapter.targets.own.len(), 9);
+        let made = adapter.for_vllm().unwrap();
+        assert_eq!((made.config.r, made.config.lora_alpha), (4, 8.0));
+        let out = tempfile::tempdir().unwrap();
+        save(out.path(), &made.params, &made.config).unwrap();
+        let again = Adapter::open(out.path(), &tiny()).unwrap();
+        assert!(again.targets.own.is_empty());
+        let mut apart = 0;
+        for spec in adapter.list.iter() {
+            let base = Tensor::ones(spec.shape.as_slice(), DType::F32, &Device::Cpu).unwrap();
+            let merged = |adapter: &Adapter| {
+                let merged = adapter.merged_weight(&spec.name, &base).unwrap();
+                let merged = merged.unwrap_or_else(|| base.clone());
+                merged.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let (ours, theirs) = (merged(&adapter), merged(&again));
+            for (a, b) in ours.iter().zip(&theirs) {
+                assert!((a - b).abs() <= 1e-5 * a.abs(), "{}: {a} {b}", spec.name);
+            }
+            apart += usize::from(ours != merged(&golden));
+        }
+        // Of four layers v and o, and of one the experts.
+        assert_eq!(apart, 9);
     }
 
     #[test]

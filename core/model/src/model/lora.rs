@@ -7,6 +7,7 @@ use crate::ops::fill;
 use crate::tensors::ExpertMatrix;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The modules that an adapter trains.
@@ -20,6 +21,18 @@ pub struct Targets {
     pub experts: Vec<(usize, ExpertMatrix)>,
     /// Paths of modules that are trained whole.
     pub modules_to_save: Vec<String>,
+    /// The numbers of the updates that have others than the rest, by the path of the linear module or the name of the parameter of
+    /// experts.
+    pub own: BTreeMap<String, Numbers>,
+}
+
+/// What low-rank updates of one adapter may differ in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Numbers {
+    /// The rank.
+    pub rank: usize,
+    /// The numerator of the scale.
+    pub alpha: f64,
 }
 
 /// How A is initialised; B starts at zero (`init_lora_weights`).
@@ -51,10 +64,28 @@ pub struct LoraSettings {
 }
 
 impl LoraSettings {
+    /// Those of the update of one target.
+    #[must_use]
+    pub fn of(&self, targets: &Targets, target: &str) -> Self {
+        match targets.own.get(target) {
+            None => *self,
+            Some(&Numbers { rank, alpha }) => Self {
+                rank,
+                alpha,
+                ..*self
+            },
+        }
+    }
+
     /// The factor on `B A`.
     pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+        self.alpha / Self::divisor(self.rank, self.use_rslora)
+    }
+
+    /// What alpha is divided by.
+    pub fn divisor(rank: usize, use_rslora: bool) -> f64 {
+        let rank = rank as f64;
+        if use_rslora { rank.sqrt() } else { rank }
     }
 
     fn initial_a(&self, a: &UpdateTensor, device: &Device) -> Result<Tensor> {
@@ -107,7 +138,8 @@ impl CausalLm {
         }
         let list = self.config.tensors();
         let device = self.device().clone();
-        for update in updates(&list, targets, settings.rank, settings.use_dora)? {
+        for update in updates(&list, targets, settings)? {
+            let settings = &settings.of(targets, &update.target);
             let params = match update.experts {
                 None => {
                     if update.magnitude.is_some()

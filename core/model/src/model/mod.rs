@@ -15,6 +15,6 @@ pub use causal_lm::CausalLm;
 pub use check_device::check_device;
 pub use load::{ExpertsDtype, LoadOptions, Training};
 pub use loaded::{LoadedForm, LoadedTensor};
-pub use lora::{Init, LoraSettings, Targets};
+pub use lora::{Init, LoraSettings, Numbers, Targets};
 pub use tuned::{Addition, LowRank, part};
 pub use update_set::{OwnUpdates, UpdateSet};

@@ -41,9 +41,9 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// Whether another one has the same settings; the places of the parameters are not among them.
+    /// Whether another one has the same dropout, and magnitudes as this one or none.
     pub fn is_like(&self, other: &Self) -> bool {
-        let of = |update: &Self| (update.scale, update.dropout, update.magnitude.is_some());
+        let of = |update: &Self| (update.dropout, update.magnitude.is_some());
         of(self) == of(other)
     }
 

@@ -1,6 +1,6 @@
 //! The tensors of low-rank updates: their names as PEFT saves them, and their shapes.
 
-use super::Targets;
+use super::{LoraSettings, Targets};
 use crate::tensors::{ExpertMatrix, Role, TensorList, TensorSpec};
 use anyhow::{Context, Result};
 
@@ -14,6 +14,8 @@ pub struct Update {
     pub target: String,
     /// The layer and the matrix, if it is one of experts.
     pub experts: Option<(usize, ExpertMatrix)>,
+    /// The number of matrices that it updates.
+    pub matrices: usize,
     /// A, which is multiplied first: `[R, I]`, of experts `[R E, I]`.
     pub a: UpdateTensor,
     /// B: `[O, R]`, of experts `[O, R E]`.
@@ -46,6 +48,12 @@ impl Update {
         counts.fold(0, u64::saturating_add)
     }
 
+    /// Its rank.
+    pub fn rank(&self) -> usize {
+        let matrices = self.matrices.max(1);
+        self.a.shape.first().map_or(0, |rows| rows / matrices)
+    }
+
     /// The last part of its target's name, of experts the last two.
     pub fn short_target(&self) -> &str {
         let parts = if self.experts.is_some() { 2 } else { 1 };
@@ -62,21 +70,21 @@ impl Update {
 pub fn updates(
     list: &TensorList,
     targets: &Targets,
-    rank: usize,
-    use_dora: bool,
+    settings: &LoraSettings,
 ) -> Result<Vec<Update>> {
     let linears = targets.linears.iter().map(|module| {
         let spec = list.get(&format!("{module}.weight"));
         let dims = spec.and_then(TensorSpec::dims);
         let dims = dims.with_context(|| format!("the model has no linear layer {module}"))?;
-        let [a, b] = pair(module, rank, dims);
-        let magnitude = use_dora.then(|| UpdateTensor {
+        let [a, b] = pair(module, settings.of(targets, module).rank, dims);
+        let magnitude = settings.use_dora.then(|| UpdateTensor {
             name: magnitude_key(module),
             shape: vec![dims.1],
         });
         Ok(Update {
             target: module.clone(),
             experts: None,
+            matrices: 1,
             a,
             b,
             magnitude,
@@ -87,11 +95,13 @@ pub fn updates(
         let missing = || format!("the model has no experts {matrix:?} in layer {layer}");
         let spec = spec.with_context(missing)?;
         let module = expert_module(list, targets, layer, matrix).with_context(missing)?;
+        let rank = settings.of(targets, &spec.name).rank;
         let ranks = rank.saturating_mul(spec.matrices());
         let [a, b] = pair(&module, ranks, spec.dims().with_context(missing)?);
         Ok(Update {
             target: spec.name.clone(),
             experts: Some((layer, matrix)),
+            matrices: spec.matrices(),
             a,
             b,
             magnitude: None,

@@ -8,9 +8,10 @@ use apus_base::lines::info;
 use apus_components::config::{SftConfig, TrainType};
 use apus_components::registry::Spec;
 use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec, TunedConfig};
-use apus_model::model::{Addition, LoadOptions, LoraSettings, Targets, Training};
+use apus_model::model::{Addition, LoadOptions, LoraSettings, Numbers, Targets, Training};
 use apus_sdk::{Kind, Options};
 use candle_core::Device;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What is trained, and where it begins.
@@ -73,7 +74,11 @@ impl Intent {
             }
             (TrainType::Lora, []) => Self::begun(
                 config,
-                &tuners::lora(&settings(config)?, config.lorap_lr_ratio),
+                &tuners::lora(
+                    &settings(config)?,
+                    config.lorap_lr_ratio,
+                    [config.rank_pattern.clone(), config.alpha_pattern.clone()],
+                ),
                 place,
             ),
             (_, [dir]) => match OpenedAdapter::open(Path::new(dir), &place.config)? {
@@ -110,7 +115,11 @@ impl Intent {
                 check_flags(config)?;
                 with_flags(config, spec)
             }
-            _ => tuners::lora(&settings, config.lorap_lr_ratio),
+            _ => tuners::lora(
+                &settings,
+                config.lorap_lr_ratio,
+                tuners::patterns(&adapter.targets),
+            ),
         };
         let tuner = tuners::make(&spec)?;
         let updates = tuners::additions(&tuner, &place.config, &adapter.targets)?;
@@ -125,7 +134,11 @@ impl Intent {
             (rank, settings.scale(), dropout, use_dora)
         };
         // Where modules are trained whole and nothing else, there are no updates.
-        let fits = updates.is_empty() || found.is_some_and(|found| of(&found) == of(&settings));
+        let own = &adapter.targets.own;
+        let fits = |(found, numbers): &(LoraSettings, BTreeMap<String, Numbers>)| {
+            of(found) == of(&settings) && numbers == own
+        };
+        let fits = updates.is_empty() || found.as_ref().is_some_and(fits);
         ensure!(
             fits,
             "{}: holds low-rank updates, and train_type is {}, which adds {}; leave train_type out to train them on",
@@ -156,12 +169,12 @@ impl Intent {
         let targets = adapter::resolve(&place.config, &wanted)?;
         let additions = tuners::additions(&tuner, &place.config, &targets)?;
         let own = match config.train_type {
-            TrainType::Lora => Some(settings(config)?),
+            TrainType::Lora => Some((settings(config)?, BTreeMap::new())),
             _ => None,
         };
         let found = tuners::lora_settings(&tuner, &additions, config.seed)?;
         let of_blocks = !targets.blocks.is_empty();
-        if let Some(settings) = found.or(own).filter(|_| !of_blocks) {
+        if let Some((settings, own)) = found.or(own).filter(|_| !of_blocks) {
             let linears = additions
                 .iter()
                 .filter(|addition| addition.experts.is_none());
@@ -174,6 +187,7 @@ impl Intent {
                     .filter_map(|addition| addition.experts)
                     .collect(),
                 modules_to_save: targets.modules_to_save,
+                own,
             };
             return Ok(Self::of_updates(wanted, settings, targets, additions));
         }
@@ -323,6 +337,8 @@ fn check_flags(config: &SftConfig) -> Result<()> {
         ("use_rslora", config.use_rslora),
         ("lorap_lr_ratio", config.lorap_lr_ratio.is_some()),
         ("lora_dropout", config.lora_dropout != 0.0),
+        ("rank_pattern", !config.rank_pattern.is_empty()),
+        ("alpha_pattern", !config.alpha_pattern.is_empty()),
     ];
     for (flag, is_set) in flags {
         ensure!(

@@ -65,12 +65,18 @@ pub fn terms(
 
 /// What of an adapter its weights do not tell.
 pub fn adapter(peft: &PeftConfig) -> Value {
-    json!({
+    let mut terms = json!({
         "lora_rank": peft.r,
         "lora_alpha": peft.lora_alpha,
         "use_rslora": peft.use_rslora,
         "use_dora": peft.use_dora,
-    })
+    });
+    // Checkpoints of runs without patterns have no such keys.
+    if !peft.patterns.is_empty() {
+        terms["rank_pattern"] = peft.patterns.ranks_json();
+        terms["alpha_pattern"] = peft.patterns.alphas_json();
+    }
+    terms
 }
 
 /// What of a tuner its parameters do not tell.

@@ -4,6 +4,7 @@ mod file;
 mod names;
 
 use super::fields;
+use super::patterns::{self, Patterns};
 use super::targets::TargetSpec;
 use crate::families::ModelConfig;
 use crate::model::{Init, LoraSettings, Targets};
@@ -38,6 +39,8 @@ pub struct PeftConfig {
     pub r: usize,
     /// Alpha.
     pub lora_alpha: f64,
+    /// The ranks and alphas of targets that have others.
+    pub patterns: Patterns,
     /// Dropout on the inputs of A.
     pub lora_dropout: f64,
     /// Whether the scale is `alpha / sqrt(r)` instead of `alpha / r`.
@@ -86,6 +89,7 @@ impl PeftConfig {
             base_model,
             r: settings.rank,
             lora_alpha: settings.alpha,
+            patterns: Patterns::of(targets, settings),
             lora_dropout: settings.dropout,
             use_rslora: settings.use_rslora,
             use_dora: settings.use_dora,
@@ -130,17 +134,12 @@ impl PeftConfig {
     /// The whole file, with the fields in PEFT's order. Fields that older releases of PEFT do not know are written only if
     /// they differ from their default.
     pub fn to_json(&self) -> Value {
-        let whole = self.lora_alpha.fract() == 0.0 && self.lora_alpha.abs() < 1e15;
-        let alpha = match whole {
-            true => json!(self.lora_alpha as i64),
-            false => json!(self.lora_alpha),
-        };
         let init = match self.init {
             Init::Kaiming => json!(true),
             Init::Gaussian => json!("gaussian"),
         };
         let fields = [
-            ("alpha_pattern", json!({})),
+            ("alpha_pattern", self.patterns.alphas_json()),
             ("auto_mapping", Value::Null),
             ("base_model_name_or_path", json!(self.base_model)),
             ("bias", json!("none")),
@@ -154,14 +153,14 @@ impl PeftConfig {
             ("layers_pattern", Value::Null),
             ("layers_to_transform", json!(self.layers)),
             ("loftq_config", json!({})),
-            ("lora_alpha", alpha),
+            ("lora_alpha", patterns::alpha_json(self.lora_alpha)),
             ("lora_dropout", json!(self.lora_dropout)),
             ("megatron_config", Value::Null),
             ("megatron_core", json!("megatron.core")),
             ("modules_to_save", json!(self.modules_to_save)),
             ("peft_type", json!("LORA")),
             ("r", json!(self.r)),
-            ("rank_pattern", json!({})),
+            ("rank_pattern", self.patterns.ranks_json()),
             ("revision", Value::Null),
             ("target_modules", targets_json(self.target_modules.as_ref())),
             ("target_parameters", json!(self.target_parameters)),
@@ -241,6 +240,7 @@ impl PeftConfig {
                 format!("r (the rank) is {found}, expected a whole number from 1 to {MAX_RANK}")
             })? as usize,
             lora_alpha: file.number("lora_alpha", 8.0)?,
+            patterns: Patterns::parse(json)?,
             lora_dropout,
             use_rslora: file.flag("use_rslora")?,
             use_dora: file.flag("use_dora")?,
@@ -397,7 +397,8 @@ mod tests {
         let base = base.0.to_json();
         for (key, value) in [
             ("peft_type", json!("LOHA")),
-            ("rank_pattern", json!({"q_proj": 8})),
+            ("rank_pattern", json!({"q_proj": 0})),
+            ("alpha_pattern", json!(["q_proj"])),
             ("bias", json!("all")),
             ("r", json!(0)),
             ("r", json!(-4)),
