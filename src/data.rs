@@ -10,6 +10,6 @@ pub fn run(resolved: &Resolved<DataConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    apus_engine::preview::run(&resolved.config, &run).map_err(Failure::Run)?;
+    apus_engine::preview::run(resolved, &run).map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

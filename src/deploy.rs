@@ -9,6 +9,6 @@ pub fn run(resolved: &Resolved<DeployConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    apus_engine::serve::deploy(&resolved.config).map_err(Failure::Run)?;
+    apus_engine::serve::deploy(resolved).map_err(Failure::Run)?;
     Ok(Ended::Done)
 }

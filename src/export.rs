@@ -9,7 +9,7 @@ pub fn run(resolved: &Resolved<ExportConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    let dir = apus_engine::export::run(&resolved.config).map_err(Failure::Run)?;
+    let dir = apus_engine::export::run(resolved).map_err(Failure::Run)?;
     outln!("written: {}", dir.display());
     Ok(Ended::Done)
 }

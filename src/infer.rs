@@ -10,8 +10,8 @@ pub fn run(resolved: &Resolved<InferConfig>) -> Result<Ended, Failure> {
     for note in &resolved.notes {
         errln!("note: {note}");
     }
-    let answered = apus_engine::generate::infer(&resolved.config)
-        .and_then(|()| apus_engine::eval::of_infer(&resolved.config));
+    let answered =
+        apus_engine::generate::infer(resolved).and_then(|()| apus_engine::eval::of_infer(resolved));
     match answered {
         Err(error) if signals::is_interrupted(&error) => Ok(Ended::Interrupted),
         result => result.map(|()| Ended::Done).map_err(Failure::Run),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use apus_components::config::{Command, FLAGS};
+use apus_sdk::Kind;
 use common::{apus, fails, folder, text, words, works};
 use serde_json::{Value, json};
 use std::fs;
@@ -240,6 +242,208 @@ fn a_check_ends_the_command_before_the_model_is_read() {
         &["fn needs() -> &'static [Need] { &[Need::Check] }"],
     );
     fails(&run(""), 1, &["/nowhere/no-model"]);
+}
+
+/// A command, what it needs beside the flag that chooses a component, the flags that do, and those that are about training, which
+/// it reads over.
+struct Asks {
+    command: Command,
+    line: &'static str,
+    asks: &'static [(&'static str, &'static str)],
+    idle: &'static [&'static str],
+}
+
+const OF_DATA: [(&str, &str); 5] = [
+    ("dataset", "mine/checks"),
+    ("val_dataset", "mine/checks"),
+    ("dataset_format", "checks"),
+    ("loss_scale", "checks"),
+    ("loss_type", "checks"),
+];
+
+const ASKS: [Asks; 8] = [
+    Asks {
+        command: Command::Sft,
+        line: "sft --output_dir RUN --max_steps 1 --device cpu",
+        asks: &[
+            OF_DATA[0],
+            OF_DATA[1],
+            OF_DATA[2],
+            OF_DATA[3],
+            OF_DATA[4],
+            ("optimizer", "checks"),
+            ("lr_scheduler", "checks_rates"),
+            ("sampler", "checks"),
+            ("callbacks", "checks"),
+            ("metrics", "checks"),
+            ("trackers", "checks"),
+            ("report_to", "checks"),
+            ("train_type", "checks"),
+            ("adapters", "ADAPTER"),
+        ],
+        idle: &[],
+    },
+    Asks {
+        command: Command::Infer,
+        line: "infer --device cpu",
+        asks: &[
+            OF_DATA[0],
+            OF_DATA[1],
+            OF_DATA[2],
+            ("metrics", "checks"),
+            ("adapters", "ADAPTER"),
+        ],
+        idle: &[],
+    },
+    Asks {
+        command: Command::Deploy,
+        line: "deploy --device cpu --port 0",
+        asks: &[("adapters", "ADAPTER"), ("adapters", "mine=ADAPTER")],
+        idle: &[],
+    },
+    Asks {
+        command: Command::Export,
+        line: "export",
+        asks: &[("to", "checks"), ("adapters", "ADAPTER")],
+        idle: &[],
+    },
+    Asks {
+        command: Command::ModelNew,
+        line: "model new",
+        asks: &[],
+        idle: &[],
+    },
+    Asks {
+        command: Command::Bench,
+        line: "bench --device cpu",
+        asks: &[
+            ("loss_type", "checks"),
+            ("optimizer", "checks"),
+            ("train_type", "checks"),
+        ],
+        idle: &[],
+    },
+    Asks {
+        command: Command::Data,
+        line: "data",
+        asks: &OF_DATA,
+        idle: &[
+            "optimizer",
+            "lr_scheduler",
+            "sampler",
+            "callbacks",
+            "metrics",
+            "trackers",
+            "train_type",
+            "adapters",
+        ],
+    },
+    Asks {
+        command: Command::Eval,
+        line: "eval --device cpu",
+        asks: &[
+            OF_DATA[0],
+            OF_DATA[1],
+            OF_DATA[2],
+            OF_DATA[3],
+            OF_DATA[4],
+            ("metrics", "checks"),
+            ("adapters", "ADAPTER"),
+        ],
+        idle: &[
+            "optimizer",
+            "lr_scheduler",
+            "sampler",
+            "callbacks",
+            "trackers",
+            "train_type",
+        ],
+    },
+];
+
+/// Every command asks the components that it makes before its model is looked for (there is none); the error names the component and
+/// the place where it was chosen, on the command line and in a file.
+#[test]
+fn every_command_asks_the_components_that_it_makes() {
+    let dir = folder("checks-commands");
+    let adapter = dir.join("adapter");
+    fs::create_dir(&adapter).unwrap();
+    let tuned = json!({
+        "peft_type": "NONE",
+        "base_model_name_or_path": "/nowhere/no-model",
+        "apus_tuner": {"name": "checks", "options": {}, "modules": [], "modules_to_save": []},
+    });
+    fs::write(adapter.join("adapter_config.json"), tuned.to_string()).unwrap();
+    let chat = format!("{TINY}/chat_train.jsonl");
+    for Asks { line, asks, .. } in ASKS {
+        for (flag, value) in asks {
+            let mut all = format!("{line} --model /nowhere/no-model")
+                .replace("RUN", &dir.join("run").display().to_string());
+            if !["export", "deploy", "bench"].contains(&words(line)[0]) {
+                let rows = match words(line)[0] {
+                    "infer" if *flag != "dataset" => "val_dataset",
+                    _ => "dataset",
+                };
+                if rows != *flag {
+                    all += &format!(" --{rows} {chat}");
+                }
+            }
+            all += &format!(" --plugin {}", asking().display());
+            let value = value.replace("ADAPTER", &adapter.display().to_string());
+            let config = dir.join("run.toml");
+            fs::write(&config, format!("{flag} = {value:?}\n")).unwrap();
+            let kind = Kind::ALL.iter().find(|kind| kind.flag() == *flag);
+            let component = match (*flag, kind) {
+                ("adapters", _) => "tuner checks".to_owned(),
+                ("report_to", _) => "tracker checks".to_owned(),
+                (_, Some(Kind::Dataset)) | ("val_dataset", _) => "dataset mine/checks".to_owned(),
+                (_, kind) => format!("{} {value}", kind.unwrap()),
+            };
+            let says = format!("{component} of plugin asking-plugin");
+            let said = fails(
+                &format!("{all} --{flag} {value}"),
+                1,
+                &[&format!("--{flag}: {says}"), "check: refused"],
+            );
+            assert!(!said.contains("no such model"), "{said}");
+            fails(
+                &format!("{all} --config {}", config.display()),
+                1,
+                &[
+                    &format!("{}, line 1, key {flag}: {says}", config.display()),
+                    "check: refused",
+                ],
+            );
+        }
+    }
+}
+
+/// The table above has every command, and every flag of one that chooses components.
+#[test]
+fn the_table_of_commands_that_ask_is_whole() {
+    let mut all: Vec<Command> = FLAGS
+        .iter()
+        .flat_map(|flag| flag.uses.iter().map(|used| used.command))
+        .collect();
+    all.sort_by_key(|command| format!("{command:?}"));
+    all.dedup();
+    for command in all {
+        let asks = ASKS.iter().find(|asks| asks.command == command);
+        let asks = asks.unwrap_or_else(|| panic!("{command:?}"));
+        let chooses =
+            |name: &str| name == "adapters" || Kind::ALL.iter().any(|kind| kind.flag() == name);
+        let flags = FLAGS
+            .iter()
+            .filter(|flag| flag.accepted_by(command) && chooses(flag.name));
+        for flag in flags {
+            let is_asked = asks.asks.iter().any(|(name, _)| *name == flag.name);
+            assert!(
+                is_asked != asks.idle.contains(&flag.name),
+                "{command:?}: --{}",
+                flag.name
+            );
+        }
+    }
 }
 
 /// Components are asked again once the rows are counted, before the weights are read.

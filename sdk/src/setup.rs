@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 /// The set-up of a run, for `check` of components that declare [`Need::Check`].
 ///
-/// All components of a run are asked once they are made, before anything of the model is read; a dry run asks them too, and of
-/// several processes each asks those that it has. They are asked again once the data is read, which the first time
-/// is not known: [`rows`](Self::rows) is `None` then. An error ends the command and names the component.
+/// Every command asks the components that it makes before its model is looked for: `apus sft` all of a run, a dry run too, and of
+/// several processes each those that it has; `apus data` what reads the data; `apus infer`, `apus eval`, `apus deploy`,
+/// `apus export` and `apus bench` those that they use, tuners of adapters among them. [`config`](Self::config) has the flags of
+/// the command. A run asks again once the data is read, which the first time is not known: [`rows`](Self::rows) is `None`
+/// then. An error ends the command and names the component and where it was chosen.
 ///
 /// ```
 /// use apus_sdk::{Callback, Kind, Need, Result, Setup, options, register, testing};
@@ -97,7 +99,7 @@ impl Setup {
         self
     }
 
-    /// The configuration as `args.json` has it: every flag by name, without secrets.
+    /// The configuration as `args.json` has it: every flag of the command by name, without secrets.
     pub fn config(&self) -> &Value {
         &self.config
     }

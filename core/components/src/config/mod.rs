@@ -48,7 +48,9 @@ pub use generation_loads::{GenerationLoad, GenerationLoads};
 pub use lengths::Lengths;
 pub use ms_swift::{Answer, MsSwiftArguments, ms_swift_arguments};
 pub use option_flags::{load as load_plugins, parse, plugins_of};
-pub use resolve::{ComponentOptions, GivenOption, Origin, Resolved, from_arguments, from_matches};
+pub use resolve::{
+    ComponentOptions, GivenOption, Origin, Resolved, WrittenAt, from_arguments, from_matches,
+};
 pub use sharding::{Sharding, sharding};
 pub use shorthand::OptimizerOptions;
 pub use steps_or_share::StepsOrShare;

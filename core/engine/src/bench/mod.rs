@@ -20,7 +20,7 @@ mod table;
 mod traffic;
 
 use crate::out_of_memory::{Phase, explain as explain_out_of_memory};
-use crate::setup;
+use crate::setup::{self, Chosen, MadeLater};
 use crate::train::fit::{Trial, fit};
 use crate::train::optimizer::alone::can_be_divided;
 use crate::train::optimizer::groups::make as optimizer_of;
@@ -30,13 +30,14 @@ use crate::train::{args, parts};
 use against::Earlier;
 use anyhow::{Context, Result, ensure};
 use apus_components::config::{
-    BenchConfig, Resolved, SftConfig, ShardBase, load_plugins, sharding, values,
+    BenchConfig, Resolved, SftConfig, ShardBase, TrainType, load_plugins, sharding, values,
 };
+use apus_components::registry;
 use apus_model::adapter::ParameterTable;
 use apus_model::model::CausalLm;
 use apus_model::nn::ExpertWeight;
 use apus_model::profile::{Profile, Recording};
-use apus_sdk::{errln, out};
+use apus_sdk::{Loss, RunInfo, errln, out};
 use apus_world::place::{Role, role};
 use candle_core::Device;
 use communication::Communication;
@@ -72,7 +73,7 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
                 false => ops::run(config, &device, &given)?,
             })
         }
-        false => train(config)?,
+        false => train(resolved)?,
     };
     // Rank 0 reports for all.
     let Some(figures) = figures else {
@@ -89,8 +90,10 @@ pub fn run(resolved: &Resolved<BenchConfig>) -> Result<()> {
 }
 
 /// Times training, with the other ranks if there are some; ranks other than 0 have no figures.
-fn train(config: &BenchConfig) -> Result<Option<Value>> {
+fn train(resolved: &Resolved<BenchConfig>) -> Result<Option<Value>> {
+    let config = &resolved.config;
     let sft = config.sft()?;
+    check(resolved, &sft)?;
     let explained =
         |error, device: &Device| explain_out_of_memory(error, device, &args::args(&sft));
     let Some(place) = ranks::place(sft.shard_base == Some(ShardBase::True))? else {
@@ -112,6 +115,30 @@ fn train(config: &BenchConfig) -> Result<Option<Value>> {
             Err(error)
         }
     }
+}
+
+/// Asks the components of the steps.
+fn check(resolved: &Resolved<BenchConfig>, sft: &SftConfig) -> Result<()> {
+    let (rank, world_size) = ranks::rank_and_size()?;
+    let loss = registry::named::<dyn Loss>(&sft.loss_type)?;
+    let (optimizer, _) = parts::optimizer(sft, &|_| None)?;
+    let optimizer = optimizer_of(&optimizer, sft.base_lr())?;
+    let mut later = MadeLater::default();
+    if let TrainType::Tuner(spec) = &sft.train_type {
+        later.add_tuner(spec)?;
+    }
+    let mut chosen = Chosen::default();
+    chosen.add(&["loss_type"], [&loss]);
+    chosen.add(&["optimizer"], optimizer.all());
+    later.add_to(&mut chosen);
+    let args = args::args(sft);
+    let info = RunInfo {
+        config: args.clone(),
+        rank,
+        world_size,
+        ..RunInfo::default()
+    };
+    chosen.check(setup::setup_of(args).with_info(info), resolved)
 }
 
 /// What all ranks must have in common: the configuration, but for the device and the files of rank 0.

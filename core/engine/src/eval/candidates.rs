@@ -16,25 +16,30 @@ use std::path::{Path, PathBuf};
 /// The name of the model without an adapter.
 const BASE: &str = "base";
 
-/// What is measured, before anything is loaded.
-pub struct Place {
+/// What is measured, before the base model is looked for.
+pub struct Names {
     /// The name of the base model.
     pub name: String,
-    /// The base model.
-    pub model: ModelPlace,
     /// Settings of the runs that made the adapters, or else the model, by name.
     pub args: Vec<(String, RunArgs)>,
+    dirs: Vec<PathBuf>,
+}
+
+/// What is measured, before anything is loaded.
+pub struct Place {
+    /// The base model.
+    pub model: ModelPlace,
     /// The models in the order in which they are shown: their names, and the folders of adapters.
     models: Vec<(String, Option<PathBuf>)>,
     names: Vec<String>,
 }
 
-impl Place {
-    /// Finds the base model of a configuration, and its adapters.
+impl Names {
+    /// The names of a configuration.
     ///
     /// # Errors
-    /// There is no such model or adapter.
-    pub fn find(config: &SftConfig, with_base: bool) -> Result<Self> {
+    /// Neither model nor adapter, or an adapter that is not there.
+    pub fn of(config: &SftConfig) -> Result<Self> {
         let is_adapter = |dir: &str| Path::new(dir).join("adapter_config.json").is_file();
         let mut adapters = config.adapters.clone();
         let mut name = config.model.clone();
@@ -58,6 +63,20 @@ impl Place {
         if dirs.is_empty() {
             args.push((BASE.to_owned(), RunArgs::beside(Path::new(&name))?));
         }
+        Ok(Self { name, args, dirs })
+    }
+
+    /// The folders of the adapters.
+    pub fn adapters(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(PathBuf::as_path)
+    }
+
+    /// Finds the base model.
+    ///
+    /// # Errors
+    /// There is no such model.
+    pub fn find(self, config: &SftConfig, with_base: bool) -> Result<Place> {
+        let Self { name, args, dirs } = self;
         // A synthetic base has the weights of the run's seed.
         let seed = args.first().and_then(|(_, args)| args.seed());
         let model = find_model(&name, seed.unwrap_or(config.seed))?;
@@ -65,15 +84,15 @@ impl Place {
         let names = short_names(&dirs).into_iter();
         let of_adapters = names.zip(dirs.into_iter().map(Some));
         let models: Vec<_> = base.into_iter().chain(of_adapters).collect();
-        Ok(Self {
-            name,
+        Ok(Place {
             model,
-            args,
             names: models.iter().map(|(name, _)| name.clone()).collect(),
             models,
         })
     }
+}
 
+impl Place {
     /// The names of what is measured, the base first.
     pub fn names(&self) -> &[String] {
         &self.names

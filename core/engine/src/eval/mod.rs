@@ -19,8 +19,9 @@ use crate::generate::{Answering, Sampling, SplitMetrics, split};
 use crate::host::{RunView, Shown};
 use crate::out_of_memory::explain;
 use crate::progress_bar::Progress;
-use crate::setup::{self, AskedColumns};
+use crate::setup::{self, AskedColumns, Chosen, MadeLater};
 use crate::train::about;
+use crate::train::args::args;
 use crate::train::evaluate::{Evaluation, Spelling, evaluate};
 use anyhow::{Context, Result};
 use apus_base::lines::{info, warning};
@@ -30,7 +31,7 @@ use apus_data::chat::Encoder;
 use apus_data::hub;
 use apus_model::model::CausalLm;
 use apus_sdk::{Loss, Metric, RunInfo, out, outln};
-use candidates::{Candidates, Place};
+use candidates::{Candidates, Names};
 use numbers::Numbers;
 use row_losses::RowLosses;
 use serde_json::{Map, Value};
@@ -58,10 +59,19 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
     let flags = resolved.config.sft(&Map::new(), &given)?;
     load_plugins(&flags.plugins)?;
     hub::prefer(flags.use_hf);
-    let place = Place::find(&flags, resolved.config.with_base)?;
-    let config = as_in_the_run(resolved, &place)?;
+    let names = Names::of(&flags)?;
+    let config = as_in_the_run(resolved, &names)?;
     let metrics = config.metrics.iter().map(registry::named);
     let metrics: Vec<Named<dyn Metric>> = metrics.collect::<Result<_>>()?;
+    let loss = registry::named::<dyn Loss>(&config.loss_type)?;
+    let mut later = MadeLater::of_data(&config)?;
+    later.add_adapters(names.adapters())?;
+    let mut chosen = Chosen::default();
+    chosen.add(&["loss_type"], [&loss]);
+    chosen.add(&["metrics"], &metrics);
+    later.add_to(&mut chosen);
+    chosen.check(setup::setup_of(args(&config)), resolved)?;
+    let place = names.find(&flags, resolved.config.with_base)?;
     let mut metrics = split(metrics);
     let asks = !metrics.1.is_empty() || resolved.config.show_answers > 0;
 
@@ -70,7 +80,6 @@ pub fn run(resolved: &Resolved<EvalConfig>) -> Result<()> {
         apus_model::device::make_deterministic(&device)?;
     }
     let encoder = setup::run_encoder(&config, place.model.dir.as_deref())?;
-    let loss = registry::named(&config.loss_type)?;
     let columns = AskedColumns::of(&loss)?;
     let sets = sets::read(&config, &encoder, &place.model, asks, &columns)?;
     let mut measure = Measure {
@@ -144,13 +153,13 @@ fn write(report: &Report, config: &EvalConfig) -> Result<()> {
 
 /// The configuration with what is not given taken from the run that made the weights; of several adapters from the
 /// first, and a line names what other ones were made with.
-fn as_in_the_run(resolved: &Resolved<EvalConfig>, place: &Place) -> Result<SftConfig> {
+fn as_in_the_run(resolved: &Resolved<EvalConfig>, names: &Names) -> Result<SftConfig> {
     let given = |flag: &str| resolved.given(flag);
-    let Some(((leader, first), rest)) = place.args.split_first() else {
+    let Some(((leader, first), rest)) = names.args.split_first() else {
         return resolved.config.sft(&Map::new(), &given);
     };
     let mut config = resolved.config.sft(first.all(), &given)?;
-    config.model.clone_from(&place.name);
+    config.model.clone_from(&names.name);
     for (name, args) in rest {
         let names: Vec<_> = EvalConfig::differing(first.all(), args.all(), &given).collect();
         if !names.is_empty() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use apus_components::config::{
-    Command, DatasetSpec, EvalConfig, FLAGS, InferConfig, Origin, Resolved, values,
+    Command, DatasetSpec, EvalConfig, FLAGS, InferConfig, Origin, Resolved, WrittenAt, values,
 };
 use apus_components::registry::{self, Named};
 use apus_sdk::Metric;
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// As of [`run`](super::run).
-pub fn of_infer(config: &InferConfig) -> Result<()> {
+pub fn of_infer(resolved: &Resolved<InferConfig>) -> Result<()> {
+    let config = &resolved.config;
     let mut of_tokens = Vec::new();
     for spec in &config.metrics {
         let metric: Named<dyn Metric> = registry::named(spec)?;
@@ -38,7 +39,12 @@ pub fn of_infer(config: &InferConfig) -> Result<()> {
         if now.get(flag.name) != unset.get(flag.name) {
             let value = now.get(flag.name).cloned().unwrap_or_default();
             eval.run.insert(flag.name.to_owned(), value);
-            given.insert(flag.name.to_owned(), Origin::CommandLine);
+            let written = resolved.given.get(flag.name).cloned();
+            let written = written.unwrap_or_else(|| WrittenAt {
+                origin: Origin::CommandLine,
+                place: format!("--{}", flag.name),
+            });
+            given.insert(flag.name.to_owned(), written);
         }
     }
     eval.run

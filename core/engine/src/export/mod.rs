@@ -19,15 +19,16 @@ mod vllm;
 mod whole;
 pub mod writer;
 
-use crate::setup::{ask, base_of};
+use crate::setup::{Chosen, MadeLater, base_of, setup_of};
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::{ExpertsForm, ExportConfig, GgufType, load_plugins, values};
+use apus_components::config::{
+    ExpertsForm, ExportConfig, GgufType, Resolved, load_plugins, values,
+};
 use apus_components::plugin;
-use apus_components::registry::{self, Spec};
-use apus_components::secrets::forget_secrets;
+use apus_components::registry::{self, Named};
 use apus_data::hub::{self, Hub};
 use apus_model::weights::StoredTensor;
-use apus_sdk::{Exporter, Kind, Setup, Writes, errln};
+use apus_sdk::{Exporter, Writes, errln};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use safetensors::Dtype;
@@ -37,12 +38,26 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Nothing to do, no base model, or tensors of the wrong shape.
-pub fn run(options: &ExportConfig) -> Result<PathBuf> {
+pub fn run(resolved: &Resolved<ExportConfig>) -> Result<PathBuf> {
+    let options = &resolved.config;
     load_plugins(&options.plugins)?;
     hub::prefer(options.use_hf);
-    if let Some(to) = &options.to {
-        return by_exporter(to, options);
+    let exporter = options.to.as_ref().map(registry::named::<dyn Exporter>);
+    let exporter = exporter.transpose()?;
+    let mut later = MadeLater::default();
+    later.add_adapters(options.adapters.iter().map(Path::new))?;
+    let mut chosen = Chosen::default();
+    chosen.add(&["to"], &exporter);
+    later.add_to(&mut chosen);
+    chosen.check(setup_of(values(options)), resolved)?;
+    match &exporter {
+        Some(exporter) => by_exporter(exporter, options),
+        None => by_flags(options),
     }
+}
+
+/// Exports in the form that flags ask for.
+fn by_flags(options: &ExportConfig) -> Result<PathBuf> {
     ensure!(
         options.to_gguf || options.outtype.is_none(),
         "outtype is given, which says what a GGUF file holds: give --to_gguf true, too"
@@ -86,17 +101,12 @@ pub fn run(options: &ExportConfig) -> Result<PathBuf> {
 }
 
 /// Exports by a component. A form that is written here has a flag of its own, and the two are one.
-fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
+fn by_exporter(exporter: &Named<dyn Exporter>, options: &ExportConfig) -> Result<PathBuf> {
     ensure!(
         !options.merge_lora && !options.to_vllm && !options.to_gguf && options.outtype.is_none(),
         "to is {}: leave merge_lora, to_vllm, to_gguf and outtype out, which say the same or something else",
-        to.name
+        exporter.name
     );
-    let exporter = registry::named::<dyn Exporter>(to)?;
-    let mut flags = values(options);
-    forget_secrets(&mut flags);
-    let setup = Setup::new(flags.into()).with_components(Kind::Exporter, [&to.name]);
-    ask(&exporter, &setup, |of, setup| of.check(setup))?;
     let mut flags = ExportConfig {
         to: None,
         ..options.clone()
@@ -106,12 +116,12 @@ fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
         ensure!(
             rewrite::form(options)?.is_none_or(|given| given == form),
             "to is {}, and quantize or experts_dtype asks for another form of experts",
-            to.name
+            exporter.name
         );
         Ok(Some(form))
     };
     match exporter.component.writes() {
-        Writes::Files => return files::write(&exporter, options),
+        Writes::Files => return files::write(exporter, options),
         Writes::Merged => flags.merge_lora = true,
         Writes::Mxfp4 => {
             flags.experts_dtype = experts(ExpertsForm::Mxfp4)?;
@@ -131,7 +141,7 @@ fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
             ensure!(
                 rewrite::form(options)?.is_none(),
                 "to is {}, which leaves experts as they are: leave quantize and experts_dtype out",
-                to.name
+                exporter.name
             );
             return added_blocks::write(blocks, options);
         }
@@ -140,7 +150,7 @@ fn by_exporter(to: &Spec, options: &ExportConfig) -> Result<PathBuf> {
             exporter.label
         ),
     }
-    run(&flags)
+    by_flags(&flags)
 }
 
 /// The folder of the model that is converted without an adapter, and after which the result is named: what came from a hub is not

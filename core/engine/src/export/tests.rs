@@ -10,6 +10,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 
+/// Exports with these flags.
+pub(super) fn run(options: &ExportConfig) -> Result<PathBuf> {
+    super::run(&Resolved::from(options.clone()))
+}
+
 pub(super) fn golden(path: &str) -> PathBuf {
     Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),

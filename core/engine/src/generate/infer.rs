@@ -5,17 +5,19 @@ use super::chat::{Input, Piped, Session, Typed, Voice, chat};
 use super::dataset::{Asking, Questions, most};
 use super::made_with::made_with;
 use super::results::{MadeWith, Results};
-use super::target::InferTarget;
+use super::target::{InferTarget, adapter_folders};
 use super::{Engine, EngineOptions, Job, Sampling, Stop, defaults, engine_for, logits};
+use crate::setup::{Chosen, MadeLater, setup_of};
 use anyhow::{Result, ensure};
 use apus_base::{interrupts, signals};
-use apus_components::config::{FLAGS, InferConfig, Topic, load_plugins, values};
+use apus_components::config::{FLAGS, InferConfig, Resolved, Topic, load_plugins, values};
 use apus_components::plugin;
+use apus_components::registry::{self, Named};
 use apus_data::chat::dialect::ViewOptions;
 use apus_data::hub;
-use apus_sdk::{Conversation, errln};
+use apus_sdk::{Conversation, Metric, Options, errln};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,7 +40,8 @@ fn idle_at_the_terminal(config: &InferConfig) -> Vec<&'static str> {
 ///
 /// # Errors
 /// A model or adapter that cannot be loaded, data that cannot be read, output that cannot be written.
-pub fn infer(config: &InferConfig) -> Result<()> {
+pub fn infer(resolved: &Resolved<InferConfig>) -> Result<()> {
+    let config = &resolved.config;
     ensure!(
         config.input_ids.is_empty() || config.dump_logits.is_some(),
         "input_ids are the tokens whose logits go to --dump_logits FILE, which is missing"
@@ -49,6 +52,7 @@ pub fn infer(config: &InferConfig) -> Result<()> {
     );
     load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
+    check(resolved)?;
     let target = InferTarget::find(config)?;
     for line in target
         .adapters
@@ -76,6 +80,24 @@ pub fn infer(config: &InferConfig) -> Result<()> {
         true => at_the_terminal(config, &target, sampling),
         false => over_rows(config, &target, sampling),
     }
+}
+
+/// Asks the components that answers and their rows need.
+fn check(resolved: &Resolved<InferConfig>) -> Result<()> {
+    let config = &resolved.config;
+    let metrics = config.metrics.iter().map(registry::named);
+    let metrics: Vec<Named<dyn Metric>> = metrics.collect::<Result<_>>()?;
+    let mut later = MadeLater::default();
+    later.add_adapters(adapter_folders(config)?.iter().map(PathBuf::as_path))?;
+    later.add_format(config.dataset_format.as_ref())?;
+    match config.val_dataset.as_slice() {
+        [] => later.add_datasets(&["dataset"], &config.dataset, &Options::new())?,
+        rows => later.add_datasets(&["val_dataset"], rows, &Options::new())?,
+    }
+    let mut chosen = Chosen::default();
+    chosen.add(&["metrics"], &metrics);
+    later.add_to(&mut chosen);
+    chosen.check(setup_of(values(config)), resolved)
 }
 
 /// Answers the rows of a dataset.

@@ -28,7 +28,7 @@ pub use measure::{Answering, Reference, References, SplitMetrics, measure, split
 pub use questions::{Asking, answer_questions};
 pub use sample::Sampling;
 pub(crate) use sample::token_logprobs;
-pub(crate) use target::InferTarget;
+pub(crate) use target::{InferTarget, adapter_folders};
 
 use anyhow::Result;
 use apus_data::chat::Encoder;

@@ -26,24 +26,40 @@ pub struct InferTarget {
     pub home: PathBuf,
 }
 
+/// The adapters of a configuration; one may be given in place of the model.
+///
+/// # Errors
+/// Two of one name.
+fn adapters(config: &InferConfig) -> Result<(Vec<NamedAdapter>, bool)> {
+    let is_adapter = |dir: &str| Path::new(dir).join("adapter_config.json").is_file();
+    let named = NamedAdapter::read_all(&config.adapters)?;
+    match &config.model {
+        Some(dir) if named.is_empty() && is_adapter(dir) => {
+            Ok((vec![NamedAdapter::read(dir)?], true))
+        }
+        _ => Ok((named, false)),
+    }
+}
+
+/// The folders of the adapters of a configuration.
+///
+/// # Errors
+/// Two of one name.
+pub fn adapter_folders(config: &InferConfig) -> Result<Vec<PathBuf>> {
+    let (named, _) = adapters(config)?;
+    Ok(named.into_iter().map(|adapter| adapter.dir).collect())
+}
+
 impl InferTarget {
     /// Finds the model and the adapters of a configuration.
     ///
     /// # Errors
     /// One that is not there, adapters of different models, or two of one name.
     pub fn find(config: &InferConfig) -> Result<Self> {
-        let is_adapter = |dir: &str| Path::new(dir).join("adapter_config.json").is_file();
-        let mut adapters = NamedAdapter::read_all(&config.adapters)?;
+        let (adapters, in_place_of_model) = adapters(config)?;
         let model = match &config.model {
-            Some(dir) if adapters.is_empty() && is_adapter(dir) => {
-                adapters = vec![NamedAdapter::read(dir)?];
-                None
-            }
-            model => model.clone(),
-        };
-        let model = match model {
-            Some(model) => model,
-            None => base_of_all(&adapters)?,
+            Some(model) if !in_place_of_model => model.clone(),
+            _ => base_of_all(&adapters)?,
         };
         let made = match adapters.first() {
             Some(adapter) => Some(adapter.dir.as_path()),

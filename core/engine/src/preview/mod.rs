@@ -6,10 +6,11 @@ mod html;
 mod rows;
 mod samples;
 
-use crate::setup::{self, AskedColumns};
+use crate::setup::{self, AskedColumns, Chosen, MadeLater};
+use crate::train::args::args;
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::info;
-use apus_components::config::{DataConfig, SftConfig, load_plugins};
+use apus_components::config::{DataConfig, Resolved, SftConfig, load_plugins};
 use apus_components::registry;
 use apus_data::chat::Encoder;
 use apus_data::chat::preview::{MarkStyle, marked};
@@ -23,13 +24,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Prepares the data of a run and shows it.
-pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
+pub fn run(resolved: &Resolved<DataConfig>, run: &SftConfig) -> Result<()> {
+    let config = &resolved.config;
     load_plugins(&run.plugins)?;
     ensure!(
         !run.streaming,
         "apus data looks at all of the data: leave streaming out, and take some rows with FILE#N"
     );
     hub::prefer(run.use_hf);
+    let loss = registry::named::<dyn Loss>(&run.loss_type)?;
+    let later = MadeLater::of_data(run)?;
+    let mut chosen = Chosen::default();
+    chosen.add(&["loss_type"], [&loss]);
+    later.add_to(&mut chosen);
+    chosen.check(setup::setup_of(args(run)), resolved)?;
     let model = setup::model_word(run);
     let vocabulary = match model.map(|model| model.join("config.json")) {
         Some(file) if file.is_file() => Some(ModelConfig::read(&file)?.architecture.vocab_size),
@@ -37,7 +45,6 @@ pub fn run(config: &DataConfig, run: &SftConfig) -> Result<()> {
     };
     let encoder = Arc::new(setup::run_encoder(run, model)?);
     let started = Instant::now();
-    let loss = registry::named::<dyn Loss>(&run.loss_type)?;
     let asked = AskedColumns::of(&loss)?;
     let data = setup::data(run, &encoder, vocabulary, &asked)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -8,13 +8,16 @@ use super::server::Server;
 use super::target::Target;
 use super::worker::{self, WorkerSettings};
 use super::{routes, settings};
+use crate::generate::adapter_folders;
+use crate::setup::{Chosen, MadeLater, setup_of};
 use anyhow::{Context, Result, ensure};
 use apus_base::lines::info;
 use apus_base::signals;
-use apus_components::config::{DeployConfig, load_plugins};
+use apus_components::config::{DeployConfig, Resolved, load_plugins, values};
 use apus_components::plugin;
 use apus_data::hub;
 use apus_sdk::{errln, outln};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -28,12 +31,19 @@ const THREADS: usize = 2;
 /// # Errors
 /// Flags that cannot be meant, a model or an adapter that cannot be loaded, an address that cannot be listened at, an engine that
 /// cannot go on.
-pub fn deploy(config: &DeployConfig) -> Result<()> {
+pub fn deploy(resolved: &Resolved<DeployConfig>) -> Result<()> {
+    let config = &resolved.config;
     let keys = settings::keys(config)?;
     let (named, own) = settings::adapters(config)?;
     let infer = settings::as_infer(config, own);
     load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
+    let mut later = MadeLater::default();
+    later.add_adapters(named.iter().map(|(_, dir)| dir.as_path()))?;
+    later.add_adapters(adapter_folders(&infer)?.iter().map(PathBuf::as_path))?;
+    let mut chosen = Chosen::default();
+    later.add_to(&mut chosen);
+    chosen.check(setup_of(values(config)), resolved)?;
     // Before the model is loaded, which may take minutes.
     let listener = settings::listen(config, &keys)?;
     let address = listener.local_addr()?;

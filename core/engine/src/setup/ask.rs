@@ -1,9 +1,13 @@
-//! A component is asked what it has against the set-up of a command (`Need::Check`).
+//! Components are asked what they have against the set-up of a command (`Need::Check`): in one way, whatever the command and
+//! whatever the kind.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use apus_base::doing;
+use apus_components::config::Resolved;
 use apus_components::registry::Named;
-use apus_sdk::Setup;
+use apus_components::secrets::forget_secrets;
+use apus_sdk::{Kind, RunInfo, Setup};
+use serde_json::{Map, Value};
 
 /// Asks one component.
 ///
@@ -17,4 +21,93 @@ pub fn ask<T: ?Sized>(
     let _inside = doing::enter(&of.label, "check");
     let found = setup.ask(&of.needs, |setup| check(&of.component, setup));
     of.context("check", found)
+}
+
+/// A component, whatever its kind.
+pub trait OfAnyKind {
+    /// Its kind.
+    fn kind(&self) -> Kind;
+
+    /// Its name.
+    fn called(&self) -> &str;
+
+    /// As [`ask`].
+    ///
+    /// # Errors
+    /// What it says against the set-up, with its name.
+    fn ask(&self, setup: &Setup) -> Result<()>;
+}
+
+macro_rules! of_any_kind {
+    ($($Trait:ident { $($columns:tt)* })*) => {$(
+        impl OfAnyKind for Named<dyn apus_sdk::$Trait> {
+            fn kind(&self) -> Kind {
+                Kind::$Trait
+            }
+
+            fn called(&self) -> &str {
+                &self.name
+            }
+
+            fn ask(&self, setup: &Setup) -> Result<()> {
+                ask(self, setup, |component, setup| component.check(setup))
+            }
+        }
+    )*};
+}
+apus_sdk::kinds!(of_any_kind);
+
+/// The set-up of a command with these flags, which is one process; components are added by [`Chosen::check`].
+pub fn setup_of(mut config: Map<String, Value>) -> Setup {
+    forget_secrets(&mut config);
+    let info = RunInfo {
+        config: config.clone(),
+        ..RunInfo::default()
+    };
+    Setup::new(config.into()).with_info(info)
+}
+
+/// The components that a command has made, each with the flags that may have chosen it.
+#[derive(Default)]
+pub struct Chosen<'a>(Vec<(&'static [&'static str], &'a dyn OfAnyKind)>);
+
+impl<'a> Chosen<'a> {
+    /// Adds components, which one of these flags chooses.
+    pub fn add<T: ?Sized + 'a>(
+        &mut self,
+        flags: &'static [&'static str],
+        components: impl IntoIterator<Item = &'a Named<T>>,
+    ) where
+        Named<T>: OfAnyKind,
+    {
+        let components = components.into_iter();
+        self.0
+            .extend(components.map(|of| (flags, of as &dyn OfAnyKind)));
+    }
+
+    /// Shows all of them the set-up, to which it adds their names.
+    ///
+    /// # Errors
+    /// What one of them says against it, with its name, and the place where it was chosen.
+    pub fn check<T>(&self, mut setup: Setup, resolved: &Resolved<T>) -> Result<()> {
+        for &kind in Kind::ALL {
+            let mut names = Vec::new();
+            for (_, of) in self.0.iter().filter(|(_, of)| of.kind() == kind) {
+                if !names.contains(&of.called()) {
+                    names.push(of.called());
+                }
+            }
+            if !names.is_empty() {
+                setup = setup.with_components(kind, names);
+            }
+        }
+        for (flags, of) in &self.0 {
+            let asked = of.ask(&setup);
+            match flags.iter().find_map(|flag| resolved.place(flag)) {
+                Some(place) => asked.with_context(|| place.to_owned())?,
+                None => asked?,
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,9 +2,10 @@
 
 use apus_sdk::serde_json::{Map, Value};
 use apus_sdk::{
-    AddedParam, Callback, Dataset, DatasetFormat, DatasetSource, EvalBatch, Exporter, Init, Kind,
-    LayerInfo, Loss, LossChunk, LossScale, LrSchedule, Metric, Need, Optimizer, Param, Progress,
-    Result, Row, RunInfo, Sample, Segment, Setup, StepInfo, Tensor, Tracker, Tuner, Turn, Writes,
+    AddedParam, Callback, Dataset, DatasetFormat, DatasetSource, Epoch, EvalBatch, Exporter, Init,
+    Kind, LayerInfo, Loss, LossChunk, LossScale, LrSchedule, Metric, Need, Optimizer, Param,
+    Progress, Result, Row, RunInfo, Sample, Sampler, Segment, Setup, StepInfo, Tensor, Tracker,
+    Tuner, Turn, Writes,
 };
 
 apus_sdk::options! {
@@ -85,6 +86,11 @@ checks! {
     LrSchedule "checks_rates" {
         fn factor(&self, _progress: &Progress) -> Result<f64> {
             Ok(1.0)
+        }
+    }
+    Sampler "checks" {
+        fn order(&mut self, epoch: &Epoch) -> Result<Vec<usize>> {
+            Ok((0..epoch.len()).collect())
         }
     }
     Callback "checks" {}

@@ -5,7 +5,7 @@ use super::file;
 use super::flag::{Command, Flag, ValueKind};
 use super::ms_swift::{self, MsSwiftArguments};
 use super::option_flags;
-use super::resolve::{ComponentOptions, GivenOption, Origin, Resolved, typed};
+use super::resolve::{ComponentOptions, GivenOption, Origin, Resolved, WrittenAt, typed};
 use super::shorthand::shorthands;
 use super::{Config, FLAGS};
 use crate::plugin::PluginSpec;
@@ -27,12 +27,6 @@ pub(super) struct MergedValues {
     plugins: Vec<PluginSpec>,
     /// Options in the file that are given by flags which components declare.
     declared: Vec<(OptionFlag, Value, String)>,
-}
-
-struct WrittenAt {
-    origin: Origin,
-    /// For messages: `run.toml, line 3, key lora_rank`, or `--lora_rank`.
-    place: String,
 }
 
 impl MergedValues {
@@ -300,12 +294,9 @@ impl MergedValues {
         };
         let mut config: T = typed(self.values, place)?;
         config.resolve_values()?;
-        let given = self.written.into_iter();
         Ok(Resolved {
             config,
-            given: given
-                .map(|(flag, written)| (flag, written.origin))
-                .collect(),
+            given: self.written,
             notes: self.notes,
         })
     }

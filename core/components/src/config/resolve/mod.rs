@@ -24,15 +24,35 @@ pub enum Origin {
     CommandLine,
 }
 
+/// Where a flag was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenAt {
+    /// In the file or on the command line.
+    pub origin: Origin,
+    /// For messages: `run.toml, line 3, key lora_rank`, or `--lora_rank`.
+    pub place: String,
+}
+
 /// A configuration, and where its values come from.
 #[derive(Debug, Clone)]
 pub struct Resolved<T> {
     /// The values.
     pub config: T,
     /// Flags that count, and where they were written.
-    pub given: BTreeMap<String, Origin>,
+    pub given: BTreeMap<String, WrittenAt>,
     /// Lines about flags that were given and have no effect.
     pub notes: Vec<String>,
+}
+
+/// A configuration of which nothing was written.
+impl<T> From<T> for Resolved<T> {
+    fn from(config: T) -> Self {
+        Self {
+            config,
+            given: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 impl<T> Resolved<T> {
@@ -43,7 +63,12 @@ impl<T> Resolved<T> {
 
     /// Where a flag was written, if it was.
     pub fn origin(&self, flag: &str) -> Option<Origin> {
-        self.given.get(flag).copied()
+        self.given.get(flag).map(|written| written.origin)
+    }
+
+    /// As [`origin`](Self::origin), in words: `run.toml, line 3, key lora_rank`, or `--lora_rank`.
+    pub fn place(&self, flag: &str) -> Option<&str> {
+        self.given.get(flag).map(|written| written.place.as_str())
     }
 }
 

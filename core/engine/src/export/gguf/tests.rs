@@ -1,7 +1,7 @@
 //! Files are read back by candle, and by a few lines of our own where it has no MXFP4.
 
-use super::super::tests::{bytes, golden, merge_options, unpacked};
-use super::super::{gguf, run};
+use super::super::gguf;
+use super::super::tests::{bytes, golden, merge_options, run, unpacked};
 use super::blocks;
 use anyhow::{Context, Result};
 use apus_components::config::{ExpertsForm, ExportConfig, GgufType, Quantize};

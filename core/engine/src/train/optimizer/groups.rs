@@ -21,6 +21,14 @@ pub struct Grouped {
     pub groups: Vec<(GroupTable, Option<Named<dyn Optimizer>>)>,
 }
 
+impl Grouped {
+    /// All optimizers of it.
+    pub fn all(&self) -> impl Iterator<Item = &Named<dyn Optimizer>> {
+        let own = self.groups.iter().filter_map(|(_, own)| own.as_ref());
+        std::iter::once(&self.optimizer).chain(own)
+    }
+}
+
 impl From<Named<dyn Optimizer>> for Grouped {
     fn from(optimizer: Named<dyn Optimizer>) -> Self {
         Self {

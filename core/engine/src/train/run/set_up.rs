@@ -104,7 +104,8 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     load_plugins(&config.plugins)?;
     hub::prefer(config.use_hf);
     if let Some(place) = among.as_ref().filter(|place| place.rank > 0) {
-        parts::check(&config, &parts::components(resolved)?, (rank, count), None)?;
+        let components = parts::components(resolved)?;
+        parts::check(resolved, &config, &components, (rank, count), None)?;
         let device = rank_device(&config, place)?;
         let joined = ranks::join(&config, place, &device)?;
         others.go_to(&joined);
@@ -120,7 +121,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     }
     let components = parts::components(resolved)?;
     best::check_name(&config, &components, None)?;
-    parts::check(&config, &components, (rank, count), None)?;
+    parts::check(resolved, &config, &components, (rank, count), None)?;
     let device = match &among {
         Some(place) => rank_device(&config, place)?,
         None => open_device(&config)?,
@@ -154,7 +155,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     }
     let rows = data.stream.is_none().then_some(data.train.samples.len());
     if rows.is_some() {
-        parts::check(&config, &components, (rank, count), rows)?;
+        parts::check(resolved, &config, &components, (rank, count), rows)?;
     }
     let references = references(&config, &encoder, &place, &mut data)?;
     let lengths = match &data.stream {
