@@ -87,6 +87,42 @@ fn a_rank_that_fails_alone_ends_all_and_is_named() {
     }
 }
 
+/// How an optimizer leaves the others in the middle of a step that has passes made again, and what is said of it.
+const LEAVES: [(&str, &str); 4] = [
+    (
+        "before",
+        "rank 1: optimizer passes_on_rank of plugin hostile-plugin",
+    ),
+    (
+        "after",
+        "rank 1: optimizer passes_on_rank of plugin hostile-plugin",
+    ),
+    ("without", "rank 0: the optimizer makes the passes"),
+    ("again", "rank 1: the optimizer makes the passes"),
+];
+
+/// The others do not wait for it until `ddp_timeout`, which is half an hour here: the run ends on all ranks at once.
+#[test]
+fn an_optimizer_that_leaves_the_passes_of_a_step_ends_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for (way, says_of_it) in LEAVES {
+        let run = dir.path().join(way);
+        let optimizer = format!(
+            "--plugin {} --optimizer passes_on_rank --optimizer.rank 1 --optimizer.way {way} --optimizer.after 2",
+            hostile_plugin()
+        );
+        let since = Instant::now();
+        let flags = format!("--gradient_accumulation_steps 1 {optimizer}");
+        let output = ranks(&run, 2, &flags).output().unwrap();
+        let said = said(&output);
+        assert!(!output.status.success(), "{way}: {said}");
+        assert!(since.elapsed() < Duration::from_secs(30), "{way}: {said}");
+        all_end(&run);
+        says(&said, &["step 3", says_of_it]);
+        assert_eq!(checkpoints(&run), [1, 2], "{way}");
+    }
+}
+
 fn mpirun() -> Command {
     let mut command = Command::new("mpirun");
     command.args([

@@ -194,6 +194,7 @@ impl Step<'_> {
 
     /// The passes of this step once more, for an optimizer that asks for them. Returns what is minimised, on all ranks.
     fn passes_again(&self, window: &Window, options: &ForwardOptions) -> Result<f64> {
+        self.ranks.map(Ranks::all_pass_again).transpose()?;
         let found = self.passes(window, options, &mut || Ok(()));
         let mut found = found.context("the passes of the step once more")?;
         if let Some(ranks) = self.ranks {

@@ -145,6 +145,40 @@ fn an_error_of_the_passes_ends_the_step_as_it_is() {
     assert!(bowl.0.is_torn());
 }
 
+/// Asks for the passes until it gets them.
+struct Insists;
+
+impl Optimizer for Insists {
+    fn step(&mut self, _: &mut [Handle], _: &StepInfo) -> apus_sdk::Result<()> {
+        Ok(())
+    }
+
+    fn step_with(&mut self, _: &mut [Handle], step: &mut OptimizerStep) -> apus_sdk::Result<()> {
+        (0..3).for_each(|_| drop(step.evaluate()));
+        Ok(())
+    }
+}
+
+/// Other ranks have left the passes by then, and would be waited for.
+#[test]
+fn passes_that_failed_are_not_made_again() {
+    let mut bowl = Bowl::new(Insists, &[Need::Closure]);
+    let mut asked = 0;
+    let mut run = || {
+        asked += 1;
+        anyhow::bail!("rank 1 is gone")
+    };
+    let passes = Passes {
+        run: &mut run,
+        total: &Ok,
+    };
+    let made = bowl
+        .0
+        .step_as_agreed(0.1, passes, |_| unreachable!("nobody is there"));
+    assert_eq!(made.unwrap_err().to_string(), "rank 1 is gone");
+    assert_eq!(asked, 1);
+}
+
 /// Trains `y` and shows `y + 100`; counts its steps, and fails at one of them.
 struct Shows {
     steps: u64,

@@ -3,7 +3,7 @@
 use super::OptimizerHost;
 use super::slot::Slot;
 use crate::host::wrap;
-use anyhow::{Error, Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow, bail, ensure};
 use apus_components::registry::Named;
 use apus_model::ops::{copy, reduce};
 use apus_model::profile::{self, OpGroup};
@@ -62,9 +62,9 @@ impl OptimizerHost {
             host.step += 1;
             host.update(lr, passes, &failed)
         };
-        // Where the passes failed here, other ranks are in the middle of theirs.
-        let agree = |here| match failed.borrow().is_some() {
-            true => here,
+        // Where the passes failed here, other ranks are in the middle of theirs, or have heard of it.
+        let agree = |here: Result<()>| match failed.borrow().is_some() {
+            true => here.and_then(|()| bail!("the passes failed, and the optimizer went on")),
             false => agree(here),
         };
         let made = self.all_or_nothing(work, agree);
@@ -184,6 +184,9 @@ impl OptimizerHost {
                 next.ok_or_else(|| anyhow!("a gradient for each parameter"))
             };
             let mut again = || {
+                if let Some(error) = &*failed.borrow() {
+                    return Err(apus_sdk::Error::new(format!("{error:#}")));
+                }
                 let mut pass = || -> Result<f64> {
                     all.iter().for_each(|param| drop(param.take_grad()));
                     let loss = (passes.run)()?;

@@ -3,6 +3,7 @@
 
 use super::Ranks;
 use anyhow::{Error, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An error that all ranks have heard of in the same place of the run. A follower that returns it waits for what rank 0 makes
@@ -23,14 +24,40 @@ pub fn is_agreed(error: &Error) -> bool {
     error.downcast_ref::<Agreed>().is_some()
 }
 
+/// Where a rank stands when it asks the others whether to go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Standing {
+    /// Its optimizer wants the passes of the step once more, which all ranks make together.
+    Again,
+    /// It has done its part.
+    Done,
+    /// It cannot go on.
+    Failed(String),
+}
+
 impl Ranks {
     /// What is an error on one rank is one on all: `Ok` where all of them have it, or the same error everywhere.
     ///
     /// # Errors
     /// A rank has one, or is gone.
     pub fn agreed(&self, here: Result<()>) -> Result<()> {
-        let here = here.err().map(|error| format!("{error:#}"));
-        let all: Vec<Option<String>> = self.gather(&here)?;
+        self.meet(match here {
+            Ok(()) => Standing::Done,
+            Err(error) => Standing::Failed(format!("{error:#}")),
+        })
+    }
+
+    /// The passes of a step are to be made once more, on all ranks: none begins before all have come here. One whose optimizer
+    /// has failed, or has made its step, comes to [`agreed`](Self::agreed) instead and is met there.
+    ///
+    /// # Errors
+    /// A rank does not come along, or is gone.
+    pub fn all_pass_again(&self) -> Result<()> {
+        self.meet(Standing::Again)
+    }
+
+    fn meet(&self, here: Standing) -> Result<()> {
+        let all: Vec<Standing> = self.gather(&here)?;
         self.judged(verdict(&all))
     }
 
@@ -55,16 +82,24 @@ impl Ranks {
     }
 }
 
-/// The first error, with its rank unless all have the same.
-fn verdict(all: &[Option<String>]) -> Option<String> {
-    let (rank, text) = all
-        .iter()
-        .enumerate()
-        .find_map(|(rank, error)| Some((rank, error.as_ref()?)))?;
-    Some(match all.iter().all(|other| other.as_ref() == Some(text)) {
-        true => text.clone(),
-        false => format!("rank {rank}: {text}"),
-    })
+/// The first error, with its rank unless all have the same; or ranks that do not do the same.
+fn verdict(all: &[Standing]) -> Option<String> {
+    let failed = all.iter().enumerate().find_map(|(rank, at)| match at {
+        Standing::Failed(text) => Some((rank, text)),
+        Standing::Again | Standing::Done => None,
+    });
+    if let Some((rank, text)) = failed {
+        let is_that = |other: &Standing| matches!(other, Standing::Failed(other) if other == text);
+        return Some(match all.iter().all(is_that) {
+            true => text.clone(),
+            false => format!("rank {rank}: {text}"),
+        });
+    }
+    let rank_of = |standing| all.iter().position(|at| *at == standing);
+    let (again, done) = (rank_of(Standing::Again)?, rank_of(Standing::Done)?);
+    Some(format!(
+        "rank {again}: the optimizer makes the passes of the step once more (evaluate), and that of rank {done} does not: they          are made by all ranks together, so that it has to ask for them as often on each"
+    ))
 }
 
 #[cfg(test)]
@@ -74,10 +109,25 @@ mod tests {
 
     #[test]
     fn the_first_rank_with_an_error_is_named() {
-        let error = |text: &str| Some(text.to_owned());
-        assert_eq!(verdict(&[None, None]), None);
-        assert_eq!(verdict(&[error("a"), error("a")]), error("a"));
-        assert_eq!(verdict(&[None, error("a"), error("b")]), error("rank 1: a"));
+        let error = |text: &str| Standing::Failed(text.to_owned());
+        let said = |all: &[Standing]| verdict(all).unwrap_or_default();
+        assert_eq!(said(&[Standing::Done, Standing::Done]), "");
+        assert_eq!(said(&[error("a"), error("a")]), "a");
+        assert_eq!(said(&[Standing::Done, error("a"), error("b")]), "rank 1: a");
+        assert_eq!(said(&[Standing::Again, error("a")]), "rank 1: a");
+    }
+
+    #[test]
+    fn ranks_pass_again_together() {
+        let said = |all: &[Standing]| verdict(all).unwrap_or_default();
+        assert_eq!(said(&[Standing::Again, Standing::Again]), "");
+        let parted = said(&[Standing::Again, Standing::Done]);
+        assert!(
+            parted.starts_with("rank 0: ") && parted.contains("that of rank 1 does not"),
+            "{parted}"
+        );
+        let parted = said(&[Standing::Done, Standing::Again]);
+        assert!(parted.starts_with("rank 1: "), "{parted}");
     }
 
     #[test]
