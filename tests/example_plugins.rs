@@ -1,18 +1,18 @@
-//! Five example libraries that replace every part of one run: format, loss scale, loss, optimizer, callback and tracker.
+//! The example libraries: each passes its check, and five of them replace every part of one run: format, loss scale, loss,
+//! optimizer, callback and tracker.
 
 mod common;
 
-use common::{folder, works};
+use common::{folder, library, works};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
+use std::thread;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/tiny");
 
 fn plugins(names: &[&str]) -> String {
-    let path = |name: &&str| {
-        let path = common::library(name);
-        path.display().to_string()
-    };
+    let path = |name: &&str| library(name).display().to_string();
     let paths: Vec<String> = names.iter().map(path).collect();
     format!("--plugin {}", paths.join(" "))
 }
@@ -24,6 +24,34 @@ fn ticket(product: &str, answer: &str) -> String {
         {"from": "agent", "text": answer},
     ]});
     format!("{ticket}\n")
+}
+
+/// Crates in `examples` that make a library, by the name of the library.
+fn examples() -> Vec<String> {
+    let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap();
+    let crates = folders.filter_map(|folder| {
+        let folder = folder.unwrap();
+        let manifest = fs::read_to_string(folder.path().join("Cargo.toml")).ok()?;
+        let name = folder.file_name().to_string_lossy().replace('-', "_");
+        manifest.contains("\"cdylib\"").then_some(name)
+    });
+    crates.collect()
+}
+
+/// Whatever lies in the folder of examples: one that is new is checked too, and has to be among the dependencies of the tests, so that
+/// cargo builds it.
+#[test]
+fn check_passes_every_example() {
+    let examples = examples();
+    assert!(examples.len() >= 22, "{examples:?}");
+    thread::scope(|scope| {
+        for name in &examples {
+            scope.spawn(move || {
+                let said = works(&format!("plugin check {}", library(name).display()));
+                assert!(said.contains("ok    ") && !said.contains("FAIL"), "{said}");
+            });
+        }
+    });
 }
 
 #[test]

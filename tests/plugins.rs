@@ -275,23 +275,7 @@ fn files_that_are_no_plugin_are_refused_before_they_are_opened() {
 }
 
 #[test]
-fn check_passes_every_example_and_finds_what_is_wrong() {
-    for name in [
-        "muon",
-        "focal_loss",
-        "code_weights",
-        "two_cycles",
-        "chrf",
-        "sqlite_tracker",
-        "plateau",
-        "csv_columns",
-        "adafactor",
-        "channel_loss",
-        "norms",
-    ] {
-        let said = works(&format!("plugin check {}", library(name).display()));
-        assert!(said.contains("ok    ") && !said.contains("FAIL"), "{said}");
-    }
+fn check_finds_what_is_wrong() {
     // Components that keep the run that they are given are checked in one, and those that use what they do not declare are
     // found.
     let said = fails(
