@@ -67,6 +67,32 @@ impl OptionFlag {
     /// In place of an option: the flag, true or false, chooses the component among those of its kind.
     pub const CHOOSES: &str = "";
 
+    /// A flag for an option that means the same as ms-swift's flag of its name.
+    pub const fn new(name: &'static str, option: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            option,
+            help,
+            place: "same",
+            limits: None,
+        }
+    }
+
+    /// The same with what is said of it beside ms-swift's flag.
+    #[must_use]
+    pub const fn beside(self, place: &'static str) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The same for a number that is not below this one.
+    #[must_use]
+    pub const fn at_least(self, least: f64) -> Self {
+        Self {
+            limits: Some((Bound::Included(least), Bound::Unbounded)),
+            ..self
+        }
+    }
+
     /// Whether it chooses the component.
     pub fn chooses(&self) -> bool {
         self.option == Self::CHOOSES

@@ -7,7 +7,6 @@
 use apus_sdk::built_in::OptionFlag;
 use apus_sdk::{Callback, Control, Error, Options, Result, RunState, register};
 use serde_json::{Value, json};
-use std::ops::Bound;
 use std::path::Path;
 
 apus_sdk::options! {
@@ -91,13 +90,11 @@ register! {
 
 apus_sdk::built_in! {
     Callback, "early_stop",
-    flags: &[OptionFlag {
-        name: "early_stop_interval",
-        option: "interval",
-        help: "Stop after this many saves without a better metric",
-        place: "same; an error where nothing is evaluated, or with `save_strategy best`, which it would never stop",
-        limits: Some((Bound::Included(1.0), Bound::Unbounded)),
-    }],
+    flags: &[
+        OptionFlag::new("early_stop_interval", "interval", "Stop after this many saves without a better metric")
+            .beside("same; an error where nothing is evaluated, or with `save_strategy best`, which it would never stop")
+            .at_least(1.0),
+    ],
     after: "callbacks",
     joined_by: &["early_stop_interval"],
     needs_evaluations: true,

@@ -8,7 +8,6 @@ use apus_sdk::built_in::OptionFlag;
 use apus_sdk::{Callback, Control, Error, Need, Options, Result, Run, RunState, register};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 apus_sdk::options! {
     struct Lisa {
@@ -132,25 +131,15 @@ register! {
     Callback, "lisa", Lisa
 }
 
-const NO_BOUND: Bound<f64> = Bound::Unbounded;
-
 apus_sdk::built_in! {
     Callback, "lisa",
     flags: &[
-        OptionFlag {
-            name: "lisa_activated_layers",
-            option: "activated_layers",
-            help: "Train so many layers at a time, others every lisa_step_interval steps (LISA); needs train_type full",
-            place: "same: the callback `lisa`; which layers, follows from `seed` and the step",
-            limits: Some((Bound::Included(0.0), NO_BOUND)),
-        },
-        OptionFlag {
-            name: "lisa_step_interval",
-            option: "step_interval",
-            help: "Steps after which other layers are trained",
-            place: "same; an error without `lisa_activated_layers`",
-            limits: Some((Bound::Included(1.0), NO_BOUND)),
-        },
+        OptionFlag::new("lisa_activated_layers", "activated_layers", "Train so many layers at a time, others every lisa_step_interval steps (LISA); needs train_type full")
+            .beside("same: the callback `lisa`; which layers, follows from `seed` and the step")
+            .at_least(0.0),
+        OptionFlag::new("lisa_step_interval", "step_interval", "Steps after which other layers are trained")
+            .beside("same; an error without `lisa_activated_layers`")
+            .at_least(1.0),
     ],
     after: "callbacks",
     joined_by: &["lisa_activated_layers"],

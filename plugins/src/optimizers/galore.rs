@@ -9,7 +9,6 @@ use super::singular::{Basis, Leading};
 use apus_sdk::built_in::{Answer, Argument, OptionFlag};
 use apus_sdk::{AdamW, Error, Optimizer, Param, Result, State, StepInfo, Tensor, register};
 use serde::{Deserialize, Serialize};
-use std::ops::Bound;
 
 /// The sides of a matrix that are projected.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,52 +64,22 @@ register! {
     Optimizer, "galore", GaLore
 }
 
-/// A flag for an option; `place` is what the comparison with ms-swift says.
-const fn flag(
-    name: &'static str,
-    option: &'static str,
-    help: &'static str,
-    limits: Option<(Bound<f64>, Bound<f64>)>,
-) -> OptionFlag {
-    OptionFlag {
-        name,
-        option,
-        help,
-        place: "same",
-        limits,
-    }
-}
-
-const FROM_ONE: Option<(Bound<f64>, Bound<f64>)> = Some((Bound::Included(1.0), Bound::Unbounded));
-
 apus_sdk::built_in! {
     Optimizer, "galore",
     gives_way: true,
     aliases: &["galore"],
     flags: &[
-        OptionFlag {
-            name: "use_galore",
-            option: OptionFlag::CHOOSES,
-            help: "Train with the optimizer galore: AdamW whose state is of low rank, for train_type full",
-            place: "same with an AdamW of 32 bits: the optimizer is `galore`",
-            limits: None,
-        },
-        flag("galore_rank", "rank", "Singular vectors that galore projects a gradient on", FROM_ONE),
-        OptionFlag {
-            name: "galore_target_modules",
-            option: "target_modules",
-            help: "Matrices that galore projects, by parts of their names",
-            place: "same; by default q_proj, k_proj, v_proj and o_proj, ms-swift's linear layers of gpt-oss. Experts, which ms-swift cannot project, are projected one by one if they are named (`mlp.experts`)",
-            limits: None,
-        },
-        flag("galore_update_proj_gap", "update_proj_gap", "Steps after which galore finds its vectors anew", FROM_ONE),
-        flag(
-            "galore_scale",
-            "scale",
-            "Factor on the steps of parameters that galore projects",
-            Some((Bound::Included(0.0), Bound::Unbounded)),
-        ),
-        flag("galore_proj_type", "proj_type", "What galore projects: std, reverse_std, right, left or full", None),
+        OptionFlag::new("use_galore", OptionFlag::CHOOSES, "Train with the optimizer galore: AdamW whose state is of low rank, for train_type full")
+            .beside("same with an AdamW of 32 bits: the optimizer is `galore`"),
+        OptionFlag::new("galore_rank", "rank", "Singular vectors that galore projects a gradient on")
+            .at_least(1.0),
+        OptionFlag::new("galore_target_modules", "target_modules", "Matrices that galore projects, by parts of their names")
+            .beside("same; by default q_proj, k_proj, v_proj and o_proj, ms-swift's linear layers of gpt-oss. Experts, which ms-swift cannot project, are projected one by one if they are named (`mlp.experts`)"),
+        OptionFlag::new("galore_update_proj_gap", "update_proj_gap", "Steps after which galore finds its vectors anew")
+            .at_least(1.0),
+        OptionFlag::new("galore_scale", "scale", "Factor on the steps of parameters that galore projects")
+            .at_least(0.0),
+        OptionFlag::new("galore_proj_type", "proj_type", "What galore projects: std, reverse_std, right, left or full"),
     ],
     after: "optimizer",
     arguments: &[

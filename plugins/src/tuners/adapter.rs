@@ -4,7 +4,6 @@
 use super::activation::Activation;
 use apus_sdk::built_in::OptionFlag;
 use apus_sdk::{AddedParam, Init, LayerInfo, Result, Tensor, Tuner, options, register};
-use std::ops::Bound;
 
 options! {
     struct Adapter {
@@ -58,20 +57,11 @@ apus_sdk::built_in! {
     Tuner, "adapter",
     gives_way: true,
     flags: &[
-        OptionFlag {
-            name: "adapter_length",
-            option: "length",
-            help: "With train_type adapter: numbers in the middle of the small network",
-            place: "same, with `train_type adapter`",
-            limits: Some((Bound::Included(1.0), Bound::Unbounded)),
-        },
-        OptionFlag {
-            name: "adapter_act",
-            option: "act",
-            help: "With train_type adapter: the activation in its middle",
-            place: "same, with `train_type adapter`",
-            limits: None,
-        },
+        OptionFlag::new("adapter_length", "length", "With train_type adapter: numbers in the middle of the small network")
+            .beside("same, with `train_type adapter`")
+            .at_least(1.0),
+        OptionFlag::new("adapter_act", "act", "With train_type adapter: the activation in its middle")
+            .beside("same, with `train_type adapter`"),
     ],
     after: "train_type",
 }

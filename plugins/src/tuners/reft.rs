@@ -9,7 +9,6 @@ use apus_sdk::built_in::{Answer, Argument, OptionFlag};
 use apus_sdk::{
     AddedParam, DType, Error, Init, LayerInfo, Result, Tensor, Tuner, options, register,
 };
-use std::ops::Bound;
 
 options! {
     /// What is added to h: R has orthonormal rows, W2 any.
@@ -164,27 +163,14 @@ apus_sdk::built_in! {
     Tuner, "reft",
     gives_way: true,
     flags: &[
-        OptionFlag {
-            name: "reft_rank",
-            option: "rank",
-            help: "With train_type reft: the rank of the subspace",
-            place: "same, with `train_type reft`",
-            limits: Some((Bound::Included(1.0), Bound::Unbounded)),
-        },
-        OptionFlag {
-            name: "reft_layers",
-            option: "layers",
-            help: "With train_type reft: numbers of the layers whose output is changed",
-            place: "same, with `train_type reft`",
-            limits: Some((Bound::Included(0.0), Bound::Unbounded)),
-        },
-        OptionFlag {
-            name: "reft_intervention_type",
-            option: "intervention",
-            help: "With train_type reft: what is computed, LoreftIntervention and its kin",
-            place: "same, with `train_type reft`",
-            limits: None,
-        },
+        OptionFlag::new("reft_rank", "rank", "With train_type reft: the rank of the subspace")
+            .beside("same, with `train_type reft`")
+            .at_least(1.0),
+        OptionFlag::new("reft_layers", "layers", "With train_type reft: numbers of the layers whose output is changed")
+            .beside("same, with `train_type reft`")
+            .at_least(0.0),
+        OptionFlag::new("reft_intervention_type", "intervention", "With train_type reft: what is computed, LoreftIntervention and its kin")
+            .beside("same, with `train_type reft`"),
     ],
     after: "train_type",
     arguments: &[

@@ -19,50 +19,29 @@ apus_sdk::built_in! {
 
 #[rustfmt::skip]
 const FLAGS: &[OptionFlag] = &[
-    flag("swanlab_token", "token", "SwanLab: key of the account; better kept in SWANLAB_API_KEY or by apus swanlab login",
-        "same; out of args.json and logs; see [SwanLab](swanlab.md)"),
-    flag("swanlab_project", "project", "SwanLab: project; ms-swift if not given",
-        "same: `ms-swift`"),
-    flag("swanlab_workspace", "workspace", "SwanLab: workspace; the account's own if not given",
-        "same"),
-    flag("swanlab_exp_name", "exp_name", "SwanLab: name of the experiment; the run's name if not given",
-        "different default: the run's name, where ms-swift takes output_dir"),
-    flag("swanlab_mode", "mode", "SwanLab: cloud; offline or local for the run's file alone; disabled",
-        "same for `cloud`; `local` and `offline` write the run's file alone; also `disabled`"),
-    flag("swanlab_notification_method", "notification_method", "SwanLab: who is told that the run is over: dingtalk, lark, wxwork, slack, discord or email",
-        "same"),
-    flag("swanlab_webhook_url", "webhook_url", "SwanLab: address that the message is posted to",
-        "same"),
-    flag("swanlab_secret", "secret", "SwanLab: signs messages to dingtalk and lark; for email, the sender's password",
-        "same"),
-    flag("swanlab_sender_email", "sender_email", "SwanLab: address that the email comes from",
-        "same"),
-    flag("swanlab_receiver_email", "receiver_email", "SwanLab: address that the email goes to",
-        "same"),
-    flag("swanlab_smtp_server", "smtp_server", "SwanLab: server that sends the email",
-        "same"),
+    OptionFlag::new("swanlab_token", "token", "SwanLab: key of the account; better kept in SWANLAB_API_KEY or by apus swanlab login")
+        .beside("same; out of args.json and logs; see [SwanLab](swanlab.md)"),
+    OptionFlag::new("swanlab_project", "project", "SwanLab: project; ms-swift if not given")
+        .beside("same: `ms-swift`"),
+    OptionFlag::new("swanlab_workspace", "workspace", "SwanLab: workspace; the account's own if not given"),
+    OptionFlag::new("swanlab_exp_name", "exp_name", "SwanLab: name of the experiment; the run's name if not given")
+        .beside("different default: the run's name, where ms-swift takes output_dir"),
+    OptionFlag::new("swanlab_mode", "mode", "SwanLab: cloud; offline or local for the run's file alone; disabled")
+        .beside("same for `cloud`; `local` and `offline` write the run's file alone; also `disabled`"),
+    OptionFlag::new("swanlab_notification_method", "notification_method", "SwanLab: who is told that the run is over: dingtalk, lark, wxwork, slack, discord or email"),
+    OptionFlag::new("swanlab_webhook_url", "webhook_url", "SwanLab: address that the message is posted to"),
+    OptionFlag::new("swanlab_secret", "secret", "SwanLab: signs messages to dingtalk and lark; for email, the sender's password"),
+    OptionFlag::new("swanlab_sender_email", "sender_email", "SwanLab: address that the email comes from"),
+    OptionFlag::new("swanlab_receiver_email", "receiver_email", "SwanLab: address that the email goes to"),
+    OptionFlag::new("swanlab_smtp_server", "smtp_server", "SwanLab: server that sends the email"),
     OptionFlag {
         limits: Some(PORTS),
-        ..flag("swanlab_smtp_port", "smtp_port", "SwanLab: its port; 465 for TLS from the start, others (587 if not given) for STARTTLS", "same; 587 if not given, which ms-swift does not allow")
+        ..OptionFlag::new("swanlab_smtp_port", "smtp_port", "SwanLab: its port; 465 for TLS from the start, others (587 if not given) for STARTTLS")
+        .beside("same; 587 if not given, which ms-swift does not allow")
     },
-    flag("swanlab_email_language", "email_language", "SwanLab: language of the message, zh or en",
-        "same: `zh`; also for the other methods"),
+    OptionFlag::new("swanlab_email_language", "email_language", "SwanLab: language of the message, zh or en")
+        .beside("same: `zh`; also for the other methods"),
 ];
-
-const fn flag(
-    name: &'static str,
-    option: &'static str,
-    help: &'static str,
-    place: &'static str,
-) -> OptionFlag {
-    OptionFlag {
-        name,
-        option,
-        help,
-        place,
-        limits: None,
-    }
-}
 
 const ARGUMENTS: &[Argument] = &[
     Argument {
