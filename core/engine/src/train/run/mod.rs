@@ -2,10 +2,13 @@
 //!
 //! A run is set up, takes a snapshot of what the model answers, makes its steps and does after each what is due (log,
 //! evaluate, answer, save), loads the best weights where that was asked for, takes the second snapshot and reports how it
-//! ended. Each of these is a function here; the parts that they work on have a file each beside this one.
+//! ended. Each of these is a function here; what is done when it is due (`due`), how a run ends (`ending`) and the parts that they
+//! work on have a file each beside this one.
 
 mod answers;
 mod checkpoints;
+mod due;
+mod ending;
 mod evaluations;
 mod learner;
 mod outcome;
@@ -32,18 +35,14 @@ use apus_base::lines::{info, warning};
 use apus_base::signals;
 use apus_components::config::{Resolved, SftConfig};
 use apus_data::data::Stream;
-use apus_sdk::EndState;
 use checkpoints::Checkpoints;
 use evaluations::Evaluations;
 use learner::Learner;
 use outcome::{Outcome, Snapshot};
 use progress::Progress;
 use reports::Reports;
-use serde_json::{Map, Value};
-use set_aside::SetAside;
 use set_up::{Begun, SetUp, Taken, set_up};
 use std::cell::Cell;
-use std::sync::Once;
 use std::time::Instant;
 
 /// How many rounds of prompts callbacks may ask for before the next step begins, since an answer may lead to a new prompt.
@@ -324,221 +323,6 @@ impl<'a> Run<'a> {
             self.complete_checkpoint()?;
         }
         Ok(())
-    }
-
-    /// What callbacks asked for since the last time.
-    fn take_requests(&mut self) -> Due {
-        static WARNED: Once = Once::new();
-        let asked = self.events.take_requests();
-        if asked.evaluate && self.evaluations.is_empty() {
-            WARNED.call_once(|| {
-                warning!("a callback asks for an evaluation, and there is nothing to evaluate on");
-            });
-        }
-        asked
-    }
-
-    /// Logs the steps since the last line.
-    fn log(&mut self) -> Result<()> {
-        match self.progress.line(self.settings) {
-            Some(values) => self.report(values),
-            None => Ok(()),
-        }
-    }
-
-    /// Hands a line to callbacks, which may add to it, and to trackers.
-    fn report(&mut self, mut values: Map<String, Value>) -> Result<()> {
-        let state = &mut self.progress.state;
-        self.events.on_log(&mut values, state)?;
-        state.log_history.push(values.clone());
-        self.reports.log(state.global_step, &values);
-        Ok(())
-    }
-
-    /// Evaluates the weights of this step and logs what comes of it. Returns whether they are the best so far, as far as
-    /// that is known before callbacks have reported their numbers.
-    fn evaluate(&mut self) -> Result<bool> {
-        let values = self.with_evaluated_weights(|run| {
-            let (progress, events) = (&run.progress, &mut run.events);
-            let _busy = run.view.busy();
-            run.evaluations
-                .evaluate(&run.learner, progress, events, &run.reports)
-        })?;
-        let (progress, events) = (&mut self.progress, &mut self.events);
-        let better = self.checkpoints.evaluated(&values, &mut progress.state);
-        events.on_evaluate(&values, &progress.state)?;
-        self.report(values)?;
-        Ok(better)
-    }
-
-    /// Takes the best metric from the numbers that callbacks reported. Returns whether these weights are the best so far.
-    fn compare_reported_metric(&mut self) -> Result<bool> {
-        let (values, reported) = (self.evaluations.last(), self.events.reported());
-        self.checkpoints
-            .compare_reported_metric(&values, reported, &mut self.progress.state)
-    }
-
-    /// Does `work` with the weights that are evaluated and that answer; once the best checkpoint was loaded those are there.
-    fn with_evaluated_weights<T>(
-        &mut self,
-        work: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<T> {
-        if self.checkpoints.loaded().is_some() {
-            return work(self);
-        }
-        self.learner.hook(Hook::BeforeEvaluation)?;
-        let done = self.with_weights_of_callbacks(work);
-        let back = self.learner.hook(Hook::AfterEvaluation);
-        let done = done?;
-        back.map(|()| done)
-    }
-
-    fn with_weights_of_callbacks<T>(
-        &mut self,
-        work: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<T> {
-        let aside = SetAside::put(&self.learner, self.events.evaluated_weights()?)?;
-        // What was set meanwhile would be lost when the trained weights come back.
-        let busy = (!aside.is_empty()).then(|| self.view.busy());
-        let done = work(self);
-        drop(busy);
-        let back = aside.take_back(&self.learner);
-        let done = done?;
-        back.map(|()| done)
-    }
-
-    /// Answers the sample prompts.
-    fn answer_samples(&mut self) -> Result<Vec<String>> {
-        self.with_evaluated_weights(|run| {
-            let step = run.checkpoints.weights_step(&run.progress.state);
-            run.answers.samples(run.learner.model, step, &run.reports)
-        })
-    }
-
-    /// Answers the prompts of callbacks.
-    fn answer_callbacks(&mut self) -> Result<()> {
-        self.with_evaluated_weights(|run| {
-            let state = &run.progress.state;
-            let step = run.checkpoints.weights_step(state);
-            let listeners = (&mut run.events, state);
-            run.answers
-                .of_callbacks(run.learner.model, step, listeners, &run.reports)
-        })
-    }
-
-    /// Saves a checkpoint.
-    fn save(&mut self) -> Result<()> {
-        let (progress, events) = (&mut self.progress, &mut self.events);
-        self.checkpoints.save(
-            &mut self.learner,
-            progress,
-            events,
-            (&self.examples, &self.reports),
-        )?;
-        if let (Some(ranks), Some(path)) = (&self.learner.ranks, self.checkpoints.last()) {
-            ranks.note_checkpoint(path);
-        }
-        Ok(())
-    }
-
-    /// Saves the last checkpoint again, where it was written before it was known how the run ends.
-    fn complete_checkpoint(&mut self) -> Result<()> {
-        let (progress, events) = (&mut self.progress, &self.events);
-        self.checkpoints.complete(
-            &mut self.learner,
-            progress,
-            events,
-            (&self.examples, &self.reports),
-        )
-    }
-
-    /// Answers the sample prompts and evaluates: before the first step and after the last.
-    fn snapshot(&mut self) -> Result<Snapshot> {
-        if !self.answers.has_samples() {
-            return Ok(Snapshot::default());
-        }
-        let step = self.checkpoints.weights_step(&self.progress.state);
-        Ok(Snapshot {
-            answers: self.answer_samples()?,
-            eval_loss: self
-                .with_evaluated_weights(|run| run.evaluations.loss(&run.learner, step))?,
-        })
-    }
-
-    /// What callbacks ask for when training is over: prompts are answered and numbers are logged; more comes too late.
-    fn do_late_requests(&mut self) -> Result<()> {
-        let mut rounds = 0;
-        while self.events.has_prompts() && rounds < ROUNDS {
-            rounds += 1;
-            self.answer_callbacks()?;
-        }
-        if !self.events.control.metrics.is_empty() {
-            let mut values = Map::new();
-            self.progress.add_to(&mut values);
-            self.report(values)?;
-        }
-        self.checkpoints.keep_asked(&mut self.events)?;
-        let late = self.take_requests();
-        if late.evaluate || late.save {
-            warning!(
-                "callbacks ask for an evaluation or a checkpoint when training is over; there is none any more"
-            );
-        }
-        Ok(())
-    }
-
-    /// After a signal: saves what was trained, and begins nothing else.
-    fn save_after_signal(&mut self) -> Result<()> {
-        let (progress, events) = (&mut self.progress, &mut self.events);
-        self.checkpoints.save_unsaved_steps(
-            &mut self.learner,
-            progress,
-            events,
-            (&self.examples, &self.reports),
-        )?;
-        self.events.end_training(&self.progress.state)
-    }
-
-    /// Ends a run that was not stopped by an error: writes the last line of the log and describes how it ended.
-    fn finish(mut self, snapshots: Option<[Snapshot; 2]>) -> Outcome {
-        let (state, last) = (&self.progress.state, self.checkpoints.last());
-        let mut summary = self.progress.summary(last);
-        summary.extend(self.set_up.described());
-        if let Some((report, warnings)) = self.examples.streamed_report() {
-            info!("data\n{report}");
-            warnings.iter().for_each(|line| warning!("{line}"));
-            summary.insert("train_dataset".to_owned(), report.into());
-        }
-        let end = match &snapshots {
-            Some(_) => EndState::Finished(summary.clone()),
-            None => EndState::Interrupted,
-        };
-        self.reports.finish(state.global_step, &end);
-        Outcome {
-            interrupted: snapshots.is_none(),
-            unsaved_best: self.checkpoints.unsaved_best(state),
-            weights: self.checkpoints.loaded().or(last).map(Into::into),
-            last_checkpoint: last.map(Into::into),
-            best_checkpoint: state.best_model_checkpoint.clone(),
-            summary,
-            snapshots,
-        }
-    }
-
-    /// Ends a run by an error: saves what was trained where it is sound, and adds to the error where that is.
-    fn fail(mut self, error: anyhow::Error) -> anyhow::Error {
-        let error = self.set_up.explain(error);
-        let (progress, events) = (&mut self.progress, &self.events);
-        let error = self.checkpoints.rescue(
-            error,
-            &mut self.learner,
-            progress,
-            events,
-            (&self.examples, &self.reports),
-        );
-        let end = EndState::Crashed(format!("{error:#}"));
-        self.reports.finish(self.progress.state.global_step, &end);
-        error
     }
 }
 
