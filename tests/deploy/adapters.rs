@@ -44,9 +44,17 @@ fn adapters_come_and_go() {
         .unwrap()
         .replace("q_proj", "w_pack");
     fs::write(&config, text).unwrap();
+    // One whose tuner refuses every set-up.
+    let tuned = json!({
+        "peft_type": "NONE",
+        "apus_tuner": {"name": "checks", "options": {}, "modules": [], "modules_to_save": []},
+    });
+    fs::create_dir_all(root.join("refused")).unwrap();
+    fs::write(root.join("refused/adapter_config.json"), tuned.to_string()).unwrap();
     let server = Server::start(&format!(
-        "--adapters early={GOLDENS}/adapter_grad_attn --adapters_dir {} --admin_api_key boss",
-        root.display()
+        "--adapters early={GOLDENS}/adapter_grad_attn --adapters_dir {} --admin_api_key boss --plugin {}",
+        root.display(),
+        super::common::library("asking_plugin").display()
     ));
     let names = |server: &Server| -> Vec<String> {
         let models = server.get("/v1/models").json();
@@ -92,6 +100,8 @@ fn adapters_come_and_go() {
         ),
         ("x", "gone", "no folder of an adapter below"),
         ("x", "misfit", "layers.0.self_attn.q_proj"),
+        ("x", "refused", "check: refused with the optimizer"),
+        ("early", "refused", "check: refused with the optimizer"),
     ] {
         let response = load(name, path);
         let message = response.json()["error"]["message"]

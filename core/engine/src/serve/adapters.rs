@@ -4,6 +4,9 @@
 
 use super::http::{ApiError, body};
 use super::server::Server;
+use crate::setup::{Chosen, MadeLater, setup_of};
+use anyhow::Result;
+use apus_components::config::Resolved;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -36,7 +39,7 @@ const REFUSED: &[body::Refused] = &[body::Refused {
 /// Loads an adapter.
 ///
 /// # Errors
-/// A name that is taken, a folder that is not below the one for adapters, an adapter that does not fit the model.
+/// A name that is taken, a folder that is not below the one for adapters, an adapter that does not fit the model or whose tuner refuses the set-up.
 pub async fn load(server: &Server, bytes: &[u8]) -> Result<Response, ApiError> {
     let (request, Nothing {}) = body::read::<LoadRequest, Nothing>(bytes, &[REFUSED])?.fields;
     let name = checked_name(&request.lora_name)?;
@@ -47,6 +50,7 @@ pub async fn load(server: &Server, bytes: &[u8]) -> Result<Response, ApiError> {
         ));
     }
     let dir = below(server.options.adapters_dir.as_deref(), &request.lora_path)?;
+    asked(server, &dir).map_err(|error| ApiError::of("lora_path", format!("{error:#}")))?;
     if server.models.has_adapter(name) {
         if !request.load_inplace {
             return Err(ApiError::of(
@@ -66,6 +70,15 @@ pub async fn load(server: &Server, bytes: &[u8]) -> Result<Response, ApiError> {
         format!("Success: LoRA adapter '{name}' added successfully."),
     )
         .into_response())
+}
+
+/// Asks the tuner of an adapter, as those that the server starts with.
+fn asked(server: &Server, dir: &Path) -> Result<()> {
+    let mut later = MadeLater::default();
+    later.add_adapters([dir])?;
+    let mut chosen = Chosen::default();
+    later.add_to(&mut chosen);
+    chosen.check(setup_of(server.options.flags.clone()), &Resolved::from(()))
 }
 
 /// Unloads an adapter.

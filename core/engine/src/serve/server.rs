@@ -11,6 +11,7 @@ use crate::generate::Sampling;
 use apus_base::lines::info;
 use apus_data::chat::Encoder;
 use apus_sdk::Conversation;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -39,6 +40,8 @@ pub struct ServeOptions {
     pub dates_itself: bool,
     /// The folder below which adapters may be added.
     pub adapters_dir: Option<PathBuf>,
+    /// The flags of the server without secrets, which the tuners of these adapters are shown.
+    pub flags: Map<String, Value>,
 }
 
 /// A server.

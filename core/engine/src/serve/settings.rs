@@ -5,7 +5,8 @@ use super::http::keys::{Key, Keys};
 use super::server::ServeOptions;
 use crate::generate::EngineOptions;
 use anyhow::{Context, Result, bail, ensure};
-use apus_components::config::{DeployConfig, InferConfig};
+use apus_components::config::{DeployConfig, InferConfig, values};
+use apus_components::secrets::forget_secrets;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,7 +89,10 @@ pub fn options(config: &DeployConfig, only_here: bool, dates_itself: bool) -> Re
         ensure!(found.is_dir(), "adapters_dir {dir} is no folder");
         Ok(found)
     });
+    let mut flags = values(config);
+    forget_secrets(&mut flags);
     Ok(ServeOptions {
+        flags,
         max_new_tokens: config.max_new_tokens,
         max_prompt: config.max_length,
         max_logprobs: config.max_logprobs,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use apus_base::doing;
-use apus_components::config::Resolved;
+use apus_components::config::{FLAGS, Resolved};
 use apus_components::registry::Named;
 use apus_components::secrets::forget_secrets;
 use apus_sdk::{Kind, RunInfo, Setup};
@@ -103,11 +103,19 @@ impl<'a> Chosen<'a> {
         }
         for (flags, of) in &self.0 {
             let asked = of.ask(&setup);
-            match flags.iter().find_map(|flag| resolved.place(flag)) {
+            let mut flags = flags.iter().flat_map(|flag| with_shorthands(flag));
+            match flags.find_map(|flag| resolved.place(flag)) {
                 Some(place) => asked.with_context(|| place.to_owned())?,
                 None => asked?,
             }
         }
         Ok(())
     }
+}
+
+/// A flag, and those that choose the same component.
+fn with_shorthands(flag: &'static str) -> impl Iterator<Item = &'static str> {
+    let found = FLAGS.iter().find(|known| known.name == flag);
+    let others = found.map_or(&[][..], |found| found.over);
+    std::iter::once(flag).chain(others.iter().copied())
 }

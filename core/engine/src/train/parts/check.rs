@@ -51,12 +51,9 @@ pub fn check(
     } = components;
     let mut chosen = Chosen::default();
     chosen.add(&["loss_type"], [loss]);
-    chosen.add(&["optimizer", "optim"], optimizer.all());
-    chosen.add(&["lr_scheduler", "lr_scheduler_type"], [schedule]);
-    chosen.add(
-        &["sampler", "group_by_length", "train_dataloader_shuffle"],
-        [sampler],
-    );
+    chosen.add(&["optimizer"], optimizer.all());
+    chosen.add(&["lr_scheduler"], [schedule]);
+    chosen.add(&["sampler"], [sampler]);
     chosen.add(&["callbacks", "lr_scheduler"], callbacks);
     chosen.add(&["metrics"], metrics);
     chosen.add(&["trackers", "report_to"], trackers);
