@@ -123,6 +123,24 @@ fn an_optimizer_that_leaves_the_passes_of_a_step_ends_all_at_once() {
     }
 }
 
+/// Every rank asks its components before the model is looked for.
+#[test]
+fn a_check_ends_every_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let asking = format!("{DLL_PREFIX}asking_plugin{DLL_SUFFIX}");
+    let asking = std::env::current_exe().unwrap().with_file_name(asking);
+    let run = dir.path().join("checks");
+    let flags = format!("--plugin {} --callbacks checks", asking.display());
+    let output = ranks(&run, 2, &flags).output().unwrap();
+    let said = said(&output);
+    assert!(!output.status.success(), "{said}");
+    all_end(&run);
+    says(
+        &said,
+        &["callback checks of plugin asking-plugin", ", rank "],
+    );
+}
+
 fn mpirun() -> Command {
     let mut command = Command::new("mpirun");
     command.args([
