@@ -8,7 +8,7 @@
 mod common;
 
 use apus_sdk::Kind;
-use common::crates::{built, cargo, copy, target, workspace_manifest};
+use common::crates::{PROFILES, built, cargo, copy, target, workspace_manifest};
 use common::{apus, text};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -188,6 +188,72 @@ fn train(plugin: &Path, out: &Path, flags: &[&str]) -> Output {
     apus(&line, &[])
 }
 
+/// Writes a crate as `apus plugin new` does.
+fn new_crate(name: &str, kind: Kind, dir: &Path) {
+    let (kind, folder) = (kind.name().replace(' ', "-"), dir.display().to_string());
+    let line = ["plugin", "new", name, "--kind", &kind, "--dir", &folder];
+    built(&apus(&line, &[]));
+}
+
+/// What `apus plugin check` says of a library of this crate, which it has to pass.
+fn checked(name: &str) -> String {
+    let file = target().join(format!("debug/lib{}.so", name.replace('-', "_")));
+    let output = apus(&["plugin", "check", &file.display().to_string()], &[]);
+    built(&output);
+    let said = text(&output);
+    assert!(said.contains("ok    ") && !said.contains("FAIL"), "{said}");
+    said
+}
+
+/// What `apus plugin new` writes is whole: its tests pass, its library passes the check. So is the component of the front page in
+/// such a crate. A crate stands alone, as that of an exporter does here; the others are members of one workspace, so that
+/// cargo builds them side by side.
+fn new_crates_are_whole(home: &Path) {
+    const STANDS_ALONE: &str = "\n[workspace]\n";
+    let (alone, together) = (home.join("new-exporter"), home.join("together"));
+    let page = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, code) = page
+        .split_once("```rust\n")
+        .expect("a component in README.md");
+    let (code, _) = code
+        .split_once("```")
+        .expect("the end of the component in README.md");
+
+    new_crate("new-exporter", Kind::Exporter, &alone);
+    let mut members = vec!["front-page".to_owned()];
+    new_crate("front-page", Kind::LossScale, &together.join("front-page"));
+    let source = format!("apus_sdk::export_plugin!();\n\n{code}");
+    fs::write(together.join("front-page/src/lib.rs"), source).unwrap();
+    for &kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Exporter) {
+        let name = format!("new-{}", kind.name().replace(' ', "-"));
+        new_crate(&name, kind, &together.join(&name));
+        members.push(name);
+    }
+    for member in &members {
+        edit(
+            &together.join(member).join("Cargo.toml"),
+            STANDS_ALONE,
+            "\n",
+        );
+    }
+    let manifest = format!("[workspace]\nmembers = {members:?}\nresolver = \"3\"\n");
+    fs::write(together.join("Cargo.toml"), manifest).unwrap();
+    for workspace in [&alone, &together] {
+        let lock = workspace.join("Cargo.lock");
+        fs::copy(Path::new(ROOT).join("Cargo.lock"), lock).unwrap();
+        built(&cargo(workspace, &["test", "--workspace"]));
+        built(&cargo(workspace, &["build", "--workspace"]));
+    }
+    checked("new-exporter");
+    for member in &members {
+        let said = checked(member);
+        assert!(
+            member != "front-page" || said.contains("loss scale no_apology"),
+            "{said}"
+        );
+    }
+}
+
 /// One test, so that nothing is built twice or at the same time.
 #[test]
 fn plugins_built_otherwise() {
@@ -308,81 +374,17 @@ fn plugins_built_otherwise() {
         text(&output)
     );
 
-    // What `apus plugin new` writes is whole: its tests pass, its library passes the check.
-    for kind in Kind::ALL {
-        let kind = kind.name().replace(' ', "-");
-        let name = format!("new-{kind}");
-        let dir = home.path().join(&name);
-        let made = apus(
-            &[
-                "plugin",
-                "new",
-                &name,
-                "--kind",
-                &kind,
-                "--dir",
-                &dir.display().to_string(),
-            ],
-            &[],
-        );
-        built(&made);
-        fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
-        built(&cargo(&dir, &["test"]));
-        built(&cargo(&dir, &["build"]));
-        let file = target().join(format!("debug/lib{}.so", name.replace('-', "_")));
-        let said = apus(&["plugin", "check", &file.display().to_string()], &[]);
-        built(&said);
-        assert!(
-            text(&said).contains("ok    ") && !text(&said).contains("FAIL"),
-            "{}",
-            text(&said)
-        );
-    }
-
-    // The component of the front page is whole in such a crate.
-    let dir = home.path().join("front-page");
-    let folder = dir.display().to_string();
-    let line = [
-        "plugin",
-        "new",
-        "front-page",
-        "--kind",
-        "loss-scale",
-        "--dir",
-        &folder,
-    ];
-    built(&apus(&line, &[]));
-    fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
-    let page = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let (_, code) = page
-        .split_once("```rust\n")
-        .expect("a component in README.md");
-    let (code, _) = code
-        .split_once("```")
-        .expect("the end of the component in README.md");
-    let source = format!("apus_sdk::export_plugin!();\n\n{code}");
-    fs::write(dir.join("src/lib.rs"), source).unwrap();
-    built(&cargo(&dir, &["build"]));
-    let file = target()
-        .join("debug/libfront_page.so")
-        .display()
-        .to_string();
-    let said = apus(&["plugin", "check", &file], &[]);
-    built(&said);
-    assert!(
-        text(&said).contains("loss scale no_apology"),
-        "{}",
-        text(&said)
-    );
+    new_crates_are_whole(home.path());
 
     // A crate is built by cargo and installed.
     let dir = home.path().join("new-exporter").display().to_string();
     let (plugins, target) = (home.path().join("plugins"), target());
-    let environment = [
+    let mut environment = vec![
         ("CARGO", env!("CARGO")),
         ("APUS_PLUGIN_HOME", plugins.to_str().unwrap()),
         ("CARGO_TARGET_DIR", target.to_str().unwrap()),
     ];
+    environment.extend(PROFILES);
     let said = apus(&["plugin", "install", &dir, "--yes"], &environment);
     built(&said);
     assert!(

@@ -12,6 +12,14 @@ pub fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin_builds")
 }
 
+/// How everything that tests build is compiled: what is built once and never looked into needs no debug information, and
+/// little optimisation.
+pub const PROFILES: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_DEV_DEBUG", "0"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_INCREMENTAL", "0"),
+];
+
 /// Runs cargo in a folder.
 pub fn cargo(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO"))
@@ -20,6 +28,7 @@ pub fn cargo(dir: &Path, arguments: &[&str]) -> Output {
         .args(&arguments[1..])
         .current_dir(dir)
         .env("CARGO_TARGET_DIR", target())
+        .envs(PROFILES)
         .env_remove("RUSTFLAGS")
         .output()
         .expect("cargo starts")
