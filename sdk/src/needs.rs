@@ -87,6 +87,9 @@ needs! {
     Check = "check",
     /// What each row has lost so far, for a [`Sampler`](trait@crate::Sampler) ([`EpochRow::loss`](crate::EpochRow::loss)).
     Losses = "losses",
+    /// Initial values that a [`Tuner`](crate::Tuner) makes itself, of a layer's weight or of what was drawn
+    /// ([`Tuner::initial`](crate::Tuner::initial)).
+    Initial = "initial values",
     /// To say which columns a dataset format reads ([`DatasetFormat::columns`](crate::DatasetFormat::columns)).
     Columns = "columns",
 }

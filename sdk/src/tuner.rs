@@ -70,6 +70,25 @@ pub trait Tuner: Send + Sync {
     /// A layer that it cannot be added to, or options that do not go with it.
     fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>>;
 
+    /// The values that a layer's parameters begin with, in the order of [`parameters`](Self::parameters) and in the shapes that they say,
+    /// f32; with [`Need::Initial`]. Without it they are `drawn`, as the parameters' [`Init`]s say.
+    ///
+    /// `weight` is the layer's own, `[O, I]`; a block has none. The matrices of experts come one after another, each with what was drawn
+    /// for it; where a low-rank update is computed for all of them [together](LayerInfo::matrices) this is not asked. It is asked once,
+    /// when a run begins, and neither when one goes on nor for answers.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn initial(
+        &self,
+        layer: &LayerInfo,
+        weight: Option<&Tensor>,
+        drawn: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let _ = (layer, weight);
+        Ok(drawn.to_vec())
+    }
+
     /// What the layer reads in place of `x` `[T, I]`, in the same shape; `x` itself unless this is written. `params` are the
     /// values of the layer's parameters, in the order of [`parameters`](Self::parameters). All tensors are f32, here and below.
     ///
@@ -350,6 +369,8 @@ pub enum Init {
     Constant(f64),
     /// Uniform between minus this and this.
     Uniform(f64),
+    /// Uniform between the first and the second.
+    Between(f64, f64),
     /// Normal around 0 with this standard deviation.
     Normal(f64),
     /// The norm of each row of the layer's weight: of a parameter `[O]`.

@@ -45,6 +45,13 @@ fn tuners() -> Vec<Case> {
             true,
         ),
         ("bottleneck-matrices", &of_experts, "bottleneck", false),
+        (
+            "pissa",
+            "--init_weights pissa --lora_rank 4 --target_modules q_proj \
+             --target_parameters 1.mlp.experts.down_proj 2.mlp.experts.gate_up_proj",
+            "pissa",
+            true,
+        ),
     ];
     let case = |(name, flags, tuner, is_merged): (&'static str, &str, &'static str, bool)| Case {
         name,
@@ -254,6 +261,22 @@ fn what_does_not_fit_is_refused_by_name() {
             &[
                 "tuner bottleneck of plugin asking-plugin",
                 "no parameters today",
+            ][..],
+        ),
+        (
+            "--init_weights pissa --use_dora true".to_owned(),
+            &["use_dora is set", "init_weights pissa"][..],
+        ),
+        (
+            "--init_weights pissa --lora_rank 200 --target_modules k_proj".to_owned(),
+            &["tuner pissa", "the rank is 200", "k_proj"][..],
+        ),
+        (
+            format!("{bottleneck} --train_type.fails initial"),
+            &[
+                "tuner bottleneck of plugin asking-plugin",
+                "no beginning today",
+                "o_proj",
             ][..],
         ),
         (

@@ -5,6 +5,7 @@ mod common;
 
 mod added_blocks;
 mod experts;
+mod initial;
 mod kinds;
 mod library;
 mod low_rank;

@@ -71,7 +71,7 @@ fn adapted_on(
     let tuner = tuners::make(tuner).unwrap();
     let updates = tuners::additions(&tuner, model.config(), &targets).unwrap();
     assert!(updates.iter().all(|update| update.low_rank.is_some()));
-    model.add_tuned(&updates, SETTINGS.seed).unwrap();
+    model.add_tuned(&updates, Some(SETTINGS.seed)).unwrap();
     let saved = tensors(&format!("{adapter}/adapter_model.safetensors"));
     assert_eq!(saved.len(), model.params().len());
     for param in model.params() {

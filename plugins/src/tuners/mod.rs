@@ -2,6 +2,8 @@
 
 mod activation;
 mod adapter;
+mod factors;
 mod ia3;
 mod lora;
+mod pissa;
 mod reft;

@@ -1,13 +1,14 @@
 //! Representation finetuning (Wu et al., 2024, <https://arxiv.org/abs/2404.03592>) as `pyreft/interventions.py`: what a layer gives is
 //! changed in a subspace of low rank, `h + R^T (W h + b - R h)`, at all positions.
 //!
-//! pyreft keeps the rows of R orthonormal by a parametrization of torch. Here R is the first rows of a product of Householder
-//! reflections, one for each vector that is trained, and so orthonormal whatever they are.
+//! pyreft keeps the rows of R orthonormal by a parametrization of torch, which turns the rows that it began with. Here R is the first
+//! rows of a product of Householder reflections, one for each vector that is trained, and so orthonormal whatever they are. It
+//! begins as there (`torch.nn.init.orthogonal_`): with the rows of a random matrix made orthonormal.
 
 use super::activation::Activation;
 use apus_sdk::built_in::{Answer, Argument, OptionFlag};
 use apus_sdk::{
-    AddedParam, DType, Error, Init, LayerInfo, Result, Tensor, Tuner, options, register,
+    AddedParam, DType, Error, Init, LayerInfo, Need, Result, Tensor, Tuner, options, register,
 };
 
 options! {
@@ -85,7 +86,56 @@ fn rotation(vectors: &Tensor) -> Result<Tensor> {
     Ok(rows)
 }
 
+/// Vectors `[r, n]` of which [`rotation`] makes the rows of a matrix made orthonormal, one after another: Householder's QR
+/// decomposition of its transpose, whose last reflection comes first here.
+fn reflections(matrix: &[f32], width: usize) -> Vec<f32> {
+    let rows = matrix.chunks(width);
+    let mut rows: Vec<Vec<f64>> = rows
+        .map(|row| row.iter().map(|&v| v.into()).collect())
+        .collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let mut vectors = Vec::new();
+    for at in 0..rows.len() {
+        let mut v = rows[at].clone();
+        v[..at].fill(0.0);
+        let length = dot(&v, &v).sqrt();
+        v[at] -= length;
+        if dot(&v, &v) <= 1e-12 * length * length {
+            // It lies on the axis already, and no vector stands for no reflection: it is turned around.
+            v[at] += 2.0 * length;
+        }
+        let square = dot(&v, &v);
+        for row in &mut rows[at..] {
+            let along = 2.0 * dot(row, &v) / square;
+            row.iter_mut()
+                .zip(&v)
+                .for_each(|(value, v)| *value -= along * v);
+        }
+        vectors.push(v);
+    }
+    let vectors = vectors.into_iter().rev().flatten();
+    vectors.map(|v| v as f32).collect()
+}
+
 impl Tuner for Reft {
+    fn needs() -> &'static [Need] {
+        &[Need::Initial]
+    }
+
+    fn initial(
+        &self,
+        layer: &LayerInfo,
+        _weight: Option<&Tensor>,
+        drawn: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let mut values = drawn.to_vec();
+        if self.is_orthonormal() {
+            let vectors = reflections(&drawn[0].to_vec_f32()?, layer.outputs());
+            values[0] = drawn[0].new_tensor(&vectors, drawn[0].shape())?;
+        }
+        Ok(values)
+    }
+
     fn parameters(&self, layer: &LayerInfo) -> Result<Vec<AddedParam>> {
         let (rank, width) = (self.rank, layer.outputs());
         if rank > width {
@@ -112,7 +162,8 @@ impl Tuner for Reft {
                 AddedParam::new("reft.learned_source.bias", &[rank], as_torch),
             ]),
             false => {
-                let spread = Init::Uniform(1.0);
+                // `torch.rand`.
+                let spread = Init::Between(0.0, 1.0);
                 params.push(AddedParam::new("reft.learned_source", &[rank], spread));
             }
         }
@@ -239,6 +290,90 @@ mod tests {
             tuned.params = tuned.names.iter().map(value).collect();
             let forward = tuned.forward(&[1.0, 0.0, 0.0, 1.0], None, &[2.0, 3.0]);
             assert_eq!(forward.unwrap(), expected, "{name}");
+        }
+    }
+
+    /// A random matrix, of which R begins with the rows made orthonormal by Gram and Schmidt.
+    #[test]
+    fn a_rotation_begins_with_random_rows_made_orthonormal() {
+        for (rank, width) in [(1, 1), (3, 3), (2, 7), (4, 5)] {
+            let spread = |at: usize| ((at + 1) as f32 * 0.618_034).fract() * 2.0 - 1.0;
+            let random: Vec<f32> = (0..rank * width).map(spread).collect();
+            let vectors = reflections(&random, width);
+            let found = rotation(&tensor(&vectors, &[rank, width])).unwrap();
+            let mut expected: Vec<Vec<f64>> = Vec::new();
+            for row in random.chunks(width) {
+                let mut row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+                for before in &expected {
+                    let along: f64 = row.iter().zip(before).map(|(a, b)| a * b).sum();
+                    row.iter_mut()
+                        .zip(before)
+                        .for_each(|(v, b)| *v -= along * b);
+                }
+                let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+                row.iter_mut().for_each(|v| *v /= length);
+                expected.push(row);
+            }
+            let expected = expected.into_iter().flatten();
+            for (found, expected) in found.to_vec_f32().unwrap().iter().zip(expected) {
+                // Where nothing is left to turn, a row may be turned around.
+                let gap = f64::from(*found).abs() - expected.abs();
+                assert!(gap.abs() < 1e-5, "{rank} {width}: {found} {expected}");
+            }
+        }
+    }
+
+    /// `pyreft/interventions.py` line by line, at rank 2 of width 3 with an activation, for several rows.
+    #[test]
+    fn interventions_are_those_of_pyreft_at_a_higher_rank() {
+        let layer = LayerInfo::block("model.layers.0", LayerKind::Decoder, 3);
+        let h = [[0.5f64, -1.0, 2.0], [1.5, 0.25, -0.75]];
+        let (w, b) = ([[0.3f64, -0.6, 0.2], [0.9, 0.1, -0.4]], [0.2f64, -0.3]);
+        let (proj, c) = ([[0.7f64, 0.2, -0.1], [-0.5, 0.4, 0.6]], [0.1f64, 0.15]);
+        let flat = |rows: &[[f64; 3]; 2]| -> Vec<f32> {
+            rows.iter().flatten().map(|&v| v as f32).collect()
+        };
+        let vectors = [[1.0f64, 2.0, -0.5], [0.25, -1.0, 0.75]];
+        let r = rotation(&tensor(&flat(&vectors), &[2, 3])).unwrap();
+        let r: Vec<f64> = r.to_vec_f32().unwrap().into_iter().map(f64::from).collect();
+        let r = [[r[0], r[1], r[2]], [r[3], r[4], r[5]]];
+        let dot = |a: &[f64; 3], b: &[f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for name in ALL {
+            let options = json!({"rank": 2, "intervention": name, "act_fn": "relu"});
+            let reft = make::<dyn Tuner>("reft", options).unwrap();
+            let mut tuned = tune(&*reft, &layer).unwrap();
+            let value = |name: &String| match name.as_str() {
+                "reft.rotate_layer" => tensor(&flat(&vectors), &[2, 3]),
+                "reft.proj_layer.weight" => tensor(&flat(&proj), &[2, 3]),
+                "reft.learned_source.weight" => tensor(&flat(&w), &[2, 3]),
+                "reft.proj_layer.bias" => tensor(&c.map(|v| v as f32), &[2]),
+                _ => tensor(&b.map(|v| v as f32), &[2]),
+            };
+            tuned.params = tuned.names.iter().map(value).collect();
+            let unit = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+            let x: Vec<f32> = h.iter().flatten().map(|&v| v as f32).collect();
+            let found = tuned.forward(&unit, None, &x).unwrap();
+            let rows = if name.starts_with("no") { &proj } else { &r };
+            let expected = h.iter().flat_map(|h| {
+                let moved: Vec<f64> = (0..2)
+                    .map(|at| {
+                        // `self.act_fn(self.learned_source(base))`, and constants without it.
+                        let source = (dot(&w[at], h) + b[at]).max(0.0);
+                        match name {
+                            "loreft" => source - dot(&rows[at], h),
+                            "noreft" => source - (dot(&rows[at], h) + c[at]),
+                            "consreft" => b[at] - dot(&rows[at], h),
+                            "lobireft" => b[at],
+                            _ => source,
+                        }
+                    })
+                    .collect();
+                (0..3).map(move |at| h[at] + moved[0] * rows[0][at] + moved[1] * rows[1][at])
+            });
+            for (found, expected) in found.iter().zip(expected.collect::<Vec<_>>()) {
+                let gap = (f64::from(*found) - expected).abs();
+                assert!(gap < 1e-5, "{name}: {found} {expected}");
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::guard::guard;
 use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
-use crate::{AddedParam, LayerInfo, Options, Result, Tensor, Tuner, Wire};
+use crate::{AddedParam, LayerInfo, Need, Options, Result, Tensor, Tuner, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString, RVec};
 
@@ -41,10 +41,17 @@ pub struct TunerTable {
     pub peft_config: unsafe extern "C" fn(*const ()) -> Wire<RString>,
     /// See [`Tuner::check`]; since 1.1.
     pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
+    /// The initial values of `(layer, weight, drawn)`; since 1.1.
+    pub initial: unsafe extern "C" fn(
+        *const (),
+        RStr<'_>,
+        ROption<&Tensor>,
+        RSlice<'_, Tensor>,
+    ) -> Wire<RVec<Tensor>>,
 }
 
 crosses_by!(TunerTable {
-    parameters, input, output, merged_weight, merged_bias, targets, peft_config, check
+    parameters, input, output, merged_weight, merged_bias, targets, peft_config, check, initial
 } as TunerTableRef for dyn Tuner);
 
 check_by!(dyn Tuner);
@@ -131,6 +138,21 @@ unsafe extern "C" fn peft_config(this: *const ()) -> Wire<RString> {
     })
 }
 
+unsafe extern "C" fn initial(
+    this: *const (),
+    json: RStr<'_>,
+    weight: ROption<&Tensor>,
+    drawn: RSlice<'_, Tensor>,
+) -> Wire<RVec<Tensor>> {
+    guard(|| {
+        // SAFETY: as above.
+        let tuner = unsafe { component::<dyn Tuner>(this) };
+        needs::require(Need::Initial)?;
+        let values = tuner.initial(&layer(json)?, weight.into_option(), drawn.as_slice())?;
+        Ok(values.into())
+    })
+}
+
 impl Tuner for Imported<TunerTableRef> {
     imported_check!();
 
@@ -143,6 +165,28 @@ impl Tuner for Imported<TunerTableRef> {
             .context("parameters", unsafe { call(this, json.as_rstr()) })?;
         let read = serde_json::from_str(&found);
         read.map_err(|error| self.origin.failed("parameters", &error))
+    }
+
+    fn initial(
+        &self,
+        layer: &LayerInfo,
+        weight: Option<&Tensor>,
+        drawn: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let Some(call) = self.object.table().initial() else {
+            return Ok(drawn.to_vec());
+        };
+        let json = to_json(layer)?;
+        // SAFETY: as above.
+        let wire = unsafe {
+            call(
+                self.object.this(),
+                json.as_rstr(),
+                weight.into(),
+                drawn.into(),
+            )
+        };
+        Ok(self.origin.context("initial", wire)?.into_vec())
     }
 
     fn input(&self, layer: &LayerInfo, x: &Tensor, params: &[Tensor]) -> Result<Tensor> {

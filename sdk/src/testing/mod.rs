@@ -15,7 +15,7 @@
 //! | metric | [`measure`]; [`measure_answers`] if it reads generated answers |
 //! | exporter | [`export`] |
 //! | tracker | [`track`], with the picture [`DOT`] |
-//! | tuner | [`tune`] |
+//! | tuner | [`tune`], [`tune_from`] |
 //! | sampler | [`Rows`] |
 //! | `check` of any kind | a [`Setup`](crate::Setup) |
 //!
@@ -72,7 +72,7 @@ pub use sampler::Rows;
 pub use schedule::curve;
 pub use text::{TURN, convert, convert_named, segments, segments_of};
 pub use tracker::{DOT, track};
-pub use tuner::{MergedLayer, Tuned, tune};
+pub use tuner::{MergedLayer, Tuned, tune, tune_from};
 
 use crate::abi::Crosses;
 use crate::{Element, Error, Result, Tensor, components, needs};

@@ -18,6 +18,33 @@ pub struct Tuned<'a> {
     pub params: Vec<Tensor>,
 }
 
+/// Adds a tuner to a layer, as [`tune`], whose parameters begin as [`Tuner::initial`] says, of this weight `[O, I]`; of a block there is
+/// none.
+///
+/// # Errors
+/// As [`tune`], or other values than there are parameters.
+pub fn tune_from<'a>(
+    tuner: &'a dyn Tuner,
+    layer: &LayerInfo,
+    weight: Option<&[f32]>,
+) -> Result<Tuned<'a>> {
+    let mut tuned = tune(tuner, layer)?;
+    let weight = weight.map(|weight| tensor(weight, &[layer.outputs(), layer.inputs()]));
+    let values = tuner.initial(layer, weight.as_ref(), &tuned.params)?;
+    if values.len() != tuned.params.len() {
+        return Err(Error::new(format!(
+            "initial gave {} values for {} parameters",
+            values.len(),
+            tuned.params.len()
+        )));
+    }
+    for (value, drawn) in values.iter().zip(&tuned.params) {
+        expect("a value of initial", value, drawn.shape())?;
+    }
+    tuned.params = values;
+    Ok(tuned)
+}
+
 /// Adds a tuner to a layer. Random parameters begin with numbers that only look random, and norms of a weight, which is not there
 /// yet, with 1.
 ///
@@ -44,6 +71,12 @@ pub fn tune<'a>(tuner: &'a dyn Tuner, layer: &LayerInfo) -> Result<Tuned<'a>> {
             Init::RowNorms => vec![1.0; count],
             Init::Uniform(size) | Init::Normal(size) => {
                 (0..count).map(|at| spread(at) * size as f32).collect()
+            }
+            Init::Between(low, high) => {
+                let share = |at: usize| f64::from(spread(at)) / 2.0 + 0.5;
+                (0..count)
+                    .map(|at| (low + (high - low) * share(at)) as f32)
+                    .collect()
             }
         };
         tensor(&values, param.shape())

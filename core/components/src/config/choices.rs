@@ -167,14 +167,6 @@ choices! {
         None = "none",
     }
 
-    /// `init_weights`: how the matrices A of an adapter start.
-    InitWeights {
-        /// Kaiming uniform.
-        KaimingUniform = "true" | "True" | "TRUE",
-        /// Normal.
-        Gaussian = "gaussian" | "Gaussian" | "GAUSSIAN",
-    }
-
     /// `save_strategy`: when checkpoints are saved.
     SaveStrategy {
         /// Every `save_steps`.
@@ -213,6 +205,64 @@ choices! {
     Quantize {
         /// Four bits.
         Mxfp4 = "mxfp4",
+    }
+}
+
+/// `init_weights`: how the matrices A and B of an adapter start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum InitWeights {
+    /// A is Kaiming uniform, B is zero.
+    KaimingUniform,
+    /// A is normal, B is zero.
+    Gaussian,
+    /// Both are the principal singular values and vectors of the weight; found in so many iterations, or until they stay.
+    Pissa(Option<usize>),
+    /// Both are the first columns and rows of the weight's QR decomposition.
+    Olora,
+}
+
+impl TryFrom<String> for InitWeights {
+    type Error = Unexpected;
+
+    fn try_from(text: String) -> Result<Self, Unexpected> {
+        let lower = text.to_lowercase();
+        match (lower.as_str(), lower.strip_prefix("pissa_niter_")) {
+            ("true", _) => Ok(Self::KaimingUniform),
+            ("gaussian", _) => Ok(Self::Gaussian),
+            ("pissa", _) => Ok(Self::Pissa(None)),
+            ("olora", _) => Ok(Self::Olora),
+            (_, Some(count)) => match count.parse() {
+                Ok(count) => Ok(Self::Pissa(Some(count))),
+                Err(_) => Err(Unexpected::new(
+                    "a number of iterations behind pissa_niter_",
+                )),
+            },
+            _ => {
+                let known = ["true", "gaussian", "pissa", "pissa_niter_16", "olora"];
+                Err(Unexpected::word(&text, &known))
+            }
+        }
+    }
+}
+
+impl From<InitWeights> for String {
+    fn from(init: InitWeights) -> Self {
+        match init {
+            InitWeights::KaimingUniform => "true".to_owned(),
+            InitWeights::Gaussian => "gaussian".to_owned(),
+            InitWeights::Pissa(None) => "pissa".to_owned(),
+            InitWeights::Pissa(Some(count)) => format!("pissa_niter_{count}"),
+            InitWeights::Olora => "olora".to_owned(),
+        }
+    }
+}
+
+impl FlagValue for InitWeights {
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn check(text: &str) -> Result<(), Unexpected> {
+        Self::try_from(text.to_owned()).map(drop)
     }
 }
 
@@ -279,6 +329,14 @@ mod tests {
                 "save_strategy is \"never\", expected steps, epoch, best or no",
             ),
             (
+                "--init_weights pissa_niter_few",
+                "expected a number of iterations behind pissa_niter_",
+            ),
+            (
+                "--init_weights loftq",
+                "expected true, gaussian, pissa, pissa_niter_16 or olora",
+            ),
+            (
                 "--gradient_checkpointing_skip_layers some",
                 "expected a number of layers or auto",
             ),
@@ -310,6 +368,13 @@ mod tests {
             ("--torch_dtype bf16", "torch_dtype", "bfloat16"),
             ("--experts_dtype bfloat16", "experts_dtype", "bf16"),
             ("--init_weights True", "init_weights", "true"),
+            ("--init_weights pissa", "init_weights", "pissa"),
+            (
+                "--init_weights PiSSA_niter_4",
+                "init_weights",
+                "pissa_niter_4",
+            ),
+            ("--init_weights olora", "init_weights", "olora"),
             ("--offload_embedding true", "offload_embedding", "true"),
             (
                 "--gradient_checkpointing_skip_layers 3",

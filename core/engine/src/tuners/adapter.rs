@@ -84,7 +84,7 @@ impl OpenedAdapter {
                 adapter.load_into(model.params())
             }
             Self::Tuned(tuned) => {
-                model.add_tuned(&tuned.additions, 0)?;
+                model.add_tuned(&tuned.additions, None)?;
                 tuned.load_into(model)
             }
         }

@@ -8,7 +8,7 @@ use apus_model::model::updates::{PREFIX, UpdateTensor, expert_module};
 use apus_model::model::{Addition, LowRank, Targets};
 use apus_model::nn::Tuning;
 use apus_model::tensors::{ExpertMatrix, Role as Part, TensorSpec};
-use apus_sdk::{AddedParam, Init, LayerInfo, LayerKind};
+use apus_sdk::{AddedParam, Init, LayerInfo, LayerKind, Need};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -96,6 +96,7 @@ fn check(added: &[AddedParam]) -> Result<()> {
         );
         let number = match param.init() {
             Init::Constant(number) | Init::Uniform(number) | Init::Normal(number) => number,
+            Init::Between(low, high) => low + high,
             Init::RowNorms => 0.0,
             other => bail!("{name} begins with {other:?}, which is not known here"),
         };
@@ -432,6 +433,21 @@ impl Tuning for Bound {
 
     fn rows_per_token(&self) -> u64 {
         self.rows_per_token as u64
+    }
+
+    fn makes_initial(&self) -> bool {
+        self.tuner.declares(Need::Initial)
+    }
+
+    fn initial(&self, weight: Option<&Tensor>, drawn: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let weight = weight.cloned().map(wrap);
+        let drawn: Vec<apus_sdk::Tensor> = drawn.into_iter().map(wrap).collect();
+        let values = self.ask("initial", || {
+            let component = &self.tuner.component;
+            component.initial(&self.layer, weight.as_ref(), &drawn)
+        })?;
+        let values = values.iter().map(|value| Ok(unwrap(value)?.clone()));
+        values.collect()
     }
 
     fn widths(&self) -> (usize, usize) {

@@ -6,7 +6,7 @@ mod peft_form;
 
 pub use adapter::{OpenedAdapter, TunedAdapter};
 pub use bound::{Bound, additions};
-pub use peft_form::{lora, lora_settings, patterns};
+pub use peft_form::{lora, lora_settings, patterns, pissa};
 
 use anyhow::{Context, Result};
 use apus_components::registry::{self, Named, Spec};

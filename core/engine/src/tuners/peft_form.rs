@@ -43,6 +43,29 @@ pub fn lora(
     }
 }
 
+/// The tuner whose updates begin with a part of the weight: with how, and in how many iterations.
+pub fn pissa(
+    settings: &LoraSettings,
+    lr_ratio: Option<f64>,
+    (start, niter): (&str, Option<usize>),
+) -> Spec {
+    let options = [
+        ("rank", json!(settings.rank)),
+        ("alpha", json!(settings.alpha)),
+        ("use_rslora", json!(settings.use_rslora)),
+        ("start", json!(start)),
+        ("niter", json!(niter)),
+        ("lr_ratio", json!(lr_ratio.unwrap_or(1.0))),
+    ];
+    Spec {
+        name: "pissa".to_owned(),
+        options: options
+            .map(|(key, value)| (key.to_owned(), value))
+            .into_iter()
+            .collect(),
+    }
+}
+
 /// The patterns of these targets: their whole names.
 pub fn patterns(targets: &Targets) -> [Map<String, Value>; 2] {
     let own = || targets.own.iter();

@@ -56,7 +56,7 @@ fn what_is_planned_is_what_a_loaded_model_counts() {
     ] {
         let additions = added(&config, name, settings, &below);
         let mut model = CausalLm::load(&config, &source, &options, |_| {}).unwrap();
-        model.add_tuned(&additions, 5).unwrap();
+        model.add_tuned(&additions, Some(5)).unwrap();
         let mut blueprint = Blueprint::new(&config, &source, &options, None).unwrap();
         blueprint.additions = additions;
         let trained: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
@@ -96,7 +96,7 @@ fn what_is_planned_of_matrices_of_experts_is_what_a_loaded_model_counts() {
     let tuner = make(&Spec::named("ia3")).unwrap();
     let additions = additions(&tuner, &config, &targets).unwrap();
     let mut model = CausalLm::load(&config, &source, &options, |_| {}).unwrap();
-    model.add_tuned(&additions, 5).unwrap();
+    model.add_tuned(&additions, Some(5)).unwrap();
     let mut blueprint = Blueprint::new(&config, &source, &options, None).unwrap();
     blueprint.additions = additions;
     let trained: usize = model.params().iter().map(|p| p.value().elem_count()).sum();

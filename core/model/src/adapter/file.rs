@@ -5,103 +5,19 @@ use super::merge::ExpertMerge;
 use super::peft_config::{self, PeftConfig, TargetModules};
 use super::saved_targets::saved_targets;
 use super::targets::TargetSpec;
+use super::tensors_file::{TENSORS, ensure_finite, read};
 use crate::families::ModelConfig;
 use crate::model::updates::{PREFIX, expert_module, magnitude_key, pair_keys};
 use crate::model::{Init, LoraSettings, Targets};
 use crate::nn::Param;
-use crate::ops::reduce;
 use crate::tensors::{ExpertMatrix, TensorList, TensorSpec};
-use crate::weights::{Shard, apply_umask};
+use crate::weights::Shard;
 use anyhow::{Context, Result, bail, ensure};
 use apus_base::checksums;
-use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, tensor::TensorView};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The name of the file of tensors.
-pub(super) const TENSORS: &str = "adapter_model.safetensors";
-
-/// Writes an adapter: f32 tensors under the parameters' names, and the configuration.
-///
-/// The caller gives a fresh directory and renames it when it is whole.
-///
-/// # Errors
-/// A value is not finite, or a file cannot be written.
-pub fn save(dir: &Path, params: &[Arc<Param>], config: &PeftConfig) -> Result<()> {
-    save_tensors(dir, params)?;
-    config.write(dir)
-}
-
-/// Writes parameters in f32 under their names.
-pub(super) fn save_tensors(dir: &Path, params: &[Arc<Param>]) -> Result<()> {
-    let tensors = params.iter().map(|p| (p.name(), p.value()));
-    ensure_finite(tensors).context("the adapter is not saved")?;
-    let mut written = Vec::with_capacity(params.len());
-    for param in params {
-        let values = param.value().to_device(&Device::Cpu)?.flatten_all()?;
-        let values = values.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        written.push((param, bytes));
-    }
-    let views = written
-        .iter()
-        .map(|(p, bytes)| {
-            let shape = p.value().dims().to_vec();
-            Ok((p.name(), TensorView::new(Dtype::F32, shape, bytes)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let path = dir.join(TENSORS);
-    safetensors::serialize_to_file(views, Some(metadata), &path)
-        .map_err(Into::into)
-        .and_then(|()| apply_umask(&path))
-        .with_context(|| format!("{}: cannot be written", path.display()))
-}
-
-/// Reads tensors of these names and shapes as f32.
-pub(super) fn read_tensors(path: &Path, expected: &Shapes) -> Result<BTreeMap<String, Tensor>> {
-    let place = || path.display().to_string();
-    let file = Shard::open(path.to_owned()).context("is this the folder of an adapter?")?;
-    let mut shapes = Shapes::new();
-    for name in file.names() {
-        let shape = file.tensor(&name)?.shape().to_vec();
-        shapes.insert(name, shape);
-    }
-    expected::compare(&shapes, expected, None).with_context(place)?;
-    let tensors = shapes.into_keys().map(|name| {
-        let tensor = read(&file, &name)?;
-        Ok((name, tensor))
-    });
-    let tensors: BTreeMap<String, Tensor> = tensors.collect::<Result<_>>()?;
-    let all = tensors.iter().map(|(name, t)| (name.as_str(), t.clone()));
-    ensure_finite(all).with_context(place)?;
-    Ok(tensors)
-}
-
-/// Checks tensors in f32.
-///
-/// # Errors
-/// Some hold NaN or infinities; the error names the first.
-fn ensure_finite<'a>(tensors: impl Iterator<Item = (&'a str, Tensor)>) -> Result<()> {
-    let (names, tensors): (Vec<&str>, Vec<Tensor>) = tensors.unzip();
-    if reduce::finite(&tensors)? {
-        return Ok(());
-    }
-    let mut bad = Vec::new();
-    for (name, tensor) in names.into_iter().zip(tensors) {
-        if !reduce::finite(&[tensor])? {
-            bad.push(name.to_owned());
-        }
-    }
-    let bad: Vec<&String> = bad.iter().collect();
-    bail!(
-        "{} of its tensors hold values that are not finite: {}",
-        bad.len(),
-        expected::some(&bad)
-    )
-}
 
 /// An adapter read from disk, its tensors checked against its configuration and the model's shape.
 pub struct Adapter {
@@ -302,26 +218,10 @@ fn current_key(stored: String) -> (String, String) {
     }
 }
 
-/// Reads a tensor as f32.
-fn read(file: &Shard, name: &str) -> Result<Tensor> {
-    let stored = file.tensor(name)?;
-    let dtype = match stored.dtype() {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        other => bail!(
-            "{}: type {other:?}, expected F32, F16 or BF16",
-            stored.location()
-        ),
-    };
-    let bytes = stored.to_vec()?;
-    let tensor = Tensor::from_raw_buffer(&bytes, dtype, stored.shape(), &Device::Cpu)?;
-    Ok(tensor.to_dtype(DType::F32)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::save;
     use crate::adapter::testing::{goldens, tiny};
 
     fn params(adapter: &Adapter) -> Vec<Arc<Param>> {

@@ -1,7 +1,7 @@
 //! What a tuner has trained, on disk: `adapter_config.json` with the tuner's name and options, and `adapter_model.safetensors` with its
 //! parameters. Where the tuner says how PEFT calls the method, PEFT can read both.
 
-use super::file::{self, TENSORS};
+use super::tensors_file::{self, TENSORS};
 use super::{Adapter, ExpertMerge, peft_config};
 use crate::families::ModelConfig;
 use crate::model::updates::PREFIX;
@@ -100,7 +100,7 @@ impl TunedConfig {
 /// # Errors
 /// A value is not finite, or a file cannot be written.
 pub fn save_tuned(dir: &Path, params: &[Arc<Param>], config: &TunedConfig) -> Result<()> {
-    file::save_tensors(dir, params)?;
+    tensors_file::save_tensors(dir, params)?;
     config.write(dir)
 }
 
@@ -114,7 +114,7 @@ pub fn tuned_tensors(
 ) -> Result<BTreeMap<String, Tensor>> {
     ensure!(dir.is_dir(), "{}: no such adapter folder", dir.display());
     checksums::check(dir, [peft_config::FILE, TENSORS])?;
-    file::read_tensors(&dir.join(TENSORS), expected)
+    tensors_file::read_tensors(&dir.join(TENSORS), expected)
 }
 
 /// Sets the parameters of a model that carries what a folder holds.

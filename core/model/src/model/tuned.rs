@@ -133,7 +133,44 @@ impl Addition {
     /// Whether the layer's weight is needed for how the parameters begin.
     fn begins_with_weight(&self) -> bool {
         let mut inits = self.tensors.iter().map(|(_, param)| param.init());
-        inits.any(|init| init == Init::RowNorms)
+        self.tuning.makes_initial() || inits.any(|init| init == Init::RowNorms)
+    }
+
+    /// The low-rank update of the matrices of experts, whose parameters are those of all together.
+    fn low_rank_of_all(&self) -> Option<LowRank> {
+        self.low_rank.filter(|_| self.experts.is_some())
+    }
+
+    /// What the tuner has made of the drawn values, matrix by matrix.
+    fn begun(&self, drawn: Vec<Tensor>, matrices: &Matrices) -> Result<Vec<Tensor>> {
+        let one = |weight: Option<&Tensor>, drawn: Vec<Tensor>| {
+            let shapes: Vec<Vec<usize>> = drawn.iter().map(|value| value.dims().to_vec()).collect();
+            let values = self.tuning.initial(weight, drawn)?;
+            let found: Vec<Vec<usize>> = values.iter().map(|value| value.dims().to_vec()).collect();
+            ensure!(
+                found == shapes && values.iter().all(|value| value.dtype() == DType::F32),
+                "tuner {}, initial of {}: it gave the shapes {found:?}, expected {shapes:?}, all F32",
+                self.tuning.tuner(),
+                self.target
+            );
+            Ok(values)
+        };
+        match matrices {
+            Matrices::None => one(None, drawn),
+            Matrices::One(weight) => one(Some(weight), drawn),
+            Matrices::Experts(count, of) => {
+                let mut all = vec![Vec::new(); drawn.len()];
+                for expert in 0..*count {
+                    let own = drawn.iter().map(|value| value.get(expert));
+                    let own = own.collect::<candle_core::Result<_>>()?;
+                    for (all, value) in all.iter_mut().zip(one(Some(&of(expert)?), own)?) {
+                        all.push(value);
+                    }
+                }
+                let all = all.iter().map(|values| Ok(Tensor::stack(values, 0)?));
+                all.collect()
+            }
+        }
     }
 
     /// The tuner with these parameters, as a layer asks it.
@@ -145,29 +182,69 @@ impl Addition {
         }
     }
 
-    /// The parameters as they begin; `norms` are those of the rows of the layer's weight.
+    /// The parameters as they begin; `matrices` are those of the layer, `[O, I]` each.
     fn params(
         &self,
-        (seed, device): (u64, &Device),
-        norms: &dyn Fn() -> Result<Tensor>,
+        (seed, device): (Option<u64>, &Device),
+        matrices: &Matrices,
     ) -> Result<Vec<Arc<Param>>> {
-        let params = self.tensors.iter().map(|(tensor, param)| {
-            let value = match param.init() {
-                Init::RowNorms => norms().with_context(|| tensor.name.clone())?,
-                init => initial(tensor, init, seed, device)?,
+        let drawn = self.tensors.iter().map(|(tensor, param)| {
+            let Some(seed) = seed else {
+                return Ok(Tensor::zeros(tensor.shape.as_slice(), DType::F32, device)?);
             };
-            let lr_factor = (!param.is_frozen()).then(|| param.lr_factor());
-            let name = tensor.name.as_str();
-            let made = Param::learning(name, &value, decays(name), lr_factor)?;
-            ensure!(
-                made.value().dims() == tensor.shape,
-                "{name} has shape {:?}, and begins with {:?}",
-                tensor.shape,
-                made.value().dims()
-            );
-            Ok(made)
+            match param.init() {
+                Init::RowNorms => matrices.norms().with_context(|| tensor.name.clone()),
+                init => initial(tensor, init, seed, device),
+            }
         });
+        let drawn: Vec<Tensor> = drawn.collect::<Result<_>>()?;
+        let begun =
+            match seed.is_some() && self.tuning.makes_initial() && self.low_rank_of_all().is_none()
+            {
+                true => self.begun(drawn, matrices)?,
+                false => drawn,
+            };
+        let params = self
+            .tensors
+            .iter()
+            .zip(begun)
+            .map(|((tensor, param), value)| {
+                let lr_factor = (!param.is_frozen()).then(|| param.lr_factor());
+                let name = tensor.name.as_str();
+                let made = Param::learning(name, &value, decays(name), lr_factor)?;
+                ensure!(
+                    made.value().dims() == tensor.shape,
+                    "{name} has shape {:?}, and begins with {:?}",
+                    tensor.shape,
+                    made.value().dims()
+                );
+                Ok(made)
+            });
         params.collect()
+    }
+}
+
+/// The matrices of a layer, for parameters that begin with them.
+enum Matrices<'a> {
+    /// A block has none, and where nothing begins with them they are not made.
+    None,
+    /// That of a linear layer, f32.
+    One(Tensor),
+    /// Those of so many experts, f32, made one by one.
+    Experts(usize, &'a dyn Fn(usize) -> Result<Tensor>),
+}
+
+impl Matrices<'_> {
+    /// The norms of their rows.
+    fn norms(&self) -> Result<Tensor> {
+        match self {
+            Self::None => bail!("a block has no norms of rows"),
+            Self::One(matrix) => row_norms(matrix),
+            Self::Experts(count, of) => {
+                let norms = (0..*count).map(|at| row_norms(&of(at)?));
+                Ok(Tensor::stack(&norms.collect::<Result<Vec<_>>>()?, 0)?)
+            }
+        }
     }
 }
 
@@ -181,18 +258,17 @@ pub fn part(tuning: &dyn Tuning, module: &str) -> String {
 
 impl CausalLm {
     /// Adds a tuner's parameters to linear modules, blocks and experts; they join [`params`](Self::params). Random ones follow from the seed
-    /// and their names.
+    /// and their names; without a seed all are zeros, to be set to what was trained.
     ///
     /// # Errors
     /// The model does not have a module, or out of memory.
-    pub fn add_tuned(&mut self, additions: &[Addition], seed: u64) -> Result<()> {
+    pub fn add_tuned(&mut self, additions: &[Addition], seed: Option<u64>) -> Result<()> {
         let device = self.device().clone();
         let list = self.config.tensors();
         for addition in additions {
             let params = match (addition.experts, list.block(&addition.target)) {
                 (None, Some(block)) => {
-                    let norms = || bail!("a block has no norms of rows");
-                    let params = addition.params((seed, &device), &norms)?;
+                    let params = addition.params((seed, &device), &Matrices::None)?;
                     let layer = self.decoder.layers.get_mut(block.layer);
                     let place = layer.and_then(|layer| layer.tuner_of_block(block.kind));
                     let place = place
@@ -201,9 +277,8 @@ impl CausalLm {
                     params
                 }
                 (None, None) => {
-                    if addition.begins_with_weight()
-                        && let Some(layer) = list.layer_of(&addition.target)
-                    {
+                    let with_weight = seed.is_some() && addition.begins_with_weight();
+                    if with_weight && let Some(layer) = list.layer_of(&addition.target) {
                         self.decoder.read_layer(layer)?;
                     }
                     let linear = self
@@ -212,22 +287,23 @@ impl CausalLm {
                         .with_context(|| {
                             format!("the model has no linear layer {}", addition.target)
                         })?;
-                    let norms = || row_norms(&linear.weight.get(DType::F32)?);
-                    let params = addition.params((seed, &device), &norms)?;
+                    let matrices = match with_weight {
+                        true => Matrices::One(linear.weight.get(DType::F32)?),
+                        false => Matrices::None,
+                    };
+                    let params = addition.params((seed, &device), &matrices)?;
                     addition.put_on(linear, params.clone())?;
                     params
                 }
                 (Some((layer, matrix)), _) => {
-                    if addition.begins_with_weight() {
+                    if seed.is_some() && addition.begins_with_weight() {
                         self.decoder.read_layer(layer)?;
                     }
                     let expert = self.experts_mut(layer, matrix)?;
                     let (experts, ..) = expert.dims();
-                    let norms = || {
-                        let norms = (0..experts).map(|at| row_norms(&expert.matrix_of(at)?));
-                        Ok(Tensor::stack(&norms.collect::<Result<Vec<_>>>()?, 0)?)
-                    };
-                    let params = addition.params((seed, &device), &norms)?;
+                    let matrix = |at| expert.matrix_of(at);
+                    let matrices = Matrices::Experts(experts, &matrix);
+                    let params = addition.params((seed, &device), &matrices)?;
                     match addition.low_rank {
                         None => expert.tuned = Some(addition.tuned(params.clone())),
                         Some(update) => {
@@ -265,6 +341,7 @@ fn initial(tensor: &UpdateTensor, init: Init, seed: u64, device: &Device) -> Res
     match init {
         Init::Constant(value) => Ok(Tensor::full(value as f32, shape, device)?),
         Init::Uniform(bound) => fill::uniform(shape, (-bound as f32, bound as f32), key, device),
+        Init::Between(low, high) => fill::uniform(shape, (low as f32, high as f32), key, device),
         Init::Normal(std) => fill::normal(shape, std as f32, key, DType::F32, device),
         other => bail!(
             "{}: it begins with {other:?}, which is not known here",

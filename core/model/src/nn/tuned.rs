@@ -39,6 +39,20 @@ pub trait Tuning: Debug + Send + Sync {
 
     /// The numbers of the layer's inputs and outputs.
     fn widths(&self) -> (usize, usize);
+
+    /// Whether [`initial`](Self::initial) is to be asked.
+    fn makes_initial(&self) -> bool {
+        false
+    }
+
+    /// What the parameters of a matrix `[O, I]` or of a block begin with, f32, of what was drawn.
+    ///
+    /// # Errors
+    /// The tuner's own.
+    fn initial(&self, weight: Option<&Tensor>, drawn: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let _ = weight;
+        Ok(drawn)
+    }
 }
 
 /// A tuner in a layer.

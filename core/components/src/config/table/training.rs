@@ -45,9 +45,9 @@ macro_rules! rows {
                 /// Learning rate of B over that of A (LoRA+)
                 lorap_lr_ratio: Option<f64> = None, bounds above(0.0)
                     => sft "same; a flag of its own, not `--optimizer lorap`";
-                /// How A starts: true (kaiming uniform) or gaussian
+                /// How A and B start: true (kaiming uniform and zero), gaussian, or of the weight: pissa, pissa_niter_16, olora
                 init_weights | init_lora_weights: InitWeights = InitWeights::KaimingUniform
-                    => sft "same for `true` and `gaussian`; others are errors";
+                    => sft "same for `true`, `gaussian`, `pissa`, `pissa_niter_N` and `olora`, which leave the base as it is (`apus components tuner`: `pissa`); others are errors";
             }
             Training {
                 /// Passes over the data

@@ -5,7 +5,7 @@ use crate::setup::load_options;
 use crate::tuners::{self, OpenedAdapter, TunedAdapter};
 use anyhow::{Result, bail, ensure};
 use apus_base::lines::info;
-use apus_components::config::{SftConfig, TrainType};
+use apus_components::config::{InitWeights, SftConfig, TUNER, TrainType};
 use apus_components::registry::Spec;
 use apus_model::adapter::{self, Adapter, Blueprint, TargetSpec, TunedConfig};
 use apus_model::model::{Addition, LoadOptions, LoraSettings, Numbers, Targets, Training};
@@ -72,15 +72,7 @@ impl Intent {
                 check_flags(config)?;
                 Self::begun(config, &with_flags(config, spec), place)
             }
-            (TrainType::Lora, []) => Self::begun(
-                config,
-                &tuners::lora(
-                    &settings(config)?,
-                    config.lorap_lr_ratio,
-                    [config.rank_pattern.clone(), config.alpha_pattern.clone()],
-                ),
-                place,
-            ),
+            (TrainType::Lora, []) => Self::begun(config, &of_flags(config)?, place),
             (_, [dir]) => match OpenedAdapter::open(Path::new(dir), &place.config)? {
                 OpenedAdapter::LowRank(adapter) => Self::trained_on(config, *adapter, place),
                 OpenedAdapter::Tuned(tuned) => Self::of_tuned(config, tuned),
@@ -169,7 +161,7 @@ impl Intent {
         let targets = adapter::resolve(&place.config, &wanted)?;
         let additions = tuners::additions(&tuner, &place.config, &targets)?;
         let own = match config.train_type {
-            TrainType::Lora => Some((settings(config)?, BTreeMap::new())),
+            TrainType::Lora if spec.name == TUNER => Some((settings(config)?, BTreeMap::new())),
             _ => None,
         };
         let found = tuners::lora_settings(&tuner, &additions, config.seed)?;
@@ -321,6 +313,32 @@ impl Intent {
         );
         Ok(())
     }
+}
+
+/// The tuner that a run has of which nothing is said, by its flags.
+fn of_flags(config: &SftConfig) -> Result<Spec> {
+    let settings = settings(config)?;
+    let start = match config.init_weights {
+        InitWeights::Pissa(niter) => ("pissa", niter),
+        InitWeights::Olora => ("olora", None),
+        InitWeights::KaimingUniform | InitWeights::Gaussian => {
+            let patterns = [config.rank_pattern.clone(), config.alpha_pattern.clone()];
+            return Ok(tuners::lora(&settings, config.lorap_lr_ratio, patterns));
+        }
+    };
+    for (flag, is_set) in [
+        ("use_dora", settings.use_dora),
+        ("lora_dropout", settings.dropout != 0.0),
+        ("rank_pattern", !config.rank_pattern.is_empty()),
+        ("alpha_pattern", !config.alpha_pattern.is_empty()),
+    ] {
+        ensure!(
+            !is_set,
+            "{flag} is set, which does not go with init_weights {}: leave one of both out",
+            String::from(config.init_weights)
+        );
+    }
+    Ok(tuners::pissa(&settings, config.lorap_lr_ratio, start))
 }
 
 /// A tuner with the options that flags stand for.

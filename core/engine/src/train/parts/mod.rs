@@ -74,7 +74,9 @@ pub fn model(
     let mut model = load(place, &options).with_context(|| Phase::Loading(config.model.clone()))?;
     let base = Some(lasting(&config.model));
     if let Some(intended) = tuned {
-        model.add_tuned(&intended.additions, config.seed)?;
+        // What is trained on from an adapter is read from it.
+        let seed = intended.start.is_none().then_some(config.seed);
+        model.add_tuned(&intended.additions, seed)?;
         if let Some(adapter) = &intended.start {
             adapter.load_into(&model)?;
         }
@@ -87,7 +89,7 @@ pub fn model(
     }
     let adapter = match (wanted, settings) {
         (Some(wanted), Some(settings)) => {
-            model.add_tuned(&updates, settings.seed)?;
+            model.add_tuned(&updates, Some(settings.seed))?;
             if let Some(adapter) = &start {
                 adapter.load_into(model.params())?;
             }
@@ -128,8 +130,11 @@ fn settings(config: &SftConfig) -> Result<LoraSettings> {
         use_rslora: config.use_rslora,
         use_dora: config.use_dora,
         init: match config.init_weights {
-            InitWeights::KaimingUniform => Init::Kaiming,
             InitWeights::Gaussian => Init::Gaussian,
+            // PiSSA and OLoRA are a tuner of their own.
+            InitWeights::KaimingUniform | InitWeights::Pissa(_) | InitWeights::Olora => {
+                Init::Kaiming
+            }
         },
         seed: config.seed,
     })
