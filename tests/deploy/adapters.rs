@@ -134,6 +134,58 @@ fn adapters_come_and_go() {
     assert_eq!(answer(&alone, "tiny"), late);
 }
 
+/// An adapter with fewer ranks: in all its updates, or by a pattern in some.
+fn thinned(to: &Path, pattern: Option<&str>) {
+    copy(&format!("{GOLDENS}/adapter_grad_attn"), to);
+    let file = to.join("adapter_model.safetensors");
+    let tensors = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    let thin = tensors.into_iter().map(|(name, tensor)| {
+        let is_meant = pattern.is_none_or(|pattern| name.contains(pattern));
+        let side = usize::from(name.contains("lora_B"));
+        let thin = match is_meant {
+            true => tensor.narrow(side, 0, 2).unwrap().contiguous().unwrap(),
+            false => tensor,
+        };
+        (name, thin)
+    });
+    let thin: std::collections::HashMap<_, _> = thin.collect();
+    candle_core::safetensors::save(&thin, &file).unwrap();
+    let config = to.join("adapter_config.json");
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    match pattern {
+        None => json["r"] = json!(2),
+        Some(pattern) => json["rank_pattern"] = json!({pattern: 2}),
+    }
+    fs::write(&config, json.to_string()).unwrap();
+}
+
+/// Adapters of ranks 4 and 2, and of both, answer in one batch what each answers alone.
+#[test]
+fn ranks_differ_from_adapter_to_adapter_in_a_batch() {
+    let home = super::common::folder("deploy-ranks");
+    let [thin, mixed] = ["thin", "mixed"].map(|name| home.join(name));
+    thinned(&thin, None);
+    thinned(&mixed, Some("v_proj"));
+    let server = Server::start(&format!(
+        "--adapters whole={GOLDENS}/adapter_grad_attn thin={} mixed={}",
+        thin.display(),
+        mixed.display()
+    ));
+    let names = ["tiny", "whole", "thin", "mixed"];
+    let alone = names.map(|name| answer(&server, name));
+    for (at, one) in alone.iter().enumerate() {
+        assert!(!alone[..at].contains(one), "{}: {one}", names[at]);
+    }
+    for _ in 0..3 {
+        let together = std::thread::scope(|scope| {
+            let server = &server;
+            let asked = names.map(|name| scope.spawn(move || answer(server, name)));
+            asked.map(|one| one.join().unwrap())
+        });
+        assert_eq!(together, alone);
+    }
+}
+
 #[test]
 fn an_adapter_that_does_not_fit_is_refused_before_anything_is_served() {
     let dir = super::common::folder("deploy-misfit").join("misfit");

@@ -15,6 +15,7 @@ struct Case {
 
 fn tuners() -> Vec<Case> {
     let bottleneck = format!("--train_type bottleneck --train_type.width 3 {}", plugin());
+    let aside = format!("--train_type aside {}", plugin());
     let of_experts = format!("{bottleneck} --target_parameters mlp.experts.down_proj");
     let cases = [
         ("ia3", "--tuner_type ia3", "ia3", true),
@@ -45,6 +46,7 @@ fn tuners() -> Vec<Case> {
             true,
         ),
         ("bottleneck-matrices", &of_experts, "bottleneck", false),
+        ("aside", &aside, "aside", false),
         (
             "pissa",
             "--init_weights pissa --lora_rank 4 --target_modules q_proj \

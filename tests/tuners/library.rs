@@ -44,6 +44,7 @@ fn a_library_is_checked() {
     for (tuner, merged) in [
         ("tuner bottleneck", "which export refuses by name"),
         ("tuner pair", "ok    merged: computes the same"),
+        ("tuner aside", "which export refuses by name"),
     ] {
         let said = of(tuner);
         assert!(said.starts_with(tuner) && !said.contains("FAIL"), "{said}");
@@ -53,6 +54,11 @@ fn a_library_is_checked() {
         );
         assert!(said.contains(merged), "{said}");
     }
+    let aside = of("tuner aside");
+    assert!(
+        aside.contains("factor [6] of model.layers.0.mlp"),
+        "{aside}"
+    );
     let pair = of("tuner pair");
     assert!(
         pair.contains("a low-rank update of lora_A.weight [4, 6]"),

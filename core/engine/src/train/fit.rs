@@ -164,11 +164,17 @@ fn kept_layers(config: &SftConfig, layers: usize) -> Option<usize> {
 /// What the memory plan depends on, no layer keeping its tape.
 fn shape(config: &SftConfig, model: &CausalLm, trial: Trial, tokens: usize) -> Shape {
     let trainable: usize = model.params().iter().map(|p| p.value().elem_count()).sum();
-    let trained = model.params().iter().map(|param| Trained {
+    // What a tuner leaves as it begins has neither gradient nor state.
+    let learning = model.params().iter().filter(|param| !param.is_fixed());
+    let trained = learning.map(|param| Trained {
         name: param.name().to_owned(),
         shape: param.value().dims().to_vec(),
     });
     let trained: Vec<Trained> = trained.collect();
+    let numbers = trained
+        .iter()
+        .map(|one| one.shape.iter().product::<usize>());
+    let learning = numbers.sum::<usize>() as u64;
     let layers = &model.decoder().layers;
     let experts = || layers.iter().flat_map(|layer| layer.mlp.experts());
     Shape {
@@ -176,8 +182,8 @@ fn shape(config: &SftConfig, model: &CausalLm, trial: Trial, tokens: usize) -> S
         compute_bytes: model.dtype().size_in_bytes() as u64,
         weight_bytes: model.weight_bytes(),
         trainable: trainable as u64,
-        gradient_bytes: gradient_bytes(config, trainable as u64, trial.ranks),
-        optimizer_bytes: optimizer_bytes(trial, &trained, trainable as u64),
+        gradient_bytes: gradient_bytes(config, learning, trial.ranks),
+        optimizer_bytes: optimizer_bytes(trial, &trained, learning),
         kept_layers: 0,
         experts_made_anew: experts().any(|linear| match &linear.matrix {
             ExpertWeight::Packed { .. } => true,
@@ -212,8 +218,8 @@ pub fn planned_shape(
         compute_bytes: blueprint.compute.size_in_bytes() as u64,
         weight_bytes: blueprint.weight_bytes(),
         trainable: blueprint.trainable(),
-        gradient_bytes: gradient_bytes(config, blueprint.trainable(), trial.ranks),
-        optimizer_bytes: optimizer_bytes(trial, &trained, blueprint.trainable()),
+        gradient_bytes: gradient_bytes(config, blueprint.learning(), trial.ranks),
+        optimizer_bytes: optimizer_bytes(trial, &trained, blueprint.learning()),
         kept_layers: 0,
         experts_made_anew: blueprint.experts_made_anew(),
         experts_at_once: None,

@@ -122,6 +122,37 @@ fn what_is_planned_of_matrices_of_experts_is_what_a_loaded_model_counts() {
     assert!(model.params().is_empty() && model.tuners().next().is_none());
 }
 
+/// What a tuner leaves as it begins takes room for its values, and neither gradients nor optimizer state.
+#[test]
+fn what_stays_as_it_begins_is_planned_without_gradients() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny/model_bf16");
+    let config = ModelConfig::read(&dir.join("config.json")).unwrap();
+    let source = Directory::open(&dir).unwrap();
+    let options = LoadOptions::frozen(&Device::Cpu);
+    let targets = Targets {
+        linears: vec!["model.layers.1.self_attn.q_proj".to_owned()],
+        ..Targets::default()
+    };
+    let additions = additions(&make(&Spec::named("pissa")).unwrap(), &config, &targets).unwrap();
+    let mut model = CausalLm::load(&config, &source, &options, |_| {}).unwrap();
+    model.add_tuned(&additions, Some(5)).unwrap();
+    let mut blueprint = Blueprint::new(&config, &source, &options, None).unwrap();
+    blueprint.frozen = additions.iter().flat_map(|a| a.frozen()).cloned().collect();
+    blueprint.additions = additions;
+    let count = |learning: bool| {
+        let params = model.params().iter().filter(|p| !learning || !p.is_fixed());
+        params.map(|p| p.value().elem_count() as u64).sum::<u64>()
+    };
+    assert_eq!(blueprint.trainable(), count(false));
+    assert_eq!(blueprint.learning(), count(true));
+    assert_eq!(count(false), 2 * count(true));
+    let names: Vec<&String> = blueprint.trained_tensors().map(|(name, _)| name).collect();
+    assert!(
+        names.len() == 2 && names.iter().all(|name| !name.contains("start")),
+        "{names:?}"
+    );
+}
+
 #[test]
 fn names_that_are_taken_are_refused() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tiny/model_bf16");

@@ -8,7 +8,7 @@ use crate::tensors::{FileForm, Role, TensorSpec};
 use crate::weights::WeightSource;
 use anyhow::Result;
 use candle_core::DType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All tensors of a model that is not loaded.
 pub struct Blueprint {
@@ -18,6 +18,8 @@ pub struct Blueprint {
     pub updates: Vec<Update>,
     /// What a tuner adds.
     pub additions: Vec<Addition>,
+    /// Names of added tensors that stay as they begin.
+    pub frozen: BTreeSet<String>,
     /// The rank of the updates; the greatest, if they differ.
     pub rank: usize,
     /// The compute type.
@@ -73,6 +75,7 @@ impl Blueprint {
             rank,
             updates,
             additions: Vec::new(),
+            frozen: BTreeSet::new(),
             compute: options.dtype,
             ranks: options.sharding.as_ref().map(|sharding| sharding.ranks),
         })
@@ -143,7 +146,8 @@ impl Blueprint {
         (!stays).then(|| self.bytes(embedding))
     }
 
-    /// The number of parameters that are trained.
+    /// The number of parameters that are kept beside the frozen weights, in f32: those that are trained, and those that a tuner adds
+    /// and leaves as they begin.
     pub fn trainable(&self) -> u64 {
         let trained = self.weights.iter().filter(|planned| planned.trained);
         let trained: u64 = trained.map(|planned| planned.spec.elements() as u64).sum();
@@ -167,6 +171,12 @@ impl Blueprint {
         of_layers.into_values().max().unwrap_or(0)
     }
 
+    /// The number of parameters that are trained.
+    pub fn learning(&self) -> u64 {
+        let sides = |shape: &Vec<usize>| shape.iter().map(|&side| side as u64).product::<u64>();
+        self.trained_tensors().map(|(_, shape)| sides(shape)).sum()
+    }
+
     /// Names and shapes of all tensors that are trained.
     pub fn trained_tensors(&self) -> impl Iterator<Item = (&String, &Vec<usize>)> {
         let weights = self.weights.iter().filter(|planned| planned.trained);
@@ -175,7 +185,8 @@ impl Blueprint {
         let added = self.additions.iter().flat_map(|addition| &addition.tensors);
         let added = added.map(|(tensor, _)| tensor);
         let tensors = updates.chain(added);
-        weights.chain(tensors.map(|UpdateTensor { name, shape }| (name, shape)))
+        let tensors = tensors.map(|UpdateTensor { name, shape }| (name, shape));
+        weights.chain(tensors.filter(|(name, _)| !self.frozen.contains(*name)))
     }
 
     /// Whether matrices of experts are unpacked or converted for each use.

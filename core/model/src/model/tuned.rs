@@ -97,6 +97,12 @@ impl Addition {
         }
     }
 
+    /// The names of its tensors that stay as they begin.
+    pub fn frozen(&self) -> impl Iterator<Item = &String> {
+        let frozen = self.tensors.iter().filter(|(_, param)| param.is_frozen());
+        frozen.map(|(tensor, _)| &tensor.name)
+    }
+
     /// The number of its elements.
     pub fn elements(&self) -> u64 {
         self.count(|_| true)

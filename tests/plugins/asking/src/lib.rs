@@ -2,6 +2,7 @@
 
 apus_sdk::export_plugin!();
 
+mod aside;
 mod checks;
 mod columns;
 mod counts;

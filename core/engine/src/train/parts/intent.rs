@@ -280,6 +280,8 @@ impl Intent {
         if let Some(tuned) = &self.tuned {
             blueprint.additions = tuned.additions.clone();
         }
+        let added = self.updates.iter().chain(&blueprint.additions);
+        blueprint.frozen = added.flat_map(Addition::frozen).cloned().collect();
         Ok(blueprint)
     }
 
