@@ -145,6 +145,18 @@ pub trait Tuner: Send + Sync {
         Ok(bias.clone())
     }
 
+    /// A `[R, I]` and B `[O, R]`, f32, of the low-rank update that the layer computes the same with as with this tuner: `W + B A` in
+    /// place of `W`, and the bias as it is. `None`, as it is unless this is written, if there is no such update: then what it has
+    /// trained answers alone, and formats that have low-rank updates alone refuse it. Of a block this is not asked, nor where the output
+    /// is a [low-rank update](Tensor::low_rank) and nothing else.
+    ///
+    /// # Errors
+    /// Whatever an operation returns.
+    fn low_rank_update(&self, layer: &LayerInfo, params: &[Tensor]) -> Result<Option<[Tensor; 2]>> {
+        let _ = (layer, params);
+        Ok(None)
+    }
+
     /// The layers that it is added to where `--target_modules` does not say, by the ends of their names: `q_proj`, `mlp`,
     /// `layers.3.mlp.experts`, or `all-linear` and `all-layers`.
     ///

@@ -1,7 +1,8 @@
 //! Initial values that a tuner makes of a layer's weight.
 
-use super::{MODEL, all_tensors, bottleneck, run, values};
+use super::{MODEL, all_tensors, answer, bottleneck, config, near, run, values};
 use crate::common::training::{TINY, losses, trains};
+use crate::common::works;
 use candle_core::DType;
 use std::path::Path;
 
@@ -123,4 +124,42 @@ fn a_librarys_tuner_sees_the_weight() {
         found["base_model.model.model.layers.1.mlp.experts.down_proj.down"],
         half(expected)
     );
+}
+
+/// With what it began with it is a LoRA of twice the rank on the base as it is, which PEFT and vLLM read.
+#[test]
+fn what_began_with_the_weight_is_written_as_a_lora_of_twice_the_rank() {
+    let home = tempfile::tempdir().unwrap();
+    let flags = "--init_weights pissa --lora_rank 4 --target_modules q_proj \
+                 --target_parameters 1.mlp.experts.down_proj 1.mlp.experts.gate_up_proj";
+    let checkpoint = run(&home.path().join("run"), flags);
+    let lora = home.path().join("lora");
+    works(&format!(
+        "export --adapters {} --to_vllm true --output_dir {}",
+        checkpoint.display(),
+        lora.display()
+    ));
+    let said = config(&lora);
+    assert_eq!(
+        (&said["peft_type"], &said["r"]),
+        (&"LORA".into(), &8.into())
+    );
+    let pairs = all_tensors(&lora.join("adapter_model.safetensors"));
+    let experts = "base_model.model.model.layers.1.mlp.experts";
+    // 8 experts of rank 8, hidden size 64, intermediate size 96; the outer pair is that of down.
+    for (name, shape) in [
+        (format!("{experts}.lora_A.weight"), [64, 96]),
+        (format!("{experts}.lora_B.weight"), [64, 64]),
+        (format!("{experts}.base_layer.lora_A.weight"), [64, 64]),
+        (format!("{experts}.base_layer.lora_B.weight"), [192, 64]),
+    ] {
+        assert_eq!(pairs[&name].dims(), shape, "{name}");
+    }
+    let answers = |name: &str, dir: &Path| {
+        answer(home.path(), name, &format!("--adapters {}", dir.display()))
+    };
+    let base = answer(home.path(), "base", &format!("--model {MODEL}"));
+    let own = answers("own", &checkpoint);
+    assert_ne!(own, base);
+    near(&answers("lora", &lora), &own);
 }

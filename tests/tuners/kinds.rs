@@ -201,9 +201,13 @@ fn a_tuner_answers_and_is_merged_or_refused() {
             assert!(!merged.exists());
         }
         let vllm = format!(
-            "export {adapter} --to_vllm true --output_dir {}",
+            "export {adapter} --to_vllm true --output_dir {}-vllm",
             merged.display()
         );
+        if name == "pissa" {
+            works(&vllm);
+            continue;
+        }
         fails(
             &vllm,
             1,

@@ -1,6 +1,6 @@
 //! Low-rank updates that a library has written.
 
-use super::{MODEL, all_tensors, answer, config, pair, plugin, run, values};
+use super::{MODEL, all_tensors, answer, config, near, pair, plugin, run, values};
 use crate::common::training::{TINY, losses, refuses, trains, weights};
 use crate::common::works;
 use candle_core::{DType, Tensor};
@@ -150,19 +150,6 @@ fn ranks_and_alphas_by_pattern() {
             at(form).display()
         ));
     }
-    // Later tokens may turn on the rounding of a merged weight.
-    let near = |found: &str, expected: &str| {
-        let [found, expected] = [found, expected].map(|text| {
-            let all: Value = serde_json::from_str(text).unwrap();
-            let token = all[1]["content"][0].clone();
-            (token["token"].clone(), token["logprob"].as_f64().unwrap())
-        });
-        assert_eq!(found.0, expected.0);
-        assert!(
-            (found.1 - expected.1).abs() < 0.05,
-            "{found:?} {expected:?}"
-        );
-    };
     let merged = answer(
         home.path(),
         "merged",

@@ -44,6 +44,16 @@ impl Pissa {
         let rank = self.rank as f64;
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
+
+    /// The update with what it began with as a part of it: of twice the rank, on the base as it is.
+    fn doubled(&self, params: &[Tensor]) -> Result<[Tensor; 2]> {
+        let [a, b, start_a, start_b] = four(params)?;
+        let (b, start_b) = (b.scale(self.scale())?, start_b.scale(-self.scale())?);
+        Ok([
+            Tensor::cat(&[a, start_a], 0)?,
+            Tensor::cat(&[&b, &start_b], 1)?,
+        ])
+    }
 }
 
 fn four(params: &[Tensor]) -> Result<&[Tensor; 4]> {
@@ -108,6 +118,14 @@ impl Tuner for Pissa {
         y.add(&update.scale(self.scale())?)
     }
 
+    fn low_rank_update(
+        &self,
+        _layer: &LayerInfo,
+        params: &[Tensor],
+    ) -> Result<Option<[Tensor; 2]>> {
+        self.doubled(params).map(Some)
+    }
+
     fn merged_weight(
         &self,
         _layer: &LayerInfo,
@@ -157,6 +175,13 @@ mod tests {
         let forward = tuned.forward(&WEIGHT, None, &x).unwrap();
         // The principal part is gone, and 4 B A is there in its place.
         for (found, expected) in forward.iter().zip([16.0, -4.0 + 8.0]) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+        let update = pissa.low_rank_update(&layer(), &tuned.params).unwrap();
+        let [a, b] = update.unwrap();
+        assert_eq!((a.shape(), b.shape()), (&[2, 3][..], &[2, 2][..]));
+        let product = b.matmul(&a).unwrap().to_vec_f32().unwrap();
+        for (found, expected) in product.iter().zip([-3.0, 0.0, 4.0, 0.0, 0.0, 2.0]) {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
         let (merged, _) = tuned.merged(&WEIGHT, None).unwrap().unwrap();

@@ -48,10 +48,13 @@ pub struct TunerTable {
         ROption<&Tensor>,
         RSlice<'_, Tensor>,
     ) -> Wire<RVec<Tensor>>,
+    /// A and B of the low-rank update of `(layer, params)`, or nothing; since 1.1.
+    pub low_rank_update:
+        unsafe extern "C" fn(*const (), RStr<'_>, RSlice<'_, Tensor>) -> Wire<RVec<Tensor>>,
 }
 
 crosses_by!(TunerTable {
-    parameters, input, output, merged_weight, merged_bias, targets, peft_config, check, initial
+    parameters, input, output, merged_weight, merged_bias, targets, peft_config, check, initial, low_rank_update
 } as TunerTableRef for dyn Tuner);
 
 check_by!(dyn Tuner);
@@ -153,6 +156,19 @@ unsafe extern "C" fn initial(
     })
 }
 
+unsafe extern "C" fn low_rank_update(
+    this: *const (),
+    json: RStr<'_>,
+    params: RSlice<'_, Tensor>,
+) -> Wire<RVec<Tensor>> {
+    guard(|| {
+        // SAFETY: as above.
+        let tuner = unsafe { component::<dyn Tuner>(this) };
+        let update = tuner.low_rank_update(&layer(json)?, params.as_slice())?;
+        Ok(update.into_iter().flatten().collect())
+    })
+}
+
 impl Tuner for Imported<TunerTableRef> {
     imported_check!();
 
@@ -230,6 +246,24 @@ impl Tuner for Imported<TunerTableRef> {
         // SAFETY: as above.
         let wire = unsafe { call(this, json.as_rstr(), bias, params.into()) };
         self.origin.context("merged_bias", wire)
+    }
+
+    fn low_rank_update(&self, layer: &LayerInfo, params: &[Tensor]) -> Result<Option<[Tensor; 2]>> {
+        let Some(call) = self.object.table().low_rank_update() else {
+            return Ok(None);
+        };
+        let json = to_json(layer)?;
+        // SAFETY: as above.
+        let wire = unsafe { call(self.object.this(), json.as_rstr(), params.into()) };
+        let found = self.origin.context("low_rank_update", wire)?.into_vec();
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let pair = <[Tensor; 2]>::try_from(found);
+        pair.map(Some).map_err(|found| {
+            let said = format!("it gave {} tensors, expected A and B", found.len());
+            self.origin.failed("low_rank_update", &said)
+        })
     }
 
     fn targets(&self) -> Result<Vec<String>> {

@@ -22,11 +22,14 @@ pub(super) fn write(from: &Path, options: &ExportConfig) -> Result<PathBuf> {
     let config = ModelConfig::read(&base.join("config.json"))?;
     let adapter = match OpenedAdapter::open(from, &config)? {
         OpenedAdapter::LowRank(adapter) => *adapter,
-        OpenedAdapter::Tuned(tuned) => bail!(
-            "{}: it was trained by the {}, and vLLM takes low-rank updates alone; merge it (--merge_lora true)",
-            from.display(),
-            tuned.label()
-        ),
+        OpenedAdapter::Tuned(tuned) => match tuned.low_rank_adapter()? {
+            Some(adapter) => adapter,
+            None => bail!(
+                "{}: it was trained by the {}, and vLLM takes low-rank updates alone; merge it (--merge_lora true)",
+                from.display(),
+                tuned.label()
+            ),
+        },
     };
     for note in &adapter.notes {
         errln!("note: {note}");

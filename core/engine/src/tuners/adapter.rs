@@ -2,7 +2,7 @@
 
 use super::bound::{Bound, additions};
 use super::{MadeTuner, make};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use apus_components::registry::Spec;
 use apus_model::adapter::{
     Adapter, ExpertMerge, TunedConfig, expert_merged, tuned_tensors, whole_tensors,
@@ -11,7 +11,6 @@ use apus_model::families::ModelConfig;
 use apus_model::model::updates::PREFIX;
 use apus_model::model::{Addition, CausalLm, LowRank, Targets, UpdateSet};
 use apus_model::nn::Param;
-use apus_model::ops::lora::Factors;
 use apus_model::tensors::{ExpertMatrix, Role, TensorSpec};
 use apus_model::weights::{Directory, WeightSource};
 use apus_sdk::{LayerKind, Options};
@@ -35,9 +34,9 @@ pub struct TunedAdapter {
     pub config: TunedConfig,
     /// What the tuner adds.
     pub additions: Vec<Addition>,
-    dir: PathBuf,
-    model: ModelConfig,
-    tuner: MadeTuner,
+    pub(super) dir: PathBuf,
+    pub(super) model: ModelConfig,
+    pub(super) tuner: MadeTuner,
     tensors: BTreeMap<String, Tensor>,
 }
 
@@ -193,33 +192,13 @@ impl TunedAdapter {
         })
     }
 
-    /// Its updates for rows that name it.
-    fn update_set(&self) -> Result<UpdateSet> {
-        let updates = self.additions.iter().map(|addition| {
-            let update = addition
-                .low_rank
-                .filter(|update| update.magnitude.is_none())?;
-            let at = |place: usize| {
-                self.tensors
-                    .get(&addition.tensors.get(place)?.0.name)
-                    .cloned()
-            };
-            let factors = Factors {
-                a: at(update.a)?,
-                b: at(update.b)?,
-            };
-            Some((addition.target.clone(), update.scale, factors))
+    /// The parameters of an addition, in the tuner's order.
+    pub(super) fn params_of(&self, addition: &Addition) -> Result<Vec<Tensor>> {
+        let params = addition.tensors.iter().map(|(tensor, _)| {
+            let value = self.tensors.get(&tensor.name).cloned();
+            value.with_context(|| format!("{} was not read", tensor.name))
         });
-        match updates.collect::<Option<Vec<_>>>() {
-            Some(updates) if self.config.modules_to_save.is_empty() => {
-                UpdateSet::of_scaled(updates)
-            }
-            _ => bail!(
-                "it was trained by the {}, which cannot share a batch with other adapters; it can answer alone, given by \
-                 --adapters",
-                self.tuner.label
-            ),
-        }
+        params.collect()
     }
 
     /// Its name in messages.
@@ -255,17 +234,13 @@ impl TunedAdapter {
 
     /// What a tuner has made of a layer that it can be merged into.
     fn merged_layer(&self, addition: &Addition) -> Result<MergedLayer> {
-        let params = addition.tensors.iter().map(|(tensor, _)| {
-            let value = self.tensors.get(&tensor.name).cloned();
-            value.with_context(|| format!("{} was not read", tensor.name))
-        });
         let list = self.model.tensors();
         let experts = list.get(&addition.target).map(TensorSpec::matrices);
         let layer = MergedLayer {
             bound: Bound::of_addition(&self.tuner, &self.model, addition)?,
             low_rank: addition.low_rank,
             experts: experts.filter(|_| addition.experts.is_some()),
-            params: params.collect::<Result<_>>()?,
+            params: self.params_of(addition)?,
         };
         let info = layer.bound.layer();
         let is_block = info.kind() != LayerKind::Linear;

@@ -7,6 +7,7 @@ use apus_model::families::ModelConfig;
 use apus_model::model::updates::{PREFIX, UpdateTensor, expert_module};
 use apus_model::model::{Addition, LowRank, Targets};
 use apus_model::nn::Tuning;
+use apus_model::ops::lora::Factors;
 use apus_model::tensors::{ExpertMatrix, Role as Part, TensorSpec};
 use apus_sdk::{AddedParam, Init, LayerInfo, LayerKind, Need};
 use candle_core::{DType, Device, Tensor};
@@ -386,6 +387,41 @@ impl Bound {
         })?;
         self.fits("merged_bias", &merged, bias)?;
         Ok(merged)
+    }
+
+    /// The low-rank update that the tuner comes to with these parameters; `None` if there is none.
+    ///
+    /// # Errors
+    /// The tuner's own, or factors of another shape.
+    pub fn low_rank_update(&self, params: &[Tensor]) -> Result<Option<Factors>> {
+        if self.layer.kind() != LayerKind::Linear {
+            return Ok(None);
+        }
+        let params: Vec<apus_sdk::Tensor> = params.iter().cloned().map(wrap).collect();
+        let found = self.ask("low_rank_update", || {
+            let component = &self.tuner.component;
+            component.low_rank_update(&self.layer, &params)
+        })?;
+        let Some([a, b]) = found else {
+            return Ok(None);
+        };
+        let (a, b) = (unwrap(&a)?.clone(), unwrap(&b)?.clone());
+        let rank = a.dims().first().copied().unwrap_or(0);
+        let (inputs, outputs) = (self.layer.inputs(), self.layer.outputs());
+        ensure!(
+            rank > 0
+                && a.dims() == [rank, inputs]
+                && b.dims() == [outputs, rank]
+                && [a.dtype(), b.dtype()] == [DType::F32; 2],
+            "{}, low_rank_update of {}: it gave {:?} {:?} and {:?} {:?}, expected F32 [R, {inputs}] and [{outputs}, R]",
+            self.tuner.label,
+            self.layer.name(),
+            a.dtype(),
+            a.dims(),
+            b.dtype(),
+            b.dims()
+        );
+        Ok(Some(Factors { a, b }))
     }
 
     fn fits(&self, event: &str, found: &Tensor, base: &Tensor) -> Result<()> {

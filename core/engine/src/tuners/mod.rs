@@ -1,6 +1,7 @@
 //! Tuners: which parameters one adds to a model, what is computed with them, and what it has trained, read from a folder.
 
 mod adapter;
+mod as_updates;
 mod bound;
 mod peft_form;
 

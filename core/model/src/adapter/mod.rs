@@ -10,6 +10,7 @@ mod fields;
 mod file;
 mod hints;
 mod merge;
+mod of_updates;
 mod patterns;
 mod peft_config;
 mod saved_targets;
