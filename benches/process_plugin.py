@@ -4,6 +4,7 @@
 
 The same conversations are written twice: as `messages` for the built-in format with the loss scale `ignore_empty_think`, and as
 tickets for the format and the scale of examples/process/mine.py. Both are read, converted, weighed and tokenised, in turn.
+A third way is the same with a scale that is told where a piece stands (the need `piece`): its whole text and its channel go along.
 Prints the medians of wall time, and of the CPU time of Apus and the program together, both with everything from the start of
 the process to its end. With --short a conversation has three rounds of a sentence each, else those of make_conversations.py.
 MODEL_DIR needs a tokenizer, no weights.
@@ -28,6 +29,23 @@ def short(i):
     for t in range(3):
         yield f"Question {t} about number {i * 7 % 991 + t}: what follows from it, and why?"
         yield f"From {i} follows {i + t}, since each step adds the same amount and nothing else changes. That is all there is to it."
+
+
+PLACED = """
+import sys
+
+sys.path.insert(0, {folder!r})
+import apus_plugin
+
+run, apus_plugin.run = apus_plugin.run, lambda *_: None
+import mine
+
+@apus_plugin.component("loss scale", "placed", needs=["piece"])
+def placed(text, role, field, query, is_last, **where):
+    return mine.code(text, role, field, query, is_last, 2.0)
+
+run("placed")
+"""
 
 
 def texts(rows, is_short):
@@ -79,6 +97,11 @@ def main():
             "built in": [messages, *common, "--loss_scale", "ignore_empty_think"],
             "a process": [tickets, *common, "--plugin", f"cmd:{MINE}", "--dataset_format", "ticket", "--loss_scale", "default+code"],
         }
+        program = os.path.join(folder, "placed.py")
+        with open(program, "w", encoding="utf-8") as file:
+            file.write(PLACED.format(folder=os.path.dirname(MINE)))
+        plugin = f"cmd:{sys.executable} {program}"
+        ways["with places"] = [tickets, *common, "--plugin", plugin, "--dataset_format", "ticket", "--loss_scale", "default+placed"]
         times = {way: [] for way in ways}
         for _ in range(arguments.runs):
             for way, words in ways.items():
@@ -86,7 +109,8 @@ def main():
     medians = {way: [statistics.median(column) for column in zip(*runs)] for way, runs in times.items()}
     for way, (wall, cpu) in medians.items():
         print(f"{way}: {wall:.2f} s, {cpu:.2f} s of CPU")
-    print(f"the process takes {medians['a process'][0] / medians['built in'][0]:.2f} times as long")
+    for way in ("a process", "with places"):
+        print(f"{way}: {medians[way][0] / medians['built in'][0]:.2f} times as long")
 
 
 if __name__ == "__main__":

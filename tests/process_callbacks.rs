@@ -236,6 +236,21 @@ fn what_is_not_announced_or_not_known_is_named() {
         r#"{"freeze":"layers.9"}"#,
         &["no trained parameter is named by \"layers.9\""],
     );
+    // Methods that would never be called.
+    for (method, says) in [
+        (
+            "on_answers",
+            r#"it wants the event on_answers: it uses what is not given without being announced (generation)"#,
+        ),
+        (
+            "evaluated_weights",
+            "it has the method evaluated_weights, which a process is not asked for",
+        ),
+    ] {
+        let more = format!("\n    def {method}(self, **with_):\n        return None\n\nrun(");
+        let plugin = program(home.path(), "never.py", &TOLD.replace("\nrun(", &more));
+        fails(&format!("plugin check {plugin}"), 1, &[by, "make", says]);
+    }
     let works_too = works(&format!("plugin check {all}"));
     assert!(works_too.contains("every event of a run"), "{works_too}");
 }

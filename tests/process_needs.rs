@@ -255,7 +255,7 @@ def code(text, role, field, query, is_last):
     parts = re.split(r"(```.*?```)", text, flags=re.S)
     return [[part, 2.0 if part.startswith("```") else 1.0] for part in parts if part]
 
-@component("loss scale", "sees", facts={"tokens": True}, needs=["piece"])
+@component("loss scale", "sees", facts={"tokens": True, "columns": ["id", "messages", "none"]}, needs=["piece"])
 def sees(text, **where):
     """Writes down where it is."""
     print(json.dumps({"text": text, **where}), file=open(f"{__file__}.seen", "a"))
@@ -274,6 +274,11 @@ def undeclared(text, role, field, query, is_last, channel):
 @component("loss scale", "counts", facts={"tokens": True})
 def counts(text, **where):
     """Has not announced what it counts."""
+    return [[text, 1.0]]
+
+@component("loss scale", "asks", facts={"columns": ["id"]})
+def asks(text, **where):
+    """Has not announced what it asks for."""
     return [[text, 1.0]]
 
 run("seeing")
@@ -321,6 +326,8 @@ run("seeing")
                 assert_eq!(piece["columns"]["messages"][0]["content"], "Wie groß?");
                 assert!(piece["tokens"].as_u64() > Some(0), "{piece}");
                 assert_eq!(piece["is_last"], message == 3);
+                assert_eq!(piece["columns"].as_object().unwrap().len(), 3);
+                assert!(piece["columns"]["none"].is_null());
             }
             assert_eq!(
                 joined,
@@ -339,14 +346,13 @@ run("seeing")
     ] {
         assert!(said.contains(part), "{part:?} not in\n{said}");
     }
-    fails(
-        &data("counts"),
-        1,
-        &[
-            "it counts tokens",
-            r#"@component("loss scale", "counts", needs=["piece"])"#,
-        ],
-    );
+    for (scale, says) in [
+        ("counts", "it counts tokens"),
+        ("asks", "it asks for columns"),
+    ] {
+        let line = format!(r#"@component("loss scale", "{scale}", needs=["piece"])"#);
+        fails(&data(scale), 1, &[says, &line]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::orders::{WORDS, flags, home, steps};
+use common::orders::{WORDS, difficult, flags, home, steps};
 use common::process::{program, python};
 use common::training::{losses, refuses, trains, weights};
 use serde_json::Value;
@@ -48,6 +48,12 @@ class Keeps:
 
     def load_state(self, saved):
         self.epochs = saved["epochs"]
+
+@component("sampler", "graded", facts={"columns": ["difficulty"]}, needs=["columns"])
+def graded(epoch):
+    """From low values of a column to high ones, rows without one last."""
+    values = epoch["columns"]["difficulty"]
+    return sorted(range(epoch["rows"]), key=lambda row: 100 if values[row] is None else values[row])
 
 @component("sampler", "drawn", needs=["losses"])
 class Drawn:
@@ -227,6 +233,32 @@ fn a_program_sees_losses_and_goes_on_with_its_state() {
         assert!(rest.iter().all(|(step, rows)| all[step] == *rows), "{name}");
         assert!(end(&rest_of) == end(&whole), "{name}");
     }
+}
+
+#[test]
+fn a_program_sees_the_columns_that_it_asks_for() {
+    if !python() {
+        return;
+    }
+    let home = home();
+    let home = home.path();
+    let plugin = program(home, "samplers.py", SAMPLERS);
+    let file = difficult(home, &[Some(3.0), None, Some(4.0), Some(1.0)]);
+    let more = format!("--dataset {file} --sampler graded --num_train_epochs 1");
+    trains(&home.join("graded"), &with(&plugin, home, "graded", &more));
+    let order: Vec<usize> = steps(home, "graded").into_values().flatten().collect();
+    assert_eq!(order, [3, 0, 2, 1]);
+    let silent = SAMPLERS.replace(r#", needs=["columns"]"#, "");
+    let silent = program(home, "silent.py", &silent);
+    let says = [
+        "it asks for columns",
+        r#"@component("sampler", "graded", needs=["columns"])"#,
+    ];
+    refuses(
+        &home.join("silent"),
+        &with(&silent, home, "silent", &more),
+        &says,
+    );
 }
 
 #[test]

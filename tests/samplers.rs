@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::orders::{WORDS, flags, home, steps};
+use common::orders::{WORDS, difficult, flags, home, steps};
 use common::training::{checkpoints, losses, refuses, sft, trains, weights};
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,6 +59,44 @@ fn a_curriculum_of_a_library_takes_short_rows_first() {
     trains(
         &home.path().join("packed"),
         &common::orders::flags(home.path(), "packed", &packed),
+    );
+}
+
+#[test]
+fn a_curriculum_of_a_library_goes_by_a_column() {
+    let home = home();
+    let home = home.path();
+    let file = difficult(home, &[Some(3.0), Some(0.5), Some(4.0), Some(1.0)]);
+    let by = |more: &str| format!("--dataset {file} --sampler by_column {more}");
+    let found = order(home, "column", &by(""));
+    assert_eq!(found[0], [1, 3, 0, 2]);
+    // Rows that are packed together have what all of them have.
+    trains(
+        &home.join("packed"),
+        &flags(
+            home,
+            "packed",
+            &by("--packing true --max_length 400 --sampler.epochs 0"),
+        ),
+    );
+    let wrong = flags(home, "wrong", &by("--sampler.column hardness"));
+    let says = [
+        "sampler by_column of plugin curriculum",
+        "reads the column `hardness` of rows",
+        "there are difficulty, query, response",
+    ];
+    refuses(&home.join("wrong"), &wrong, &says);
+    difficult(home, &[Some(3.0), None]);
+    let says = [
+        "by_column of plugin curriculum",
+        "difficulty of row 1 is null",
+    ];
+    refuses(&home.join("wrong"), &flags(home, "wrong", &by("")), &says);
+    let undeclared = format!("--dataset {file} --sampler wrong --sampler.how column");
+    refuses(
+        &home.join("wrong"),
+        &flags(home, "wrong", &undeclared),
+        &["&[Need::Columns]"],
     );
 }
 

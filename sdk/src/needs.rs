@@ -90,7 +90,8 @@ needs! {
     /// Initial values that a [`Tuner`](crate::Tuner) makes itself, of a layer's weight or of what was drawn
     /// ([`Tuner::initial`](crate::Tuner::initial)).
     Initial = "initial values",
-    /// To say which columns a dataset format reads ([`DatasetFormat::columns`](crate::DatasetFormat::columns)).
+    /// To say which columns a dataset format reads ([`DatasetFormat::columns`](crate::DatasetFormat::columns)), or which a sampler
+    /// asks for ([`Sampler::columns`](crate::Sampler::columns)).
     Columns = "columns",
 }
 

@@ -4,6 +4,7 @@ use crate::{Error, Need, Random, Result, Run, Setup, needs};
 use abi_stable::StableAbi;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The order in which an epoch takes the rows of the training data.
 ///
@@ -43,7 +44,7 @@ use serde_json::Value;
 /// # Ok::<(), apus_sdk::Error>(())
 /// ```
 pub trait Sampler: Send + Sync {
-    /// What of SDK 1.1 and later it uses beside what its kind has: [`Need::Losses`], [`Need::Run`].
+    /// What of SDK 1.1 and later it uses beside what its kind has: [`Need::Losses`], [`Need::Columns`], [`Need::Run`].
     fn needs() -> &'static [Need]
     where
         Self: Sized,
@@ -68,6 +69,16 @@ pub trait Sampler: Send + Sync {
     fn begin(&mut self, run: &Run) -> Result<()> {
         let _ = run;
         Ok(())
+    }
+
+    /// The columns of rows that it reads ([`EpochRow::column`]). It is asked once, after it was made, if it declares
+    /// [`Need::Columns`]; the columns are kept with the tokens of each row. A column that no row of the training data has is an
+    /// error before the run.
+    ///
+    /// # Errors
+    /// Options that do not fit.
+    fn columns(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// How many rows an epoch takes: as many as there are, unless it says otherwise. Every order of the run has this length,
@@ -128,6 +139,9 @@ pub struct EpochAbout {
     pub datasets: Vec<String>,
     /// Names of channels.
     pub channels: Vec<String>,
+    /// Columns that the sampler asks for, a value for each row.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Vec<Value>>,
 }
 
 /// What is known of each row.
@@ -335,6 +349,22 @@ impl<'a> EpochRow<'a> {
         let names = self.epoch.channels();
         let place = place(self.epoch.columns.channels, self.number, names)?;
         Some(&names[place])
+    }
+
+    /// The value of a column that the sampler asks for ([`Sampler::columns`](crate::Sampler::columns)), as it stands in the dataset;
+    /// null where the row does not have it, and for a packed row whose rows have different ones.
+    ///
+    /// # Errors
+    /// The sampler does not ask for this column, or does not declare [`Need::Columns`].
+    pub fn column(&self, name: &str) -> Result<&'a Value> {
+        needs::require(Need::Columns)?;
+        let column = self.epoch.about.columns.get(name);
+        column.and_then(|column| column.get(self.number)).ok_or_else(|| {
+            Error::new(format!(
+                "the column {name:?} was not asked for when the sampler was made, so that rows do not have it; give its name in \
+                 fn columns(&self) -> Result<Vec<String>> of the sampler"
+            ))
+        })
     }
 
     /// What it has lost so far; `None` before it was trained. It needs [`Need::Losses`].

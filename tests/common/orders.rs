@@ -23,6 +23,21 @@ pub fn home() -> tempfile::TempDir {
     home
 }
 
+/// A file of rows with a column `difficulty`, which the row of these places does not have.
+pub fn difficult(home: &Path, values: &[Option<f64>]) -> String {
+    let row = |value: &Option<f64>| {
+        let mut row = json!({"query": "Say it.", "response": "It."});
+        if let Some(value) = value {
+            row["difficulty"] = json!(value);
+        }
+        row.to_string()
+    };
+    let file = home.join("difficult.jsonl");
+    let rows: Vec<String> = values.iter().map(row).collect();
+    fs::write(&file, rows.join("\n")).unwrap();
+    file.display().to_string()
+}
+
 /// Flags of a run over `a.jsonl`, one row a step, which writes its order to `NAME.order`.
 pub fn flags(home: &Path, name: &str, more: &str) -> String {
     format!(

@@ -1,6 +1,6 @@
-//! Easy rows first: those with few tokens, or those with a low loss so far.
+//! Easy rows first: those with few tokens, those with a low loss so far, or those with a low value in a column.
 
-use apus_sdk::{Epoch, Need, Result, Sampler};
+use apus_sdk::{Epoch, EpochRow, Need, Result, Sampler};
 
 apus_sdk::export_plugin!();
 
@@ -59,11 +59,51 @@ impl Sampler for EasyFirst {
     }
 }
 
+apus_sdk::options! {
+    struct ByColumn {
+        /// The column, which has a number in each row.
+        column: String = "difficulty".to_owned(),
+        /// Epochs that go from low values to high ones; later ones are in random order.
+        epochs: usize = 1,
+    }
+}
+
+apus_sdk::register! {
+    /// From low values in a column to high ones, in the first epochs.
+    Sampler, "by_column", ByColumn
+}
+
+impl Sampler for ByColumn {
+    fn needs() -> &'static [Need] {
+        &[Need::Columns]
+    }
+
+    fn columns(&self) -> Result<Vec<String>> {
+        Ok(vec![self.column.clone()])
+    }
+
+    fn order(&mut self, epoch: &Epoch) -> Result<Vec<usize>> {
+        let mut order = epoch.shuffled();
+        if epoch.number() < self.epochs {
+            let value = |row: EpochRow| {
+                let value = row.column(&self.column)?;
+                let number = value.as_f64();
+                number.ok_or_else(|| {
+                    format!("{} of row {} is {value}", self.column, row.number()).into()
+                })
+            };
+            let values: Vec<f64> = epoch.rows().map(value).collect::<Result<_>>()?;
+            order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+        }
+        Ok(order)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use apus_sdk::RowLoss;
-    use apus_sdk::serde_json::json;
+    use apus_sdk::serde_json::{Value, json};
     use apus_sdk::testing::{Rows, make};
 
     #[test]
@@ -82,5 +122,21 @@ mod tests {
             .loss(1, loss(2.0))
             .loss(3, loss(1.0));
         assert_eq!(rows.order(&mut *sampler, 1).unwrap(), [2, 3, 1]);
+    }
+
+    #[test]
+    fn low_values_come_first_and_what_is_no_number_is_named() {
+        let mut sampler = make::<dyn Sampler>("by_column", json!({})).unwrap();
+        let rows = Rows::new(&[10; 3]);
+        let of = |values: &[Value]| rows.clone().column("difficulty", values);
+        let order = of(&[json!(2), json!(0.5), json!(1)]).order(&mut *sampler, 0);
+        assert_eq!(order.unwrap(), [1, 2, 0]);
+        let said = of(&[json!(2), json!("x"), json!(1)]).order(&mut *sampler, 0);
+        assert_eq!(
+            said.unwrap_err().to_string(),
+            "difficulty of row 1 is \"x\""
+        );
+        let said = rows.order(&mut *sampler, 0).unwrap_err().to_string();
+        assert!(said.contains("was not asked for"), "{said}");
     }
 }

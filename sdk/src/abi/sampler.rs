@@ -6,7 +6,7 @@ use super::object::{
 };
 use super::run::WireRun;
 use crate::sampler::{EpochAbout, EpochColumns, RowLoss};
-use crate::{Epoch, Result, Run, Sampler, Wire};
+use crate::{Epoch, Need, Result, Run, Sampler, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RSlice, RStr, RString, RVec};
 use serde_json::Value;
@@ -29,6 +29,8 @@ pub struct SamplerTable {
     pub load_state: unsafe extern "C" fn(*mut (), RStr<'_>) -> Wire<()>,
     /// See [`Sampler::check`].
     pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
+    /// See [`Sampler::columns`].
+    pub columns: unsafe extern "C" fn(*const ()) -> Wire<RVec<RString>>,
 }
 
 /// An [`Epoch`].
@@ -43,7 +45,7 @@ pub struct WireEpoch<'a> {
     losses: RSlice<'a, RowLoss>,
 }
 
-crosses_by!(SamplerTable { begin, epoch_length, order, save_state, load_state, check } as SamplerTableRef for dyn Sampler);
+crosses_by!(SamplerTable { begin, epoch_length, order, save_state, load_state, check, columns } as SamplerTableRef for dyn Sampler);
 
 check_by!(dyn Sampler);
 
@@ -76,6 +78,17 @@ unsafe extern "C" fn begin(this: *mut (), run: WireRun) -> Wire<()> {
         let run = run.take()?;
         // SAFETY: the host gives the object's own pointer and uses it nowhere else meanwhile.
         unsafe { component_mut::<dyn Sampler>(this) }.begin(&run)
+    })
+}
+
+unsafe extern "C" fn columns(this: *const ()) -> Wire<RVec<RString>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let columns = unsafe { component::<dyn Sampler>(this) }.columns()?;
+        if !columns.is_empty() {
+            needs::require(Need::Columns)?;
+        }
+        Ok(columns.into_iter().map(RString::from).collect())
     })
 }
 
@@ -118,6 +131,16 @@ impl Sampler for Imported<SamplerTableRef> {
         // SAFETY: pointer and table belong together.
         let wire = unsafe { call(this, WireRun::give(run)) };
         self.origin.context("begin", wire)
+    }
+
+    fn columns(&self) -> Result<Vec<String>> {
+        let Some(call) = self.object.table().columns() else {
+            return Ok(Vec::new());
+        };
+        // SAFETY: pointer and table belong together.
+        let wire = unsafe { call(self.object.this()) };
+        let columns = self.origin.context("columns", wire)?;
+        Ok(columns.into_iter().map(RString::into_string).collect())
     }
 
     fn epoch_length(&self, epoch: &Epoch) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use crate::sampler::{EpochAbout, EpochColumns, RowLoss};
 use crate::{Epoch, Result, Sampler, needs};
+use serde_json::Value;
 
 /// Rows that a [`Sampler`](trait@crate::Sampler) orders, with a micro-batch of 2 and a step of 4.
 ///
@@ -63,6 +64,13 @@ impl Rows {
         let place = self.about.channels.len() as u32;
         self.about.channels.push(name.to_owned());
         rows.iter().for_each(|&row| self.channels[row] = place);
+        self
+    }
+
+    /// The rows have these values in a column that the sampler asks for.
+    #[must_use]
+    pub fn column(mut self, name: &str, values: &[Value]) -> Self {
+        self.about.columns.insert(name.to_owned(), values.to_vec());
         self
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use apus_components::registry::Named;
 use apus_sdk::testing::Rows;
 use apus_sdk::{Need, RowLoss, Sampler};
+use serde_json::Value;
 
 /// Epochs that are asked for.
 const EPOCHS: usize = 4;
@@ -69,7 +70,13 @@ impl Of<'_> {
             |made: &mut Named<dyn Sampler>| self.run.begin(made, |made, run| made.begin(run));
         let mut made = self.checked.make::<dyn Sampler>()?;
         begin(&mut made)?;
-        let rows = rows(count);
+        let mut rows = rows(count);
+        if made.declares(Need::Columns) {
+            for name in made.context("columns", made.component.columns())? {
+                let values: Vec<Value> = (0..count).map(|row| (row * 13 % 7).into()).collect();
+                rows = rows.column(&name, &values);
+            }
+        }
         let mut orders = Vec::new();
         for epoch in 0..EPOCHS {
             if resumed == Some(epoch) {

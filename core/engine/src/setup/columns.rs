@@ -1,22 +1,22 @@
-//! The columns of rows that a loss asks for.
+//! The columns of rows that a loss and a sampler ask for.
 
 use anyhow::{Result, bail};
 use apus_components::registry::Named;
 use apus_data::chat::Encoded;
 use apus_data::data::Record;
-use apus_sdk::{Loss, Need};
+use apus_sdk::{Loss, Need, Sampler};
 use std::collections::BTreeSet;
 
 /// How many rows are looked at for the names of columns that there are.
 const LOOKED_AT: usize = 1000;
 
-/// Columns that are kept with the tokens of each row, and the loss that asks for them.
+/// Columns that are kept with the tokens of each row, and the components that ask for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AskedColumns {
     /// Their names.
     pub names: Vec<String>,
-    /// The loss, for messages.
-    by: String,
+    /// Who asks for each of them, for messages.
+    by: Vec<String>,
 }
 
 impl AskedColumns {
@@ -27,10 +27,31 @@ impl AskedColumns {
     pub fn of(loss: &Named<dyn Loss>) -> Result<Self> {
         let mut asked = Self::default();
         if loss.declares(Need::ChunkRows) {
-            asked.names = loss.context("columns", loss.component.columns())?;
-            asked.by.clone_from(&loss.label);
+            let names = loss.context("columns", loss.component.columns())?;
+            asked.add(names, &loss.label);
         }
         Ok(asked)
+    }
+
+    /// These and what a sampler asks for that declares [`Need::Columns`].
+    ///
+    /// # Errors
+    /// The sampler failed.
+    pub fn and_of(mut self, sampler: &Named<dyn Sampler>) -> Result<Self> {
+        if sampler.declares(Need::Columns) {
+            let names = sampler.context("columns", sampler.component.columns())?;
+            self.add(names, &sampler.label);
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, names: Vec<String>, by: &str) {
+        for name in names {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+                self.by.push(by.to_owned());
+            }
+        }
     }
 
     /// Refuses columns that none of the training rows has.
@@ -38,7 +59,7 @@ impl AskedColumns {
     /// # Errors
     /// There is one; the error names the columns that there are.
     pub fn check(&self, samples: &[Encoded], records: &[Record]) -> Result<()> {
-        for name in &self.names {
+        for (name, by) in self.names.iter().zip(&self.by) {
             if !samples.iter().any(|sample| sample.has_column(name)) {
                 let rows = records.iter().take(LOOKED_AT);
                 let rows = rows.filter_map(|record| record.row().ok());
@@ -46,7 +67,7 @@ impl AskedColumns {
                     .flat_map(|row| row.into_iter().map(|(name, _)| name))
                     .collect();
                 let there: Vec<String> = there.into_iter().collect();
-                bail!("{}; there are {}", self.missing(name), there.join(", "));
+                bail!("{}; there are {}", missing(name, by), there.join(", "));
             }
         }
         Ok(())
@@ -54,21 +75,17 @@ impl AskedColumns {
 
     /// What is to be said of columns that the first row of a stream does not have.
     pub fn warnings(&self, first: &Encoded) -> Vec<String> {
-        let missing = self.names.iter().filter(|name| !first.has_column(name));
-        missing
-            .map(|name| {
+        let all = self.names.iter().zip(&self.by);
+        all.filter(|(name, _)| !first.has_column(name))
+            .map(|(name, by)| {
                 format!(
-                    "{} reads the column `{name}` of rows, which the first row of the stream does not have",
-                    self.by
+                    "{by} reads the column `{name}` of rows, which the first row of the stream does not have"
                 )
             })
             .collect()
     }
+}
 
-    fn missing(&self, name: &str) -> String {
-        format!(
-            "{} reads the column `{name}` of rows, and no row of the training data has it",
-            self.by
-        )
-    }
+fn missing(name: &str, by: &str) -> String {
+    format!("{by} reads the column `{name}` of rows, and no row of the training data has it")
 }

@@ -11,7 +11,7 @@ use apus_sdk::{Epoch, Need, RowLoss, Sampler};
 use candle_core::{Device, Tensor, safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Order and losses inside a checkpoint, where they do not follow from anything else.
@@ -28,6 +28,8 @@ pub struct RowTable {
     channels: Vec<u32>,
     dataset_names: Vec<String>,
     channel_names: Vec<String>,
+    /// Those that the sampler asks for, by name.
+    columns: BTreeMap<String, Vec<Value>>,
 }
 
 /// What a checkpoint keeps of a sampler, beside [`SAMPLER_FILE`].
@@ -80,10 +82,39 @@ impl RowTable {
             channels,
             dataset_names,
             channel_names,
+            columns: BTreeMap::new(),
         };
         match packs {
             None => one,
             Some(packs) => one.packed(packs),
+        }
+    }
+
+    /// Adds these columns of the samples, which kept them; a packed row has what all of its samples have.
+    pub fn add_columns(
+        &mut self,
+        names: &[String],
+        samples: &[Encoded],
+        packs: Option<&[Vec<usize>]>,
+    ) {
+        let mut rows: Vec<_> = samples.iter().map(Encoded::columns).collect();
+        for name in names {
+            let mut column: Vec<Value> = rows
+                .iter_mut()
+                .map(|row| row.remove(name).unwrap_or_default())
+                .collect();
+            if let Some(packs) = packs {
+                let of_pack = |pack: &Vec<usize>| {
+                    let mut all = pack.iter().map(|&sample| &column[sample]);
+                    let first = all.next().cloned().unwrap_or_default();
+                    match all.all(|one| *one == first) {
+                        true => first,
+                        false => Value::Null,
+                    }
+                };
+                column = packs.iter().map(of_pack).collect();
+            }
+            self.columns.insert(name.clone(), column);
         }
     }
 
@@ -120,7 +151,7 @@ impl Sampling {
     /// The sampler failed, or takes no row at all.
     pub fn new(
         sampler: Named<dyn Sampler>,
-        table: RowTable,
+        mut table: RowTable,
         seed: u64,
         (batch, step): (usize, usize),
     ) -> Result<Self> {
@@ -136,6 +167,7 @@ impl Sampling {
                 step,
                 datasets: table.dataset_names.clone(),
                 channels: table.channel_names.clone(),
+                columns: std::mem::take(&mut table.columns),
             },
             length: table.tokens.len(),
             sampler,
@@ -416,5 +448,29 @@ mod tests {
         assert_eq!(table.datasets, [NONE, 1]);
         assert_eq!(table.channels, [0, NONE]);
         assert_eq!(table.channel_names, ["a", "b"]);
+
+        let mut rows = rows;
+        let values = [
+            r#"{"x": 1, "y": 0}"#,
+            r#"{"x": 2}"#,
+            r#"{"x": 1}"#,
+            r#"{"y": 0}"#,
+        ];
+        let names = ["x".to_owned()];
+        for (row, value) in rows.iter_mut().zip(values) {
+            row.keep_columns(value, &names).unwrap();
+        }
+        let columns = |packs| {
+            let mut table = RowTable::new(&rows, packs, (&[], Vec::new()));
+            table.add_columns(&names, &rows, packs);
+            Value::from_iter(
+                table
+                    .columns
+                    .into_iter()
+                    .map(|(name, column)| (name, Value::from(column))),
+            )
+        };
+        assert_eq!(columns(None), serde_json::json!({"x": [1, 2, 1, null]}));
+        assert_eq!(columns(Some(&packs)), serde_json::json!({"x": [1, null]}));
     }
 }

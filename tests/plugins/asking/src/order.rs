@@ -72,6 +72,7 @@ impl Sampler for Wrong {
             "panics" => panic!("told to panic"),
             "fails" => return Err("told to fail".into()),
             "undeclared" => drop(epoch.row(0).loss()),
+            "column" => drop(epoch.row(0).column("difficulty")?),
             _ => {}
         }
         Ok(order)

@@ -1,7 +1,7 @@
 //! A callback in a process. Only the events that it names when it is made are sent.
 
 use super::{Remote, asked};
-use apus_sdk::{Answer, Callback, Control, Error, Result, Run, RunState, Setup};
+use apus_sdk::{Answer, Callback, Control, Error, Need, Result, Run, RunState, Setup};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -60,6 +60,11 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn Callback>> {
             remote.what("make"),
             EVENTS.join(", ")
         )));
+    }
+    let hears = facts.events.iter().any(|event| event == "on_answers");
+    if hears && !remote.declares(Need::Generation) {
+        let why = "it wants the event on_answers";
+        return Err(remote.unannounced("make", why, Need::Generation));
     }
     Ok(Box::new(ProcessCallback { remote, facts }))
 }

@@ -1,13 +1,21 @@
 //! A loss scale in a process.
 
 use super::Remote;
-use apus_sdk::{Base, Error, Field, LossScale, Need, Piece, Result, Row, Segment, Setup, Turn};
+use apus_sdk::{Base, Error, Field, LossScale, Need, Piece, Result, Segment, Setup, Turn};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 struct Scale {
     remote: Remote,
     base: Option<Base>,
-    counts: bool,
+    shows: Shows,
+}
+
+/// What of a piece takes time to find out or to send.
+struct Shows {
+    tokens: bool,
+    columns: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -16,6 +24,8 @@ struct Facts {
     base: Option<String>,
     /// Whether it wants to know the number of tokens of a piece, which have to be counted for it.
     tokens: bool,
+    /// The columns of the row that it is shown.
+    columns: Vec<String>,
 }
 
 pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
@@ -32,14 +42,22 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn LossScale>> {
             )));
         }
     };
-    let counts = facts.tokens;
-    if counts && !remote.declares(Need::Piece) {
-        return Err(remote.unannounced("make", "it counts tokens", Need::Piece));
+    let shows = Shows {
+        tokens: facts.tokens,
+        columns: facts.columns,
+    };
+    let why = match (shows.tokens, shows.columns.is_empty()) {
+        (true, _) => Some("it counts tokens"),
+        (false, false) => Some("it asks for columns"),
+        (false, true) => None,
+    };
+    if let (Some(why), false) = (why, remote.declares(Need::Piece)) {
+        return Err(remote.unannounced("make", why, Need::Piece));
     }
     Ok(Box::new(Scale {
         remote,
         base,
-        counts,
+        shows,
     }))
 }
 
@@ -79,14 +97,18 @@ struct Placed<'a> {
     /// In characters, which texts are counted by in most languages.
     offset: usize,
     channel: Option<&'a str>,
-    columns: &'a Row,
+    columns: BTreeMap<&'a str, &'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<Option<usize>>,
 }
 
 impl<'a> Placed<'a> {
-    fn new(piece: &'a Piece<'a>, counts: bool) -> Self {
+    fn new(piece: &'a Piece<'a>, shows: &'a Shows) -> Self {
         let (whole, offset) = (piece.whole(), piece.offset());
+        let column = |name: &'a String| {
+            let value = piece.columns().get(name);
+            (name.as_str(), value.unwrap_or(&Value::Null))
+        };
         Self {
             with: With::new(piece.text(), piece.turn()),
             message: piece.message(),
@@ -96,8 +118,8 @@ impl<'a> Placed<'a> {
                 .get(..offset)
                 .map_or(0, |before| before.chars().count()),
             channel: piece.channel(),
-            columns: piece.columns(),
-            tokens: counts.then(|| piece.tokens()),
+            columns: shows.columns.iter().map(column).collect(),
+            tokens: shows.tokens.then(|| piece.tokens()),
         }
     }
 }
@@ -127,7 +149,7 @@ impl LossScale for Scale {
         if !self.remote.declares(Need::Piece) {
             return self.segments(piece.text(), piece.turn());
         }
-        let with = Placed::new(piece, self.counts);
+        let with = Placed::new(piece, &self.shows);
         Ok(segments(self.remote.call("segments", with)?))
     }
 
@@ -138,7 +160,7 @@ impl LossScale for Scale {
     fn segments_of_all(&self, pieces: &[Piece]) -> Vec<Result<Vec<Segment>>> {
         let answers = match self.remote.declares(Need::Piece) {
             true => {
-                let place = |piece| Placed::new(piece, self.counts);
+                let place = |piece| Placed::new(piece, &self.shows);
                 let all: Vec<Placed> = pieces.iter().map(place).collect();
                 self.remote.call_all("segments", &all)
             }

@@ -7,7 +7,10 @@ const GIVEN: [(Kind, &[Need]); 7] = [
     (Kind::DatasetFormat, &[Need::Check, Need::Columns]),
     (Kind::LossScale, &[Need::Check, Need::Piece]),
     (Kind::LrSchedule, &[Need::Check, Need::Run]),
-    (Kind::Sampler, &[Need::Check, Need::Run, Need::Losses]),
+    (
+        Kind::Sampler,
+        &[Need::Check, Need::Run, Need::Losses, Need::Columns],
+    ),
     (
         Kind::Callback,
         &[
@@ -42,6 +45,7 @@ pub fn is_of_tensors(need: Need) -> bool {
             | Need::Groups
             | Need::State
             | Need::Closure
+            | Need::Initial
     )
 }
 
@@ -89,6 +93,7 @@ pub fn missed(kind: Kind, announced: &[Need], said: &str) -> Option<Need> {
                 "message", "messages", "whole", "offset", "channel", "columns", "tokens",
             ],
             Need::Losses => &["losses"],
+            Need::Columns => &["columns"],
             _ => &[],
         }
     };

@@ -79,7 +79,7 @@ impl Remote {
         Ok(made)
     }
 
-    /// Checks that these methods, which it says it has, are called: a method that is left out in silence helps nobody.
+    /// Checks that these methods, which it says it has, are called: one that never is helps nobody.
     fn has(&self, methods: &[String]) -> Result<()> {
         for (method, need) in DECLARED {
             let could = needs::given(self.kind()).contains(&need) && !self.declares(need);
@@ -88,7 +88,15 @@ impl Remote {
                 return Err(self.unannounced("make", &why, need));
             }
         }
-        Ok(())
+        let gives_weights = methods.iter().any(|has| has == "evaluated_weights");
+        match gives_weights && self.kind() == Kind::Callback {
+            true => Err(Error::new(format!(
+                "{}: it has the method evaluated_weights, which a process is not asked for: weights are tensors, and they do not \
+                 go through lines of JSON. A plugin library gives them (docs/plugin-guide.md)",
+                self.what("make")
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Its kind.

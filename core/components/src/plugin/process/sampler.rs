@@ -4,6 +4,7 @@ use super::Remote;
 use apus_sdk::{Epoch, Error, Need, Result, RowLoss, Run, Sampler, Setup};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct ProcessSampler {
@@ -16,6 +17,8 @@ struct ProcessSampler {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Facts {
+    /// The columns of rows that it is shown.
+    columns: Vec<String>,
     /// Whether it has `epoch_length`.
     length: bool,
     /// Whether it has `save_state` and `load_state`.
@@ -41,6 +44,8 @@ struct Shown<'a> {
     tokens: &'a [u32],
     dataset: Vec<Option<u32>>,
     channel: Vec<Option<u32>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    columns: &'a BTreeMap<String, Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     losses: Option<Vec<Option<Lost>>>,
 }
@@ -61,7 +66,10 @@ struct Weighted {
 }
 
 pub(super) fn new(remote: Remote) -> Result<Box<dyn Sampler>> {
-    let facts = remote.facts()?;
+    let facts: Facts = remote.facts()?;
+    if !facts.columns.is_empty() && !remote.declares(Need::Columns) {
+        return Err(remote.unannounced("make", "it asks for columns", Need::Columns));
+    }
     Ok(Box::new(ProcessSampler {
         remote,
         facts,
@@ -71,7 +79,7 @@ pub(super) fn new(remote: Remote) -> Result<Box<dyn Sampler>> {
 
 impl ProcessSampler {
     fn shown<'a>(&self, epoch: &Epoch<'a>) -> With<'a> {
-        let (_, columns) = epoch.parts();
+        let (about, columns) = epoch.parts();
         let places = |column: &[u32], names: &[String]| {
             let place = |row| {
                 let place = column.get(row).copied()?;
@@ -100,6 +108,7 @@ impl ProcessSampler {
                 tokens: columns.tokens,
                 dataset: places(columns.datasets, epoch.datasets()),
                 channel: places(columns.channels, epoch.channels()),
+                columns: &about.columns,
                 losses: self.remote.declares(Need::Losses).then(losses),
             },
         }
@@ -152,6 +161,10 @@ impl Sampler for ProcessSampler {
 
     fn begin(&mut self, run: &Run) -> Result<()> {
         self.remote.begin(run)
+    }
+
+    fn columns(&self) -> Result<Vec<String>> {
+        Ok(self.facts.columns.clone())
     }
 
     fn epoch_length(&self, epoch: &Epoch) -> Result<usize> {

@@ -29,7 +29,7 @@ use apus_model::adapter::{PeftConfig, TargetSpec, TunedConfig};
 use apus_model::model::{CausalLm, Init, LoadOptions, LoraSettings};
 use apus_model::nn::Sharding;
 use apus_sdk::abi::Crosses;
-use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Sampler, Tracker};
+use apus_sdk::{Callback, Kind, Loss, LrSchedule, Metric, Need, Sampler, Tracker};
 use candle_core::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -244,7 +244,11 @@ pub fn sampling(
 ) -> Result<Sampling> {
     let train = &data.train;
     let datasets = (data.datasets.as_slice(), data.dataset_names.clone());
-    let table = RowTable::new(&train.samples, train.packs.as_deref(), datasets);
+    let mut table = RowTable::new(&train.samples, train.packs.as_deref(), datasets);
+    if sampler.declares(Need::Columns) {
+        let names = sampler.context("columns", sampler.component.columns())?;
+        table.add_columns(&names, &train.samples, train.packs.as_deref());
+    }
     let batch = config.per_device_train_batch_size;
     let step = batch * config.accumulation() * count;
     Sampling::new(sampler, table, config.data_seed, (batch, step))

@@ -148,7 +148,7 @@ pub fn set_up(resolved: &Resolved<SftConfig>, others: &LastWords) -> Result<Begu
     let encoder = Arc::new(setup::run_encoder(&config, place.dir.as_deref())?);
     // Today's if it was left open: what is trained follows from it.
     config.current_date = encoder.options().render.date.clone();
-    let asked = AskedColumns::of(&components.loss)?;
+    let asked = AskedColumns::of(&components.loss)?.and_of(&components.sampler)?;
     let mut data = read_data(&config, &encoder, &place, &asked)?;
     if config.enable_channel_loss {
         check_channels(&config, &components, &data)?;
