@@ -268,7 +268,8 @@ fn programs_that_misbehave_are_named() {
         ("speaks_at_once", "echo Hello!; sleep 60".to_owned(), ["announce", "no JSON"]),
         ("is_a_loss", r#"read q; echo '{"id": 1, "ok": {"name": "x", "components": [{"kind": "loss", "name": "l"}]}}'"#.to_owned(), ["announce", "a process can be a dataset format, loss scale"]),
         ("is_odd", r#"read q; echo '{"id": 1, "ok": {"name": "x", "colour": 3, "components": []}}'; sleep 60"#.to_owned(), ["announce", "another shape: unknown field `colour`"]),
-        ("speaks_twice", scale("").replacen("read q\necho '{\"id\": 2", "echo twice; sleep 1; read q\necho '{\"id\": 2", 1), ["make", "nobody has asked for: \"twice\""]),
+        // The line comes before the next question or after it.
+        ("speaks_twice", scale("").replacen("read q\necho '{\"id\": 2", "echo twice; sleep 1; read q\necho '{\"id\": 2", 1), ["make", "\"twice\"; its standard output is for answers"]),
         ("hangs_when_made", scale("").replacen("read q\necho '{\"id\": 2", "read q; sleep 60\necho '{\"id\": 2", 1), ["s of plugin bad", "make: it gave no answer within 2 s"]),
         ("is_not_made", scale("").replacen("\"id\": 2, \"ok\": null", "\"id\": 2, \"error\": \"no such thing\"", 1), ["s of plugin bad", "make: no such thing"]),
         ("exits", scale("echo oh no >&2; exit 3"), [made, "has ended (exit status: 3). Its last lines on standard error:\noh no"]),
