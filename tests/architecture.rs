@@ -82,6 +82,34 @@ fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// How long a source file may be; most have 100 to 300 lines.
+const LINES: usize = 500;
+
+/// Files that are longer, and why.
+const LONGER: [(&str, &str); 0] = [];
+
+#[test]
+fn files_are_small() {
+    let (mut files, mut long) = (Vec::new(), Vec::new());
+    for folder in [
+        "benches", "core", "examples", "fuzz", "plugins", "sdk", "src", "tests",
+    ] {
+        sources(&Path::new(ROOT).join(folder), &mut files);
+    }
+    // What cargo has built in a workspace of its own.
+    let is_built = |path: &Path| path.components().any(|part| part.as_os_str() == "target");
+    files.retain(|file| !is_built(file.strip_prefix(ROOT).unwrap()));
+    for file in &files {
+        let lines = fs::read_to_string(file).unwrap().lines().count();
+        let file = file.strip_prefix(ROOT).unwrap().display().to_string();
+        if lines > LINES && !LONGER.iter().any(|(name, _)| *name == file) {
+            long.push(format!("{file}: {lines} lines"));
+        }
+    }
+    assert!(files.len() > 500, "{} files were found", files.len());
+    assert!(long.is_empty(), "split by idea: {long:#?}");
+}
+
 /// The modules of its own crate that a source file names.
 fn used(text: &str) -> BTreeSet<String> {
     let code: String = text
