@@ -18,7 +18,7 @@ use builtins::ways;
 use candle_core::{DType, Device, Tensor};
 use common::{golden, load, load_on, max_gap, tensors, unpad};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Makes a component by name.
 fn component<K: Crosses + ?Sized>(name: &str, options: Value) -> Named<K> {
@@ -38,6 +38,7 @@ fn targets(model: &CausalLm, experts: &[usize]) -> Targets {
             .iter()
             .flat_map(|&layer| [(layer, ExpertMatrix::GateUp), (layer, ExpertMatrix::Down)])
             .collect(),
+        own: BTreeMap::new(),
         modules_to_save: vec![],
     }
 }
@@ -53,7 +54,7 @@ const SETTINGS: LoraSettings = LoraSettings {
 };
 
 fn adapted(form: &str, adapter: &str, experts: &[usize], settings: &LoraSettings) -> CausalLm {
-    let tuner = tuners::lora(settings, None);
+    let tuner = tuners::lora(settings, None, Default::default());
     adapted_on(&Device::Cpu, form, adapter, experts, &tuner)
 }
 
@@ -228,7 +229,11 @@ fn follow_with(way: &str, curve: &Curve, device: &Device) -> Vec<(f64, f64)> {
     let number = |name: &str| hyper[name].as_f64().unwrap();
     let data = tensors("train_data.safetensors");
     let init = hyper["init_adapter"].as_str().unwrap();
-    let mut lora = tuners::lora(&SETTINGS, hyper["loraplus_lr_ratio"].as_f64());
+    let mut lora = tuners::lora(
+        &SETTINGS,
+        hyper["loraplus_lr_ratio"].as_f64(),
+        Default::default(),
+    );
     lora.name.insert_str(0, way);
     let model = adapted_on(device, "model_mxfp4", init, curve.experts, &lora);
     let loss = component::<dyn Loss>(&format!("{way}cross_entropy"), json!({}));
