@@ -24,6 +24,8 @@ const WORDS: &[&str] = &[
     "jsonl",
     "linear",
     "lora",
+    // A value of init_weights, as PEFT names it.
+    "pissa",
     "merged",
     "messages",
     "mxfp4",
