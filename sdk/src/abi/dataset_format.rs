@@ -1,7 +1,8 @@
-//! Dataset formats across the boundary: a row goes out as JSON text, its samples come back as such.
+//! Dataset formats across the boundary: a row goes out as JSON text, its samples come back; from a library of 1.0 as such text, too.
 
 use super::guard::guard;
 use super::object::{Imported, check_by, component, crosses_by, imported_check, to_json};
+use super::samples::{self, WireSample};
 use crate::{Converted, DatasetFormat, Need, Result, Row, Sample, Wire, needs};
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RSlice, RStr, RString, RVec};
@@ -20,9 +21,11 @@ pub struct FormatTable {
     pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
     /// See [`DatasetFormat::columns`]; since 1.1.
     pub columns: unsafe extern "C" fn(*const ()) -> Wire<ROption<RVec<RString>>>,
+    /// As `convert`, without the way through text; since 1.1.
+    pub samples: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<RVec<WireSample>>,
 }
 
-crosses_by!(FormatTable { rank, convert, check, columns } as FormatTableRef for dyn DatasetFormat);
+crosses_by!(FormatTable { rank, convert, check, columns, samples } as FormatTableRef for dyn DatasetFormat);
 
 check_by!(dyn DatasetFormat);
 
@@ -40,6 +43,14 @@ unsafe extern "C" fn convert(this: *const (), row: RStr<'_>) -> Wire<RString> {
         // SAFETY: the host gives the object's own pointer.
         let format = unsafe { component::<dyn DatasetFormat>(this) };
         to_json(&format.convert_text(row.as_str())?)
+    })
+}
+
+unsafe extern "C" fn samples(this: *const (), row: RStr<'_>) -> Wire<RVec<WireSample>> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let format = unsafe { component::<dyn DatasetFormat>(this) };
+        samples::give(format.convert_text(row.as_str())?)
     })
 }
 
@@ -86,12 +97,20 @@ impl DatasetFormat for Imported<FormatTableRef> {
     }
 
     fn convert_text(&self, text: &str) -> Result<Vec<Sample>> {
-        let (this, call) = (self.object.this(), self.object.table().convert());
-        // SAFETY: pointer and table belong together; the text outlives the call.
-        let json = self
-            .origin
-            .context("convert", unsafe { call(this, text.into()) })?;
-        serde_json::from_str(&json).map_err(|error| self.origin.failed("convert", &error))
+        let (this, table) = (self.object.this(), self.object.table());
+        let samples = match table.samples() {
+            Some(call) => {
+                // SAFETY: pointer and table belong together; the text outlives the call.
+                let wire = unsafe { call(this, text.into()) };
+                samples::take(self.origin.context("convert", wire)?)
+            }
+            None => {
+                // SAFETY: as above.
+                let wire = unsafe { table.convert()(this, text.into()) };
+                serde_json::from_str(&self.origin.context("convert", wire)?)
+            }
+        };
+        samples.map_err(|error| self.origin.failed("convert", &error))
     }
 
     fn convert_text_noting(&self, text: &str) -> Result<Converted> {

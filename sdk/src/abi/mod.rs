@@ -27,6 +27,7 @@ mod root;
 mod run;
 mod running;
 mod sampler;
+mod samples;
 mod schedule;
 mod tracker;
 mod tuner;
