@@ -383,12 +383,12 @@ fn experts_unpacked_in_ranges() {
         let x = card.normal(4, &[7 * step, 64], 1.0);
         let on_cpu = Groups::new(&offsets, &Device::Cpu).unwrap();
         let expected = linear(&Tensor::clone, bias.cpu.clone(), None);
-        let expected = expected.forward(&x.cpu, None, &on_cpu).unwrap();
+        let (expected, _) = expected.forward(&x.cpu, &on_cpu).unwrap();
         let groups = Groups::new(&offsets, &card.device).unwrap();
         // Which kernel takes a product goes by its rows, and some add the bias to what is rounded already.
         for at_once in [None, Some(3), Some(1)] {
             let found = linear(&|packed| card.up(packed), bias.gpu.clone(), at_once);
-            let found = found.forward(&x.gpu, None, &groups).unwrap();
+            let (found, _) = found.forward(&x.gpu, &groups).unwrap();
             agree(&format!("{at_once:?} at once"), &found, &expected, CHAINED);
         }
     }
