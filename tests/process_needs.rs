@@ -225,9 +225,9 @@ fn conversations(dir: &Path) -> std::path::PathBuf {
     let row = |id: usize, channel: Value| {
         let messages = json!([
             {"role": "user", "content": "Wie groß?"},
-            {"role": "assistant", "content": "Größer als Ödön: ```äöü``` sagt man."},
+            {"role": "assistant", "content": "Größer, Ödön: ```äöü``` sagt man."},
             {"role": "user", "content": "Und nun?"},
-            {"role": "assistant", "content": "Kein ```Ende```"},
+            {"role": "assistant", "content": "Kein ```Schluß```"},
         ]);
         json!({"id": id, "channel": channel, "messages": messages}).to_string()
     };

@@ -90,7 +90,7 @@ fn the_product_is_the_principal_part() {
 
 /// Through a library: a factor begins with outputs of the weight, of a linear layer and of each expert.
 #[test]
-fn a_librarys_tuner_sees_the_weight() {
+fn a_tuner_of_a_library_sees_the_weight() {
     let home = tempfile::tempdir().unwrap();
     let flags = format!(
         "{} --train_type.from_weight 0.5 --target_parameters 1.mlp.experts.down_proj --learning_rate 0 --save_steps 4",

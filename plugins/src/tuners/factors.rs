@@ -186,7 +186,7 @@ fn eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
     (values, vectors.iter().map(sorted).collect())
 }
 
-/// The rotation after which the element at these places is zero.
+/// The rotation after which the element at these places, the first of which is above the second, is zero.
 fn rotate(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], (p, q): (usize, usize)) {
     let element = matrix[p][q];
     if element == 0.0 {
@@ -200,9 +200,9 @@ fn rotate(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], (p, q): (usize, usi
     for row in matrix.iter_mut().chain(vectors.iter_mut()) {
         (row[p], row[q]) = turned(row[p], row[q]);
     }
-    for column in 0..matrix.len() {
-        let (a, b) = turned(matrix[p][column], matrix[q][column]);
-        (matrix[p][column], matrix[q][column]) = (a, b);
+    let (above, below) = matrix.split_at_mut(q);
+    for (a, b) in above[p].iter_mut().zip(&mut below[0]) {
+        (*a, *b) = turned(*a, *b);
     }
 }
 

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// PEFT's names of the parameters of a layer.
 const NAMES: [&str; 3] = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"];
 
+/// An update and its rank.
+type Ranked = (LowRank, usize);
+
 /// The tuner that a run has of which nothing is said, with the settings that are flags, LoRA+'s ratio of learning rates, and the
 /// patterns of targets with other ranks and alphas.
 pub fn lora(
@@ -89,7 +92,7 @@ pub fn lora_settings(
     additions: &[Addition],
     seed: u64,
 ) -> Result<Option<(LoraSettings, BTreeMap<String, Numbers>)>> {
-    let found: Option<Vec<(LowRank, usize)>> = additions.iter().map(as_in_peft).collect();
+    let found: Option<Vec<Ranked>> = additions.iter().map(as_in_peft).collect();
     let Some((found, (update, rank))) = found.and_then(common) else {
         return Ok(None);
     };
@@ -140,7 +143,7 @@ pub fn lora_settings(
 }
 
 /// The update of an addition with its rank, if its parameters have PEFT's names.
-fn as_in_peft(addition: &Addition) -> Option<(LowRank, usize)> {
+fn as_in_peft(addition: &Addition) -> Option<Ranked> {
     let update = addition.low_rank?;
     let places = [Some(update.a), Some(update.b), update.magnitude];
     let named = places.iter().zip(NAMES).all(|(place, name)| {
@@ -151,8 +154,8 @@ fn as_in_peft(addition: &Addition) -> Option<(LowRank, usize)> {
 }
 
 /// The updates and the first of them, if they are such as one adapter of PEFT can have.
-fn common(all: Vec<(LowRank, usize)>) -> Option<(Vec<(LowRank, usize)>, (LowRank, usize))> {
+fn common(all: Vec<Ranked>) -> Option<(Vec<Ranked>, Ranked)> {
     let first = *all.first()?;
-    let same = |(update, _): &(LowRank, usize)| update.is_like(&first.0);
+    let same = |(update, _): &Ranked| update.is_like(&first.0);
     all.iter().all(same).then_some((all, first))
 }
