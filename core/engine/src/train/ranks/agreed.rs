@@ -98,7 +98,8 @@ fn verdict(all: &[Standing]) -> Option<String> {
     let rank_of = |standing| all.iter().position(|at| *at == standing);
     let (again, done) = (rank_of(Standing::Again)?, rank_of(Standing::Done)?);
     Some(format!(
-        "rank {again}: the optimizer makes the passes of the step once more (evaluate), and that of rank {done} does not: they          are made by all ranks together, so that it has to ask for them as often on each"
+        "rank {again}: the optimizer makes the passes of the step once more (evaluate), and that of rank {done} does not: they \
+         are made by all ranks together, so that it has to ask for them as often on each"
     ))
 }
 
