@@ -6,6 +6,7 @@ use crate::{Base, Field, LossScale, Piece, Result, Segment, Turn, Wire};
 use abi_stable::StableAbi;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RResult, RStr, RString, RVec};
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 /// A loss scale's functions.
@@ -19,10 +20,18 @@ pub struct LossScaleTable {
     #[sabi(last_prefix_field)]
     pub segments:
         unsafe extern "C" fn(*const (), RStr<'_>, WireTurn<'_>) -> Wire<RVec<WireSegment>>,
-    /// The segments of a piece; since 1.1.
-    pub segments_of: unsafe extern "C" fn(*const (), WirePiece<'_>) -> Wire<RVec<WireSegment>>,
+    /// Gives the segments of a piece to its host; since 1.1.
+    pub segments_of: unsafe extern "C" fn(*const (), WirePiece<'_>) -> Wire<()>,
     /// See [`LossScale::check`]; since 1.1.
     pub check: unsafe extern "C" fn(*const (), RStr<'_>) -> Wire<()>,
+    /// As `segments`, given as by `segments_of`; since 1.1.
+    pub segments_to: unsafe extern "C" fn(
+        *const (),
+        RStr<'_>,
+        WireTurn<'_>,
+        *const (),
+        PieceTableRef,
+    ) -> Wire<()>,
 }
 
 /// A [`Piece`].
@@ -49,8 +58,16 @@ pub struct WirePiece<'a> {
 #[sabi(kind(Prefix(prefix_ref = PieceTableRef)))]
 pub struct PieceTable {
     /// See [`Piece::tokens`].
-    #[sabi(last_prefix_field)]
     pub tokens: unsafe extern "C" fn(*const ()) -> Wire<ROption<usize>>,
+    /// Takes a segment that was found after those before: copied once, since a scale is asked for every text of a dataset.
+    #[sabi(last_prefix_field)]
+    pub segment: unsafe extern "C" fn(*const (), RStr<'_>, f64),
+}
+
+/// What the host's functions for a piece work on.
+struct Asked<'a> {
+    piece: &'a Piece<'a>,
+    found: RefCell<Vec<Segment>>,
 }
 
 /// A [`Turn`].
@@ -72,7 +89,20 @@ pub struct WireSegment {
     weight: f64,
 }
 
-crosses_by!(LossScaleTable { base, segments, segments_of, check } as LossScaleTableRef for dyn LossScale);
+impl<'a> Asked<'a> {
+    fn of(piece: &'a Piece<'a>) -> Self {
+        Self {
+            piece,
+            found: RefCell::default(),
+        }
+    }
+
+    fn pointer(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
+}
+
+crosses_by!(LossScaleTable { base, segments, segments_of, check, segments_to } as LossScaleTableRef for dyn LossScale);
 
 check_by!(dyn LossScale);
 
@@ -102,39 +132,75 @@ unsafe extern "C" fn segments(
     })
 }
 
-unsafe extern "C" fn segments_of(this: *const (), piece: WirePiece<'_>) -> Wire<RVec<WireSegment>> {
+unsafe extern "C" fn segments_of(this: *const (), wire: WirePiece<'_>) -> Wire<()> {
     guard(|| {
         // SAFETY: the host gives the object's own pointer.
         let scale = unsafe { component::<dyn LossScale>(this) };
-        let turn = piece.turn.take();
-        let channel = piece.channel.as_ref().map(RStr::as_str).into_option();
+        let turn = wire.turn.take();
+        let channel = wire.channel.as_ref().map(RStr::as_str).into_option();
         let tokens = || {
             // SAFETY: pointer and table come from one host, which waits for the scale to return.
-            match unsafe { piece.host.tokens()(piece.piece) } {
+            match unsafe { wire.host.tokens()(wire.piece) } {
                 RResult::ROk(count) => count.into_option(),
                 RResult::RErr(_) => None,
             }
         };
-        let piece = Piece::new(piece.text.as_str(), &turn)
-            .in_message(piece.message, piece.messages)
-            .within(piece.whole.as_str(), piece.offset)
-            .of_row(channel, piece.row.as_str())
+        let piece = Piece::new(wire.text.as_str(), &turn)
+            .in_message(wire.message, wire.messages)
+            .within(wire.whole.as_str(), wire.offset)
+            .of_row(channel, wire.row.as_str())
             .counted_by(&tokens);
-        give(scale.segments_of(&piece)?)
+        let found = scale.segments_of(&piece)?;
+        // SAFETY: as above.
+        unsafe { give_to(wire.host, wire.piece, &found) };
+        Ok(())
     })
+}
+
+unsafe extern "C" fn segments_to(
+    this: *const (),
+    text: RStr<'_>,
+    turn: WireTurn<'_>,
+    asked: *const (),
+    host: PieceTableRef,
+) -> Wire<()> {
+    guard(|| {
+        // SAFETY: the host gives the object's own pointer.
+        let scale = unsafe { component::<dyn LossScale>(this) };
+        let turn = turn.take();
+        let found = scale.segments_of(&Piece::bare(text.as_str(), &turn))?;
+        // SAFETY: pointer and table come from one host, which waits for the scale to return.
+        unsafe { give_to(host, asked, &found) };
+        Ok(())
+    })
+}
+
+/// Gives segments to the host that asked for them.
+unsafe fn give_to(host: PieceTableRef, asked: *const (), found: &[Segment]) {
+    for Segment { text, weight } in found {
+        // SAFETY: the caller says that pointer and table belong together.
+        unsafe { host.segment()(asked, text.as_str().into(), *weight) };
+    }
 }
 
 fn piece_table() -> PieceTableRef {
     static TABLE: OnceLock<PieceTableRef> = OnceLock::new();
-    *TABLE.get_or_init(|| PieceTable { tokens }.leak_into_prefix())
+    *TABLE.get_or_init(|| PieceTable { tokens, segment }.leak_into_prefix())
 }
 
-unsafe extern "C" fn tokens(piece: *const ()) -> Wire<ROption<usize>> {
+unsafe extern "C" fn tokens(asked: *const ()) -> Wire<ROption<usize>> {
     guard(|| {
-        // SAFETY: `Imported::segments_of` makes the pointer of a piece that outlives the call.
-        let piece = unsafe { &*piece.cast::<Piece>() };
-        Ok(piece.tokens().into())
+        // SAFETY: `Imported::segments_of` makes the pointer of what outlives the call.
+        let asked = unsafe { &*asked.cast::<Asked>() };
+        Ok(asked.piece.tokens().into())
     })
+}
+
+unsafe extern "C" fn segment(asked: *const (), text: RStr<'_>, weight: f64) {
+    // SAFETY: as above; nothing that is called while the list is borrowed comes back here.
+    let asked = unsafe { &*asked.cast::<Asked>() };
+    let segment = Segment::new(text.as_str(), weight);
+    asked.found.borrow_mut().push(segment);
 }
 
 fn give(segments: Vec<Segment>) -> Result<RVec<WireSegment>> {
@@ -201,9 +267,18 @@ impl LossScale for Imported<LossScaleTableRef> {
 
     fn segments(&self, text: &str, turn: &Turn) -> Result<Vec<Segment>> {
         let (this, table) = (self.object.this(), self.object.table());
-        // SAFETY: pointer and table belong together; the texts outlive the call.
-        let wire = unsafe { table.segments()(this, text.into(), WireTurn::give(turn)) };
-        Ok(taken(self.origin.context("segments", wire)?))
+        let Some(call) = table.segments_to() else {
+            // SAFETY: pointer and table belong together; the texts outlive the call.
+            let wire = unsafe { table.segments()(this, text.into(), WireTurn::give(turn)) };
+            return Ok(taken(self.origin.context("segments", wire)?));
+        };
+        let piece = Piece::bare(text, turn);
+        let asked = Asked::of(&piece);
+        let (turn, to) = (WireTurn::give(turn), asked.pointer());
+        // SAFETY: as above, and so does what takes the segments.
+        let wire = unsafe { call(this, text.into(), turn, to, piece_table()) };
+        self.origin.context("segments", wire)?;
+        Ok(asked.found.into_inner())
     }
 
     fn segments_of(&self, piece: &Piece) -> Result<Vec<Segment>> {
@@ -211,6 +286,7 @@ impl LossScale for Imported<LossScaleTableRef> {
             Some(call) if piece.given() => call,
             _ => return self.segments(piece.text(), piece.turn()),
         };
+        let asked = Asked::of(piece);
         let wire = WirePiece {
             text: piece.text().into(),
             turn: WireTurn::give(piece.turn()),
@@ -220,11 +296,12 @@ impl LossScale for Imported<LossScaleTableRef> {
             offset: piece.offset(),
             channel: piece.channel().map(RStr::from).into(),
             row: piece.row().into(),
-            piece: std::ptr::from_ref(piece).cast(),
+            piece: asked.pointer(),
             host: piece_table(),
         };
         // SAFETY: as above.
         let wire = unsafe { call(self.object.this(), wire) };
-        Ok(taken(self.origin.context("segments", wire)?))
+        self.origin.context("segments", wire)?;
+        Ok(asked.found.into_inner())
     }
 }
