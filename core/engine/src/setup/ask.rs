@@ -69,7 +69,11 @@ pub fn setup_of(mut config: Map<String, Value>) -> Setup {
 
 /// The components that a command has made, each with the flags that may have chosen it.
 #[derive(Default)]
-pub struct Chosen<'a>(Vec<(&'static [&'static str], &'a dyn OfAnyKind)>);
+pub struct Chosen<'a> {
+    components: Vec<(&'static [&'static str], &'a dyn OfAnyKind)>,
+    /// Of those that are made later, too.
+    names: Vec<(Kind, &'a str)>,
+}
 
 impl<'a> Chosen<'a> {
     /// Adds components, which one of these flags chooses.
@@ -80,9 +84,17 @@ impl<'a> Chosen<'a> {
     ) where
         Named<T>: OfAnyKind,
     {
-        let components = components.into_iter();
-        self.0
-            .extend(components.map(|of| (flags, of as &dyn OfAnyKind)));
+        for of in components {
+            self.add_name(of.kind(), of.called());
+            self.components.push((flags, of));
+        }
+    }
+
+    /// Adds the name of a component that is not asked.
+    pub fn add_name(&mut self, kind: Kind, name: &'a str) {
+        if !self.names.contains(&(kind, name)) {
+            self.names.push((kind, name));
+        }
     }
 
     /// Shows all of them the set-up, to which it adds their names.
@@ -91,17 +103,13 @@ impl<'a> Chosen<'a> {
     /// What one of them says against it, with its name, and the place where it was chosen.
     pub fn check<T>(&self, mut setup: Setup, resolved: &Resolved<T>) -> Result<()> {
         for &kind in Kind::ALL {
-            let mut names = Vec::new();
-            for (_, of) in self.0.iter().filter(|(_, of)| of.kind() == kind) {
-                if !names.contains(&of.called()) {
-                    names.push(of.called());
-                }
-            }
+            let names = self.names.iter().filter(|(of, _)| *of == kind);
+            let names: Vec<&str> = names.map(|(_, name)| *name).collect();
             if !names.is_empty() {
                 setup = setup.with_components(kind, names);
             }
         }
-        for (flags, of) in &self.0 {
+        for (flags, of) in &self.components {
             let asked = of.ask(&setup);
             let mut flags = flags.iter().flat_map(|flag| with_shorthands(flag));
             match flags.find_map(|flag| resolved.place(flag)) {

@@ -1,4 +1,5 @@
-//! Components that a command makes only where it uses them, made at its start to be asked (`Need::Check`).
+//! Components that a command makes only where it uses them, made at its start to be asked (`Need::Check`). A scale or a format that does
+//! not ask for that is made once, where it is used: a program is told of each that is made.
 
 use super::Chosen;
 use crate::tuners::{self, MadeTuner};
@@ -7,7 +8,8 @@ use apus_components::config::{DatasetSpec, SftConfig};
 use apus_components::registry::{self, Named, Spec};
 use apus_data::data::named;
 use apus_model::adapter::TunedConfig;
-use apus_sdk::{Dataset, DatasetFormat, LossScale, Options};
+use apus_sdk::abi::Crosses;
+use apus_sdk::{Dataset, DatasetFormat, Kind, LossScale, Need, Options};
 use std::path::Path;
 
 /// A component and the flag that chooses it.
@@ -20,6 +22,8 @@ pub struct MadeLater {
     formats: Vec<Flagged<Named<dyn DatasetFormat>>>,
     datasets: Vec<Flagged<Named<dyn Dataset>>>,
     tuners: Vec<Flagged<MadeTuner>>,
+    /// What was chosen by name, made here or not.
+    names: Vec<(Kind, String)>,
 }
 
 impl MadeLater {
@@ -29,8 +33,10 @@ impl MadeLater {
     /// An unknown name, or options that do not fit.
     pub fn of_data(config: &SftConfig) -> Result<Self> {
         let mut made = Self::default();
-        let scales = config.loss_scale.iter().map(registry::named);
-        made.scales = scales.collect::<Result<_>>()?;
+        for spec in config.loss_scale.iter() {
+            let scale = made.asked(spec)?;
+            made.scales.extend(scale);
+        }
         made.add_format(config.dataset_format.as_ref())?;
         let options = config.dataset_options();
         made.add_datasets(&["dataset"], &config.dataset, &options)?;
@@ -44,10 +50,18 @@ impl MadeLater {
     /// An unknown name, or options that do not fit.
     pub fn add_format(&mut self, format: Option<&Spec>) -> Result<()> {
         if let Some(spec) = format {
+            let made = self.asked(spec)?;
             self.formats
-                .push((&["dataset_format"], registry::named(spec)?));
+                .extend(made.map(|made| (&["dataset_format"][..], made)));
         }
         Ok(())
+    }
+
+    /// The component of this name, if it is to be asked.
+    fn asked<T: Crosses + ?Sized>(&mut self, spec: &Spec) -> Result<Option<Named<T>>> {
+        self.names.push((T::KIND, spec.name.clone()));
+        let is_asked = registry::declares(T::KIND, &spec.name, Need::Check);
+        is_asked.then(|| registry::named(spec)).transpose()
     }
 
     /// Datasets that are components, and the formats that datasets name.
@@ -67,8 +81,8 @@ impl MadeLater {
             self.datasets
                 .extend(component.map(|component| (flag, component)));
             if let Some(format) = format {
-                let made = registry::named(&format).with_context(of_it)?;
-                self.formats.push((flag, made));
+                let made = self.asked(&format).with_context(of_it)?;
+                self.formats.extend(made.map(|made| (flag, made)));
             }
         }
         Ok(())
@@ -103,6 +117,9 @@ impl MadeLater {
 
     /// Adds them to those that are asked.
     pub fn add_to<'a>(&'a self, chosen: &mut Chosen<'a>) {
+        for (kind, name) in &self.names {
+            chosen.add_name(*kind, name);
+        }
         chosen.add(&["loss_scale"], &self.scales);
         for (flag, format) in &self.formats {
             chosen.add(flag, [format]);
