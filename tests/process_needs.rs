@@ -88,23 +88,31 @@ class Checks(Every):
     let plugin = each(home.path(), "checks.py", &format!("{checks}{announce}"));
     let silent = announce.replace(", needs=[\"check\"]", "");
     let silent = each(home.path(), "silent.py", &format!("{checks}{silent}"));
+    let model = format!(
+        "{}/tests/goldens/tiny/model_bf16",
+        env!("CARGO_MANIFEST_DIR")
+    );
     for (kind, choice) in CHOICES {
-        let flags = |plugin: &str| {
-            format!("--model /nowhere/no-model --max_steps 1 --plugin {plugin} {choice}")
+        let flags = |plugin: &str, model: &str| {
+            format!("--model {model} --max_steps 1 --plugin {plugin} {choice}")
         };
         let name = choice.rsplit([' ', '+']).next().unwrap();
         let of = format!("{kind} {name} of plugin checking");
         let said =
             "check: ValueError: refused with adamw, 1 steps, rank 0 of 1, rate 0.001, rows None";
         for dry in ["", " --dry_run true"] {
-            let flags = format!("{}{dry}", flags(&plugin));
+            let flags = format!("{}{dry}", flags(&plugin, "/nowhere/no-model"));
             refuses(&home.path().join("run"), &flags, &[&of, said]);
         }
-        // One that is not announced would never be asked.
+        // One that is not announced would never be asked, and says so where it is made.
         let line = format!(
             r#"it has the method check: it uses what is not given without being announced (check). Add to what the program announces of it: "needs": ["check"]; with apus_plugin.py: @component("{kind}", "{name}", needs=["check"])"#
         );
-        refuses(&home.path().join("run"), &flags(&silent), &[&of, &line]);
+        refuses(
+            &home.path().join("run"),
+            &flags(&silent, &model),
+            &[&of, &line],
+        );
     }
     let said = works(&format!("plugin check {plugin}"));
     assert_eq!(
