@@ -1,8 +1,8 @@
 //! Tuners in the matrices of each expert: what is saved, and what is merged.
 
-use super::low_rank::{EXPERTS, saved_as};
-use super::{MODEL, all_tensors, answer, config, pair, plugin, run, tensors, values};
-use crate::common::training::{TINY, losses, weights};
+use super::low_rank::{EXPERTS, Ended, resumed_and_merged};
+use super::{MODEL, all_tensors, answer, config, pair, run, tensors, values};
+use crate::common::training::{TINY, losses};
 use crate::common::works;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
@@ -99,20 +99,11 @@ fn low_rank_updates_of_experts_of_any_rank_and_name() {
     let base = answer(home.path(), "base", &format!("--model {MODEL}"));
     for (name, options) in [("ranks", "deep_rank 2"), ("names", "renamed true")] {
         let flags = format!("{} {EXPERTS}", pair(options));
-        let whole = run(&at(name), &flags);
-        saved_as(&config(&whole), name);
-        let half = at(name).join("checkpoint-2");
-        let resume = format!("{flags} --resume_from_checkpoint {}", half.display());
-        let rest = run(&at(&format!("{name}-rest")), &resume);
-        assert_eq!(weights(&rest), weights(&whole), "{name}");
-        let adapter = format!("--adapters {} {}", whole.display(), plugin());
-        let with = answer(home.path(), name, &adapter);
-        assert_ne!(with, base);
-        let merged = at(&format!("{name}-merged"));
-        works(&format!(
-            "export {adapter} --merge_lora true --output_dir {}",
-            merged.display()
-        ));
+        let Ended {
+            whole,
+            merged,
+            answer: with,
+        } = resumed_and_merged(home.path(), &base, name, &flags);
         let first = |text: &str| -> Value {
             let all: Value = serde_json::from_str(text).unwrap();
             all[0].clone()

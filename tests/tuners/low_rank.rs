@@ -5,7 +5,7 @@ use crate::common::training::{TINY, losses, refuses, trains, weights};
 use crate::common::works;
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ATTENTION: &str = "--target_modules q_proj k_proj v_proj o_proj";
 pub(super) const EXPERTS: &str =
@@ -83,7 +83,7 @@ fn a_low_rank_update_begins_and_learns_as_its_tuner_says() {
 }
 
 /// Several ranks are PEFT's `rank_pattern`; for other names than PEFT's it has no form.
-pub fn saved_as(config: &Value, kind: &str) {
+fn saved_as(config: &Value, kind: &str) {
     if kind == "names" {
         assert_eq!(config["apus_tuner"]["name"], "pair");
         return;
@@ -196,6 +196,39 @@ fn ranks_and_alphas_by_pattern() {
     }
 }
 
+/// What is left of a run of a low-rank update that [`resumed_and_merged`] has made.
+pub(super) struct Ended {
+    pub(super) whole: PathBuf,
+    pub(super) merged: PathBuf,
+    /// By the adapter.
+    pub(super) answer: String,
+}
+
+/// Trains with these flags: the checkpoint is as `saved_as` says, goes on from its half to the same weights, answers otherwise than the
+/// base, and is merged.
+pub(super) fn resumed_and_merged(home: &Path, base: &str, name: &str, flags: &str) -> Ended {
+    let at = |name: &str| home.join(name);
+    let whole = run(&at(name), flags);
+    saved_as(&config(&whole), name);
+    let half = at(name).join("checkpoint-2");
+    let resume = format!("{flags} --resume_from_checkpoint {}", half.display());
+    let rest = run(&at(&format!("{name}-rest")), &resume);
+    assert_eq!(weights(&rest), weights(&whole), "{name}");
+    let adapter = format!("--adapters {} {}", whole.display(), plugin());
+    let with = answer(home, name, &adapter);
+    assert_ne!(with, base);
+    let merged = at(&format!("{name}-merged"));
+    works(&format!(
+        "export {adapter} --merge_lora true --output_dir {}",
+        merged.display()
+    ));
+    Ended {
+        whole,
+        merged,
+        answer: with,
+    }
+}
+
 #[test]
 fn low_rank_updates_of_any_rank_and_name_are_saved_and_merged() {
     let home = tempfile::tempdir().unwrap();
@@ -203,21 +236,7 @@ fn low_rank_updates_of_any_rank_and_name_are_saved_and_merged() {
     let base = answer(home.path(), "base", &format!("--model {MODEL}"));
     for (name, options) in [("ranks", "deep_rank 2"), ("names", "renamed true")] {
         let flags = format!("{} {ATTENTION}", pair(&format!("{options} dropout 0.1")));
-        let whole = run(&at(name), &flags);
-        saved_as(&config(&whole), name);
-        let half = at(name).join("checkpoint-2");
-        let resume = format!("{flags} --resume_from_checkpoint {}", half.display());
-        let rest = run(&at(&format!("{name}-rest")), &resume);
-        assert_eq!(weights(&rest), weights(&whole), "{name}");
-        let adapter = format!("--adapters {} {}", whole.display(), plugin());
-        let with = answer(home.path(), name, &adapter);
-        assert_ne!(with, base);
-        let merged = at(&format!("{name}-merged"));
-        let export = format!(
-            "export {adapter} --merge_lora true --output_dir {}",
-            merged.display()
-        );
-        works(&export);
+        let Ended { whole, merged, .. } = resumed_and_merged(home.path(), &base, name, &flags);
         let updates = all_tensors(&whole.join("adapter_model.safetensors"));
         let [before, after] = [Path::new(MODEL), merged.as_path()]
             .map(|dir| all_tensors(&dir.join("model.safetensors")));
